@@ -1,0 +1,246 @@
+"""What a run is: frozen, validated configurations and the content hash that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from scaling.schema import SCHEMA_VERSION
+
+_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([KkMmBbGgTt]?)")
+
+
+def parse_number(value: Any) -> float:
+    """A number as people write it: `2M`, `0.25M`, `1e9`, `1_000_000`, `1.5B` (K, M, B = G, T are powers of 1,000).
+
+    YAML readers hand `1e9` over as text, so text is read here. Raises ValueError naming what was found.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, found {value}")
+    if isinstance(value, (int, float)):
+        return float(value)
+    match = _NUMBER.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError(f"expected a number such as 250000, 0.25M or 1e9, found {value!r}")
+    return float(match[1].replace("_", "")) * _SUFFIX[match[2].upper()]
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, (str, float, bool)):  # YAML reads `yes` as true, which is no number
+        number = parse_number(value)
+        if not math.isfinite(number) or abs(number - round(number)) > 1e-6 * max(1.0, abs(number)):
+            raise ValueError(f"expected a whole number, found {value!r}")
+        return round(number)
+    return value
+
+
+def _real(value: Any) -> Any:
+    return parse_number(value) if isinstance(value, (str, bool)) else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+
+
+def peak_learning_rate(d_model: int, n_layers: int, n_experts: int) -> float:
+    """The default peak learning rate of AdamW: `LR_AT_64 * (64 / d_model)^LR_WIDTH_POWER`, for every depth and E.
+
+    It depends on the shape alone and never on the token budget, so that cells which differ only in `tokens` share one
+    trajectory up to their cooldowns (arXiv 2405.18392). See results/LOG.md for the measurement behind the constants
+    and for what the rule costs beside the best rate found. A grid may set `lr`, or sweep it as an axis.
+    """
+    return LR_AT_64 * (64 / d_model) ** LR_WIDTH_POWER
+
+
+LR_AT_64 = 6e-3
+LR_WIDTH_POWER = 0.5
+
+
+class ModelConfig(_Frozen):
+    """A decoder-only Transformer whose MLPs are mixtures of `n_experts` gated experts, `top_k` of them per token.
+
+    `n_experts = 1` is the dense model with one gated MLP of width `top_k * d_expert`, so a grid crosses dense and
+    routed models of one active size.
+    """
+
+    d_model: Count = 64
+    n_layers: Count = 2
+    d_head: Count = 16
+    d_expert: Count = 128
+    n_experts: Count = 1
+    top_k: Count = 1
+    router: Literal["switch", "topk"] = "switch"
+    dispatch: Literal["grouped", "dense"] = "grouped"
+    experts: Literal["mlp"] = "mlp"
+    balance_coef: Annotated[Real, Field(ge=0)] = 0.01
+    z_coef: Annotated[Real, Field(ge=0)] = 0.001
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_width(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("d_expert") is None:
+            width = _whole(values.get("d_model", 64))
+            values = {**values, "d_expert": 2 * width if isinstance(width, int) else 128}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.d_model % self.d_head or self.d_head % 2:
+            raise ValueError(f"d_model={self.d_model} must be a multiple of an even d_head={self.d_head}")
+        if self.n_experts > 1 and self.top_k > self.n_experts:
+            raise ValueError(f"top_k={self.top_k} experts per token cannot exceed n_experts={self.n_experts}")
+        if self.n_experts > 1 and self.router == "switch" and self.top_k != 1:
+            raise ValueError(f"router=switch is top-1 (arXiv 2101.03961), found top_k={self.top_k}; use router=topk")
+        return self
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_model // self.d_head
+
+    @property
+    def active_width(self) -> int:
+        """Hidden units of the MLP that one token passes through: `top_k * d_expert`, also at E = 1."""
+        return self.top_k * self.d_expert
+
+
+class DataConfig(_Frozen):
+    """Which text, how it is cut into tokens, and which of it is kept for evaluation."""
+
+    corpus: Literal["python-stdlib", "python-environment", "files"] = "python-stdlib"
+    paths: tuple[str, ...] = ()
+    text_field: str = "text"
+    tokenizer: Literal["bytes", "bpe"] = "bytes"
+    bpe_vocab: Annotated[Count, Field(ge=257, le=65535)] = 4096
+    heldout_docs: Annotated[Count, Field(ge=100)] = 128
+    eval_windows: Count = 16
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if (self.corpus == "files") != bool(self.paths):
+            raise ValueError(f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, others take none")
+        return self
+
+    @property
+    def vocab_size(self) -> int:
+        """Symbols of the tokeniser and the document separator."""
+        return 257 if self.tokenizer == "bytes" else self.bpe_vocab + 1
+
+
+class TrainConfig(_Frozen):
+    """AdamW with a warmup-stable-decay schedule; nothing here may depend on the token budget."""
+
+    batch_tokens: Count = 2048
+    seq_len: Count = 128
+    lr: Annotated[Real, Field(gt=0)] | None = None
+    warmup_tokens: Whole = 65_536
+    cooldown: Annotated[Real, Field(gt=0, le=1)] = 0.2
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.1
+    beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.95
+    grad_clip: Annotated[Real, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.batch_tokens % self.seq_len:
+            raise ValueError(f"batch_tokens={self.batch_tokens} must be a multiple of seq_len={self.seq_len}")
+        return self
+
+
+class BenchConfig(_Frozen):
+    """Where latency is measured: prefill and one decode step at every (batch, context)."""
+
+    batch: tuple[Count, ...] = (1, 8)
+    context: tuple[Count, ...] = (128,)
+    repeats: Annotated[Count, Field(ge=5)] = 15
+
+
+class Resources(_Frozen):
+    """What one cell occupies while it trains; latency always has the whole machine."""
+
+    cpus: Count = 1
+    gpus: Annotated[Real, Field(ge=0)] = 0.0
+
+
+class RunConfig(_Frozen):
+    """One cell: everything that shapes its training, and where its latency is measured."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    task: Literal["lm"] = "lm"
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    seed: Whole = 0
+    tokens: Count = 1_000_000
+    bench: BenchConfig = BenchConfig()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        needed = math.ceil(self.train.warmup_tokens / self.train.batch_tokens) + self.cooldown_steps
+        if self.steps < max(needed, 2):
+            raise ValueError(
+                f"tokens={self.tokens} are {self.steps} steps of batch_tokens={self.train.batch_tokens}: too few for "
+                f"warmup_tokens={self.train.warmup_tokens} and a cooldown of {self.train.cooldown:g}"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: the token budget in whole batches, rounded to the nearest."""
+        return max(1, round(self.tokens / self.train.batch_tokens))
+
+    @property
+    def cooldown_steps(self) -> int:
+        return max(1, round(self.train.cooldown * self.steps))
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak rate: what the grid says, or the rule of `peak_learning_rate`."""
+        model = self.model
+        return self.train.lr or peak_learning_rate(model.d_model, model.n_layers, model.n_experts)
+
+    def identity(self, corpus_hash: str) -> dict[str, Any]:
+        """What shapes the training, as plain values: two cells with equal identities are the same run.
+
+        `study`, `bench` and `resources` are left out. At E = 1 nothing is routed, so only the width of the MLP counts.
+        """
+        parts = self.model_dump(mode="json", include={"task", "model", "data", "train", "seed"})
+        parts |= {"steps": self.steps, "corpus_hash": corpus_hash, "schema_version": SCHEMA_VERSION}
+        parts["train"]["lr"] = self.learning_rate
+        if self.model.n_experts == 1:
+            model = parts["model"]
+            model["d_mlp"] = model.pop("top_k") * model.pop("d_expert")
+            for name in ("router", "dispatch", "experts", "balance_coef", "z_coef"):
+                del model[name]
+        if self.data.tokenizer == "bytes":
+            del parts["data"]["bpe_vocab"]
+        del parts["data"]["paths"]  # the corpus hash stands for what was read, wherever it lay
+        return parts
+
+    def run_id(self, corpus_hash: str) -> str:
+        """Content hash of the cell: 16 hex digits that name its parts on disk."""
+        return _digest(self.identity(corpus_hash))
+
+    def trunk_id(self, corpus_hash: str) -> str:
+        """Content hash of the cell without its token budget: such cells share data order and initial weights."""
+        return _digest({key: value for key, value in self.identity(corpus_hash).items() if key != "steps"})
+
+    def shape_id(self) -> str:
+        """Content hash of what decides the speed of inference: cells of one shape are measured once."""
+        model = self.model_dump(mode="json", include={"model", "bench"})
+        return _digest({**model, "vocab_size": self.data.vocab_size})
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""The part of a run's row that is known before it trains: what it is and what it costs by its structure."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import scaling
+from scaling import cost
+from scaling.config import RunConfig
+from scaling.schema import SCHEMA_VERSION
+
+
+def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
+    """Identity, architecture, parameter and FLOP columns of the `runs` table for one cell."""
+    model, train = config.model, config.train
+    vocab = config.data.vocab_size
+    counts = cost.parameters(model, vocab)
+    tokens = config.steps * train.batch_tokens
+    dense = model.n_experts == 1
+    return {
+        "run_id": config.run_id(corpus_hash),
+        "trunk_id": config.trunk_id(corpus_hash),
+        "study": config.study,
+        "task": config.task,
+        "seed": config.seed,
+        "n_experts": model.n_experts,
+        "top_k": model.top_k,
+        "d_model": model.d_model,
+        "n_layers": model.n_layers,
+        "n_heads": model.n_heads,
+        "d_expert": model.d_expert,
+        "vocab_size": vocab,
+        "router": "dense" if dense else model.router,
+        "dispatch": "dense" if dense else model.dispatch,
+        "experts": model.experts,
+        "tokens": tokens,
+        "tokens_requested": config.tokens,
+        "batch_tokens": train.batch_tokens,
+        "seq_len": train.seq_len,
+        "steps": config.steps,
+        "lr": config.learning_rate,
+        "n_active": counts.n_active,
+        "n_total": counts.n_total,
+        "n_active_nonembed": counts.n_active_nonembed,
+        "n_total_nonembed": counts.n_total_nonembed,
+        "n_dense_nonembed": counts.n_dense_nonembed,
+        "n_router": counts.router,
+        "train_flops": cost.train_flops(config),
+        "train_flops_6nd": 6.0 * counts.n_active * tokens,
+        "prefill_flops_per_token": cost.prefill_flops_per_token(model, vocab, train.seq_len),
+        "decode_flops_per_token": cost.decode_flops_per_token(model, vocab, train.seq_len),
+        "weight_bytes": cost.weight_bytes(model, vocab),
+        "kv_bytes_per_token": cost.kv_bytes_per_token(model),
+        "corpus": config.data.corpus,
+        "corpus_hash": corpus_hash,
+        "code_version": code_version(),
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+@functools.cache
+def code_version() -> str:
+    """Version of the package and a hash of the sources that shape a run, so that rows of different code can be told apart."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if "cli" not in path.relative_to(package).parts:
+            digest.update(path.read_bytes())
+    return f"{scaling.__version__}+{digest.hexdigest()[:8]}"

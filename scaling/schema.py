@@ -1,0 +1,163 @@
+"""The tables: every column with its type, unit and meaning. The contract between training and analysis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from scaling.errors import InputError
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "diverged", "oom", "timeout", "error")
+Table = Literal["runs", "evals", "curves", "latency"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: Arrow type, unit ("" for a pure number or a name) and meaning."""
+
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+
+
+def _column(type_: pa.DataType, unit: str, meaning: str) -> Column:
+    return Column(type_, unit, meaning)
+
+
+RUNS: dict[str, Column] = {
+    "run_id": _column(_TEXT, "", "content hash of what shapes the training"),
+    "trunk_id": _column(_TEXT, "", "the same without the token budget: rows of one trunk are correlated"),
+    "study": _column(_TEXT, "", "name of the study"),
+    "task": _column(_TEXT, "", "lm"),
+    "status": _column(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows carry a loss"),
+    "error": _column(_TEXT, "", "text of the error, empty when ok"),
+    "seed": _column(_INT, "", "of initial weights and data order"),
+    "n_experts": _column(_INT, "", "E, experts per MoE layer"),
+    "top_k": _column(_INT, "", "k, experts per token"),
+    "d_model": _column(_INT, "", "width of the residual stream"),
+    "n_layers": _column(_INT, "", "blocks of attention and MLP"),
+    "n_heads": _column(_INT, "", "attention heads"),
+    "d_expert": _column(_INT, "", "hidden units of one expert"),
+    "vocab_size": _column(_INT, "", "symbols of the tokeniser, separator included"),
+    "router": _column(_TEXT, "", "how tokens choose experts; dense at E = 1"),
+    "dispatch": _column(_TEXT, "", "how tokens reach experts; dense at E = 1"),
+    "experts": _column(_TEXT, "", "what an expert is"),
+    "tokens": _column(_INT, "tokens", "D, trained on (achieved, whole batches)"),
+    "tokens_requested": _column(_INT, "tokens", "as the grid asked"),
+    "epochs": _column(_REAL, "", "tokens over the tokens of the training split"),
+    "batch_tokens": _column(_INT, "tokens", "per optimiser step"),
+    "seq_len": _column(_INT, "tokens", "context of training and evaluation"),
+    "steps": _column(_INT, "", "optimiser steps"),
+    "lr": _column(_REAL, "", "peak learning rate"),
+    "n_active": _column(_INT, "parameters", "what one token multiplies with, embeddings and head in, router out"),
+    "n_total": _column(_INT, "parameters", "everything held in memory, embeddings and head in, router out"),
+    "n_active_nonembed": _column(_INT, "parameters", "n_active without embeddings and head"),
+    "n_total_nonembed": _column(_INT, "parameters", "n_total without embeddings and head"),
+    "n_dense_nonembed": _column(_INT, "parameters", "the dense backbone: same layers and width, one expert per layer"),
+    "n_router": _column(_INT, "parameters", "routers alone"),
+    "train_flops": _column(_REAL, "FLOP", "counted, forward and backward, causal attention and router in"),
+    "train_flops_6nd": _column(_REAL, "FLOP", "6 n_active tokens, for comparison only"),
+    "prefill_flops_per_token": _column(_REAL, "FLOP", "forward, mean over a context of seq_len tokens"),
+    "decode_flops_per_token": _column(_REAL, "FLOP", "forward of one token with seq_len tokens cached"),
+    "weight_bytes": _column(_INT, "bytes", "all parameters, routers in, as trained (float32)"),
+    "kv_bytes_per_token": _column(_INT, "bytes", "keys and values of one cached token (float32)"),
+    "loss_val": _column(_REAL, "nats/token", "held-out loss after the cooldown"),
+    "loss_val_se": _column(_REAL, "nats/token", "its standard error, clustered by document"),
+    "bits_per_byte": _column(_REAL, "bits/byte", "held-out loss per byte of text"),
+    "loss_train": _column(_REAL, "nats/token", "training loss, mean over the last tenth of the steps"),
+    "heldout_docs": _column(_INT, "", "documents that were evaluated"),
+    "heldout_tokens": _column(_INT, "tokens", "that were evaluated"),
+    "balance_loss": _column(_REAL, "", "last tenth of the steps; 1 when even (E/k at collapse)"),
+    "load_cv": _column(_REAL, "", "held-out: deviation of expert loads over their mean, averaged over layers"),
+    "max_load": _column(_REAL, "", "held-out: largest load over the mean load, averaged over layers; 1 when even"),
+    "router_entropy": _column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
+    "dropped_frac": _column(_REAL, "", "assignments that reached no expert; 0 for dropless dispatch"),
+    "corpus": _column(_TEXT, "", "name of the text"),
+    "corpus_hash": _column(_TEXT, "", "content hash of text, tokeniser and split"),
+    "code_version": _column(_TEXT, "", "of this package: version and source hash"),
+    "versions": _column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
+    "schema_version": _column(_INT, "", "of these tables"),
+    "platform": _column(_TEXT, "", "cpu, gpu or tpu"),
+    "device_kind": _column(_TEXT, "", "as JAX names it"),
+    "dtype": _column(_TEXT, "", "of weights and matrix products"),
+    "threads": _column(_INT, "", "CPU threads of the run"),
+    "executor": _column(_TEXT, "", "ray or inline"),
+    "started_at": _column(_TEXT, "UTC", "ISO 8601"),
+    "wall_s": _column(_REAL, "s", "whole cell, compilation and evaluation in"),
+    "compile_s": _column(_REAL, "s", "tracing and compilation"),
+    "train_s": _column(_REAL, "s", "training steps, compilation out"),
+    "tokens_per_s": _column(_REAL, "tokens/s", "tokens over train_s"),
+}
+
+EVALS: dict[str, Column] = {
+    "document": _column(_TEXT, "", "held-out document"),
+    "n_tokens": _column(_INT, "tokens", "of it that were evaluated"),
+    "n_bytes": _column(_INT, "bytes", "of text in those tokens"),
+    "loss": _column(_REAL, "nats/token", "mean over those tokens"),
+}
+
+CURVES: dict[str, Column] = {
+    "step": _column(_INT, "", "last of the steps averaged over"),
+    "tokens": _column(_INT, "tokens", "seen so far"),
+    "lr": _column(_REAL, "", "at that step"),
+    "loss": _column(_REAL, "nats/token", "training loss, mean since the row before"),
+    "balance_loss": _column(_REAL, "", "mean since the row before, over layers"),
+    "z_loss": _column(_REAL, "", "mean since the row before, over layers"),
+    "grad_norm": _column(_REAL, "", "before clipping, mean since the row before"),
+    "max_load": _column(_REAL, "", "largest expert load over the mean load, mean since the row before"),
+    "router_entropy": _column(_REAL, "", "mean entropy of the gates over ln E, mean since the row before"),
+}
+
+LATENCY: dict[str, Column] = {
+    "run_id": _column(_TEXT, "", "the cell the row belongs to"),
+    "shape_id": _column(_TEXT, "", "cells of one shape share one measurement"),
+    "phase": _column(_TEXT, "", "prefill or decode"),
+    "batch": _column(_INT, "", "sequences at once"),
+    "context": _column(_INT, "tokens", "prefill: prompt length; decode: tokens in the cache"),
+    "time_ms": _column(_REAL, "ms", "median of the repeats: the whole prefill, or one decode step"),
+    "time_q25_ms": _column(_REAL, "ms", "first quartile"),
+    "time_q75_ms": _column(_REAL, "ms", "third quartile"),
+    "repeats": _column(_INT, "", "timed calls, after the warm-up calls"),
+    "warmup": _column(_INT, "", "calls before them, compilation not among them"),
+    "compile_s": _column(_REAL, "s", "tracing and compilation, in no time above"),
+    "tokens_per_s": _column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
+    "flops": _column(_REAL, "FLOP", "of one call, counted"),
+    "bytes": _column(_REAL, "bytes", "weights of the experts touched (expected) and cache, read in one call"),
+    "roofline_ms": _column(_REAL, "ms", "floor from peak FLOP/s and bytes/s of the device; null where unknown"),
+    "distinct_experts": _column(_REAL, "", "observed in one call, mean over layers"),
+    "weights": _column(_TEXT, "", "initial: routing is that of untrained weights"),
+    "platform": _column(_TEXT, "", "cpu, gpu or tpu"),
+    "device_kind": _column(_TEXT, "", "as JAX names it"),
+    "dtype": _column(_TEXT, "", "of weights and cache"),
+    "threads": _column(_INT, "", "CPU threads"),
+    "versions": _column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
+}
+
+TABLES: dict[Table, dict[str, Column]] = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "latency": LATENCY}
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of a table, units in the metadata of its fields."""
+    fields = [pa.field(name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in TABLES[table].items()]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
+
+
+def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
+    """Rows as an Arrow table of the schema; a column without a value is null.
+
+    Raises InputError naming columns that the schema does not know, or a value of the wrong type.
+    """
+    known = TABLES[table]
+    unknown = sorted({name for row in rows for name in row} - set(known))
+    if unknown:
+        raise InputError(f"{table}: unknown column {', '.join(unknown)}; the schema has {', '.join(known)}")
+    try:
+        return pa.Table.from_pylist(rows, schema=arrow_schema(table))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{table}: {error}") from error
