@@ -1,0 +1,135 @@
+"""Where documents come from: text that is already on this computer, or files of the user's."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import json
+import lzma
+import site
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scaling.config import DataConfig
+from scaling.errors import InputError
+
+Document = tuple[str, str]
+"""Name and text."""
+
+# Left out of the standard library: test suites (distributions strip them) and tables that programs wrote. The 122
+# near-duplicate files of encodings/ alone would drown the effect of the expert count in memorised repetition.
+_TESTS = {"test", "tests", "idle_test"}
+_NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__", "lib-dynload"}
+_GENERATED = {"encodings", "pydoc_data"}
+_GENERATED_FILES = {"html/entities.py", "stringprep.py"}
+
+
+def files_of(config: DataConfig) -> list[tuple[str, Path]]:
+    """The files a corpus is made of, as (stable name, path), in name order.
+
+    Raises InputError when there is none, naming what was looked for.
+    """
+    if config.corpus == "files":
+        found = [(path, Path(path)) for path in sorted({f for pattern in config.paths for f in _expand(pattern)})]
+    else:
+        found = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
+        if config.corpus == "python-environment":
+            for place in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}):
+                found += _python_files(Path(place), "site", library=False)
+            found = sorted(dict(found).items())
+    if not found:
+        raise InputError(f"data: no files for corpus={config.corpus} (looked for {list(config.paths) or 'Python sources'})")
+    return found
+
+
+def _expand(pattern: str) -> list[str]:
+    matches = [m for m in glob.glob(str(Path(pattern).expanduser()), recursive=True) if Path(m).is_file()]
+    if not matches:
+        raise InputError(f"data.paths: {pattern!r} matches no file; give a path or a glob such as 'text/**/*.jsonl.gz'")
+    return matches
+
+
+def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, Path]]:
+    found = []
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        folders = set(relative.parts[:-1])
+        if folders & (_TESTS | {"__pycache__"}) or path.name.startswith("_sysconfigdata"):
+            continue
+        if library and (folders & (_NOT_LIBRARY | _GENERATED) or relative.as_posix() in _GENERATED_FILES):
+            continue
+        if library and any(folder.startswith("config-") for folder in folders):
+            continue
+        found.append((f"{prefix}/{relative.as_posix()}", path))
+    return sorted(found)
+
+
+def documents(config: DataConfig) -> Iterator[Document]:
+    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL or row of Parquet.
+
+    Raises InputError naming file and line where a record has no text.
+    """
+    for name, path in files_of(config):
+        suffixes = [s.lower() for s in path.suffixes]
+        try:
+            if ".parquet" in suffixes:
+                yield from _parquet(name, path, config.text_field)
+            elif ".jsonl" in suffixes or ".ndjson" in suffixes:
+                yield from _jsonl(name, path, config.text_field)
+            else:
+                with _open(path) as stream:
+                    yield name, stream.read().decode("utf-8", errors="replace")
+        except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
+            raise InputError(f"data: {path} cannot be read: {error}") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
+    return openers.get(path.suffix.lower(), lambda p: p.open("rb"))(path)  # type: ignore[no-any-return]
+
+
+def _zstd(path: Path) -> Any:
+    return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+
+
+def _jsonl(name: str, path: Path, field: str) -> Iterator[Document]:
+    with _open(path) as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)[field]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"data: {path} line {number}: expected a JSON object with {field!r} ({error})") from error
+            if not isinstance(text, str):
+                raise InputError(f"data: {path} line {number}: {field!r} is {type(text).__name__}, expected text")
+            yield f"{name}:{number}", text
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a byte stream; Arrow's decompressor has no iterator of its own."""
+    rest = b""
+    while chunk := stream.read(1 << 20):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _parquet(name: str, path: Path, field: str) -> Iterator[Document]:
+    with pq.ParquetFile(path) as file:
+        if field not in file.schema_arrow.names:
+            raise InputError(f"data: {path} has no column {field!r}; it has {', '.join(file.schema_arrow.names)}")
+        number = 0
+        for batch in file.iter_batches(batch_size=256, columns=[field]):
+            for text in batch.column(0).to_pylist():
+                number += 1
+                if not isinstance(text, str):
+                    raise InputError(f"data: {path} row {number}: {field!r} is {type(text).__name__}, expected text")
+                yield f"{name}:{number}", text

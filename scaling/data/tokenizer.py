@@ -1,0 +1,92 @@
+"""Text to symbols: bytes, or byte-level BPE trained on the corpus. The last symbol separates documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.config import DataConfig
+from scaling.errors import InputError
+
+_FILE = "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """What turns text into symbols below `separator`."""
+
+    separator: int
+
+    def encode(self, text: str) -> NDArray[np.uint16]: ...
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """Bytes of text that each symbol stands for; 0 for the separator."""
+        ...
+
+
+class Bytes:
+    """The 256 bytes of UTF-8 and a separator."""
+
+    separator = 256
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8).astype(np.uint16)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        return np.r_[np.ones(256, np.int64), 0]
+
+
+class BytePairs:
+    """Byte-level byte-pair encoding (the `tokenizers` package), trained on the corpus' training documents."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = _tokenizers().Tokenizer.from_file(str(folder / _FILE))
+        self.separator: int = self._model.get_vocab_size()
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        return np.asarray(self._model.encode(text, add_special_tokens=False).ids, np.uint16)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        # In byte-level BPE every symbol is written with one printable character per byte.
+        pieces = sorted(self._model.get_vocab().items(), key=lambda item: item[1])
+        return np.r_[np.array([len(piece) for piece, _ in pieces], np.int64), 0]
+
+
+def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
+    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too little text."""
+    if config.tokenizer == "bytes":
+        return Bytes()
+    library = _tokenizers()
+    model = library.Tokenizer(library.models.BPE())
+    model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=config.bpe_vocab,
+        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[],
+        show_progress=False,
+    )
+    model.train_from_iterator(texts, trainer)
+    found = model.get_vocab_size()
+    if found != config.bpe_vocab:
+        raise InputError(f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {found} symbols; ask for at most that")
+    model.save(str(folder / _FILE))
+    return BytePairs(folder)
+
+
+def load(config: DataConfig, folder: Path) -> Tokenizer:
+    """The tokeniser that `train` left in `folder`."""
+    return Bytes() if config.tokenizer == "bytes" else BytePairs(folder)
+
+
+def _tokenizers():  # type: ignore[no-untyped-def]
+    try:
+        import tokenizers
+        import tokenizers.models
+        import tokenizers.pre_tokenizers
+        import tokenizers.trainers
+    except ImportError as error:
+        raise InputError("data.tokenizer=bpe needs the package `tokenizers`: pip install 'scaling[train]'") from error
+    return tokenizers
