@@ -1,0 +1,63 @@
+"""What a router decides, and the losses and metrics that are computed from it alike for every router."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Routing:
+    """The decision of a router for T tokens.
+
+    chosen_TxK: expert of each choice, int32.   weight_TxK: weight of its output, float32.
+    gates_TxE: the probabilities behind the choice, float32, rows sum to 1.   logits_TxE: float32.
+    """
+
+    chosen_TxK: jax.Array
+    weight_TxK: jax.Array
+    gates_TxE: jax.Array
+    logits_TxE: jax.Array
+
+
+def load(routing: Routing) -> jax.Array:
+    """Share of all T k assignments that each expert got; [E], sums to 1."""
+    n_experts = routing.gates_TxE.shape[-1]
+    chosen = routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts)
+    return jnp.mean(chosen.astype(jnp.float32), axis=0)
+
+
+def balance_loss(routing: Routing) -> jax.Array:
+    """Load-balance penalty E sum_e f_e P_e: 1 for even routing, up to E/k when k experts take every token.
+
+    f_e is the share of assignments of expert e (sums to 1), P_e the mean gate. Switch Transformer, arXiv 2101.03961,
+    eq. 4, which has k = 1; dividing the counts by k T is ours, so that the even value does not depend on k. Gradients
+    reach the router through P_e only, because f_e is piecewise constant. 1 is not a lower bound.
+    """
+    n_experts = routing.gates_TxE.shape[-1]
+    return n_experts * jnp.sum(jax.lax.stop_gradient(load(routing)) * jnp.mean(routing.gates_TxE, axis=0))
+
+
+def z_loss(routing: Routing) -> jax.Array:
+    """Mean squared logsumexp of the logits, ST-MoE, arXiv 2202.08906, eq. 5: keeps them small. (ln E)^2 at zero logits."""
+    return jnp.mean(jax.nn.logsumexp(routing.logits_TxE, axis=-1) ** 2)
+
+
+def metrics(routing: Routing) -> dict[str, jax.Array]:
+    """How evenly and how decidedly a router routes.
+
+    balance_loss, z_loss: as above.   load_cv: standard deviation of the loads over their mean.
+    max_load: largest load over the mean load, 1 when even (MaxVio + 1).
+    router_entropy: mean entropy of the gates over ln E, 1 when uniform.
+    """
+    n_experts = routing.gates_TxE.shape[-1]
+    load_E = load(routing) * n_experts
+    entropy_T = -jnp.sum(routing.gates_TxE * jnp.log(routing.gates_TxE + 1e-20), axis=-1)
+    return {
+        "balance_loss": balance_loss(routing),
+        "z_loss": z_loss(routing),
+        "load_cv": jnp.std(load_E),
+        "max_load": jnp.max(load_E),
+        "router_entropy": jnp.mean(entropy_T) / jnp.log(n_experts),
+    }
