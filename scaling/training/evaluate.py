@@ -1,0 +1,92 @@
+"""Held-out loss by document, its standard error, and how the router routes held-out text."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.config import ModelConfig
+from scaling.data.batches import EvalWindows
+from scaling.layers.moe import routing
+from scaling.models.transformer import Transformer
+from scaling.training.loop import Params, token_losses
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Mean loss per token over the windows, with the rows it is made of.
+
+    `se` is clustered by document: documents are the independent units, tokens of one are not.
+    """
+
+    loss: float
+    se: float
+    bits_per_byte: float
+    documents: list[dict[str, Any]]
+    routing: dict[str, float]
+
+
+def clustered_se(loss: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """Standard error of the weighted mean of cluster means: sqrt(n/(n-1) sum w_i^2 (l_i - mean)^2) / sum w_i.
+
+    loss, weight: one value per document (mean loss, evaluated tokens). Linearised ratio estimator (Cochran, Sampling
+    Techniques, 3rd ed., eq. 2.39 in another notation); NaN for a single document.
+    """
+    n = len(loss)
+    if n < 2:
+        return float("nan")
+    mean = np.average(loss, weights=weight)
+    return float(np.sqrt(n / (n - 1) * np.sum((weight * (loss - mean)) ** 2)) / np.sum(weight))
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(model: ModelConfig, vocab_size: int) -> Any:
+    network = Transformer(model, vocab_size)
+
+    @jax.jit
+    def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
+        output = network.apply(params, tokens[:, :-1])
+        return token_losses(output.logits_BxTxV, tokens[:, 1:]), tuple(routing.metrics(one) for one in output.routings)
+
+    return losses
+
+
+def evaluate(params: Params, model: ModelConfig, vocab_size: int, windows: EvalWindows, batch: int) -> HeldOutLoss:
+    """Held-out loss of the given weights over all windows, `batch` windows at a time.
+
+    Routing metrics are means over batches and layers; batches are filled up with windows of the front, which count in
+    no loss.
+    """
+    forward = _forward(model, vocab_size)
+    n = len(windows.tokens)
+    losses = np.empty(windows.weight.shape)
+    seen: list[dict[str, float]] = []
+    for start in range(0, n, batch):
+        index = np.arange(start, start + batch) % n
+        part, per_layer = forward(params, jnp.asarray(windows.tokens[index]))
+        take = min(batch, n - start)
+        losses[start : start + take] = np.asarray(part)[:take]
+        seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]
+
+    total = np.bincount(windows.document, np.sum(losses * windows.weight, axis=1), len(windows.names))
+    count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names))
+    n_bytes = np.bincount(windows.document, np.sum(windows.n_bytes, axis=1), len(windows.names))
+    document = total / count
+    rows = [
+        {"document": name, "n_tokens": int(count[i]), "n_bytes": int(n_bytes[i]), "loss": float(document[i])}
+        for i, name in enumerate(windows.names)
+    ]
+    router = {name: float(np.mean([one[name] for one in seen])) for name in seen[0]} if seen else {}
+    return HeldOutLoss(
+        loss=float(total.sum() / count.sum()),
+        se=clustered_se(document, count),
+        bits_per_byte=float(total.sum() / n_bytes.sum() / np.log(2)),
+        documents=rows,
+        routing=router,
+    )
