@@ -63,7 +63,7 @@ def peak_learning_rate(d_model: int, n_layers: int, n_experts: int) -> float:
     return LR_AT_64 * (64 / d_model) ** LR_WIDTH_POWER
 
 
-LR_AT_64 = 6e-3
+LR_AT_64 = 1e-2
 LR_WIDTH_POWER = 0.5
 
 
@@ -89,9 +89,11 @@ class ModelConfig(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _default_width(cls, values: Any) -> Any:
+        """An active width of 2 d_model, whatever k: so k varies at fixed N_active too unless `d_expert` is given."""
         if isinstance(values, dict) and values.get("d_expert") is None:
-            width = _whole(values.get("d_model", 64))
-            values = {**values, "d_expert": 2 * width if isinstance(width, int) else 128}
+            width, top_k = (_whole(values.get(name, default)) for name, default in (("d_model", 64), ("top_k", 1)))
+            if isinstance(width, int) and isinstance(top_k, int) and top_k > 0:
+                values = {**values, "d_expert": max(1, 2 * width // top_k)}
         return values
 
     @model_validator(mode="after")
@@ -128,7 +130,9 @@ class DataConfig(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
         if (self.corpus == "files") != bool(self.paths):
-            raise ValueError(f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, others take none")
+            raise ValueError(
+                f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, others take none"
+            )
         return self
 
     @property

@@ -127,9 +127,11 @@ def bytes_read(model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: i
     """
     counts = parameters(model, vocab_size)
     tokens = batch * new_tokens
-    share = expected_distinct_experts(model.n_experts, model.top_k, tokens) / model.n_experts
-    if model.n_experts == 1:
-        share = 1.0
+    share = (
+        1.0
+        if model.n_experts == 1
+        else expected_distinct_experts(model.n_experts, model.top_k, tokens) / model.n_experts
+    )
     embedding = min(counts.embedding, tokens * model.d_model)
     weights = counts.head + counts.norms + counts.attention + counts.router + counts.experts * share + embedding
     return 4.0 * weights + batch * context * kv_bytes_per_token(model)
@@ -143,7 +145,7 @@ def training_memory_bytes(config: RunConfig) -> float:
     """
     model, train = config.model, config.train
     counts = parameters(model, config.data.vocab_size)
-    per_layer = 12 * model.d_model + 2 * model.n_heads * train.seq_len
+    per_layer = 12.0 * model.d_model + 2 * model.n_heads * train.seq_len
     per_layer += 1.5 * model.top_k * (2 * model.d_model + 4 * model.d_expert)
     per_token = model.n_layers * per_layer + 3 * config.data.vocab_size
     return 4.0 * (4 * counts.allocated + train.batch_tokens * per_token)

@@ -144,7 +144,9 @@ TABLES: dict[Table, dict[str, Column]] = {"runs": RUNS, "evals": EVALS, "curves"
 
 def arrow_schema(table: Table) -> pa.Schema:
     """The Arrow schema of a table, units in the metadata of its fields."""
-    fields = [pa.field(name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in TABLES[table].items()]
+    fields = [
+        pa.field(name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in TABLES[table].items()
+    ]
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
 

@@ -22,7 +22,9 @@ class TrainBatches:
         self._tokens, self._seq_len, self._sequences, self._seed = tokens, seq_len, sequences, seed
         self.n_blocks = (len(tokens) - 1) // seq_len
         if self.n_blocks < sequences:
-            raise InputError(f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens")
+            raise InputError(
+                f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens"
+            )
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 

@@ -40,11 +40,15 @@ def files_of(config: DataConfig) -> list[tuple[str, Path]]:
     else:
         found = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
         if config.corpus == "python-environment":
-            for place in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}):
+            for place in sorted(
+                {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+            ):
                 found += _python_files(Path(place), "site", library=False)
             found = sorted(dict(found).items())
     if not found:
-        raise InputError(f"data: no files for corpus={config.corpus} (looked for {list(config.paths) or 'Python sources'})")
+        raise InputError(
+            f"data: no files for corpus={config.corpus} (looked for {list(config.paths) or 'Python sources'})"
+        )
     return found
 
 
@@ -91,7 +95,7 @@ def documents(config: DataConfig) -> Iterator[Document]:
 
 def _open(path: Path) -> IO[bytes]:
     openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
-    return openers.get(path.suffix.lower(), lambda p: p.open("rb"))(path)  # type: ignore[no-any-return]
+    return openers.get(path.suffix.lower(), lambda p: p.open("rb"))(path)
 
 
 def _zstd(path: Path) -> Any:
@@ -106,7 +110,9 @@ def _jsonl(name: str, path: Path, field: str) -> Iterator[Document]:
             try:
                 text = json.loads(line)[field]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"data: {path} line {number}: expected a JSON object with {field!r} ({error})") from error
+                raise InputError(
+                    f"data: {path} line {number}: expected a JSON object with {field!r} ({error})"
+                ) from error
             if not isinstance(text, str):
                 raise InputError(f"data: {path} line {number}: {field!r} is {type(text).__name__}, expected text")
             yield f"{name}:{number}", text

@@ -71,7 +71,9 @@ def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
     model.train_from_iterator(texts, trainer)
     found = model.get_vocab_size()
     if found != config.bpe_vocab:
-        raise InputError(f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {found} symbols; ask for at most that")
+        raise InputError(
+            f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {found} symbols; ask for at most that"
+        )
     model.save(str(folder / _FILE))
     return BytePairs(folder)
 

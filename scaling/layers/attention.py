@@ -48,13 +48,17 @@ class Attention(nn.Module):
     out_scale: float
 
     @nn.compact
-    def __call__(self, x_BxTxD: jax.Array, cache: Cache | None = None, start: Any = 0) -> tuple[jax.Array, Cache | None]:
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: Cache | None = None, start: Any = 0
+    ) -> tuple[jax.Array, Cache | None]:
         width = x_BxTxD.shape[-1]
         batch, new, heads = x_BxTxD.shape[0], x_BxTxD.shape[1], self.n_heads
         shape = (batch, new, heads, width // heads)
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         weight_DxE = self.param("qkv", init, (width, 3 * width))
-        out_DxD = self.param("out", nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal"), (width, width))
+        out_DxD = self.param(
+            "out", nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal"), (width, width)
+        )
 
         query, key, value = (part.reshape(shape) for part in jnp.split(x_BxTxD @ weight_DxE, 3, axis=-1))
         position_T = start + jnp.arange(new)

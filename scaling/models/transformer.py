@@ -52,7 +52,13 @@ class Transformer(nn.Module):
             if cache is not None:
                 new_caches.append(cache)
             moe = MoE(
-                config.n_experts, config.top_k, config.d_expert, config.router, config.dispatch, out_scale, name=f"moe_{layer}"
+                config.n_experts,
+                config.top_k,
+                config.d_expert,
+                config.router,
+                config.dispatch,
+                out_scale,
+                name=f"moe_{layer}",
             )
             expert_BxTxD, routing = moe(_norm(f"moe_norm_{layer}")(x_BxTxD))
             x_BxTxD = x_BxTxD + expert_BxTxD
@@ -62,6 +68,12 @@ class Transformer(nn.Module):
         head = nn.Dense(self.vocab_size, use_bias=False, name="head", kernel_init=nn.initializers.normal(0.02))
         logits_BxTxV = head(x_BxTxD).astype(jnp.float32)
         return Output(logits_BxTxV, tuple(routings), tuple(new_caches) if caches is not None else None)
+
+
+def apply(network: Transformer, params: Any, tokens_BxT: jax.Array, caches: Any = None, start: Any = 0) -> Output:
+    """The network's output for given weights, `{"params": ...}`."""
+    output: Output = network.apply(params, tokens_BxT, caches, start)  # type: ignore[assignment]
+    return output
 
 
 def _norm(name: str) -> nn.RMSNorm:

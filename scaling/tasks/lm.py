@@ -20,7 +20,8 @@ from scaling.errors import InputError
 from scaling.rows import describe
 from scaling.training import host
 from scaling.training.evaluate import evaluate
-from scaling.training.loop import DivergedError, train as train_model
+from scaling.training.loop import DivergedError
+from scaling.training.loop import train as train_model
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
+from scaling.models import transformer
 from scaling.models.transformer import Transformer
 from scaling.training.loop import Params, token_losses
 
@@ -51,7 +52,7 @@ def _forward(model: ModelConfig, vocab_size: int) -> Any:
 
     @jax.jit
     def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
-        output = network.apply(params, tokens[:, :-1])
+        output = transformer.apply(network, params, tokens[:, :-1])
         return token_losses(output.logits_BxTxV, tokens[:, 1:]), tuple(routing.metrics(one) for one in output.routings)
 
     return losses
@@ -75,7 +76,7 @@ def evaluate(params: Params, model: ModelConfig, vocab_size: int, windows: EvalW
         seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]
 
     total = np.bincount(windows.document, np.sum(losses * windows.weight, axis=1), len(windows.names))
-    count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names))
+    count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names)).astype(np.float64)
     n_bytes = np.bincount(windows.document, np.sum(windows.n_bytes, axis=1), len(windows.names))
     document = total / count
     rows = [

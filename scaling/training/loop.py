@@ -16,6 +16,7 @@ import optax
 from scaling.config import ModelConfig, RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches
 from scaling.layers.moe import routing
+from scaling.models import transformer
 from scaling.models.transformer import Transformer
 from scaling.training.schedule import learning_rate
 
@@ -65,7 +66,7 @@ def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Ca
     network, update = Transformer(model, vocab_size), optimiser(train)
 
     def loss_function(params: Params, batch: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        output = network.apply(params, batch[:, :-1])
+        output = transformer.apply(network, params, batch[:, :-1])
         loss = jnp.mean(token_losses(output.logits_BxTxV, batch[:, 1:]))
         if not output.routings:
             return loss, {"loss": loss}
@@ -74,9 +75,11 @@ def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Ca
         total = loss + model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
         return total, {"loss": loss, **mean}
 
-    def step(params: Params, moments: Any, batch: jax.Array, rate: jax.Array) -> tuple[Params, Any, dict[str, jax.Array]]:
+    def step(
+        params: Params, moments: Any, batch: jax.Array, rate: jax.Array
+    ) -> tuple[Params, Any, dict[str, jax.Array]]:
         gradients, metrics = jax.grad(loss_function, has_aux=True)(params, batch)
-        metrics["grad_norm"] = optax.global_norm(gradients)
+        metrics["grad_norm"] = optax.tree.norm(gradients)
         updates, moments = update.update(gradients, moments, params)
         params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         return params, moments, metrics
@@ -100,7 +103,9 @@ def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> T
     """Train one cell from its seed. Raises DivergedError as soon as a curve row is not finite."""
     settings = config.train
     started = time.perf_counter()
-    shared = settings.model_copy(update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0})  # not constants of the program
+    shared = settings.model_copy(
+        update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0}
+    )  # not constants of the program
     step, _ = _compiled(config.model, vocab_size, shared)
     params = initial_params(config.model, vocab_size, settings.seq_len, config.seed)
     moments = jax.jit(optimiser(settings).init)(params)
@@ -121,7 +126,9 @@ def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> T
             mean.pop("load_cv", None)
             waiting.clear()
             if not np.isfinite(mean["loss"]):
-                raise DivergedError(f"training loss is {mean['loss']} at step {index + 1} of {config.steps} (rate {rate:.3g})")
+                raise DivergedError(
+                    f"training loss is {mean['loss']} at step {index + 1} of {config.steps} (rate {rate:.3g})"
+                )
             curves.append({"step": index + 1, "tokens": (index + 1) * settings.batch_tokens, "lr": rate, **mean})
     jax.block_until_ready(params)
     return Trained(params, curves, compile_s, time.perf_counter() - started)

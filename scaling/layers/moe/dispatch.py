@@ -65,7 +65,9 @@ def _layout(chosen_TxK: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array
     end_E = jnp.cumsum(blocks_E)
     start_A = (end_E - blocks_E)[chosen_A] * rows
     row_A = start_A + jnp.take_along_axis(before_AxE, chosen_A[:, None], axis=1)[:, 0] - 1
-    assignment_R = jnp.full(n_blocks * rows, assignments, jnp.int32).at[row_A].set(jnp.arange(assignments, dtype=jnp.int32))
+    assignment_R = (
+        jnp.full(n_blocks * rows, assignments, jnp.int32).at[row_A].set(jnp.arange(assignments, dtype=jnp.int32))
+    )
     expert_N = jnp.minimum(jnp.searchsorted(end_E, jnp.arange(n_blocks), side="right"), n_experts - 1)
     return row_A, assignment_R, expert_N
 

@@ -1,0 +1,187 @@
+"""Corpora, tokenisers, split and batches: what is read, what is held out, and that nothing leaks or repeats."""
+
+import bz2
+import gzip
+import json
+import lzma
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scaling.config import DataConfig
+from scaling.data import prepare, sources
+from scaling.data.batches import TrainBatches, eval_windows
+from scaling.data.tokenizer import Bytes
+from scaling.errors import InputError
+
+SEPARATOR = 256
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+
+
+def config(*paths, **changes):
+    return DataConfig(corpus="files", paths=[str(path) for path in paths], heldout_docs=100, **changes)
+
+
+def test_every_document_is_in_exactly_one_part(documents):
+    corpus = prepare(config(documents))
+    stream = np.asarray(corpus.tokens())
+    starts = np.flatnonzero(stream == SEPARATOR)
+    train = [
+        bytes(stream[a + 1 : b].astype(np.uint8)).decode()
+        for a, b in zip(starts, [*starts[1:], len(stream)], strict=True)
+    ]
+    heldout = [bytes(d.tokens[1:].astype(np.uint8)).decode() for d in corpus.heldout()]
+    read = sorted(text for _, text in sources.documents(config(documents)))
+    assert sorted(train + heldout) == read
+    assert len(heldout) == 100 == corpus.heldout_documents
+    assert (len(train), len(stream)) == (corpus.train_documents, corpus.train_tokens)
+    assert all(
+        d.tokens[0] == SEPARATOR and d.n_bytes[0] == 0 and d.n_bytes[1:].sum() == len(d.tokens) - 1
+        for d in corpus.heldout()
+    )
+
+
+def test_copies_of_a_held_out_text_stay_out_of_training(tmp_path):
+    lines = [json.dumps({"text": f"document number {i} " * 3}) for i in range(300)]
+    path = tmp_path / "twice.jsonl"
+    path.write_text("\n".join(lines + lines))
+    corpus = prepare(config(path))
+    stream = np.asarray(corpus.tokens())
+    train = bytes(stream[stream < SEPARATOR].astype(np.uint8)).decode()
+    for document in corpus.heldout():
+        assert bytes(document.tokens[1:].astype(np.uint8)).decode() not in train
+    assert corpus.train_documents == 2 * 200
+
+
+def test_the_split_depends_on_text_alone(tmp_path):
+    """The same texts in another file, another form and another order: the same held-out texts."""
+    rows = [f"text {i} " * 5 for i in range(250)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    pq.write_table(pa.table({"body": rows[::-1]}), tmp_path / "b.parquet")
+    one, other = prepare(config(tmp_path / "a.jsonl")), prepare(config(tmp_path / "b.parquet", text_field="body"))
+    assert {d.tokens.tobytes() for d in one.heldout()} == {d.tokens.tobytes() for d in other.heldout()}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
+def test_compressed_lines_read_alike(tmp_path, suffix):
+    content = "\n".join(json.dumps({"text": f"line {i} ü"}) for i in range(220)).encode()
+    openers = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    path = tmp_path / f"lines.jsonl{suffix}"
+    if suffix == ".zst":
+        with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as stream:
+            stream.write(content)
+    else:
+        with openers[suffix](path, "wb") as stream:
+            stream.write(content)
+    read = list(sources.documents(config(path)))
+    assert [text for _, text in read] == [f"line {i} ü" for i in range(220)]
+    assert read[6][0].endswith(":7")
+
+
+def test_the_hash_changes_with_text_and_cut_but_not_with_place_or_time(tmp_path):
+    def at(folder, last):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "x.jsonl"
+        path.write_text(
+            "\n".join(json.dumps({"text": f"{i} {'x' * 9}"}) for i in range(249)) + "\n" + json.dumps({"text": last})
+        )
+        return path
+
+    base = prepare(config(at("a", "end"))).hash
+    assert prepare(config(at("b", "end"))).hash == base
+    assert prepare(config(at("c", "END"))).hash != base
+    assert prepare(DataConfig(corpus="files", paths=[str(tmp_path / "a/x.jsonl")], heldout_docs=101)).hash != base
+
+
+def test_the_standard_library_is_the_default_text_without_tests_and_tables():
+    names = [name for name, _ in sources.files_of(DataConfig())]
+    assert "stdlib/argparse.py" in names
+    assert not [n for n in names if {"test", "tests", "encodings", "site-packages", "pydoc_data"} & set(n.split("/"))]
+    corpus = prepare(DataConfig())
+    assert corpus.train_tokens > 5_000_000  # the quickstart's largest budget stays below one epoch
+    assert corpus.heldout_documents == 128
+    more = {name for name, _ in sources.files_of(DataConfig(corpus="python-environment"))}
+    assert set(names) < more
+    assert any(name.startswith("site/numpy/") for name in more)
+
+
+def test_byte_pairs_compress_and_keep_every_byte(documents):
+    corpus = prepare(config(documents, tokenizer="bpe", bpe_vocab=300))
+    plain = prepare(config(documents))
+    assert corpus.train_tokens < 0.6 * plain.train_tokens
+    assert corpus.vocab_size == 301
+    for ours, theirs in zip(corpus.heldout(), plain.heldout(), strict=True):
+        assert ours.n_bytes.sum() == theirs.n_bytes.sum()
+    assert corpus.hash != plain.hash
+
+
+@pytest.mark.parametrize(
+    ("write", "changes", "words"),
+    [
+        (lambda p: p.write_text('{"text": "a"}\n{"txt": "b"}\n'), {}, ["line 2", "'text'"]),
+        (lambda p: p.write_text('{"text": "a"}\nnot json\n'), {}, ["line 2"]),
+        (lambda p: p.write_text('{"text": 5}\n'), {}, ["line 1", "int"]),
+        (lambda p: p.write_text(""), {}, ["documents", "200"]),
+        (lambda p: p.write_text("\n".join(json.dumps({"text": f"{i} abc"}) for i in range(150))), {}, ["150", "200"]),
+        (lambda p: p.write_text("\n".join(json.dumps({"text": f"{i} abc"}) for i in range(300))),
+         {"tokenizer": "bpe", "bpe_vocab": 4000}, ["bpe_vocab=4000", "only"]),
+    ],
+    ids=["field", "syntax", "type", "empty", "few", "bpe"],
+)  # fmt: skip
+def test_bad_text_is_refused_by_place_and_remedy(tmp_path, write, changes, words):
+    path = tmp_path / "bad.jsonl"
+    write(path)
+    with pytest.raises(InputError) as caught:
+        prepare(config(path, **changes))
+    assert all(word in str(caught.value) for word in words)
+    assert not list((tmp_path / "cache").rglob("meta.json"))  # nothing half-made is left to be found
+
+
+def test_missing_files_and_broken_archives_are_named(tmp_path):
+    with pytest.raises(InputError, match="matches no file"):
+        prepare(config(tmp_path / "nothing-*.txt"))
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 500)[:-9])
+    with pytest.raises(InputError, match="cannot be read"):
+        prepare(config(tmp_path / "x.jsonl.gz"))
+
+
+def test_an_epoch_visits_every_block_once_and_any_step_can_be_asked_for():
+    tokens = np.arange(1001, dtype=np.uint16)
+    batches = TrainBatches(tokens, seq_len=10, sequences=4, seed=3)
+    steps = [batches(step) for step in range(25)]
+    firsts = np.concatenate([batch[:, 0] for batch in steps])
+    assert sorted(firsts.tolist()) == list(range(0, 1000, 10))  # 100 blocks, one epoch
+    assert all((np.diff(batch, axis=1) == 1).all() for batch in steps)
+    again = TrainBatches(tokens, 10, 4, 3)
+    for step in (60, 3, 25, 24):  # across epochs, in any order
+        np.testing.assert_array_equal(again(step), TrainBatches(tokens, 10, 4, 3)(step))
+    assert (TrainBatches(tokens, 10, 4, 4)(0) != steps[0]).any()
+    assert (batches(25) != steps[0]).any()  # the second epoch has its own order
+
+
+def test_windows_cover_each_document_without_overlap(documents):
+    heldout = prepare(config(documents)).heldout()
+    windows = eval_windows(heldout, seq_len=16, per_document=3)
+    assert set(windows.document.tolist()) == set(range(100))
+    assert np.bincount(windows.document).max() <= 3
+    for number, document in enumerate(heldout):
+        mine = windows.document == number
+        targets = sum(int(w.sum()) for w in windows.weight[mine])
+        assert 0 < targets <= len(document.tokens) - 1
+        # The padding has no weight and no bytes; inside, a window is a stretch of the document.
+        for row, weight in zip(windows.tokens[mine], windows.weight[mine], strict=True):
+            stretch = row[: int(weight.sum()) + 1].astype(np.uint16)
+            assert stretch.tobytes() in document.tokens.tobytes()
+    assert windows.n_bytes[windows.weight == 0].sum() == 0
+    everything = eval_windows(heldout, seq_len=16, per_document=10_000)
+    assert everything.weight.sum() == sum(len(d.tokens) - 1 for d in heldout)
+
+
+def test_bytes_are_the_utf8_of_the_text():
+    assert bytes(Bytes().encode("naïve\n").astype(np.uint8)) == "naïve\n".encode()

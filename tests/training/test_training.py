@@ -1,0 +1,177 @@
+"""The loop: schedule, determinism, divergence, what a row says, and evaluation against direct sums."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from scaling import data, tasks
+from scaling.config import RunConfig, TrainConfig
+from scaling.data.batches import TrainBatches, eval_windows
+from scaling.models.transformer import Transformer
+from scaling.schema import to_arrow
+from scaling.training import loop
+from scaling.training.evaluate import clustered_se, evaluate
+from scaling.training.schedule import learning_rate
+
+TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
+
+
+def test_schedule_warms_up_stays_and_cools_down():
+    config = RunConfig(train=TrainConfig(batch_tokens=100, seq_len=10, warmup_tokens=1000, lr=1.0), tokens=10_000)
+    rates = [learning_rate(config, step) for step in range(config.steps)]
+    assert (config.steps, config.cooldown_steps) == (100, 20)
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[9:80] == [1.0] * 71
+    # 1 - sqrt((n - (N - N_d)) / N_d), taken at the end of each step so that the last one still moves.
+    np.testing.assert_allclose(rates[80:], 1 - np.sqrt(np.arange(1, 21) / 21))
+    assert 0 < rates[-1] < 0.03
+
+
+def test_the_budget_shapes_nothing_before_the_cooldown(micro):
+    """Cells of one trunk share every step up to the first one's cooldown: rate, data and initial weights."""
+    short, long = micro(tokens=8192), micro(tokens=32768)
+    stable = short.steps - short.cooldown_steps
+    assert [learning_rate(short, s) for s in range(stable)] == [learning_rate(long, s) for s in range(stable)]
+    assert short.trunk_id("h") == long.trunk_id("h")
+    assert short.run_id("h") != long.run_id("h")
+
+
+def test_the_same_cell_gives_the_same_row_but_for_times(micro):
+    one, two = tasks.train(micro(n_experts=4)), tasks.train(micro(n_experts=4))
+    assert {k: v for k, v in one.run.items() if k not in TIMES} == {k: v for k, v in two.run.items() if k not in TIMES}
+    assert one.evals == two.evals
+    assert one.curves == two.curves
+    other = tasks.train(micro(n_experts=4, seed=1))
+    assert other.run["loss_val"] != one.run["loss_val"]
+
+
+def test_a_row_is_complete_and_of_the_schema(micro):
+    result = tasks.train(micro(n_experts=4))
+    table = to_arrow("runs", [result.run | {"executor": "inline"}])
+    assert [name for name in table.schema.names if table[name].null_count] == []
+    dense = tasks.train(micro()).run | {"executor": "inline"}
+    empty = [n for n in table.schema.names if to_arrow("runs", [dense])[n].null_count]
+    assert empty == ["balance_loss", "load_cv", "max_load", "router_entropy"]  # a dense model routes nothing
+    to_arrow("evals", result.evals)
+    curve = to_arrow("curves", result.curves)
+    assert curve["tokens"].to_pylist()[-1] == result.run["tokens"] == result.run["steps"] * 256
+    assert result.run["loss_val"] < np.log(257) - 1  # it learned something
+    assert 1.0 <= result.run["max_load"] <= 4.0
+
+
+def test_the_row_agrees_with_its_documents(micro):
+    result = tasks.train(micro(n_experts=4))
+    tokens = np.array([row["n_tokens"] for row in result.evals])
+    losses = np.array([row["loss"] for row in result.evals])
+    assert len(losses) == result.run["heldout_docs"] == 100
+    assert result.run["loss_val"] == pytest.approx(np.average(losses, weights=tokens), rel=1e-12)
+    assert result.run["bits_per_byte"] == pytest.approx(
+        result.run["loss_val"] / math.log(2), rel=1e-12
+    )  # one byte a token
+    # The clustered error against a bootstrap over documents, an independent method; 4,000 draws are good to 1.1 % (1 sd),
+    # the linearisation to O(1/n).
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, 100, (4000, 100))
+    draws = (tokens * losses)[picks].sum(axis=1) / tokens[picks].sum(axis=1)
+    assert result.run["loss_val_se"] == pytest.approx(draws.std(), rel=0.06)
+
+
+def test_clustered_error_of_equal_weights_is_the_textbook_one():
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    assert clustered_se(values, np.full(4, 3.0)) == pytest.approx(values.std(ddof=1) / 2)
+    assert math.isnan(clustered_se(values[:1], np.ones(1)))
+
+
+def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
+    config = micro()
+    corpus = data.prepare(config.data)
+    windows = eval_windows(corpus.heldout()[:7], 32, 2)
+    params = loop.initial_params(config.model, corpus.vocab_size, 32, 0)
+    found = [evaluate(params, config.model, corpus.vocab_size, windows, batch) for batch in (3, 5)]
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-6)
+    logits = (
+        Transformer(config.model, corpus.vocab_size).apply(params, jnp.asarray(windows.tokens[:, :-1])).logits_BxTxV
+    )
+    log_probability = np.asarray(jax.nn.log_softmax(logits))
+    picked = np.take_along_axis(log_probability, windows.tokens[:, 1:, None].astype(int), axis=-1)[..., 0]
+    expected = -(picked * windows.weight).sum() / windows.weight.sum()
+    assert found[0].loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_that_turns_nan_ends_as_diverged_without_a_loss(micro):
+    result = tasks.train(micro(lr=1e8, grad_clip=1e9))
+    assert result.run["status"] == "diverged"
+    assert "step" in result.run["error"]
+    assert "loss_val" not in result.run
+    assert result.evals == []
+    assert result.run["n_active"] > 0
+
+
+def test_the_step_is_adamw(micro):
+    """Two steps against optax.adamw with the same clipping, an independent assembly of the same rule."""
+    config = micro()
+    train, vocab = config.train, 257
+    params = loop.initial_params(config.model, vocab, train.seq_len, 0)
+    tokens = np.random.default_rng(0).integers(0, 256, 4000).astype(np.uint16)
+    batches = TrainBatches(tokens, train.seq_len, 8, 0)
+    network = Transformer(config.model, vocab)
+    judge = optax.chain(
+        optax.clip_by_global_norm(train.grad_clip),
+        optax.adamw(
+            1e-3, b1=train.beta1, b2=train.beta2, weight_decay=train.weight_decay,
+            mask=lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree),
+        ),
+    )  # fmt: skip
+
+    @jax.jit
+    def judged(params, state, batch):
+        def loss(p):
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                network.apply(p, batch[:, :-1]).logits_BxTxV, batch[:, 1:]
+            )
+            return jnp.mean(losses)
+
+        updates, state = judge.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(loop.step_function(config.model, vocab, train))
+    ours, theirs = (params, loop.optimiser(train).init(params)), (params, judge.init(params))
+    for index in range(2):
+        batch = jnp.asarray(batches(index))
+        ours = step(*ours, batch, np.float32(1e-3))[:2]
+        theirs = judged(*theirs, batch)
+    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours[0], params)
+    assert max(jax.tree.leaves(moved)) > 1e-3  # two steps of size 1e-3 did happen
+    for one, other in zip(jax.tree.leaves(ours[0]), jax.tree.leaves(theirs[0]), strict=True):
+        # Adam divides by sqrt(v): where a gradient is nearly zero, rounding can turn its sign, at most one step's size.
+        assert np.mean(np.abs(one - other) > 1e-6) < 0.002
+
+
+def test_cells_of_one_shape_share_a_program(micro):
+    loop._compiled.cache_clear()
+    tasks.train(micro(tokens=4096))
+    tasks.train(micro(tokens=8192, seed=1, lr=1e-3))
+    assert loop._compiled.cache_info().misses == 1
+
+
+def test_equal_runs_have_equal_names_and_others_do_not(micro):
+    base = micro(n_experts=4)
+    assert micro(n_experts=4, study="other").run_id("h") == base.run_id("h")
+    changed = [
+        micro(n_experts=4, seed=1),
+        micro(n_experts=4, lr=0.1),
+        micro(n_experts=8),
+        micro(n_experts=4, seq_len=16),
+    ]
+    assert len({one.run_id("h") for one in [base, *changed]}) == 5
+    assert base.run_id("another text") != base.run_id("h")
+    # At E = 1 nothing is routed: the router's name and how the width is divided do not make another run.
+    dense = [micro(n_experts=1, d_expert=32), micro(n_experts=1, d_expert=16, top_k=2, router="topk")]
+    assert dense[0].run_id("h") == dense[1].run_id("h")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.prepare(base.data).hash = "x"  # type: ignore[misc]
