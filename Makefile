@@ -1,0 +1,45 @@
+# Two commands set everything up: `make quickstart` and `make test`. Nothing else is needed but Python 3.11+.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := train,sweep,report,notebooks,dev
+STUDY := results/quickstart
+
+.PHONY: help setup quickstart test test-all lint clean
+
+help:
+	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
+	@echo "make test        lint, types and the default tests"
+	@echo "make test-all    the same and the long proofs, the quickstart among them"
+	@echo "make setup       only the virtual environment in $(VENV)"
+
+# Installed again only when the list of dependencies changes.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "installing into $(VENV) with $(PYTHON); a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(READY)
+
+quickstart: $(READY)
+	$(BIN)/scaling sweep run quickstart --out $(STUDY)
+	$(BIN)/scaling fit $(STUDY) --law joint-moe --out $(STUDY)/fits/joint-moe.json
+	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e15 --serve-tokens 1e9 --out $(STUDY)/recommendations/joint-moe.json
+	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+clean:
+	rm -rf $(VENV) build *.egg-info
