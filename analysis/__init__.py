@@ -1,0 +1,1 @@
+"""Tables to claims: read runs, fit laws with intervals, recommend. Imports neither JAX nor Ray."""

@@ -1,0 +1,121 @@
+"""The next run: the one more training run that would do most for a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.dual import Array
+from analysis.fit import Fit
+from analysis.laws import Law
+from analysis.search import Space, anything_fits, least_loss
+
+_COMPUTE = (1.0, 3.0)  # budgets tried, in units of the largest run so far
+_SIZE = (0.5, 1.0, 2.0)  # around the size of least loss at that budget
+_LEAST_NOISE = 1e-3  # of ln loss: no run is measured better than that
+_TRUTHS = 200
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """A proposed run and why. `regret_before` and `regret_after` are expected regrets, shares of the cost.
+
+    None where the reason is another than the draws disagreeing.
+    """
+
+    n_experts: int
+    n_active: float
+    tokens: float
+    train_flops: float
+    reason: str
+    regret_before: float | None = None
+    regret_after: float | None = None
+
+
+def propose(
+    fit: Fit, experts: Sequence[int], best: int, train_flops: float, regrets: Array | None, unsure: bool
+) -> NextRun | None:
+    """The run that would help an undecided answer most; None where the fit cannot say (no draws, no run's compute).
+
+    * The draws disagree too much (`unsure`; `regrets` is (draws, E)): candidates are every E compared, at one and
+      three times the largest run's compute, at half, one and two times the size of least loss. For each, its loss is
+      simulated from draw after draw with the fit's noise, the draws are reweighted by how well they predicted it, and
+      the E of least expected regret is chosen again: the candidate that leaves the least regret wins (expected value of
+      sample information).
+    * They agree at an edge of the E studied: a run beyond that edge, at the largest compute so far.
+    * They agree beyond the largest run: a run of `best` at three times the largest compute.
+    """
+    largest = fit.largest_train_flops
+    if largest is None or regrets is None:
+        return None
+    if unsure:
+        return _most_informative(fit, experts, regrets, largest)
+    beyond = _beyond_edge(fit, best)
+    if beyond is not None:
+        size, tokens = _optimal(fit, best, largest)
+        return NextRun(
+            beyond, size, tokens, largest, f"the answer is at an edge of the E studied: run E = {beyond} beside it"
+        )
+    if train_flops > largest:
+        compute = min(_COMPUTE[-1] * largest, train_flops)
+        size, tokens = _optimal(fit, best, compute)
+        return NextRun(best, size, tokens, compute, "the answer lies beyond the largest run: run one nearer to it")
+    return None
+
+
+def _beyond_edge(fit: Fit, best: int) -> int | None:
+    """Twice the largest E studied or half the smallest, where `best` is at that edge."""
+    if not fit.definition.uses_experts or not fit.experts:
+        return None
+    if best >= fit.experts[-1]:
+        return 2 * best
+    return best // 2 if best <= fit.experts[0] and best > 1 else None
+
+
+def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest: float) -> NextRun:
+    before = float(regrets.mean(axis=0).min())
+    noise = max(fit.noise or 0.0, fit.rmse_log or 0.0, _LEAST_NOISE)
+    proposals: list[NextRun] = []
+    for n_experts in experts:
+        for compute in (factor * largest for factor in _COMPUTE):
+            centre, _ = _optimal(fit, n_experts, compute)
+            for size in (factor * centre for factor in _SIZE):
+                tokens = compute / (6.0 * size)
+                after = _regret_after(_predictions(fit, n_experts, size, tokens)[: len(regrets)], regrets, noise)
+                proposals.append(NextRun(n_experts, size, tokens, compute, "", before, after))
+    chosen = min(proposals, key=lambda run: (run.regret_after or 0.0, run.train_flops))
+    reason = f"of {len(proposals)} candidate runs it leaves the least expected regret"
+    return NextRun(
+        chosen.n_experts, chosen.n_active, chosen.tokens, chosen.train_flops, reason, before, chosen.regret_after
+    )
+
+
+def _regret_after(predicted: Array, regrets: Array, noise: float) -> float:
+    """Expected regret of the best choice once the run's loss is known, averaged over what it may turn out to be.
+
+    The draws are the prior, and each in turn is the truth. Averaged over the noise of both, the weight of draw s under
+    truth t is proportional to exp(-(f_s - f_t)^2 / (4 noise^2)).
+    """
+    truths = predicted[:: max(1, len(predicted) // _TRUTHS)]
+    weights = np.exp(-((predicted[None, :] - truths[:, None]) ** 2) / (4.0 * noise**2))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return float((weights @ regrets).min(axis=1).mean())
+
+
+def _optimal(fit: Fit, n_experts: int, compute: float) -> tuple[float, float]:
+    found = least_loss(_space(fit, n_experts), np.array([compute]))
+    return float(found.n_active[0]), float(found.tokens[0])
+
+
+def _predictions(fit: Fit, n_experts: int, size: float, tokens: float) -> Array:
+    """ln loss of one model under every draw."""
+    space = _space(fit, n_experts)
+    law: Law = fit.definition
+    columns = space.columns(space.sizes(np.array([size])), np.array([tokens]))
+    return law.log_loss(fit.parameter_draws(), columns)[:, 0]
+
+
+def _space(fit: Fit, n_experts: int) -> Space:
+    return Space(fit.definition, fit.params, n_experts, fit.family, anything_fits)

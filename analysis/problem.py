@@ -1,0 +1,96 @@
+"""Problems: a law's free parameters against the losses of a table, and the global search for their minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis import starts
+from analysis.dual import Array
+from analysis.laws import Law
+from analysis.objectives import Objective
+from analysis.runs import LOSS, RunTable
+from analysis.solver import Minima, minimise
+
+FEW_AGREE = 3
+_SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
+_SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised: a law's free parameters against the losses of a table."""
+
+    law: Law
+    free: tuple[str, ...]
+    pinned: Mapping[str, float]
+    columns: Mapping[str, Array]
+    loss: Array
+    objective: Objective
+
+    @property
+    def observed(self) -> Array:
+        return np.log(self.loss) if self.objective.residual == "log" else self.loss
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper coordinates of the free parameters."""
+        ends = [[self.law.to_coordinates(name, end) for end in self.law.parameter(name).bounds] for name in self.free]
+        lower, upper = np.array(ends, dtype=float).reshape(-1, 2).T
+        return lower, upper
+
+    def model(self, theta: Array) -> tuple[Array, Array]:
+        """Predictions (B, n) in the residual's units and their derivatives (B, P, n)."""
+        log_loss, jacobian = self.law.log_loss_gradient(theta, self.free, self.pinned, self.columns)
+        if self.objective.residual == "log":
+            return log_loss, jacobian
+        loss = np.exp(log_loss)
+        return loss, jacobian * loss[:, None, :]
+
+    def draw_starts(self, count: int, rng: np.random.Generator) -> Array:
+        return starts.draw(self.law, self.free, self.pinned, self.columns, self.loss, count, rng)
+
+    def minimise(self, theta: Array, weights: Array, *, near: bool = False) -> Minima:
+        return minimise(self.model, self.observed, weights, self.objective, theta, *self.bounds, near=near)
+
+    def rows(self, chosen: npt.NDArray[np.int_]) -> Problem:
+        """The same problem on some of its rows."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return replace(self, columns=columns, loss=self.loss[chosen])
+
+
+def problem(table: RunTable, definition: Law, pinned: Mapping[str, float], objective: Objective) -> Problem:
+    """The problem of fitting a law to a table with some parameters pinned."""
+    free = tuple(name for name in definition.names if name not in pinned)
+    return Problem(definition, free, pinned, table.columns(definition.columns), table.column(LOSS), objective)
+
+
+def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Array, float, int, int]:
+    """Coordinates and objective of the lowest minimum, starts tried, and how many of them reached it.
+
+    Where fewer than three of `n_starts` agree, four times as many more are tried.
+    """
+    if not task.free:
+        log_loss = task.law.log_loss(task.pinned, task.columns)
+        predicted = log_loss if task.objective.residual == "log" else np.exp(log_loss)
+        return np.empty(0), float(task.objective.penalty(predicted - task.observed).sum()), 1, 1
+    rows = np.arange(task.loss.size)
+    searched = task.rows(np.sort(rng.choice(rows, _SEARCH_ROWS, replace=False))) if rows.size > _SEARCH_ROWS else task
+    tried, agreeing, theta, value = 0, 0, np.empty(0), np.inf
+    ends: list[Minima] = []
+    for count in (n_starts, 4 * n_starts):
+        ends.append(searched.minimise(searched.draw_starts(count, rng), np.ones((count, searched.loss.size))))
+        tried += count
+        reached = np.concatenate([np.where(end.converged, end.objective, np.inf) for end in ends])
+        best = int(np.argmin(reached))
+        theta, value = np.concatenate([end.theta for end in ends])[best], float(reached[best])
+        agreeing = int(np.sum(reached <= value * (1 + _SAME_MINIMUM) + 1e-20)) if np.isfinite(value) else 0
+        if agreeing >= FEW_AGREE:
+            break
+    if searched is not task and np.isfinite(value):
+        end = task.minimise(theta[None], np.ones((1, rows.size)), near=True)
+        theta, value = end.theta[0], float(end.objective[0])
+    return theta, value, tried, agreeing

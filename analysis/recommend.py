@@ -1,0 +1,354 @@
+"""Recommendations: which expert count, size and token budget, at what cost, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import next_run
+from analysis.dual import Array
+from analysis.fit import Fit
+from analysis.laws import TOKENS
+from analysis.next_run import NextRun
+from analysis.optima import Task, TradeOff
+from analysis.pricing import Pricing, memory_bytes
+from analysis.search import Optimum
+from scaling.errors import InputError
+
+REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
+MOST_DRAWS = 1_000
+_USUAL_EXPERTS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: one of `train_flops` and `target_loss`, and what is paid for.
+
+    `serve_tokens` are served over the model's life. `n_experts` are the expert counts compared (default: those
+    studied). `memory_gb` (GB = 1e9 bytes), `device`, `usd_per_hour` and `mfu` are those of `pricing.Pricing`.
+    `reference_experts` is the E whose best loss at the budget must be kept where a budget and a serving volume are
+    given.
+    """
+
+    train_flops: float | None = None
+    target_loss: float | None = None
+    serve_tokens: float = 0.0
+    n_experts: tuple[int, ...] = ()
+    memory_gb: float | None = None
+    device: str | None = None
+    usd_per_hour: float | None = None
+    mfu: float = 0.4
+    reference_experts: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.train_flops is None) == (self.target_loss is None):
+            raise InputError("give either --train-flops or --target-loss")
+        for name in ("train_flops", "target_loss", "memory_gb", "usd_per_hour"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"--{name.replace('_', '-')} must be a positive number, found {value}")
+        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
+            raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
+        if any(e < 1 for e in (*self.n_experts, self.reference_experts)):
+            raise InputError(
+                f"expert counts are whole numbers from 1, found {(*self.n_experts, self.reference_experts)}"
+            )
+
+    @property
+    def mode(self) -> str:
+        """What is minimised."""
+        if self.target_loss is not None:
+            return "least lifetime cost at the target loss"
+        if self.serve_tokens:
+            return (
+                "least lifetime cost among the models trained within the budget whose loss is no worse than that of "
+                f"the best model with E = {self.reference_experts} at it"
+            )
+        return "least loss at the training budget"
+
+    @property
+    def pricing(self) -> Pricing:
+        memory = None if self.memory_gb is None else self.memory_gb * 1e9
+        return Pricing(self.serve_tokens, memory, self.device, self.usd_per_hour, self.mfu)
+
+    def task(self, fit: Fit) -> Task:
+        """What is minimised, on a fit."""
+        return Task(fit, self.pricing, self.train_flops, self.target_loss, self.reference_experts)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Lifetime cost: training, serving and both, in `unit` (FLOP or USD)."""
+
+    train: float
+    serve: float
+    total: float
+    unit: str
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best model of one expert count. Intervals are 95 %, from the fit's draws; None where it has none.
+
+    `loss_interval` is that of this very model; the intervals of N, D and cost say how the optimum of this E moves from
+    draw to draw. `regret` is the mean over draws of what choosing this E costs beyond the best E, a share of the cost.
+    """
+
+    n_experts: int
+    top_k: int | None
+    n_active: float
+    n_total: float | None
+    tokens: float
+    train_flops: float
+    loss: float
+    cost: Cost
+    memory_bytes: float | None
+    loss_interval: Interval | None
+    n_active_interval: Interval | None
+    tokens_interval: Interval | None
+    cost_interval: Interval | None
+    probability_best: float | None
+    regret: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer: what to train, the best of every other E, how sure it is, and what would make it surer.
+
+    `front` lists, for every E, loss against lifetime cost (empty where only a training budget was asked about).
+    """
+
+    question: Question
+    mode: str
+    recommendation: Choice
+    alternatives: tuple[Choice, ...]
+    probability_best: Mapping[int, float] | None
+    expected_regret: float | None
+    decided: bool
+    undecided_because: tuple[str, ...]
+    next_run: NextRun | None
+    front: tuple[TradeOff, ...]
+    warnings: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    law: str
+    fitted_to: str
+    n_draws: int
+    unreachable: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the keys of `probability_best` are text."""
+        chances = self.probability_best
+        return asdict(self) | {"probability_best": None if chances is None else {str(e): p for e, p in chances.items()}}
+
+
+def recommend(fit: Fit, question: Question) -> Recommendation:
+    """Answer a question from a fit. Cost is 6 N_active D + 2 N_active T FLOPs, or USD with a device.
+
+    Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
+    1,000). `decided` means: expected regret at most 1 % of the cost, the E chosen best in at least 80 % of the draws,
+    not at an edge of the E studied (E = 1 is no edge: there is nothing below it), and within 30 times the compute of
+    the largest run. At a training budget alone the cost is the same for all, and regret is the extra compute that
+    would make up for the loss. Raises InputError where the fit predicts nothing or no expert count can answer.
+    """
+    fit.require_params()
+    task = question.task(fit)
+    candidates = _candidates(fit, question)
+    estimated = task.solve(candidates, dict(fit.params), 1)
+    possible = [e for e in candidates if np.isfinite(estimated.value(e)[0])]
+    if not possible:
+        raise InputError(_impossible(question, candidates))
+    possible.sort(key=lambda e: float(estimated.value(e)[0]))
+    best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
+    drawn = task.solve(possible, _some_draws(fit), n_draws) if n_draws else None
+    regrets = drawn.regrets() if drawn else None
+    chances = drawn.probability_best() if drawn else None
+    expected = dict(zip(possible, regrets.mean(axis=0).tolist(), strict=True)) if regrets is not None else {}
+    choices = [
+        _choice(task, estimated.found[e], drawn.found[e] if drawn else None, e, chances, expected) for e in possible
+    ]
+    unsure = _disagreement(choices[0])
+    doubts = [*unsure, *_doubts(fit, choices[0], possible)]
+    unreachable = tuple(e for e in candidates if e not in possible)
+    return Recommendation(
+        question=question,
+        mode=question.mode,
+        recommendation=choices[0],
+        alternatives=tuple(choices[1:]),
+        probability_best=chances,
+        expected_regret=expected.get(best),
+        decided=not doubts,
+        undecided_because=tuple(doubts),
+        next_run=next_run.propose(fit, possible, best, choices[0].train_flops, regrets, bool(unsure))
+        if doubts
+        else None,
+        front=task.trade_off(possible, choices[0].loss),
+        warnings=tuple(_warnings(fit, question, choices[0], unreachable, candidates)),
+        assumptions=tuple(_assumptions(fit, question, choices[0])),
+        law=fit.law,
+        fitted_to=fit.source,
+        n_draws=n_draws,
+        unreachable=unreachable,
+    )
+
+
+def _some_draws(fit: Fit) -> dict[str, Any]:
+    return {name: value[:MOST_DRAWS] if np.ndim(value) else value for name, value in fit.parameter_draws().items()}
+
+
+def _candidates(fit: Fit, question: Question) -> list[int]:
+    """The expert counts to compare. Raises InputError where the law has none and others than those fitted are asked."""
+    if fit.definition.uses_experts:
+        return sorted(set(question.n_experts or fit.experts or _USUAL_EXPERTS))
+    only = fit.experts[0] if len(fit.experts) == 1 else 1
+    if any(e != only for e in question.n_experts):
+        raise InputError(f"law {fit.law} says nothing about experts: --n-experts can only be {only}")
+    return [only]
+
+
+def _choice(
+    task: Task,
+    optimum: Optimum,
+    drawn: Optimum | None,
+    n_experts: int,
+    chances: Mapping[int, float] | None,
+    expected: Mapping[int, float],
+) -> Choice:
+    fit, pricing = task.fit, task.pricing
+    space = task.space(n_experts, dict(fit.params))
+    sizes, tokens = space.sizes(optimum.n_active), optimum.tokens
+    columns = space.columns(sizes, tokens)
+    train, serve = float(pricing.train(sizes, tokens)[0]), float(pricing.serve(sizes)[0])
+    held = memory_bytes(sizes)
+    ends = fit.loss_interval(columns)
+    moves: dict[str, Interval | None] = {"n_active": None, "tokens": None, "cost": None}
+    found = np.isfinite(drawn.value) & np.isfinite(drawn.tokens) if drawn else np.zeros(1, dtype=bool)
+    if drawn and found.any():
+        n_active, budget = drawn.n_active[found], drawn.tokens[found]
+        totals = pricing.total(space.sizes(n_active), budget)
+        moves = {"n_active": _interval(n_active), "tokens": _interval(budget), "cost": _interval(totals)}
+    return Choice(
+        n_experts=n_experts,
+        top_k=sizes.top_k,
+        n_active=float(optimum.n_active[0]),
+        n_total=None if sizes.n_total is None else float(sizes.n_total[0]),
+        tokens=float(tokens[0]),
+        train_flops=float(6.0 * optimum.n_active[0] * tokens[0]),
+        loss=float(fit.loss(columns)[0]),
+        cost=Cost(train, serve, train + serve, pricing.unit),
+        memory_bytes=None if held is None else float(held[0]),
+        loss_interval=None if ends is None else (float(ends[0][0]), float(ends[1][0])),
+        n_active_interval=moves["n_active"],
+        tokens_interval=moves["tokens"],
+        cost_interval=moves["cost"],
+        probability_best=None if chances is None else chances[n_experts],
+        regret=expected.get(n_experts),
+    )
+
+
+def _disagreement(chosen: Choice) -> list[str]:
+    """What the draws say against the choice; empty where they agree on it, or where there are none."""
+    best, chance, regret = chosen.n_experts, chosen.probability_best, chosen.regret
+    found: list[str] = []
+    if chance is not None and chance < PROBABILITY_NEEDED:
+        found.append(f"E = {best} is best in {chance:.0%} of the draws, {PROBABILITY_NEEDED:.0%} are needed")
+    if regret is not None and regret > REGRET_LIMIT:
+        found.append(f"choosing E = {best} is expected to cost {regret:.1%} too much, {REGRET_LIMIT:.0%} is allowed")
+    return found
+
+
+def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
+    """Why the answer could not be decided even if the draws agreed."""
+    doubts: list[str] = []
+    best = chosen.n_experts
+    if chosen.probability_best is None:
+        doubts.append("the fit has no bootstrap draws, so how sure the answer is cannot be said")
+    if fit.definition.uses_experts:
+        if len(experts) == 1:
+            doubts.append(f"E = {best} is the only expert count that was compared")
+        if not fit.experts:
+            doubts.append("the fit does not say which expert counts were studied")
+        elif best >= fit.experts[-1] or (best <= fit.experts[0] and best != 1):
+            doubts.append(f"E = {best} is at or beyond an edge of the expert counts studied, {_listed(fit.experts)}")
+    largest = fit.largest_train_flops
+    if largest is None:
+        doubts.append("the fit does not say how large its largest run was")
+    elif chosen.train_flops > EXTRAPOLATION_LIMIT * largest:
+        doubts.append(
+            f"training it takes {chosen.train_flops / largest:.0f} times the compute of the largest run; "
+            f"{EXTRAPOLATION_LIMIT:.0f} times is allowed"
+        )
+    return doubts
+
+
+def _warnings(
+    fit: Fit, question: Question, chosen: Choice, unreachable: Sequence[int], candidates: Sequence[int]
+) -> list[str]:
+    found = [f"the fit: {warning}" for warning in fit.warnings]
+    where = {"n_active": chosen.n_active, TOKENS: chosen.tokens, "train_flops": chosen.train_flops}
+    found += [f"extrapolation: {text}" for text in fit.outside_domain(where)]
+    if fit.experts and fit.definition.uses_experts:
+        unseen = [e for e in candidates if e not in fit.experts]
+        if unseen:
+            found.append(f"E = {_listed(unseen)} was not studied; studied were {_listed(fit.experts)}")
+    reference = question.reference_experts
+    kept = question.train_flops is not None and question.serve_tokens > 0
+    if kept and fit.experts and fit.definition.uses_experts and reference not in fit.experts:
+        found.append(
+            f"the loss to keep is that of E = {reference}, which was not studied; --reference-experts names another"
+        )
+    if unreachable:
+        found.append(f"E = {_listed(unreachable)} cannot answer: no size of it meets the loss within the limits given")
+    if question.memory_gb is not None and fit.family is None:
+        found.append("the fit knows no widths: the cache of keys and values is not in the memory")
+    return found
+
+
+def _assumptions(fit: Fit, question: Question, chosen: Choice) -> list[str]:
+    pricing = question.pricing
+    if pricing.device is None:
+        told = [f"cost in FLOPs: 6 N_active D to train, 2 N_active T to serve T = {question.serve_tokens:.4g} tokens"]
+    else:
+        rent = pricing.rented
+        told = [
+            f"{rent.title} at {rent.usd_per_hour:g} USD an hour ({rent.price_source})",
+            f"training at {question.mfu:.0%} of {rent.peak_flops:.4g} FLOP/s ({rent.source}); 6 N_active D FLOPs",
+            f"serving {question.serve_tokens:.4g} generated tokens as scaling.serving has it, with its defaults",
+        ]
+    if question.memory_gb is None:
+        told.append("memory was not considered" if pricing.device is None else "memory: that of the devices rented")
+    else:
+        told.append(f"bf16 weights of all experts and 16,384 cached tokens in {question.memory_gb:g} GB (1e9 bytes)")
+    if fit.family is not None:
+        told.append(f"sizes between the studied ones: {fit.family.source}")
+    elif chosen.n_total is None:
+        told.append("total sizes are unknown: the fit has no n_total")
+    told.append(
+        "run-to-run noise was not estimated: no configuration was repeated with another seed"
+        if fit.noise is None
+        else f"run-to-run noise of ln loss {fit.noise:.2g}, in no interval here"
+    )
+    return told
+
+
+def _impossible(question: Question, candidates: Sequence[int]) -> str:
+    asked = f"loss {question.target_loss:g}" if question.target_loss else f"the budget {question.train_flops:g} FLOPs"
+    limits = f" and {question.memory_gb:g} GB" if question.memory_gb else ""
+    return (
+        f"no model with E = {_listed(candidates)} meets {asked}{limits}: below the law's irreducible loss, or too "
+        "large for the memory; ask for a higher loss or allow more"
+    )
+
+
+def _interval(values: Array) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)

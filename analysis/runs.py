@@ -1,0 +1,250 @@
+"""Runs: read a study folder or anybody's table, validate it, and count what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.dual import Array
+from analysis.laws import EXPERTS, TOKENS, Law
+from scaling.errors import InputError
+from scaling.schema import RUNS
+
+LOSS = "loss_val"
+COMPUTE = "train_flops"
+_TABLES = (".csv", ".csv.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs that carry a loss, one a row, in the columns of `scaling.schema`.
+
+    `dropped` says how many rows were left out for which reason, `notes` which conventions were assumed.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    dropped: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def column(self, name: str) -> Array:
+        """A copy of a numeric column. Raises InputError naming the columns there are."""
+        if name not in self.frame:
+            raise InputError(f"{self.source}: no column {name!r}; it has {_listed(self.frame.columns)}")
+        return self.frame[name].to_numpy(dtype=float, copy=True)
+
+    def columns(self, names: Iterable[str]) -> dict[str, Array]:
+        return {name: self.column(name) for name in names}
+
+    @property
+    def trunks(self) -> npt.NDArray[np.int_]:
+        """Which trunk each row belongs to, as whole numbers; a row without `trunk_id` is a trunk of its own."""
+        rows = np.arange(len(self.frame))
+        if "trunk_id" not in self.frame:
+            return rows
+        codes = pd.factorize(self.frame["trunk_id"])[0]
+        return np.where(codes < 0, len(rows) + rows, codes)
+
+
+def read(
+    source: str | Path,
+    mapping: Mapping[str, str] | None = None,
+    where: str | None = None,
+    law: Law | None = None,
+    drop_highest_loss: int = 0,
+) -> RunTable:
+    """The runs of a study folder (its runs/*.parquet) or of a CSV or Parquet file.
+
+    `mapping` renames columns, {ours: theirs}; a pair whose left side alone is a column of the table is taken the other
+    way round. `where` is a pandas query over the columns after renaming. With a `law`, rows whose N, tokens or other
+    columns of it are not positive numbers are dropped and counted, and so are then the `drop_highest_loss` rows of
+    highest loss. Where `tokens` is missing and `train_flops` is there, D = C/(6 N) and a note says so.
+    Raises InputError when the source cannot be read, a column is missing or no row is left.
+    """
+    path = Path(source)
+    frame, dropped = _load(path)
+    frame = _renamed(frame, mapping or {}, str(source))
+    notes: list[str] = []
+    if "status" in frame:
+        failed = frame.loc[frame["status"].ne("ok"), "status"]
+        dropped += [(f"status {status}", int(count)) for status, count in failed.value_counts(dropna=False).items()]
+        frame = frame[frame["status"].eq("ok")]
+    if "run_id" in frame and frame["run_id"].duplicated().any():
+        repeated = frame["run_id"].duplicated()
+        dropped.append(("run_id seen before", int(repeated.sum())))
+        frame = frame[~repeated]
+    wanted = [LOSS] if law is None else [law.n_column, *(c for c in law.columns if c != law.n_column), LOSS]
+    frame = _with_tokens(frame, law, notes)
+    missing = [name for name in wanted if name not in frame]
+    if missing:
+        raise InputError(
+            f"{source}: the column {', '.join(missing)} is missing"
+            + (f", which law {law.name} needs" if law else "")
+            + f"; the table has {_listed(frame.columns)}. Rename with --map {missing[0]}=NAME"
+        )
+    frame = _numeric(frame, wanted, dropped)
+    frame = _selected(frame, where, dropped)
+    if drop_highest_loss:
+        if drop_highest_loss < 0:
+            raise InputError(f"--drop-highest-loss must be at least 0, found {drop_highest_loss}")
+        order = frame[LOSS].sort_values(kind="stable").index
+        dropped.append(("highest losses, as asked", min(drop_highest_loss, len(frame))))
+        frame = frame.loc[frame.index.isin(order[: max(0, len(order) - drop_highest_loss)])]
+    dropped = [(reason, count) for reason, count in dropped if count]
+    if frame.empty:
+        told = "; ".join(f"{count} with {reason}" for reason, count in dropped) or "the table has no rows"
+        raise InputError(f"{source}: no usable run is left ({told})")
+    repeats = int(frame.duplicated([c for c in {*wanted, "seed", "run_id"} if c in frame]).sum())
+    if repeats:
+        notes.append(f"{repeats} rows repeat another row's {', '.join(wanted)} exactly; they were kept")
+    return RunTable(frame.reset_index(drop=True), str(source), tuple(dropped), tuple(notes))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Loss of run a minus loss of run b, nats per token, over the held-out documents both were evaluated on."""
+
+    difference: float
+    standard_error: float
+    n_documents: int
+    n_tokens: int
+
+
+def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDifference:
+    """How much higher run a's held-out loss is than run b's, paired by document.
+
+    d = sum_i n_i (a_i - b_i) / sum_i n_i and se^2 = n/(n-1) sum_i n_i^2 (d_i - d)^2 / (sum_i n_i)^2, the ratio
+    estimator with documents as clusters. Raises InputError when the evaluations do not pair.
+    """
+    a, b = (_evaluation(Path(study), run) for run in (run_a, run_b))
+    both = a.merge(b, on="document", suffixes=("_a", "_b"), validate="one_to_one")
+    if len(both) < 2 or len(both) != len(a) or len(both) != len(b):
+        raise InputError(f"{study}: {run_a} and {run_b} share {len(both)} of {len(a)} and {len(b)} held-out documents")
+    n = both["n_tokens_a"].to_numpy(dtype=float, copy=True)
+    if not np.array_equal(n, both["n_tokens_b"].to_numpy(dtype=float, copy=True)):
+        raise InputError(f"{study}: runs {run_a} and {run_b} were evaluated on different tokens of the same documents")
+    each = both["loss_a"].to_numpy(dtype=float, copy=True) - both["loss_b"].to_numpy(dtype=float, copy=True)
+    mean, error = ratio_estimate(each, n)
+    return PairedDifference(mean, error, len(both), int(n.sum()))
+
+
+def ratio_estimate(values: Array, sizes: Array) -> tuple[float, float]:
+    """Size-weighted mean of cluster values and its standard error (the formula of `paired_difference`)."""
+    count, total = len(values), float(sizes.sum())
+    mean = float(sizes @ values) / total
+    return mean, float(np.sqrt(count / (count - 1) * np.sum((sizes * (values - mean)) ** 2))) / total
+
+
+def _evaluation(study: Path, run_id: str) -> pd.DataFrame:
+    path = study / "evals" / f"{run_id}.parquet"
+    if not path.is_file():
+        raise InputError(f"{study}: no evaluation of run {run_id!r} (looked for {path})")
+    frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    return frame[["document", "n_tokens", "loss"]]
+
+
+def _load(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
+    if path.is_dir():
+        return _load_study(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file or study folder")
+    if not path.name.endswith(_TABLES):
+        raise InputError(f"{path}: expected a study folder or a file ending in {', '.join(_TABLES)}")
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError, EOFError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path}: not readable as a table ({error})") from error
+    return frame, []
+
+
+def _load_study(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
+    parts = sorted(p for p in (path / "runs").glob("*.parquet") if not p.name.startswith((".", "_")))
+    if not parts:
+        raise InputError(f"{path}: no runs/*.parquet in this folder; `scaling sweep run --out` writes a study folder")
+    tables, unreadable = [], 0
+    for part in parts:
+        try:
+            tables.append(pq.read_table(part))
+        except (OSError, pa.ArrowException):
+            unreadable += 1
+    if not tables:
+        raise InputError(f"{path}: none of its {len(parts)} run files is readable")
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    return frame, [("an unreadable file", unreadable)] if unreadable else []
+
+
+def _renamed(frame: pd.DataFrame, mapping: Mapping[str, str], source: str) -> pd.DataFrame:
+    renames: dict[str, str] = {}
+    for ours, theirs in mapping.items():
+        if theirs not in frame and ours in frame:
+            ours, theirs = theirs, ours
+        if theirs not in frame:
+            raise InputError(f"{source}: --map {ours}={theirs}: no column {theirs!r}; it has {_listed(frame.columns)}")
+        if theirs in renames or ours in renames.values():
+            raise InputError(f"{source}: --map {ours}={theirs}: one of the two is mapped twice")
+        renames[theirs] = ours
+    clashes = [ours for theirs, ours in renames.items() if ours != theirs and ours in frame and ours not in renames]
+    return frame.drop(columns=clashes).rename(columns=renames)
+
+
+def _with_tokens(frame: pd.DataFrame, law: Law | None, notes: list[str]) -> pd.DataFrame:
+    """D from C or C from D, where one is missing; 6 N D with the N that stands in the table."""
+    n_column = next((c for c in ("n_active", law.n_column if law else "n_active") if c in frame), None)
+    if n_column is None:
+        return frame
+    size = pd.to_numeric(frame[n_column], errors="coerce")
+    if TOKENS not in frame and COMPUTE in frame:
+        notes.append(f"{TOKENS} computed as {COMPUTE}/(6 {n_column})")
+        return frame.assign(**{TOKENS: pd.to_numeric(frame[COMPUTE], errors="coerce") / (6.0 * size)})
+    if COMPUTE not in frame and TOKENS in frame:
+        notes.append(f"{COMPUTE} computed as 6 {n_column} {TOKENS}")
+        return frame.assign(**{COMPUTE: 6.0 * size * pd.to_numeric(frame[TOKENS], errors="coerce")})
+    return frame
+
+
+def _numeric(frame: pd.DataFrame, wanted: Sequence[str], dropped: list[tuple[str, int]]) -> pd.DataFrame:
+    """Rows whose wanted columns are positive finite numbers (and E at least 1); the others are counted by reason."""
+    for name in wanted:
+        given, least = frame[name], 1.0 if name == EXPERTS else np.nextafter(0.0, 1.0)
+        values = pd.to_numeric(given, errors="coerce").astype("float64").to_numpy(copy=True)
+        present = given.notna().to_numpy()
+        reasons = {
+            f"{name} missing": ~present,
+            f"{name} not a number": present & np.isnan(values),
+            f"{name} infinite": np.isinf(values),
+            f"{name} below 1" if name == EXPERTS else f"{name} not positive": np.isfinite(values) & (values < least),
+        }
+        dropped += [(reason, int(bad.sum())) for reason, bad in reasons.items()]
+        frame = frame.assign(**{name: values})[np.isfinite(values) & (values >= least)]
+    numeric = [name for name, column in RUNS.items() if column.type in (pa.int64(), pa.float64())]
+    others = {name: pd.to_numeric(frame[name], errors="coerce") for name in numeric if name in frame}
+    return frame.assign(**others)
+
+
+def _selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, int]]) -> pd.DataFrame:
+    if where is None:
+        return frame
+    try:
+        chosen = frame.query(where, engine="python")
+    except Exception as error:  # whatever the expression does wrong is the user's input
+        told = f"{error}; columns are {_listed(frame.columns)}"
+        raise InputError(f"--where {where!r} cannot be evaluated: {told}") from error
+    if not isinstance(chosen, pd.DataFrame):
+        raise InputError(f"--where {where!r} does not select rows; write a condition such as 'loss_val < 4'")
+    dropped.append((f"not {where}", len(frame) - len(chosen)))
+    return chosen
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:40]) + (f" and {len(shown) - 40} more" if len(shown) > 40 else "") or "no columns"

@@ -1,0 +1,178 @@
+"""Search: the best size and token budget of one expert count, for many parameter draws or many targets at once.
+
+Everything is a row: row s holds one draw of the law's parameters, or one target, and its own search over N_active. The
+methods need nothing of a law but its loss, so they serve every law, with or without constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.dual import Array
+from analysis.families import Family, Sizes
+from analysis.fit import Fit
+from analysis.laws import EXPERTS, TOKENS, Law
+from scaling.errors import InputError
+
+_SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
+_LOG_TOKENS = (0.0, np.log(1e30))
+_COARSE, _FINE, _ROUNDS = 64, 13, 6
+_NEWTON_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best model of one E in every row: N_active, tokens and value (inf where the constraints exclude all)."""
+
+    n_active: Array
+    tokens: Array
+    value: Array
+
+
+def anything_fits(sizes: Sizes) -> npt.NDArray[np.bool_]:
+    """No limit on memory."""
+    return np.ones(np.shape(sizes.n_active), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The models of one expert count that may be chosen, and the law that predicts them.
+
+    `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
+    model never fits where a smaller one does not.
+    """
+
+    law: Law
+    params: Mapping[str, Any]
+    n_experts: int
+    family: Family | None
+    fits: Callable[[Sizes], npt.NDArray[np.bool_]]
+
+    def sizes(self, n_active: Array) -> Sizes:
+        """The counts of models with these N_active; without a family only those of dense models."""
+        if self.family is not None:
+            return self.family.sizes(n_active, self.n_experts)
+        return Sizes(self.n_experts, None, n_active, n_total=n_active if self.n_experts == 1 else None)
+
+    def columns(self, sizes: Sizes, tokens: Array) -> dict[str, Any]:
+        """What the law is evaluated on."""
+        return {self.law.n_column: sizes.column(self.law.n_column), TOKENS: tokens, EXPERTS: float(self.n_experts)}
+
+    def loss(self, n_active: Array, tokens: Array) -> Array:
+        """Predicted loss, nats per token, shape (rows, models)."""
+        return self.law.loss(self.params, self.columns(self.sizes(n_active), tokens))
+
+
+def least_loss(space: Space, train_flops: Array) -> Optimum:
+    """The N_active of least loss when 6 N_active D = C, for each row's budget C (rows,); the value is the loss."""
+    centre = 0.5 * np.log(train_flops / 6.0)
+    budget = train_flops[:, None]
+
+    def score(n_active: Array) -> Array:
+        return space.loss(n_active, budget / (6.0 * n_active))
+
+    size, value = _minimise(space, score, centre - 4 * np.log(10), centre + 4 * np.log(10))
+    return Optimum(size, train_flops / (6.0 * size), value)
+
+
+def least_cost(
+    space: Space, target: Array, cost: Callable[[Sizes, Array], Array], train_flops: Array | None = None
+) -> Optimum:
+    """The model of least cost whose loss is the target (rows,), trained within C = 6 N_active D where one is given.
+
+    The value is the cost, inf in the rows where no model reaches the target.
+    """
+
+    def score(n_active: Array) -> Array:
+        sizes = space.sizes(n_active)
+        tokens = tokens_for_loss(space, sizes, target[:, None])
+        with np.errstate(invalid="ignore"):
+            spent = 6.0 * n_active * tokens
+            value = np.where(np.isfinite(tokens), cost(sizes, np.where(np.isfinite(tokens), tokens, 1.0)), np.inf)
+            if train_flops is None:
+                return value
+            # Beyond the budget the excess is what is searched down, so that a narrow allowed range is found.
+            excess = spent / train_flops[:, None]
+            return np.where(excess <= 1 + 1e-6, value, 1e200 * np.minimum(excess, 1e99))
+
+    rows = np.ones(target.shape)
+    size, value = _minimise(space, score, rows * np.log(_SIZES[0]), rows * np.log(_SIZES[1]))
+    tokens = tokens_for_loss(space, space.sizes(size[:, None]), target[:, None])[:, 0]
+    return Optimum(size, tokens, np.where(value < 1e200, value, np.inf))
+
+
+def tokens_for_loss(space: Space, sizes: Sizes, target: Array) -> Array:
+    """D at which the law predicts `target`; inf where no D does. Newton steps in ln D, kept within a bracket.
+
+    ln L is convex in ln D for the laws here, so steps from the side of too few tokens never overshoot.
+    """
+    wanted = np.log(target)
+    shape = np.broadcast_shapes(sizes.n_active.shape, target.shape)
+    low, high = (np.full(shape, end) for end in _LOG_TOKENS)
+    reachable = np.broadcast_to(space.law.log_loss(space.params, space.columns(sizes, np.exp(high))), shape) < wanted
+    x = low.copy()
+    for _ in range(_NEWTON_STEPS):
+        value, slope = space.law.log_loss_by_tokens(space.params, space.columns(sizes, np.exp(x)))
+        gap = value - wanted
+        low, high = np.where(gap > 0, x, low), np.where(gap > 0, high, x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = x - gap / slope
+        following = np.where((step >= low) & (step <= high), step, 0.5 * (low + high))
+        if np.all((np.abs(following - x) < 1e-12 * np.abs(x) + 1e-13) | ~reachable):
+            break
+        x = following
+    return np.where(reachable, np.exp(x), np.inf)
+
+
+def _minimise(space: Space, score: Callable[[Array], Array], low: Array, high: Array) -> tuple[Array, Array]:
+    """argmin over ln N_active in [low, high] (rows,), as far as models fit: a coarse grid, then ever finer ones."""
+    high = np.minimum(high, np.log(_largest_that_fits(space)))
+    low = np.minimum(low, high)
+    for points in (_COARSE, *[_FINE] * _ROUNDS):
+        grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
+        values = score(np.exp(grid))
+        best = np.argmin(values, axis=1)
+        rows = np.arange(len(grid))
+        low, high = grid[rows, np.maximum(best - 1, 0)], grid[rows, np.minimum(best + 1, points - 1)]
+    return np.exp(grid[rows, best]), values[rows, best]
+
+
+def _largest_that_fits(space: Space) -> float:
+    """The largest N_active that is allowed, by bisection in ln N; the largest one searched where all are."""
+    low, high = np.log(1e-3), np.log(1e20)
+    if space.fits(space.sizes(np.exp([high])))[0]:
+        return float(np.exp(high))
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if space.fits(space.sizes(np.exp([middle])))[0] else (low, middle)
+    return float(np.exp(low))
+
+
+def columns_of_model(
+    fit: Fit, n_active: float, tokens: float, n_experts: int, given: Mapping[str, float]
+) -> dict[str, float]:
+    """The columns that a fit's law is evaluated on for one model; `given` holds any of them outright.
+
+    Another parameter count than n_active follows from the fit's family. Raises InputError where it cannot, or for a
+    value that is not a positive number.
+    """
+    columns = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts), **given}
+    for name, value in columns.items():
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a positive number, found {value}")
+    law = fit.definition
+    if law.n_column not in columns:
+        space = Space(law, fit.params, n_experts, fit.family, anything_fits)
+        columns[law.n_column] = float(space.sizes(np.array([n_active])).column(law.n_column)[0])
+    missing = [name for name in law.columns if name not in columns]
+    if missing:
+        raise InputError(f"law {law.name} needs {', '.join(missing)}: give it with --set {missing[0]}=VALUE")
+    unknown = [name for name in given if name not in law.columns]
+    if unknown:
+        raise InputError(f"law {law.name} has no column {', '.join(unknown)}; it has {', '.join(law.columns)}")
+    return {name: columns[name] for name in law.columns}

@@ -1,0 +1,103 @@
+"""Uncertainty: bootstrap over trunks and seeds; every resample is fitted globally and its parameters are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from analysis.dual import Array
+from analysis.fit import Fit
+from analysis.laws import EXPERTS
+from analysis.objectives import Objective
+from analysis.problem import problem
+from analysis.runs import RunTable
+from scaling.errors import InputError
+
+_POOL = 64  # starts that a resample chooses its own from
+_STARTS = 2  # that it chooses, beside the estimate on all runs
+_FEW_TRUNKS = 5
+_MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
+
+
+def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> Array:
+    """How often each row occurs in each resample, shape (count, rows).
+
+    Trunks are drawn with replacement within each `n_experts`, as many as there are (points of one trunk are
+    correlated). A trunk that holds several seeds brings its seeds drawn with replacement in turn. Without `trunk_id`
+    each row is a trunk; with a trunk that spans several E, the E of its first row counts.
+    """
+    trunks = table.trunks
+    _, first, member = np.unique(trunks, return_index=True, return_inverse=True)
+    strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
+    drawn = np.empty((count, len(first)))
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        drawn[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=count)
+    weights = drawn[:, member]
+    seeds = np.nan_to_num(table.column("seed")) if "seed" in table.frame else np.zeros(len(table))
+    for trunk in np.unique(member):
+        rows = np.flatnonzero(member == trunk)
+        levels = np.unique(seeds[rows])
+        if len(levels) > 1:
+            times = rng.multinomial((drawn[:, trunk] * len(levels)).astype(int), np.full(len(levels), 1 / len(levels)))
+            weights[:, rows] = times[:, np.searchsorted(levels, seeds[rows])]
+    return weights
+
+
+def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:
+    """The fit with `count` bootstrap draws and 95 % percentile intervals.
+
+    Every resample is minimised from the estimate and from the two of 64 fresh starts that suit that resample best, and
+    keeps the lowest. Resamples that do not converge are left out and counted in `draws_failed`. A fit without
+    parameters is returned as it is. Raises InputError for a negative count, for more resamples than memory holds, and
+    for a table that is not the fit's.
+    """
+    if count < 0:
+        raise InputError(f"--bootstrap must be at least 0, found {count}")
+    if count == 0 or not fit.params or not fit.free:
+        return fit
+    if len(table) != fit.n_runs:
+        raise InputError(f"the fit has {fit.n_runs} runs, the table {len(table)}: bootstrap the table that was fitted")
+    if count * len(table) > _MOST_WEIGHTS:
+        most = _MOST_WEIGHTS // len(table)
+        raise InputError(
+            f"--bootstrap {count} of {len(table)} rows does not fit in memory; at most {most} for this table"
+        )
+    definition = fit.definition
+    pinned = {name: pin.value for name, pin in fit.pinned.items()}
+    task = problem(table, definition, pinned, Objective(fit.objective_kind, fit.residual, fit.delta))
+    estimate = np.array([definition.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
+    weights = resample_weights(table, count, rng)
+    pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
+    with np.errstate(all="ignore"):
+        penalties = np.nan_to_num(task.objective.penalty(task.model(pool)[0] - task.observed), nan=1e9, posinf=1e9)
+    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_STARTS]
+    ends = [task.minimise(np.repeat(estimate[None], count, axis=0), weights, near=True)]
+    ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_STARTS)]
+    reached = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
+    best = reached.argmin(axis=0)
+    theta = np.stack([end.theta for end in ends])[best, np.arange(count)]
+    kept = np.isfinite(reached.min(axis=0))
+    values = {name: definition.from_coordinates(name, theta[kept, i]) for i, name in enumerate(fit.free)}
+    warnings = list(fit.warnings)
+    failed = int(count - kept.sum())
+    if failed:
+        warnings.append(f"{failed} of {count} resamples did not converge and were left out of the intervals")
+    if fit.n_trunks < _FEW_TRUNKS * len(fit.free):
+        warnings.append(
+            f"{fit.n_trunks} trunks for {len(fit.free)} parameters: bootstrap intervals are too narrow with so few"
+        )
+    intervals = {name: _interval(draws) for name, draws in values.items()} if kept.any() else {}
+    return replace(
+        fit,
+        draws={name: tuple(draws.tolist()) for name, draws in values.items()} if kept.any() else {},
+        intervals=intervals,
+        draws_failed=failed,
+        warnings=tuple(warnings),
+    )
+
+
+def _interval(draws: Array) -> tuple[float, float]:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,86 @@
+"""Answers as tables for a person at a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.fit import Fit
+from analysis.recommend import Choice, Recommendation
+
+
+def show_fit(fitted: Fit) -> None:
+    """A fit's parameters with intervals and what they rest on."""
+    table = Table(title=f"{fitted.law}: {fitted.definition.formula}", title_justify="left")
+    for heading in ("parameter", "value", "95 % interval", "meaning"):
+        table.add_column(heading)
+    for name in fitted.definition.names:
+        if name in fitted.pinned:
+            interval = f"pinned ({fitted.pinned[name].source})"
+        else:
+            interval = " to ".join(f"{end:.5g}" for end in fitted.intervals[name]) if name in fitted.intervals else "-"
+        value = f"{fitted.params[name]:.6g}" if name in fitted.params else "-"
+        table.add_row(name, value, interval, fitted.definition.parameter(name).meaning)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    if fitted.objective is not None:
+        corner = "" if fitted.objective_kind in ("lad", "least-squares") else f"({fitted.delta:g})"
+        console.print(
+            f"sum of {fitted.objective_kind}{corner} over {fitted.residual} residuals {fitted.objective:.9g}; "
+            f"rmse of ln loss {fitted.rmse_log:.3g}; {fitted.n_runs} runs in {fitted.n_trunks} trunks; "
+            f"{fitted.n_starts_at_minimum} of {fitted.n_starts} starts at the minimum; "
+            f"condition {fitted.condition:.0f}; {fitted.n_draws} resamples; status {fitted.status}",
+        )
+
+
+def show_recommendation(found: Recommendation) -> None:
+    """A recommendation beside its alternatives, and how sure it is."""
+    console = Console(highlight=False, soft_wrap=True)
+    best = found.recommendation
+    cost = best.cost
+    console.print(f"{found.mode[0].upper()}{found.mode[1:]}:")
+    console.print(
+        f"E = {best.n_experts}, N_active {best.n_active:.4g}{_span(best.n_active_interval)}, "
+        f"D {best.tokens:.4g}{_span(best.tokens_interval)}, loss {best.loss:.4f}{_span(best.loss_interval, '.4f')}",
+        style="bold",
+    )
+    console.print(
+        f"{best.train_flops:.4g} training FLOPs; cost {cost.train:.4g} to train + {cost.serve:.4g} to serve = "
+        f"{cost.total:.4g} {cost.unit}{_span(best.cost_interval)}"
+    )
+    table = Table("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret")
+    for choice in (best, *found.alternatives):
+        table.add_row(*_row(choice))
+    console.print(table, soft_wrap=False)
+    if found.decided:
+        console.print("Decided.")
+    for doubt in found.undecided_because:
+        console.print(f"Undecided: {doubt}.")
+    if found.next_run is not None:
+        run = found.next_run
+        gain = (
+            "" if run.regret_after is None else f" (expected regret {run.regret_before:.2%} -> {run.regret_after:.2%})"
+        )
+        console.print(
+            f"The run that would help most: E = {run.n_experts}, N_active {run.n_active:.3g}, {run.tokens:.3g} tokens, "
+            f"{run.train_flops:.3g} FLOPs: {run.reason}{gain}."
+        )
+    for assumption in found.assumptions:
+        console.print(f"- {assumption}")
+
+
+def _row(choice: Choice) -> list[str]:
+    return [
+        str(choice.n_experts),
+        f"{choice.n_active:.3g}",
+        "?" if choice.n_total is None else f"{choice.n_total:.3g}",
+        f"{choice.tokens:.3g}",
+        f"{choice.loss:.4f}",
+        f"{choice.cost.total:.3g}",
+        "?" if choice.probability_best is None else f"{choice.probability_best:.0%}",
+        "?" if choice.regret is None else f"{choice.regret:.1%}",
+    ]
+
+
+def _span(interval: tuple[float, float] | None, form: str = ".3g") -> str:
+    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"

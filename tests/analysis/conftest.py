@@ -1,0 +1,22 @@
+"""Public tables for the tests of the analysis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from planted import EPOCH_MAP, public_data
+
+from analysis import laws, runs
+from analysis.runs import RunTable
+
+
+@pytest.fixture(scope="session")
+def epoch_path() -> Path:
+    return public_data("epoch_chinchilla.csv")
+
+
+@pytest.fixture(scope="session")
+def epoch(epoch_path: Path) -> RunTable:
+    """Epoch's digitised Chinchilla runs by its own rule: D = C/6N, the five highest losses dropped, n = 240."""
+    return runs.read(epoch_path, EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)

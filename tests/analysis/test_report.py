@@ -1,0 +1,301 @@
+"""The report: it says what the analysis says, leaves nothing out, takes any text, and is the same file every time."""
+
+import importlib.util
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import typst
+from synthetic import TRUTH, cells, planted_loss, write_study
+from typer.testing import CliRunner
+
+from analysis import fit, laws, runs, uncertainty
+from analysis import report as reports
+from analysis.imports import import_runs
+from analysis.recommend import Question, recommend
+from analysis.report import build, words
+from analysis.report.study import load
+from scaling.errors import InputError, WorkError
+
+CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A study with runs, evaluations and latency, but neither fits nor recommendations."""
+    return write_study(tmp_path_factory.mktemp("report") / "planted", configs=CONFIGS)
+
+
+@pytest.fixture(scope="module")
+def joint(bare):
+    """A joint fit of it with few draws."""
+    table = runs.read(bare)
+    return uncertainty.bootstrap(fit.fit(table, laws.law("joint-moe")), table, 60, np.random.default_rng(0))
+
+
+@pytest.fixture
+def study(bare, joint, tmp_path):
+    """The same study with that fit stored, and a recommendation made from it."""
+    folder = shutil.copytree(bare, tmp_path / "planted")
+    store(folder / "fits" / "joint-moe.json", joint.to_json())
+    store(
+        folder / "recommendations" / "joint-moe.json",
+        recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)).to_json(),
+    )
+    return folder
+
+
+def store(path, document):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def strings(node):
+    """Every string in a JSON document."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for value in node.values():
+            yield from strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from strings(value)
+
+
+def content(folder):
+    return reports._content(load(folder))
+
+
+def section(document, title):
+    return next(part["blocks"] for part in document["sections"] if part["title"] == title)
+
+
+def tables(blocks):
+    return [block for block in blocks if block["kind"] == "table"]
+
+
+def test_the_same_study_gives_the_same_file(study, tmp_path):
+    one, two = (build(study, tmp_path / name, tmp_path / f"{name}.png") for name in ("a.pdf", "b.pdf"))
+    assert one.path.read_bytes().startswith(b"%PDF-")
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert one.picture.read_bytes() == two.picture.read_bytes()
+    assert one.notes == ()
+    assert not list(tmp_path.glob(".*")), "no temporary file is left"
+
+
+def test_the_template_compiles_without_a_warning(study, tmp_path):
+    document = load(study)
+    reports._draw(document, tmp_path)
+    (tmp_path / "data.json").write_text(json.dumps(reports._content(document)), encoding="utf-8")
+    shutil.copy(reports.__path__[0] + "/report.typ", tmp_path)
+    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
+    _, warnings = typst.compile_with_warnings(tmp_path / "report.typ", root=tmp_path, font_paths=fonts)
+    assert [warning.message for warning in warnings] == []
+
+
+def test_the_front_page_is_the_stored_recommendation(study):
+    answer = json.loads((study / "recommendations" / "joint-moe.json").read_text())
+    chosen = answer["recommendation"]
+    page = content(study)
+    tiles = {tile["label"]: tile["value"] for tile in page["tiles"]}
+    assert page["decided"] == answer["decided"]
+    assert tiles["Experts, E"] == str(chosen["n_experts"])
+    assert tiles["Loss, nats/token"] == f"{chosen['loss']:.3f}"
+    assert tiles["Lifetime cost, FLOP"] == words.flops(chosen["cost"]["total"])
+    assert all(reason.lower() in page["because"].lower() for reason in answer["undecided_because"])
+    assert page["headline"].startswith("Train" if answer["decided"] else "Not decided")
+
+
+def test_every_expert_count_is_in_the_table_of_choices(study):
+    (choices,) = tables(section(content(study), "The decision in detail"))
+    assert [row[0].split()[0] for row in choices["rows"]] == ["dense", "4", "8"]
+    assert sum("★" in row[0] for row in choices["rows"]) == 1
+
+
+def test_the_answer_is_the_planted_one(bare, joint):
+    # Independent: brute force over N and D with the planted law itself.
+    budget, served = 1e13, 1e8
+    sizes = np.geomspace(1e3, 1e8, 400)
+    bar = min(planted_loss(n, budget / (6 * n), 1) for n in sizes)
+    costs = {}
+    for e in (1, 4, 8):
+        pairs = [
+            (n, d)
+            for n in sizes
+            for d in np.geomspace(1e5, budget / (6 * n), 200)
+            if planted_loss(n, d, e) <= bar * (1 + 1e-9)
+        ]
+        costs[e] = min(6 * n * d + 2 * n * served for n, d in pairs)
+    best = min(costs, key=costs.get)
+    found = recommend(joint, Question(train_flops=budget, serve_tokens=served)).recommendation
+    assert found.n_experts == best
+    low, high = found.cost_interval
+    assert low < costs[best] < high
+    assert TRUTH["c"] < bar
+
+
+def test_what_was_left_out_is_told_with_its_reason(study):
+    blocks = section(content(study), "What was run")
+    assert any("1 run with status diverged" in text for text in strings(blocks))
+    (failed,) = tables(blocks)
+    (row,) = failed["rows"]
+    assert row[4:] == ["diverged", "loss is NaN at step 120"]
+
+
+def test_pinned_parameters_are_marked_with_their_source(study, joint):
+    parameters = tables(section(content(study), "The law"))[0]
+    by_name = {row[0]: row for row in parameters["rows"]}
+    assert set(by_name) == set(joint.params)
+    assert joint.pinned
+    for name, pin in joint.pinned.items():
+        assert pin.source in by_name[name][3]
+        assert by_name[name][2] == "–"
+    for name in joint.intervals:
+        assert "fitted" in by_name[name][3]
+
+
+def test_every_warning_and_assumption_is_in_the_report(study):
+    answer = json.loads((study / "recommendations" / "joint-moe.json").read_text())
+    told = " ".join(strings(content(study))).lower()
+    for sentence in (*answer["warnings"], *answer["assumptions"]):
+        assert sentence.lower() in told
+
+
+def test_reproduction_names_commands_hashes_and_the_grid(study):
+    blocks = section(content(study), "How to reproduce this")
+    told = "\n".join(strings(blocks))
+    assert "scaling fit planted --law joint-moe --bootstrap 60 --out planted/fits/joint-moe.json" in told
+    assert "--train-flops 10000000000000 --serve-tokens 100000000" in told
+    assert "synthetic00000000" in told
+    assert (study / "grid.yaml").read_text().strip() in told
+
+
+def test_measured_times_stand_beside_their_floors(study):
+    (timing,) = tables(section(content(study), "What serving costs"))
+    ratios = [float(row[5]) for row in timing["rows"]]
+    assert len(ratios) == 3 * 2
+    assert min(ratios) >= 1  # a measurement cannot beat the floor it was planted above
+
+
+def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
+    other = recommend(joint, Question(target_loss=1.6, serve_tokens=1e9)).to_json()
+    store(study / "recommendations" / "a-target.json", other)
+    page = content(study)
+    assert "reaches a loss of 1.600" in page["summary"][0]["text"]
+    assert len(tables(section(page, "The decision in detail"))) == 2
+
+
+@pytest.mark.parametrize("asked", [{"train_flops": 1e13}, {"target_loss": 1.6, "serve_tokens": 1e10, "device": "h100"}])
+def test_other_questions_make_a_report_too(study, joint, tmp_path, asked):
+    store(study / "recommendations" / "joint-moe.json", recommend(joint, Question(**asked)).to_json())
+    assert build(study, tmp_path / "r.pdf").path.is_file()
+    told = " ".join(strings(content(study)))
+    assert ("H100" in told and "placeholder" in told) == ("device" in asked)
+
+
+def test_a_folder_without_fits_says_that_they_were_made_here(bare, tmp_path):
+    made = build(bare, tmp_path / "r.pdf")
+    assert any("no fits" in note for note in made.notes)
+    assert any("no recommendation" in note for note in made.notes)
+    assert not (bare / "fits").exists()
+
+
+def test_a_fit_without_draws_is_reported_without_intervals(study, joint, tmp_path):
+    single = replace(joint, draws={}, intervals={})
+    store(study / "fits" / "joint-moe.json", single.to_json())
+    store(
+        study / "recommendations" / "joint-moe.json",
+        recommend(single, Question(train_flops=1e13, serve_tokens=1e8)).to_json(),
+    )
+    assert build(study, tmp_path / "r.pdf").path.is_file()
+    tiles = {tile["label"]: tile for tile in content(study)["tiles"]}
+    assert tiles["Best in"]["value"] == "–"
+    assert tiles["Training tokens"]["note"] == "–"
+
+
+def test_text_is_data_and_never_markup(study, tmp_path):
+    hostile = '#panic("spliced") $x$ *b* _i_ \\ [ ] @ref <label> // \u202e 日本語 ' + "long" * 60
+    document = load(study)
+    hurt = replace(document, failed=document.failed.assign(error=hostile), grid=hostile + "\n" + hostile, name=hostile)
+    assert hostile.strip()[:100] in " ".join(strings(reports._content(hurt)))
+    reports._draw(hurt, tmp_path)
+    (tmp_path / "data.json").write_text(json.dumps(reports._content(hurt)), encoding="utf-8")
+    shutil.copy(reports.__path__[0] + "/report.typ", tmp_path)
+    assert reports._compile(tmp_path, reports._made_at(hurt)).startswith(b"%PDF-")
+
+
+def test_runs_alone_are_enough(study, tmp_path):
+    for name in ("evals", "curves", "latency"):
+        shutil.rmtree(study / name)
+    (study / "grid.yaml").unlink()
+    assert build(study, tmp_path / "r.pdf").path.is_file()
+    page = content(study)
+    assert "No latency was measured in this study." in strings(section(page, "What serving costs"))
+    assert any("No routed run" in text for text in strings(section(page, "What experts do")))
+
+
+def test_an_imported_table_of_dense_runs_makes_a_report(tmp_path):
+    rng = np.random.default_rng(0)
+    size, tokens = (np.exp(rng.uniform(*np.log(ends), 60)) for ends in ((1e7, 1e9), (1e9, 1e11)))
+    loss = (1.8 + 480 / size**0.35 + 2100 / tokens**0.37) * np.exp(rng.normal(0, 0.003, 60))
+    rows = ["n_active,tokens,loss_val", *(f"{n},{d},{y}" for n, d, y in zip(size, tokens, loss, strict=True))]
+    (tmp_path / "theirs.csv").write_text("\n".join(rows))
+    import_runs(tmp_path / "theirs.csv", tmp_path / "theirs")
+    made = build(tmp_path / "theirs", tmp_path / "r.pdf")
+    assert any("shown as dense" in note for note in made.notes)
+    assert "hoffmann" in made.notes[1]
+
+
+def test_a_broken_recommendation_is_named(study):
+    (study / "recommendations" / "joint-moe.json").write_text("{")
+    with pytest.raises(InputError, match=r"joint-moe\.json: not JSON"):
+        load(study)
+    store(study / "recommendations" / "joint-moe.json", {"law": "joint-moe"})
+    with pytest.raises(InputError, match="not a recommendation: no recommendation, question, decided"):
+        load(study)
+
+
+def test_missing_packages_are_named_with_the_remedy(study, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "typst" else found(name))
+    with pytest.raises(InputError, match=r"needs typst; install with: pip install 'scaling\[report\]'"):
+        build(study, tmp_path / "r.pdf")
+
+
+def test_other_names_than_pdf_are_refused(study, tmp_path):
+    with pytest.raises(InputError, match=r"--out .*r\.html.*\.pdf"):
+        build(study, tmp_path / "r.html")
+    with pytest.raises(InputError, match=r"--picture .*p\.gif.*\.png"):
+        build(study, tmp_path / "r.pdf", tmp_path / "p.gif")
+
+
+def test_a_template_that_fails_is_failed_work(tmp_path):
+    (tmp_path / "report.typ").write_text('#panic("no")')
+    with pytest.raises(WorkError, match="typst could not make the report"):
+        reports._compile(tmp_path, reports.datetime(2026, 1, 1))
+
+
+def test_the_command(study, tmp_path):
+    from scaling.cli.main import app
+
+    done = CliRunner().invoke(app, ["report", str(study), "--out", str(tmp_path / "r.pdf"), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == {"report": str(tmp_path / "r.pdf"), "picture": None, "notes": []}
+    assert (tmp_path / "r.pdf").is_file()
+    wrong = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")])
+    assert wrong.exit_code == 2
+    assert "nowhere" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(None, "–"), (0.0, "0%"), (0.001, "< 1%"), (0.28, "28%"), (0.9999, "> 99%"), (1.0, "100%")]
+)
+def test_shares_are_not_rounded_to_certainty(share, text):
+    assert words.percent(share) == text
+
+
+def test_numbers_carry_a_true_minus_sign_and_powers_of_ten():
+    assert [words.number(v) for v in (-0.4793, 0.0, 2.5e15, 3e-7)] == ["−0.4793", "0", "2.5×10¹⁵", "3×10⁻⁷"]
+    assert words.number(-0.0382, "+.3f") == "−0.038"

@@ -1,0 +1,211 @@
+"""The analysis commands as a user or a program meets them: documents, exit statuses, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from analysis.laws import HOFFMANN
+from scaling.cli import analysis
+from scaling.errors import InputError, WorkError
+
+TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
+
+
+@pytest.fixture(scope="module")
+def call():
+    """Runs a command; returns (result, JSON document or None)."""
+    app = typer.Typer()
+    analysis.register(app)
+    runner = CliRunner()
+
+    def run(*words):
+        result = runner.invoke(app, [str(word) for word in words])
+        document = json.loads(result.stdout) if "--json" in words and result.stdout.strip() else None
+        return result, document
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def dense_csv(tmp_path_factory):
+    size, tokens = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(2e9, 2e11, 5)))
+    loss = HOFFMANN.loss(TRUTH, {"n_active": size, "tokens": tokens})
+    loss = loss * np.exp(0.002 * np.random.default_rng(0).standard_normal(size.size))
+    path = tmp_path_factory.mktemp("runs") / "dense.csv"
+    pd.DataFrame({"N": size, "tokens": tokens, "loss_val": loss}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit_file(call, dense_csv, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fits") / "deeper" / "fit.json"
+    result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 40, "--out", path)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_fit_json_is_the_contract(call, dense_csv):
+    result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 20, "--json")
+    assert result.exit_code == 0
+    assert {
+        "law", "params", "intervals", "objective", "rmse_log", "n_runs", "n_starts", "n_starts_at_minimum", "status", "warnings",
+    } <= set(found)  # fmt: skip
+    assert found["params"] == pytest.approx(TRUTH, rel=0.3)
+    for name in ("E", "alpha", "beta"):
+        low, high = found["intervals"][name]
+        assert low <= found["params"][name] <= high
+    assert found["n_runs"] == 25
+    assert found["status"] == "ok"
+
+
+def test_epoch_by_the_command_line(call, epoch_csv):
+    maps = ["--map", "n_active=Model Size", "--map", "train_flops=Training FLOP", "--map", "loss_val=loss"]
+    result, found = call(
+        "fit", epoch_csv, "--law", "hoffmann", *maps, "--drop-highest-loss", 5, "--bootstrap", 0, "--json"
+    )
+    assert result.exit_code == 0
+    assert found["objective"] <= 1.018275e-3
+    assert found["n_runs"] == 240
+    assert found["dropped"] == [["highest losses, as asked", 5]]
+    assert found["intervals"] == {}
+
+
+@pytest.fixture(scope="module")
+def epoch_csv():
+    import os
+    from pathlib import Path
+
+    folder = Path(os.environ.get("SCALING_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    path = folder / "epoch_chinchilla.csv"
+    if not path.is_file():
+        pytest.skip(f"public data epoch_chinchilla.csv is not in {folder} (set SCALING_DATA)")
+    return path
+
+
+def test_the_file_feeds_predict_and_recommend(call, fit_file):
+    result, found = call("predict", fit_file, "--n-active", "1B", "--tokens", "20B", "--json")
+    assert result.exit_code == 0
+    truth = float(HOFFMANN.loss(TRUTH, {"n_active": 1e9, "tokens": 2e10}))
+    assert found["loss"] == pytest.approx(truth, rel=3e-3)
+    assert found["loss_interval"][0] < found["loss"] < found["loss_interval"][1]
+    result, found = call("recommend", fit_file, "--train-flops", "1e21", "--json")
+    assert result.exit_code == 0
+    assert {"recommendation", "alternatives", "probability_best", "decided", "warnings"} <= set(found)
+    assert found["probability_best"] == {"1": 1.0}
+    assert found["decided"]
+
+
+def test_readable_answers_go_to_stdout_and_warnings_to_stderr(call, fit_file, dense_csv):
+    result, _ = call("recommend", fit_file, "--train-flops", "1e24", "--serve-tokens", "2T")
+    assert "Undecided" in result.stdout
+    assert "warning: extrapolation" in result.stderr
+    assert "warning" not in result.stdout
+    result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 0, "--pin", "E=1.7")
+    assert "pinned (as asked)" in result.stdout
+    result, _ = call("predict", "published:joint-moe-2025", "--n-active", "1e9", "--tokens", "20B", "--n-experts", 8)
+    assert "2.5088" in result.stdout  # 2502.05172: 2.50878
+    result, _ = call("laws")
+    assert "published:joint-moe-2025" in result.stdout
+
+
+def test_laws_json(call):
+    _, found = call("laws", "--json")
+    assert {"hoffmann", "yun", "joint-moe"} <= set(found["laws"])
+    assert found["laws"]["yun"]["n_column"] == "n_dense_nonembed"
+    assert found["published"]["published:chinchilla-epoch"]["params"]["E"] == 1.81686
+
+
+def test_published_fits_work_wherever_a_fit_does(call):
+    result, found = call("recommend", "published:joint-moe-2025", "--train-flops", "1e20", "--n-experts", "8", "--json")
+    assert result.exit_code == 0
+    assert found["recommendation"]["n_active"] == pytest.approx(9.90e8, rel=1e-3)
+    assert found["probability_best"] is None
+    assert found["decided"] is False
+
+
+def test_an_import_is_a_study(call, dense_csv, tmp_path):
+    result, found = call("import", dense_csv, "--out", tmp_path / "mine", "--map", "n_active=N", "--json")
+    assert result.exit_code == 0
+    assert found["n_runs"] == 25
+    result, found = call("fit", tmp_path / "mine", "--law", "hoffmann", "--bootstrap", 0, "--json")
+    assert found["n_runs"] == 25
+
+
+def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
+    words = ("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--where", "tokens < 3e9", "--json")
+    result, found = call(*words)
+    assert isinstance(result.exception, WorkError)
+    assert found["status"] == "unidentified"
+    assert found["params"] == {}
+    assert any("every run has the same tokens" in warning for warning in found["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fit", "CSV", "--law", "hofman"), "the laws are hoffmann"),
+        (("fit", "CSV", "--law", "hoffmann"), "Rename with --map n_active=NAME"),
+        (("fit", "absent.csv", "--law", "hoffmann"), "no such file or study folder"),
+        (("fit", "CSV", "--law", "hoffmann", "--map", "n_active"), "--map takes NAME=VALUE"),
+        (
+            ("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--map", "n_active=tokens"),
+            "names 'n_active' twice",
+        ),
+        (("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--pin", "E=low"), "--pin E: expected a number"),
+        (("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--pin", "zeta=1"), "has no parameter 'zeta'"),
+        (("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--delta", "0"), "delta must be a positive number"),
+        (("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--where", "=="), "--where"),
+        (
+            ("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", "-1"),
+            "--bootstrap must be at least 0",
+        ),
+        (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "--n-active: expected a number"),
+        (("predict", "FIT", "--n-active", "-1", "--tokens", "1B"), "n_active must be a positive number"),
+        (("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "depth=3"), "has no column depth"),
+        (("predict", "published:x", "--n-active", "1B", "--tokens", "1B"), "there are chinchilla-rounded"),
+        (("recommend", "FIT"), "either --train-flops or --target-loss"),
+        (("recommend", "FIT", "--train-flops", "1e20", "--n-experts", "1;8"), "such as 1,4,8"),
+        (("recommend", "FIT", "--target-loss", "0.1"), "no model with E = 1 meets loss 0.1"),
+        (("import", "CSV", "--out", "/tmp/x y"), "is no study name"),
+    ],
+)
+def test_wrong_input_is_one_message(call, dense_csv, fit_file, words, message):
+    result, _ = call(*[{"CSV": dense_csv, "FIT": fit_file}.get(word, word) for word in words])
+    assert isinstance(result.exception, InputError), result.output
+    assert message in str(result.exception)
+
+
+def test_a_file_that_cannot_be_written_is_failed_work(call, dense_csv, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    words = (
+        "fit",
+        dense_csv,
+        "--law",
+        "hoffmann",
+        "--map",
+        "n_active=N",
+        "--bootstrap",
+        0,
+        "--out",
+        blocked / "fit.json",
+    )
+    result, _ = call(*words)
+    assert isinstance(result.exception, WorkError)
+
+
+def test_the_commands_import_nothing_heavy_until_they_run():
+    code = (
+        "import sys, typer; from scaling.cli import analysis; analysis.register(typer.Typer()); "
+        "print([m for m in ('numpy', 'pandas', 'pydantic', 'rich.table') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
