@@ -1,0 +1,144 @@
+"""The decision: the front page and the table behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.figures import si
+from analysis.report import words
+from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
+from analysis.report.study import Study
+from analysis.report.words import between, flops, percent, sentence
+
+
+def front_page(study: Study) -> dict[str, Any]:
+    """Title, decision and the numbers that go with it."""
+    answer = study.decision
+    chosen, runner_up = answer["recommendation"], next(iter(answer["alternatives"]), None)
+    name, share = words.experts(chosen["n_experts"]), percent(chosen["probability_best"])
+    if answer["decided"]:
+        headline = f"Train {name}: {si(chosen['n_active'])} active parameters on {si(chosen['tokens'])} tokens"
+        because = f"It is best in {share} of {answer['n_draws']} bootstrap draws"
+        if runner_up is not None:
+            next_best = words.experts(runner_up["n_experts"])
+            because += f"; {next_best} comes next with {percent(runner_up['probability_best'])}"
+    else:
+        headline = f"Not decided; {name} leads"
+        because = " ".join(sentence(reason) for reason in answer["undecided_because"])
+    return {
+        "headline": headline,
+        "because": sentence(because),
+        "decided": bool(answer["decided"]),
+        "verdict": "Decided" if answer["decided"] else "Not decided by these runs",
+        "tiles": [{"label": label, "value": value, "note": note} for label, value, note in _tiles(answer)],
+        "summary": _summary(study),
+    }
+
+
+def _tiles(answer: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Label, value and note of the numbers under the decision."""
+    chosen = answer["recommendation"]
+    dense, unit = chosen["n_experts"] == 1, chosen["cost"]["unit"]
+    cost = flops if unit == "FLOP" else si
+    return [
+        ("Experts, E", str(chosen["n_experts"]), "dense" if dense else f"{chosen['top_k']} per token"),
+        ("Active parameters", si(chosen["n_active"]), between(chosen["n_active_interval"])),
+        ("Total parameters", si(chosen["n_total"]) if chosen["n_total"] else "unknown", "held in memory"),
+        ("Training tokens", si(chosen["tokens"]), between(chosen["tokens_interval"])),
+        ("Loss, nats/token", words.loss(chosen["loss"]), between(chosen["loss_interval"], words.loss)),
+        (f"Lifetime cost, {unit}", cost(chosen["cost"]["total"]), between(chosen["cost_interval"], cost)),
+        ("Best in", percent(chosen["probability_best"]), "of draws" if answer["n_draws"] else "no draws"),
+    ]
+
+
+def _summary(study: Study) -> list[Block]:
+    answer = study.decision
+    chosen = answer["recommendation"]
+    lines = []
+    dense = next((c for c in answer["alternatives"] if c["n_experts"] == 1), None)
+    if dense is not None:
+        lines.append(_against_dense(chosen, dense))
+    if answer["next_run"] is not None:
+        lines.append(_next_run(answer["next_run"]))
+    draws = f"{answer['n_draws']} bootstrap draws" if answer["n_draws"] else "no draws, so without intervals"
+    caption = (
+        f"The answer in one picture: what every expert count offers by the fitted {answer['law']} law, the "
+        f"recommendation "
+        f"as a star, and the share of draws in which each is best. From {words.plural(len(study.table), 'run')} and "
+        f"{draws}."
+    )
+    asked, answered = text(words.question(answer["question"])), text(" ".join(line for line in lines if line))
+    return [asked, *([answered] if answered["text"] else []), picture("hero", caption)]
+
+
+def _against_dense(chosen: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """What the recommendation gains over the best dense model; nothing where neither cost nor loss differs."""
+    saved, gained = 1 - chosen["cost"]["total"] / dense["cost"]["total"], dense["loss"] - chosen["loss"]
+    lower = f"a loss {abs(gained):.3f} nats {'lower' if gained > 0 else 'higher'}"
+    if abs(saved) < 0.005:
+        return "" if abs(gained) < 5e-4 else f"The best dense model costs the same: against it stands {lower}."
+    more_or_less = f"{percent(abs(saved))} {'less' if saved > 0 else 'more'}"
+    at = "at the same expected loss" if abs(gained) < 5e-4 else f"with {lower}"
+    return f"Against the best dense model it costs {more_or_less} over its life, {at}."
+
+
+def _next_run(run: Mapping[str, Any]) -> str:
+    told = (
+        f"The run that would help most: {words.experts(run['n_experts'])} with {si(run['n_active'])} active "
+        f"parameters on "
+        f"{si(run['tokens'])} tokens ({flops(run['train_flops'])} FLOP); {run['reason']}."
+    )
+    if run["regret_before"] is not None:
+        before, after = 100 * run["regret_before"], 100 * run["regret_after"]
+        told += f" Expected regret would fall from {before:.1f}% to {after:.1f}% of the cost."
+    return told
+
+
+def decision(study: Study) -> list[Block]:
+    """Every expert count at its best, and why the answer is as sure as it is."""
+    blocks = []
+    for name, answer in study.answers.items():
+        if len(study.answers) > 1:
+            blocks += [heading(f"Question “{name}”"), text(words.question(answer["question"]))]
+        blocks.append(_choices(answer, len(study.table)))
+        if answer["unreachable"]:
+            blocks.append(text(f"Not able to answer: E = {', '.join(map(str, answer['unreachable']))}."))
+    answer = study.decision
+    reasons = answer["undecided_because"] or [
+        "expected regret is at most 1% of the cost, the E chosen is best in at least 80% of the draws and lies "
+        "inside "
+        "the E that were studied, and training it stays within 30 times the compute of the largest run"
+    ]
+    title = "Decided, and by which rule" if answer["decided"] else "Why it is not decided"
+    return [*blocks, heading(title), bullets(reasons)]
+
+
+def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:
+    choices = [answer["recommendation"], *answer["alternatives"]]
+    unit = choices[0]["cost"]["unit"]
+    cost = si if unit == "USD" else flops
+    rows = [
+        [
+            ("dense" if c["n_experts"] == 1 else str(c["n_experts"])) + (" ★" if c is choices[0] else ""),
+            si(c["n_active"]),
+            si(c["n_total"]) if c["n_total"] else "–",
+            si(c["tokens"]),
+            f"{words.loss(c['loss'])}  ({between(c['loss_interval'], words.loss)})",
+            cost(c["cost"]["train"]),
+            cost(c["cost"]["serve"]),
+            cost(c["cost"]["total"]),
+            percent(c["probability_best"]),
+            percent(c["regret"]),
+        ]
+        for c in sorted(choices, key=lambda c: c["n_experts"])
+    ]
+    columns = ["E", "active", "total", "tokens", "loss (95%)", f"train, {unit}", "serve", "both", "best in", "regret"]
+    caption = (
+        f"The best model of every expert count for the question asked; ★ is recommended. Losses in nats per token by "
+        f"the "
+        f"{answer['law']} law ({n_runs} runs); “best in” is the share of {answer['n_draws']} bootstrap draws, "
+        f"“regret” the "
+        "mean over draws of what that choice costs beyond the best one."
+    )
+    return sheet(columns, rows, caption)

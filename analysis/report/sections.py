@@ -1,0 +1,289 @@
+"""The evidence behind a decision, section by section: words and numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from analysis.figures import si
+from analysis.laws import EXPERTS, TOKENS
+from analysis.recommend import Question
+from analysis.report import words
+from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
+from analysis.report.pictures import shown_latency, sizes_of
+from analysis.report.study import Study
+from analysis.report.words import between, flops, percent, sentence
+from scaling import hardware
+from scaling.serving import Service
+
+_MOST_FAILED = 12
+_USUAL = asdict(Question(train_flops=1.0))
+_PROVENANCE = ("corpus", "corpus_hash", "code_version", "versions", "device_kind", "executor", "schema_version")
+
+
+def evidence(study: Study) -> list[Block]:
+    """Which runs there are, and which are left out."""
+    frame, failed = study.table.frame, study.failed
+    compute = frame["train_flops"]
+    chosen, noise = study.decision["recommendation"]["train_flops"], study.law_fit.noise
+    told = [
+        f"{words.plural(len(frame), 'run')} carry a loss: E in {_listed(frame[EXPERTS])}; active parameters "
+        f"{si(frame['n_active'].min())} to {si(frame['n_active'].max())}; training tokens {si(frame[TOKENS].min())} to "
+        f"{si(frame[TOKENS].max())}; counted compute {flops(compute.min())} to {flops(compute.max())} FLOP.",
+        f"Training the recommended model takes {chosen / compute.max():.2g} times the compute of the largest run.",
+        "No configuration was repeated with another seed, so run-to-run noise is not estimated."
+        if noise is None
+        else f"Configurations repeated with other seeds put run-to-run noise at {100 * noise:.2g}% of the loss.",
+    ]
+    crossed = f"; {words.plural(len(failed), 'failed cell')} crossed out" if len(failed) else "; no cell failed"
+    dots = f"Coverage of the grid: one dot per run ({len(frame)}){crossed}. Dots of one cell stand side by side."
+    blocks = [text(" ".join(told)), picture("coverage", dots, 0.74)]
+    if study.table.dropped:
+        blocks.append(bullets([f"left out: {words.plural(n, 'run')} with {why}" for why, n in study.table.dropped]))
+    if len(failed):
+        rows = [
+            [
+                str(row["run_id"]),
+                str(row[EXPERTS]),
+                si(row["n_active"]),
+                si(row[TOKENS]),
+                str(row["status"]),
+                _first_line(row["error"]),
+            ]
+            for _, row in failed.head(_MOST_FAILED).iterrows()
+        ]
+        more = f" The first {_MOST_FAILED} of {len(failed)}." if len(failed) > _MOST_FAILED else ""
+        columns = ["run", "E", "active", "tokens", "status", "error"]
+        blocks.append(sheet(columns, rows, f"Failed cells; none of them carries a loss.{more}", wide=5))
+    return blocks + [text(sentence(note)) for note in study.table.notes]
+
+
+def expert_effect(study: Study) -> list[Block]:
+    """What experts do at equal active size, without any law."""
+    effects = study.effects
+    if effects.empty:
+        return [text("No routed run has a dense twin of its size, tokens, seed and text with stored evaluations.")]
+    clear = int((effects["difference"] < -3 * effects["se"]).sum())
+    worse = int((effects["difference"] > 3 * effects["se"]).sum())
+    largest = effects[sizes_of(effects) == sizes_of(effects).max()]
+    largest = largest[largest[TOKENS] == largest[TOKENS].max()].sort_values("difference").iloc[0]
+    told = (
+        f"Of {words.plural(len(effects), 'routed run')} with a dense twin (active size within 2%, same tokens, seed "
+        f"and "
+        f"text), {clear} have a lower loss and {worse} a higher one by more than three standard errors. At the "
+        f"largest size "
+        f"and budget the best is E = {int(largest[EXPERTS])}, with {words.number(largest['difference'], '+.3f')} ± "
+        f"{largest['se']:.3f} nats per token."
+    )
+    caption = (
+        f"Loss of routed runs minus that of their dense twins, paired over {int(effects['n_documents'].min())} "
+        f"held-out "
+        "documents; bars are 95% intervals clustered by document (the spread between seeds is not in them). Below "
+        "the line "
+        "experts help."
+    )
+    return [text(told), picture("paired", caption)]
+
+
+def law(study: Study) -> list[Block]:
+    """The law behind the decision: its form, parameters, and how well it describes the runs."""
+    fit = study.law_fit
+    definition = fit.definition
+    minimised = f"summed Huber loss with δ = {fit.delta:g}" if fit.objective_kind == "huber" else fit.objective_kind
+    told = (
+        f"Law {fit.law}, from {definition.source}; N is {definition.n_column}. Fitted to "
+        f"{words.plural(fit.n_runs, 'run')} on "
+        f"{words.plural(fit.n_trunks, 'trunk')}; minimised: {minimised} of {fit.residual} residuals"
+    )
+    if fit.objective is not None and fit.rmse_log is not None:
+        told += (
+            f", {fit.objective:.6g} at the minimum, which {fit.n_starts_at_minimum} of {fit.n_starts} starts reached. "
+            f"Root mean "
+            f"square of log residuals {100 * fit.rmse_log:.2f}%"
+        )
+    if fit.condition is not None:
+        told += f"; condition number of the scaled Jacobian {fit.condition:.3g}"
+    draws = f"{fit.n_draws} bootstrap resamples by trunk" if fit.n_draws else "no resamples"
+    rows = []
+    for name in definition.names:
+        pin = fit.pinned.get(name)
+        origin = "fitted" if pin is None else f"pinned: {pin.source}"
+        ends = between(fit.intervals.get(name), lambda value: words.number(value, ".3g"))
+        rows.append([name, words.number(fit.params[name]), ends, f"{definition.parameter(name).meaning}; {origin}"])
+    columns = ["parameter", "value", "95% interval", "meaning"]
+    intervals = (
+        f"The same intervals in percent of each estimate ({draws}); open diamonds are pinned. Long bars are what the "
+        f"grid "
+        "leaves open."
+    )
+    axes = f"Loss against tokens and against size: dots are runs, lines the law, bands its 95% interval over {draws}."
+    left_over = (
+        "Left: loss against E at the corners of the grid. Middle and right: what the law leaves over in "
+        f"{fit.n_runs} runs; a trend, or colours in order, would mean that it is wrong there."
+    )
+    return [
+        text(f"{told}."),
+        {"kind": "math", "text": definition.typst},
+        sheet(columns, rows, f"Parameters of the law ({draws}); pinned ones were not estimated.", wide=3),
+        picture("parameters", intervals, 0.7),
+        picture("loss_against_size_and_tokens", axes),
+        picture("loss_against_experts", left_over),
+        *_other_laws(study),
+    ]
+
+
+def _other_laws(study: Study) -> list[Block]:
+    if len(study.fits) < 2:
+        return []
+    rows = [
+        [
+            name,
+            fit.law,
+            "–" if fit.rmse_log is None else f"{100 * fit.rmse_log:.2f}%",
+            str(fit.n_runs),
+            fit.status,
+            study.implied[name],
+        ]
+        for name, fit in study.fits.items()
+    ]
+    columns = ["fit", "law", "rms of log residuals", "runs", "status", "E it recommends"]
+    return [sheet(columns, rows, "Every fit of this study and the E that it recommends for the question of page 1.")]
+
+
+def serving(study: Study) -> list[Block]:
+    """Measured latency beside the floor of the roofline."""
+    if study.latency.empty:
+        return [text("No latency was measured in this study.")]
+    shown = shown_latency(study)
+    first, decode = shown.iloc[0], shown[shown["phase"] == "decode"]
+    told = (
+        f"Measured on {first['device_kind']} ({first['platform']}, {first['dtype']}, "
+        f"{words.plural(int(first['threads']), 'thread')}), "
+        f"{int(first['repeats'])} repeats after warm-up, compilation excluded; offline batches, not a serving system. "
+        f"Models of "
+        f"{si(first['n_active'])} active parameters. A batch of one reads the active parameters; a larger one touches "
+        f"more "
+        "experts and in the end reads them all, so decode time follows the total parameters as the batch grows."
+    )
+    caption = (
+        "Time against batch: medians with quartiles (band); dashed, the floor that peak FLOP/s and bytes/s of this "
+        "device set, "
+        "which is no prediction."
+    )
+    ends = decode[decode["batch"].isin([decode["batch"].min(), decode["batch"].max()])]
+    columns = ["E", "batch", "median, ms", "quartiles, ms", "floor, ms", "median/floor", "experts touched", "tokens/s"]
+    table = sheet(
+        columns,
+        [_timing(row) for _, row in ends.iterrows()],
+        "One decode step at the smallest and the largest batch that were measured.",
+    )
+    return [text(told), picture("latency", caption), *([table] if len(ends) else [])]
+
+
+def _timing(row: Any) -> list[str]:
+    def known(value: float, form: str = ".3g") -> str:
+        return format(value, form) if pd.notna(value) else "–"
+
+    return [
+        "dense" if row[EXPERTS] == 1 else str(int(row[EXPERTS])),
+        str(int(row["batch"])),
+        known(row["time_ms"]),
+        f"{row['time_q25_ms']:.3g} – {row['time_q75_ms']:.3g}",
+        known(row["roofline_ms"]),
+        known(row["time_ms"] / row["roofline_ms"], ".2g"),
+        known(row["distinct_experts"]),
+        si(row["tokens_per_s"]),
+    ]
+
+
+def assumptions(study: Study) -> list[Block]:
+    """What the answer takes for granted, and what the reader should be wary of."""
+    answer = study.decision
+    blocks = [bullets([*study.notes, *answer["assumptions"]])]
+    if answer["question"]["device"] is not None:
+        blocks += _money_assumptions(Service())
+    if answer["warnings"]:
+        blocks += [heading("Warnings"), bullets(answer["warnings"])]
+    return blocks
+
+
+def _money_assumptions(service: Service) -> list[Block]:
+    told = (
+        f"a request brings {service.prompt} tokens and takes {service.generated}; weights and cache take "
+        f"{service.bytes_per_weight:g} and {service.bytes_per_kv:g} bytes an element; decode reaches "
+        f"{percent(service.bandwidth_share)} of the bandwidth, prefill {percent(service.flops_share)} of the peak; "
+        f"replicas are "
+        f"busy {percent(service.utilisation)} of the time with at most {service.max_batch} sequences each; all "
+        f"experts are "
+        "resident and idle ones are not read"
+    )
+    rows = [
+        [
+            row.title,
+            f"{row.peak_flops / 1e12:.4g}",
+            f"{row.bandwidth / 1e12:.4g}",
+            f"{row.memory / 1e9:g}",
+            f"{row.usd_per_hour:.2f}",
+            row.source,
+        ]
+        for row in (hardware.device(name) for name in hardware.NAMES if name != "cpu")
+    ]
+    columns = ["device", "TFLOP/s", "TB/s", "GB", "$/h", "source"]
+    caption = "Data-sheet values, dense bf16. Every price is a placeholder to be replaced (--usd-per-hour)."
+    return [bullets([told]), sheet(columns, rows, caption, wide=5)]
+
+
+def reproduction(study: Study) -> list[Block]:
+    """Commands, hashes and versions."""
+    fit, frame = study.law_fit, study.table.frame
+    spent = f"{flops(frame['train_flops'].sum())} FLOP"
+    if frame["wall_s"].notna().any():
+        spent += f", {frame['wall_s'].sum() / 3600:.2g} hours"
+    facts = [("runs", str(len(frame))), *((name, _listed(frame[name])) for name in _PROVENANCE)]
+    facts.append(("training of all runs", spent))
+    facts += [(f"{name}, of the analysis", value) for name, value in fit.versions.items()]
+    blocks = [
+        {"kind": "code", "text": "\n".join(_commands(study))},
+        sheet(["what", "value"], facts, "What the runs were made with; several values mean that runs differ.", wide=1),
+    ]
+    grid = study.grid.strip()
+    return [*blocks, heading("The grid, as resolved"), {"kind": "code", "text": grid}] if grid else blocks
+
+
+def _commands(study: Study) -> list[str]:
+    """The commands that lead from the grid to this report; numbers are written out in full."""
+    fit, asked, folder = study.law_fit, study.decision["question"], study.path.name
+    given = {name: value for name, value in asked.items() if value and value != _USUAL.get(name)}
+    shown = {name: str(value) for name, value in given.items() if isinstance(value, (str, int))}
+    shown |= {name: f"{value:.17g}" for name, value in given.items() if isinstance(value, float)}
+    shown |= {"n_experts": ",".join(map(str, asked["n_experts"]))} if asked["n_experts"] else {}
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in shown.items()]
+    pins = [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == "as asked"]
+    stored = f"{folder}/fits/{next(name for name, other in study.fits.items() if other is fit)}.json"
+    answered = f"{folder}/recommendations/{next(iter(study.answers))}.json"
+    trained = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if study.grid else []
+    return [
+        *trained,
+        " ".join(
+            [
+                f"scaling fit {folder} --law {fit.law} --bootstrap {fit.n_draws + fit.draws_failed}",
+                *pins,
+                f"--out {stored}",
+            ]
+        ),
+        " ".join([f"scaling recommend {stored}", *flags, f"--out {answered}"]),
+        f"scaling report {folder} --out report.pdf",
+    ]
+
+
+def _listed(values: pd.Series) -> str:
+    distinct = sorted(values.dropna().unique())
+    shown = [str(int(v)) if isinstance(v, (float, int)) and float(v).is_integer() else str(v) for v in distinct[:12]]
+    return ", ".join(shown) + (f" and {len(distinct) - 12} more" if len(distinct) > 12 else "") or "not recorded"
+
+
+def _first_line(error: object) -> str:
+    lines = str(error or "").strip().splitlines()
+    return (lines[0][:160] if lines else "") or "–"

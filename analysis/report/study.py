@@ -1,0 +1,162 @@
+"""What a report is made from: everything that a study folder holds, read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis import fit as fits
+from analysis import laws, runs, uncertainty
+from analysis.effects import paired_effects
+from analysis.fit import Fit
+from analysis.recommend import Question, recommend
+from analysis.runs import RunTable
+from scaling.errors import InputError
+
+DRAWS, SEED = 400, 0
+_NEEDED = ("n_active", "tokens", "train_flops")
+SERVED_PER_TRAINED = 10
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
+
+    `answers` are recommendations as their JSON documents; the first one is the decision. `implied` is the E that each
+    fit recommends for its question. `notes` say what the report had to make itself because the folder lacked it.
+    """
+
+    path: Path
+    name: str
+    table: RunTable
+    failed: pd.DataFrame
+    latency: pd.DataFrame
+    effects: pd.DataFrame
+    fits: Mapping[str, Fit]
+    answers: Mapping[str, Mapping[str, Any]]
+    implied: Mapping[str, str]
+    grid: str
+    notes: tuple[str, ...]
+
+    @property
+    def decision(self) -> Mapping[str, Any]:
+        return next(iter(self.answers.values()))
+
+    @property
+    def law_fit(self) -> Fit:
+        """The fit that the decision rests on: the first of its law."""
+        of_its_law = (fit for fit in self.fits.values() if fit.law == self.decision["law"])
+        return next(of_its_law, next(iter(self.fits.values())))
+
+
+def load(path: Path) -> Study:
+    """Read a study folder; fit and ask with the defaults what it lacks.
+
+    Raises InputError where there is no usable run, or a fit or recommendation in it cannot be read.
+    """
+    notes: list[str] = []
+    table = _complete(runs.read(path), notes)
+    everything, latency = _rows(path, "runs"), _rows(path, "latency")
+    if len(latency):
+        latency = latency.merge(everything[["run_id", "n_experts", "n_active"]], on="run_id")
+    found = {file.stem: fits.load(str(file)) for file in sorted((path / "fits").glob("*.json"))}
+    found = {name: fit for name, fit in found.items() if fit.params} or _fitted(table, notes)
+    answers = {file.stem: _document(file) for file in sorted((path / "recommendations").glob("*.json"))}
+    answers = answers or _asked(table, found, notes)
+    question = next(iter(answers.values()))["question"]
+    grid = path / "grid.yaml"
+    return Study(
+        path=path,
+        name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,
+        table=table,
+        failed=everything[everything["status"] != "ok"],
+        latency=latency,
+        effects=paired_effects(path, table.frame),
+        fits=found,
+        answers=answers,
+        implied={name: _implied(fit, question) for name, fit in found.items()} if len(found) > 1 else {},
+        grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
+        notes=tuple(notes),
+    )
+
+
+def _complete(table: RunTable, notes: list[str]) -> RunTable:
+    """The table with what every figure needs; runs without an expert count are taken for dense ones, with a note."""
+    frame = table.frame
+    missing = [name for name in _NEEDED if name not in frame or frame[name].isna().any()]
+    if missing:
+        raise InputError(f"{table.source}: a report needs {', '.join(missing)} in every run")
+    if "n_experts" in frame and frame["n_experts"].notna().all():
+        return table
+    notes.append("Runs without n_experts are shown as dense ones.")
+    return replace(table, frame=frame.assign(n_experts=frame["n_experts"].fillna(1) if "n_experts" in frame else 1))
+
+
+def _rows(path: Path, table: str) -> pd.DataFrame:
+    """All readable parts of one table; unreadable ones are counted by `analysis.runs`."""
+    tables = []
+    for part in sorted((path / table).glob("*.parquet")):
+        try:
+            tables.append(pq.read_table(part))
+        except (OSError, pa.ArrowException):
+            continue
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
+
+
+def _document(file: Path) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
+    missing = [key for key in ("recommendation", "law", "question", "decided") if key not in answer]
+    if missing:
+        lacking = ", ".join(missing)
+        raise InputError(f"{file}: not a recommendation: no {lacking}; write it with `scaling recommend --out`")
+    return dict(answer)
+
+
+def _fitted(table: RunTable, notes: list[str]) -> dict[str, Fit]:
+    names = ("joint-moe", "yun") if len(table.frame["n_experts"].unique()) > 1 else ("hoffmann",)
+    made = {}
+    for name in names:
+        definition = laws.law(name)
+        rows = replace(table, frame=table.frame.dropna(subset=list(definition.columns)))
+        fitted = fits.fit(rows, definition, seed=SEED)
+        made[name] = uncertainty.bootstrap(fitted, rows, DRAWS, np.random.default_rng(SEED))
+    usable = {name: fit for name, fit in made.items() if fit.params}
+    if not usable:
+        reason = made[names[0]].warnings[-1]
+        raise InputError(f"{table.source}: these runs do not determine a law ({', '.join(names)}): {reason}")
+    made_here = " and ".join(usable)
+    notes.append(f"The folder has no fits: {made_here} fitted for this report, with defaults and {DRAWS} resamples.")
+    return usable
+
+
+def _asked(table: RunTable, found: Mapping[str, Fit], notes: list[str]) -> dict[str, Mapping[str, Any]]:
+    budget, tokens = table.column("train_flops"), table.column("tokens")
+    served = SERVED_PER_TRAINED * float(tokens[budget.argmax()])
+    question = Question(train_flops=float(budget.max()), serve_tokens=served)
+    name = next((name for name, fit in found.items() if fit.definition.uses_experts), next(iter(found)))
+    notes.append(
+        "The folder has no recommendation: this report asks for the training budget of its largest run and "
+        f"{SERVED_PER_TRAINED} times that run's tokens to be served."
+    )
+    return {name: recommend(found[name], question).to_json()}
+
+
+def _implied(fit: Fit, question: Mapping[str, Any]) -> str:
+    """The E that a fit recommends for a question, with a dash where it cannot answer."""
+    asked = Question(**{**question, "n_experts": tuple(question["n_experts"])})
+    try:
+        chosen = recommend(replace(fit, draws={}), asked).recommendation
+    except InputError:
+        return "–"
+    return str(chosen.n_experts) if fit.definition.uses_experts else "– (no E in it)"
