@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-SHOWN = (
-    "phase",
-    "batch",
-    "context",
-    "time_ms",
-    "time_q25_ms",
-    "time_q75_ms",
-    "tokens_per_s",
-    "distinct_experts",
-    "roofline_ms",
-)
+SHOWN = {
+    "phase": "phase",
+    "batch": "batch",
+    "context": "context",
+    "time_ms": "median ms",
+    "time_q25_ms": "q25 ms",
+    "time_q75_ms": "q75 ms",
+    "tokens_per_s": "tokens/s",
+    "distinct_experts": "experts hit",
+    "roofline_ms": "floor ms",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +59,8 @@ def bench(
         config = RunConfig.model_validate({"model": {**model, "router": router}, "bench": wanted})
     except ValidationError as error:
         where = "; ".join(
-            f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: {e['msg']}, found {e['input']!r}"
+            f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: "
+            f"{e['msg'].removeprefix('Value error, ')}, found {e['input']!r}"
             for e in error.errors()
         )
         raise InputError(where) from error
@@ -78,11 +79,9 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     first = rows[0]
-    table = Table(
-        *SHOWN, title=f"{first['device_kind']}, {first['threads']} threads, {first['dtype']}", title_justify="left"
-    )
+    title = f"{first['device_kind']}, {first['threads']} threads, {first['dtype']}"
+    table = Table(*SHOWN.values(), title=title, title_justify="left")
     for row in rows:
-        table.add_row(
-            *("?" if row[n] is None else f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in SHOWN)
-        )
-    Console(highlight=False).print(table)
+        cells = (row[name] for name in SHOWN)
+        table.add_row(*("?" if c is None else f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
+    Console(highlight=False, width=110).print(table)

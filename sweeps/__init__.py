@@ -1,0 +1,1 @@
+"""Many runs: from a grid to the parts of a study, resumable."""

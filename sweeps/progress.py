@@ -1,0 +1,109 @@
+"""Progress of a sweep on standard error: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+
+@dataclass
+class Progress:
+    """Counts what has ended and says so. Time left is from counted FLOPs: those done over those left."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    total: int = 0
+    total_flops: float = 0.0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    last: float = 0.0  # seconds from the start to the last cell that ended: rates are known up to then
+    _live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self.stream.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self.stream)
+            self._live = Live(console=console, get_renderable=self._line, refresh_per_second=2, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def note(self, text: str) -> None:
+        """A message that stays."""
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def begin(self, what: str, total: int, total_flops: float) -> None:
+        """A phase of `total` cells starts."""
+        self.total, self.total_flops, self.started = total, total_flops, time.monotonic()
+        self.done = self.failed = self.running = self.tokens = 0
+        self.flops = self.last = 0.0
+        self.note(what)
+
+    def cell_started(self) -> None:
+        """A worker took a cell; the clock of the phase starts with the first."""
+        if not self.done and not self.running:
+            self.started = time.monotonic()
+        self.running += 1
+
+    def cell_ended(self, label: str, status: str, *, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
+        """A cell ended: `label` names it, a status other than `ok` counts as failed."""
+        self.running = max(0, self.running - 1)
+        self.done += 1
+        self.failed += status != "ok"
+        self.tokens += tokens
+        self.flops += flops
+        self.last = time.monotonic() - self.started
+        if self._live:
+            if status != "ok":
+                self.note(f"{label}: {status}")
+        else:
+            took = f" in {duration(wall_s)}" if wall_s else ""
+            self.note(f"[{self.done}/{self.total}] {label}: {status}{took} | {self._rates()}")
+
+    def _rates(self) -> str:
+        elapsed = time.monotonic() - self.started
+        parts = [f"{self.failed} failed"] if self.failed else []
+        if self.tokens:
+            parts.append(f"{self.tokens / max(self.last, 1e-9):,.0f} tokens/s")
+        if self.flops and self.done < self.total:
+            left = self.last * self.total_flops / self.flops - elapsed
+            parts.append(f"about {duration(max(0.0, left))} left")
+        elif self.done < self.total:
+            parts.append(f"{duration(elapsed)} so far")
+        return ", ".join(parts) or f"{duration(elapsed)} in all"
+
+    def _line(self) -> Text:
+        from rich.text import Text
+
+        if not self.total:
+            return Text()
+        running = f", {self.running} running" if self.running else ""
+        return Text(f"{self.done}/{self.total} done{running}, {self._rates()}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 4 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,241 @@
+"""Results on disk: one atomic Parquet part per table and cell. The parts are the truth; everything else is derived."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scaling.errors import InputError, WorkError
+from scaling.schema import TABLES, Table, to_arrow
+
+LOCK = ".lock"
+GRID = "grid.yaml"
+_UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the store says of a trained or failed cell without reading its tables."""
+
+    run_id: str
+    status: str
+    code_version: str
+    error: str = ""
+    tokens: int = 0
+    train_flops: float = 0.0
+    wall_s: float = 0.0
+    train_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The parts of a study: cells by run id, and what could not be used and why (file -> reason)."""
+
+    cells: dict[str, Part]
+    unusable: dict[Path, str]
+
+    def missing(self, run_ids: Iterable[str], *, retry_failed: bool = False) -> list[str]:
+        """Of these cells the ones that have to train: no part, or with `retry_failed` one that is not ok."""
+        return [run for run in run_ids if run not in self.cells or (retry_failed and not self.cells[run].ok)]
+
+    def of_older_grids(self, run_ids: Iterable[str]) -> list[str]:
+        """Cells on disk that the grid no longer has: they stay, and are listed."""
+        return sorted(set(self.cells) - set(run_ids))
+
+    def code_versions(self) -> dict[str, int]:
+        """How many cells each version of the code made."""
+        return dict(Counter(part.code_version for part in self.cells.values()))
+
+
+@dataclass(frozen=True)
+class Store:
+    """A study's folder, as `--out` names it."""
+
+    out: Path
+
+    def path(self, table: Table, run_id: str) -> Path:
+        return self.out / table / f"{run_id}.parquet"
+
+    def write_cell(self, run: dict[str, Any], evals: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
+        """Write the parts of one cell; its `runs` part comes last and marks the cell as done. Raises WorkError."""
+        run_id = run["run_id"]
+        if evals:
+            self._write("evals", run_id, evals)
+        if curves:
+            self._write("curves", run_id, curves)
+        self._write("runs", run_id, [run])
+
+    def write_latency(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        """Write the latency part of one cell, each row with its `run_id`. Raises WorkError."""
+        self._write("latency", run_id, [row | {"run_id": run_id} for row in rows])
+
+    def write_grid(self, text: str) -> None:
+        """Keep the resolved grid beside the results. Raises WorkError."""
+        write_atomically(self.out / GRID, text.encode())
+
+    def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(to_arrow(table, rows), sink)
+        write_atomically(self.path(table, run_id), memoryview(sink.getvalue()))
+
+    def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
+        """The rows of one part. Raises WorkError when it is absent or cannot be read."""
+        path = self.path(table, run_id)
+        try:
+            rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise WorkError(f"{path}: cannot be read: {error}") from error
+        return rows
+
+    def survey(self) -> Survey:
+        """Look at every cell on disk. A part that is truncated, foreign or incomplete is missing, with a reason."""
+        cells: dict[str, Part] = {}
+        unusable: dict[Path, str] = {}
+        for path in self._parts("runs"):
+            try:
+                cells[path.stem] = self._cell(path)
+            except _UNUSABLE as error:
+                unusable[path] = f"cannot be used: {_first_line(error)}"
+        return Survey(cells, unusable)
+
+    def part(self, run_id: str) -> Part | None:
+        """One cell, or None when it has no usable part."""
+        try:
+            return self._cell(self.path("runs", run_id))
+        except _UNUSABLE:
+            return None
+
+    def _cell(self, path: Path) -> Part:
+        """The cell of one `runs` part; an ok cell needs its evals and curves too. Raises what makes it unusable."""
+        rows = pq.ParquetFile(path).read(columns=list(Part.__dataclass_fields__)).to_pylist()
+        if len(rows) != 1 or rows[0].get("run_id") != path.stem:
+            raise ValueError("it is not one row with the run_id of its name")
+        row = rows[0]
+        if row.get("status") == "ok":
+            for table in ("evals", "curves"):
+                pq.read_metadata(self.out / table / path.name)
+        known = {name: value for name, value in row.items() if value is not None}
+        return Part(**known)
+
+    def latency_shapes(self) -> dict[str, str]:
+        """run_id -> shape_id of every readable latency part."""
+        shapes = {}
+        for path in self._parts("latency"):
+            try:
+                column = pq.ParquetFile(path).read(columns=["shape_id"]).column("shape_id")
+            except (OSError, pa.ArrowException):
+                continue
+            if len(column):
+                shapes[path.stem] = str(column[0])
+        return shapes
+
+    def tidy(self, survey: Survey) -> list[str]:
+        """Move unusable parts aside and sweep temporary files of writers that were killed; says what it did.
+
+        Only for the driver that holds the lock.
+        """
+        said = []
+        for path, reason in survey.unusable.items():
+            aside = path.with_name(path.name + ".unusable")
+            os.replace(path, aside)
+            said.append(f"{path} {reason}; moved aside to {aside.name}, the cell counts as missing")
+        for table in TABLES:
+            for stray in (self.out / table).glob(".*.tmp"):
+                stray.unlink(missing_ok=True)
+        return said
+
+    def _parts(self, table: Table) -> list[Path]:
+        return sorted((self.out / table).glob("*.parquet"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second driver out of the study for as long as this process lives. Raises InputError naming the first.
+
+        The kernel drops the lock with the process, however it ends. Python opens files close-on-exec, so no child
+        (Ray's daemons outlive a killed driver) holds it on.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            handle = open(self.out / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held until the end of the sweep
+        except OSError as error:
+            raise InputError(f"{self.out}: cannot be the study's folder: {error.strerror}") from error
+        with handle:
+            for attempt in range(5):  # `sweep status` may hold it for a moment
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if attempt == 4:
+                        raise InputError(
+                            f"{self.out}: another sweep is at work in this study ({self.driver() or 'unknown'}). "
+                            "Wait for it or stop it; `scaling sweep status` shows how far it is"
+                        ) from error
+                    time.sleep(0.1)
+                except OSError as error:
+                    raise WorkError(f"{self.out}: its file system keeps no locks ({error.strerror})") from error
+            handle.truncate(0)
+            started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+            handle.flush()
+            yield
+
+    def driver(self) -> str:
+        """Who sweeps this study right now ("" for nobody): process, host and start."""
+        try:
+            with open(self.out / LOCK, encoding="utf-8") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    said = json.loads(handle.read() or "{}")
+                    return f"process {said.get('pid')} on {said.get('host')} since {said.get('started')}"
+        except (OSError, ValueError):
+            return ""
+        return ""
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all: temporary name in its folder, fsync, rename, fsync of the folder.
+
+    Raises WorkError when the disk refuses (full, read-only); what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        remedy = "the disk is full: make room" if error.errno in _FULL else f"{error.strerror}: make it writable"
+        raise WorkError(f"{path}: cannot be written, {remedy} and run again; finished cells are safe") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,224 @@
+"""A process that does the work: train one cell, or measure the latency of shapes, and write the parts."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.config import RunConfig
+from scaling.data.corpus import cache_folder
+from scaling.errors import WorkError
+from scaling.rows import describe
+from sweeps.store import Store
+
+_ERROR_CHARACTERS = 4000
+_OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running low on memory")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The functions that do the work, as `module:function`, so that they are imported where they run and nowhere else.
+
+    train: `RunConfig -> CellResult` (scaling/tasks); measure: `RunConfig -> list of latency rows` (scaling/bench).
+    """
+
+    train: str = "scaling.tasks:train"
+    measure: str = "scaling.bench:measure"
+
+
+WORK = Work()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended, for the display and the driver; the row itself is on disk."""
+
+    run_id: str
+    status: str
+    error: str
+    tokens: int
+    train_flops: float
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Cells that one latency measurement serves: all of one `RunConfig.shape_id()`."""
+
+    config: RunConfig
+    run_ids: tuple[str, ...]
+
+
+def environment(cpus: int, gpus: float) -> dict[str, str]:
+    """What must be set before JAX is imported, so that a cell has the threads and the device it was given and no more.
+
+    NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). The
+    compile cache is local to the node and apart for each thread count: XLA divides loops among threads as it compiles.
+    """
+    cache = cache_folder() / "xla" / f"threads-{cpus}"
+    settings = {
+        "NPROC": str(cpus),
+        "OMP_NUM_THREADS": str(cpus),
+        "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    if 0 < gpus < 1:  # a share of one device: Ray only keeps the books, XLA keeps the memory
+        settings["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
+    return settings
+
+
+def pin(cpus: int, gpus: float) -> None:
+    """Apply `environment` to this process; without effect, and so not done, once JAX is there."""
+    if "jax" not in sys.modules:
+        os.environ.update(environment(cpus, gpus))
+
+
+def machine_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def train_cell(config: RunConfig, corpus_hash: str, store: Store, executor: str, work: Work) -> Outcome:
+    """Train one cell and write its parts. What fails is a row with a status and the error's text.
+
+    Raises WorkError only when the row cannot be written.
+    """
+    started, clock = _now(), time.perf_counter()
+    expected = config.run_id(corpus_hash)
+    evals: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    try:
+        result = _function(work.train)(config)
+        run, evals, curves = result.run | {"executor": executor}, result.evals, result.curves
+        if run["run_id"] != expected:
+            raise WorkError("the corpus changed while the sweep was running; run again to train on what it is now")
+    except Exception as error:
+        status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
+        wall_s = time.perf_counter() - clock
+        run = failed_row(config, corpus_hash, status, _text(error), executor, started, wall_s)
+        evals, curves = [], []
+    store.write_cell(run, evals, curves)
+    return Outcome(expected, run["status"], run["error"] or "", run["tokens"], run["train_flops"], run["wall_s"] or 0.0)
+
+
+def failed_row(
+    config: RunConfig,
+    corpus_hash: str,
+    status: str,
+    error: str,
+    executor: str,
+    started: str | None,
+    wall_s: float | None,
+) -> dict[str, Any]:
+    """The `runs` row of a cell that has no result."""
+    return describe(config, corpus_hash) | {
+        "status": status, "error": error, "executor": executor, "started_at": started, "wall_s": wall_s,
+    }  # fmt: skip
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether the text of an error says that memory ran out: Python's, XLA's or Ray's way."""
+    return any(word in text for word in _OUT_OF_MEMORY)
+
+
+def measure_shapes(
+    shapes: list[Shape], store: Store, work: Work, cpus: int, gpus: float
+) -> Iterator[tuple[Shape, str]]:
+    """Measure shapes one after another in a fresh process with `cpus` threads; yields each with its error or "".
+
+    The process writes the parts. Should it die, the shape it was at has failed and a new process does the rest.
+    """
+    while shapes:
+        job = {
+            "out": str(store.out),
+            "measure": work.measure,
+            "shapes": [{"config": s.config.model_dump(mode="json"), "run_ids": s.run_ids} for s in shapes],
+        }
+        paths = os.pathsep.join(path for path in sys.path if path)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweeps.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | environment(cpus, gpus) | {"PYTHONPATH": paths},
+        )  # fmt: skip
+        done = 0
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with suppress(BrokenPipeError):  # it died at once: no answer will come, and that is seen below
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()  # left open: the process ends itself when we are gone
+            for line in process.stdout:
+                yield shapes[done], json.loads(line)["error"]
+                done += 1
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdout.close()
+        if done < len(shapes):
+            yield shapes[done], f"the measuring process ended with exit status {process.returncode} before it was done"
+            done += 1
+        shapes = shapes[done:]
+
+
+def main() -> None:
+    """The measuring process: a job on standard input, one line of JSON per shape on standard output."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else prints goes to standard error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, and we end with it
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    store, measure = Store(Path(job["out"])), _function(job["measure"])
+    for shape in job["shapes"]:
+        try:
+            rows = measure(RunConfig.model_validate(shape["config"]))
+            for run_id in shape["run_ids"]:
+                store.write_latency(run_id, rows)
+            error = ""
+        except Exception as problem:
+            error = _text(problem)
+        print(json.dumps({"error": error}), file=answers, flush=True)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # ends when the driver has died; unbuffered, so that no lock is held when we end before it
+        pass
+    os._exit(1)
+
+
+def _function(name: str) -> Callable[[RunConfig], Any]:
+    module, _, function = name.partition(":")
+    found: Callable[[RunConfig], Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _text(error: BaseException) -> str:
+    """Type and message first, then where it happened."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}: {error}\n{where}"[:_ERROR_CHARACTERS]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A grid: what it means, and that every mistake is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scaling.config import DataConfig, ModelConfig, TrainConfig
+from scaling.errors import InputError
+from sweeps import grid
+
+TAIL = "\ngrid: {tokens: 1M}\n"
+
+
+def parse(text: str) -> grid.Grid:
+    return grid.parse(text, Path("folder/g.yaml"))
+
+
+def test_axes_of_a_block_are_crossed_and_blocks_united_in_file_order() -> None:
+    cells = parse(
+        "study: a\ngrid:\n  - {n_experts: [1, 8], tokens: [1M, 2M]}\n  - {d_model: 32, tokens: [1e6], seed: [3, 4]}\n"
+    ).cells
+    assert [(c.model.n_experts, c.model.d_model, c.tokens, c.seed) for c in cells] == [
+        (1, 64, 1_000_000, 0), (1, 64, 2_000_000, 0), (8, 64, 1_000_000, 0), (8, 64, 2_000_000, 0),
+        (1, 32, 1_000_000, 3), (1, 32, 1_000_000, 4),
+    ]  # fmt: skip
+
+
+def test_every_field_is_an_axis_by_its_own_name_and_no_two_share_one() -> None:
+    names = [*ModelConfig.model_fields, *DataConfig.model_fields, *TrainConfig.model_fields, "seed", "tokens"]
+    assert len(names) == len(set(names))
+    assert set(grid.AXES) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("written", "tokens"),
+    [("2M", 2_000_000), ("0.25M", 250_000), ("1e6", 1_000_000), ("1_000_000", 1_000_000), ("300k", 300_000)],
+)
+def test_numbers_are_read_as_people_write_them(written: str, tokens: int) -> None:
+    assert [cell.tokens for cell in parse(f"study: a\ngrid: {{tokens: {written}}}").cells] == [tokens]
+    assert parse(f"study: a\ntrain: {{warmup_tokens: 1e5}}\ngrid: {{tokens: [{written}]}}").cells[0].tokens == tokens
+
+
+def test_an_axis_wins_over_its_section_and_null_is_the_default() -> None:
+    text = (
+        "study: a\nmodel: {n_layers: 4}\ntrain: {lr: 1e-3}\ngrid: {tokens: 1M, n_layers: [1, null], lr: [null, 2e-3]}"
+    )
+    cells = parse(text).cells
+    assert [(c.model.n_layers, c.train.lr) for c in cells] == [(1, 1e-3), (1, 2e-3), (4, 1e-3), (4, 2e-3)]
+
+
+def test_the_same_run_is_a_cell_once() -> None:
+    # 1,000,000 and 1,000,010 tokens are the same 488 steps; at E = 1 the router routes nothing.
+    read = parse(
+        "study: a\ntrain: {batch_tokens: 2048}\ngrid: {tokens: [1M, 1000010], router: [switch, topk], n_experts: [1, 4]}"
+    )
+    assert len(read.cells) == 3
+    assert read.duplicates == 5
+
+
+def test_different_files_are_different_cells_and_their_paths_absolute() -> None:
+    text = "study: a\ndata: {corpus: files, paths: [a/*.txt]}\ngrid: {tokens: 1M, paths: [[x.txt], [/y.txt]]}"
+    cells = parse(text).cells
+    assert [cell.data.paths for cell in cells] == [(str(Path("folder/x.txt").resolve()),), ("/y.txt",)]
+
+
+def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
+    for name in grid.named_grids():
+        read = grid.load(name)
+        text = grid.resolved(read, {"code_version": "1"})
+        again = parse(text)
+        assert again.cells == read.cells
+        assert again.record == {"code_version": "1"}
+        said = yaml.safe_load(text)
+        axes = {axis for block in said["grid"] for axis in block}
+        for section, kind in grid.SECTIONS.items():
+            assert set(kind.model_fields) - set(said[section]) <= axes | {"d_expert"}
+
+
+def test_named_grids_ship_and_load() -> None:
+    assert {"quickstart", "smoke"} <= set(grid.named_grids())
+    assert grid.load("quickstart").study == "quickstart"
+
+
+# Each: the text, and what the message must hold: line and column, field, what was found, what is allowed.
+MISTAKES = {
+    "typo in a key": ("studdy: a" + TAIL, ["g.yaml:1:1: studdy", "did you mean `study`", "allowed: study, task"]),
+    "typo in an axis": ("study: a\ngrid:\n  - {n_expert: [1]}", ["g.yaml:3:6: grid.n_expert", "did you mean `n_experts`"]),
+    "typo in a field": ("study: a\nmodel: {\n n_layer: 2}" + TAIL, ["g.yaml:3:2: model.n_layer", "`n_layers`"]),
+    "field of another section": ("study: a\nmodel: {seq_len: 64}" + TAIL, ["g.yaml:2:9", "belongs under `train:`"]),
+    "an axis outside the grid": ("study: a\ntokens: 1M" + TAIL, ["g.yaml:2:1: tokens", "put it under `grid:`"]),
+    "typo in a choice": (
+        "study: a\nmodel: {router: swich}" + TAIL,
+        ["g.yaml:2:17: model.router", "'swich'", "did you mean `switch`", "allowed: switch, topk"],
+    ),
+    "no number": ("study: a\ngrid: {tokens: [1M, many]}", ["g.yaml:2:21: grid.tokens", "'many'", "0.25M"]),
+    "no whole number": ("study: a\ngrid: {tokens: 1M, seed: 0.5}", ["g.yaml:2:26: grid.seed", "whole number", "0.5"]),
+    "a truth": ("study: a\ngrid: {tokens: 1M, seed: yes}", ["g.yaml:2:26: grid.seed", "expected a number", "True"]),
+    "too small": ("study: a\ngrid: {tokens: 1M, n_experts: [4, 0]}", ["g.yaml:2:35: grid.n_experts", "found 0", "1"]),
+    "not finite": ("study: a\ngrid: {tokens: 1M, lr: .inf}", ["g.yaml:2:24: grid.lr", "found inf", "finite"]),
+    "given twice": ("study: a\nstudy: b" + TAIL, ["g.yaml:2:1: study: given twice; first in line 1"]),
+    "axis given twice": ("study: a\ngrid: {tokens: 1M,\n tokens: 2M}", ["g.yaml:3:2: tokens: given twice"]),
+    "empty axis": ("study: a\ngrid: {tokens: [], seed: 0}", ["g.yaml:2:8: grid.tokens: empty axis"]),
+    "axis without a value": ("study: a\ngrid:\n  tokens:\n", ["g.yaml:3:3: grid.tokens: empty axis"]),
+    "empty grid": ("study: a\ngrid: []", ["g.yaml:2:1: grid: empty"]),
+    "empty block": ("study: a\ngrid: [{}]", ["g.yaml:2:8: grid: a block needs at least one axis"]),
+    "no grid": ("study: a\n", ["g.yaml:1:1: grid: missing"]),
+    "no study": ("grid: {tokens: 1M}", ["g.yaml:1:1: study: missing"]),
+    "study is no folder": ("study: a/b" + TAIL, ["g.yaml:1:8: study", "'a/b'", "allowed"]),
+    "study climbs out": ("study: ..\n" + TAIL, ["g.yaml:1:8: study", "'..'"]),
+    "study is a number": ("study: 12" + TAIL, ["g.yaml:1:8: study", "found 12", "quote it"]),
+    "empty file": ("", ["g.yaml:1:1", "empty"]),
+    "only comments": ("# nothing\n", ["g.yaml:1:1", "empty"]),
+    "not a mapping": ("- study\n", ["g.yaml:1:1", "must be a mapping"]),
+    "section is a list": ("study: a\ntrain: [1]" + TAIL, ["g.yaml:2:8: train must be a mapping"]),
+    "tab": ("study: a\ndata:\n\tcorpus: files\n", ["g.yaml:3:1", "not YAML", "spaces, not tabs"]),
+    "unclosed list": ("study: a\ngrid: {tokens: [1M\n", ["not YAML", "g.yaml:3:1"]),
+    "two documents": ("study: a\n---\nstudy: b\n", ["g.yaml:2:1", "single document"]),
+    "an alias of itself": ("study: a\ngrid: &g {tokens: *g}\n", ["g.yaml", "alias"]),
+    "no such date": ("study: a\ngrid: {tokens: 2001-13-45}\n", ["g.yaml:2:16", "2001-13-45"]),
+    "control character": ("study: a\x00\n", ["g.yaml", "not YAML"]),
+    "paths are a list": ("study: a\ngrid: {tokens: 1M, paths: [a.txt]}", ["g.yaml:2:28: grid.paths", "write [a.txt]"]),
+    "k above E": (
+        "study: a\ngrid:\n  - {tokens: 1M}\n  - {tokens: 1M, router: topk, n_experts: 2, top_k: 4}",
+        ["g.yaml:4:5: impossible cell", "n_experts=2", "top_k=4"],
+    ),
+    "switch with k = 2": ("study: a\ngrid: {tokens: 1M, n_experts: 8, top_k: 2}", ["g.yaml:2:7", "router=topk"]),
+    "heads do not fit": ("study: a\nmodel: {d_head: 16}\ngrid: {tokens: 1M, d_model: 40}", ["d_model=40", "d_head=16"]),
+    "too few tokens": ("study: a\ntrain: {warmup_tokens: 64K}\ngrid: {tokens: 1000}", ["tokens=1000", "warmup_tokens=64000"]),
+    "files without paths": ("study: a\ndata: {corpus: files}\ngrid: {tokens: 1M}", ["corpus=files needs paths"]),
+    "too many cells": (f"study: a\ngrid: {{seed: [{','.join(map(str, range(1001)))}], bpe_vocab: "
+                       f"[{','.join(map(str, range(300, 410)))}]}}", ["110,110 cells", "100,000"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_its_place(mistake: str) -> None:
+    text, expected = MISTAKES[mistake]
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once_in_order_of_their_lines() -> None:
+    with pytest.raises(InputError) as caught:
+        parse("study: a\ntask: lmm\nmodel: {n_layer: 1}\ngrid: {token: 1M}\n")
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "3", "4"]
+
+
+def test_a_missing_file_says_which_grids_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"No such file.*quickstart"):
+        grid.load(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match="directory"):
+        grid.load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"study: \xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8"):
+        grid.load(tmp_path / "binary.yaml")

@@ -1,0 +1,53 @@
+"""The display: plain lines where nobody watches, a live line on a terminal, and honest arithmetic."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from sweeps import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_time_left_is_from_flops_and_the_clock_starts_with_the_first_cell(clock: list[float]) -> None:
+    said = io.StringIO()
+    display = progress.Progress(said)
+    display.begin("training", 3, 100.0)
+    clock[0] = 50.0  # Ray starts
+    display.cell_started()
+    clock[0] = 60.0
+    display.cell_ended("first", "ok", tokens=1000, flops=25.0, wall_s=10.0)
+    # A quarter of the FLOPs took 10 s, so three quarters take 30 s; 1,000 tokens in 10 s.
+    assert said.getvalue().splitlines()[-1] == "[1/3] first: ok in 10 s | 100 tokens/s, about 30 s left"
+    display.cell_ended("second", "error")
+    assert "1 failed" in said.getvalue().splitlines()[-1]
+
+
+def test_a_terminal_gets_a_live_line_and_keeps_only_what_failed() -> None:
+    screen = Terminal()
+    with progress.Progress(screen) as display:
+        display.begin("training", 2, 1.0)
+        display.cell_started()
+        display.cell_ended("good", "ok", tokens=1, flops=0.5)
+        display.cell_ended("bad", "oom")
+        display._live.refresh()
+    assert "bad: oom" in screen.getvalue()
+    assert "good: ok" not in screen.getvalue()
+    assert "2/2 done" in screen.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8, "8 s"), (89, "89 s"), (240, "4 min"), (9000, "2.5 h")])
+def test_durations(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text

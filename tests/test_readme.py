@@ -1,0 +1,84 @@
+"""Every command of the README, as printed: the `scaling` commands on a planted study, the `make` commands in a clone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import write_study
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    for line in block.splitlines()
+]
+
+
+def environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+
+
+def test_every_command_is_known_here():
+    assert {line.split()[0] for line in COMMANDS} == {"make", "scaling"}
+    assert [line for line in COMMANDS if line.startswith("make")] == ["make quickstart", "make test"]
+
+
+def test_the_scaling_commands_run_as_printed(tmp_path):
+    """In a folder that holds what the README says is there: the quickstart's results and somebody's runs.csv."""
+    study = write_study(tmp_path / "results" / "quickstart")
+    runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
+    runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
+    runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)
+    for line in (line for line in COMMANDS if line.startswith("scaling")):
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip() or done.stderr.strip()
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_the_readme_links_to_is_there():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_quickstart_from_a_clone_and_again(tmp_path):
+    """`make quickstart` in a copy of the tree, with this environment standing in for the one it would install; called
+    again, it trains nothing and changes no finished part."""
+    if not (Path(sys.executable).parent / "scaling").exists():
+        pytest.skip("the tests do not run in an environment that has the scaling command")
+    tree = tmp_path / "tree"
+    kept = ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "scaling", "sweeps", "analysis")
+    tree.mkdir()
+    for name in kept:
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tree / name)
+    ready = Path(sys.executable).parents[1]
+    command = ["make", "quickstart", f"VENV={ready}", "--assume-old", f"{ready}/.ready"]
+    settings = {
+        key: value for key, value in environment().items() if key not in ("NPROC", "XLA_FLAGS", "JAX_PLATFORMS")
+    }
+    for again in (False, True):
+        before = {path: path.read_bytes() for path in tree.rglob("results/quickstart/*/*.parquet")}
+        done = subprocess.run(command, cwd=tree, env=settings, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tree / "results/quickstart/report.pdf").read_bytes().startswith(b"%PDF")
+        if again:
+            assert before == {path: path.read_bytes() for path in tree.rglob("results/quickstart/*/*.parquet")}
+    runs = pd.read_parquet(tree / "results/quickstart/runs")
+    assert set(runs["status"]) == {"ok"}
+
+    from analysis.runs import paired_difference
+
+    largest = runs[(runs["d_model"] == runs["d_model"].max()) & (runs["tokens"] == runs["tokens"].max())]
+    by_experts = largest.set_index("n_experts")["run_id"]
+    effect = paired_difference(tree / "results/quickstart", by_experts[1], by_experts[8])
+    assert effect.difference > 3 * effect.standard_error
+    assert effect.standard_error <= 0.005
