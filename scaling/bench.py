@@ -7,9 +7,11 @@ first calls are left out, and the process should have the device to itself.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from scaling.training import host
 from scaling.training.loop import initial_params
 
 WARMUP = 3
+PHASES = ("prefill", "decode")
 
 
 def measure(config: RunConfig) -> list[dict[str, Any]]:
@@ -57,38 +60,64 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
         return output.logits_BxTxV[:, -1], output.caches, _distinct(output)
 
     run = jax.jit(call)
-    rows = []
-    for context in bench.context:
-        for batch in bench.batch:
-            prompt = jnp.asarray(TrainBatches(corpus.tokens(), context, batch, config.seed)(0)[:, :context])
-            caches = empty_caches(model, batch, context)
-            for phase, tokens, start in (("prefill", prompt, 0), ("decode", prompt[:, -1:], context - 1)):
-                new = tokens.shape[1]
-                attended = context if phase == "decode" else (context + 1) / 2
-                flops = batch * new * sum(cost.forward_flops_by_group(model, corpus.vocab_size, attended).values())
-                n_bytes = cost.bytes_read(model, corpus.vocab_size, batch=batch, new_tokens=new, context=context)
-                times, compile_s, last = _time(run, (tokens, caches, jnp.int32(start)), bench.repeats)
-                median = float(np.median(times))
-                rows.append(
-                    shared
-                    | {
-                        "phase": phase,
-                        "batch": batch,
-                        "context": context,
-                        "time_ms": median * 1e3,
-                        "time_q25_ms": float(np.quantile(times, 0.25)) * 1e3,
-                        "time_q75_ms": float(np.quantile(times, 0.75)) * 1e3,
-                        "compile_s": compile_s,
-                        "tokens_per_s": batch * new / median,
-                        "flops": flops,
-                        "bytes": n_bytes,
-                        "roofline_ms": floor_ms(flops, n_bytes, device),
-                        "distinct_experts": float(last[2]),
-                    }
-                )
-                if phase == "prefill":
-                    caches = last[1]  # decode goes on from a cache that holds the prompt
+    points = [_Point(phase, batch, context) for context in bench.context for batch in bench.batch for phase in PHASES]
+
+    def arguments(point: _Point, caches: Any = None) -> tuple[Any, ...]:
+        prompt = jnp.asarray(
+            TrainBatches(corpus.tokens(), point.context, point.batch, config.seed)(0)[:, : point.context]
+        )
+        if caches is None:
+            caches = empty_caches(model, point.batch, point.context)
+        if point.phase == "prefill":
+            return prompt, caches, jnp.int32(0)
+        return prompt[:, -1:], caches, jnp.int32(point.context - 1)
+
+    def compiled(point: _Point) -> tuple[Any, float]:
+        started = time.perf_counter()
+        return run.lower(*arguments(point)).compile(), time.perf_counter() - started
+
+    with ThreadPoolExecutor(2) as pool:  # nothing is timed yet, so programs may compile side by side
+        programs = dict(zip(points, pool.map(compiled, points), strict=True))
+    rows, caches = [], None
+    for point in points:
+        program, compile_s = programs[point]
+        # Decode goes on from the cache that the prefill before it has filled.
+        times, last = _time(program, arguments(point, caches if point.phase == "decode" else None), bench.repeats)
+        caches, touched = last[1], float(last[2])
+        new = point.context if point.phase == "prefill" else 1
+        attended = (point.context + 1) / 2 if point.phase == "prefill" else point.context
+        flops = point.batch * new * sum(cost.forward_flops_by_group(model, corpus.vocab_size, attended).values())
+        n_bytes = cost.bytes_read(
+            model, corpus.vocab_size, batch=point.batch, new_tokens=new, context=point.context, experts=touched
+        )
+        median = float(np.median(times))
+        rows.append(
+            shared
+            | {
+                "phase": point.phase,
+                "batch": point.batch,
+                "context": point.context,
+                "time_ms": median * 1e3,
+                "time_q25_ms": float(np.quantile(times, 0.25)) * 1e3,
+                "time_q75_ms": float(np.quantile(times, 0.75)) * 1e3,
+                "compile_s": compile_s,
+                "tokens_per_s": point.batch * new / median,
+                "flops": flops,
+                "bytes": n_bytes,
+                "roofline_ms": floor_ms(flops, n_bytes, device),
+                "distinct_experts": touched,
+            }
+        )
     return rows
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One thing to measure."""
+
+    phase: str
+    batch: int
+    context: int
 
 
 def _distinct(output: Output) -> jax.Array:
@@ -100,30 +129,36 @@ def _distinct(output: Output) -> jax.Array:
     return jnp.mean(jnp.stack(counts).astype(jnp.float32)) if counts else jnp.float32(1)
 
 
-def _time(run: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> tuple[list[float], float, Any]:
-    """Seconds of each of `repeats` calls, seconds of compilation, and the last result."""
-    started = time.perf_counter()
-    program = run.lower(*arguments).compile()  # type: ignore[attr-defined]
-    compile_s = time.perf_counter() - started
+def _time(program: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> tuple[list[float], Any]:
+    """Seconds of each of `repeats` calls after the warm-up, and the last result."""
     for _ in range(WARMUP):
-        result = jax.block_until_ready(program(*arguments))
+        jax.block_until_ready(program(*arguments))
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
         result = jax.block_until_ready(program(*arguments))
         times.append(time.perf_counter() - started)
-    return times, compile_s, result
+    return times, result
 
 
 def floor_ms(flops: float, n_bytes: float, device: Any) -> float | None:
     """No call can be faster: the roofline of the device in milliseconds, None where the device is not in the table.
 
-    On a CPU what fits in the last-level cache need not come from memory, so there the bytes of a small model are no floor.
+    On a CPU what fits in the last-level cache need not come from memory, so bytes are a floor only beyond its size
+    (and nowhere where the size is unknown); what is left is the floor of the FLOPs.
     """
     if device.platform == "cpu":
-        known = hardware.device("cpu")
-        cache = os.sysconf("SC_LEVEL3_CACHE_SIZE") if "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names else 0
-        return hardware.roofline_seconds(flops, n_bytes if n_bytes > cache else 0.0, known) * 1e3
+        cache = last_level_cache()
+        beyond = cache is not None and n_bytes > cache
+        return hardware.roofline_seconds(flops, n_bytes if beyond else 0.0, hardware.device("cpu")) * 1e3
     kind = device.device_kind.upper()
     names = [name for name in hardware.NAMES if name != "cpu" and name.split("-")[0].upper() in kind]
     return hardware.roofline_seconds(flops, n_bytes, hardware.device(names[-1])) * 1e3 if names else None
+
+
+def last_level_cache() -> int | None:
+    """Bytes of this CPU's largest cache as Linux tells, None where it does not."""
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    units = {"K": 2**10, "M": 2**20}
+    known = [int(size[:-1]) * units[size[-1]] for size in sizes if size[:-1].isdigit() and size[-1] in units]
+    return max(known, default=None)

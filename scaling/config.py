@@ -148,7 +148,7 @@ class TrainConfig(_Frozen):
     batch_tokens: Count = 512
     seq_len: Count = 128
     lr: Annotated[Real, Field(gt=0)] | None = None
-    warmup_tokens: Whole = 65_536
+    warmup_tokens: Whole = 16_384
     cooldown: Annotated[Real, Field(gt=0, le=1)] = 0.2
     weight_decay: Annotated[Real, Field(ge=0)] = 0.1
     beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
@@ -240,6 +240,11 @@ class RunConfig(_Frozen):
     def trunk_id(self, corpus_hash: str) -> str:
         """Content hash of the cell without its token budget: such cells share data order and initial weights."""
         return _digest({key: value for key, value in self.identity(corpus_hash).items() if key != "steps"})
+
+    def configuration(self, corpus_hash: str) -> str:
+        """Content hash of the cell without its seed and token budget: within it runs are replicates."""
+        parts = self.identity(corpus_hash)
+        return _digest({key: value for key, value in parts.items() if key not in ("steps", "seed")})
 
     def shape_id(self) -> str:
         """Content hash of what decides the speed of inference: cells of one shape are measured once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scaling.config import ModelConfig, RunConfig
+from scaling.serving import distinct_experts
 
 
 @dataclass(frozen=True)
@@ -111,27 +112,20 @@ def kv_bytes_per_token(model: ModelConfig, bytes_per_value: int = 4) -> int:
     return 2 * model.n_layers * model.d_model * bytes_per_value
 
 
-def expected_distinct_experts(n_experts: int, top_k: int, tokens: int) -> float:
-    """Experts of a layer that `tokens` tokens touch: E (1 - (1 - k/E)^tokens), uniform and independent routing.
+def bytes_read(
+    model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int, experts: float | None = None
+) -> float:
+    """Bytes that one inference call must read at least, float32: weights of the experts touched, and the cache.
 
-    An upper bound on the expectation when routing is skewed.
-    """
-    return n_experts * (1.0 - (1.0 - min(1.0, top_k / n_experts)) ** tokens)
-
-
-def bytes_read(model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int) -> float:
-    """Bytes that one inference call must read at least, float32: weights of the experts touched (expected), and the cache.
+    `experts` of a layer were touched (mean over layers); None takes what uniform routing is expected to touch.
 
     `new_tokens` per sequence enter (the prompt in a prefill, 1 in a decode step) and attend to a cache of `context`
     tokens. Of the embedding only the rows of the new tokens are read.
     """
     counts = parameters(model, vocab_size)
     tokens = batch * new_tokens
-    share = (
-        1.0
-        if model.n_experts == 1
-        else expected_distinct_experts(model.n_experts, model.top_k, tokens) / model.n_experts
-    )
+    touched = distinct_experts(model.n_experts, model.top_k, tokens) if experts is None else experts
+    share = float(touched) / model.n_experts
     embedding = min(counts.embedding, tokens * model.d_model)
     weights = counts.head + counts.norms + counts.attention + counts.router + counts.experts * share + embedding
     return 4.0 * weights + batch * context * kv_bytes_per_token(model)

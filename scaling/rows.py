@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
     return {
         "run_id": config.run_id(corpus_hash),
         "trunk_id": config.trunk_id(corpus_hash),
+        "configuration": config.configuration(corpus_hash),
+        "config": json.dumps(config.identity(corpus_hash), sort_keys=True),
         "study": config.study,
         "task": config.task,
         "seed": config.seed,

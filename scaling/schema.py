@@ -33,6 +33,8 @@ def _column(type_: pa.DataType, unit: str, meaning: str) -> Column:
 RUNS: dict[str, Column] = {
     "run_id": _column(_TEXT, "", "content hash of what shapes the training"),
     "trunk_id": _column(_TEXT, "", "the same without the token budget: rows of one trunk are correlated"),
+    "configuration": _column(_TEXT, "", "the same without seed and token budget: within it runs are replicates"),
+    "config": _column(_TEXT, "", "all that shaped the training, JSON: what run_id is the hash of"),
     "study": _column(_TEXT, "", "name of the study"),
     "task": _column(_TEXT, "", "lm"),
     "status": _column(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows carry a loss"),
@@ -74,8 +76,14 @@ RUNS: dict[str, Column] = {
     "heldout_docs": _column(_INT, "", "documents that were evaluated"),
     "heldout_tokens": _column(_INT, "tokens", "that were evaluated"),
     "balance_loss": _column(_REAL, "", "last tenth of the steps; 1 when even (E/k at collapse)"),
-    "load_cv": _column(_REAL, "", "held-out: deviation of expert loads over their mean, averaged over layers"),
-    "max_load": _column(_REAL, "", "held-out: largest load over the mean load, averaged over layers; 1 when even"),
+    "load_cv": _column(
+        _REAL, "", "held-out: deviation of expert loads over their mean; mean over batches of batch_tokens and layers"
+    ),
+    "max_load": _column(
+        _REAL,
+        "",
+        "held-out: largest load over the mean load; mean over batches of batch_tokens and layers; 1 when even",
+    ),
     "router_entropy": _column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
     "dropped_frac": _column(_REAL, "", "assignments that reached no expert; 0 for dropless dispatch"),
     "corpus": _column(_TEXT, "", "name of the text"),
@@ -128,8 +136,12 @@ LATENCY: dict[str, Column] = {
     "compile_s": _column(_REAL, "s", "tracing and compilation, in no time above"),
     "tokens_per_s": _column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
     "flops": _column(_REAL, "FLOP", "of one call, counted"),
-    "bytes": _column(_REAL, "bytes", "weights of the experts touched (expected) and cache, read in one call"),
-    "roofline_ms": _column(_REAL, "ms", "floor from peak FLOP/s and bytes/s of the device; null where unknown"),
+    "bytes": _column(_REAL, "bytes", "weights of the experts touched (as observed) and cache, read in one call"),
+    "roofline_ms": _column(
+        _REAL,
+        "ms",
+        "floor: FLOPs over peak FLOP/s, and bytes over bytes/s where memory must be read; null where unknown",
+    ),
     "distinct_experts": _column(_REAL, "", "observed in one call, mean over layers"),
     "weights": _column(_TEXT, "", "initial: routing is that of untrained weights"),
     "platform": _column(_TEXT, "", "cpu, gpu or tpu"),

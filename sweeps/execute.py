@@ -5,6 +5,7 @@ Ray is imported here and nowhere else, and only when there is something to train
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -201,6 +202,9 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                 elif result["outcome"]:
                     note(Outcome(**result["outcome"]))
 
+            def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+                progress.cell_lost(job.labels[job.cells[trial.config["cell"]][0]])
+
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
                 cell, corpus_hash = job.cells[trial.config["cell"]]
                 said = Path(trial.error_file).read_text(encoding="utf-8")
@@ -234,6 +238,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                 storage_path=str(scratch),
                 name="tune",
                 raise_on_failed_trial=False,
+                max_failures=1,  # only the death of a worker gets here: the cell it held is tried once more
                 verbose=0,
             )
         except (tune.TuneError, ray.exceptions.RayError) as error:
@@ -247,7 +252,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
 def _lost(cell: RunConfig, corpus_hash: str, store: Store, said: str) -> Outcome:
     """Write the row of a cell whose worker ended before it could, with what Ray said of it."""
     part = store.part(cell.run_id(corpus_hash))
-    if part and part.ok:  # it ended between its last write and its answer
+    if part and part.status in ("ok", "diverged"):  # it ended between its last write and its answer
         return Outcome(part.run_id, part.status, "", part.tokens, part.train_flops, part.wall_s)
     status = "oom" if worker.is_out_of_memory(said) else "error"
     text = f"the worker ended before its row was written: {said.partition(chr(10))[2]}"  # after a line with the time
@@ -294,7 +299,7 @@ def _ray(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
     else:
         # Short, because sockets below it must stay under 107 bytes, and not another user's.
         _sweep_away_folders_of_the_dead()
-        folder = Path(tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
         scratch = folder / "scratch"
         local: dict[str, Any] = {
             "num_cpus": worker.machine_cpus(),
@@ -315,10 +320,15 @@ def _ray(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _host() -> str:
+    """Names this machine or container, whose processes alone we can see; short, for a socket's path has 107 bytes."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
 def _sweep_away_folders_of_the_dead() -> None:
     """A driver that was killed left Ray's logs behind; another user's stay, for we may not remove them."""
-    for folder in Path("/tmp").glob("ray-*-*"):
-        pid = folder.name.split("-")[1]
+    for folder in Path("/tmp").glob(f"ray-{_host()}-*-*"):
+        pid = folder.name.removeprefix(f"ray-{_host()}-").split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,10 +17,10 @@ from sweeps.grid import AXES, SECTIONS, Grid
 from sweeps.store import Part
 from sweeps.worker import machine_cpus
 
-# Assumed until the study has rows of its own: counted FLOP/s of one CPU core on models of a few hundred thousand
-# parameters in float32, and seconds of compilation and evaluation per cell. See results/LOG.md.
+# Assumed until the study has rows of its own. On two busy cores of a server: 5e9 counted FLOP/s per core at d_model = 32
+# and 10e9 at 64 (float32, one thread per cell), and 5 s (program in the cache) to 30 s beside training.
 CPU_FLOPS_PER_CORE = 10e9
-CELL_OVERHEAD_S = 8.0
+CELL_OVERHEAD_S = 15.0
 _SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
 SAME_SIZE = 0.02  # models of "one size": n_active within 2 %, as the design has it
 

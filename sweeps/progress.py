@@ -66,6 +66,11 @@ class Progress:
             self.started = time.monotonic()
         self.running += 1
 
+    def cell_lost(self, label: str) -> None:
+        """The worker of a cell was killed; the cell is tried once more."""
+        self.running = max(0, self.running - 1)
+        self.note(f"{label}: its worker was killed; trying once more")
+
     def cell_ended(self, label: str, status: str, *, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
         """A cell ended: `label` names it, a status other than `ok` counts as failed."""
         self.running = max(0, self.running - 1)

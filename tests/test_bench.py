@@ -9,6 +9,9 @@ def test_both_phases_at_every_point_with_their_counts(micro):
     config = micro(n_experts=4, top_k=2, router="topk")
     rows = measure(config)
     to_arrow("latency", [row | {"run_id": "x"} for row in rows])
+    for row in rows:
+        # 1.2: the peak is measured with NumPy on a machine that also does other things.
+        assert row["roofline_ms"] is None or row["roofline_ms"] <= 1.2 * row["time_ms"]
     assert [(r["phase"], r["batch"]) for r in rows] == [("prefill", 1), ("decode", 1), ("prefill", 2), ("decode", 2)]
     for row in rows:
         assert 0 < row["time_q25_ms"] <= row["time_ms"] <= row["time_q75_ms"]

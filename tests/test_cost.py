@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from scaling import cost
@@ -96,22 +95,6 @@ def test_memory_counts_every_expert_and_reading_only_those_touched():
     )
     read = {m.n_experts: cost.bytes_read(m, VOCAB, batch=1, new_tokens=1, context=16) for m in (small, large)}
     assert read[64] - read[8] == pytest.approx(4 * 56 * small.d_model * small.n_layers)  # the larger router alone
-
-
-@pytest.mark.parametrize(("e", "k", "tokens", "expected"), [
-    (8, 2, 1, 2.0), (8, 2, 4, 5.46875), (16, 2, 4, 6.62109375), (32, 2, 8, 12.904976837),
-    (64, 8, 16, 56.443706431), (128, 8, 32, 111.771035344), (256, 8, 64, 222.442487686),
-])  # fmt: skip
-def test_distinct_experts(e, k, tokens, expected):
-    """Values of the formula worked out by hand; the first is 8 (1 - 3/4) = 2."""
-    assert cost.expected_distinct_experts(e, k, tokens) == pytest.approx(expected, rel=1e-9)
-
-
-def test_distinct_experts_by_simulation():
-    rng = np.random.default_rng(0)
-    seen = [len({int(e) for _ in range(6) for e in rng.choice(16, 2, replace=False)}) for _ in range(4000)]
-    error = np.std(seen) / np.sqrt(len(seen))
-    assert abs(np.mean(seen) - cost.expected_distinct_experts(16, 2, 6)) < 4 * error
 
 
 def test_reading_grows_with_batch_context_and_experts():

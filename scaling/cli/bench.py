@@ -51,6 +51,8 @@ def bench(
     from scaling.config import RunConfig
     from scaling.errors import InputError
 
+    if cpus is not None and not (cpus.isdigit() and int(cpus) > 0):
+        raise InputError(f"--cpus: expected a whole number from 1, found {cpus!r}")
     if cpus is not None:
         os.environ["NPROC"] = cpus  # XLA reads it once, when it starts
     model = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "d_expert": d_expert}

@@ -78,11 +78,6 @@ def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
     return BytePairs(folder)
 
 
-def load(config: DataConfig, folder: Path) -> Tokenizer:
-    """The tokeniser that `train` left in `folder`."""
-    return Bytes() if config.tokenizer == "bytes" else BytePairs(folder)
-
-
 def _tokenizers():  # type: ignore[no-untyped-def]
     try:
         import tokenizers

@@ -70,10 +70,10 @@ def train(config: RunConfig) -> CellResult:
         sequences = config.train.batch_tokens // config.train.seq_len
         held_out = evaluate(trained.params, config.model, corpus.vocab_size, windows, sequences)
         if not np.isfinite(held_out.loss):
-            raise DivergedError(f"held-out loss is {held_out.loss} after {config.steps} steps")
+            raise DivergedError(f"held-out loss is {held_out.loss} after {config.steps} steps", trained.curves)
     except DivergedError as error:
         row |= {"status": "diverged", "error": str(error), "wall_s": time.perf_counter() - clock}
-        return CellResult(row, [], [])
+        return CellResult(row, [], error.curves)
     tail = trained.curves[-max(1, len(trained.curves) // 10) :]
     row |= {
         "loss_val": held_out.loss,

@@ -34,4 +34,6 @@ def set_up() -> None:
 def threads() -> int:
     """CPU threads that XLA uses: what NPROC reserves for this process, else the cores it may run on."""
     reserved = os.environ.get("NPROC", "")
-    return int(reserved) if reserved.isdigit() and int(reserved) > 0 else len(os.sched_getaffinity(0))
+    if reserved.isdigit() and int(reserved) > 0:
+        return int(reserved)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

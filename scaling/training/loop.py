@@ -25,7 +25,11 @@ CURVE_ROWS = 40  # about as many rows as a figure can show
 
 
 class DivergedError(Exception):
-    """The loss became NaN or infinite; says at which step."""
+    """The loss became NaN or infinite; says at which step, and keeps the curve up to there."""
+
+    def __init__(self, message: str, curves: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.curves = curves
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,9 @@ def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> T
             mean = {name: float(np.mean([one[name] for one in waiting])) for name in waiting[0]}
             mean.pop("load_cv", None)
             waiting.clear()
-            if not np.isfinite(mean["loss"]):
-                raise DivergedError(
-                    f"training loss is {mean['loss']} at step {index + 1} of {config.steps} (rate {rate:.3g})"
-                )
             curves.append({"step": index + 1, "tokens": (index + 1) * settings.batch_tokens, "lr": rate, **mean})
+            if not np.isfinite(mean["loss"]):
+                where = f"step {index + 1} of {config.steps} (rate {rate:.3g})"
+                raise DivergedError(f"training loss is {mean['loss']} at {where}", curves)
     jax.block_until_ready(params)
     return Trained(params, curves, compile_s, time.perf_counter() - started)

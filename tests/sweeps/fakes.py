@@ -16,7 +16,7 @@ from scaling import data
 from scaling.config import RunConfig
 from scaling.rows import describe
 
-ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN = range(101, 107)
+ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE = range(101, 108)
 
 
 def note(word: str) -> None:
@@ -35,6 +35,10 @@ def train(config: RunConfig) -> Any:
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
     if config.seed == KILLED and not Path(os.environ.get("FAKE_MERCY", "/nonexistent")).exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed == KILLED_ONCE:
+        before = Path(os.environ["FAKE_LOG"]).read_text(encoding="utf-8").count(f"train {row['run_id']}")
+        if before == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
     if config.seed == HANGS and not Path(os.environ["FAKE_MERCY"]).exists():
         note(f"hangs {row['run_id']}")
         time.sleep(600)

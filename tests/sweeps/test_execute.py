@@ -279,7 +279,7 @@ def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) 
     """One start of Ray for all of it: the same rows, a worker that is killed, a cell that fails, then nothing to do."""
     path = place.grid(
         "[{d_model: 16, tokens: [1K, 2K], seed: [0, 1]}, "
-        f"{{d_model: 16, tokens: 1K, seed: [{fakes.KILLED}, {fakes.ERROR}]}}]"
+        f"{{d_model: 16, tokens: 1K, seed: [{fakes.KILLED}, {fakes.ERROR}, {fakes.KILLED_ONCE}]}}]"
     )
     driver = place.drive(path, "ray")
     said = driver.communicate()[1]
@@ -290,10 +290,11 @@ def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) 
         1: "ok",
         fakes.KILLED: "error",
         fakes.ERROR: "error",
+        fakes.KILLED_ONCE: "ok",
     }
     killed = [row for row in rows if row["seed"] == fakes.KILLED]
     assert all("ended before its row was written: The actor died" in row["error"] for row in killed)
-    assert len(table(place.out, "latency")) == 4 * 2
+    assert len(table(place.out, "latency")) == 5 * 2
     assert not (place.out / ".ray").exists()
 
     calm = Place(place.folder, place.folder / "calm", place.log, place.mercy)

@@ -109,6 +109,7 @@ def test_a_run_that_turns_nan_ends_as_diverged_without_a_loss(micro):
     assert "step" in result.run["error"]
     assert "loss_val" not in result.run
     assert result.evals == []
+    assert not math.isfinite(result.curves[-1]["loss"])  # the way there is kept
     assert result.run["n_active"] > 0
 
 
@@ -170,6 +171,11 @@ def test_equal_runs_have_equal_names_and_others_do_not(micro):
     ]
     assert len({one.run_id("h") for one in [base, *changed]}) == 5
     assert base.run_id("another text") != base.run_id("h")
+    # Replicates share a configuration; whatever else differs, also a field without a column of its own, parts them.
+    assert (
+        changed[0].configuration("h") == base.configuration("h") == micro(n_experts=4, tokens=16384).configuration("h")
+    )
+    assert micro(n_experts=4, weight_decay=0.0).configuration("h") != base.configuration("h")
     # At E = 1 nothing is routed: the router's name and how the width is divided do not make another run.
     dense = [micro(n_experts=1, d_expert=32), micro(n_experts=1, d_expert=16, top_k=2, router="topk")]
     assert dense[0].run_id("h") == dense[1].run_id("h")
