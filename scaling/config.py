@@ -64,7 +64,7 @@ def peak_learning_rate(d_model: int, n_layers: int, n_experts: int) -> float:
     return LR_AT_64 * (64 / d_model) ** LR_WIDTH_POWER
 
 
-LR_AT_64 = 6e-3
+LR_AT_64 = 4e-3
 LR_WIDTH_POWER = 0.5
 
 
@@ -148,7 +148,7 @@ class TrainConfig(_Frozen):
     batch_tokens: Count = 512
     seq_len: Count = 128
     lr: Annotated[Real, Field(gt=0)] | None = None
-    warmup_tokens: Whole = 16_384
+    warmup_tokens: Whole = 32_768
     cooldown: Annotated[Real, Field(gt=0, le=1)] = 0.2
     weight_decay: Annotated[Real, Field(ge=0)] = 0.1
     beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9

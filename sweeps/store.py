@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import socket
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scaling.errors import InputError, WorkError
+from scaling.files import write_atomically
 from scaling.schema import TABLES, Table, to_arrow
 
 LOCK = ".lock"
 GRID = "grid.yaml"
 _UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -210,31 +208,6 @@ class Store:
         except (OSError, ValueError):
             return ""
         return ""
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: temporary name in its folder, fsync, rename, fsync of the folder.
-
-    Raises WorkError when the disk refuses (full, read-only); what was there before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        remedy = "the disk is full: make room" if error.errno in _FULL else f"{error.strerror}: make it writable"
-        raise WorkError(f"{path}: cannot be written, {remedy} and run again; finished cells are safe") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _first_line(error: Exception) -> str:

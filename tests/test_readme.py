@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from synthetic import write_study
 
+from sweeps.grid import load
+
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
     line
@@ -47,6 +49,12 @@ def test_what_the_readme_links_to_is_there():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_what_it_says_of_the_quickstart_is_so():
+    text = (ROOT / "README.md").read_text()
+    assert "@@" not in text
+    assert f"trains {len(load('quickstart').cells)} small models" in text
 
 
 @pytest.mark.slow

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,7 +128,7 @@ def fit(
     ] = ResidualName.log,
     delta: Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")] = "1e-3",
     bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals; 0 means none.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of starts and resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of starts and resamples.")] = 0,
     starts: Annotated[int, typer.Option(min=1, help="Starts of the global search.")] = 64,
     pin: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a parameter at a value.")] = None,
     auto_pin: Annotated[bool, typer.Option(help="Pin what the runs cannot identify to published values.")] = True,
@@ -185,7 +183,10 @@ def predict(
     fit: FitArgument,
     n_active: Annotated[str, typer.Option(metavar="N", help="Active parameters, embeddings and head in.")],
     tokens: Annotated[str, typer.Option(metavar="D", help="Training tokens.")],
-    n_experts: Annotated[int, typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense.")] = 1,
+    n_experts: Annotated[
+        int | None,
+        typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense, and the default where a law has E."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
@@ -199,7 +200,9 @@ def predict(
     fitted = load(fit)
     fitted.require_params()
     given = {name: _number(value, f"--set {name}") for name, value in _pairs(settings, "--set").items()}
-    columns = columns_of_model(fitted, _number(n_active, "--n-active"), _number(tokens, "--tokens"), n_experts, given)
+    fitted.require_experts(() if n_experts is None else (n_experts,))
+    experts = n_experts or fitted.only_experts or 1
+    columns = columns_of_model(fitted, _number(n_active, "--n-active"), _number(tokens, "--tokens"), experts, given)
     loss = float(fitted.loss(columns))
     ends = fitted.loss_interval(columns)
     interval = None if ends is None else [float(ends[0][0]), float(ends[1][0])]
@@ -229,7 +232,9 @@ def recommend(
     usd_per_hour: Annotated[
         str | None, typer.Option(help="Rent of one device, USD per hour, instead of the table's.")
     ] = None,
-    mfu: Annotated[float, typer.Option(help="Share of the device's peak that training reaches.")] = 0.4,
+    mfu: Annotated[
+        str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
+    ] = None,
     memory_gb: Annotated[
         str | None, typer.Option(metavar="M", help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes.")
     ] = None,
@@ -257,7 +262,7 @@ def recommend(
         memory_gb=_optional(memory_gb, "--memory-gb"),
         device=device,
         usd_per_hour=_optional(usd_per_hour, "--usd-per-hour"),
-        mfu=mfu,
+        mfu=_optional(mfu, "--mfu"),
         reference_experts=reference_experts,
     )
     found = answer(load(fit), question)
@@ -330,12 +335,7 @@ def _print_json(document: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, allow_nan=False, indent=1)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkError(f"cannot write {path}: {error}") from error
+    """Write JSON whole or not at all."""
+    from scaling.files import write_atomically
+
+    write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())

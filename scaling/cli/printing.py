@@ -48,7 +48,7 @@ def show_recommendation(found: Recommendation) -> None:
         f"{best.train_flops:.4g} training FLOPs; cost {cost.train:.4g} to train + {cost.serve:.4g} to serve = "
         f"{cost.total:.4g} {cost.unit}{_span(best.cost_interval)}"
     )
-    table = Table("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret")
+    table = Table("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret", "no answer in")
     for choice in (best, *found.alternatives):
         table.add_row(*_row(choice))
     console.print(table, soft_wrap=False)
@@ -79,6 +79,7 @@ def _row(choice: Choice) -> list[str]:
         f"{choice.cost.total:.3g}",
         "?" if choice.probability_best is None else f"{choice.probability_best:.0%}",
         "?" if choice.regret is None else f"{choice.regret:.1%}",
+        "?" if choice.unanswered is None else f"{choice.unanswered:.0%}",
     ]
 
 

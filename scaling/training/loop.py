@@ -58,8 +58,10 @@ def optimiser(train: TrainConfig) -> optax.GradientTransformation:
 
 def initial_params(model: ModelConfig, vocab_size: int, seq_len: int, seed: int) -> Params:
     """Weights before training, a function of the seed alone."""
-    tokens = jnp.zeros((1, seq_len), jnp.int32)
-    return jax.jit(Transformer(model, vocab_size).init)(jax.random.key(seed), tokens)
+    key, tokens = jax.random.key(seed), jnp.zeros((1, seq_len), jnp.int32)
+    program = jax.jit(Transformer(model, vocab_size).init).lower(key, tokens)
+    # It runs once, for milliseconds: optimising it would only take longer to compile.
+    return program.compile(compiler_options={"xla_backend_optimization_level": 0})(key, tokens)
 
 
 def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Callable[..., Any]:
@@ -95,7 +97,8 @@ def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Ca
 def _compiled(model: ModelConfig, vocab_size: int, train: TrainConfig) -> tuple[Any, float]:
     """The compiled step of a shape, and the seconds it took: cells of one shape in one process share it."""
     started = time.perf_counter()
-    params = jax.eval_shape(lambda: initial_params(model, vocab_size, train.seq_len, 0))
+    tokens = jax.ShapeDtypeStruct((1, train.seq_len), jnp.int32)
+    params = jax.eval_shape(Transformer(model, vocab_size).init, jax.random.key(0), tokens)
     moments = jax.eval_shape(optimiser(train).init, params)
     batch = jax.ShapeDtypeStruct((train.batch_tokens // train.seq_len, train.seq_len + 1), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
