@@ -35,6 +35,7 @@ class Sizes:
     n_dense_nonembed: Array | None = None
     n_layers: Array | None = None
     d_model: Array | None = None
+    n_router: Array | None = None
 
     @property
     def kv_elements_per_token(self) -> Array | None:
@@ -57,7 +58,8 @@ class PolynomialFamily:
     """Counts that are polynomials in one size variable: exact for models of one shape that are scaled in width.
 
     `dense` and `routed` give the counts of models with E = 1 and E > 1; N_total = N_active + (E - k) x `expert` for
-    E > 1 and N_active for E = 1, so it is linear in E and an E that was not studied follows.
+    E > 1 and N_active for E = 1, so it is linear in E and an E that was not studied follows. Routers, in none of
+    these counts, have E x `router` parameters; empty where unknown.
     """
 
     top_k: int
@@ -67,6 +69,7 @@ class PolynomialFamily:
     n_layers: Polynomial
     d_model: Polynomial
     source: str
+    router: Polynomial = ()
     kind: str = field(default="polynomial", init=False)
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
@@ -92,6 +95,7 @@ class PolynomialFamily:
             n_dense_nonembed=values["n_dense_nonembed"],
             n_layers=_evaluate(self.n_layers, size) if self.n_layers else None,
             d_model=_evaluate(self.d_model, size) if self.d_model else None,
+            n_router=_evaluate(self.router, size) * n_experts if self.router and not dense else None,
         )
 
 
@@ -146,7 +150,7 @@ JOINT_MOE_2025 = PolynomialFamily(
     n_layers=((1, 1.0),),
     d_model=((1, 64.0),),
     source="Ludziejewski et al. 2025, arXiv 2502.05172: n_blk blocks of width 64 n_blk, N_total = 2 d V + (4 + 9 E) "
-    "n_blk d^2, N_active = 2 d V + 13 n_blk d^2, V = 50257, continuous n_blk",
+    "n_blk d^2, N_active = 2 d V + 13 n_blk d^2, V = 50257, continuous n_blk; it does not count routers",
 )
 
 
@@ -154,13 +158,47 @@ def from_rows(columns: Mapping[str, Array]) -> Family | None:
     """The family of the studied models, or None where the table has no `n_active`.
 
     `columns`: n_active and, where known, n_experts, n_total, the other counts, top_k, d_model and n_layers, row by row.
-    A polynomial family is accepted if it reproduces every row to 1e-3; otherwise counts are interpolated.
+    A polynomial family is accepted if it reproduces every row to 1e-3; otherwise counts are interpolated, unless the
+    rows contradict each other (`contradiction`): None then.
     """
     if "n_active" not in columns:
         return None
-    known = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
-    experts = known.get("n_experts", np.ones(len(columns["n_active"])))
+    known, experts = _known(columns)
+    if contradiction(columns):
+        return None
     return _polynomial_family(known, experts) or _table_family(known, experts)
+
+
+def contradiction(columns: Mapping[str, Array]) -> str | None:
+    """What speaks against any family: models of one E and one n_active whose n_total differ; None where nothing does.
+
+    They differ in k or in the size of an expert, and which of them is meant cannot be told from N_active.
+    """
+    if "n_active" not in columns:
+        return None
+    known, experts = _known(columns)
+    if "n_total" in known:
+        for e in np.unique(experts):
+            found = _ambiguous(known["n_active"][experts == e], known["n_total"][experts == e])
+            if found and e > 1:
+                active, low, high = found
+                return f"E = {e:g}: models of n_active = {active:.6g} have n_total from {low:.6g} to {high:.6g}"
+    return None
+
+
+def _known(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+    """The columns without gaps, and the E of every row."""
+    known = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
+    return known, known.get("n_experts", np.ones(len(columns["n_active"])))
+
+
+def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None:
+    """The first n_active to which more than one count belongs, with the least and the largest of them."""
+    for size in np.unique(active):
+        of_size = count[active == size]
+        if of_size.max() > of_size.min() * (1 + _EXACT):
+            return float(size), float(of_size.min()), float(of_size.max())
+    return None
 
 
 def to_json(family: Family | None) -> dict[str, Any] | None:
@@ -186,6 +224,7 @@ def from_json(data: Mapping[str, Any] | None) -> Family | None:
         n_layers=polynomial(data["n_layers"]),
         d_model=polynomial(data["d_model"]),
         source=data["source"],
+        router=polynomial(data.get("router", ())),
     )
 
 
@@ -209,6 +248,10 @@ def _polynomial_family(known: Mapping[str, Array], experts: Array) -> Polynomial
     expert = _fit(width[routed & (spare > 0)], each) if each.size else ()
     if depth is None or expert is None or (routed.any() and not expert):
         return None
+    routing = known["n_router"][routed] if "n_router" in known else np.array([])
+    router = _fit(width[routed], routing / experts[routed]) if routing.size and np.all(routing > 0) else ()
+    if router is None:
+        return None
     if np.any(known["n_total"][~routed] != known["n_active"][~routed]):
         return None
     if not groups[False]:  # E = 1 was not studied: its one MLP is as wide as the k experts of a token
@@ -223,16 +266,23 @@ def _polynomial_family(known: Mapping[str, Array], experts: Array) -> Polynomial
         n_layers=depth,
         d_model=((1, 1.0),),
         source=f"{len(width)} studied models of width {width.min():g} to {width.max():g}, polynomials in the width",
+        router=router,
     )
 
 
 def _table_family(known: Mapping[str, Array], experts: Array) -> TableFamily:
-    names = [name for name in (*COUNTS, "n_total", "n_total_nonembed", "n_layers", "d_model") if name in known]
+    """A column that n_active does not determine, such as the depth of models of two shapes, is left out: unknown."""
+    kinds = [experts == e for e in np.unique(experts)]
+    names = [
+        name
+        for name in (*COUNTS, "n_total", "n_total_nonembed", "n_layers", "d_model", "n_router")
+        if name in known and not any(_ambiguous(known["n_active"][kind], known[name][kind]) for kind in kinds)
+    ]
     rows: dict[int, dict[str, tuple[float, ...]]] = {}
-    for e in np.unique(experts):
-        chosen = experts == e
-        active, first = np.unique(known["n_active"][chosen], return_index=True)
-        rows[int(e)] = {name: tuple(known[name][chosen][first].tolist()) for name in names}
+    for e, kind in zip(np.unique(experts), kinds, strict=True):
+        active, first = np.unique(known["n_active"][kind], return_index=True)
+        table = {name: known[name][kind][first] for name in names}
+        rows[int(e)] = {name: tuple(values.tolist()) for name, values in table.items() if np.all(values > 0)}
         rows[int(e)]["n_active"] = tuple(active.tolist())
         if e == 1:
             rows[1]["n_total"] = rows[1]["n_active"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from analysis import families, identify
 from analysis.dual import Array
 from analysis.families import Family
 from analysis.identify import Pin
-from analysis.laws import EXPERTS, Law
+from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import law as law_named
 from analysis.objectives import Kind, Objective, Residual
 from analysis.problem import FEW_AGREE, problem, search
@@ -54,7 +54,8 @@ class Fit:
     failure is a value, never a number. `objective` is the sum that was minimised; `rmse_log` is sqrt(mean r^2) of
     natural-log residuals. `intervals` are 95 %, from `draws` (one value per bootstrap resample of every free
     parameter). `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None
-    where no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied.
+    where no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied,
+    `corpus_tokens` the size of the text trained on (of the largest, where runs differ), None where unknown.
     """
 
     law: str
@@ -78,6 +79,7 @@ class Fit:
     experts: tuple[int, ...] = ()
     noise: float | None = None
     family: Family | None = None
+    corpus_tokens: float | None = None
     source: str = ""
     dropped: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -103,6 +105,19 @@ class Fit:
     def largest_train_flops(self) -> float | None:
         """The compute of the largest run that was fitted."""
         return self.domain[COMPUTE][1] if COMPUTE in self.domain else None
+
+    @property
+    def only_experts(self) -> int | None:
+        """The expert count that a law without experts speaks of (1 where several were mixed); None for other laws."""
+        if self.definition.uses_experts:
+            return None
+        return self.experts[0] if len(self.experts) == 1 else 1
+
+    def require_experts(self, asked: Iterable[int]) -> None:
+        """Raises InputError where the law knows no experts and others than those fitted are asked about."""
+        only = self.only_experts
+        if only is not None and any(e != only for e in asked):
+            raise InputError(f"law {self.law} says nothing about experts: --n-experts can only be {only}")
 
     def require_params(self) -> None:
         """Raises InputError where the fit has no parameters to predict with."""
@@ -223,6 +238,9 @@ def fit(
             f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
             "select one with --where, or fit a law with experts"
         )
+    contradiction = families.contradiction(_counts(table))
+    if contradiction:
+        warnings.append(f"{contradiction}: total size and memory are not known; select one kind with --where")
     task = problem(table, law, {name: pin.value for name, pin in pins.items()}, goal)
     base = Fit(
         law=law.name,
@@ -238,6 +256,7 @@ def fit(
         experts=experts,
         noise=seed_noise(table),
         family=family_of(table),
+        corpus_tokens=corpus_tokens(table),
         source=table.source,
         dropped=table.dropped,
         notes=table.notes,
@@ -246,6 +265,10 @@ def fit(
     if len(table) < len(task.free):
         warnings.append(f"{len(table)} runs cannot determine {len(task.free)} parameters; add runs or pin some")
         return replace(base, warnings=tuple(warnings))
+    if len(table) == len(task.free):
+        warnings.append(
+            f"{len(table)} runs for {len(task.free)} parameters: the law passes through them, nothing judges it"
+        )
     refusals = identify.design_refusals(law, columns, task.free)
     if refusals:
         return replace(base, warnings=(*warnings, *refusals))
@@ -293,11 +316,14 @@ def fit(
 def seed_noise(table: RunTable) -> float | None:
     """Deviation of ln loss between runs that differ in their seed only, pooled over configurations and budgets.
 
-    None, "not estimated", where the table has no seeds or no configuration was repeated.
+    Runs of one `configuration` and one token budget are replicates; where the table does not name configurations,
+    runs that agree in every column that describes one. None, "not estimated", where the table has no seeds or no
+    configuration was repeated.
     """
     if "seed" not in table.frame:
         return None
-    same = [name for name in _CONFIGURATION if name in table.frame]
+    named = "configuration" in table.frame and bool(table.frame["configuration"].notna().all())
+    same = [name for name in (("configuration", TOKENS) if named else _CONFIGURATION) if name in table.frame]
     spread = (
         table.frame.assign(log_loss=np.log(table.column(LOSS)))
         .groupby(same, dropna=False)
@@ -308,10 +334,22 @@ def seed_noise(table: RunTable) -> float | None:
     return float(np.sqrt((repeated["variance"] * freedom).sum() / freedom.sum())) if len(repeated) else None
 
 
+def corpus_tokens(table: RunTable) -> float | None:
+    """Tokens of the text that was trained on, tokens/epochs; the largest where runs differ, None where unknown."""
+    if "epochs" not in table.frame or TOKENS not in table.frame:
+        return None
+    epochs, tokens = table.column("epochs"), table.column(TOKENS)
+    known = np.isfinite(tokens) & np.isfinite(epochs) & (epochs > 0)
+    return float((tokens[known] / epochs[known]).max()) if known.any() else None
+
+
 def family_of(table: RunTable) -> Family | None:
     """How the counts of the table's models hang together (`analysis.families`)."""
-    names = [f.name for f in fields(families.Sizes) if f.name in table.frame]
-    return families.from_rows(table.columns(names))
+    return families.from_rows(_counts(table))
+
+
+def _counts(table: RunTable) -> dict[str, Array]:
+    return table.columns(f.name for f in fields(families.Sizes) if f.name in table.frame)
 
 
 def _checked_pin(definition: Law, name: str, value: float) -> float:

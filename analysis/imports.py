@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.runs import RunTable, read
-from scaling.errors import InputError, WorkError
+from scaling.errors import InputError
+from scaling.files import write_atomically
 from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema
 
 
@@ -28,8 +28,9 @@ def import_runs(
     """Write a table's runs as one part under `out`/runs; the table read, the part, and the columns left behind.
 
     The part is named by its content, so importing the same table twice writes it once; `run_id` is made of the row's
-    content where the table has none. Counts are rounded to whole numbers. Raises InputError where a row has no
-    loss, no tokens or no parameter count at all, or a value does not fit its column's type.
+    content where the table has none, so imports of overlapping selections into one study repeat no run. Counts are
+    rounded to whole numbers. Raises InputError where a row has no loss, no tokens or no parameter count at all, or a
+    value does not fit its column's type.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
         raise InputError(
@@ -44,8 +45,7 @@ def import_runs(
     known = [name for name in RUNS if name in table.frame]
     frame = table.frame[known].assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
     if "run_id" not in frame:
-        rows = pd.util.hash_pandas_object(table.frame, index=True)
-        frame["run_id"] = [f"{row:016x}" for row in rows]
+        frame["run_id"] = _content_ids(table.frame)
     schema = arrow_schema("runs")
     for name in RUNS:
         if name not in frame:
@@ -61,11 +61,17 @@ def import_runs(
         raise InputError(f"{source}: a value does not fit its column ({error})") from error
     digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
     path = out / "runs" / f"{digest.hexdigest()[:16]}.parquet"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(part, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkError(f"cannot write {path}: {error}") from error
+    sink = pa.BufferOutputStream()
+    pq.write_table(part, sink)
+    write_atomically(path, memoryview(sink.getvalue()))
     return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
+
+
+def _content_ids(frame: pd.DataFrame) -> list[str]:
+    """A name for every row made of its content alone; of equal rows the second gets "-2", and so on.
+
+    The same row has the same name whatever else was selected, so parts of one table that overlap repeat no run.
+    """
+    hashes = pd.util.hash_pandas_object(frame, index=False)
+    copies = hashes.groupby(hashes).cumcount()
+    return [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]

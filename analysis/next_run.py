@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.laws import Law
+from analysis.optima import UNANSWERED_LIMIT, expected_regret, unanswered
 from analysis.search import Space, anything_fits, least_loss
 
 _COMPUTE = (1.0, 3.0)  # budgets tried, in units of the largest run so far
@@ -22,7 +23,8 @@ _TRUTHS = 200
 class NextRun:
     """A proposed run and why. `regret_before` and `regret_after` are expected regrets, shares of the cost.
 
-    None where the reason is another than the draws disagreeing.
+    They are those of the expert count one would choose (`_chosen`), means over the draws in which it can answer; None
+    where the reason is another than the draws disagreeing.
     """
 
     n_experts: int
@@ -42,8 +44,9 @@ def propose(
     * The draws disagree too much (`unsure`; `regrets` is (draws, E)): candidates are every E compared, at one and
       three times the largest run's compute, at half, one and two times the size of least loss. For each, its loss is
       simulated from draw after draw with the fit's noise, the draws are reweighted by how well they predicted it, and
-      the E of least expected regret is chosen again: the candidate that leaves the least regret wins (expected value of
-      sample information).
+      an E is chosen again: the candidate that leaves the least regret wins (expected value of sample information).
+      Where the E chosen cannot answer in more than 5 % of the draws, the candidate that settles most often whether it
+      can wins, and of several the one that leaves the least regret.
     * They agree at an edge of the E studied: a run beyond that edge, at the largest compute so far.
     * They agree beyond the largest run: a run of `best` at three times the largest compute.
     """
@@ -66,42 +69,66 @@ def propose(
 
 
 def _beyond_edge(fit: Fit, best: int) -> int | None:
-    """Twice the largest E studied or half the smallest, where `best` is at that edge."""
+    """Twice the largest E studied or half the smallest, where `best` is at that edge or beyond; never below 1."""
     if not fit.definition.uses_experts or not fit.experts:
         return None
     if best >= fit.experts[-1]:
         return 2 * best
-    return best // 2 if best <= fit.experts[0] and best > 1 else None
+    lowest = fit.experts[0]
+    return max(1, best // 2) if best < lowest or (best == lowest and best > 1) else None
 
 
 def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest: float) -> NextRun:
-    before = float(regrets.mean(axis=0).min())
+    before, missed = (float(value[0]) for value in _chosen(regrets, np.ones((1, len(regrets)))))
     noise = max(fit.noise or 0.0, fit.rmse_log or 0.0, _LEAST_NOISE)
-    proposals: list[NextRun] = []
+    proposals: list[tuple[float, NextRun]] = []
     for n_experts in experts:
         for compute in (factor * largest for factor in _COMPUTE):
             centre, _ = _optimal(fit, n_experts, compute)
             for size in (factor * centre for factor in _SIZE):
                 tokens = compute / (6.0 * size)
-                after = _regret_after(_predictions(fit, n_experts, size, tokens)[: len(regrets)], regrets, noise)
-                proposals.append(NextRun(n_experts, size, tokens, compute, "", before, after))
-    chosen = min(proposals, key=lambda run: (run.regret_after or 0.0, run.train_flops))
-    reason = f"of {len(proposals)} candidate runs it leaves the least expected regret"
-    return NextRun(
-        chosen.n_experts, chosen.n_active, chosen.tokens, chosen.train_flops, reason, before, chosen.regret_after
+                predicted = _predictions(fit, n_experts, size, tokens)[: len(regrets)]
+                after, unsettled = _after(predicted, regrets, noise)
+                proposals.append((unsettled, NextRun(n_experts, size, tokens, compute, "", before, after)))
+    doubted = missed > UNANSWERED_LIMIT
+    unsettled, chosen = min(
+        proposals,
+        key=lambda one: (one[0] if doubted else 0.0, one[1].regret_after or 0.0, one[1].train_flops),
     )
+    reason = f"of {len(proposals)} candidate runs it leaves the least expected regret"
+    if doubted:
+        reason = (
+            f"of {len(proposals)} candidate runs it settles best whether any size of the E chosen meets the loss: that "
+            f"stays open after {unsettled:.0%} of its outcomes"
+        )
+    return replace(chosen, reason=reason)
 
 
-def _regret_after(predicted: Array, regrets: Array, noise: float) -> float:
-    """Expected regret of the best choice once the run's loss is known, averaged over what it may turn out to be.
+def _after(predicted: Array, regrets: Array, noise: float) -> tuple[float, float]:
+    """Expected regret of the E chosen once the run's loss is known, and how often it stays open whether it can answer.
 
-    The draws are the prior, and each in turn is the truth. Averaged over the noise of both, the weight of draw s under
-    truth t is proportional to exp(-(f_s - f_t)^2 / (4 noise^2)).
+    Both averaged over what the loss may turn out to be; open means that more than 5 % of the draws say it cannot and
+    more than 5 % that it can. The draws are the prior, and each in turn is the truth. Averaged over the noise of both,
+    the weight of draw s under truth t is proportional to exp(-(f_s - f_t)^2 / (4 noise^2)).
     """
     truths = predicted[:: max(1, len(predicted) // _TRUTHS)]
     weights = np.exp(-((predicted[None, :] - truths[:, None]) ** 2) / (4.0 * noise**2))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return float((weights @ regrets).min(axis=1).mean())
+    regret, missed = _chosen(regrets, weights)
+    unsettled = (missed > UNANSWERED_LIMIT) & (missed < 1.0 - UNANSWERED_LIMIT)
+    return float(regret.mean()), float(unsettled.mean())
+
+
+def _chosen(regrets: Array, weights: Array) -> tuple[Array, Array]:
+    """Expected regret and unanswered share of the E one would choose under each row of weights (cases, draws).
+
+    That of least expected regret among those that can answer in all but 5 % of the draws; where there is none, that
+    which can answer in most.
+    """
+    mean, missed = expected_regret(regrets, weights), unanswered(regrets, weights)
+    allowed = missed <= np.maximum(UNANSWERED_LIMIT, missed.min(axis=1, keepdims=True))
+    pick = np.where(allowed, np.nan_to_num(mean, nan=np.inf), np.inf).argmin(axis=1)
+    cases = np.arange(len(pick))
+    return np.nan_to_num(mean[cases, pick]), missed[cases, pick]
 
 
 def _optimal(fit: Fit, n_experts: int, compute: float) -> tuple[float, float]:

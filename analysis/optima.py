@@ -13,7 +13,8 @@ from analysis.fit import Fit
 from analysis.pricing import Pricing
 from analysis.search import Optimum, Space, least_cost, least_loss
 
-WORST_REGRET = 10.0  # a draw in which an expert count cannot answer at all counts as ten times the cost
+MOST_REGRET = 10.0  # of one draw: where an expert count can only just answer, its cost is without bound
+UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is chosen may be unable to answer
 _LEVELS = 12  # losses at which the trade-off is listed
 
 
@@ -101,9 +102,10 @@ class Optima:
         return self.found[n_experts].value
 
     def regrets(self) -> Array:
-        """What each E costs beyond the best E, as a share of the cost, shape (rows, E).
+        """What each E costs beyond the best E of the row, as a share of the cost, shape (rows, E); at most tenfold.
 
-        Where the loss is minimised at a budget: the extra compute that would make up for it, to first order.
+        NaN where the E cannot answer. Where the loss is minimised at a budget: the extra compute that would make up
+        for it, to first order.
         """
         values = np.stack([self.value(e) for e in self.experts], axis=1)
         least = values.min(axis=1, keepdims=True)
@@ -113,13 +115,33 @@ class Optima:
                 beyond = np.expm1((values - least) / slopes)
             else:
                 beyond = values / least - 1.0
-        return np.asarray(np.clip(np.nan_to_num(beyond, nan=WORST_REGRET), 0.0, WORST_REGRET), dtype=float)
+        return np.where(np.isfinite(values), np.clip(beyond, 0.0, MOST_REGRET), np.nan)
 
     def probability_best(self) -> dict[int, float]:
         """Share of the rows in which each E is best; rows in which none can answer count for none."""
         values = np.stack([self.value(e) for e in self.experts], axis=1)
         winners = np.where(np.isfinite(values.min(axis=1)), values.argmin(axis=1), -1)
         return {e: float(np.mean(winners == i)) for i, e in sorted(enumerate(self.experts), key=lambda pair: pair[1])}
+
+
+def expected_regret(regrets: Array, weights: Array | None = None) -> Array:
+    """Mean regret of each E over the rows in which it can answer; NaN where it can in none.
+
+    `regrets` is (rows, E) as `Optima.regrets` gives it. `weights` (cases, rows) gives one mean a case, (cases, E);
+    without them all rows count alike and the result is (E,).
+    """
+    answered = np.isfinite(regrets)
+    each = np.ones((1, len(regrets))) if weights is None else weights
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (each @ np.where(answered, regrets, 0.0)) / (each @ answered.astype(float))
+    return np.asarray(means if weights is not None else means[0], dtype=float)
+
+
+def unanswered(regrets: Array, weights: Array | None = None) -> Array:
+    """Share of the rows in which each E cannot answer; arguments and shape as in `expected_regret`."""
+    each = np.full((1, len(regrets)), 1.0) if weights is None else weights
+    shares = (each @ np.isnan(regrets).astype(float)) / each.sum(axis=1, keepdims=True)
+    return np.asarray(shares if weights is not None else shares[0], dtype=float)
 
 
 @dataclass(frozen=True)

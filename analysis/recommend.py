@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from analysis import next_run
 from analysis.dual import Array
+from analysis.families import Sizes
 from analysis.fit import Fit
 from analysis.laws import TOKENS
 from analysis.next_run import NextRun
-from analysis.optima import Task, TradeOff
-from analysis.pricing import Pricing, memory_bytes
+from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Task, TradeOff, expected_regret, unanswered
+from analysis.pricing import MFU, Pricing, memory_bytes
 from analysis.search import Optimum
 from scaling.errors import InputError
 
@@ -28,7 +29,8 @@ class Question:
     """What is asked: one of `train_flops` and `target_loss`, and what is paid for.
 
     `serve_tokens` are served over the model's life. `n_experts` are the expert counts compared (default: those
-    studied). `memory_gb` (GB = 1e9 bytes), `device`, `usd_per_hour` and `mfu` are those of `pricing.Pricing`.
+    studied). `memory_gb` (GB = 1e9 bytes), `device`, `usd_per_hour` and `mfu` (None: 40 %) are those of
+    `pricing.Pricing`; the last two need a device.
     `reference_experts` is the E whose best loss at the budget must be kept where a budget and a serving volume are
     given.
     """
@@ -40,7 +42,7 @@ class Question:
     memory_gb: float | None = None
     device: str | None = None
     usd_per_hour: float | None = None
-    mfu: float = 0.4
+    mfu: float | None = None
     reference_experts: int = 1
 
     def __post_init__(self) -> None:
@@ -50,6 +52,11 @@ class Question:
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InputError(f"--{name.replace('_', '-')} must be a positive number, found {value}")
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            raise InputError(f"--mfu must be above 0 and at most 1, found {self.mfu}")
+        for name in ("usd_per_hour", "mfu"):
+            if self.device is None and getattr(self, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} needs --device: without one, cost is in FLOPs")
         if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
             raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
         if any(e < 1 for e in (*self.n_experts, self.reference_experts)):
@@ -72,7 +79,7 @@ class Question:
     @property
     def pricing(self) -> Pricing:
         memory = None if self.memory_gb is None else self.memory_gb * 1e9
-        return Pricing(self.serve_tokens, memory, self.device, self.usd_per_hour, self.mfu)
+        return Pricing(self.serve_tokens, memory, self.device, self.usd_per_hour, MFU if self.mfu is None else self.mfu)
 
     def task(self, fit: Fit) -> Task:
         """What is minimised, on a fit."""
@@ -97,7 +104,10 @@ class Choice:
     """The best model of one expert count. Intervals are 95 %, from the fit's draws; None where it has none.
 
     `loss_interval` is that of this very model; the intervals of N, D and cost say how the optimum of this E moves from
-    draw to draw. `regret` is the mean over draws of what choosing this E costs beyond the best E, a share of the cost.
+    draw to draw. `probability_best` is the share of all draws in which this E is best. `regret` is what choosing this
+    E costs beyond the best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which this
+    E can answer (None where it can in none). `unanswered` is the share of the draws in which it cannot, because no
+    size of it meets the loss within the limits.
     """
 
     n_experts: int
@@ -115,6 +125,7 @@ class Choice:
     cost_interval: Interval | None
     probability_best: float | None
     regret: float | None
+    unanswered: float | None
 
 
 @dataclass(frozen=True)
@@ -151,10 +162,11 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
     """Answer a question from a fit. Cost is 6 N_active D + 2 N_active T FLOPs, or USD with a device.
 
     Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
-    1,000). `decided` means: expected regret at most 1 % of the cost, the E chosen best in at least 80 % of the draws,
-    not at an edge of the E studied (E = 1 is no edge: there is nothing below it), and within 30 times the compute of
-    the largest run. At a training budget alone the cost is the same for all, and regret is the extra compute that
-    would make up for the loss. Raises InputError where the fit predicts nothing or no expert count can answer.
+    1,000). `decided` means: expected regret (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least
+    80 % of the draws and able to answer in at least 95 %, not at an edge of the E studied (E = 1 is no edge where it
+    was studied: there is nothing below it), and within 30 times the compute of the largest run. At a training budget
+    alone the cost is the same for all, and regret is the extra compute that would make up for the loss. Raises
+    InputError where the fit predicts nothing or no expert count can answer.
     """
     fit.require_params()
     task = question.task(fit)
@@ -168,9 +180,16 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
     drawn = task.solve(possible, _some_draws(fit), n_draws) if n_draws else None
     regrets = drawn.regrets() if drawn else None
     chances = drawn.probability_best() if drawn else None
-    expected = dict(zip(possible, regrets.mean(axis=0).tolist(), strict=True)) if regrets is not None else {}
+    expected = dict(zip(possible, expected_regret(regrets).tolist(), strict=True)) if regrets is not None else {}
+    missed = dict(zip(possible, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
     choices = [
-        _choice(task, estimated.found[e], drawn.found[e] if drawn else None, e, chances, expected) for e in possible
+        replace(
+            _choice(task, estimated.found[e], drawn.found[e] if drawn else None, e),
+            probability_best=None if chances is None else chances[e],
+            regret=None if np.isnan(expected.get(e, np.nan)) else expected[e],
+            unanswered=missed.get(e),
+        )
+        for e in possible
     ]
     unsure = _disagreement(choices[0])
     doubts = [*unsure, *_doubts(fit, choices[0], possible)]
@@ -181,15 +200,15 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
         recommendation=choices[0],
         alternatives=tuple(choices[1:]),
         probability_best=chances,
-        expected_regret=expected.get(best),
+        expected_regret=choices[0].regret,
         decided=not doubts,
         undecided_because=tuple(doubts),
         next_run=next_run.propose(fit, possible, best, choices[0].train_flops, regrets, bool(unsure))
         if doubts
         else None,
         front=task.trade_off(possible, choices[0].loss),
-        warnings=tuple(_warnings(fit, question, choices[0], unreachable, candidates)),
-        assumptions=tuple(_assumptions(fit, question, choices[0])),
+        warnings=tuple(_warnings(task, question, choices[0], unreachable, candidates)),
+        assumptions=tuple(_assumptions(task, choices[0])),
         law=fit.law,
         fitted_to=fit.source,
         n_draws=n_draws,
@@ -205,20 +224,12 @@ def _candidates(fit: Fit, question: Question) -> list[int]:
     """The expert counts to compare. Raises InputError where the law has none and others than those fitted are asked."""
     if fit.definition.uses_experts:
         return sorted(set(question.n_experts or fit.experts or _USUAL_EXPERTS))
-    only = fit.experts[0] if len(fit.experts) == 1 else 1
-    if any(e != only for e in question.n_experts):
-        raise InputError(f"law {fit.law} says nothing about experts: --n-experts can only be {only}")
-    return [only]
+    fit.require_experts(question.n_experts)
+    return [fit.only_experts or 1]
 
 
-def _choice(
-    task: Task,
-    optimum: Optimum,
-    drawn: Optimum | None,
-    n_experts: int,
-    chances: Mapping[int, float] | None,
-    expected: Mapping[int, float],
-) -> Choice:
+def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, n_experts: int) -> Choice:
+    """The optimum of one E, before it is compared with the others."""
     fit, pricing = task.fit, task.pricing
     space = task.space(n_experts, dict(fit.params))
     sizes, tokens = space.sizes(optimum.n_active), optimum.tokens
@@ -246,8 +257,9 @@ def _choice(
         n_active_interval=moves["n_active"],
         tokens_interval=moves["tokens"],
         cost_interval=moves["cost"],
-        probability_best=None if chances is None else chances[n_experts],
-        regret=expected.get(n_experts),
+        probability_best=None,
+        regret=None,
+        unanswered=None,
     )
 
 
@@ -259,6 +271,11 @@ def _disagreement(chosen: Choice) -> list[str]:
         found.append(f"E = {best} is best in {chance:.0%} of the draws, {PROBABILITY_NEEDED:.0%} are needed")
     if regret is not None and regret > REGRET_LIMIT:
         found.append(f"choosing E = {best} is expected to cost {regret:.1%} too much, {REGRET_LIMIT:.0%} is allowed")
+    if chosen.unanswered is not None and chosen.unanswered > UNANSWERED_LIMIT:
+        found.append(
+            f"in {chosen.unanswered:.0%} of the draws no size of E = {best} meets the loss within the limits given, "
+            f"{UNANSWERED_LIMIT:.0%} is allowed"
+        )
     return found
 
 
@@ -273,7 +290,7 @@ def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
             doubts.append(f"E = {best} is the only expert count that was compared")
         if not fit.experts:
             doubts.append("the fit does not say which expert counts were studied")
-        elif best >= fit.experts[-1] or (best <= fit.experts[0] and best != 1):
+        elif best >= fit.experts[-1] or best < fit.experts[0] or (best == fit.experts[0] and best != 1):
             doubts.append(f"E = {best} is at or beyond an edge of the expert counts studied, {_listed(fit.experts)}")
     largest = fit.largest_train_flops
     if largest is None:
@@ -287,8 +304,9 @@ def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
 
 
 def _warnings(
-    fit: Fit, question: Question, chosen: Choice, unreachable: Sequence[int], candidates: Sequence[int]
+    task: Task, question: Question, chosen: Choice, unreachable: Sequence[int], candidates: Sequence[int]
 ) -> list[str]:
+    fit = task.fit
     found = [f"the fit: {warning}" for warning in fit.warnings]
     where = {"n_active": chosen.n_active, TOKENS: chosen.tokens, "train_flops": chosen.train_flops}
     found += [f"extrapolation: {text}" for text in fit.outside_domain(where)]
@@ -304,36 +322,48 @@ def _warnings(
         )
     if unreachable:
         found.append(f"E = {_listed(unreachable)} cannot answer: no size of it meets the loss within the limits given")
-    if question.memory_gb is not None and fit.family is None:
+    if question.memory_gb is not None and _sizes(task, chosen).kv_elements_per_token is None:
         found.append("the fit knows no widths: the cache of keys and values is not in the memory")
+    text = fit.corpus_tokens
+    if text is not None and chosen.tokens > text * (1 + 1e-9):
+        found.append(
+            f"D = {chosen.tokens:.2g} is {chosen.tokens / text:.2g} epochs of the text that was studied "
+            f"({text:.2g} tokens): the law knows no repetition"
+        )
     return found
 
 
-def _assumptions(fit: Fit, question: Question, chosen: Choice) -> list[str]:
-    pricing = question.pricing
-    if pricing.device is None:
-        told = [f"cost in FLOPs: 6 N_active D to train, 2 N_active T to serve T = {question.serve_tokens:.4g} tokens"]
-    else:
-        rent = pricing.rented
-        told = [
-            f"{rent.title} at {rent.usd_per_hour:g} USD an hour ({rent.price_source})",
-            f"training at {question.mfu:.0%} of {rent.peak_flops:.4g} FLOP/s ({rent.source}); 6 N_active D FLOPs",
-            f"serving {question.serve_tokens:.4g} generated tokens as scaling.serving has it, with its defaults",
-        ]
-    if question.memory_gb is None:
-        told.append("memory was not considered" if pricing.device is None else "memory: that of the devices rented")
-    else:
-        told.append(f"bf16 weights of all experts and 16,384 cached tokens in {question.memory_gb:g} GB (1e9 bytes)")
+def _assumptions(task: Task, chosen: Choice) -> list[str]:
+    """What was computed and how, in the words of this question."""
+    fit, pricing = task.fit, task.pricing
+    told = pricing.explained(_sizes(task, chosen))
     if fit.family is not None:
         told.append(f"sizes between the studied ones: {fit.family.source}")
     elif chosen.n_total is None:
         told.append("total sizes are unknown: the fit has no n_total")
+    if chosen.probability_best is not None:
+        beyond = (
+            "the extra compute that would make up for its loss, to first order,"
+            if task.loss_is_minimised
+            else f"what it costs in {pricing.unit}"
+        )
+        told.append(
+            f"regret of an E: {beyond} beyond the best E of a draw, at most {MOST_REGRET:g} times the cost, mean over "
+            "the draws in which it can answer; those in which it cannot (unmet) are counted apart"
+        )
+    if fit.definition.uses_experts and chosen.n_experts == 1 and 1 in fit.experts:
+        told.append("E = 1 is the smallest E studied and counts as no edge: there is nothing below a dense model")
     told.append(
         "run-to-run noise was not estimated: no configuration was repeated with another seed"
         if fit.noise is None
         else f"run-to-run noise of ln loss {fit.noise:.2g}, in no interval here"
     )
     return told
+
+
+def _sizes(task: Task, chosen: Choice) -> Sizes:
+    """The counts of the model that was chosen."""
+    return task.space(chosen.n_experts, dict(task.fit.params)).sizes(np.array([chosen.n_active]))
 
 
 def _impossible(question: Question, candidates: Sequence[int]) -> str:

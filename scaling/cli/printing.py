@@ -48,7 +48,8 @@ def show_recommendation(found: Recommendation) -> None:
         f"{best.train_flops:.4g} training FLOPs; cost {cost.train:.4g} to train + {cost.serve:.4g} to serve = "
         f"{cost.total:.4g} {cost.unit}{_span(best.cost_interval)}"
     )
-    table = Table("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret", "no answer in")
+    headings = ("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret", "unmet")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))  # no lines: it fits 80 columns
     for choice in (best, *found.alternatives):
         table.add_row(*_row(choice))
     console.print(table, soft_wrap=False)

@@ -61,7 +61,8 @@ def initial_params(model: ModelConfig, vocab_size: int, seq_len: int, seed: int)
     key, tokens = jax.random.key(seed), jnp.zeros((1, seq_len), jnp.int32)
     program = jax.jit(Transformer(model, vocab_size).init).lower(key, tokens)
     # It runs once, for milliseconds: optimising it would only take longer to compile.
-    return program.compile(compiler_options={"xla_backend_optimization_level": 0})(key, tokens)
+    quick: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+    return program.compile(compiler_options=quick)(key, tokens)
 
 
 def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Callable[..., Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from planted import moe_grid, table_of
+from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis import families
 from analysis.families import JOINT_MOE_2025, PolynomialFamily, TableFamily
-from analysis.fit import family_of
+from analysis.fit import family_of, fit
+from analysis.laws import JOINT_MOE
 from scaling import cost
 from scaling.config import ModelConfig
 from scaling.errors import InputError
@@ -126,3 +128,33 @@ def test_a_family_survives_json(columns):
 
 def test_a_table_without_active_sizes_has_no_family():
     assert families.from_rows({"n_dense_nonembed": np.ones(3)}) is None
+
+
+def two_kinds(frame):
+    """Every model twice, with one expert a token and with two of half the size: N_active is the same."""
+    expert = (frame["n_total"] - frame["n_active"]) / (frame["n_experts"] - 1).clip(lower=1)
+    halves = frame.assign(top_k=2, n_total=frame["n_active"] + (frame["n_experts"] - 2) * expert / 2)
+    return pd.concat([frame, halves[halves["n_experts"] > 1]], ignore_index=True)
+
+
+def test_two_total_sizes_for_one_active_size_are_refused_and_said():
+    frame = two_kinds(moe_grid(experts=(1, 8), widths=(32, 64, 128)))
+    table = table_of(frame)
+    assert family_of(table) is None
+    smallest = frame.loc[frame["n_experts"] == 8, "n_active"].min()
+    said = [warning for warning in fit(table, JOINT_MOE, pin=PLANTED_MOE).warnings if "n_total from" in warning]
+    assert len(said) == 1
+    assert said[0].startswith(f"E = 8: models of n_active = {smallest:.6g} have n_total from")
+    chosen = table_of(frame[frame["top_k"] == 1])
+    assert family_of(chosen) is not None
+    assert not any("n_total from" in warning for warning in fit(chosen, JOINT_MOE, pin=PLANTED_MOE).warnings)
+
+
+def test_a_width_that_the_active_size_does_not_determine_is_unknown():
+    frame = moe_grid(experts=(1, 8), widths=(32, 64, 128))
+    deeper = frame.assign(n_layers=4, d_model=frame["d_model"] // 2)
+    family = family_of(table_of(pd.concat([frame, deeper], ignore_index=True)))
+    sizes = family.sizes(np.array([1e5]), 8)
+    assert sizes.n_total is not None
+    assert sizes.n_layers is None
+    assert sizes.kv_elements_per_token is None

@@ -235,6 +235,22 @@ def test_seed_noise_is_the_pooled_deviation_and_unknown_without_replicates():
     assert seed_noise(table_of(pair)) == pytest.approx(0.02 / np.sqrt(2), rel=1e-9)
 
 
+def test_replicates_are_runs_of_one_configuration_where_the_table_names_it():
+    frame = moe_grid(experts=(1,), widths=(32,), tokens=(1e6,), seeds=range(4))
+    frame = frame.assign(loss_val=2.0 * np.exp([0.0, 0.02, 0.5, 0.52]), configuration=["a", "a", "b", "b"])
+    assert seed_noise(table_of(frame)) == pytest.approx(0.02 / np.sqrt(2), rel=1e-9)
+    assert seed_noise(table_of(frame.assign(tokens=[1e6, 2e6, 1e6, 2e6]))) is None  # other budgets are other runs
+    unnamed = frame.assign(configuration=None, loss_val=2.0 * np.exp([0.0, 0.02, 0.0, 0.02]))
+    assert seed_noise(table_of(unnamed)) == pytest.approx(0.02 / np.sqrt(3), rel=1e-9)  # as an import leaves it
+
+
+def test_the_text_studied_is_tokens_over_epochs():
+    frame = moe_grid(experts=(1,))
+    assert fit(table_of(frame), HOFFMANN).corpus_tokens is None
+    epochs = (frame["tokens"] / 7.4e6).where(frame["d_model"] > 32)
+    assert fit(table_of(frame.assign(epochs=epochs)), HOFFMANN).corpus_tokens == pytest.approx(7.4e6)
+
+
 def test_a_fit_survives_its_file(tmp_path):
     found = fit(table_of(moe_grid(noise=0.002)), JOINT_MOE)
     path = tmp_path / "fit.json"

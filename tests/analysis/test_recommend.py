@@ -13,7 +13,6 @@ from scipy.optimize import brentq
 
 from analysis.fit import Fit, fit
 from analysis.laws import HOFFMANN, JOINT_MOE
-from analysis.next_run import _regret_after
 from analysis.published import published
 from analysis.recommend import Question, recommend
 from analysis.uncertainty import bootstrap
@@ -225,6 +224,74 @@ def test_dense_is_no_edge():
     assert found.decided, found.undecided_because
 
 
+def test_that_dense_is_no_edge_is_said():
+    worse = {"omega": 1.5, "delta": 0.6}
+    told = recommend(drawn(spread=1e-4, **worse), Question(train_flops=3e13)).assumptions
+    assert any("E = 1 is the smallest E studied and counts as no edge" in line for line in told)
+    told = recommend(drawn(spread=1e-4), Question(train_flops=3e13)).assumptions
+    assert not any("no edge" in line for line in told)
+
+
+def test_dense_models_that_were_not_studied_lie_beyond_the_edge():
+    worse = {"omega": 1.5, "delta": 0.6}
+    given = drawn(spread=1e-4, experts=(2, 4, 8), **worse)
+    found = recommend(given, Question(train_flops=3e13, n_experts=(1, 2, 4, 8)))
+    assert found.recommendation.n_experts == 1
+    assert any("edge of the expert counts studied" in doubt for doubt in found.undecided_because)
+    assert not any("no edge" in line for line in found.assumptions)
+    assert found.next_run.n_experts == 1
+
+
+def hopeless_in(count, **changes):
+    """The planted study with its optimum inside, but in `count` of its 60 draws experts bring nothing and cost much."""
+    given = drawn(spread=1e-5, **INSIDE)
+    delta = np.array(given.draws["delta"])
+    delta[:count] += 1.0
+    return replace(given, draws={**given.draws, "delta": tuple(delta)})
+
+
+def question_near_the_limit():
+    """The loss of the best model at a budget, in little more memory than that model needs."""
+    best = recommend(drawn(spread=1e-5, **INSIDE), Question(train_flops=3e13)).recommendation
+    return Question(target_loss=best.loss, memory_gb=1.5 * best.memory_bytes / 1e9)
+
+
+def test_draws_in_which_an_expert_count_cannot_answer_are_counted_apart_from_its_regret():
+    found = recommend(hopeless_in(2), question_near_the_limit())
+    chosen = found.recommendation
+    assert chosen.unanswered == pytest.approx(2 / 60)
+    assert found.probability_best[chosen.n_experts] == pytest.approx(58 / 60)  # over all draws
+    assert found.expected_regret == chosen.regret == pytest.approx(0.0, abs=1e-9)  # best wherever it can answer
+    assert found.decided, found.undecided_because
+    assert found.to_json()["recommendation"]["unanswered"] == chosen.unanswered
+    assert any(line.startswith("regret of an E: what it costs in FLOP beyond") for line in found.assumptions)
+    never = recommend(hopeless_in(0), question_near_the_limit())
+    assert never.recommendation.unanswered == 0.0
+    by_experts = {c.n_experts: c.regret for c in never.alternatives}
+    assert {c.n_experts: c.regret for c in found.alternatives} == pytest.approx(by_experts, rel=1e-3)
+
+
+def test_too_many_such_draws_are_a_doubt_of_their_own_and_a_run_settles_it():
+    found = recommend(hopeless_in(6), question_near_the_limit())
+    best = found.recommendation.n_experts
+    assert found.undecided_because == (
+        f"in 10% of the draws no size of E = {best} meets the loss within the limits given, 5% is allowed",
+    )
+    assert "settles best whether any size of the E chosen meets the loss" in found.next_run.reason
+    assert found.next_run.reason.endswith("stays open after 0% of its outcomes")
+
+
+def test_more_tokens_than_the_text_has_are_warned_of():
+    given = drawn(spread=1e-5, **INSIDE)
+    assert given.corpus_tokens is None
+    tokens = recommend(given, Question(train_flops=3e13)).recommendation.tokens
+    for epochs in (10.0, 0.5):
+        found = recommend(replace(given, corpus_tokens=tokens / epochs), Question(train_flops=3e13))
+        said = [warning for warning in found.warnings if "the law knows no repetition" in warning]
+        assert len(said) == (epochs > 1)
+        assert all("is 10 epochs of the text that was studied" in warning for warning in said)
+
+
 def test_far_extrapolation_is_undecided():
     found = recommend(drawn(spread=1e-5, **INSIDE), Question(train_flops=1e17))
     assert any("times the compute of the largest run" in doubt for doubt in found.undecided_because)
@@ -255,21 +322,14 @@ def test_epoch_allocation_interval(epoch):
     assert found.recommendation.n_active_interval == pytest.approx((2.4188e9, 3.2880e9), rel=0.06)
 
 
-def test_regret_after_a_run_by_hand():
-    """Two draws, each making another E best by 1. A run that tells them apart leaves 0, one that does not leaves 1/2."""
-    regrets = np.array([[0.0, 1.0], [1.0, 0.0]])
-    assert _regret_after(np.array([0.0, 1.0]), regrets, 1e-3) == pytest.approx(0.0, abs=1e-12)
-    assert _regret_after(np.array([0.0, 0.0]), regrets, 1e-3) == pytest.approx(0.5)
-    # partly: weights 1 and w = exp(-gap^2 / (4 noise^2)), least regret w/(1+w)
-    weight = np.exp(-(2.0**2) / 4)
-    assert _regret_after(np.array([0.0, 2.0]), regrets, 1.0) == pytest.approx(weight / (1 + weight))
-
-
 @pytest.mark.parametrize(
     ("given", "question", "message"),
     [
         (JOINT, {}, "either --train-flops or --target-loss"),
         (JOINT, {"train_flops": 1e20, "target_loss": 2.0}, "either --train-flops or --target-loss"),
+        (JOINT, {"train_flops": 1e20, "device": "h100", "mfu": 7.0}, "--mfu must be above 0 and at most 1"),
+        (JOINT, {"train_flops": 1e20, "mfu": 0.4}, "--mfu needs --device"),
+        (JOINT, {"train_flops": 1e20, "usd_per_hour": 3.0}, "--usd-per-hour needs --device"),
         (JOINT, {"train_flops": -1.0}, "--train-flops must be a positive number"),
         (JOINT, {"train_flops": float("inf")}, "--train-flops must be a positive number"),
         (JOINT, {"train_flops": 1e20, "serve_tokens": -1.0}, "--serve-tokens must be at least 0"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -11,7 +14,7 @@ from planted import EPOCH_MAP, moe_grid
 from analysis import runs
 from analysis.imports import import_runs
 from analysis.laws import HOFFMANN, JOINT_MOE, YUN
-from scaling.errors import InputError
+from scaling.errors import InputError, WorkError
 from scaling.schema import to_arrow
 
 GOOD = pd.DataFrame({
@@ -231,3 +234,24 @@ def test_an_import_keeps_every_known_column_and_refuses_what_no_law_could_use(tm
         import_runs(csv(GOOD[["loss_val"]]), tmp_path / "none")
     with pytest.raises(InputError, match="is no study name"):
         import_runs(csv(GOOD), tmp_path / "a b")
+
+
+def test_overlapping_imports_repeat_no_run_and_equal_rows_stay_apart(tmp_path, csv):
+    twice = pd.concat([GOOD.iloc[:1], GOOD], ignore_index=True)  # the first row is there twice
+    source, study = csv(twice), tmp_path / "study"
+    for where in (None, "tokens > 5e9", "n_experts == 8", "tokens < 5e9"):
+        import_runs(source, study, where=where)
+    assert len(list((study / "runs").iterdir())) == 4
+    again = runs.read(study, law=HOFFMANN)
+    assert len(again) == 5
+    assert sorted(again.column("loss_val")) == sorted(twice["loss_val"])
+
+
+def test_an_import_that_cannot_be_written_is_failed_work_and_leaves_nothing(tmp_path, csv, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(WorkError, match="the disk is full"):
+        import_runs(csv(GOOD), tmp_path / "study")
+    assert list((tmp_path / "study" / "runs").iterdir()) == []

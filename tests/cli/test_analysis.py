@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -80,9 +83,6 @@ def test_epoch_by_the_command_line(call, epoch_csv):
 
 @pytest.fixture(scope="module")
 def epoch_csv():
-    import os
-    from pathlib import Path
-
     folder = Path(os.environ.get("SCALING_DATA", Path(__file__).parents[3] / "shared" / "data"))
     path = folder / "epoch_chinchilla.csv"
     if not path.is_file():
@@ -171,6 +171,14 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
         (("predict", "FIT", "--n-active", "-1", "--tokens", "1B"), "n_active must be a positive number"),
         (("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "depth=3"), "has no column depth"),
         (("predict", "published:x", "--n-active", "1B", "--tokens", "1B"), "there are chinchilla-rounded"),
+        (
+            ("predict", "published:chinchilla-epoch", "--n-active", "1B", "--tokens", "1B", "--n-experts", "8"),
+            "says nothing about experts: --n-experts can only be 1",
+        ),
+        (("recommend", "FIT", "--train-flops", "1e20", "--mfu", ".5"), "--mfu needs --device"),
+        (("recommend", "FIT", "--train-flops", "1e20", "--usd-per-hour", "3"), "--usd-per-hour needs --device"),
+        (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "7"), "--mfu must be above 0"),
+        (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "0"), "--mfu must be above 0"),
         (("recommend", "FIT"), "either --train-flops or --target-loss"),
         (("recommend", "FIT", "--train-flops", "1e20", "--n-experts", "1;8"), "such as 1,4,8"),
         (("recommend", "FIT", "--target-loss", "0.1"), "no model with E = 1 meets loss 0.1"),
@@ -181,6 +189,50 @@ def test_wrong_input_is_one_message(call, dense_csv, fit_file, words, message):
     result, _ = call(*[{"CSV": dense_csv, "FIT": fit_file}.get(word, word) for word in words])
     assert isinstance(result.exception, InputError), result.output
     assert message in str(result.exception)
+
+
+def test_a_negative_seed_is_a_usage_error(call, dense_csv):
+    result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--seed", "-1")
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_dense_law_predicts_for_the_expert_count_it_was_fitted_to(call, tmp_path):
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps({"law": "hoffmann", "params": TRUTH, "experts": [8]}))
+    words = ("predict", path, "--n-active", "1B", "--tokens", "20B", "--json")
+    _, found = call(*words, "--n-experts", 8)
+    assert found == call(*words)[1]
+    assert isinstance(call(*words, "--n-experts", 1)[0].exception, InputError)
+
+
+def test_files_have_the_mode_of_the_umask(fit_file):
+    before = os.umask(0)
+    os.umask(before)
+    assert fit_file.stat().st_mode & 0o777 == 0o666 & ~before
+
+
+def test_a_write_that_fails_leaves_nothing(call, fit_file, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    result, _ = call("recommend", fit_file, "--train-flops", "1e21", "--out", tmp_path / "answer.json")
+    assert isinstance(result.exception, WorkError)
+    assert "the disk is full" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_the_draws_without_an_answer(call, fit_file):
+    words = ("recommend", fit_file, "--target-loss", "1.72")  # some draws have an irreducible loss above it
+    _, found = call(*words, "--json")
+    share = found["recommendation"]["unanswered"]
+    assert 0 < share < 1
+    lines = call(*words)[0].stdout.splitlines()
+    heading = next(i for i, line in enumerate(lines) if "unmet" in line)
+    assert lines[heading + 1].split()[-1] == f"{share:.0%}"
+    assert "…" not in "".join(lines)  # nothing is cut at 80 columns
 
 
 def test_a_file_that_cannot_be_written_is_failed_work(call, dense_csv, tmp_path):

@@ -15,8 +15,9 @@ from places import ROOT
 
 from scaling.config import RunConfig
 from scaling.errors import InputError, WorkError
+from scaling.files import write_atomically
 from scaling.rows import describe
-from sweeps.store import Store, write_atomically
+from sweeps.store import Store
 
 CURVE = [{"step": 1, "loss": 2.0}]
 EVAL = [{"document": "a", "n_tokens": 5, "loss": 2.0}]

@@ -1,0 +1,46 @@
+"""The atomic writer: the mode a shell would give, nothing half-written, one message where the disk refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scaling.errors import WorkError
+from scaling.files import write_atomically
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    os.umask(before)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_mode_is_what_the_umask_leaves(tmp_path: Path, umask, mask: int, mode: int) -> None:
+    umask(mask)
+    write_atomically(tmp_path / "new" / "x", b"content")
+    assert (tmp_path / "new" / "x").stat().st_mode & 0o777 == mode
+
+
+def test_what_was_there_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    for content in (b"before", b"after"):
+        write_atomically(tmp_path / "x", content)
+    assert (tmp_path / "x").read_bytes() == b"after"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_is_a_file_is_failed_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkError, match="cannot be written"):
+        write_atomically(tmp_path / "file" / "x", b"content")
+
+
+def test_a_target_that_is_a_folder_is_failed_work_and_leaves_no_stray(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(WorkError, match="cannot be written"):
+        write_atomically(tmp_path / "x", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
