@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Figure  # re-exported: the report speaks of figures without matplotlib
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -261,17 +261,45 @@ def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Seq
 
 
 def latency(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured time of one phase against batch: median and quartiles by E, and the roofline's floor (dashed)."""
+    """Measured time of one phase against batch: median and quartiles by E; dashed, the floor where one is known."""
     for e in sorted(set(rows["n_experts"].astype(int))):
         mine = rows[rows["n_experts"] == e].sort_values("batch")
         ax.fill_between(mine["batch"], mine["time_q25_ms"], mine["time_q75_ms"], color=palette[e], alpha=0.22, lw=0)
         ax.plot(mine["batch"], mine["time_ms"], "o-", color=palette[e], ms=3.4)
-        if mine["roofline_ms"].notna().any():
-            ax.plot(mine["batch"], mine["roofline_ms"], "--", color=palette[e], lw=0.9)
+        floor = mine.dropna(subset="roofline_ms")
+        if len(floor):
+            ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=palette[e], lw=0.9)
     ax.set(xscale="log", yscale="log", xlabel="sequences in the batch", ylabel="time, ms")
     _ticks(ax.xaxis, rows["batch"])
     reach = [*rows[["time_ms", "roofline_ms"]].min(), rows["time_q75_ms"].max()]
     _ticks(ax.yaxis, [value for value in reach if np.isfinite(value)], studied=False)
+    return ax
+
+
+def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
+    """Measured time of a decode step per token, by E: medians with quartile bars, and how many times the dense model's.
+
+    One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`.
+    """
+    rows = rows.sort_values("n_experts")
+    time, low, high = (
+        1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in ("time_ms", "time_q25_ms", "time_q75_ms")
+    )
+    experts = [int(e) for e in rows["n_experts"]]
+    ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66)
+    ax.vlines(range(len(rows)), low, high, colors=INK, lw=1.1)
+    dense = time[experts.index(1)] if 1 in experts else None
+    if dense is not None:
+        for place, (e, value, top) in enumerate(zip(experts, time, high, strict=True)):
+            if e > 1:
+                at = (place, max(value, top))
+                told = f"{value / dense:.2g}×"
+                ax.annotate(told, at, xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7)
+    ax.set_xticks(range(len(rows)), ["dense" if e == 1 else str(e) for e in experts])
+    ax.set(
+        xlabel="experts per layer E", ylabel="decode, µs per token", ylim=(0, 1.14 * float(max(time.max(), high.max())))
+    )
+    ax.grid(visible=False, axis="x")
     return ax
 
 
@@ -296,8 +324,8 @@ def tradeoff(
     if bound is not None:
         ax.axhline(bound, color=MUTED, lw=0.9, ls=":")
     ax.plot(*chosen, marker="*", ms=12, color=ACCENT, mec="white", mew=0.8, zorder=5, ls="")
-    label = ax.annotate(note, chosen, xytext=(-6, -5), textcoords="offset points", ha="right", va="top")
-    label.set(color=ACCENT, fontsize=7)
+    # Curves fall to the right, so the upper right corner is free wherever the star lies.
+    ax.annotate(f"★ {note}", (0.99, 0.98), xycoords="axes fraction", ha="right", va="top", color=ACCENT, fontsize=7)
     ax.set(xscale="log", xlabel=f"lifetime cost, {unit}", ylabel="expected loss, nats per token")
     _ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False)
     if unit == "FLOP":

@@ -30,8 +30,9 @@ def build(study_dir: str | Path, out: str | Path, picture: str | Path | None = N
 
     Reads runs, evaluations, latency, fits/*.json and recommendations/*.json; the alphabetically first recommendation is
     the decision. Where fits or recommendations are missing they are made with the defaults and the report says so. The
-    same folder gives the same bytes. Raises InputError for a folder without usable runs, for another suffix, or where
-    matplotlib or typst are missing; WorkError where the PDF cannot be made.
+    same folder gives the same bytes, except where a price rests on this computer's CPU, which is measured anew. Raises
+    InputError for a folder without usable runs, for another suffix, or where matplotlib or typst are missing; WorkError
+    where the PDF cannot be made.
     """
     _require("matplotlib", "typst")
     path, drawn = _named("--out", out, ".pdf"), None if picture is None else _named("--picture", picture, *_PICTURES)
@@ -71,15 +72,15 @@ def _require(*packages: str) -> None:
 
 def _content(study: Any) -> dict[str, Any]:
     """The data of the template."""
-    from analysis.report import decision, sections
+    from analysis.report import decision, sections, serving
 
     parts = [
         ("The decision in detail", decision.decision),
         ("What was run", sections.evidence),
         ("What experts do", sections.expert_effect),
         ("The law", sections.law),
-        ("What serving costs", sections.serving),
-        ("Assumptions and warnings", sections.assumptions),
+        ("What serving costs", serving.serving),
+        ("Assumptions and warnings", serving.assumptions),
         ("How to reproduce this", sections.reproduction),
     ]
     return {
@@ -104,7 +105,7 @@ def _draw(study: Any, folder: Path) -> None:
         pictures.loss_against_experts,
         pictures.parameters,
     ]
-    if len(study.effects):
+    if len(study.effects.rows):
         drawn.append(pictures.paired)
     if len(study.latency):
         drawn.append(pictures.latency)

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.figures import si
+from analysis.laws import EXPERTS
+from analysis.optima import UNANSWERED_LIMIT
+from analysis.recommend import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
+from analysis.report.pictures import measured_decode
 from analysis.report.study import Study
 from analysis.report.words import between, flops, percent, sentence
 
@@ -64,12 +68,25 @@ def _summary(study: Study) -> list[Block]:
     draws = f"{answer['n_draws']} bootstrap draws" if answer["n_draws"] else "no draws, so without intervals"
     caption = (
         f"The answer in one picture: what every expert count offers by the fitted {answer['law']} law, the "
-        f"recommendation "
-        f"as a star, and the share of draws in which each is best. From {words.plural(len(study.table), 'run')} and "
-        f"{draws}."
+        "recommendation as a star, and the share of draws in which each is best. From "
+        f"{words.plural(len(study.table), 'run')} and {draws}.{_measured(study)}"
     )
     asked, answered = text(words.question(answer["question"])), text(" ".join(line for line in lines if line))
     return [asked, *([answered] if answered["text"] else []), picture("hero", caption)]
+
+
+def _measured(study: Study) -> str:
+    """What the panel of measured times shows; nothing where nothing was measured."""
+    rows = measured_decode(study)
+    if rows.empty:
+        return ""
+    first = rows.iloc[0]
+    dense = "; over the bars, how many times the dense model's" if (rows[EXPERTS] == 1).any() else ""
+    return (
+        f" Right: the decode step as measured on {first['device_kind']}, per token at batch {int(first['batch'])}, "
+        f"median and quartiles, models of {si(first['n_active'])} active parameters{dense}. These times are not in the "
+        "cost."
+    )
 
 
 def _against_dense(chosen: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
@@ -106,9 +123,10 @@ def decision(study: Study) -> list[Block]:
             blocks.append(text(f"Not able to answer: E = {', '.join(map(str, answer['unreachable']))}."))
     answer = study.decision
     reasons = answer["undecided_because"] or [
-        "expected regret is at most 1% of the cost, the E chosen is best in at least 80% of the draws and lies "
-        "inside "
-        "the E that were studied, and training it stays within 30 times the compute of the largest run"
+        f"expected regret is at most {percent(REGRET_LIMIT)} of the cost, the E chosen is best in at least "
+        f"{percent(PROBABILITY_NEEDED)} of the draws and cannot answer in at most {percent(UNANSWERED_LIMIT)}, it lies "
+        f"inside the E that were studied, and training it stays within {EXTRAPOLATION_LIMIT:g} times the compute of "
+        "the largest run"
     ]
     title = "Decided, and by which rule" if answer["decided"] else "Why it is not decided"
     return [*blocks, heading(title), bullets(reasons)]
@@ -118,6 +136,7 @@ def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:
     choices = [answer["recommendation"], *answer["alternatives"]]
     unit = choices[0]["cost"]["unit"]
     cost = si if unit == "USD" else flops
+    told = any(c.get("unanswered") is not None for c in choices)
     rows = [
         [
             ("dense" if c["n_experts"] == 1 else str(c["n_experts"])) + (" ★" if c is choices[0] else ""),
@@ -130,15 +149,16 @@ def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:
             cost(c["cost"]["total"]),
             percent(c["probability_best"]),
             percent(c["regret"]),
+            *([percent(c["unanswered"])] if told else []),
         ]
         for c in sorted(choices, key=lambda c: c["n_experts"])
     ]
     columns = ["E", "active", "total", "tokens", "loss (95%)", f"train, {unit}", "serve", "both", "best in", "regret"]
+    columns += ["no answer in"] if told else []
     caption = (
-        f"The best model of every expert count for the question asked; ★ is recommended. Losses in nats per token by "
-        f"the "
-        f"{answer['law']} law ({n_runs} runs); “best in” is the share of {answer['n_draws']} bootstrap draws, "
-        f"“regret” the "
-        "mean over draws of what that choice costs beyond the best one."
+        "The best model of every expert count for the question asked; ★ is recommended. Losses in nats per token by "
+        f"the {answer['law']} law ({n_runs} runs); “best in” is the share of {answer['n_draws']} bootstrap draws, "
+        "“regret” what that choice costs beyond the best one, the mean over the draws in which this E can answer"
+        + ("; “no answer in”, the share of draws in which no size of it can." if told else ".")
     )
     return sheet(columns, rows, caption)

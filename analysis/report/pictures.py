@@ -6,11 +6,10 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.dual import Array
-from analysis.figures import Curve, Palette, si, titled
+from analysis.figures import Curve, Figure, Palette, si, titled
 from analysis.fit import Fit
 from analysis.laws import EXPERTS, TOKENS
 from analysis.report.study import Study
@@ -50,7 +49,8 @@ def law_curve(fit: Fit, n_experts: Array, n_active: Array, tokens: Array, x: Arr
 
 
 def hero(study: Study) -> Figure:
-    """The answer in one picture: what loss each E offers at what lifetime cost, and how often each E is best."""
+    """The answer in one picture: what loss each E offers at what lifetime cost, how often each E is best, and, where it
+    was measured, what serving each E took."""
     palette, answer = palette_of(study), study.decision
     chosen, front = answer["recommendation"], pd.DataFrame(answer["front"])
     if len(front):
@@ -61,7 +61,7 @@ def hero(study: Study) -> Figure:
         place, bound = (chosen["cost"]["total"], chosen["loss"]), answer["question"]["target_loss"]
         note = "recommended" if answer["decided"] else "leads, not decided"
         offer = partial(figures.tradeoff, curves, place, palette, unit=chosen["cost"]["unit"], note=note, bound=bound)
-        panels = [titled(offer, "What each loss costs over the model's life")]
+        panels = [titled(offer, "Loss against lifetime cost")]
     else:
         choices = sorted((chosen, *answer["alternatives"]), key=lambda choice: int(choice["n_experts"]))
         losses = {c["n_experts"]: c["loss"] for c in choices}
@@ -71,7 +71,10 @@ def hero(study: Study) -> Figure:
     if answer["probability_best"]:
         shares = {int(e): p for e, p in answer["probability_best"].items()}
         panels.append(titled(partial(figures.probability_best, dict(sorted(shares.items())), palette), "How sure"))
-    return figures.figure(*panels, height=2.75, legend=palette, ratios=[1.75, 1][: len(panels)])
+    timed = measured_decode(study)
+    if len(timed):
+        panels.append(titled(partial(figures.decode_times, timed, palette), "What serving it measured"))
+    return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
 
 
 def coverage(study: Study) -> Figure:
@@ -79,7 +82,7 @@ def coverage(study: Study) -> Figure:
     palette = palette_of(study)
     failed = study.failed.dropna(subset=["n_active", TOKENS, EXPERTS])
     draw = partial(figures.coverage, study.table.frame, failed, palette)
-    return figures.figure(draw, height=2.5, legend=palette, width=5.0)
+    return figures.figure(draw, height=1.8, legend=palette, width=5.0)
 
 
 def loss_against_size_and_tokens(study: Study) -> Figure:
@@ -138,15 +141,15 @@ def loss_against_experts(study: Study) -> Figure:
 def paired(study: Study) -> Figure:
     """Every routed run against its dense twin."""
     palette = palette_of(study)
-    rows = study.effects.assign(n_active=sizes_of(study.effects))
-    return figures.figure(partial(figures.paired_differences, rows, palette), height=2.6, legend=palette)
+    rows = study.effects.rows.assign(n_active=sizes_of(study.effects.rows))
+    return figures.figure(partial(figures.paired_differences, rows, palette), height=2.2, legend=palette)
 
 
 def parameters(study: Study) -> Figure:
     """Intervals of the fitted parameters."""
     fit = study.law_fit
     draw = partial(figures.parameter_intervals, dict(fit.params), dict(fit.intervals))
-    return figures.figure(draw, height=0.5 + 0.19 * len(fit.params), width=4.6)
+    return figures.figure(draw, height=0.5 + 0.16 * len(fit.params), width=4.6)
 
 
 def latency(study: Study) -> Figure:
@@ -169,6 +172,17 @@ def shown_latency(study: Study) -> pd.DataFrame:
     largest = by_size[by_size == by_size.max()].index.max()
     kept: pd.DataFrame = rows[(rows["size"] == largest) & (rows["context"] == rows["context"].max())]
     return kept.drop_duplicates([EXPERTS, "phase", "batch"]).sort_values([EXPERTS, "phase", "batch"])
+
+
+def measured_decode(study: Study) -> pd.DataFrame:
+    """The decode rows of `shown_latency` at the largest batch that most E were measured at; empty without any."""
+    if study.latency.empty:
+        return study.latency
+    rows = shown_latency(study)
+    rows = rows[rows["phase"] == "decode"]
+    by_batch = rows.groupby("batch")[EXPERTS].nunique()
+    kept: pd.DataFrame = rows[rows["batch"] == by_batch[by_batch == by_batch.max()].index.max()] if len(rows) else rows
+    return kept
 
 
 def _between(values: pd.Series) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import pandas as pd
 
@@ -12,11 +11,9 @@ from analysis.laws import EXPERTS, TOKENS
 from analysis.recommend import Question
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
-from analysis.report.pictures import shown_latency, sizes_of
+from analysis.report.pictures import sizes_of
 from analysis.report.study import Study
-from analysis.report.words import between, flops, percent, sentence
-from scaling import hardware
-from scaling.serving import Service
+from analysis.report.words import between, flops, sentence
 
 _MOST_FAILED = 12
 _USUAL = asdict(Question(train_flops=1.0))
@@ -62,29 +59,44 @@ def evidence(study: Study) -> list[Block]:
 
 def expert_effect(study: Study) -> list[Block]:
     """What experts do at equal active size, without any law."""
-    effects = study.effects
+    effects, left_out = study.effects.rows, _unpaired(study)
     if effects.empty:
-        return [text("No routed run has a dense twin of its size, tokens, seed and text with stored evaluations.")]
+        reason = "No routed run has a dense twin, equal but for its experts, evaluated on the same tokens."
+        return [text(" ".join(filter(None, (reason, left_out))))]
     clear = int((effects["difference"] < -3 * effects["se"]).sum())
     worse = int((effects["difference"] > 3 * effects["se"]).sum())
     largest = effects[sizes_of(effects) == sizes_of(effects).max()]
-    largest = largest[largest[TOKENS] == largest[TOKENS].max()].sort_values("difference").iloc[0]
+    largest = largest[largest[TOKENS] == largest[TOKENS].max()]
+    seeds = len(set(largest["seed"])) > 1
+    each = [
+        f"E = {int(row[EXPERTS])}"
+        + (f" (seed {int(row['seed'])}): " if seeds else ": ")
+        + f"{words.number(row['difference'], '+.3f')} ± {1.96 * row['se']:.3f}"
+        for _, row in largest.iterrows()
+    ]
     told = (
-        f"Of {words.plural(len(effects), 'routed run')} with a dense twin (active size within 2%, same tokens, seed "
-        f"and "
-        f"text), {clear} have a lower loss and {worse} a higher one by more than three standard errors. At the "
-        f"largest size "
-        f"and budget the best is E = {int(largest[EXPERTS])}, with {words.number(largest['difference'], '+.3f')} ± "
-        f"{largest['se']:.3f} nats per token."
+        f"Of {words.plural(len(effects), 'routed run')} with a dense twin (active size within 2%, otherwise equal but "
+        f"for the experts), {clear} have a lower loss and {worse} a higher one by more than three standard errors. At "
+        f"the largest size and budget loss changes by, in nats per token with 95% intervals, {'; '.join(each)}. "
+        f"{left_out}"
     )
+    n_documents = int(effects["n_documents"].min())
     caption = (
-        f"Loss of routed runs minus that of their dense twins, paired over {int(effects['n_documents'].min())} "
-        f"held-out "
-        "documents; bars are 95% intervals clustered by document (the spread between seeds is not in them). Below "
-        "the line "
-        "experts help."
+        f"Loss of routed runs minus that of their dense twins, paired over {n_documents} held-out documents; bars are "
+        "95% intervals clustered by document (the spread between seeds is not in them). Below the line experts help."
     )
-    return [text(told), picture("paired", caption)]
+    return [text(told.strip()), picture("paired", caption)]
+
+
+def _unpaired(study: Study) -> str:
+    """How many routed runs have no place in the comparison, and why; nothing where all have one."""
+    told = []
+    if study.effects.without_twin:
+        told.append(f"{words.plural(study.effects.without_twin, 'routed run')} without a dense twin")
+    if study.effects.not_comparable:
+        count = words.plural(study.effects.not_comparable, "routed run")
+        told.append(f"{count} whose twin was evaluated on other tokens, or not at all")
+    return f"Left out: {' and '.join(told)}." if told else ""
 
 
 def law(study: Study) -> list[Block]:
@@ -150,89 +162,6 @@ def _other_laws(study: Study) -> list[Block]:
     ]
     columns = ["fit", "law", "rms of log residuals", "runs", "status", "E it recommends"]
     return [sheet(columns, rows, "Every fit of this study and the E that it recommends for the question of page 1.")]
-
-
-def serving(study: Study) -> list[Block]:
-    """Measured latency beside the floor of the roofline."""
-    if study.latency.empty:
-        return [text("No latency was measured in this study.")]
-    shown = shown_latency(study)
-    first, decode = shown.iloc[0], shown[shown["phase"] == "decode"]
-    told = (
-        f"Measured on {first['device_kind']} ({first['platform']}, {first['dtype']}, "
-        f"{words.plural(int(first['threads']), 'thread')}), "
-        f"{int(first['repeats'])} repeats after warm-up, compilation excluded; offline batches, not a serving system. "
-        f"Models of "
-        f"{si(first['n_active'])} active parameters. A batch of one reads the active parameters; a larger one touches "
-        f"more "
-        "experts and in the end reads them all, so decode time follows the total parameters as the batch grows."
-    )
-    caption = (
-        "Time against batch: medians with quartiles (band); dashed, the floor that peak FLOP/s and bytes/s of this "
-        "device set, "
-        "which is no prediction."
-    )
-    ends = decode[decode["batch"].isin([decode["batch"].min(), decode["batch"].max()])]
-    columns = ["E", "batch", "median, ms", "quartiles, ms", "floor, ms", "median/floor", "experts touched", "tokens/s"]
-    table = sheet(
-        columns,
-        [_timing(row) for _, row in ends.iterrows()],
-        "One decode step at the smallest and the largest batch that were measured.",
-    )
-    return [text(told), picture("latency", caption), *([table] if len(ends) else [])]
-
-
-def _timing(row: Any) -> list[str]:
-    def known(value: float, form: str = ".3g") -> str:
-        return format(value, form) if pd.notna(value) else "–"
-
-    return [
-        "dense" if row[EXPERTS] == 1 else str(int(row[EXPERTS])),
-        str(int(row["batch"])),
-        known(row["time_ms"]),
-        f"{row['time_q25_ms']:.3g} – {row['time_q75_ms']:.3g}",
-        known(row["roofline_ms"]),
-        known(row["time_ms"] / row["roofline_ms"], ".2g"),
-        known(row["distinct_experts"]),
-        si(row["tokens_per_s"]),
-    ]
-
-
-def assumptions(study: Study) -> list[Block]:
-    """What the answer takes for granted, and what the reader should be wary of."""
-    answer = study.decision
-    blocks = [bullets([*study.notes, *answer["assumptions"]])]
-    if answer["question"]["device"] is not None:
-        blocks += _money_assumptions(Service())
-    if answer["warnings"]:
-        blocks += [heading("Warnings"), bullets(answer["warnings"])]
-    return blocks
-
-
-def _money_assumptions(service: Service) -> list[Block]:
-    told = (
-        f"a request brings {service.prompt} tokens and takes {service.generated}; weights and cache take "
-        f"{service.bytes_per_weight:g} and {service.bytes_per_kv:g} bytes an element; decode reaches "
-        f"{percent(service.bandwidth_share)} of the bandwidth, prefill {percent(service.flops_share)} of the peak; "
-        f"replicas are "
-        f"busy {percent(service.utilisation)} of the time with at most {service.max_batch} sequences each; all "
-        f"experts are "
-        "resident and idle ones are not read"
-    )
-    rows = [
-        [
-            row.title,
-            f"{row.peak_flops / 1e12:.4g}",
-            f"{row.bandwidth / 1e12:.4g}",
-            f"{row.memory / 1e9:g}",
-            f"{row.usd_per_hour:.2f}",
-            row.source,
-        ]
-        for row in (hardware.device(name) for name in hardware.NAMES if name != "cpu")
-    ]
-    columns = ["device", "TFLOP/s", "TB/s", "GB", "$/h", "source"]
-    caption = "Data-sheet values, dense bf16. Every price is a placeholder to be replaced (--usd-per-hour)."
-    return [bullets([told]), sheet(columns, rows, caption, wide=5)]
 
 
 def reproduction(study: Study) -> list[Block]:

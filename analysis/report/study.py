@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from analysis import fit as fits
 from analysis import laws, runs, uncertainty
-from analysis.effects import paired_effects
+from analysis.effects import PairedEffects, paired_effects
 from analysis.fit import Fit
 from analysis.recommend import Question, recommend
 from analysis.runs import RunTable
@@ -39,7 +39,7 @@ class Study:
     table: RunTable
     failed: pd.DataFrame
     latency: pd.DataFrame
-    effects: pd.DataFrame
+    effects: PairedEffects
     fits: Mapping[str, Fit]
     answers: Mapping[str, Mapping[str, Any]]
     implied: Mapping[str, str]

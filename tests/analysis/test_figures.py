@@ -50,6 +50,8 @@ PANELS = {
     ),
     "paired": partial(figures.paired_differences, EFFECTS, PALETTE),
     "latency": partial(figures.latency, LATENCY, PALETTE),
+    "latency without floors": partial(figures.latency, LATENCY.assign(roofline_ms=np.nan), PALETTE),
+    "decode times": partial(figures.decode_times, LATENCY[LATENCY["batch"] == 16], PALETTE),
     "parameters": partial(
         figures.parameter_intervals,
         {"a": 10.0, "alpha": -0.4, "gamma": 0.01},
@@ -154,6 +156,28 @@ def test_the_floor_is_drawn_beside_the_measurement():
     for floor, measured in zip(dashed, solid, strict=True):
         assert floor.get_color() == measured.get_color()
         np.testing.assert_allclose(floor.get_ydata(), 0.5 * measured.get_ydata())
+
+
+def test_where_no_floor_is_known_none_is_drawn():
+    _, ax = drawn("latency without floors")
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "-"]
+    some = LATENCY.assign(roofline_ms=LATENCY["roofline_ms"].where(LATENCY["batch"] > 1))
+    page = figures.figure(partial(figures.latency, some, PALETTE))
+    dashed = [line for line in page.axes[0].lines if line.get_linestyle() == "--"]
+    assert [list(line.get_xdata()) for line in dashed] == [[4, 16], [4, 16]]
+
+
+def test_decode_times_are_per_token_with_quartiles_and_beside_the_dense_model():
+    rows = LATENCY[LATENCY["batch"] == 16]
+    _, ax = drawn("decode times")
+    per_token = 1e3 / 16
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], per_token * rows["time_ms"])
+    (bars,) = ax.collections
+    quartiles = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(quartiles, per_token * rows[["time_q25_ms", "time_q75_ms"]])
+    assert [note.get_text() for note in ax.texts] == ["8×"]
+    alone = figures.figure(partial(figures.decode_times, rows[rows["n_experts"] == 8], PALETTE)).axes[0]
+    assert not alone.texts, "without a dense model there is nothing to compare with"
 
 
 def test_the_star_is_the_recommendation():

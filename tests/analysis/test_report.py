@@ -13,10 +13,14 @@ from typer.testing import CliRunner
 
 from analysis import fit, laws, runs, uncertainty
 from analysis import report as reports
+from analysis.figures import si
 from analysis.imports import import_runs
+from analysis.pricing import SERVICE
 from analysis.recommend import Question, recommend
-from analysis.report import build, words
+from analysis.report import build, pictures, words
+from analysis.report.pictures import measured_decode
 from analysis.report.study import load
+from scaling import cost, hardware
 from scaling.errors import InputError, WorkError
 
 CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
@@ -173,10 +177,124 @@ def test_reproduction_names_commands_hashes_and_the_grid(study):
 
 
 def test_measured_times_stand_beside_their_floors(study):
-    (timing,) = tables(section(content(study), "What serving costs"))
-    ratios = [float(row[5]) for row in timing["rows"]]
-    assert len(ratios) == 3 * 2
+    blocks = section(content(study), "What serving costs")
+    timing = tables(blocks)[1]
+    assert len(timing["rows"]) == 3 * 2
+    assert [row[4:6] for row in timing["rows"] if row[1] == "1"] == [["–", "–"]] * 3
+    ratios = [float(row[5]) for row in timing["rows"] if row[1] != "1"]
     assert min(ratios) >= 1  # a measurement cannot beat the floor it was planted above
+    told = " ".join(strings(blocks))
+    assert "6 of the 24 times have no known floor" in told  # E = 1, 4, 8 and two phases at batch 1
+    assert "untrained weights" in told
+
+
+def test_without_any_floor_the_report_says_so(study, tmp_path):
+    document = load(study)
+    bare = replace(document, latency=document.latency.assign(roofline_ms=np.nan))
+    told = " ".join(strings(section(reports._content(bare), "What serving costs")))
+    assert "No floor is known" in told
+    reports._draw(bare, tmp_path)
+
+
+def test_the_counts_of_serving_are_those_of_the_structure(study):
+    counted = tables(section(content(study), "What serving costs"))[0]
+    largest = {config.model.n_experts: config for config in CONFIGS if config.model.d_model == 64}
+    assert [row[0] for row in counted["rows"]] == ["dense", "4", "8"]
+    for row, config in zip(counted["rows"], (largest[1], largest[4], largest[8]), strict=True):
+        model, vocab, context = config.model, config.data.vocab_size, config.train.seq_len
+        assert row[3:] == [
+            si(cost.prefill_flops_per_token(model, vocab, context)),
+            si(cost.decode_flops_per_token(model, vocab, context)),
+            si(cost.weight_bytes(model, vocab)),
+            si(cost.kv_bytes_per_token(model)),
+        ]
+
+
+def test_a_cost_in_flops_says_what_it_leaves_out_and_what_was_measured(study, joint):
+    page = content(study)
+    taken = " ".join(strings(section(page, "Assumptions and warnings")))
+    assert "FLOPs price neither memory nor the bytes" in taken
+    (hero,) = [block for block in page["summary"] if block["kind"] == "figure"]
+    assert "at batch 64" in hero["caption"]
+    assert "not in the cost" in hero["caption"]
+    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
+    store(study / "recommendations" / "joint-moe.json", priced.to_json())
+    blocks = section(content(study), "Assumptions and warnings")
+    assert "price neither memory" not in " ".join(strings(blocks))
+    assert "The CPU has no row" in " ".join(strings(blocks))
+
+
+def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(study):
+    document = load(study)
+    with_times, without = pictures.hero(document), pictures.hero(replace(document, latency=document.latency.iloc[:0]))
+    titles = [[ax.get_title(loc="left") for ax in page.axes] for page in (with_times, without)]
+    assert titles[0] == [*titles[1], "What serving it measured"]
+    shown = measured_decode(document)
+    assert list(shown["n_experts"]) == [1, 4, 8]
+    assert set(shown["batch"]) == {64}
+    assert set(shown["n_active"]) == {document.table.frame["n_active"].max()}
+
+
+# A device whose decode takes as long as planted, and one that is ten times as fast.
+@pytest.mark.parametrize(("faster", "warned"), [(1.0, False), (10.0, True)])
+def test_prices_on_a_measured_device_are_held_against_the_measurement(study, joint, monkeypatch, faster, warned):
+    # Planted: 0.06 ms + 1.7 times the time of 20 GB/s and 100 GFLOP/s. The price takes shares of the peaks.
+    speed = faster / 1.7
+    planted = replace(
+        hardware.device("h100"), name="cpu", title="planted CPU", bandwidth=20e9 * speed / SERVICE.bandwidth_share,
+        peak_flops=100e9 * speed / SERVICE.flops_share,
+    )  # fmt: skip
+    monkeypatch.setattr(hardware, "calibrate_cpu", lambda: planted)
+    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="cpu"))
+    store(study / "recommendations" / "joint-moe.json", priced.to_json())
+    page = content(study)
+    *_, table = tables(section(page, "What serving costs"))
+    assert table["columns"][-1] == "measured/priced"
+    assert len(table["rows"]) == 3 * 4  # E = 1, 4, 8 at four batches
+    largest = [float(row[-1]) for row in table["rows"] if row[1] == "64"]
+    np.testing.assert_allclose(largest, faster, rtol=0.25)  # the overhead and the spread are beside the roofline
+    told = " ".join(strings(section(page, "Assumptions and warnings")))
+    assert ("a roofline is no prediction" in told) == warned
+
+
+def test_a_price_on_a_device_that_was_not_measured_is_held_against_nothing(study, joint):
+    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
+    store(study / "recommendations" / "joint-moe.json", priced.to_json())
+    assert "measured/priced" not in str(content(study))
+
+
+def test_every_expert_count_has_its_difference_with_a_95_percent_interval(study):
+    document = load(study)
+    told = section(content(study), "What experts do")[0]["text"]
+    rows = document.effects.rows
+    rows = rows[(rows["n_active"] == rows["n_active"].max()) & (rows["tokens"] == rows["tokens"].max())]
+    assert set(rows["n_experts"]) == {4, 8}
+    for _, row in rows.iterrows():
+        assert f"E = {row['n_experts']}: {words.number(row['difference'], '+.3f')} ± {1.96 * row['se']:.3f}" in told
+    assert "best" not in told
+
+
+def test_routed_runs_that_pair_with_nothing_are_counted(study):
+    assert "Left out" not in section(content(study), "What experts do")[0]["text"]
+    first, *_, last = load(study).effects.rows.to_dict("records")
+    (study / "runs" / f"{last['dense_run_id']}.parquet").unlink()  # the twin of E = 4 and of E = 8
+    (study / "evals" / f"{first['run_id']}.parquet").unlink()
+    told = section(content(study), "What experts do")[0]["text"]
+    assert (
+        "Left out: 2 routed runs without a dense twin and 1 routed run whose twin was evaluated on other tokens" in told
+    )
+
+
+def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(study):
+    path = study / "recommendations" / "joint-moe.json"
+    answer = json.loads(path.read_text())
+    for choice in (answer["recommendation"], *answer["alternatives"]):
+        choice["unanswered"] = choice["n_experts"] / 100
+    store(path, answer)
+    (choices,) = tables(section(content(study), "The decision in detail"))
+    assert choices["columns"][-1] == "no answer in"
+    assert [row[-1] for row in choices["rows"]] == ["1%", "4%", "8%"]
+    assert "the mean over the draws in which this E can answer" in choices["caption"]
 
 
 def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
