@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from notebook import run_notebook
 from synthetic import write_study
 
 from sweeps.grid import load
@@ -90,3 +91,4 @@ def test_the_quickstart_from_a_clone_and_again(tmp_path):
     effect = paired_difference(tree / "results/quickstart", by_experts[1], by_experts[8])
     assert effect.difference > 3 * effect.standard_error
     assert effect.standard_error <= 0.005
+    run_notebook(tree / "results/quickstart")  # a cell that disagrees with the package fails
