@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.errors import InputError, WorkError
+from scaling.files import write_atomically
 
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -47,10 +48,7 @@ def build(study_dir: str | Path, out: str | Path, picture: str | Path | None = N
         (root / "data.json").write_text(json.dumps(_content(study), ensure_ascii=False), encoding="utf-8")
         shutil.copy(Path(__file__).with_name("report.typ"), root)
         pdf = _compile(root, _made_at(study))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(pdf)
-    partial.replace(path)
+    write_atomically(path, pdf)
     if drawn is not None:
         drawn.parent.mkdir(parents=True, exist_ok=True)
         figures.save(pictures.hero(study), drawn)
