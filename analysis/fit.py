@@ -163,6 +163,12 @@ class Fit:
         return data
 
 
+def interval(draws: Array) -> tuple[float, float]:
+    """95 % percentile interval of one quantity over the draws."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def from_json(data: Mapping[str, Any], origin: str) -> Fit:
     """The fit in a JSON document; `law` and `params` suffice. Raises InputError naming `origin` and what is wrong."""
     if not isinstance(data, Mapping) or "law" not in data or "params" not in data:

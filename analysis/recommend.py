@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from analysis import next_run
-from analysis.dual import Array
 from analysis.families import Sizes
-from analysis.fit import Fit
+from analysis.fit import Fit, interval
 from analysis.laws import TOKENS
 from analysis.next_run import NextRun
 from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Task, TradeOff, expected_regret, unanswered
@@ -242,7 +241,7 @@ def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, n_experts: int)
     if drawn and found.any():
         n_active, budget = drawn.n_active[found], drawn.tokens[found]
         totals = pricing.total(space.sizes(n_active), budget)
-        moves = {"n_active": _interval(n_active), "tokens": _interval(budget), "cost": _interval(totals)}
+        moves = {"n_active": interval(n_active), "tokens": interval(budget), "cost": interval(totals)}
     return Choice(
         n_experts=n_experts,
         top_k=sizes.top_k,
@@ -373,11 +372,6 @@ def _impossible(question: Question, candidates: Sequence[int]) -> str:
         f"no model with E = {_listed(candidates)} meets {asked}{limits}: below the law's irreducible loss, or too "
         "large for the memory; ask for a higher loss or allow more"
     )
-
-
-def _interval(values: Array) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _listed(numbers: Sequence[int]) -> str:

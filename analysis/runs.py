@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from analysis.dual import Array
 from analysis.laws import EXPERTS, TOKENS, Law
+from scaling.clusters import clustered_mean
 from scaling.errors import InputError
 from scaling.schema import RUNS
 
@@ -134,15 +135,8 @@ def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDiffer
     if not np.array_equal(n, both["n_tokens_b"].to_numpy(dtype=float, copy=True)):
         raise InputError(f"{study}: runs {run_a} and {run_b} were evaluated on different tokens of the same documents")
     each = both["loss_a"].to_numpy(dtype=float, copy=True) - both["loss_b"].to_numpy(dtype=float, copy=True)
-    mean, error = ratio_estimate(each, n)
+    mean, error = clustered_mean(each, n)
     return PairedDifference(mean, error, len(both), int(n.sum()))
-
-
-def ratio_estimate(values: Array, sizes: Array) -> tuple[float, float]:
-    """Size-weighted mean of cluster values and its standard error (the formula of `paired_difference`)."""
-    count, total = len(values), float(sizes.sum())
-    mean = float(sizes @ values) / total
-    return mean, float(np.sqrt(count / (count - 1) * np.sum((sizes * (values - mean)) ** 2))) / total
 
 
 def _evaluation(study: Path, run_id: str) -> pd.DataFrame:

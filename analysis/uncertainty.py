@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.dual import Array
-from analysis.fit import Fit
+from analysis.fit import Fit, interval
 from analysis.laws import EXPERTS
 from analysis.objectives import Objective
 from analysis.problem import problem
@@ -88,7 +88,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         warnings.append(
             f"{fit.n_trunks} trunks for {len(fit.free)} parameters: bootstrap intervals are too narrow with so few"
         )
-    intervals = {name: _interval(draws) for name, draws in values.items()} if kept.any() else {}
+    intervals = {name: interval(draws) for name, draws in values.items()} if kept.any() else {}
     return replace(
         fit,
         draws={name: tuple(draws.tolist()) for name, draws in values.items()} if kept.any() else {},
@@ -96,8 +96,3 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         draws_failed=failed,
         warnings=tuple(warnings),
     )
-
-
-def _interval(draws: Array) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)

@@ -53,7 +53,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
 
 
-def peak_learning_rate(d_model: int, n_layers: int, n_experts: int) -> float:
+def peak_learning_rate(d_model: int) -> float:
     """The default peak learning rate of AdamW: `LR_AT_64 * (64 / d_model)^LR_WIDTH_POWER`, for every depth and E.
 
     It depends on the shape alone and never on the token budget, so that cells which differ only in `tokens` share one
@@ -110,11 +110,6 @@ class ModelConfig(_Frozen):
     @property
     def n_heads(self) -> int:
         return self.d_model // self.d_head
-
-    @property
-    def active_width(self) -> int:
-        """Hidden units of the MLP that one token passes through: `top_k * d_expert`, also at E = 1."""
-        return self.top_k * self.d_expert
 
 
 class DataConfig(_Frozen):
@@ -212,8 +207,7 @@ class RunConfig(_Frozen):
     @property
     def learning_rate(self) -> float:
         """The peak rate: what the grid says, or the rule of `peak_learning_rate`."""
-        model = self.model
-        return self.train.lr or peak_learning_rate(model.d_model, model.n_layers, model.n_experts)
+        return self.train.lr or peak_learning_rate(self.model.d_model)
 
     def identity(self, corpus_hash: str) -> dict[str, Any]:
         """What shapes the training, as plain values: two cells with equal identities are the same run.

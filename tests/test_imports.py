@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("scaling", "sweeps", "analysis")
-LEAVES = tuple(f"scaling.{leaf}" for leaf in ("config", "schema", "cost", "hardware", "serving", "files", "errors"))
+LEAVES = tuple(
+    f"scaling.{leaf}" for leaf in ("clusters", "config", "schema", "cost", "hardware", "serving", "files", "errors")
+)
 HEAVY = ("jax", "flax", "optax", "ray", "matplotlib", "typst")
 
 # Who may import whom, by the longest prefix that fits: a package and what of ours it may use beside itself.

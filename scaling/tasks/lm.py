@@ -16,7 +16,6 @@ import optax
 from scaling import data
 from scaling.config import RunConfig
 from scaling.data.batches import eval_windows
-from scaling.errors import InputError
 from scaling.rows import describe
 from scaling.training import host
 from scaling.training.evaluate import evaluate
@@ -62,8 +61,6 @@ def train(config: RunConfig) -> CellResult:
         "started_at": started.isoformat(timespec="seconds"),
     }
     heldout = corpus.heldout()
-    if not heldout:
-        raise InputError(f"data: corpus={config.data.corpus} holds no document out")
     try:
         trained = train_model(config, corpus.tokens(), corpus.vocab_size)
         windows = eval_windows(heldout, config.train.seq_len, config.data.eval_windows)

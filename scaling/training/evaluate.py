@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
+from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
@@ -31,19 +31,6 @@ class HeldOutLoss:
     bits_per_byte: float
     documents: list[dict[str, Any]]
     routing: dict[str, float]
-
-
-def clustered_se(loss: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    """Standard error of the weighted mean of cluster means: sqrt(n/(n-1) sum w_i^2 (l_i - mean)^2) / sum w_i.
-
-    loss, weight: one value per document (mean loss, evaluated tokens). Linearised ratio estimator (Cochran, Sampling
-    Techniques, 3rd ed., eq. 2.39 in another notation); NaN for a single document.
-    """
-    n = len(loss)
-    if n < 2:
-        return float("nan")
-    mean = np.average(loss, weights=weight)
-    return float(np.sqrt(n / (n - 1) * np.sum((weight * (loss - mean)) ** 2)) / np.sum(weight))
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,7 +73,7 @@ def evaluate(params: Params, model: ModelConfig, vocab_size: int, windows: EvalW
     router = {name: float(np.mean([one[name] for one in seen])) for name in seen[0]} if seen else {}
     return HeldOutLoss(
         loss=float(total.sum() / count.sum()),
-        se=clustered_se(document, count),
+        se=clustered_mean(document, count)[1],
         bits_per_byte=float(total.sum() / n_bytes.sum() / np.log(2)),
         documents=rows,
         routing=router,

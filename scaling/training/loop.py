@@ -95,16 +95,15 @@ def step_function(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Ca
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(model: ModelConfig, vocab_size: int, train: TrainConfig) -> tuple[Any, float]:
-    """The compiled step of a shape, and the seconds it took: cells of one shape in one process share it."""
-    started = time.perf_counter()
+def _compiled(model: ModelConfig, vocab_size: int, train: TrainConfig) -> Any:
+    """The compiled step of a shape: cells of one shape in one process share it."""
     tokens = jax.ShapeDtypeStruct((1, train.seq_len), jnp.int32)
     params = jax.eval_shape(Transformer(model, vocab_size).init, jax.random.key(0), tokens)
     moments = jax.eval_shape(optimiser(train).init, params)
     batch = jax.ShapeDtypeStruct((train.batch_tokens // train.seq_len, train.seq_len + 1), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     step = jax.jit(step_function(model, vocab_size, train), donate_argnums=(0, 1))
-    return step.lower(params, moments, batch, rate).compile(), time.perf_counter() - started
+    return step.lower(params, moments, batch, rate).compile()
 
 
 def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> Trained:
@@ -114,7 +113,7 @@ def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> T
     shared = settings.model_copy(
         update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0}
     )  # not constants of the program
-    step, _ = _compiled(config.model, vocab_size, shared)
+    step = _compiled(config.model, vocab_size, shared)
     params = initial_params(config.model, vocab_size, settings.seq_len, config.seed)
     moments = jax.jit(optimiser(settings).init)(params)
     jax.block_until_ready(moments)

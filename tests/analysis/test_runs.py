@@ -14,6 +14,7 @@ from planted import EPOCH_MAP, moe_grid
 from analysis import runs
 from analysis.imports import import_runs
 from analysis.laws import HOFFMANN, JOINT_MOE, YUN
+from scaling.clusters import clustered_mean
 from scaling.errors import InputError, WorkError
 from scaling.schema import to_arrow
 
@@ -194,7 +195,7 @@ def test_paired_standard_error_is_the_spread_of_repeats():
     estimates, errors = [], []
     for _ in range(1500):
         sizes = rng.integers(20, 400, 120).astype(float)
-        estimates.append(runs.ratio_estimate(0.05 + 0.1 * rng.standard_normal(120), sizes))
+        estimates.append(clustered_mean(0.05 + 0.1 * rng.standard_normal(120), sizes))
     estimates, errors = np.array(estimates).T
     assert estimates.mean() == pytest.approx(0.05, abs=4 * estimates.std() / np.sqrt(1500))
     assert errors.mean() == pytest.approx(estimates.std(), rel=0.06)  # the deviation itself is known to 1.8 %

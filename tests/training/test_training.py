@@ -10,12 +10,13 @@ import optax
 import pytest
 
 from scaling import data, tasks
+from scaling.clusters import clustered_mean
 from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches, eval_windows
 from scaling.models.transformer import Transformer
 from scaling.schema import to_arrow
 from scaling.training import loop
-from scaling.training.evaluate import clustered_se, evaluate
+from scaling.training.evaluate import evaluate
 from scaling.training.schedule import learning_rate
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
@@ -83,8 +84,8 @@ def test_the_row_agrees_with_its_documents(micro):
 
 def test_clustered_error_of_equal_weights_is_the_textbook_one():
     values = np.array([1.0, 2.0, 4.0, 7.0])
-    assert clustered_se(values, np.full(4, 3.0)) == pytest.approx(values.std(ddof=1) / 2)
-    assert math.isnan(clustered_se(values[:1], np.ones(1)))
+    assert clustered_mean(values, np.full(4, 3.0))[1] == pytest.approx(values.std(ddof=1) / 2)
+    assert math.isnan(clustered_mean(values[:1], np.ones(1))[1])
 
 
 def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
