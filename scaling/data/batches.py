@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.data.corpus import HeldOut
+from scaling.data.packing import PackedBlocks
 from scaling.errors import InputError
 
 
-class TrainBatches:
-    """Batches of `sequences` blocks of `seq_len + 1` symbols; any step can be asked for, in any order.
+class Blocks(Protocol):
+    """What an epoch visits once: numbered blocks of seq_len + 1 symbols, the last of which is only a target."""
 
-    The stream is cut into blocks that overlap by the one symbol that is only a target. Each epoch visits all blocks in
-    an order drawn from (seed, epoch), so step s is the same whatever the token budget and wherever a run resumes.
+    def __len__(self) -> int: ...
+
+    def __call__(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """[blocks, seq_len + 1] symbols of the blocks with these numbers."""
+        ...
+
+
+class StreamBlocks:
+    """The documents one behind the other, cut into blocks that overlap by the one symbol that is only a target."""
+
+    def __init__(self, tokens: NDArray[np.uint16], seq_len: int) -> None:
+        self._tokens, self._seq_len = tokens, seq_len
+
+    def __len__(self) -> int:
+        return (len(self._tokens) - 1) // self._seq_len
+
+    def __call__(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        return self._tokens[index[:, None] * self._seq_len + np.arange(self._seq_len + 1)].astype(np.int32)
+
+
+class TrainBatches:
+    """Batches of `sequences` blocks of `seq_len + 1` symbols; any step can be asked for, in any order, by any thread.
+
+    The blocks are stretches of the stream or, where `separator` is given, packed documents (scaling/data/packing.py).
+    Each epoch visits all blocks in an order drawn from (seed, epoch), so step s is a function of (tokens, seed, s): the
+    same whatever the token budget, wherever a run resumes and however many workers read. Raises InputError when one
+    batch is not filled.
     """
 
-    def __init__(self, tokens: NDArray[np.uint16], seq_len: int, sequences: int, seed: int) -> None:
-        self._tokens, self._seq_len, self._sequences, self._seed = tokens, seq_len, sequences, seed
-        self.n_blocks = (len(tokens) - 1) // seq_len
+    def __init__(
+        self, tokens: NDArray[np.uint16], seq_len: int, sequences: int, seed: int, separator: int | None = None
+    ) -> None:
+        self._sequences, self._seed = sequences, seed
+        self.blocks: Blocks = (
+            StreamBlocks(tokens, seq_len) if separator is None else PackedBlocks(tokens, separator, seq_len)
+        )
+        self.n_blocks = len(self.blocks)
         if self.n_blocks < sequences:
             raise InputError(
                 f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens"
             )
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+        self._latest = (-1, np.empty(0, np.int64))  # epoch and its order, replaced as one: threads may share this
 
     def __call__(self, step: int) -> NDArray[np.int32]:
         """[sequences, seq_len + 1] symbols of one step."""
@@ -34,12 +65,20 @@ class TrainBatches:
         epochs, within = np.divmod(places, self.n_blocks)
         blocks = np.empty(self._sequences, np.int64)
         for epoch in np.unique(epochs):
-            if epoch != self._epoch:
-                self._order = np.random.default_rng([self._seed, int(epoch)]).permutation(self.n_blocks)
-                self._epoch = int(epoch)
-            blocks[epochs == epoch] = self._order[within[epochs == epoch]]
-        index = blocks[:, None] * self._seq_len + np.arange(self._seq_len + 1)
-        return self._tokens[index].astype(np.int32)
+            blocks[epochs == epoch] = self._order(int(epoch))[within[epochs == epoch]]
+        return self.blocks(blocks)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        known, order = self._latest
+        if known != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self.n_blocks)
+            self._latest = (epoch, order)
+        return order
+
+
+def padding_share(batches: TrainBatches) -> float:
+    """The share of the inputs of an epoch that are padding: 0 for the stream, where nothing is."""
+    return batches.blocks.padding_share if isinstance(batches.blocks, PackedBlocks) else 0.0
 
 
 @dataclass(frozen=True)
