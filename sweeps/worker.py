@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config import RunConfig
-from scaling.data.corpus import cache_folder
+from scaling.data.cache import cache_folder
 from scaling.errors import WorkError
 from scaling.rows import describe
 from sweeps.store import Store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.config import DataConfig
 from scaling.data import sources, tokenizer
+from scaling.data.cache import cache_folder
 from scaling.errors import InputError
 
 _FORMAT = 1  # raise it when the meaning of the files below changes
@@ -58,11 +58,6 @@ class Corpus:
         return [HeldOut(name, part, lengths[part]) for name, part in zip(names, cut, strict=True)]
 
 
-def cache_folder() -> Path:
-    """Where tokenised corpora and compiled programs are kept: $SCALING_CACHE, or ~/.cache/scaling."""
-    return Path(os.environ.get("SCALING_CACHE") or Path.home() / ".cache" / "scaling")
-
-
 def prepare(config: DataConfig) -> Corpus:
     """Tokenise a corpus into the cache, or find it there. Safe when several processes do it at once.
 
@@ -88,9 +83,12 @@ def prepare(config: DataConfig) -> Corpus:
 
 
 def _fingerprint(config: DataConfig) -> str:
-    """Names the cache entry: which files, how large and how old, and how they are cut. The content hash is made from content."""
+    """Names the cache entry: which files, how large and how old, or which commit or source, and how they are cut.
+
+    The content hash is made from content.
+    """
     stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in sources.files_of(config)]
-    settings = config.model_dump(mode="json", exclude={"eval_windows"})
+    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
     return hashlib.sha256(json.dumps([_FORMAT, settings, stats]).encode()).hexdigest()[:24]
 
 

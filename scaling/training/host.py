@@ -8,7 +8,7 @@ import platform
 
 import jax
 
-from scaling.data.corpus import cache_folder
+from scaling.data.cache import cache_folder
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
