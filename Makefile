@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := train,sweep,report,notebooks,dev
+EXTRAS := train,data,sweep,report,notebooks,dev
 STUDY := results/quickstart
 
 .PHONY: help setup quickstart test test-all lint clean

@@ -71,6 +71,12 @@ RUNS: dict[str, Column] = {
     "kv_bytes_per_token": _column(_INT, "bytes", "keys and values of one cached token (float32)"),
     "loss_val": _column(_REAL, "nats/token", "held-out loss after the cooldown"),
     "loss_val_se": _column(_REAL, "nats/token", "its standard error, clustered by document"),
+    "loss_floor": _column(
+        _REAL,
+        "nats/token",
+        "exact Bayes-optimal loss on the same held-out windows where the source is known; null elsewhere",
+    ),
+    "entropy_rate": _column(_REAL, "nats/token", "exact, of the source where it is known; null elsewhere"),
     "bits_per_byte": _column(_REAL, "bits/byte", "held-out loss per byte of text"),
     "loss_train": _column(_REAL, "nats/token", "training loss, mean over the last tenth of the steps"),
     "heldout_docs": _column(_INT, "", "documents that were evaluated"),

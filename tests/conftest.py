@@ -12,6 +12,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPROC"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["SCALING_CACHE"] = str(Path(tempfile.gettempdir()) / f"scaling-tests-{os.getuid()}")
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # no test asks a network
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / f"scaling-tests-{os.getuid()}" / "huggingface")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 

@@ -1,5 +1,6 @@
-"""Text to token blocks: corpora on this computer or in files, tokenisers, the held-out split, deterministic batches."""
+"""Text to token blocks: corpora found, streamed or drawn; tokenisers, the held-out split, packing, deterministic batches."""
 
 from scaling.data.corpus import Corpus, HeldOut, prepare
+from scaling.data.markov import known_entropy
 
-__all__ = ["Corpus", "HeldOut", "prepare"]
+__all__ = ["Corpus", "HeldOut", "known_entropy", "prepare"]

@@ -1,4 +1,4 @@
-"""Where documents come from: text that is already on this computer, or files of the user's."""
+"""Where documents come from: text on this computer, files of the user's, a streamed dataset, a source of known entropy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scaling.config import DataConfig
+from scaling.data import hub, markov
 from scaling.errors import InputError
 
 Document = tuple[str, str]
@@ -31,11 +32,14 @@ _GENERATED_FILES = {"html/entities.py", "stringprep.py"}
 
 
 def files_of(config: DataConfig) -> list[tuple[str, Path]]:
-    """The files a corpus is made of, as (stable name, path), in name order.
+    """The files on this computer a corpus is made of, as (stable name, path), in name order.
 
-    Raises InputError when there is none, naming what was looked for.
+    None for what is drawn or read from the hub. Raises InputError when there is none of another, naming what was looked
+    for.
     """
-    if config.corpus == "files":
+    if config.corpus == "markov" or (config.corpus == "huggingface" and not config.paths):
+        return []
+    if config.paths:
         found = [(path, Path(path)) for path in sorted({f for pattern in config.paths for f in _expand(pattern)})]
     else:
         found = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
@@ -75,10 +79,17 @@ def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, 
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL or row of Parquet.
+    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL, row of Parquet or of a dataset.
 
     Raises InputError naming file and line where a record has no text.
     """
+    if config.corpus == "markov":
+        yield from markov.documents(config)
+        return
+    if config.corpus == "huggingface":
+        spool = hub.spooled(config, [path for _, path in files_of(config)])
+        yield from _jsonl(f"{config.dataset}/{config.split}", spool, "text")
+        return
     for name, path in files_of(config):
         suffixes = [s.lower() for s in path.suffixes]
         try:

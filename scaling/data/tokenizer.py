@@ -1,4 +1,4 @@
-"""Text to symbols: bytes, or byte-level BPE trained on the corpus. The last symbol separates documents."""
+"""Text to symbols: bytes, those of a known source, or byte-level BPE trained on the corpus. The last one separates documents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.config import DataConfig
+from scaling.data import markov
 from scaling.errors import InputError
 
 _FILE = "tokenizer.json"
@@ -39,6 +40,19 @@ class Bytes:
         return np.r_[np.ones(256, np.int64), 0]
 
 
+class Symbols:
+    """The bytes that a source of known entropy writes, numbered from 0, and a separator: each symbol is one byte."""
+
+    def __init__(self, n_symbols: int) -> None:
+        self.separator = n_symbols
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        return np.frombuffer(text.encode("ascii"), np.uint8).astype(np.uint16) - np.uint16(markov.FIRST)
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        return np.r_[np.ones(self.separator, np.int64), 0]
+
+
 class BytePairs:
     """Byte-level byte-pair encoding (the `tokenizers` package), trained on the corpus' training documents."""
 
@@ -57,6 +71,8 @@ class BytePairs:
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
     """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too little text."""
+    if config.corpus == "markov":
+        return Symbols(config.markov_symbols)
     if config.tokenizer == "bytes":
         return Bytes()
     library = _tokenizers()

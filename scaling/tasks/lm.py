@@ -84,6 +84,7 @@ def train(config: RunConfig) -> CellResult:
         "train_s": trained.train_s,
         "tokens_per_s": row["tokens"] / trained.train_s,
     }
+    row |= data.known_entropy(config.data, windows.tokens, windows.weight)
     if held_out.routing:
         row |= {name: held_out.routing[name] for name in ("load_cv", "max_load", "router_entropy")}
         row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))

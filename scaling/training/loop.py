@@ -119,7 +119,8 @@ def train(config: RunConfig, tokens: np.ndarray[Any, Any], vocab_size: int) -> T
     jax.block_until_ready(moments)
     compile_s = time.perf_counter() - started
 
-    batches = TrainBatches(tokens, settings.seq_len, settings.batch_tokens // settings.seq_len, config.seed)
+    separator = vocab_size - 1 if config.data.packing == "documents" else None
+    batches = TrainBatches(tokens, settings.seq_len, settings.batch_tokens // settings.seq_len, config.seed, separator)
     curves: list[dict[str, Any]] = []
     waiting: list[dict[str, jax.Array]] = []
     every = max(1, config.steps // CURVE_ROWS)

@@ -4,6 +4,10 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -163,6 +167,60 @@ def test_an_epoch_visits_every_block_once_and_any_step_can_be_asked_for():
         np.testing.assert_array_equal(again(step), TrainBatches(tokens, 10, 4, 3)(step))
     assert (TrainBatches(tokens, 10, 4, 4)(0) != steps[0]).any()
     assert (batches(25) != steps[0]).any()  # the second epoch has its own order
+
+
+WORKER = """
+import hashlib, json, sys
+from scaling.config import DataConfig
+from scaling.data import prepare
+from scaling.data.batches import TrainBatches
+config, rank, workers = DataConfig(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+corpus = prepare(config)
+separator = corpus.vocab_size - 1 if config.packing == "documents" else None
+batches = TrainBatches(corpus.tokens(), 16, 4, 3, separator)
+steps = range(rank, batches.n_blocks, workers)  # four epochs of batches of four blocks
+print(json.dumps([corpus.hash, {step: hashlib.sha256(batches(step).tobytes()).hexdigest() for step in steps}]))
+"""
+
+
+@pytest.mark.parametrize("packing", ["stream", "documents"])
+def test_the_order_does_not_depend_on_how_many_workers_prepare_and_read(documents, tmp_path, packing):
+    """Three processes that make the corpus at once and share its steps, against one that makes its own and reads all:
+    four epochs. Strings hash differently in each process."""
+    settings = json.dumps({"corpus": "files", "paths": [documents], "heldout_docs": 100, "packing": packing})
+
+    def share(ranks, workers, cache):
+        environment = [os.environ | {"SCALING_CACHE": str(cache), "PYTHONHASHSEED": str(rank)} for rank in ranks]
+        started = [
+            subprocess.Popen([sys.executable, "-c", WORKER, settings, str(rank), str(workers)], env=env, stdout=subprocess.PIPE)
+            for rank, env in zip(ranks, environment, strict=True)
+        ]  # fmt: skip
+        ended = [process.communicate()[0] for process in started]
+        assert [process.returncode for process in started] == [0] * len(ranks)
+        return [json.loads(out) for out in ended]
+
+    ((one_hash, alone),) = share([0], 1, tmp_path / "one")
+    shares = share([0, 1, 2], 3, tmp_path / "three")
+    assert {corpus_hash for corpus_hash, _ in shares} == {one_hash}
+    together = {step: digest for _, part in shares for step, digest in part.items()}
+    assert sum(len(part) for _, part in shares) == len(alone) > 100
+    assert together == alone
+
+
+@pytest.mark.parametrize("separator", [None, 999])
+def test_threads_may_share_the_batches_and_any_step_resumes_exactly(separator):
+    places = np.arange(1001, dtype=np.uint16)
+    tokens = np.where(places % 13 == 0, np.uint16(999), places)
+    whole = TrainBatches(tokens, 10, 4, 3, separator)
+    expected = [whole(step) for step in range(200)]
+    shared = TrainBatches(tokens, 10, 4, 3, separator)
+    order = np.random.default_rng(0).permutation(200).tolist()  # epochs interleave: each call needs another order
+    with ThreadPoolExecutor(8) as pool:
+        for step, batch in zip(order, pool.map(shared, order), strict=True):
+            np.testing.assert_array_equal(batch, expected[step])
+    for start in (1, 24, 25, 26, 111):  # around the end of the stream's epoch of 25 steps too
+        resumed = TrainBatches(tokens, 10, 4, 3, separator)
+        np.testing.assert_array_equal(resumed(start), expected[start])
 
 
 def test_windows_cover_each_document_without_overlap(documents):

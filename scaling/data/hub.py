@@ -1,0 +1,81 @@
+"""Datasets of the Hugging Face `datasets` library, streamed once into the cache.
+
+The stream is read in its own order, which the library does not shuffle, and its texts are spooled to one compressed file
+as they come; nothing else of the dataset is kept, and every later pass and every other tokeniser reads the file. It is
+named by what was asked for: dataset, subset, split, field, max_documents and, for the hub, the commit, which fixes the
+text for good (DataConfig refuses a branch), so no entry can go stale; for local files their paths, sizes and times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scaling.config import DataConfig
+from scaling.data.cache import cache_folder
+from scaling.errors import InputError
+
+_FORMAT = 1  # raise it when the spooled file changes
+_NAMED_BY = ("dataset", "subset", "split", "revision", "max_documents", "text_field")
+
+
+def spooled(config: DataConfig, files: list[Path]) -> Path:
+    """The texts of a dataset as JSON lines `{"text": ...}`, zstd; read from the library if they are not in the cache.
+
+    `files` are the local ones, none for a dataset of the hub. Safe when several processes do it at once. Raises
+    InputError when the library is missing, or the dataset or its field cannot be read.
+    """
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    named = [_FORMAT, {name: getattr(config, name) for name in _NAMED_BY}, stats]
+    path = cache_folder() / "streams" / f"{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]}.jsonl.zst"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        working = path.with_name(f".making-{uuid.uuid4().hex}")
+        try:
+            with pa.CompressedOutputStream(pa.OSFile(str(working), "wb"), "zstd") as spool:
+                for text in _texts(config, files):
+                    spool.write(json.dumps({"text": text}).encode() + b"\n")
+            os.replace(working, path)
+        finally:
+            working.unlink(missing_ok=True)
+    return path
+
+
+def _texts(config: DataConfig, files: list[Path]) -> Iterator[str]:
+    field = config.text_field
+    for number, row in enumerate(itertools.islice(_rows(config, files), config.max_documents), start=1):
+        if field not in row:
+            raise InputError(f"data: dataset={config.dataset} has no field {field!r}; it has {', '.join(row)}")
+        if not isinstance(row[field], str):
+            found = type(row[field]).__name__
+            raise InputError(f"data: dataset={config.dataset} row {number}: {field!r} is {found}, expected text")
+        yield row[field]
+
+
+def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("data.corpus=huggingface needs the package `datasets`: pip install 'scaling[data]'") from error
+    assert config.dataset is not None
+    if not files and Path(config.dataset).exists():  # the library would read it instead of the hub
+        raise InputError(
+            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, parquet, ..."
+        )
+    local = {"data_files": {config.split: [str(path) for path in files]}} if files else {"revision": config.revision}
+    try:
+        yield from datasets.load_dataset(config.dataset, config.subset, split=config.split, streaming=True, **local)
+    except Exception as error:  # the library and the readers and clients below it raise what they like
+        place = ", ".join(str(path) for path in files) or f"the hub at {config.revision}"
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from {place} ({reason})"
+        ) from error

@@ -1,0 +1,212 @@
+"""Text of known entropy: documents of latent topics, each topic a Markov chain, with the exact loss of the best predictor.
+
+Source. A document has a topic z with P(z) = w_z, proportional to 1 / (z + 1), and a length n >= 1 with
+P(n) = h (1 - h)^(n - 1), h = 1 / markov_length, independent of z. Its symbols are a chain of order m over V symbols,
+
+    P(x_1 .. x_m | z) = pi_z(x_1 .. x_m),    P(x_t | x_<t, z) = P_z(x_t | x_{t-m} .. x_{t-1}),
+
+with pi_z the stationary distribution of topic z over its V^m contexts, so a document is stationary from its first
+symbol and a window looks alike wherever in the document it begins.
+
+    P_z(x | s) = softmax_x  SPREAD / sqrt(m + 2) * (g_0(x) + g_1(x; s_m) + .. + g_m(x; s) + g_{m+1}(x; s, z))
+
+with all g independent standard normal numbers drawn from the seed. Every probability is positive, so each chain is
+irreducible and aperiodic and pi_z is unique.
+
+Why so. The levels are learned one after the other: frequencies of symbols, of pairs, .., then of the contexts of one
+topic, which a larger model can hold more of and a longer run has seen more often; g_0 and w_z make some contexts and
+topics many times as frequent as others, so what is left to learn shrinks gradually and not at once (the picture of
+arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers of which the rare
+half are seen a few times per million symbols: more than models of 1e5 parameters hold or runs of 1e6 tokens show.
+
+Entropy rate, nats per symbol: sum_z w_z sum_s pi_z(s) H(P_z(. | s)). The topic is a finite amount of information per
+document and adds nothing to the rate; within a window it does, and `bayes_loss` counts it.
+
+Separator and end. Separators are not symbols of the source: neither the entropy rate nor the Bayes loss counts them, for
+the held-out windows have no separator among their targets. A model trained on the stream of documents cannot know that:
+at best it pays -ln(1 - h) nats more (`end_cost`) for every target but the first of a document, because the length is
+memoryless and says nothing else about what comes. `loss_floor` is without it, so it is a floor however blocks are made.
+One more trace of the split: held-out texts are distinct and kept out of training, which only documents of a symbol or two
+are ever drawn twice to notice; the floor is that of the windows as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.config import DataConfig
+
+FIRST = 33  # symbol i is written as the ASCII character 33 + i, the printable ones that are not blank
+# Nats, deviation of the log-odds: at 32 symbols it puts the entropy rate at about half of that of even odds, and each
+# level of context is worth tenths of a nat.
+SPREAD = 2.5
+_TOGETHER = 1024  # documents drawn side by side; each has a stream of random numbers of its own
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A mixture of Markov chains of one order.
+
+    prior [Z] of the topics; tables[j] [Z, V^j, V] = P_z(x | the j symbols before it), for j = 0 .. m, where fewer than m
+    are those known at the beginning of a window; contexts [Z, V^m] the stationary distribution; hazard of the end of a
+    document after each symbol. A context is the number whose digits to the base V are its symbols, the oldest first.
+    """
+
+    prior: Floats
+    tables: tuple[Floats, ...]
+    contexts: Floats
+    hazard: float
+
+    @property
+    def n_symbols(self) -> int:
+        return self.tables[0].shape[-1]
+
+    @property
+    def order(self) -> int:
+        return len(self.tables) - 1
+
+    @property
+    def end_cost(self) -> float:
+        """-ln(1 - h), nats: what not knowing where a document ends costs per target that follows a symbol."""
+        return -float(np.log1p(-self.hazard))
+
+    def entropy_rate(self) -> float:
+        """sum_z w_z sum_s pi_z(s) H(P_z(. | s)), nats per symbol."""
+        table = self.tables[-1]
+        return float(self.prior @ np.sum(self.contexts * -np.sum(table * np.log(table), axis=2), axis=1))
+
+    def bayes_loss(self, tokens: NDArray[np.integer]) -> Floats:
+        """-ln P(x_t | x_<t within the window) of each target of windows [W, T + 1], as [W, T] in nats.
+
+        A window that begins with the separator (the number V) begins a document, and its predictor knows w_z alone. Any
+        other begins inside one: its first symbol is given, and by stationarity has the law tables[0]. With a_z the
+        weights of the topics given all symbols so far, a = w at the beginning,
+
+            P(x_t | x_<t) = sum_z a_z P_z(x_t | c),    a_z <- a_z P_z(x_t | c) / P(x_t | x_<t),
+
+        c the last min(m, symbols so far) symbols. Targets behind the end of a short window (padding) get a number
+        without meaning; their weight is 0. Raises ValueError where a separator stands anywhere but in front.
+        """
+        if tokens.ndim != 2 or not (tokens >= 0).all() or not (tokens[:, 1:] < self.n_symbols).all():
+            raise ValueError(f"windows [W, T + 1] of symbols below {self.n_symbols}, a separator only in front")
+        loss = np.empty((len(tokens), tokens.shape[1] - 1))
+        fresh = tokens[:, 0] == self.n_symbols
+        for rows, start in ((np.flatnonzero(fresh), 1), (np.flatnonzero(~fresh), 0)):
+            weights = np.repeat(self.prior[:, None], len(rows), axis=1)  # [Z, W]
+            context = np.zeros(len(rows), np.int64)
+            for place in range(start, tokens.shape[1]):
+                known, symbol = min(place - start, self.order), tokens[rows, place].astype(np.int64)
+                joint = weights * self.tables[known][:, context, symbol]
+                total = joint.sum(axis=0)
+                weights = joint / total
+                context = (context * self.n_symbols + symbol) % self.n_symbols ** min(known + 1, self.order)
+                if place:
+                    loss[rows, place - 1] = -np.log(total)
+        return loss
+
+
+def make(prior: Floats, table: Floats, hazard: float) -> Source:
+    """The source of given topic weights [Z], transition probabilities [Z, V^m, V] (all positive) and hazard.
+
+    pi_z solves pi = pi T with sum(pi) = 1, T the chain over contexts that drops the oldest symbol and takes the new one.
+    """
+    n_topics, n_contexts, n_symbols = table.shape
+    order = round(np.log(n_contexts) / np.log(n_symbols))
+    assert n_symbols**order == n_contexts
+    old, new = np.divmod(np.arange(n_contexts * n_symbols), n_symbols)
+    following = (old * n_symbols + new) % n_contexts
+    contexts = np.empty((n_topics, n_contexts))
+    for topic in range(n_topics):
+        system = -np.eye(n_contexts)
+        np.add.at(system, (following, old), table[topic].ravel())
+        system[-1] = 1.0  # one equation of the rest follows from the others
+        contexts[topic] = np.linalg.solve(system, np.r_[np.zeros(n_contexts - 1), 1.0])
+    # Marginals of fewer symbols: sum over the oldest ones, then divide by what is known.
+    tables = [table]
+    for known in range(order - 1, -1, -1):
+        joint = contexts.reshape(n_topics, -1, n_symbols**known, n_symbols).sum(axis=1)
+        tables.insert(0, joint / joint.sum(axis=2, keepdims=True))
+    return Source(prior, tuple(tables), contexts, hazard)
+
+
+@functools.lru_cache(maxsize=4)
+def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> Source:
+    draws = np.random.default_rng([seed, 0])
+    levels = [draws.standard_normal((1, symbols**known, symbols)) for known in range(order + 1)]
+    levels.append(draws.standard_normal((topics, symbols**order, symbols)))
+    # A level of fewer symbols is the same for all contexts that end in them.
+    score = sum(np.tile(level, (1, symbols**order // level.shape[1], 1)) for level in levels) / np.sqrt(order + 2)
+    odds = np.exp(SPREAD * score)
+    prior = 1.0 / np.arange(1, topics + 1)
+    return make(prior / prior.sum(), odds / odds.sum(axis=2, keepdims=True), 1.0 / length)
+
+
+def source(config: DataConfig) -> Source:
+    """The source that `corpus: markov` draws from: a function of its `markov_` fields alone."""
+    return _source(
+        config.markov_symbols, config.markov_order, config.markov_topics, config.markov_length, config.markov_seed
+    )
+
+
+def known_entropy(config: DataConfig, windows: NDArray[np.integer], weight: NDArray[np.floating]) -> dict[str, float]:
+    """The columns `loss_floor` and `entropy_rate` of a run evaluated on these windows; none where the source is not known.
+
+    The floor is the mean of `Source.bayes_loss` by weight, as the held-out loss is: the two differ by what the model has
+    yet to learn, without the noise of which text was drawn.
+    """
+    if config.corpus != "markov":
+        return {}
+    known = source(config)
+    floor = float(np.sum(known.bayes_loss(windows) * weight) / np.sum(weight))
+    return {"loss_floor": floor, "entropy_rate": known.entropy_rate()}
+
+
+def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
+    """Name and text of the `markov_documents` documents, one ASCII character per symbol.
+
+    Document i is a function of the source, markov_seed and i alone.
+    """
+    for first in range(0, config.markov_documents, _TOGETHER):
+        numbers = range(first, min(first + _TOGETHER, config.markov_documents))
+        for number, symbols in zip(numbers, _draw(source(config), config.markov_seed, numbers), strict=True):
+            yield f"markov:{number}", (symbols + FIRST).tobytes().decode("ascii")
+
+
+def _draw(source: Source, seed: int, numbers: range) -> list[NDArray[np.uint8]]:
+    """The symbols of some documents: topic, length and each symbol by inverting its distribution at a uniform number."""
+    lengths = np.empty(len(numbers), np.int64)
+    topics = np.empty(len(numbers))
+    parts = []
+    for row, number in enumerate(numbers):
+        draws = np.random.default_rng([seed, 1, number])
+        topics[row], end = draws.random(2)
+        lengths[row] = 1 + int(np.log1p(-end) / np.log1p(-source.hazard))
+        parts.append(draws.random(lengths[row]))
+    chance = np.zeros((lengths.max(), len(numbers)))  # [place, document], so that a place is one stretch of memory
+    for row, part in enumerate(parts):
+        chance[: len(part), row] = part
+    topic = _invert(np.cumsum(source.prior)[None], topics)
+    longest_first = np.argsort(-lengths, kind="stable")
+    longer = np.searchsorted(-lengths[longest_first], -np.arange(lengths.max()))  # documents longer than each place
+    drawn = np.zeros(chance.shape, np.uint8)
+    cumulative = [np.cumsum(table, axis=2) for table in source.tables]
+    context = np.zeros(len(numbers), np.int64)
+    for place in range(lengths.max()):
+        rows = longest_first[: longer[place]]
+        known = min(place, source.order)
+        symbol = _invert(cumulative[known][topic[rows], context[rows]], chance[place, rows])
+        drawn[place, rows] = symbol
+        context[rows] = (context[rows] * source.n_symbols + symbol) % source.n_symbols ** min(known + 1, source.order)
+    return [drawn[:length, row].copy() for row, length in enumerate(lengths.tolist())]
+
+
+def _invert(cumulative: Floats, chance: Floats) -> NDArray[np.int64]:
+    """The outcome whose stretch of [0, 1) holds `chance`; the last one's ends at 1 whatever the rounding."""
+    return np.sum(cumulative[:, :-1] <= chance[:, None], axis=1)
