@@ -32,6 +32,7 @@ ONLY_IN = {
     "ray": "sweeps/execute.py",
     "matplotlib": "analysis/figures.py",
     "typst": "analysis/report/",
+    "datasets": "scaling/data/hub.py",
 }
 
 

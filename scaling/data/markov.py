@@ -16,8 +16,9 @@ irreducible and aperiodic and pi_z is unique.
 Why so. The levels are learned one after the other: frequencies of symbols, of pairs, .., then of the contexts of one
 topic, which a larger model can hold more of and a longer run has seen more often; g_0 and w_z make some contexts and
 topics many times as frequent as others, so what is left to learn shrinks gradually and not at once (the picture of
-arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers of which the rare
-half are seen a few times per million symbols: more than models of 1e5 parameters hold or runs of 1e6 tokens show.
+arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers: more than models of
+1e5 parameters hold; and the rarer half of the rows is 3 % of the text, four visits to each per million symbols: more than
+runs of 1e7 tokens show.
 
 Entropy rate, nats per symbol: sum_z w_z sum_s pi_z(s) H(P_z(. | s)). The topic is a finite amount of information per
 document and adds nothing to the rate; within a window it does, and `bayes_loss` counts it.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scaling.data.batches import TrainBatches, padding_share
 from scaling.data.packing import PackedBlocks, best_fit_decreasing, cut
 from scaling.errors import InputError
+from scaling.tasks import lm
 
 SEPARATOR = 60_000
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
@@ -145,3 +146,12 @@ def test_batches_of_packed_documents_visit_each_block_once_an_epoch():
     assert padding_share(TrainBatches(tokens, 16, 4, 3)) == 0
     with pytest.raises(InputError, match="do not fill one batch"):
         TrainBatches(tokens[:20], 16, 4, 3, SEPARATOR)
+
+
+def test_a_cell_trains_on_packed_documents_and_is_another_run(micro):
+    stream_cell, packed_cell = micro(), micro(packing="documents")
+    one, other = lm.train(stream_cell).run, lm.train(packed_cell).run
+    assert one["corpus_hash"] == other["corpus_hash"]
+    assert one["run_id"] != other["run_id"]
+    assert other["status"] == "ok"
+    assert one["loss_val"] != other["loss_val"]
