@@ -103,6 +103,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
+# Variables that let glibc keep freed memory, which it otherwise hands back and faults in again at every step.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
 class PeerError(RuntimeError):
     """The child could not do what was asked; says why."""
 
@@ -110,12 +114,20 @@ class PeerError(RuntimeError):
 class Peer:
     """A running child, `python -m <module> --threads <n>`; a context manager.
 
-    python: the interpreter that has PyTorch, by default $BENCH_PYTHON or this one.
+    python: the interpreter that has PyTorch, by default $BENCH_PYTHON or this one.   environment: variables to add.
     """
 
-    def __init__(self, threads: int, python: str | None = None, module: str = "benchmarks.mixtral") -> None:
+    def __init__(
+        self,
+        threads: int,
+        python: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        module: str = "benchmarks.mixtral",
+    ) -> None:
         command = [python or interpreter(), "-m", module, "--threads", str(threads)]
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        variables = {**os.environ, **(environment or {})}
+        self.child = subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=variables)
 
     def __enter__(self) -> Peer:
         return self

@@ -1,6 +1,7 @@
 """The peer of the training benchmark does the same work: equal losses from equal weights, step after step."""
 
 import subprocess
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,11 @@ from scaling.training.loop import initial_params, optimiser, step_function
 SMALL = Shape(
     d_model=32, n_layers=2, n_experts=4, top_k=2, d_expert=64, d_head=8, vocab_size=61, sequences=3, seq_len=16
 )
-STEPS = 3
+STEPS = 4
+
+
+STRONG = Settings(rate=0.01, weight_decay=5.0, beta2=0.6, grad_clip=0.1)
+STEP_RTOL = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,8 @@ def model_config(shape, **losses):
 
 def our_losses(shape, params, tokens, settings):
     """Cross-entropies of the first steps of our training, each before its update."""
-    train = TrainConfig(batch_tokens=shape.tokens, seq_len=shape.seq_len)
+    optimised = {name: getattr(settings, name) for name in ("weight_decay", "beta1", "beta2", "grad_clip")}
+    train = TrainConfig(batch_tokens=shape.tokens, seq_len=shape.seq_len, **optimised)
     model = model_config(shape, balance_coef=settings.balance_coef, z_coef=0)
     step, moments, losses = jax.jit(step_function(model, shape.vocab_size, train)), optimiser(train).init(params), []
     for batch in tokens:
@@ -44,7 +50,7 @@ def our_losses(shape, params, tokens, settings):
 
 
 def scattered(params, key):
-    """The weights with all norms' scales moved off 1, so that a scale in the wrong place shows."""
+    """The weights times random factors, the norms' scales too, so that a scale in the wrong place shows."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(
@@ -59,11 +65,12 @@ def start(tmp_path_factory):
     def make(shape):
         params = initial_params(model_config(shape), shape.vocab_size, shape.seq_len, seed=0)
         params = scattered(params, jax.random.key(1))
-        size = (STEPS, shape.sequences, shape.seq_len + 1)
-        tokens = np.random.default_rng(0).integers(shape.vocab_size, size=size, dtype=np.int32)
+        rng, size = np.random.default_rng(0), (shape.sequences, shape.seq_len + 1)
+        # Every other batch has two symbols alone: its gradient is large, so that clipping changes what Adam sees.
+        tokens = np.stack([rng.integers(2 if i % 2 else shape.vocab_size, size=size) for i in range(STEPS)])
         path = tmp_path_factory.mktemp("inputs") / "inputs.npz"
-        save_inputs(path, params, tokens)
-        return params, tokens, path
+        save_inputs(path, params, tokens.astype(np.int32))
+        return params, tokens.astype(np.int32), path
 
     return make
 
@@ -79,12 +86,26 @@ def test_equal_weights_give_equal_losses(peer, start, settings):
 # The peer pools its balance loss over layers and ours is a mean of the layers', so the two are equal at one layer alone.
 @pytest.mark.parametrize(("n_layers", "balance_coef"), [(2, 0.0), (1, 0.5)])
 def test_whole_steps_agree(peer, start, n_layers, balance_coef):
-    """Gradients, clipping, AdamW and which weights decay: the losses after two updates agree. Rate 0.01 moves them by 1."""
-    shape = Shape(**{**vars(SMALL), "n_layers": n_layers})
-    settings = Settings(rate=0.01, balance_coef=balance_coef, weight_decay=0.1)
+    """Gradients, clipping, AdamW and which weights decay: the losses after three updates agree.
+
+    The numbers are far from the defaults so that each matters, by more than the tolerance (test below).
+    """
+    shape = replace(SMALL, n_layers=n_layers)
+    settings = replace(STRONG, balance_coef=balance_coef)
     params, tokens, path = start(shape)
     _, theirs = peer.run(shape, settings, STEPS, path)
-    assert theirs == pytest.approx(our_losses(shape, params, tokens, settings), rel=1e-4)
+    assert theirs == pytest.approx(our_losses(shape, params, tokens, settings), rel=STEP_RTOL)
+
+
+@pytest.mark.parametrize(
+    "change", [{"weight_decay": 0.0}, {"beta2": 0.95}, {"grad_clip": 1e9}, {"rate": 0.0101}], ids=str
+)
+def test_another_optimiser_would_be_seen(peer, start, change):
+    """The proof above has teeth: with one number changed on their side the losses part."""
+    params, tokens, path = start(SMALL)
+    settings = replace(STRONG, balance_coef=0.0)
+    _, theirs = peer.run(SMALL, replace(settings, **change), STEPS, path)
+    assert theirs != pytest.approx(our_losses(SMALL, params, tokens, settings), rel=3 * STEP_RTOL)
 
 
 def test_a_request_continues_the_training_and_fresh_starts_anew(peer, start):
