@@ -20,7 +20,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.utils import logging
 
@@ -84,13 +83,6 @@ def load_weights(model: MixtralForCausalLM, weights: dict[str, np.ndarray]) -> N
             theirs + "post_attention_layernorm.weight": weights[f"moe_norm{ours}/scale"],
         }
     model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
-
-
-def cross_entropy(model: MixtralForCausalLM, batch_BxT1: torch.Tensor) -> float:
-    """Mean cross-entropy of a batch [B, T + 1], nats a token."""
-    with torch.no_grad():
-        logits = model(input_ids=batch_BxT1[:, :-1]).logits
-        return functional.cross_entropy(logits.flatten(0, 1), batch_BxT1[:, 1:].flatten()).item()
 
 
 def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[], tuple[float, float]]:
