@@ -1,0 +1,1 @@
+"""Comparisons with other software: opt-in, they need the extra `bench`."""

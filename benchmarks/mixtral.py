@@ -1,0 +1,153 @@
+"""Hugging Face Mixtral at the shapes of our Transformer: the peer that a training step is timed against.
+
+A step is forward, backward, clipping by global norm and fused AdamW, in float32, load-balancing loss included. Mixtral
+has no router z-loss and ours does, which costs us a little. `python -m benchmarks.mixtral --threads 2` answers the
+requests of `benchmarks.peer` and then prints nothing else; it needs torch and transformers, and no JAX.
+
+Our architecture is Mixtral's with as many key-value heads as heads, so weights carry over one to one: the two have equal
+losses on equal tokens (tests/benchmarks/test_mixtral.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+from transformers.utils import logging
+
+from benchmarks.peer import Settings, Shape, load_inputs, random_tokens
+
+
+def build(shape: Shape, settings: Settings) -> MixtralForCausalLM:
+    """Mixtral at a shape, in training mode, with its own initial weights."""
+    config = MixtralConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.d_model,
+        intermediate_size=shape.d_expert,
+        num_hidden_layers=shape.n_layers,
+        num_attention_heads=shape.d_model // shape.d_head,
+        num_key_value_heads=shape.d_model // shape.d_head,
+        head_dim=shape.d_head,
+        num_local_experts=shape.n_experts,
+        num_experts_per_tok=shape.top_k,
+        max_position_embeddings=shape.seq_len,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        router_aux_loss_coef=settings.balance_coef / shape.top_k,
+        output_router_logits=True,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation=settings.attention,
+        experts_implementation=settings.experts,
+    )
+    model = MixtralForCausalLM(config).float().train()
+    used = (model.config._attn_implementation, model.config._experts_implementation)
+    if used != (settings.attention, settings.experts):
+        raise ValueError(f"asked for {settings.attention} and {settings.experts}, the library took {used}")
+    return model
+
+
+def load_weights(model: MixtralForCausalLM, weights: dict[str, np.ndarray]) -> None:
+    """Take the weights of our Transformer, named as in `peer.load_inputs`.
+
+    Ours multiply from the right, [in, out], the peer's from the left, [out, in]: every matrix is transposed. Gate and
+    value halves of the experts lie in the same order. Raises RuntimeError when a weight is missing, left over or
+    of another shape.
+    """
+    state = {
+        "model.embed_tokens.weight": weights["embedding/embedding"],
+        "model.norm.weight": weights["norm/scale"],
+        "lm_head.weight": weights["head/kernel"].T,
+    }
+    for layer in range(model.config.num_hidden_layers):
+        ours, theirs = f"_{layer}", f"model.layers.{layer}."
+        query, key, value = np.split(weights[f"attention{ours}/qkv"], 3, axis=1)
+        state |= {
+            theirs + "self_attn.q_proj.weight": query.T,
+            theirs + "self_attn.k_proj.weight": key.T,
+            theirs + "self_attn.v_proj.weight": value.T,
+            theirs + "self_attn.o_proj.weight": weights[f"attention{ours}/out"].T,
+            theirs + "mlp.gate.weight": weights[f"moe{ours}/router/weight"].T,
+            theirs + "mlp.experts.gate_up_proj": weights[f"moe{ours}/experts/up"].swapaxes(1, 2),
+            theirs + "mlp.experts.down_proj": weights[f"moe{ours}/experts/down"].swapaxes(1, 2),
+            theirs + "input_layernorm.weight": weights[f"attention_norm{ours}/scale"],
+            theirs + "post_attention_layernorm.weight": weights[f"moe_norm{ours}/scale"],
+        }
+    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
+
+
+def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[], tuple[float, float]]:
+    """A function that takes one step and returns its seconds and the cross-entropy before its update."""
+    torch.manual_seed(0)
+    model = build(shape, settings)
+    if inputs is None:
+        tokens = random_tokens(shape, 8, np.random.default_rng(0))
+    else:
+        weights, tokens = load_inputs(inputs)
+        load_weights(model, weights)
+    batches = [torch.from_numpy(batch).long() for batch in tokens]
+    pairs = [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in batches]
+    # Decay of matrices and not of norms, as ours.
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    betas = (settings.beta1, settings.beta2)
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=betas, eps=1e-8, fused=True)
+    forward = torch.compile(model) if settings.compiled else model
+    taken = 0
+
+    def step() -> tuple[float, float]:
+        nonlocal taken
+        tokens_BxT, target_BxT = pairs[taken % len(pairs)]
+        taken += 1
+        started = time.perf_counter()
+        output = forward(input_ids=tokens_BxT, labels=target_BxT, shift_labels=target_BxT)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - started
+        return seconds, (output.loss - model.router_aux_loss_coef * output.aux_loss).item()
+
+    return step
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer each line of `requests` with one of `answers`, until the input ends. An error is an answer too."""
+    trainers: dict[tuple[Shape, Settings, str | None], Callable[[], tuple[float, float]]] = {}
+    for line in requests:
+        try:
+            request = json.loads(line)
+            which = (Shape(**request["shape"]), Settings(**request["settings"]), request["inputs"])
+            if request.get("fresh") or which not in trainers:
+                trainers[which] = trainer(*which)
+            steps = [trainers[which]() for _ in range(request["steps"])]
+            answer = {"seconds": [seconds for seconds, _ in steps], "losses": [loss for _, loss in steps]}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answer requests for Mixtral's step times, one line of JSON each.")
+    parser.add_argument("--threads", type=int, required=True, help="threads of PyTorch")
+    torch.set_num_threads(parser.parse_args().threads)
+    logging.set_verbosity_error()
+    with os.fdopen(os.dup(1), "w") as answers:  # whatever a library prints goes to the error stream
+        os.dup2(2, 1)
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
