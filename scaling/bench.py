@@ -25,7 +25,7 @@ from scaling.models import transformer
 from scaling.models.transformer import Output, Transformer, empty_caches
 from scaling.tasks.lm import versions
 from scaling.training import host
-from scaling.training.loop import initial_params
+from scaling.training.step import initial_params
 
 WARMUP = 3
 PHASES = ("prefill", "decode")
@@ -40,9 +40,12 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
     host.set_up()
     corpus = data.prepare(config.data)
     model, bench = config.model, config.bench
-    network = Transformer(model, corpus.vocab_size)
-    params = initial_params(model, corpus.vocab_size, 8, config.seed)
     device = jax.devices()[0]
+    network = Transformer(model, corpus.vocab_size, host.kernel_of(config, device.platform))
+    held = jax.tree.map(
+        lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
+        initial_params(model, corpus.vocab_size, config.seed),
+    )
     shared = {
         "shape_id": config.shape_id(),
         "repeats": bench.repeats,
@@ -50,13 +53,13 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
         "weights": "initial",
         "platform": device.platform,
         "device_kind": device.device_kind,
-        "dtype": "float32",
+        "dtype": model.dtype,
         "threads": host.threads(),
         "versions": versions(),
     }
 
     def call(tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
-        output = transformer.apply(network, params, tokens, caches, start)
+        output = transformer.apply(network, held, tokens, caches, start)
         return output.logits_BxTxV[:, -1], output.caches, _distinct(output)
 
     run = jax.jit(call)

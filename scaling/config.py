@@ -82,8 +82,10 @@ class ModelConfig(_Frozen):
     n_experts: Count = 1
     top_k: Count = 1
     router: Literal["switch", "topk"] = "switch"
-    dispatch: Literal["grouped", "dense"] = "grouped"
+    dispatch: Literal["grouped", "capacity", "dense"] = "grouped"
+    capacity_factor: Annotated[Real, Field(gt=0)] = 1.25
     experts: Literal["mlp"] = "mlp"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     balance_coef: Annotated[Real, Field(ge=0)] = 0.01
     z_coef: Annotated[Real, Field(ge=0)] = 0.001
 
@@ -213,7 +215,11 @@ class DataConfig(_Frozen):
 
 
 class TrainConfig(_Frozen):
-    """AdamW with a warmup-stable-decay schedule; nothing here may depend on the token budget."""
+    """AdamW with a warmup-stable-decay schedule; nothing here may depend on the token budget.
+
+    accumulate: parts of a batch that go through the model one after another, for one step of the optimiser.
+    remat: compute what lies between blocks again in the backward pass, for memory.
+    """
 
     batch_tokens: Count = 512
     seq_len: Count = 128
@@ -224,12 +230,22 @@ class TrainConfig(_Frozen):
     beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.95
     grad_clip: Annotated[Real, Field(gt=0)] = 1.0
+    accumulate: Count = 1
+    remat: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.batch_tokens % self.seq_len:
-            raise ValueError(f"batch_tokens={self.batch_tokens} must be a multiple of seq_len={self.seq_len}")
+        if self.batch_tokens % (self.seq_len * self.accumulate):
+            raise ValueError(
+                f"batch_tokens={self.batch_tokens} must be a multiple of seq_len={self.seq_len} times "
+                f"accumulate={self.accumulate}"
+            )
         return self
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one optimiser step."""
+        return self.batch_tokens // self.seq_len
 
 
 class BenchConfig(_Frozen):
@@ -241,10 +257,15 @@ class BenchConfig(_Frozen):
 
 
 class Resources(_Frozen):
-    """What one cell occupies while it trains; latency always has the whole machine."""
+    """What one cell occupies while it trains; latency always has the whole machine.
+
+    Each CPU thread, or each whole GPU, is a device: sequences and experts of the cell are spread over all of them.
+    checkpoint_minutes: how much of a long trunk a kill may cost; 0 keeps no checkpoints.
+    """
 
     cpus: Count = 1
     gpus: Annotated[Real, Field(ge=0)] = 0.0
+    checkpoint_minutes: Annotated[Real, Field(ge=0)] = 5.0
 
 
 class RunConfig(_Frozen):
@@ -300,8 +321,10 @@ class RunConfig(_Frozen):
         if self.model.n_experts == 1:
             model = parts["model"]
             model["d_mlp"] = model.pop("top_k") * model.pop("d_expert")
-            for name in ("router", "dispatch", "experts", "balance_coef", "z_coef"):
+            for name in ("router", "dispatch", "capacity_factor", "experts", "balance_coef", "z_coef"):
                 del model[name]
+        elif self.model.dispatch != "capacity":
+            del parts["model"]["capacity_factor"]
         return parts
 
     def run_id(self, corpus_hash: str) -> str:

@@ -7,6 +7,7 @@ it and to itself; the backward pass costs twice the forward pass. Embeddings and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from scaling.config import ModelConfig, RunConfig
@@ -102,20 +103,25 @@ def train_flops(config: RunConfig) -> float:
     return 3.0 * forward * config.steps * config.train.batch_tokens
 
 
-def weight_bytes(model: ModelConfig, vocab_size: int, bytes_per_weight: int = 4) -> int:
-    """Resident bytes of the weights: every expert and the routers are held, whichever are used."""
-    return parameters(model, vocab_size).allocated * bytes_per_weight
+def value_bytes(model: ModelConfig) -> int:
+    """Bytes of one weight or cached value when the model is served: its products' dtype."""
+    return {"float32": 4, "bfloat16": 2}[model.dtype]
 
 
-def kv_bytes_per_token(model: ModelConfig, bytes_per_value: int = 4) -> int:
+def weight_bytes(model: ModelConfig, vocab_size: int) -> int:
+    """Resident bytes of the weights when served: every expert and the routers are held, whichever are used."""
+    return parameters(model, vocab_size).allocated * value_bytes(model)
+
+
+def kv_bytes_per_token(model: ModelConfig) -> int:
     """Bytes of keys and values of one cached token: 2 n_layers d_model values (all heads have their own)."""
-    return 2 * model.n_layers * model.d_model * bytes_per_value
+    return 2 * model.n_layers * model.d_model * value_bytes(model)
 
 
 def bytes_read(
     model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int, experts: float | None = None
 ) -> float:
-    """Bytes that one inference call must read at least, float32: weights of the experts touched, and the cache.
+    """Bytes that one inference call must read at least: weights of the experts touched, and the cache.
 
     `experts` of a layer were touched (mean over layers); None takes what uniform routing is expected to touch.
 
@@ -128,7 +134,21 @@ def bytes_read(
     share = float(touched) / model.n_experts
     embedding = min(counts.embedding, tokens * model.d_model)
     weights = counts.head + counts.norms + counts.attention + counts.router + counts.experts * share + embedding
-    return 4.0 * weights + batch * context * kv_bytes_per_token(model)
+    return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
+
+
+def capacity_rows(tokens: int, top_k: int, n_experts: int, factor: float) -> int:
+    """Tokens that an expert takes at most, C = ceil(factor k T / E): Switch Transformer, arXiv 2101.03961, eq. 3."""
+    return min(tokens, math.ceil(factor * top_k * tokens / n_experts - 1e-9))
+
+
+def capacity_factor(config: RunConfig) -> float | None:
+    """What rounding makes of the capacity factor in a training step, C E / (k T); None where nothing is dropped."""
+    model, tokens = config.model, config.train.batch_tokens // config.train.accumulate
+    if model.n_experts == 1 or model.dispatch != "capacity":
+        return None
+    rows = capacity_rows(tokens, model.top_k, model.n_experts, model.capacity_factor)
+    return rows * model.n_experts / (model.top_k * tokens)
 
 
 def training_memory_bytes(config: RunConfig) -> float:

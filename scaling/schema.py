@@ -52,11 +52,16 @@ RUNS: dict[str, Column] = {
     "experts": _column(_TEXT, "", "what an expert is"),
     "tokens": _column(_INT, "tokens", "D, trained on (achieved, whole batches)"),
     "tokens_requested": _column(_INT, "tokens", "as the grid asked"),
+    "tokens_own": _column(
+        _INT, "tokens", "of them trained for this cell alone; the rest are its trunk's (arXiv 2405.18392)"
+    ),
     "epochs": _column(_REAL, "", "tokens over the tokens of the training split"),
     "batch_tokens": _column(_INT, "tokens", "per optimiser step"),
     "seq_len": _column(_INT, "tokens", "context of training and evaluation"),
     "steps": _column(_INT, "", "optimiser steps"),
     "lr": _column(_REAL, "", "peak learning rate"),
+    "warmup_tokens": _column(_INT, "tokens", "over which the rate rises to its peak"),
+    "weight_decay": _column(_REAL, "", "AdamW's, times the rate per step"),
     "n_active": _column(_INT, "parameters", "what one token multiplies with, embeddings and head in, router out"),
     "n_total": _column(_INT, "parameters", "everything held in memory, embeddings and head in, router out"),
     "n_active_nonembed": _column(_INT, "parameters", "n_active without embeddings and head"),
@@ -67,8 +72,8 @@ RUNS: dict[str, Column] = {
     "train_flops_6nd": _column(_REAL, "FLOP", "6 n_active tokens, for comparison only"),
     "prefill_flops_per_token": _column(_REAL, "FLOP", "forward, mean over a context of seq_len tokens"),
     "decode_flops_per_token": _column(_REAL, "FLOP", "forward of one token with seq_len tokens cached"),
-    "weight_bytes": _column(_INT, "bytes", "all parameters, routers in, as trained (float32)"),
-    "kv_bytes_per_token": _column(_INT, "bytes", "keys and values of one cached token (float32)"),
+    "weight_bytes": _column(_INT, "bytes", "all parameters, routers in, in the dtype of the products"),
+    "kv_bytes_per_token": _column(_INT, "bytes", "keys and values of one cached token, in that dtype"),
     "loss_val": _column(_REAL, "nats/token", "held-out loss after the cooldown"),
     "loss_val_se": _column(_REAL, "nats/token", "its standard error, clustered by document"),
     "loss_floor": _column(
@@ -91,7 +96,10 @@ RUNS: dict[str, Column] = {
         "held-out: largest load over the mean load; mean over batches of batch_tokens and layers; 1 when even",
     ),
     "router_entropy": _column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
-    "dropped_frac": _column(_REAL, "", "assignments that reached no expert; 0 for dropless dispatch"),
+    "dropped_frac": _column(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
+    "capacity_factor": _column(
+        _REAL, "", "rows of an expert over the mean load, achieved in a training step; null for dropless dispatch"
+    ),
     "corpus": _column(_TEXT, "", "name of the text"),
     "corpus_hash": _column(_TEXT, "", "content hash of text, tokeniser and split"),
     "code_version": _column(_TEXT, "", "of this package: version and source hash"),
@@ -100,12 +108,22 @@ RUNS: dict[str, Column] = {
     "platform": _column(_TEXT, "", "cpu, gpu or tpu"),
     "device_kind": _column(_TEXT, "", "as JAX names it"),
     "dtype": _column(_TEXT, "", "of weights and matrix products"),
-    "threads": _column(_INT, "", "CPU threads of the run"),
+    "threads": _column(_INT, "", "CPU threads of the run; null on a GPU"),
+    "devices": _column(_INT, "", "over which sequences and experts were spread; a CPU thread is one"),
+    "kernel": _column(
+        _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, tokamax; null for others"
+    ),
+    "trunks_together": _column(_INT, "", "trunks that this process trained as one program"),
+    "peak_memory_bytes": _column(
+        _INT, "bytes", "of one device in a training step: as laid out by XLA (CPU) or measured (GPU)"
+    ),
     "executor": _column(_TEXT, "", "ray or inline"),
     "started_at": _column(_TEXT, "UTC", "ISO 8601"),
-    "wall_s": _column(_REAL, "s", "whole cell, compilation and evaluation in"),
-    "compile_s": _column(_REAL, "s", "tracing and compilation"),
-    "train_s": _column(_REAL, "s", "training steps, compilation out"),
+    "wall_s": _column(
+        _REAL, "s", "what the cell added: its own steps, evaluation, and compilation where it was the first"
+    ),
+    "compile_s": _column(_REAL, "s", "tracing and compilation; 0 where another cell of the trunk has paid it"),
+    "train_s": _column(_REAL, "s", "all training steps of the cell, those shared with its trunk in, compilation out"),
     "tokens_per_s": _column(_REAL, "tokens/s", "tokens over train_s"),
 }
 

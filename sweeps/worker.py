@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaling import memory
 from scaling.config import RunConfig
 from scaling.data.cache import cache_folder
 from scaling.errors import WorkError
@@ -87,6 +88,7 @@ def pin(cpus: int, gpus: float) -> None:
     """Apply `environment` to this process; without effect, and so not done, once JAX is there."""
     if "jax" not in sys.modules:
         os.environ.update(environment(cpus, gpus))
+        memory.keep()
 
 
 def machine_cpus() -> int:

@@ -15,6 +15,8 @@ from flax import struct
 from scaling.config import ModelConfig
 from scaling.layers.attention import Attention, Cache
 from scaling.layers.moe import MoE, Routing
+from scaling.layers.placement import ALONE, Placement
+from scaling.layers.products import product_of_sequences
 
 
 @struct.dataclass
@@ -26,61 +28,92 @@ class Output:
     caches: tuple[Cache, ...] | None
 
 
+class Block(nn.Module):
+    """Causal attention, then experts, each added to the stream behind a norm of its input."""
+
+    config: ModelConfig
+    kernel: str
+    placement: Placement
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: Cache | None, start: Any, document_BxT: jax.Array | None
+    ) -> tuple[jax.Array, Cache | None, Routing | None]:
+        # Residual branches start at 1/(2 L) of the variance, so that the stream's does not grow with depth.
+        out_scale = 1.0 / (2 * self.config.n_layers)
+        attention = Attention(self.config.n_heads, out_scale, name="attention")
+        mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
+        x_BxTxD = x_BxTxD + mixed_BxTxD
+        moe = MoE(self.config, out_scale, self.kernel, self.placement, name="moe")
+        expert_BxTxD, routing = moe(_norm("moe_norm", x_BxTxD.dtype)(x_BxTxD))
+        return x_BxTxD + expert_BxTxD, cache, routing
+
+
 class Transformer(nn.Module):
     """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, untied head.
 
-    The output at a position depends on that and earlier positions of its own sequence alone.
+    The output at a position depends on that and earlier positions of its own sequence alone, and of its own document
+    where `documents` [B, T] numbers them. Weights are float32; `config.dtype` is that of the stream and of the products.
+
+    kernel: how `grouped` dispatch computes (layers/moe/kernels.py).   placement: the devices of `jax.shard_map`.
+    remat: keep only the stream between blocks for the backward pass, and compute the rest again.
     """
 
     config: ModelConfig
     vocab_size: int
+    kernel: str = "loop"
+    placement: Placement = ALONE
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, tokens_BxT: jax.Array, caches: tuple[Cache, ...] | None = None, start: Any = 0) -> Output:
-        config = self.config
-        # Residual branches start at 1/(2 L) of the variance, so that the stream's does not grow with depth.
-        out_scale = 1.0 / (2 * config.n_layers)
-        embed = nn.Embed(self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(1.0), name="embedding")
+    def __call__(
+        self,
+        tokens_BxT: jax.Array,
+        caches: tuple[Cache, ...] | None = None,
+        start: Any = 0,
+        documents_BxT: jax.Array | None = None,
+    ) -> Output:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        embed = nn.Embed(
+            self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(1.0), dtype=dtype, name="embedding"
+        )
         x_BxTxD = embed(tokens_BxT)
+        block_class = nn.remat(Block) if self.remat else Block
         routings: list[Routing] = []
         new_caches: list[Cache] = []
         for layer in range(config.n_layers):
-            attention = Attention(config.n_heads, out_scale, name=f"attention_{layer}")
+            block = block_class(config, self.kernel, self.placement, name=f"block_{layer}")
             cache = caches[layer] if caches is not None else None
-            mixed_BxTxD, cache = attention(_norm(f"attention_norm_{layer}")(x_BxTxD), cache, start)
-            x_BxTxD = x_BxTxD + mixed_BxTxD
+            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT)
             if cache is not None:
                 new_caches.append(cache)
-            moe = MoE(
-                config.n_experts,
-                config.top_k,
-                config.d_expert,
-                config.router,
-                config.dispatch,
-                out_scale,
-                name=f"moe_{layer}",
-            )
-            expert_BxTxD, routing = moe(_norm(f"moe_norm_{layer}")(x_BxTxD))
-            x_BxTxD = x_BxTxD + expert_BxTxD
             if routing is not None:
                 routings.append(routing)
-        x_BxTxD = _norm("norm")(x_BxTxD)
-        head = nn.Dense(self.vocab_size, use_bias=False, name="head", kernel_init=nn.initializers.normal(0.02))
-        logits_BxTxV = head(x_BxTxD).astype(jnp.float32)
+        x_BxTxD = _norm("norm", dtype)(x_BxTxD)
+        head_DxV = self.param("head", nn.initializers.normal(0.02), (config.d_model, self.vocab_size))
+        logits_BxTxV = product_of_sequences(x_BxTxD, head_DxV.astype(dtype)).astype(jnp.float32)
         return Output(logits_BxTxV, tuple(routings), tuple(new_caches) if caches is not None else None)
 
 
-def apply(network: Transformer, params: Any, tokens_BxT: jax.Array, caches: Any = None, start: Any = 0) -> Output:
+def apply(
+    network: Transformer,
+    params: Any,
+    tokens_BxT: jax.Array,
+    caches: Any = None,
+    start: Any = 0,
+    documents_BxT: jax.Array | None = None,
+) -> Output:
     """The network's output for given weights, `{"params": ...}`."""
-    output: Output = network.apply(params, tokens_BxT, caches, start)  # type: ignore[assignment]
+    output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT)  # type: ignore[assignment]
     return output
 
 
-def _norm(name: str) -> nn.RMSNorm:
-    return nn.RMSNorm(epsilon=1e-6, name=name)
+def _norm(name: str, dtype: Any) -> nn.RMSNorm:
+    """Statistics in float32 whatever the stream is."""
+    return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
 def empty_caches(config: ModelConfig, batch: int, length: int) -> tuple[Cache, ...]:
     """Caches of all layers with room for `length` tokens."""
-    shape = (batch, length, config.n_heads, config.d_head)
-    return tuple(Cache(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(config.n_layers))
+    shape, dtype = (batch, config.n_heads, length, config.d_head), jnp.dtype(config.dtype)
+    return tuple(Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layers))

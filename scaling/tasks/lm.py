@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import platform
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -18,9 +20,10 @@ from scaling.config import RunConfig
 from scaling.data.batches import eval_windows
 from scaling.rows import describe
 from scaling.training import host
-from scaling.training.evaluate import evaluate
-from scaling.training.loop import DivergedError
-from scaling.training.loop import train as train_model
+from scaling.training.evaluate import HeldOutLoss, evaluate, losses_program
+from scaling.training.host import kernel_of, peak_bytes
+from scaling.training.trunk import Trained, bundles, devices_of, program_of
+from scaling.training.trunk import train as train_trunks
 
 
 @dataclass(frozen=True)
@@ -39,40 +42,74 @@ def versions() -> str:
     return " ".join(f"{name}={version}" for name, version in parts.items())
 
 
-def train(config: RunConfig) -> CellResult:
-    """Train and evaluate one cell. A run that turns NaN comes back with status `diverged` and no loss.
+def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterator[CellResult]:
+    """Train and evaluate cells of one shape: the budgets of one trunk, or of several that train side by side.
 
-    Raises InputError when the corpus does not suit the configuration.
+    Each comes when it is done. A run that turns NaN comes back with status `diverged` and no loss. `checkpoints` is the
+    folder where a long trunk leaves what it can go on from. Raises InputError when the corpus does not suit the cells.
     """
     host.set_up()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    corpus = data.prepare(config.data)
-    device = jax.devices()[0]
-    row = describe(config, corpus.hash)
-    row |= {
-        "status": "ok",
-        "error": "",
-        "epochs": row["tokens"] / corpus.train_tokens,
+    trunks = bundles(cells)
+    first = trunks[0][0]
+    corpus = data.prepare(first.data)
+    windows = eval_windows(corpus.heldout(), first.train.seq_len, first.data.eval_windows)
+    devices = devices_of(first) if len(trunks) == 1 else devices_of(first)[:1]
+    kernel = kernel_of(first, devices[0].platform)
+    compiling = time.perf_counter()
+    program = program_of(first, corpus.vocab_size, kernel, len(trunks))
+    eval_shape = (first.train.sequences, windows.tokens.shape[1])
+    losses_program(first.model, corpus.vocab_size, kernel, devices, eval_shape)
+    compile_s = time.perf_counter() - compiling
+    beside_s = time.perf_counter() - clock  # what the first cell of the call pays for all
+    shared = {
         "versions": versions(),
-        "platform": device.platform,
-        "device_kind": device.device_kind,
-        "dtype": "float32",
-        "threads": host.threads(),
+        "platform": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "dtype": first.model.dtype,
+        "threads": host.threads() if devices[0].platform == "cpu" else None,
+        "kernel": kernel or None,
+        "trunks_together": len(trunks),
         "started_at": started.isoformat(timespec="seconds"),
     }
-    heldout = corpus.heldout()
-    try:
-        trained = train_model(config, corpus.tokens(), corpus.vocab_size)
-        windows = eval_windows(heldout, config.train.seq_len, config.data.eval_windows)
-        sequences = config.train.batch_tokens // config.train.seq_len
-        held_out = evaluate(trained.params, config.model, corpus.vocab_size, windows, sequences)
-        if not np.isfinite(held_out.loss):
-            raise DivergedError(f"held-out loss is {held_out.loss} after {config.steps} steps", trained.curves)
-    except DivergedError as error:
-        row |= {"status": "diverged", "error": str(error), "wall_s": time.perf_counter() - clock}
-        return CellResult(row, [], error.curves)
+    for trained in train_trunks(trunks, corpus.tokens(), corpus.vocab_size, kernel, checkpoints):
+        clock = time.perf_counter()
+        config = trained.config
+        row = describe(config, corpus.hash) | shared
+        row |= {
+            "status": "ok",
+            "error": "",
+            "epochs": row["tokens"] / corpus.train_tokens,
+            "tokens_own": trained.tokens_own,
+            "compile_s": compile_s,
+            "peak_memory_bytes": peak_bytes(program, devices),
+        }
+        compile_s = 0.0
+        documents: list[dict[str, Any]] = []
+        error = trained.error
+        if not error:
+            held_out = evaluate(
+                trained.params, config.model, corpus.vocab_size, windows, kernel, devices, config.train.sequences
+            )
+            if not np.isfinite(held_out.loss):
+                error = f"held-out loss is {held_out.loss} after {config.steps} steps"
+        if error:
+            row |= {"status": "diverged", "error": error}
+        else:
+            documents = held_out.documents
+            row |= _losses(trained, held_out)
+            row |= data.known_entropy(config.data, windows.tokens, windows.weight)
+        row["wall_s"] = beside_s + trained.own_s + time.perf_counter() - clock
+        beside_s = 0.0
+        yield CellResult(row, documents, trained.curves)
+
+
+def _losses(trained: Trained, held_out: HeldOutLoss) -> dict[str, Any]:
+    """The columns that only a run with a loss has."""
     tail = trained.curves[-max(1, len(trained.curves) // 10) :]
-    row |= {
+    config = trained.config
+    row: dict[str, Any] = {
         "loss_val": held_out.loss,
         "loss_val_se": held_out.se,
         "bits_per_byte": held_out.bits_per_byte,
@@ -80,13 +117,10 @@ def train(config: RunConfig) -> CellResult:
         "heldout_docs": len(held_out.documents),
         "heldout_tokens": sum(one["n_tokens"] for one in held_out.documents),
         "dropped_frac": 0.0,
-        "compile_s": trained.compile_s,
         "train_s": trained.train_s,
-        "tokens_per_s": row["tokens"] / trained.train_s,
+        "tokens_per_s": config.steps * config.train.batch_tokens / trained.train_s,
     }
-    row |= data.known_entropy(config.data, windows.tokens, windows.weight)
     if held_out.routing:
-        row |= {name: held_out.routing[name] for name in ("load_cv", "max_load", "router_entropy")}
+        row |= {name: held_out.routing[name] for name in ("load_cv", "max_load", "router_entropy", "dropped_frac")}
         row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
-    row["wall_s"] = time.perf_counter() - clock
-    return CellResult(row, held_out.documents, trained.curves)
+    return row

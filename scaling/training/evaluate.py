@@ -9,14 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
+from scaling.layers.placement import placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
-from scaling.training.loop import Params, token_losses
+from scaling.training.step import BATCH, Params, mesh_of, specs_of, token_losses
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,56 @@ class HeldOutLoss:
     routing: dict[str, float]
 
 
-@functools.lru_cache(maxsize=64)
-def _forward(model: ModelConfig, vocab_size: int) -> Any:
-    network = Transformer(model, vocab_size)
+@functools.lru_cache(maxsize=32)
+def losses_program(
+    model: ModelConfig, vocab_size: int, kernel: str, devices: tuple[jax.Device, ...], shape: tuple[int, int]
+) -> Any:
+    """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, for each MoE layer, the metrics of its routing."""
+    where = placement(model.n_experts, len(devices))
+    network = Transformer(model, vocab_size, kernel, where)
 
-    @jax.jit
     def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
         output = transformer.apply(network, params, tokens[:, :-1])
-        return token_losses(output.logits_BxTxV, tokens[:, 1:]), tuple(routing.metrics(one) for one in output.routings)
+        per_layer = tuple(routing.metrics(one, where) for one in output.routings)
+        return token_losses(output.logits_BxTxV, tokens[:, 1:]), jax.tree.map(where.mean, per_layer)
 
-    return losses
+    params = jax.eval_shape(
+        Transformer(model, vocab_size).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    )
+    spread: Any = losses
+    places: tuple[Any, Any] = (SingleDeviceSharding(devices[0]),) * 2
+    if where.devices > 1:
+        mesh = mesh_of(where, devices)
+        specs = specs_of(params)
+        spread = jax.shard_map(
+            losses, mesh=mesh, in_specs=(specs, BATCH), out_specs=(BATCH, PartitionSpec()), check_vma=False
+        )
+        places = (jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs), NamedSharding(mesh, BATCH))
+    tokens = jax.ShapeDtypeStruct((shape[0], shape[1]), jnp.int32)
+    return jax.jit(spread, in_shardings=places).lower(params, tokens).compile()
 
 
-def evaluate(params: Params, model: ModelConfig, vocab_size: int, windows: EvalWindows, batch: int) -> HeldOutLoss:
+def evaluate(
+    params: Params,
+    model: ModelConfig,
+    vocab_size: int,
+    windows: EvalWindows,
+    kernel: str,
+    devices: tuple[jax.Device, ...],
+    batch: int,
+) -> HeldOutLoss:
     """Held-out loss of the given weights over all windows, `batch` windows at a time.
 
     Routing metrics are means over batches and layers; batches are filled up with windows of the front, which count in
     no loss.
     """
-    forward = _forward(model, vocab_size)
+    forward = losses_program(model, vocab_size, kernel, devices, (batch, windows.tokens.shape[1]))
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
     seen: list[dict[str, float]] = []
     for start in range(0, n, batch):
         index = np.arange(start, start + batch) % n
-        part, per_layer = forward(params, jnp.asarray(windows.tokens[index]))
+        part, per_layer = forward(params, windows.tokens[index])
         take = min(batch, n - start)
         losses[start : start + take] = np.asarray(part)[:take]
         seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 
 import jax
 
+from scaling import memory
+from scaling.config import RunConfig
 from scaling.data.cache import cache_folder
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+from scaling.training.step import Program
 
 
 def set_up() -> None:
-    """Keep freed memory mapped, and compiled programs on disk.
-
-    XLA allocates its temporaries afresh in every step; with glibc's defaults each large one is mapped and returned, and
-    the page faults cost a third of a step (results/LOG.md). Elsewhere than on Linux this does nothing.
-    """
-    if platform.system() == "Linux":
-        try:
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-            libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-        except (OSError, AttributeError):  # another C library: slower, not wrong
-            pass
+    """Keep compiled programs on disk, and freed memory mapped."""
+    memory.keep()
     if jax.config.values.get("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -37,3 +26,16 @@ def threads() -> int:
     if reserved.isdigit() and int(reserved) > 0:
         return int(reserved)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def kernel_of(config: RunConfig, platform: str) -> str:
+    """The kernel of grouped dispatch on this platform; "" where nothing is grouped."""
+    if config.model.n_experts == 1 or config.model.dispatch != "grouped":
+        return ""
+    return "loop" if platform == "cpu" else "ragged"
+
+
+def peak_bytes(program: Program, devices: tuple[jax.Device, ...]) -> int:
+    """Peak memory of a training step on one device: what the device has measured, else what the compiler laid out."""
+    known = devices[0].memory_stats()
+    return int(known["peak_bytes_in_use"]) if known and "peak_bytes_in_use" in known else program.peak_bytes

@@ -1,33 +1,61 @@
-"""Dispatch: how tokens reach their experts and come back. Both forms drop nothing and agree to rounding.
+"""Dispatch: how tokens reach their experts and come back.
 
-Rows below are places in the padded layout: R of them, in N blocks of one expert each.
+Rows below are places in the padded layout: N blocks of R rows, each of one expert; A = T k assignments, token by token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
+from scaling.cost import capacity_rows
+from scaling.layers.moe.experts import Form, Weights
+from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.routing import Routing
+from scaling.layers.placement import ALONE, EXPERT, Placement
 
-Experts = Callable[..., jax.Array]
 MAX_BLOCK = 128
 
 
-def dense(x_TxD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
     """The reference: every expert computes every token and the weights pick. Costs E/k times the work."""
     n_experts = routing.gates_TxE.shape[-1]
     chosen_TxKxE = routing.chosen_TxK[:, :, None] == jnp.arange(n_experts)
     weight_TxE = jnp.sum(jnp.where(chosen_TxKxE, routing.weight_TxK[:, :, None], 0), axis=1).astype(x_TxD.dtype)
-    return jnp.einsum("te,etd->td", weight_TxE, experts(x_TxD))
+    return jnp.einsum("te,etd->td", weight_TxE, jax.vmap(form, in_axes=(0, None))(weights, x_TxD))
+
+
+def capacity(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, factor: float) -> jax.Array:
+    """Each expert takes its first C tokens in the order of the text, what comes later is dropped.
+
+    Filled token by token (a token's k choices before the next token's), so that no token's place depends on a later
+    one; by rank of the choice, as GShard does, it would. A dropped choice adds nothing: the residual stream carries on.
+    """
+    tokens, top_k = routing.chosen_TxK.shape
+    n_experts = routing.gates_TxE.shape[-1]
+    rows = capacity_rows(tokens, top_k, n_experts, factor)
+    chosen_A = routing.chosen_TxK.reshape(-1)
+    place_A = _place(chosen_A, n_experts)[0]
+    row_A = jnp.where(place_A < rows, chosen_A * rows + place_A, n_experts * rows)
+    assignment_R = _inverse(row_A, n_experts * rows)
+    x_ExRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(n_experts, rows, -1)
+    out_RxD = jax.vmap(form)(weights, x_ExRxD).reshape(n_experts * rows, -1)
+    return _combine(out_RxD, row_A, assignment_R, routing.weight_TxK)
+
+
+def dropped(routing: Routing, factor: float) -> jax.Array:
+    """Share of assignments that `capacity` drops."""
+    tokens, top_k = routing.chosen_TxK.shape
+    n_experts = routing.gates_TxE.shape[-1]
+    count_E = jnp.sum(routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts), axis=0)
+    over_E = jnp.maximum(count_E - capacity_rows(tokens, top_k, n_experts, factor), 0)
+    return jnp.sum(over_E) / (tokens * top_k)
 
 
 def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
     """Rows of a block: about a third of the mean load, between 1 and MAX_BLOCK, a power of two.
 
-    Small blocks waste few rows on padding (half a block per expert on average), large ones gather each expert's weights
+    Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
     less often.
     """
     mean_load = tokens * top_k / n_experts
@@ -37,51 +65,86 @@ def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
     return rows
 
 
-def grouped(x_TxD: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+def grouped(
+    x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, kernel: str, placement: Placement = ALONE
+) -> jax.Array:
     """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, put the results back.
 
     Dropless (after MegaBlocks, arXiv 2211.15841): there are always enough blocks, since E shares padded to whole blocks
     of R rows need at most (T k + E (R - 1)) / R of them.
+
+    Where experts are spread over devices, each gathers the tokens of its group, computes those of its own experts, and
+    the sums go back to where the tokens are.
     """
-    tokens, top_k = routing.chosen_TxK.shape
-    n_experts = routing.gates_TxE.shape[-1]
-    rows = block_rows(tokens, top_k, n_experts)
-    row_A, assignment_R, expert_N = _layout(routing.chosen_TxK, n_experts, rows)
-    blocks_NxRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(-1, rows, x_TxD.shape[-1])
-    out_RxD = experts(blocks_NxRxD, expert_N).reshape(-1, x_TxD.shape[-1])
-    out_AxD = _from_rows(out_RxD, row_A, assignment_R)
-    weight_TxKx1 = routing.weight_TxK[:, :, None].astype(x_TxD.dtype)
-    return jnp.sum(out_AxD.reshape(tokens, top_k, -1) * weight_TxKx1, axis=1)
+    spread = placement.expert > 1
+    chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
+    n_experts = routing.gates_TxE.shape[-1] // placement.expert
+    rows = block_rows(chosen_TxK.shape[0] * placement.data * placement.expert, chosen_TxK.shape[1], n_experts)
+    if spread:
+        x_TxD, chosen_TxK, weight_TxK = (
+            jax.lax.all_gather(part, EXPERT, tiled=True) for part in (x_TxD, chosen_TxK, weight_TxK)
+        )
+        chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
+        chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # another's
+    tokens, top_k = chosen_TxK.shape
+    row_A, assignment_R, expert_N, used = _blocks(chosen_TxK.reshape(-1), n_experts, rows)
+    x_NxRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(-1, rows, x_TxD.shape[-1])
+    out_RxD = KERNELS[kernel](form, weights, x_NxRxD, expert_N, used).reshape(-1, x_TxD.shape[-1])
+    out_TxD = _combine(out_RxD, row_A, assignment_R, weight_TxK)
+    return jax.lax.psum_scatter(out_TxD, EXPERT, tiled=True) if spread else out_TxD
 
 
-def _layout(chosen_TxK: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Row of each assignment [T k], assignment of each row [R] (T k where it is padding), expert of each block [N]."""
-    chosen_A = chosen_TxK.reshape(-1)
-    assignments = chosen_A.shape[0]
-    n_blocks = (assignments + n_experts * (rows - 1)) // rows
+def _place(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
+    """How many assignments before each one go to its expert [A], and how many each expert has [E].
+
+    An assignment to expert `n_experts`, which is none of these, has place 0.
+    """
     is_expert_AxE = (chosen_A[:, None] == jnp.arange(n_experts)).astype(jnp.int32)
-    before_AxE = jnp.cumsum(is_expert_AxE, axis=0)
-    blocks_E = -(-before_AxE[-1] // rows)
+    upto_AxE = jnp.cumsum(is_expert_AxE, axis=0)
+    return jnp.sum((upto_AxE - 1) * is_expert_AxE, axis=1), upto_AxE[-1]
+
+
+def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Row of each assignment [A], assignment of each row [R], expert of each block [N], blocks in use.
+
+    Beyond the last row stands what has none, and A stands in rows that are padding.
+    """
+    n_blocks = (chosen_A.shape[0] + n_experts * (rows - 1)) // rows
+    place_A, count_E = _place(chosen_A, n_experts)
+    blocks_E = -(-count_E // rows)
     end_E = jnp.cumsum(blocks_E)
-    start_A = (end_E - blocks_E)[chosen_A] * rows
-    row_A = start_A + jnp.take_along_axis(before_AxE, chosen_A[:, None], axis=1)[:, 0] - 1
-    assignment_R = (
-        jnp.full(n_blocks * rows, assignments, jnp.int32).at[row_A].set(jnp.arange(assignments, dtype=jnp.int32))
-    )
+    start_A = jnp.concatenate([end_E - blocks_E, jnp.full(1, n_blocks)])[chosen_A] * rows
+    row_A = start_A + place_A
     expert_N = jnp.minimum(jnp.searchsorted(end_E, jnp.arange(n_blocks), side="right"), n_experts - 1)
-    return row_A, assignment_R, expert_N
+    return row_A, _inverse(row_A, n_blocks * rows), expert_N, end_E[-1]
+
+
+def _inverse(row_A: jax.Array, n_rows: int) -> jax.Array:
+    assignments = jnp.arange(row_A.shape[0], dtype=jnp.int32)
+    return jnp.full(n_rows, row_A.shape[0], jnp.int32).at[row_A].set(assignments, mode="drop")
+
+
+def _combine(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array, weight_TxK: jax.Array) -> jax.Array:
+    """Each token's weighted sum of its rows; a choice without a row counts nothing. [T, D]."""
+    kept_TxK = (row_A < out_RxD.shape[0]).reshape(weight_TxK.shape)
+    weight_TxK = jnp.where(kept_TxK, weight_TxK, 0).astype(out_RxD.dtype)
+    out_TxKxD = _from_rows(out_RxD, row_A, assignment_R).reshape(*weight_TxK.shape, -1)
+    return jnp.sum(out_TxKxD * weight_TxK[:, :, None], axis=1)
 
 
 # The two moves are each other's transpose up to padding, so both directions of both are gathers: XLA's scatter-add, which
 # the gradient of a plain gather would be, is serial on CPU.
 
 
+def _take(values_RxD: jax.Array, index: jax.Array) -> jax.Array:
+    """Rows by index; beyond the last one zeros."""
+    return jnp.take(values_RxD, index, axis=0, mode="fill", fill_value=0)
+
+
 @jax.custom_vjp
 def _to_rows(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> jax.Array:
     """Copy each token into the rows of its assignments; padding rows are zero."""
-    top_k = row_TxK.shape[1]
-    padded = jnp.concatenate([x_TxD, jnp.zeros_like(x_TxD[:1])])
-    return padded[assignment_R // top_k]
+    return _take(x_TxD, assignment_R // row_TxK.shape[1])
 
 
 def _to_rows_forward(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -89,7 +152,7 @@ def _to_rows_forward(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Arr
 
 
 def _to_rows_backward(row_TxK: jax.Array, grad_RxD: jax.Array) -> tuple[jax.Array, None, None]:
-    return jnp.sum(grad_RxD[row_TxK], axis=1), None, None
+    return jnp.sum(_take(grad_RxD, row_TxK), axis=1), None, None
 
 
 _to_rows.defvjp(_to_rows_forward, _to_rows_backward)
@@ -97,8 +160,8 @@ _to_rows.defvjp(_to_rows_forward, _to_rows_backward)
 
 @jax.custom_vjp
 def _from_rows(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) -> jax.Array:
-    """The row of each assignment, [T k, D]."""
-    return out_RxD[row_A]
+    """The row of each assignment, [A, D]."""
+    return _take(out_RxD, row_A)
 
 
 def _from_rows_forward(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -106,9 +169,7 @@ def _from_rows_forward(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.A
 
 
 def _from_rows_backward(assignment_R: jax.Array, grad_AxD: jax.Array) -> tuple[jax.Array, None, None]:
-    return jnp.concatenate([grad_AxD, jnp.zeros_like(grad_AxD[:1])])[assignment_R], None, None
+    return _take(grad_AxD, assignment_R), None, None
 
 
 _from_rows.defvjp(_from_rows_forward, _from_rows_backward)
-
-DISPATCHES: dict[str, Callable[[jax.Array, Routing, Experts], jax.Array]] = {"dense": dense, "grouped": grouped}

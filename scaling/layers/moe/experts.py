@@ -1,53 +1,94 @@
-"""Experts: what one is, computed for all tokens at once or for blocks of rows that belong to one expert each."""
+"""Experts: what one is, and the weights of all of them.
+
+Axes: R rows (tokens that go to one expert), D width, F hidden units, E experts held by this device.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from scaling.layers.products import product
 
-def gated_mlp(x_RxD: jax.Array, up_DxG: jax.Array, down_FxD: jax.Array) -> jax.Array:
-    """SwiGLU, (silu(x A) * (x B)) W with A and B side by side in `up` (G = 2 F): arXiv 2002.05202, eq. 6."""
-    gate_RxF, value_RxF = jnp.split(x_RxD @ up_DxG, 2, axis=-1)
-    return (jax.nn.silu(gate_RxF) * value_RxF) @ down_FxD
+Weights = Any
+"""Of one expert: a tree of arrays; of all: the same tree with the experts in front."""
+
+Dot = Callable[[jax.Array, jax.Array], jax.Array]
+"""How rows meet a weight: a plain product for one expert, a grouped one where the rows of all experts stand together."""
 
 
-class MLPExperts(nn.Module):
-    """E gated MLPs of width F. Weights up [E, D, 2F] and down [E, F, D], no biases."""
+@dataclass(frozen=True)
+class Form:
+    """What an expert computes, outer(weights, inner(weights, x)), [R, D] -> [R, D], in two stages.
 
-    n_experts: int
-    width: int
-    out_scale: float
+    The split is where training keeps what it has computed: a kernel with a backward pass of its own stores the tree that
+    `inner` returns and recomputes `outer`, which should hold only what is cheap and the product that gives the result.
+    """
 
-    @nn.compact
-    def __call__(self, x: jax.Array, expert_N: jax.Array | None = None) -> jax.Array:
-        """x [T, D] -> [E, T, D], every expert on every token; or blocks x [N, R, D] of expert_N -> [N, R, D]."""
-        n_experts, width, features = self.n_experts, self.width, x.shape[-1]
-        up_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
-        down_init = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal", batch_axis=(0,))
-        up_ExDxG = self.param("up", up_init, (n_experts, features, 2 * width))
-        down_ExFxD = self.param("down", down_init, (n_experts, width, features))
-        if expert_N is None:
-            return jax.vmap(gated_mlp, in_axes=(None, 0, 0))(x, up_ExDxG, down_ExFxD)
-        return jax.vmap(gated_mlp)(x, _per_block(up_ExDxG, expert_N), _per_block(down_ExFxD, expert_N))
+    inner: Callable[[Weights, jax.Array, Dot], Any]
+    outer: Callable[[Weights, Any, Dot], jax.Array]
+
+    def __call__(self, weights: Weights, x_RxD: jax.Array, dot: Dot = product) -> jax.Array:
+        return self.outer(weights, self.inner(weights, x_RxD, dot), dot)
+
+
+def _gate_and_up(weights: Weights, x_RxD: jax.Array, dot: Dot) -> tuple[jax.Array, jax.Array]:
+    return dot(x_RxD, weights["gate"]), dot(x_RxD, weights["up"])
+
+
+def _down(weights: Weights, hidden: tuple[jax.Array, jax.Array], dot: Dot) -> jax.Array:
+    gate_RxF, up_RxF = hidden
+    return dot(_gated(gate_RxF, up_RxF), weights["down"])
 
 
 @jax.custom_vjp
-def _per_block(weight_ExAxB: jax.Array, expert_N: jax.Array) -> jax.Array:
-    """The weights of each block's expert, [N, A, B]. Its transpose sums by a product with the 0/1 matrix of the choice:
-    XLA's scatter-add, which the plain gather would use, is serial on CPU."""
-    return weight_ExAxB[expert_N]
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up. Keeps its two inputs alone for the backward pass: left to itself XLA stores what lies between too."""
+    return gate * jax.nn.sigmoid(gate) * up
 
 
-def _per_block_forward(weight_ExAxB: jax.Array, expert_N: jax.Array) -> tuple[jax.Array, tuple[jax.Array, int]]:
-    return _per_block(weight_ExAxB, expert_N), (expert_N, weight_ExAxB.shape[0])
+def _gated_forward(gate: jax.Array, up: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _gated(gate, up), (gate, up)
 
 
-def _per_block_backward(kept: tuple[jax.Array, int], grad_NxAxB: jax.Array) -> tuple[jax.Array, None]:
-    expert_N, n_experts = kept
-    is_expert_ExN = (jnp.arange(n_experts)[:, None] == expert_N).astype(grad_NxAxB.dtype)
-    return jnp.einsum("en,nab->eab", is_expert_ExN, grad_NxAxB), None
+def _gated_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    gate, up = kept
+    share = jax.nn.sigmoid(gate)
+    return grad * up * share * (1 + gate * (1 - share)), grad * gate * share
 
 
-_per_block.defvjp(_per_block_forward, _per_block_backward)
+_gated.defvjp(_gated_forward, _gated_backward)
+
+
+GATED_MLP = Form(_gate_and_up, _down)
+"""SwiGLU, (silu(x A) * (x B)) W: arXiv 2002.05202, eq. 6. Weights gate A and up B [D, F], down W [F, D], no biases."""
+
+
+class GatedMLPs(nn.Module):
+    """The weights of gated MLPs of width F: `copies` of them (None: one, without the leading axis).
+
+    out_scale: variance of the output projection's initial weights times their fan-in.
+    """
+
+    copies: int | None
+    width: int
+    out_scale: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: int) -> Weights:
+        batch_axis = () if self.copies is None else (0,)
+        shape = lambda *last: last if self.copies is None else (self.copies, *last)  # noqa: E731
+        into = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=batch_axis)
+        out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal", batch_axis=batch_axis)
+        weights = {
+            "gate": self.param("gate", into, shape(features, self.width)),
+            "up": self.param("up", into, shape(features, self.width)),
+            "down": self.param("down", out, shape(self.width, features)),
+        }
+        return {name: weight.astype(self.dtype) for name, weight in weights.items()}

@@ -27,7 +27,7 @@ class _TokenChoice(nn.Module):
     def __call__(self, x_TxD: jax.Array) -> Routing:
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         weight_DxE = self.param("weight", init, (x_TxD.shape[-1], self.n_experts))
-        logits_TxE = jnp.dot(x_TxD, weight_DxE, preferred_element_type=jnp.float32)
+        logits_TxE = x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
         gates_TxE = jax.nn.softmax(logits_TxE, axis=-1)
         _, chosen_TxK = jax.lax.top_k(jax.lax.stop_gradient(logits_TxE), self.top_k)
         weight_TxK = self.weights(logits_TxE, chosen_TxK, gates_TxE)

@@ -1,0 +1,38 @@
+"""Over how many devices one cell is spread, and what its layers must ask of the others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+
+DATA, EXPERT = "data", "expert"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`data` x `expert` devices of one host. Sequences are spread over all of them, experts over the `expert` axis.
+
+    Everything else is held by every device. Inside `jax.shard_map` the two axes go by the names `DATA` and `EXPERT`.
+    """
+
+    data: int = 1
+    expert: int = 1
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.expert
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """Mean over all devices of what each has found in its own tokens."""
+        return x if self.devices == 1 else jax.lax.pmean(x, (DATA, EXPERT))
+
+
+ALONE = Placement()
+
+
+def placement(n_experts: int, devices: int) -> Placement:
+    """Experts over as many devices as divide them evenly, the data over the rest: fewest copies of an expert's weights."""
+    expert = math.gcd(n_experts, devices)
+    return Placement(devices // expert, expert)

@@ -1,0 +1,34 @@
+"""The product of rows with a weight, with gradients in the order that is cheap."""
+
+from __future__ import annotations
+
+import jax
+
+
+@jax.custom_vjp
+def product(x_RxA: jax.Array, weight_AxB: jax.Array) -> jax.Array:
+    """x W, [R, B].
+
+    The gradient of W sums over the rows, so one factor of x^T g is transposed, which on CPU is a copy of it and of
+    whatever it is computed from. Here that is the narrower one, and the small result is transposed instead.
+    """
+    return x_RxA @ weight_AxB
+
+
+def _forward(x_RxA: jax.Array, weight_AxB: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x_RxA @ weight_AxB, (x_RxA, weight_AxB)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array], grad_RxB: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_RxA, weight_AxB = kept
+    narrow = x_RxA.shape[-1] <= grad_RxB.shape[-1]
+    grad_weight = x_RxA.T @ grad_RxB if narrow else (grad_RxB.T @ x_RxA).T
+    return grad_RxB @ weight_AxB.T, grad_weight
+
+
+product.defvjp(_forward, _backward)
+
+
+def product_of_sequences(x_BxTxA: jax.Array, weight_AxB: jax.Array) -> jax.Array:
+    """The same for [B, T, A] -> [B, T, B']."""
+    return product(x_BxTxA.reshape(-1, x_BxTxA.shape[-1]), weight_AxB).reshape(*x_BxTxA.shape[:-1], -1)

@@ -1,0 +1,115 @@
+"""Checkpoints of a trunk: what a killed run goes on from, and ends with the same weights to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.rows import code_version
+
+
+@dataclass
+class Run:
+    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the seconds they took."""
+
+    state: Any
+    at: int
+    metrics: list[NDArray[np.float32]]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a trunk stands: the trunk itself (no state once its last budget is in its cooldown), the branch that is in
+    its cooldown, and the steps of that budget."""
+
+    trunk: Run
+    branch: Run | None
+    steps: int
+
+
+class Checkpoints:
+    """The newest checkpoint of one trunk in a folder, written at most every `minutes`; without a folder none.
+
+    States are written by orbax. A folder becomes visible under its name only when all of it is there.
+    """
+
+    def __init__(self, folder: Path | None, minutes: float) -> None:
+        self._folder = folder.resolve() if folder and minutes > 0 else None
+        self._every, self._last = minutes * 60, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return self._folder is not None and time.monotonic() - self._last >= self._every
+
+    def save(self, point: Point) -> None:
+        """Write a point and drop the one before it."""
+        import orbax.checkpoint as ocp  # takes a second to import, and short cells never need it
+
+        assert self._folder is not None
+        number = max((int(path.name) for path in self._kept()), default=0) + 1
+        working = self._folder / f".{number}.tmp"
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir(parents=True)
+        runs = {"trunk": point.trunk, "branch": point.branch}
+        alive = {name: run for name, run in runs.items() if run is not None}
+        states = {name: run.state for name, run in alive.items() if run.state is not None}
+        with ocp.StandardCheckpointer() as writer:
+            writer.save(working / "states", states)
+        reported: dict[str, Any] = {name: np.asarray(run.metrics) for name, run in alive.items()}
+        np.savez(working / "reported.npz", **reported)
+        about: dict[str, Any] = {name: {"at": run.at, "seconds": run.seconds} for name, run in alive.items()}
+        about |= {"steps": point.steps, "states": sorted(states), "code_version": code_version()}
+        (working / "about.json").write_text(json.dumps(about))
+        os.replace(working, self._folder / str(number))
+        for path in self._kept()[:-1]:
+            shutil.rmtree(path, ignore_errors=True)
+        self._last = time.monotonic()
+
+    def load(self, shape: Any, sharding: Any) -> Point | None:
+        """The newest point, its arrays placed as `sharding` says. None without one, or when other code wrote it."""
+        kept = self._kept()
+        if not kept:
+            return None
+        about = json.loads((kept[-1] / "about.json").read_text())
+        if about["code_version"] != code_version():
+            return None
+        import orbax.checkpoint as ocp
+
+        one = jax.tree.map(
+            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shape, _like(sharding, shape)
+        )
+        with ocp.StandardCheckpointer() as reader:
+            states = reader.restore(kept[-1] / "states", dict.fromkeys(about["states"], one))
+        with np.load(kept[-1] / "reported.npz") as reported:
+            runs = {
+                name: Run(states.get(name), about[name]["at"], list(reported[name]), about[name]["seconds"])
+                for name in ("trunk", "branch")
+                if name in about
+            }
+        return Point(runs["trunk"], runs.get("branch"), about["steps"])
+
+    def remove(self) -> None:
+        """The trunk is done."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _kept(self) -> list[Path]:
+        found = self._folder.glob("[0-9]*") if self._folder is not None else ()
+        return sorted(found, key=lambda path: int(path.name))
+
+
+def _like(sharding: Any, shape: Any) -> Any:
+    """A sharding for each leaf, where one stands for all."""
+    if isinstance(sharding, jax.sharding.Sharding):
+        return jax.tree.map(lambda _: sharding, shape)
+    return sharding

@@ -1,0 +1,268 @@
+"""One optimiser step: the objective, its gradient over all devices and parts of the batch, AdamW; and its program.
+
+Axes: B sequences, T tokens, M trunks that are trained side by side (absent for one).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from scaling.config import ModelConfig, TrainConfig
+from scaling.layers.moe import routing
+from scaling.layers.placement import ALONE, DATA, EXPERT, Placement, placement
+from scaling.models import transformer
+from scaling.models.transformer import Transformer
+
+Params = Any
+METRICS = ("loss", "grad_norm")
+ROUTED = ("balance_loss", "z_loss", "load_cv", "max_load", "router_entropy", "dropped_frac")
+
+
+@struct.dataclass
+class State:
+    """Weights and Adam's moments."""
+
+    params: Params
+    moments: Any
+
+
+def metric_names(model: ModelConfig) -> tuple[str, ...]:
+    """What a step reports, in the order in which it reports it."""
+    return METRICS if model.n_experts == 1 else (*METRICS, *ROUTED)
+
+
+def token_losses(logits_BxTxV: jax.Array, target_BxT: jax.Array) -> jax.Array:
+    """Cross-entropy of each token in nats, float32, [B, T]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV.astype(jnp.float32), target_BxT)
+
+
+def optimiser(train: TrainConfig) -> optax.GradientTransformation:
+    """Adam and decoupled weight decay on matrices (not on norms); the step scales by the rate.
+
+    Adam's update does not depend on the scale of a gradient, so an expert that sees k/E of the tokens learns at the rate
+    of the dense MLP. `eps` is so small that this holds for any gradient: optax's 1e-8 is no longer small beside the
+    gradient of one of many experts (arXiv 2309.14322, section 4.3, sees the same in large models).
+    """
+    return optax.chain(
+        optax.scale_by_adam(train.beta1, train.beta2, eps=1e-15),
+        optax.add_decayed_weights(train.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
+    )
+
+
+def is_expert(path: Any) -> bool:
+    """Whether a weight, or a moment of one, belongs to single experts: these are what is spread over devices."""
+    return any(getattr(key, "key", None) == "experts" for key in path)
+
+
+BATCH = PartitionSpec((DATA, EXPERT))
+"""Sequences are spread over all devices."""
+
+
+def mesh_of(where: Placement, devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.asarray(devices).reshape(where.data, where.expert), (DATA, EXPERT))
+
+
+def specs_of(tree: Any) -> Any:
+    """Where the leaves of weights or of a state lie: experts on their devices, everything else on each."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: PartitionSpec(EXPERT) if is_expert(path) else PartitionSpec(), tree
+    )
+
+
+def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:
+    """Numbers the documents of packed sequences by the separators so far."""
+    return jnp.cumsum(tokens_BxT == separator, axis=1)
+
+
+def initial_params(model: ModelConfig, vocab_size: int, seed: int) -> Params:
+    """Weights before training, a function of the seed alone."""
+    return quick(lambda key: first_params(model, vocab_size, key), jax.random.key(seed))(jax.random.key(seed))
+
+
+def first_params(model: ModelConfig, vocab_size: int, key: jax.Array) -> Params:
+    return Transformer(model, vocab_size).init(key, jnp.zeros((1, 8), jnp.int32))
+
+
+def quick(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The compiled program of something that runs once, for milliseconds: to optimise it would only take longer."""
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
+    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+
+
+def step_function(
+    model: ModelConfig,
+    vocab_size: int,
+    train: TrainConfig,
+    *,
+    packed: bool = False,
+    kernel: str = "loop",
+    where: Placement = ALONE,
+) -> Callable[[State, jax.Array, jax.Array], tuple[State, jax.Array]]:
+    """(state, batch [B, T + 1], rate) -> (state, metrics [len(metric_names)]). On several devices for `jax.shard_map`.
+
+    The rate is an argument, not a constant of the program, so cells that differ in budget or rate share one program.
+
+    packed: blocks hold whole documents: a token attends to its own document alone, and a target that is padding (a
+    separator behind a separator) has no weight.
+    """
+    network = Transformer(model, vocab_size, kernel, where, train.remat)
+    update, separator = optimiser(train), vocab_size - 1
+    parts = train.accumulate * where.devices
+
+    def objective(params: Params, batch: jax.Array, n_targets: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """This part's share of the objective: the shares of all parts add up to it. And the metrics of the part."""
+        inputs, targets = batch[:, :-1], batch[:, 1:]
+        output = transformer.apply(
+            network, params, inputs, documents_BxT=documents(inputs, separator) if packed else None
+        )
+        losses = token_losses(output.logits_BxTxV, targets)
+        loss = jnp.sum(jnp.where(_padding(batch, separator), 0.0, losses) if packed else losses) / n_targets
+        if not output.routings:
+            return loss, (loss,)
+        per_layer = [routing.metrics(one, where) for one in output.routings]
+        mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in ROUTED}
+        penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
+        return loss + penalty / parts, (loss, *(mean[name] / parts for name in ROUTED))
+
+    def gradient(params: Params, batch: jax.Array) -> tuple[Params, tuple[jax.Array, ...]]:
+        n_targets = jnp.float32(batch.shape[0] * (batch.shape[1] - 1))
+        if packed:
+            n_targets = n_targets - jnp.sum(_padding(batch, separator))
+        n_targets = _sum(n_targets, where)
+        value = jax.grad(objective, has_aux=True)
+        if train.accumulate == 1:
+            total = value(params, batch, n_targets)
+        else:
+            pieces = batch.reshape(train.accumulate, -1, batch.shape[1])
+            none = jax.tree.map(
+                lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(value, params, pieces[0], n_targets)
+            )
+            total, _ = jax.lax.scan(
+                lambda sums, piece: (jax.tree.map(jnp.add, sums, value(params, piece, n_targets)), None), none, pieces
+            )
+        gradients, metrics = total
+        gradients = jax.tree_util.tree_map_with_path(
+            lambda path, g: _sum(g, where, over_experts=not is_expert(path)), gradients
+        )
+        return gradients, _sum(metrics, where)
+
+    def step(state: State, batch: jax.Array, rate: jax.Array) -> tuple[State, jax.Array]:
+        gradients, metrics = gradient(state.params, batch)
+        norm = _norm(gradients, where)
+        clip = jnp.minimum(1.0, train.grad_clip / norm)
+        updates, moments = update.update(jax.tree.map(lambda g: g * clip, gradients), state.moments, state.params)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        return State(params, moments), jnp.stack([metrics[0], norm, *metrics[1:]])
+
+    return step
+
+
+def _padding(batch: jax.Array, separator: int) -> jax.Array:
+    return (batch[:, :-1] == separator) & (batch[:, 1:] == separator)
+
+
+def _sum(x: Any, where: Placement, *, over_experts: bool = True) -> Any:
+    axes = {DATA: where.data, EXPERT: where.expert if over_experts else 1}
+    shared = tuple(axis for axis, size in axes.items() if size > 1)
+    return jax.lax.psum(x, shared) if shared else x
+
+
+def _norm(gradients: Params, where: Placement) -> jax.Array:
+    """Of the whole gradient; a device holds its experts' part alone."""
+    squares: dict[bool, list[jax.Array]] = {False: [], True: []}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        squares[is_expert(path)].append(jnp.sum(jnp.square(leaf)))
+    experts = jnp.sum(jnp.stack(squares[True])) if squares[True] else jnp.float32(0)
+    if where.expert > 1:
+        experts = jax.lax.psum(experts, EXPERT)
+    return jnp.sqrt(jnp.sum(jnp.stack(squares[False])) + experts)
+
+
+# ------------------------------------------------------------------------------------------------------- programs
+
+
+class Program:
+    """The compiled first state and step of a shape, on the devices of a cell. `trunks` of them side by side, if given."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        vocab_size: int,
+        train: TrainConfig,
+        *,
+        packed: bool,
+        kernel: str,
+        devices: Sequence[jax.Device],
+        trunks: int | None = None,
+    ) -> None:
+        where = placement(model.n_experts, len(devices))
+        step = step_function(model, vocab_size, train, packed=packed, kernel=kernel, where=where)
+
+        def first(key: jax.Array) -> State:
+            params = first_params(model, vocab_size, key)
+            return State(params, optimiser(train).init(params))
+
+        key = jax.random.key(0)
+        shape = jax.eval_shape(first, key)
+        batch = jax.ShapeDtypeStruct((train.sequences, train.seq_len + 1), jnp.int32)
+        rate = jax.ShapeDtypeStruct((), jnp.float32)
+        if where.devices > 1:
+            mesh, specs, whole = mesh_of(where, devices), specs_of(shape), PartitionSpec()
+            step = jax.shard_map(
+                step, mesh=mesh, in_specs=(specs, BATCH, whole), out_specs=(specs, whole), check_vma=False
+            )
+            self.state = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+            self.batch: Any = NamedSharding(mesh, BATCH)
+        else:
+            self.state = self.batch = jax.sharding.SingleDeviceSharding(devices[0])
+        if trunks is not None:
+            step, shape, batch, rate = jax.vmap(step), *(_stacked(s, trunks) for s in (shape, batch, rate))
+        self.shape = shape
+        self._first = quick(first, key)
+        jitted = jax.jit(step, donate_argnums=0, in_shardings=(self.state, self.batch, None), out_shardings=None)
+        self.step = jitted.lower(shape, batch, rate).compile()
+
+    def first(self, seeds: Sequence[int]) -> State:
+        """The state before training: weights are a function of the seed alone. One state for one seed, else stacked."""
+        states = [self._first(jax.random.key(seed)) for seed in seeds]
+        state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return jax.device_put(state, self.state)
+
+    def copy(self, state: State) -> State:
+        """For a branch: the step takes over the buffers that it is given."""
+        return jax.tree.map(jnp.copy, state)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that a step needs at most on one device, as the compiler has laid it out."""
+        known: Any = self.step.memory_analysis()
+        arguments = known.argument_size_in_bytes + known.output_size_in_bytes - known.alias_size_in_bytes
+        return int(arguments + known.temp_size_in_bytes)
+
+
+def _stacked(tree: Any, n: int) -> Any:
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((n, *s.shape), s.dtype), tree)
+
+
+@functools.lru_cache(maxsize=32)
+def program(
+    model: ModelConfig,
+    vocab_size: int,
+    train: TrainConfig,
+    *,
+    packed: bool,
+    kernel: str,
+    devices: tuple[jax.Device, ...],
+    trunks: int | None = None,
+) -> Program:
+    """The program of a shape: cells of one shape in one process share it. `train` without what varies among cells."""
+    return Program(model, vocab_size, train, packed=packed, kernel=kernel, devices=devices, trunks=trunks)
