@@ -144,6 +144,7 @@ CURVES: dict[str, Column] = {
     "grad_norm": _column(_REAL, "", "before clipping, mean since the row before"),
     "max_load": _column(_REAL, "", "largest expert load over the mean load, mean since the row before"),
     "router_entropy": _column(_REAL, "", "mean entropy of the gates over ln E, mean since the row before"),
+    "dropped_frac": _column(_REAL, "", "assignments that reached no expert, mean since the row before"),
 }
 
 LATENCY: dict[str, Column] = {

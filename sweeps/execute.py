@@ -18,15 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from scaling import cost, data
+from scaling import data
 from scaling.config import Resources, RunConfig
 from scaling.errors import InputError, WorkError
 from sweeps import worker
 from sweeps.grid import Grid, resolved
-from sweeps.plan import in_order, labels
+from sweeps.plan import labels
 from sweeps.progress import Progress
 from sweeps.store import Store
 from sweeps.study import Summary, owed, record, summarise
+from sweeps.together import Together, own_flops, plan_calls
 from sweeps.worker import WORK, Outcome, Shape, Work
 
 Executor = Literal["ray", "inline"]
@@ -60,9 +61,9 @@ class Options:
 
 @dataclass(frozen=True)
 class _Job:
-    """What an executor needs: the cells in their order and where they go."""
+    """What an executor needs: the calls in their order and where their cells go."""
 
-    cells: list[tuple[RunConfig, str]]  # with the hash of the corpus each trains on
+    calls: list[tuple[Together, str]]  # with the hash of the corpus each trains on
     store: Store
     work: Work
     options: Options
@@ -92,8 +93,8 @@ def run(grid: Grid, out: Path, options: Options, progress: Progress, work: Work 
             progress.note(f"warning: {said}")
         store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
 
-        missing = {run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)}
-        queue = [(cell, hashes[cell]) for cell in in_order(missing, _workers(grid, options))]
+        missing = [run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)]
+        queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = _Job(queue, store, work, options, deadline, grid.cells[0].resources, labels(grid))
         trained = _train(job, progress) if missing else 0
         _measure(job, run_ids, progress)
@@ -121,10 +122,11 @@ def _check_resources(grid: Grid, options: Options) -> None:
 
 
 def _train(job: _Job, progress: Progress) -> int:
-    """Run the job's cells, each noted as it ends; how many ended. Raises WorkError at the first failure with --fail-fast."""
-    cells = {cell.run_id(corpus_hash): cell for cell, corpus_hash in job.cells}
-    flops = sum(cost.train_flops(cell) for cell in cells.values())
-    progress.begin(f"training {len(cells)} cells, {flops:.2e} FLOP, executor {job.options.executor}", len(cells), flops)
+    """Run the job's calls, each cell noted as it ends; how many. Raises WorkError at the first failure with --fail-fast."""
+    cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
+    flops = sum(own_flops(call) for call, _ in job.calls)
+    what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
+    progress.begin(what, len(cells), flops)
 
     def ended(outcome: Outcome) -> None:
         name = job.labels[cells[outcome.run_id]]
@@ -151,20 +153,25 @@ def _train(job: _Job, progress: Progress) -> int:
 
 def _train_inline(job: _Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
     worker.pin(job.resources.cpus, job.resources.gpus)
-    for cell, corpus_hash in job.cells:
+    for call, corpus_hash in job.calls:
         if job.out_of_time():
             return
         progress.cell_started()
-        ended(worker.train_cell(cell, corpus_hash, job.store, "inline", job.work))
+        for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.work):
+            ended(outcome)
+            if job.out_of_time():
+                return
 
 
 def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
-    """Ray Tune as a pool: class Trainable, reused actors, one result per cell. The worker has written the row by then.
+    """Ray Tune as a pool: class Trainable, reused actors; a trial is a call, with one result per cell, whose row the
+    worker has written by then.
 
     What Tune keeps is thrown away. An exception in a callback would pass for a failure of the trial, so the reason to
     stop is kept and raised at the end.
     """
     stop: list[Exception] = []
+    noted: set[str] = set()
     with _ray(job.options, job.store) as (ray, scratch):
         from ray import tune
 
@@ -172,23 +179,29 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
         if need > have:
             raise InputError(f"resources.gpus={need:g}, but Ray sees {have:g} GPUs; lower it or give --address")
 
-        class Cell(tune.Trainable):
+        class Call(tune.Trainable):
             def setup(self, config: dict[str, Any]) -> None:
-                self.cell, self.corpus_hash = job.cells[config["cell"]]
+                call, corpus_hash = job.calls[config["call"]]
+                left = [
+                    cell for cell in call if not _ended_well(cell, corpus_hash, job.store)
+                ]  # after a worker's death
+                self.left = len(left)
+                self.outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.work)
 
             def reset_config(self, new_config: dict[str, Any]) -> bool:
                 self.setup(new_config)
                 return True
 
             def step(self) -> dict[str, Any]:
-                if job.out_of_time():
+                if job.out_of_time() or not self.left:
                     return {"done": True, "outcome": None}
                 worker.pin(job.resources.cpus, job.resources.gpus)
                 try:
-                    outcome = worker.train_cell(self.cell, self.corpus_hash, job.store, "ray", job.work)
+                    outcome = next(self.outcomes)
                 except WorkError as error:
                     return {"done": True, "outcome": None, "fatal": str(error)}
-                return {"done": True, "outcome": asdict(outcome)}
+                self.left -= 1
+                return {"done": not self.left, "outcome": asdict(outcome)}
 
         class Watch(tune.Callback):
             def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -203,13 +216,15 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                     note(Outcome(**result["outcome"]))
 
             def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                progress.cell_lost(job.labels[job.cells[trial.config["cell"]][0]])
+                progress.cell_lost(job.labels[job.calls[trial.config["call"]][0][0]])
 
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                cell, corpus_hash = job.cells[trial.config["cell"]]
+                call, corpus_hash = job.calls[trial.config["call"]]
                 said = Path(trial.error_file).read_text(encoding="utf-8")
                 try:
-                    note(_lost(cell, corpus_hash, job.store, said))
+                    for cell in call:
+                        if cell.run_id(corpus_hash) not in noted:
+                            note(_lost(cell, corpus_hash, job.store, said))
                 except WorkError as error:
                     stop.append(error)
 
@@ -221,6 +236,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                 return bool(stop)
 
         def note(outcome: Outcome) -> None:
+            noted.add(outcome.run_id)
             try:
                 ended(outcome)
             except WorkError as error:
@@ -228,8 +244,8 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
 
         try:
             tune.run(
-                Cell,
-                config={"cell": tune.grid_search(list(range(len(job.cells))))},
+                Call,
+                config={"call": tune.grid_search(list(range(len(job.calls))))},
                 resources_per_trial={"cpu": job.resources.cpus, "gpu": job.resources.gpus},
                 max_concurrent_trials=job.options.max_concurrent,
                 stop=Halt(),
@@ -238,7 +254,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                 storage_path=str(scratch),
                 name="tune",
                 raise_on_failed_trial=False,
-                max_failures=1,  # only the death of a worker gets here: the cell it held is tried once more
+                max_failures=1,  # only the death of a worker gets here: the call it held is tried once more
                 verbose=0,
             )
         except (tune.TuneError, ray.exceptions.RayError) as error:
@@ -249,16 +265,21 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
         raise stop[0]
 
 
+def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
+    part = store.part(cell.run_id(corpus_hash))
+    return part is not None and part.ok
+
+
 def _lost(cell: RunConfig, corpus_hash: str, store: Store, said: str) -> Outcome:
     """Write the row of a cell whose worker ended before it could, with what Ray said of it."""
     part = store.part(cell.run_id(corpus_hash))
     if part and part.status in ("ok", "diverged"):  # it ended between its last write and its answer
-        return Outcome(part.run_id, part.status, "", part.tokens, part.train_flops, part.wall_s)
+        return worker.outcome(asdict(part))
     status = "oom" if worker.is_out_of_memory(said) else "error"
     text = f"the worker ended before its row was written: {said.partition(chr(10))[2]}"  # after a line with the time
     row = worker.failed_row(cell, corpus_hash, status, text, "ray", None, None)
     store.write_cell(row, [], [])
-    return Outcome(row["run_id"], status, text, row["tokens"], row["train_flops"], 0.0)
+    return worker.outcome(row)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,6 +13,7 @@ from scaling import cost
 from scaling.config import LR_AT_64, LR_WIDTH_POWER, RunConfig
 from sweeps.grid import AXES, SECTIONS, Grid
 from sweeps.store import Part
+from sweeps.together import plan_calls, tokens_own, trunks
 from sweeps.worker import machine_cpus
 
 # Assumed until the study has rows of its own. On two busy cores of a server: 5e9 counted FLOP/s per core at d_model = 32
@@ -36,11 +35,17 @@ class Speed:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell with what it costs. `memory_bytes` is an estimate of the peak while training."""
+    """One cell with what it costs.
+
+    trunk: number of the run that it shares with the other budgets.   tokens_own: tokens that it adds to its trunk; sums
+    over `tokens_own` are what is really trained.   memory_bytes: estimated peak of one device.
+    """
 
     config: RunConfig
     label: str
+    trunk: int
     tokens: int
+    tokens_own: int
     n_active: int
     n_total: int
     train_flops: float
@@ -51,13 +56,18 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid, priced: its cells in grid order, wall time of what is missing on `workers` at a time, and the lint."""
+    """A grid, priced: its cells in grid order, wall time of what is missing on `workers` at a time, and the lint.
+
+    alone_seconds: wall time if each cell trained alone.
+    """
 
     study: str
     cells: tuple[CellPlan, ...]
     duplicates: int
     workers: int
     seconds: float
+    alone_seconds: float
+    calls: int
     speed: Speed
     lint: tuple[str, ...]
     defaults: dict[str, dict[str, Any]]
@@ -76,8 +86,12 @@ class Plan:
                 "cells": len(self.cells),
                 "missing": len(missing),
                 "tokens": sum(cell.tokens for cell in self.cells),
+                "tokens_trained": sum(cell.tokens_own for cell in self.cells),
+                "trunks": len({cell.trunk for cell in self.cells}),
+                "calls": self.calls,
                 "train_flops": sum(cell.train_flops for cell in self.cells),
                 "seconds": self.seconds,
+                "alone_seconds": self.alone_seconds,
                 "largest_memory_bytes": max(cell.memory_bytes for cell in self.cells),
                 "duplicates": self.duplicates,
             },
@@ -98,15 +112,23 @@ def plan(grid: Grid, parts: dict[RunConfig, Part] | None = None) -> Plan:
     cpus = grid.cells[0].resources.cpus
     speed = _speed(parts.values(), cpus)
     named = labels(grid)
-    cells = tuple(_priced(cell, named[cell], speed, parts.get(cell)) for cell in grid.cells)
-    seconds = {cell.config: cell.seconds for cell in cells if cell.status == "missing"}
+    of_trunk = {cell: number for number, trunk in enumerate(trunks(grid.cells), start=1) for cell in trunk}
+    own = tokens_own(grid.cells)
+    missing = [cell for cell in grid.cells if cell not in parts]
+    own |= tokens_own(tuple(missing))  # what is done is not trained again for those after it
+    cells = tuple(_priced(cell, named[cell], of_trunk[cell], own[cell], speed, parts.get(cell)) for cell in grid.cells)
+    seconds = {cell.config: cell.seconds for cell in cells}
+    alone = {cell: speed.overhead_s + cost.train_flops(cell) / speed.flops_per_s for cell in missing}
     workers = max(1, machine_cpus() // cpus)
+    calls = plan_calls(missing, workers)
     return Plan(
         study=grid.study,
         cells=cells,
         duplicates=grid.duplicates,
         workers=workers,
-        seconds=_makespan([seconds[cell] for cell in in_order(seconds, workers)], workers),
+        seconds=_makespan([sum(seconds[cell] for cell in call) for call in calls], workers),
+        alone_seconds=_makespan(sorted(alone.values(), reverse=True), workers),
+        calls=len(calls),
         speed=speed,
         lint=tuple(lint(grid.cells)),
         defaults=_defaults(grid),
@@ -142,47 +164,26 @@ def si(number: float) -> str:
     return f"{number:.3g}"
 
 
-def in_order(cells: Iterable[RunConfig], workers: int) -> list[RunConfig]:
-    """The order in which cells start on `workers` at a time: long ones first, and no program compiled twice at once.
-
-    Shapes come by their longest cell, so many together as there are workers: first the longest cell of each, then the
-    second, and so on. Each worker then compiles a shape of its own, and the cells that follow find it in the cache. The
-    last cells are the shortest of the smallest shapes, so that workers end together.
-    """
-    shapes: dict[str, list[RunConfig]] = defaultdict(list)
-    for cell in cells:
-        shapes[_program(cell)].append(cell)
-    for shape in shapes.values():
-        shape.sort(key=cost.train_flops, reverse=True)
-    longest_first = sorted(shapes.values(), key=lambda shape: -cost.train_flops(shape[0]))
-    batches = (longest_first[i : i + workers] for i in range(0, len(longest_first), workers))
-    turns = (turn for batch in batches for turn in itertools.zip_longest(*batch))
-    return [cell for turn in turns for cell in turn if cell is not None]
-
-
-def _program(cell: RunConfig) -> str:
-    """What a training step is compiled for."""
-    return json.dumps([cell.model.model_dump(), cell.train.model_dump(), cell.data.vocab_size])
-
-
-def _priced(cell: RunConfig, label: str, speed: Speed, part: Part | None) -> CellPlan:
+def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, part: Part | None) -> CellPlan:
     counts = cost.parameters(cell.model, cell.data.vocab_size)
     flops = cost.train_flops(cell)
     return CellPlan(
         config=cell,
         label=label,
+        trunk=trunk,
         tokens=cell.steps * cell.train.batch_tokens,
+        tokens_own=own,
         n_active=counts.n_active,
         n_total=counts.n_total,
         train_flops=flops,
         memory_bytes=cost.training_memory_bytes(cell),
-        seconds=speed.overhead_s + flops / speed.flops_per_s,
+        seconds=speed.overhead_s + flops * own / (cell.steps * cell.train.batch_tokens) / speed.flops_per_s,
         status=part.status if part else "missing",
     )
 
 
 def _speed(parts: Iterable[Part], cpus: int) -> Speed:
-    """From the study's own rows where there are any: all FLOPs over all training time, the median time beside it."""
+    """From the study's own rows where there are any: all FLOPs over all training time, the mean time beside it."""
     known = [part for part in parts if part.ok and part.train_s > 0]
     if not known:
         basis = (
@@ -190,7 +191,7 @@ def _speed(parts: Iterable[Part], cpus: int) -> Speed:
         )
         return Speed(CPU_FLOPS_PER_CORE * cpus, CELL_OVERHEAD_S, basis)
     flops_per_s = sum(part.train_flops for part in known) / sum(part.train_s for part in known)
-    overhead_s = statistics.median(max(0.0, part.wall_s - part.train_s) for part in known)
+    overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in known)
     return Speed(flops_per_s, overhead_s, f"measured on {len(known)} cells of this study: {flops_per_s:.1e} FLOP/s")
 
 

@@ -38,10 +38,16 @@ class Part:
     train_flops: float = 0.0
     wall_s: float = 0.0
     train_s: float = 0.0
+    tokens_own: int = 0
 
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def share(self) -> float:
+        """Of its tokens, what it did not take over from its trunk."""
+        return self.tokens_own / self.tokens if self.tokens_own and self.tokens else 1.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,10 @@ class Store:
 
     def path(self, table: Table, run_id: str) -> Path:
         return self.out / table / f"{run_id}.parquet"
+
+    def checkpoints(self, trunk_ids: Iterable[str]) -> Path:
+        """Where a call that trains these trunks keeps what it can go on from."""
+        return self.out / "checkpoints" / "-".join(sorted(set(trunk_ids)))
 
     def write_cell(self, run: dict[str, Any], evals: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
         """Write the parts of one cell; its `runs` part comes last and marks the cell as done. Raises WorkError."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from scaling.rows import describe
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
+_DEVICES = "--xla_force_host_platform_device_count"
 _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running low on memory")
 
 
@@ -33,7 +34,8 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 class Work:
     """The functions that do the work, as `module:function`, so that they are imported where they run and nowhere else.
 
-    train: `RunConfig -> CellResult` (scaling/tasks); measure: `RunConfig -> list of latency rows` (scaling/bench).
+    train: (cells of one call, folder for checkpoints) -> CellResults (scaling/tasks).
+    measure: cell -> latency rows (scaling/bench).
     """
 
     train: str = "scaling.tasks:train"
@@ -45,7 +47,7 @@ WORK = Work()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended, for the display and the driver; the row itself is on disk."""
+    """How a cell ended, for the display and the driver; the row itself is on disk. Tokens and FLOPs are its own share."""
 
     run_id: str
     status: str
@@ -63,16 +65,21 @@ class Shape:
     run_ids: tuple[str, ...]
 
 
-def environment(cpus: int, gpus: float) -> dict[str, str]:
+def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str]:
     """What must be set before JAX is imported, so that a cell has the threads and the device it was given and no more.
 
-    NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). The
-    compile cache is local to the node and apart for each thread count: XLA divides loops among threads as it compiles.
+    NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). With
+    `spread` each thread is a device of its own, over which training spreads a cell: small products do not divide well
+    among the threads of one. The compile cache is local to the node and apart for each thread count: XLA divides loops
+    among threads as it compiles.
     """
     cache = cache_folder() / "xla" / f"threads-{cpus}"
+    devices = cpus if spread and not gpus else 1
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICES not in flag]
     settings = {
-        "NPROC": str(cpus),
+        "NPROC": str(cpus if devices == 1 else 1),
         "OMP_NUM_THREADS": str(cpus),
+        "XLA_FLAGS": " ".join([*flags, *([f"{_DEVICES}={devices}"] if devices > 1 else [])]),
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -96,27 +103,44 @@ def machine_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def train_cell(config: RunConfig, corpus_hash: str, store: Store, executor: str, work: Work) -> Outcome:
-    """Train one cell and write its parts. What fails is a row with a status and the error's text.
+def train_cells(
+    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, work: Work
+) -> Iterator[Outcome]:
+    """Train the cells of one call and write the parts of each as it is done; those that are done already are left out.
 
-    Raises WorkError only when the row cannot be written.
+    What fails is a row with a status and the error's text, for every cell that the failure kept from its end. Raises
+    WorkError only when a row cannot be written.
     """
     started, clock = _now(), time.perf_counter()
-    expected = config.run_id(corpus_hash)
-    evals: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    try:
-        result = _function(work.train)(config)
-        run, evals, curves = result.run | {"executor": executor}, result.evals, result.curves
-        if run["run_id"] != expected:
-            raise WorkError("the corpus changed while the sweep was running; run again to train on what it is now")
-    except Exception as error:
-        status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
-        wall_s = time.perf_counter() - clock
-        run = failed_row(config, corpus_hash, status, _text(error), executor, started, wall_s)
-        evals, curves = [], []
-    store.write_cell(run, evals, curves)
-    return Outcome(expected, run["status"], run["error"] or "", run["tokens"], run["train_flops"], run["wall_s"] or 0.0)
+    left = {cell.run_id(corpus_hash): cell for cell in cells}
+
+    def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
+        try:
+            folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
+            for result in _function(work.train)(list(cells), folder):
+                if result.run["run_id"] not in left:
+                    raise WorkError(
+                        "the corpus changed while the sweep was running; run again to train on what it is now"
+                    )
+                yield result.run | {"executor": executor}, result.evals, result.curves
+        except Exception as error:
+            status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
+            wall_s = (time.perf_counter() - clock) / max(1, len(left))
+            for cell in list(left.values()):
+                yield failed_row(cell, corpus_hash, status, _text(error), executor, started, wall_s), [], []
+
+    for run, evals, curves in results():
+        store.write_cell(run, evals, curves)
+        del left[run["run_id"]]
+        clock = time.perf_counter()
+        yield outcome(run)
+
+
+def outcome(run: dict[str, Any]) -> Outcome:
+    """How a cell with this row ended."""
+    share = (run.get("tokens_own") or run["tokens"]) / run["tokens"]
+    flops, wall_s = run["train_flops"] * share, run.get("wall_s") or 0.0
+    return Outcome(run["run_id"], run["status"], run.get("error") or "", round(run["tokens"] * share), flops, wall_s)
 
 
 def failed_row(
@@ -156,7 +180,7 @@ def measure_shapes(
         process = subprocess.Popen(
             [sys.executable, "-m", "sweeps.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | environment(cpus, gpus) | {"PYTHONPATH": paths},
+            env=os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths},
         )  # fmt: skip
         done = 0
         assert process.stdin is not None
@@ -188,6 +212,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, and we end with it
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    memory.keep()
     store, measure = Store(Path(job["out"])), _function(job["measure"])
     for shape in job["shapes"]:
         try:
@@ -206,9 +231,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _function(name: str) -> Callable[[RunConfig], Any]:
+def _function(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
-    found: Callable[[RunConfig], Any] = getattr(importlib.import_module(module), function)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found
 
 

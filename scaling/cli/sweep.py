@@ -161,13 +161,13 @@ def _show_plan(plan: Plan) -> None:
     from sweeps.plan import si
     from sweeps.progress import duration
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)  # a file has room for whole names
     table = Table(title=f"study {plan.study}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("cell", "tokens", "n_active", "n_total", "FLOP", "memory", "time", "status"):
-        table.add_column(name, justify="left" if name in ("cell", "status") else "right", no_wrap=True)
+    for name in ("cell", "trunk", "tokens", "trained", "n_active", "n_total", "FLOP", "memory", "time", "status"):
+        table.add_column(name, justify="left" if name in ("cell", "status") else "right", no_wrap=name != "cell")
     for cell in plan.cells:
         table.add_row(
-            cell.label, si(cell.tokens), si(cell.n_active), si(cell.n_total), f"{cell.train_flops:.2e}",
+            cell.label, str(cell.trunk), si(cell.tokens), si(cell.tokens_own), si(cell.n_active), si(cell.n_total), f"{cell.train_flops:.2e}",
             f"{cell.memory_bytes / 1e6:,.0f} MB", duration(cell.seconds), cell.status,
         )  # fmt: skip
     console.print(table)
@@ -175,8 +175,10 @@ def _show_plan(plan: Plan) -> None:
     duplicates = f" ({plan.duplicates} duplicates united)" if plan.duplicates else ""
     console.print(
         f"{totals['cells']} cells{duplicates}, {totals['missing']} to train; {si(totals['tokens'])} tokens, "
-        f"{totals['train_flops']:.2e} FLOP in all; about {duration(plan.seconds)} of training, "
-        f"{plan.workers} cells at a time",
+        f"{totals['train_flops']:.2e} FLOP as if each trained alone; as branches of {totals['trunks']} trunks "
+        f"{si(totals['tokens_trained'])} tokens are trained "
+        f"({1 - totals['tokens_trained'] / totals['tokens']:.0%} saved). About {duration(plan.seconds)} of training instead of {duration(plan.alone_seconds)}, in {plan.calls} calls, "
+        f"{plan.workers} at a time",
         highlight=False,
     )
     console.print(f"time is {plan.speed.basis}; latency comes on top", highlight=False, markup=False)
