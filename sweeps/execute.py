@@ -27,7 +27,7 @@ from sweeps.plan import labels
 from sweeps.progress import Progress
 from sweeps.store import Store
 from sweeps.study import Summary, owed, record, summarise
-from sweeps.together import Together, own_flops, plan_calls
+from sweeps.together import Together, own_flops, plan_calls, trunks
 from sweeps.worker import WORK, Outcome, Shape, Work
 
 Executor = Literal["ray", "inline"]
@@ -172,6 +172,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
     """
     stop: list[Exception] = []
     noted: set[str] = set()
+    calls = list(job.calls)
     with _ray(job.options, job.store) as (ray, scratch):
         from ray import tune
 
@@ -181,7 +182,7 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
 
         class Call(tune.Trainable):
             def setup(self, config: dict[str, Any]) -> None:
-                call, corpus_hash = job.calls[config["call"]]
+                call, corpus_hash = calls[config["call"]]
                 left = [
                     cell for cell in call if not _ended_well(cell, corpus_hash, job.store)
                 ]  # after a worker's death
@@ -216,15 +217,18 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                     note(Outcome(**result["outcome"]))
 
             def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                progress.cell_lost(job.labels[job.calls[trial.config["call"]][0][0]])
+                progress.cell_lost(job.labels[calls[trial.config["call"]][0][0]])
 
             def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                call, corpus_hash = job.calls[trial.config["call"]]
+                call, corpus_hash = calls[trial.config["call"]]
                 said = Path(trial.error_file).read_text(encoding="utf-8")
+                left = [cell for cell in call if cell.run_id(corpus_hash) not in noted]
+                if len(apart := trunks(left)) > 1:  # one of them may have done it: each gets a call of its own
+                    calls.extend((trunk, corpus_hash) for trunk in apart)
+                    return
                 try:
-                    for cell in call:
-                        if cell.run_id(corpus_hash) not in noted:
-                            note(_lost(cell, corpus_hash, job.store, said))
+                    for cell in left:
+                        note(_lost(cell, corpus_hash, job.store, said))
                 except WorkError as error:
                     stop.append(error)
 
@@ -242,10 +246,10 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
             except WorkError as error:
                 stop.append(error)
 
-        try:
+        def run_calls(numbers: list[int]) -> None:
             tune.run(
                 Call,
-                config={"call": tune.grid_search(list(range(len(job.calls))))},
+                config={"call": tune.grid_search(numbers)},
                 resources_per_trial={"cpu": job.resources.cpus, "gpu": job.resources.gpus},
                 max_concurrent_trials=job.options.max_concurrent,
                 stop=Halt(),
@@ -257,6 +261,11 @@ def _train_with_ray(job: _Job, ended: Callable[[Outcome], None], progress: Progr
                 max_failures=1,  # only the death of a worker gets here: the call it held is tried once more
                 verbose=0,
             )
+
+        try:
+            run_calls(list(range(len(job.calls))))
+            if len(calls) > len(job.calls) and not stop:
+                run_calls(list(range(len(job.calls), len(calls))))
         except (tune.TuneError, ray.exceptions.RayError) as error:
             raise WorkError(
                 f"Ray Tune ended ({_first_line(str(error))}); finished cells are safe, run again"

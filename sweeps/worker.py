@@ -24,6 +24,7 @@ from scaling.data.cache import cache_folder
 from scaling.errors import WorkError
 from scaling.rows import describe
 from sweeps.store import Store
+from sweeps.together import trunks
 
 _ERROR_CHARACTERS = 4000
 _DEVICES = "--xla_force_host_platform_device_count"
@@ -124,6 +125,8 @@ def train_cells(
                     )
                 yield result.run | {"executor": executor}, result.evals, result.curves
         except Exception as error:
+            if len(trunks(left.values())) > 1:  # what kept them from their end together may be one's alone
+                return
             status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
             wall_s = (time.perf_counter() - clock) / max(1, len(left))
             for cell in list(left.values()):
@@ -134,6 +137,8 @@ def train_cells(
         del left[run["run_id"]]
         clock = time.perf_counter()
         yield outcome(run)
+    for trunk in trunks(left.values()):
+        yield from train_cells(trunk, corpus_hash, store, executor, work)
 
 
 def outcome(run: dict[str, Any]) -> Outcome:

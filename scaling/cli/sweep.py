@@ -167,18 +167,18 @@ def _show_plan(plan: Plan) -> None:
         table.add_column(name, justify="left" if name in ("cell", "status") else "right", no_wrap=name != "cell")
     for cell in plan.cells:
         table.add_row(
-            cell.label, str(cell.trunk), si(cell.tokens), si(cell.tokens_own), si(cell.n_active), si(cell.n_total), f"{cell.train_flops:.2e}",
-            f"{cell.memory_bytes / 1e6:,.0f} MB", duration(cell.seconds), cell.status,
+            cell.label, str(cell.trunk), si(cell.tokens), si(cell.tokens_own), si(cell.n_active), si(cell.n_total),
+            f"{cell.train_flops:.2e}", f"{cell.memory_bytes / 1e6:,.0f} MB", duration(cell.seconds), cell.status,
         )  # fmt: skip
     console.print(table)
     totals = plan.to_json()["totals"]
     duplicates = f" ({plan.duplicates} duplicates united)" if plan.duplicates else ""
+    saved = 1 - totals["tokens_trained"] / totals["tokens"]
     console.print(
-        f"{totals['cells']} cells{duplicates}, {totals['missing']} to train; {si(totals['tokens'])} tokens, "
-        f"{totals['train_flops']:.2e} FLOP as if each trained alone; as branches of {totals['trunks']} trunks "
-        f"{si(totals['tokens_trained'])} tokens are trained "
-        f"({1 - totals['tokens_trained'] / totals['tokens']:.0%} saved). About {duration(plan.seconds)} of training instead of {duration(plan.alone_seconds)}, in {plan.calls} calls, "
-        f"{plan.workers} at a time",
+        f"{totals['cells']} cells{duplicates}, {totals['missing']} to train; {si(totals['tokens'])} tokens and "
+        f"{totals['train_flops']:.2e} FLOP as if each trained alone, {si(totals['tokens_trained'])} tokens as branches of "
+        f"{totals['trunks']} trunks ({saved:.0%} saved). About {duration(plan.seconds)} of training instead of "
+        f"{duration(plan.alone_seconds)}, in {plan.calls} calls, {plan.workers} at a time",
         highlight=False,
     )
     console.print(f"time is {plan.speed.basis}; latency comes on top", highlight=False, markup=False)

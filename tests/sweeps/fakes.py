@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,14 @@ def note(word: str) -> None:
         log.write(word + "\n")
 
 
-def train(config: RunConfig) -> Any:
-    """A row with a loss that follows from the configuration alone."""
+def train(cells: list[RunConfig], checkpoints: Path) -> Iterator[Any]:
+    """Rows with a loss that follows from the configuration alone."""
+    for cell in cells:
+        yield one(cell)
+
+
+def one(config: RunConfig) -> Any:
+    """One cell's rows, or its end."""
     row = describe(config, data.prepare(config.data).hash)
     note(f"train {row['run_id']}")
     if config.seed == ERROR:

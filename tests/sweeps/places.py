@@ -28,7 +28,7 @@ class Place:
             f"study: {study}\n"
             "data: {corpus: files, paths: [docs/*.txt], heldout_docs: 100, eval_windows: 2}\n"
             f"grid: {block}\n"
-            "model: {n_layers: 1, d_head: 8}\n"
+            "model: {n_layers: 1, d_head: 8, n_experts: 2}\n"  # routed trunks train apart, dense ones together
             "train: {batch_tokens: 64, seq_len: 16, warmup_tokens: 128}\n"
             "bench: {batch: [1], context: [16], repeats: 5}\n" + more
         )

@@ -141,6 +141,14 @@ def test_failed_cells_are_rows_and_the_others_go_on(place: Place) -> None:
     assert all(after[part] == content for part, content in before.items() if part.stem in ok)
 
 
+def test_what_fails_together_is_tried_apart(place: Place) -> None:
+    """Dense trunks of one program train in one call; what one of them breaks is made good for the others."""
+    seeds = [0, fakes.ERROR, 1, fakes.MEMORY, 2]
+    summary = sweep(place.grid(f"{{n_experts: 1, d_model: 16, tokens: [1K, 2K], seed: {seeds}}}"), place)
+    assert (summary.ok, summary.failed) == (6, {"error": 2, "oom": 2})
+    assert all(part.exists() is False for part in (place.out / "checkpoints").glob("*"))
+
+
 def test_fail_fast_stops_at_the_first_failure(place: Place) -> None:
     # The order is by length: the failing cell is the longest, so it is first.
     path = place.grid(f"[{{d_model: 16, tokens: 1K, seed: [0, 1]}}, {{d_model: 16, tokens: 2K, seed: {fakes.ERROR}}}]")
@@ -198,8 +206,11 @@ def test_a_disk_that_is_full_stops_the_sweep(place: Place, monkeypatch: pytest.M
 
 
 def test_driver_killed_then_resumed_equals_uninterrupted(place: Place) -> None:
-    # The longest cell but one hangs: one cell is done, one in flight, two not started when the driver is killed.
-    path = place.grid(f"[{{d_model: 16, tokens: [4K, 1K, 2K]}}, {{d_model: 16, tokens: 3K, seed: {fakes.HANGS}}}]")
+    # The longest trunk but one hangs: one cell is done, two in flight, one not started when the driver is killed.
+    path = place.grid(
+        "[{d_model: 16, tokens: 6K}, {d_model: 16, tokens: 2K, seed: 1}, "
+        f"{{d_model: 16, tokens: [1K, 4K], seed: {fakes.HANGS}}}]"
+    )
     driver = place.drive(path)
     with driver:
         wait_for(lambda: place.noted("hangs"), driver)
@@ -270,7 +281,10 @@ def test_more_cpus_than_there_are_is_refused(place: Place) -> None:
 
 def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
     assert worker.environment(1, 0.5)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
-    assert worker.environment(3, 0)["NPROC"] == "3"
+    assert worker.environment(3, 0, spread=False)["NPROC"] == "3"
+    apart = worker.environment(3, 0)  # for training, each thread is a device
+    assert (apart["NPROC"], apart["XLA_FLAGS"].split()[-1]) == ("1", "--xla_force_host_platform_device_count=3")
+    assert "device_count" not in worker.environment(3, 1)["XLA_FLAGS"]
     assert worker.environment(1, 0)["JAX_PLATFORMS"] == "cpu"
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in worker.environment(1, 1)
 
@@ -308,7 +322,10 @@ def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) 
 
 @pytest.mark.slow
 def test_ray_driver_killed_then_resumed_equals_uninterrupted(place: Place) -> None:
-    path = place.grid(f"[{{d_model: 16, tokens: [4K, 1K, 2K]}}, {{d_model: 16, tokens: 3K, seed: {fakes.HANGS}}}]")
+    path = place.grid(
+        "[{d_model: 16, tokens: 6K}, {d_model: 16, tokens: 2K, seed: 1}, "
+        f"{{d_model: 16, tokens: [1K, 4K], seed: {fakes.HANGS}}}]"
+    )
     driver = place.drive(path, "ray")
     with driver:
         wait_for(lambda: place.noted("hangs") and list(place.out.glob("runs/*")), driver)

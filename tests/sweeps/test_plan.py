@@ -12,6 +12,7 @@ from scaling import cost
 from scaling.config import TrainConfig
 from sweeps import grid, plan
 from sweeps.store import Part
+from sweeps.together import plan_calls, trunks
 
 
 def read(block: str, more: str = "") -> grid.Grid:
@@ -55,20 +56,22 @@ def test_wall_time_lies_between_the_bounds_of_any_schedule(seconds: list[float],
     assert bound * (1 - 1e-9) <= made <= (2 - 1 / workers) * bound * (1 + 1e-9)
 
 
-def test_long_cells_come_first_and_no_shape_is_compiled_twice_at_once() -> None:
-    cells = read("{n_experts: [1, 4, 8, 16], d_model: [32, 64], tokens: [1M, 4M, 2M]}").cells
+def test_long_trunks_come_first_and_no_program_is_compiled_twice_at_once() -> None:
+    cells = read("{n_experts: [1, 4, 8, 16], d_model: [32, 64], tokens: [1M, 4M], seed: [0, 1], n_layers: [6]}").cells
 
     def ordered(workers: int) -> list[tuple[int, int, int]]:
-        return [(c.model.d_model, c.model.n_experts, c.tokens // 10**6) for c in plan.in_order(cells, workers)]
+        calls = plan_calls(cells, workers)
+        assert all(
+            cell.tokens == budget for call in calls for cell, budget in zip(call, (10**6, 4 * 10**6), strict=True)
+        )
+        return [(call[0].model.d_model, call[0].model.n_experts, call[0].seed) for call in calls]
 
     # Routers cost FLOPs, so at one width the most experts take longest.
-    assert ordered(1)[:4] == [(64, 16, 4), (64, 16, 2), (64, 16, 1), (64, 8, 4)]
-    assert ordered(2)[:7] == [
-        (64, 16, 4), (64, 8, 4), (64, 16, 2), (64, 8, 2), (64, 16, 1), (64, 8, 1), (64, 4, 4)
-    ]  # fmt: skip
+    assert ordered(1)[:4] == [(64, 16, 0), (64, 16, 1), (64, 8, 0), (64, 8, 1)]
+    assert ordered(2)[:5] == [(64, 16, 0), (64, 8, 0), (64, 16, 1), (64, 8, 1), (64, 4, 0)]
     for workers in (1, 2, 3, 4, 100):
         order = ordered(workers)
-        assert sorted(order) == sorted((c.model.d_model, c.model.n_experts, c.tokens // 10**6) for c in cells)
+        assert sorted(order) == sorted({(c.model.d_model, c.model.n_experts, c.seed) for c in cells})
         firsts = [
             shape for i, (*shape, _) in enumerate(order) if shape not in [other[:2] for other in map(list, order[:i])]
         ]
@@ -76,6 +79,34 @@ def test_long_cells_come_first_and_no_shape_is_compiled_twice_at_once() -> None:
         for i, (*shape, _) in enumerate(order[:-1]):
             if workers in (2, 4):  # they divide the 8 shapes, so every batch is full
                 assert all(list(other[:2]) != shape for other in order[i + 1 : i + workers])
+
+
+def test_a_trunk_costs_its_longest_budget_and_the_cooldowns_of_the_others() -> None:
+    """Budgets 10, 20 and 30 at a cooldown of a fifth: 30 + (10 + 20) / 5 = 36 of 60 (reference/laws.md, section 5)."""
+    priced = plan.plan(read("{d_model: 32, tokens: [0.512M, 1.024M, 1.536M]}", "train: {batch_tokens: 512}\n"))
+    assert [cell.tokens_own for cell in priced.cells] == [512_000, 614_400, 716_800]
+    totals = priced.to_json()["totals"]
+    assert totals["tokens_trained"] / totals["tokens"] == pytest.approx(0.6)
+    done = {priced.cells[1].config: Part("0" * 16, "ok", "")}
+    left = {cell.config.tokens: cell.tokens_own for cell in plan.plan(read(
+        "{d_model: 32, tokens: [0.512M, 1.024M, 1.536M]}", "train: {batch_tokens: 512}\n"
+    ), done).cells}  # fmt: skip
+    assert left[1_536_000] == 1_536_000 - 409_600  # the trunk is trained again as far as the second budget had it
+
+
+def test_what_varies_in_seed_or_rate_alone_trains_side_by_side_where_that_is_faster() -> None:
+    def calls(block: str, workers: int = 1, resources: str = "") -> list[tuple[int, int]]:
+        cells = read(block, resources).cells
+        found = plan_calls(cells, workers)
+        assert sorted(c.model_dump_json() for call in found for c in call) == sorted(c.model_dump_json() for c in cells)
+        return [(call[0].model.n_experts, len(trunks(call))) for call in found]
+
+    small = "{d_model: 32, n_experts: [1, 8], tokens: [1M, 2M], seed: [0, 1, 2], lr: [1e-3, 2e-3]}"
+    assert sorted(calls(small)) == [(1, 2), (1, 4)] + [(8, 1)] * 6
+    assert calls("{d_model: 32, tokens: 1M, seed: [0, 1]}", workers=2) == [(1, 1), (1, 1)]  # both workers have work
+    assert calls("{d_model: 256, tokens: 1M, seed: [0, 1]}") == [(1, 1), (1, 1)]  # long steps gain nothing
+    assert calls("[{d_model: 32, tokens: 1M, seed: 0}, {d_model: 32, tokens: 2M, seed: 1}]") == [(1, 1), (1, 1)]
+    assert sorted(calls(small, resources="resources: {gpus: 1}\n")) == [(1, 6), (8, 6)]
 
 
 FAULTS = {
@@ -121,7 +152,7 @@ def test_defaults_in_force_are_those_that_the_grid_leaves_out() -> None:
     assert "n_layers" not in defaults["model"]
     assert "lr" not in defaults["train"]
     assert defaults["train"]["batch_tokens"] == TrainConfig().batch_tokens
-    assert defaults["resources"] == {"gpus": 0.0}
+    assert defaults["resources"] == {"gpus": 0.0, "checkpoint_minutes": 5.0}
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999"), (250_000, "250K"), (4e6, "4M"), (1.5e9, "1.5B"), (0, "0")])
