@@ -25,6 +25,7 @@ from scaling.models import transformer
 from scaling.models.transformer import Output, Transformer, empty_caches
 from scaling.tasks.lm import versions
 from scaling.training import host
+from scaling.training.kernel import kernel_of
 from scaling.training.step import initial_params
 
 WARMUP = 3
@@ -41,7 +42,7 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
     corpus = data.prepare(config.data)
     model, bench = config.model, config.bench
     device = jax.devices()[0]
-    network = Transformer(model, corpus.vocab_size, host.kernel_of(config, device.platform))
+    network = Transformer(model, corpus.vocab_size, kernel_of(config, device))
     held = jax.tree.map(
         lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
         initial_params(model, corpus.vocab_size, config.seed),

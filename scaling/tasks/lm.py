@@ -21,7 +21,8 @@ from scaling.data.batches import eval_windows
 from scaling.rows import describe
 from scaling.training import host
 from scaling.training.evaluate import HeldOutLoss, evaluate, losses_program
-from scaling.training.host import kernel_of, peak_bytes
+from scaling.training.host import peak_bytes
+from scaling.training.kernel import kernel_of
 from scaling.training.trunk import Trained, bundles, devices_of, program_of
 from scaling.training.trunk import train as train_trunks
 
@@ -55,7 +56,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
     corpus = data.prepare(first.data)
     windows = eval_windows(corpus.heldout(), first.train.seq_len, first.data.eval_windows)
     devices = devices_of(first) if len(trunks) == 1 else devices_of(first)[:1]
-    kernel = kernel_of(first, devices[0].platform)
+    kernel = kernel_of(first, devices[0], len(trunks))
     compiling = time.perf_counter()
     program = program_of(first, corpus.vocab_size, kernel, len(trunks))
     eval_shape = (first.train.sequences, windows.tokens.shape[1])

@@ -7,7 +7,6 @@ import os
 import jax
 
 from scaling import memory
-from scaling.config import RunConfig
 from scaling.data.cache import cache_folder
 from scaling.training.step import Program
 
@@ -26,13 +25,6 @@ def threads() -> int:
     if reserved.isdigit() and int(reserved) > 0:
         return int(reserved)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def kernel_of(config: RunConfig, platform: str) -> str:
-    """The kernel of grouped dispatch on this platform; "" where nothing is grouped."""
-    if config.model.n_experts == 1 or config.model.dispatch != "grouped":
-        return ""
-    return "loop" if platform == "cpu" else "ragged"
 
 
 def peak_bytes(program: Program, devices: tuple[jax.Device, ...]) -> int:
