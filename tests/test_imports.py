@@ -33,6 +33,7 @@ ONLY_IN = {
     "matplotlib": "analysis/figures.py",
     "typst": "analysis/report/",
     "datasets": "scaling/data/hub.py",
+    "orbax": "scaling/training/checkpoint.py",
 }
 
 

@@ -16,6 +16,7 @@ from scaling.config import ModelConfig, RunConfig
 from scaling.data.cache import cache_folder
 from scaling.files import write_atomically
 from scaling.layers.moe import dispatch
+from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.experts import GATED_MLP
 from scaling.layers.moe.routing import Routing
 
@@ -72,7 +73,7 @@ def measured(model: ModelConfig, tokens: int, device: jax.Device) -> dict[str, f
     weight_TxK, chosen_TxK = jax.lax.top_k(gates_TxE, model.top_k)
     inputs = jax.device_put((weights, x_TxD, Routing(chosen_TxK, weight_TxK, gates_TxE, logits_TxE)), device)
     found = {}
-    for kernel in dispatch.KERNELS:
+    for kernel in KERNELS:
         if kernel == "tokamax" and importlib.util.find_spec("tokamax") is None:
             continue
 
