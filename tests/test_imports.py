@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = ("scaling", "sweeps", "analysis")
 LEAVES = tuple(
-    f"scaling.{leaf}" for leaf in ("clusters", "config", "schema", "cost", "hardware", "serving", "files", "errors")
+    f"scaling.{leaf}"
+    for leaf in ("clusters", "config", "schema", "cost", "hardware", "serving", "files", "memory", "errors")
 )
 HEAVY = ("jax", "flax", "optax", "ray", "matplotlib", "typst")
 
