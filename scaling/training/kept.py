@@ -1,0 +1,63 @@
+"""Compiled programs kept on disk, so that a cell of a shape that this host has seen neither traces nor compiles it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import serialize_executable
+
+from scaling.data.cache import cache_folder
+from scaling.files import write_atomically
+from scaling.rows import code_version
+
+# What decides the machine code beside the program itself.
+_SETTINGS = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
+
+
+def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What `build` gives, a tuple of compiled programs and of plain values, from the disk where an earlier process kept it.
+
+    `about` is everything that `build` depends on, as a value with a complete `repr`. Other code, another JAX, other
+    devices, processor features or settings are another entry. JAX's own cache spares XLA's work alone: tracing and
+    lowering are as long again for small models.
+    """
+    parts = (what, repr(about), code_version(), jax.__version__, [str(d.device_kind) for d in devices], _processor())
+    parts += tuple(os.environ.get(name) for name in _SETTINGS)
+    path = cache_folder() / "programs" / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    if path.is_file():
+        with contextlib.suppress(Exception):  # damaged, or another host's after all: it is made again
+            return _loaded(path, devices)
+    made = build()
+    with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # a full disk, a device that cannot
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, pickle.dumps([_packed(one) for one in made]))
+    return made
+
+
+def _packed(one: Any) -> tuple[bool, Any]:
+    is_program = isinstance(one, jax.stages.Compiled)
+    return is_program, serialize_executable.serialize(one) if is_program else one
+
+
+def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
+    parts = pickle.loads(path.read_bytes())
+    return tuple(
+        serialize_executable.deserialize_and_load(*value, execution_devices=tuple(devices)) if is_program else value
+        for is_program, value in parts
+    )
+
+
+def _processor() -> str:
+    """The instruction set, for caches that several hosts share."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("flags")), "")
