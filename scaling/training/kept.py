@@ -47,11 +47,13 @@ def _packed(one: Any) -> tuple[bool, Any]:
 
 
 def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
+    def program(serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
+        return serialize_executable.deserialize_and_load(
+            serialised, in_tree, out_tree, execution_devices=tuple(devices)
+        )
+
     parts = pickle.loads(path.read_bytes())
-    return tuple(
-        serialize_executable.deserialize_and_load(*value, execution_devices=tuple(devices)) if is_program else value
-        for is_program, value in parts
-    )
+    return tuple(program(*value) if is_program else value for is_program, value in parts)
 
 
 def _processor() -> str:

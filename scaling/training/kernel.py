@@ -16,8 +16,8 @@ from scaling.config import ModelConfig, RunConfig
 from scaling.data.cache import cache_folder
 from scaling.files import write_atomically
 from scaling.layers.moe import dispatch
-from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.experts import GATED_MLP
+from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.routing import Routing
 
 ON_CPU = (
