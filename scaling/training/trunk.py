@@ -6,7 +6,6 @@ same program, and nothing before the cooldown depends on the budget (arXiv 2405.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def devices_of(config: RunConfig) -> tuple[jax.Device, ...]:
     """The devices a cell trains on: as many as it reserves and this process has, and as divide its sequences evenly."""
     wanted = max(1, int(config.resources.gpus)) if jax.devices()[0].platform != "cpu" else config.resources.cpus
     have = jax.local_devices()[:wanted]
-    return tuple(have[: math.gcd(config.train.sequences // config.train.accumulate, len(have))])
+    return tuple(have[: config.train.devices(len(have))])
 
 
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
