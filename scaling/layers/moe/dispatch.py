@@ -8,13 +8,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from scaling.cost import capacity_rows
+from scaling.cost import block_count, block_rows, capacity_rows
 from scaling.layers.moe.experts import Form, Weights
 from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.routing import Routing
 from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
-
-MAX_BLOCK = 128
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
@@ -68,19 +66,6 @@ def dropped(routing: Routing, factor: float, placement: Placement = ALONE) -> ja
     return jnp.sum(over_E) / (tokens * top_k)
 
 
-def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
-    """Rows of a block: about a third of the mean load, between 1 and MAX_BLOCK, a power of two.
-
-    Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
-    less often.
-    """
-    mean_load = tokens * top_k / n_experts
-    rows = 1
-    while rows * 2 <= min(MAX_BLOCK, mean_load / 2):
-        rows *= 2
-    return rows
-
-
 def grouped(
     x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, kernel: str, placement: Placement = ALONE
 ) -> jax.Array:
@@ -125,7 +110,7 @@ def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, 
 
     Beyond the last row stands what has none, and A stands in rows that are padding.
     """
-    n_blocks = (chosen_A.shape[0] + n_experts * (rows - 1)) // rows
+    n_blocks = block_count(chosen_A.shape[0], n_experts, rows)
     place_A, count_E = _place(chosen_A, n_experts)
     blocks_E = -(-count_E // rows)
     end_E = jnp.cumsum(blocks_E)
