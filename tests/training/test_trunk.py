@@ -30,7 +30,7 @@ def trunk(micro, budgets=BUDGETS, **changes):
 def own(result):
     """What a cell leaves, as text: equal texts are equal bits, NaN included."""
     row = {name: value for name, value in result.run.items() if name not in OTHER}
-    return json.dumps([row, result.evals, result.curves])
+    return "\n".join(json.dumps(part) for part in [*row.items(), *result.evals, *result.curves])
 
 
 def together(cells, folder=None):
@@ -132,7 +132,7 @@ def kill(cells, folder, out, die):
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
-def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, separate, tmp_path):
+def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, tmp_path):
     """Killed on the trunk between two budgets, then in a cooldown, then let go on: rows, documents and curves as if
     nothing had happened. Cells that were done are not asked for again, as a sweep does."""
     cells = [
