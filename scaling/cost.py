@@ -172,13 +172,15 @@ def capacity_factor(config: RunConfig) -> float | None:
 
 
 def training_memory_bytes(config: RunConfig) -> float:
-    """Peak bytes of a training step on one device of a cell, as XLA lays it out on a CPU: weights, two moments, and the
-    widest of the moments of a step. Counted are the arrays that live then (results/LOG.md has the table of how close
-    that is); not the program, the corpus, or what Python, JAX and the allocator hold: a few hundred MB per process.
+    """Peak bytes of a training step on one device of a cell: weights, Adam's two moments, and the widest point of a step.
 
-    Moments: the loss, when all that backward needs is kept and logits and their exponentials are there; the attention
-    and the experts of the last layer in the backward pass, when the logits are gone but one more square of scores, or
-    the gradients of the experts' rows, are there; the end, when all gradients are.
+    A count of the arrays that XLA keeps at once on a CPU, nothing fitted; tests/test_memory.py holds it to a fifth. The
+    widest point is one of: the loss, when all that the backward pass needs is kept and logits and their exponentials are
+    there; the last layer in the backward pass, when these are gone, but one more square of scores or the gradients of
+    the experts' rows are there; the end, when all gradients are. With `remat` a layer is kept once, and its input for all.
+
+    Not counted: integers of the dispatch, the program, the corpus, and what Python, JAX and the allocator hold besides
+    (a few hundred MB a process). bfloat16 is counted as float32: on a CPU XLA computes it so, on a GPU it needs less.
     """
     model, train, vocab = config.model, config.train, config.data.vocab_size
     devices = train.devices(max(1, int(config.resources.gpus) or config.resources.cpus))
@@ -198,8 +200,8 @@ def training_memory_bytes(config: RunConfig) -> float:
         kept_all, again = layers * layer, 0
     held = _held_parameters(model, vocab, devices)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
-    gradients = held * (2 if train.accumulate > 1 else 1)
-    return 4.0 * (3 * held + max(widest + kept.gradients, gradients))
+    sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far
+    return 4.0 * (3 * held + sums + max(widest + kept.gradients, held))
 
 
 @dataclass(frozen=True)

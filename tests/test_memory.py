@@ -112,7 +112,9 @@ print(program.peak_bytes, most - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{"d": 256, "d_head": 64, "T": 4096}, {"d": 256, "d_head": 64, "E": 1, "k": 1, "T": 8192, "L": 3}], ids=str
+    "changes",
+    [{"d": 256, "d_head": 64, "T": 4096}, {"d": 256, "d_head": 64, "E": 1, "k": 1, "T": 8192, "L": 3}],
+    ids=str,
 )
 def test_a_process_grows_by_about_what_is_laid_out(changes):
     """Resident memory from before the first state to the highest during steps: what is laid out, what compiling had

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scaling.training.loop import initial_params, optimiser, step_function
 
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, interpreter, load_inputs, save_inputs
 from scaling.config import ModelConfig, TrainConfig
-from scaling.training.loop import initial_params, optimiser, step_function
 
 SMALL = Shape(
     d_model=32, n_layers=2, n_experts=4, top_k=2, d_expert=64, d_head=8, vocab_size=61, sequences=3, seq_len=16

@@ -14,8 +14,8 @@ from scaling.cost import capacity_rows
 from scaling.layers.moe import Routing, dispatch
 from scaling.layers.moe.experts import GATED_MLP, Form
 from scaling.layers.moe.layer import MoE
-from scaling.models.transformer import Block
 from scaling.layers.placement import ALONE
+from scaling.models.transformer import Block
 
 D, F = 6, 5
 KERNELS = ["loop", "batched", "ragged", "tokamax"]
@@ -181,15 +181,15 @@ def test_no_token_loses_its_place_to_a_later_one():
     one, other = np.asarray(run(before)), np.asarray(run(after))
     np.testing.assert_array_equal(one[:, :20], other[:, :20])
     assert np.any(one[:, 20:] != other[:, 20:])
-    leaks = [
-        np.any(rank_major(a, 4, 16)[:20] != rank_major(b, 4, 16)[:20]) for a, b in zip(before, after, strict=True)
-    ]
+    leaks = [np.any(rank_major(a, 4, 16)[:20] != rank_major(b, 4, 16)[:20]) for a, b in zip(before, after, strict=True)]
     assert any(leaks)
 
 
 def test_a_dropped_token_leaves_the_block_as_it_came():
     """Attention is silenced by a zero output projection; then the block is x + experts(x), and x where none had room."""
-    config = ModelConfig(d_model=8, d_head=8, n_layers=1, d_expert=4, n_experts=4, dispatch="capacity", capacity_factor=0.5)
+    config = ModelConfig(
+        d_model=8, d_head=8, n_layers=1, d_expert=4, n_experts=4, dispatch="capacity", capacity_factor=0.5
+    )
     x = jnp.abs(jax.random.normal(jax.random.key(0), (1, 40, 8)))
     block = Block(config, "loop", ALONE)
     params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None)["params"]

@@ -37,8 +37,10 @@ def test_a_document_is_the_same_alone_and_behind_another():
     bound = {"rtol": 0, "atol": 14 * 2.0**-24 * 64}
     np.testing.assert_allclose(packed[: len(FIRST)], first[: len(FIRST)], **bound)
     np.testing.assert_allclose(packed[len(FIRST) :], alone[: len(SECOND)], **bound)
-    other = np.asarray(logits(jnp.array([[22, 7, 7, 7, 7, 7] + SECOND])))[0]
-    np.testing.assert_array_equal(packed[len(FIRST) :], other[len(FIRST) :])  # the same place, another neighbour: exactly
+    other = np.asarray(logits(jnp.array([[22, 7, 7, 7, 7, 7, *SECOND]])))[0]
+    np.testing.assert_array_equal(
+        packed[len(FIRST) :], other[len(FIRST) :]
+    )  # the same place, another neighbour: exactly
     whole = jax.jit(lambda t: transformer.apply(NETWORK, PARAMS, t).logits_BxTxV)(jnp.array([FIRST + SECOND]))[0]
     assert np.abs(whole[len(FIRST) :] - packed[len(FIRST) :]).max() > 1e-3  # without numbers they do see each other
 

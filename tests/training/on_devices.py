@@ -62,7 +62,7 @@ def compare(name, model, counts):
         assert abs(together.loss - alone.loss) < 1e-4 * alone.loss, (name, count)
         for key, value in alone.routing.items():
             assert abs(together.routing[key] - value) < 1e-4 * (1 + value), (name, count, key)
-        assert not model.dispatch == "capacity" or np.all(one[:, -1] > 0)  # something is dropped
+        assert model.dispatch != "capacity" or np.all(one[:, -1] > 0)  # something is dropped
         print(name, "on", count, "as", (data, expert), "ok", flush=True)
 
 

@@ -70,7 +70,11 @@ def test_a_trunk_that_diverges_equals_cells_that_do(micro):
 def test_trunks_side_by_side_are_close_to_each_alone_and_one_that_diverges_harms_no_other(micro):
     """vmap makes other products of the same sums: rounding differs, and training carries it on. After 32 steps losses
     agree to 1e-3; seeds, or rates that differ by half, are further apart than that."""
-    cells = [cell for settings in ({"seed": 1}, {"lr": 2e-3}, {"lr": 1e30}) for cell in trunk(micro, (4096, 8192), **settings)]
+    cells = [
+        cell
+        for settings in ({"seed": 1}, {"lr": 2e-3}, {"lr": 1e30})
+        for cell in trunk(micro, (4096, 8192), **settings)
+    ]
     found = {}
     for result in tasks.train(cells):
         found[result.run["run_id"]] = result
@@ -176,7 +180,7 @@ def test_a_checkpoint_of_other_code_is_not_used(left, separate):
     folder, cells = left
     (about,) = folder.glob("*/about.json")
     shutil.rmtree(about.parent / "states")
-    with pytest.raises(Exception, match="states|not found|No such|does not exist"):  # of this code it would be read
+    with pytest.raises((FileNotFoundError, ValueError), match="states"):  # of this code it would be read
         together(cells[1:], folder)
     about.write_text(json.dumps(json.loads(about.read_text()) | {"code_version": "of yesterday"}))
     assert together(cells[1:], folder) == separate[2:]
