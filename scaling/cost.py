@@ -177,13 +177,15 @@ def training_memory_bytes(config: RunConfig) -> float:
     A count of the arrays that XLA keeps at once on a CPU, nothing fitted; tests/test_memory.py holds it to a fifth. The
     widest point is one of: the loss, when all that the backward pass needs is kept and logits and their exponentials are
     there; the last layer in the backward pass, when these are gone, but one more square of scores or the gradients of
-    the experts' rows are there; the end, when all gradients are. With `remat` a layer is kept once, and its input for all.
+    the experts' rows are there; the end, when all gradients are. With `remat` one layer is kept, and the inputs of all;
+    but on a CPU it saves nothing, for XLA there merges what is computed twice with what was computed once.
 
     Not counted: integers of the dispatch, the program, the corpus, and what Python, JAX and the allocator hold besides
     (a few hundred MB a process). bfloat16 is counted as float32: on a CPU XLA computes it so, on a GPU it needs less.
     """
     model, train, vocab = config.model, config.train, config.data.vocab_size
-    devices = train.devices(max(1, int(config.resources.gpus) or config.resources.cpus))
+    gpus = config.resources.gpus
+    devices = train.devices(max(1, int(gpus)) if gpus else config.resources.cpus)
     tokens = train.batch_tokens // train.accumulate // devices
     d, layers = model.d_model, model.n_layers
     scores = model.n_heads * train.seq_len
@@ -194,7 +196,7 @@ def training_memory_bytes(config: RunConfig) -> float:
     once = tokens * 4 * d + kept.shared  # the embedding, and the last norm
     loss = 2 * tokens * vocab
     attention = tokens * (scores + 6 * d) - kept.experts
-    if train.remat:
+    if train.remat and gpus:
         kept_all, again = layers * tokens * d, layer
     else:
         kept_all, again = layers * layer, 0
