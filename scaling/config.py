@@ -113,6 +113,11 @@ class ModelConfig(_Frozen):
     def n_heads(self) -> int:
         return self.d_model // self.d_head
 
+    def expert_devices(self, devices: int) -> int:
+        """Over how many of these devices the experts are spread: as many as divide them evenly, so that there are few
+        copies of an expert's weights. The other ways to dispatch keep every expert on every device."""
+        return math.gcd(self.n_experts, devices) if self.dispatch == "grouped" else 1
+
 
 class DataConfig(_Frozen):
     """Which text, how it is cut into tokens and blocks, and which of it is kept for evaluation.
@@ -246,6 +251,10 @@ class TrainConfig(_Frozen):
     def sequences(self) -> int:
         """Sequences of one optimiser step."""
         return self.batch_tokens // self.seq_len
+
+    def devices(self, at_most: int) -> int:
+        """Devices that a step is spread over: as many as divide the sequences of a part of the batch evenly."""
+        return math.gcd(self.sequences // self.accumulate, at_most)
 
 
 class BenchConfig(_Frozen):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from scaling.config import ModelConfig, RunConfig
 from scaling.serving import distinct_experts
 
+MAX_BLOCK = 128
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -137,6 +139,24 @@ def bytes_read(
     return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
 
 
+def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
+    """Rows of a block: about a third of the mean load, between 1 and MAX_BLOCK, a power of two.
+
+    Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
+    less often.
+    """
+    mean_load = tokens * top_k / n_experts
+    rows = 1
+    while rows * 2 <= min(MAX_BLOCK, mean_load / 2):
+        rows *= 2
+    return rows
+
+
+def block_count(assignments: int, n_experts: int, rows: int) -> int:
+    """Blocks that hold any shares of the experts: each share padded to whole blocks wastes at most rows - 1 of them."""
+    return (assignments + n_experts * (rows - 1)) // rows
+
+
 def capacity_rows(tokens: int, top_k: int, n_experts: int, factor: float) -> int:
     """Tokens that an expert takes at most, C = ceil(factor k T / E): Switch Transformer, arXiv 2101.03961, eq. 3."""
     return min(tokens, math.ceil(factor * top_k * tokens / n_experts - 1e-9))
@@ -152,14 +172,71 @@ def capacity_factor(config: RunConfig) -> float | None:
 
 
 def training_memory_bytes(config: RunConfig) -> float:
-    """Estimated peak bytes of training in float32: weights, gradients, two moments, and what backward keeps.
+    """Peak bytes of a training step on one device of a cell: weights, Adam's two moments, and the widest point of a step.
 
-    Kept per token and layer: about 12 d of norms, projections and residuals, the softmax (2 H S), and per chosen expert
-    its input, two hidden branches and their product with the padding of the dispatch (factor 1.5); once: three times the logits.
+    A count of the arrays that XLA keeps at once on a CPU, nothing fitted; tests/test_memory.py holds it to a fifth. The
+    widest point is one of: the loss, when all that the backward pass needs is kept and logits and their exponentials are
+    there; the last layer in the backward pass, when these are gone, but one more square of scores or the gradients of
+    the experts' rows are there; the end, when all gradients are. With `remat` one layer is kept, and the inputs of all;
+    but on a CPU it saves nothing, for XLA there merges what is computed twice with what was computed once.
+
+    Not counted: integers of the dispatch, the program, the corpus, and what Python, JAX and the allocator hold besides
+    (a few hundred MB a process). bfloat16 is counted as float32: on a CPU XLA computes it so, on a GPU it needs less.
     """
-    model, train = config.model, config.train
-    counts = parameters(model, config.data.vocab_size)
-    per_layer = 12.0 * model.d_model + 2 * model.n_heads * train.seq_len
-    per_layer += 1.5 * model.top_k * (2 * model.d_model + 4 * model.d_expert)
-    per_token = model.n_layers * per_layer + 3 * config.data.vocab_size
-    return 4.0 * (4 * counts.allocated + train.batch_tokens * per_token)
+    model, train, vocab = config.model, config.train, config.data.vocab_size
+    gpus = config.resources.gpus
+    devices = train.devices(max(1, int(gpus)) if gpus else config.resources.cpus)
+    tokens = train.batch_tokens // train.accumulate // devices
+    d, layers = model.d_model, model.n_layers
+    scores = model.n_heads * train.seq_len
+    kept = _kept(model, tokens, devices)
+    # Per token and layer: of each of two norms the scale, the statistics and the result, all at full size; queries, keys,
+    # values; what attention mixed, twice; the stream behind attention and behind the experts.
+    layer = tokens * (13 * d + scores) + kept.experts
+    once = tokens * 4 * d + kept.shared  # the embedding, and the last norm
+    loss = 2 * tokens * vocab
+    attention = tokens * (scores + 6 * d) - kept.experts
+    if train.remat and gpus:
+        kept_all, again = layers * tokens * d, layer
+    else:
+        kept_all, again = layers * layer, 0
+    held = _held_parameters(model, vocab, devices)
+    widest = once + kept_all + max(loss, again + max(attention, kept.backward))
+    sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far
+    return 4.0 * (3 * held + sums + max(widest + kept.gradients, held))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Values that a layer's experts need: kept for the backward pass, by all layers together, in the backward pass,
+    and for gradients that are there from the start."""
+
+    experts: float
+    shared: float
+    backward: float
+    gradients: float
+
+
+def _held_parameters(model: ModelConfig, vocab_size: int, devices: int) -> float:
+    counts = parameters(model, vocab_size)
+    return counts.allocated - counts.experts * (1 - 1 / model.expert_devices(devices))
+
+
+def _kept(model: ModelConfig, tokens: int, devices: int) -> _Kept:
+    d, hidden, top_k = model.d_model, model.d_expert, model.top_k
+    if model.n_experts == 1:
+        # Both branches, the logistic function of one, and their product.
+        return _Kept(tokens * 4 * top_k * hidden, 0, tokens * 2 * top_k * hidden, 0)
+    if model.dispatch == "dense":
+        each = tokens * model.n_experts
+        return _Kept(each * (4 * hidden + d), 0, each * (2 * hidden + d), 0)
+    if model.dispatch == "capacity":
+        rows = model.n_experts * capacity_rows(tokens, top_k, model.n_experts, model.capacity_factor)
+        return _Kept(rows * (4 * hidden + d) + tokens * top_k * d, 0, rows * (2 * hidden + d) + tokens * top_k * d, 0)
+    spread = model.expert_devices(devices)
+    experts, together = model.n_experts // spread, tokens * spread
+    rows = block_rows(tokens * devices, top_k, experts)
+    rows *= block_count(together * top_k, experts, rows)
+    gradients = 3 * d * hidden * experts * model.n_layers
+    gathered = together * top_k * d
+    return _Kept(rows * (d + 2 * hidden) + gathered, 2 * rows * d, rows * d + 2 * gathered, gradients)

@@ -34,7 +34,7 @@ def test_groups_agree_with_the_initialised_tree(model):
     assert counts.head == group("head")
     assert counts.norms == group("norm")
     assert counts.router == group("router")
-    assert counts.attention == group("qkv", "'out'")
+    assert counts.attention == group("attention']")
     assert counts.allocated == sum(sizes.values())
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax
+
+from scaling.config import ModelConfig
 
 DATA, EXPERT = "data", "expert"
 
@@ -32,7 +33,7 @@ class Placement:
 ALONE = Placement()
 
 
-def placement(n_experts: int, devices: int) -> Placement:
-    """Experts over as many devices as divide them evenly, the data over the rest: fewest copies of an expert's weights."""
-    expert = math.gcd(n_experts, devices)
+def placement(model: ModelConfig, devices: int) -> Placement:
+    """Experts over as many devices as the model allows, the data over the rest."""
+    expert = model.expert_devices(devices)
     return Placement(devices // expert, expert)

@@ -19,12 +19,16 @@ from scaling.rows import code_version
 
 @dataclass
 class Run:
-    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the seconds they took."""
+    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the seconds they took.
+
+    left: steps and seconds of a trunk when the last of its branches that are done left it.
+    """
 
     state: Any
     at: int
     metrics: list[NDArray[np.float32]]
     seconds: float = 0.0
+    left: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ class Checkpoints:
             writer.save(working / "states", states)
         reported: dict[str, Any] = {name: np.asarray(run.metrics) for name, run in alive.items()}
         np.savez(working / "reported.npz", **reported)
-        about: dict[str, Any] = {name: {"at": run.at, "seconds": run.seconds} for name, run in alive.items()}
+        about: dict[str, Any] = {
+            name: {"at": run.at, "seconds": run.seconds, "left": run.left} for name, run in alive.items()
+        }
         about |= {"steps": point.steps, "states": sorted(states), "code_version": code_version()}
         (working / "about.json").write_text(json.dumps(about))
         os.replace(working, self._folder / str(number))
@@ -92,7 +98,13 @@ class Checkpoints:
             states = reader.restore(kept[-1] / "states", dict.fromkeys(about["states"], one))
         with np.load(kept[-1] / "reported.npz") as reported:
             runs = {
-                name: Run(states.get(name), about[name]["at"], list(reported[name]), about[name]["seconds"])
+                name: Run(
+                    states.get(name),
+                    about[name]["at"],
+                    list(reported[name]),
+                    about[name]["seconds"],
+                    tuple(about[name]["left"]),
+                )
                 for name in ("trunk", "branch")
                 if name in about
             }

@@ -40,7 +40,7 @@ def losses_program(
     model: ModelConfig, vocab_size: int, kernel: str, devices: tuple[jax.Device, ...], shape: tuple[int, int]
 ) -> Any:
     """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, for each MoE layer, the metrics of its routing."""
-    where = placement(model.n_experts, len(devices))
+    where = placement(model, len(devices))
     network = Transformer(model, vocab_size, kernel, where)
 
     def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:

@@ -204,7 +204,7 @@ class Program:
         devices: Sequence[jax.Device],
         trunks: int | None = None,
     ) -> None:
-        where = placement(model.n_experts, len(devices))
+        where = placement(model, len(devices))
         step = step_function(model, vocab_size, train, packed=packed, kernel=kernel, where=where)
 
         def first(key: jax.Array) -> State:

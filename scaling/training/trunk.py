@@ -6,7 +6,6 @@ same program, and nothing before the cooldown depends on the budget (arXiv 2405.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def devices_of(config: RunConfig) -> tuple[jax.Device, ...]:
     """The devices a cell trains on: as many as it reserves and this process has, and as divide its sequences evenly."""
     wanted = max(1, int(config.resources.gpus)) if jax.devices()[0].platform != "cpu" else config.resources.cpus
     have = jax.local_devices()[:wanted]
-    return tuple(have[: math.gcd(config.train.sequences // config.train.accumulate, len(have))])
+    return tuple(have[: config.train.devices(len(have))])
 
 
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
@@ -99,7 +98,7 @@ def train(
     trunk, branch = _resume(saved, compiled, first, [trunk[0].seed for trunk in trunks])
     for budget in range(len(first)):
         cells = [trunk_[budget] for trunk_ in trunks]
-        before_s, before_at = trunk.seconds, trunk.at
+        before_at, before_s = trunk.left
         if branch is None:
             branch = drive.leave(trunk, cells, last=budget + 1 == len(first))
         drive.cool(trunk, branch, cells)
@@ -114,7 +113,7 @@ def train(
                 train_s=(trunk.seconds + branch.seconds) / beside,
                 own_s=(trunk.seconds - before_s + branch.seconds) / beside,
             )
-        branch = None
+        branch, trunk.left = None, (trunk.at, trunk.seconds)
     saved.remove()
 
 
@@ -130,6 +129,8 @@ def _resume(
         and point.trunk.state is not None
         and point.trunk.at <= cells[0].steps - cells[0].cooldown_steps
     ):
+        if point.steps != cells[0].steps:  # that budget is done
+            point.trunk.left = (point.trunk.at, point.trunk.seconds)
         return point.trunk, None
     return Run(compiled.first(seeds), 0, []), None
 

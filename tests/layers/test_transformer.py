@@ -50,7 +50,7 @@ def test_gradient_of_an_output_is_exactly_zero_at_later_inputs(model):
     own = jnp.arange(tokens.size).reshape(tokens.shape)
     wide = Transformer(model, tokens.size)
     spread = {**params["params"], "embedding": {"embedding": table[tokens.reshape(-1)]}}
-    spread["head"] = {"kernel": jnp.ones((model.d_model, tokens.size)) * jnp.arange(1, tokens.size + 1)}
+    spread["head"] = jnp.ones((model.d_model, tokens.size)) * jnp.arange(1, tokens.size + 1)
 
     def output(rows):
         logits = wide.apply({"params": {**spread, "embedding": {"embedding": rows}}}, own).logits_BxTxV

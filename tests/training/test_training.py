@@ -15,11 +15,17 @@ from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches, eval_windows
 from scaling.models.transformer import Transformer
 from scaling.schema import to_arrow
-from scaling.training import loop
 from scaling.training.evaluate import evaluate
 from scaling.training.schedule import learning_rate
+from scaling.training.step import State, initial_params, optimiser, program, step_function
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
+
+
+def trained(config):
+    """The result of a cell trained alone."""
+    (result,) = tasks.train([config])
+    return result
 
 
 def test_schedule_warms_up_stays_and_cools_down():
@@ -43,20 +49,20 @@ def test_the_budget_shapes_nothing_before_the_cooldown(micro):
 
 
 def test_the_same_cell_gives_the_same_row_but_for_times(micro):
-    one, two = tasks.train(micro(n_experts=4)), tasks.train(micro(n_experts=4))
+    one, two = trained(micro(n_experts=4)), trained(micro(n_experts=4))
     assert {k: v for k, v in one.run.items() if k not in TIMES} == {k: v for k, v in two.run.items() if k not in TIMES}
     assert one.evals == two.evals
     assert one.curves == two.curves
-    other = tasks.train(micro(n_experts=4, seed=1))
+    other = trained(micro(n_experts=4, seed=1))
     assert other.run["loss_val"] != one.run["loss_val"]
 
 
 def test_a_row_is_complete_and_of_the_schema(micro):
-    result = tasks.train(micro(n_experts=4))
+    result = trained(micro(n_experts=4))
     table = to_arrow("runs", [result.run | {"executor": "inline"}])
     unknown = ["loss_floor", "entropy_rate"]  # of text that nobody drew from a known source
     assert [name for name in table.schema.names if table[name].null_count] == unknown
-    dense = tasks.train(micro()).run | {"executor": "inline"}
+    dense = trained(micro()).run | {"executor": "inline"}
     empty = [n for n in table.schema.names if to_arrow("runs", [dense])[n].null_count]
     assert empty == [*unknown, "balance_loss", "load_cv", "max_load", "router_entropy"]  # a dense model routes nothing
     to_arrow("evals", result.evals)
@@ -67,7 +73,7 @@ def test_a_row_is_complete_and_of_the_schema(micro):
 
 
 def test_the_row_agrees_with_its_documents(micro):
-    result = tasks.train(micro(n_experts=4))
+    result = trained(micro(n_experts=4))
     tokens = np.array([row["n_tokens"] for row in result.evals])
     losses = np.array([row["loss"] for row in result.evals])
     assert len(losses) == result.run["heldout_docs"] == 100
@@ -93,8 +99,10 @@ def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
     config = micro()
     corpus = data.prepare(config.data)
     windows = eval_windows(corpus.heldout()[:7], 32, 2)
-    params = loop.initial_params(config.model, corpus.vocab_size, 32, 0)
-    found = [evaluate(params, config.model, corpus.vocab_size, windows, batch) for batch in (3, 5)]
+    params = initial_params(config.model, corpus.vocab_size, 0)
+    found = [
+        evaluate(params, config.model, corpus.vocab_size, windows, "", (jax.devices()[0],), batch) for batch in (3, 5)
+    ]
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-6)
     logits = (
         Transformer(config.model, corpus.vocab_size).apply(params, jnp.asarray(windows.tokens[:, :-1])).logits_BxTxV
@@ -106,7 +114,7 @@ def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
 
 
 def test_a_run_that_turns_nan_ends_as_diverged_without_a_loss(micro):
-    result = tasks.train(micro(lr=1e8, grad_clip=1e9))
+    result = trained(micro(lr=1e8, grad_clip=1e9))
     assert result.run["status"] == "diverged"
     assert "step" in result.run["error"]
     assert "loss_val" not in result.run
@@ -119,14 +127,14 @@ def test_the_step_is_adamw(micro):
     """Two steps against optax.adamw with the same clipping, an independent assembly of the same rule."""
     config = micro()
     train, vocab = config.train, 257
-    params = loop.initial_params(config.model, vocab, train.seq_len, 0)
+    params = initial_params(config.model, vocab, 0)
     tokens = np.random.default_rng(0).integers(0, 256, 4000).astype(np.uint16)
     batches = TrainBatches(tokens, train.seq_len, 8, 0)
     network = Transformer(config.model, vocab)
     judge = optax.chain(
         optax.clip_by_global_norm(train.grad_clip),
         optax.adamw(
-            1e-3, b1=train.beta1, b2=train.beta2, weight_decay=train.weight_decay,
+            1e-3, b1=train.beta1, b2=train.beta2, eps=1e-15, weight_decay=train.weight_decay,
             mask=lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree),
         ),
     )  # fmt: skip
@@ -142,24 +150,24 @@ def test_the_step_is_adamw(micro):
         updates, state = judge.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    step = jax.jit(loop.step_function(config.model, vocab, train))
-    ours, theirs = (params, loop.optimiser(train).init(params)), (params, judge.init(params))
+    step = jax.jit(step_function(config.model, vocab, train))
+    ours, theirs = State(params, optimiser(train).init(params)), (params, judge.init(params))
     for index in range(2):
         batch = jnp.asarray(batches(index))
-        ours = step(*ours, batch, np.float32(1e-3))[:2]
+        ours, _ = step(ours, batch, np.float32(1e-3))
         theirs = judged(*theirs, batch)
-    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours[0], params)
+    moved = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), ours.params, params)
     assert max(jax.tree.leaves(moved)) > 1e-3  # two steps of size 1e-3 did happen
-    for one, other in zip(jax.tree.leaves(ours[0]), jax.tree.leaves(theirs[0]), strict=True):
+    for one, other in zip(jax.tree.leaves(ours.params), jax.tree.leaves(theirs[0]), strict=True):
         # Adam divides by sqrt(v): where a gradient is nearly zero, rounding can turn its sign, at most one step's size.
         assert np.mean(np.abs(one - other) > 1e-6) < 0.002
 
 
 def test_cells_of_one_shape_share_a_program(micro):
-    loop._compiled.cache_clear()
-    tasks.train(micro(tokens=4096))
-    tasks.train(micro(tokens=8192, seed=1, lr=1e-3))
-    assert loop._compiled.cache_info().misses == 1
+    program.cache_clear()
+    trained(micro(tokens=4096))
+    trained(micro(tokens=8192, seed=1, lr=1e-3))
+    assert program.cache_info().misses == 1
 
 
 def test_equal_runs_have_equal_names_and_others_do_not(micro):

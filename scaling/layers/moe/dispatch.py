@@ -8,13 +8,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from scaling.cost import capacity_rows
+from scaling.cost import block_count, block_rows, capacity_rows
 from scaling.layers.moe.experts import Form, Weights
 from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.routing import Routing
-from scaling.layers.placement import ALONE, EXPERT, Placement
-
-MAX_BLOCK = 128
+from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
@@ -25,44 +23,47 @@ def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> j
     return jnp.einsum("te,etd->td", weight_TxE, jax.vmap(form, in_axes=(0, None))(weights, x_TxD))
 
 
-def capacity(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, factor: float) -> jax.Array:
+def capacity(
+    x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, factor: float, placement: Placement = ALONE
+) -> jax.Array:
     """Each expert takes its first C tokens in the order of the text, what comes later is dropped.
 
     Filled token by token (a token's k choices before the next token's), so that no token's place depends on a later
     one; by rank of the choice, as GShard does, it would. A dropped choice adds nothing: the residual stream carries on.
+
+    C is that of the tokens of all devices, and those of the devices before this one come first: the result does not
+    depend on how many devices there are.
     """
     tokens, top_k = routing.chosen_TxK.shape
     n_experts = routing.gates_TxE.shape[-1]
-    rows = capacity_rows(tokens, top_k, n_experts, factor)
+    room = capacity_rows(tokens * placement.devices, top_k, n_experts, factor)
+    rows = min(room, tokens)
     chosen_A = routing.chosen_TxK.reshape(-1)
-    place_A = _place(chosen_A, n_experts)[0]
-    row_A = jnp.where(place_A < rows, chosen_A * rows + place_A, n_experts * rows)
+    place_A, count_E = _place(chosen_A, n_experts)
+    free_A = room if placement.devices == 1 else (room - _on_devices_before(count_E))[chosen_A]
+    row_A = jnp.where(place_A < free_A, chosen_A * rows + place_A, n_experts * rows)
     assignment_R = _inverse(row_A, n_experts * rows)
     x_ExRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(n_experts, rows, -1)
     out_RxD = jax.vmap(form)(weights, x_ExRxD).reshape(n_experts * rows, -1)
     return _combine(out_RxD, row_A, assignment_R, routing.weight_TxK)
 
 
-def dropped(routing: Routing, factor: float) -> jax.Array:
-    """Share of assignments that `capacity` drops."""
+def _on_devices_before(count_E: jax.Array) -> jax.Array:
+    """How many assignments each expert has on the devices whose tokens come before this one's, [E]."""
+    count_NxE = jax.lax.all_gather(count_E, (DATA, EXPERT))
+    before_N = jnp.arange(count_NxE.shape[0]) < jax.lax.axis_index((DATA, EXPERT))
+    return jnp.sum(jnp.where(before_N[:, None], count_NxE, 0), axis=0)
+
+
+def dropped(routing: Routing, factor: float, placement: Placement = ALONE) -> jax.Array:
+    """Share of the assignments of all devices that `capacity` drops."""
     tokens, top_k = routing.chosen_TxK.shape
-    n_experts = routing.gates_TxE.shape[-1]
+    tokens, n_experts = tokens * placement.devices, routing.gates_TxE.shape[-1]
     count_E = jnp.sum(routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts), axis=0)
+    if placement.devices > 1:
+        count_E = jax.lax.psum(count_E, (DATA, EXPERT))
     over_E = jnp.maximum(count_E - capacity_rows(tokens, top_k, n_experts, factor), 0)
     return jnp.sum(over_E) / (tokens * top_k)
-
-
-def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
-    """Rows of a block: about a third of the mean load, between 1 and MAX_BLOCK, a power of two.
-
-    Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
-    less often.
-    """
-    mean_load = tokens * top_k / n_experts
-    rows = 1
-    while rows * 2 <= min(MAX_BLOCK, mean_load / 2):
-        rows *= 2
-    return rows
 
 
 def grouped(
@@ -109,7 +110,7 @@ def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, 
 
     Beyond the last row stands what has none, and A stands in rows that are padding.
     """
-    n_blocks = (chosen_A.shape[0] + n_experts * (rows - 1)) // rows
+    n_blocks = block_count(chosen_A.shape[0], n_experts, rows)
     place_A, count_E = _place(chosen_A, n_experts)
     blocks_E = -(-count_E // rows)
     end_E = jnp.cumsum(blocks_E)

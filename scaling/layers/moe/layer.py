@@ -41,8 +41,9 @@ class MoE(nn.Module):
         if config.dispatch == "grouped":
             out_TxD = dispatch.grouped(x_TxD, routing, GATED_MLP, experts, self.kernel, self.placement)
         elif config.dispatch == "capacity":
-            out_TxD = dispatch.capacity(x_TxD, routing, GATED_MLP, experts, config.capacity_factor)
-            routing = dataclasses.replace(routing, dropped=dispatch.dropped(routing, config.capacity_factor))
+            factor = config.capacity_factor
+            out_TxD = dispatch.capacity(x_TxD, routing, GATED_MLP, experts, factor, self.placement)
+            routing = dataclasses.replace(routing, dropped=dispatch.dropped(routing, factor, self.placement))
         else:
             out_TxD = dispatch.dense(x_TxD, routing, GATED_MLP, experts)
         return out_TxD.reshape(x_BxTxD.shape), routing
