@@ -53,7 +53,7 @@ SHAPES = tuple(
 
 @dataclass(frozen=True)
 class Settings:
-    """How the peer computes a step; the optimiser's numbers are those of `scaling.config.TrainConfig`.
+    """How the peer computes a step; the optimiser's numbers are those of `TrainConfig` and `scaling.training.step`.
 
     experts, attention: implementations of the library, by its names.   compiled: the model through torch.compile.
     balance_coef: factor of our `balance_loss`; the peer's counts k assignments a token, so it applies this over k.
@@ -67,6 +67,7 @@ class Settings:
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
+    eps: float = 1e-15
     grad_clip: float = 1.0
 
 
@@ -89,7 +90,7 @@ def save_inputs(path: Path, params: Mapping[str, Any], tokens_NxBxT1: np.ndarray
 
 
 def load_inputs(path: str | Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What `save_inputs` wrote: weights by name, such as `moe_0/experts/up`, and batches."""
+    """What `save_inputs` wrote: weights by name, such as `block_0/moe/experts/up`, and batches."""
     with np.load(path) as stored:
         weights = {name.removeprefix("weights/"): stored[name] for name in stored.files if name != "tokens"}
         return weights, stored["tokens"]
