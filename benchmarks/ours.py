@@ -1,14 +1,14 @@
 """Our side of the benchmark of a training step, and the two other clocks it needs: a matrix product, and a trunk.
 
 A child process of `benchmarks.peer.Peer`, one program in each, for what a process has freed of one program slows the next.
-`python -m benchmarks.ours --devices 2` answers
+`python -m benchmarks.ours --threads 2` answers
 
     {"shape": {...}, "settings": {}, "inputs": "weights-and-tokens.npz" or null, "steps": n}    as the peer does
     {"product": 1024, "steps": n}      {"seconds": [n]}: a jitted float32 product of two square matrices
     {"trunk": {...}, "budgets": [...]} {"trunk": s, "alone": [s, ...]}: a trunk's cells together, and each from its beginning
 
-`inputs` is written where there is no such file yet: our first weights, and random tokens. Two devices of one thread each
-are how a cell of two CPUs trains; a product has one device of two threads.
+`inputs` is written where there is no such file yet: our first weights, and random tokens. The settings are those of a
+sweep's cell, `sweeps.worker.environment`: a device for each thread, or with `--whole` one device with all of them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.peer import Shape, random_tokens, save_inputs
 from scaling import memory
 from scaling.config import ModelConfig, Resources, RunConfig, TrainConfig
+from sweeps import worker
 
 
 def model_config(shape: Shape) -> ModelConfig:
@@ -40,7 +41,7 @@ def run_config(shape: Shape, cpus: int) -> RunConfig:
     return RunConfig(model=model_config(shape), train=train, resources=Resources(cpus=cpus))
 
 
-def trainer(shape: Shape, devices: int, inputs: str | None) -> Callable[[], tuple[float, float]]:
+def trainer(shape: Shape, cpus: int, inputs: str | None) -> Callable[[], tuple[float, float]]:
     """A function that takes one step and returns its seconds and the cross-entropy before its update."""
     import jax
 
@@ -48,7 +49,7 @@ def trainer(shape: Shape, devices: int, inputs: str | None) -> Callable[[], tupl
     from scaling.training.step import metric_names
     from scaling.training.trunk import program_of
 
-    config = run_config(shape, devices)
+    config = run_config(shape, cpus)
     compiled = program_of(config, shape.vocab_size, host.kernel_of(config, "cpu"))
     state, batches = compiled.first([0]), random_tokens(shape, 8, np.random.default_rng(0))
     if inputs is not None and not Path(inputs).exists():
@@ -100,20 +101,18 @@ def trunk_and_alone(model: ModelConfig, budgets: Sequence[int]) -> tuple[float, 
     return seconds(cells), [seconds([cell]) for cell in cells]
 
 
-def serve(requests: IO[str], answers: IO[str], devices: int) -> None:
+def serve(requests: IO[str], answers: IO[str], cpus: int) -> None:
     """Answer each line of `requests` with one of `answers`, until the input ends. An error is an answer too."""
     made: dict[str, Callable[[], tuple[float, float]]] = {}
     for line in requests:
         try:
-            answers.write(json.dumps(_answer(json.loads(line), made, devices)) + "\n")
+            answers.write(json.dumps(_answer(json.loads(line), made, cpus)) + "\n")
         except Exception as error:
             answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
         answers.flush()
 
 
-def _answer(
-    request: dict[str, Any], made: dict[str, Callable[[], tuple[float, float]]], devices: int
-) -> dict[str, Any]:
+def _answer(request: dict[str, Any], made: dict[str, Callable[[], tuple[float, float]]], cpus: int) -> dict[str, Any]:
     if "trunk" in request:
         together, alone = trunk_and_alone(ModelConfig(**request["trunk"]), request["budgets"])
         return {"trunk": together, "alone": alone}
@@ -122,27 +121,21 @@ def _answer(
         if "product" in request:
             made[which] = product(request["product"])
         else:
-            made[which] = trainer(Shape(**request["shape"]), devices, request["inputs"])
+            made[which] = trainer(Shape(**request["shape"]), cpus, request["inputs"])
     steps = [made[which]() for _ in range(request["steps"])]
     return {"seconds": [seconds for seconds, _ in steps], "losses": [loss for _, loss in steps]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Answer requests for our step times, one line of JSON each.")
-    parser.add_argument("--threads", type=int, required=True, help="threads of XLA")
-    parser.add_argument("--devices", type=int, default=1, help="CPU devices to spread a step over")
+    parser.add_argument("--threads", type=int, required=True, help="CPU threads of XLA")
+    parser.add_argument("--whole", action="store_true", help="one device with all threads, not one for each")
     options = parser.parse_args()
-    # All of it before JAX is imported.
-    os.environ["JAX_PLATFORMS"], os.environ["NPROC"] = "cpu", str(options.threads)
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={options.devices}".strip()
+    os.environ |= worker.environment(options.threads, 0, spread=not options.whole)  # before JAX is imported
     memory.keep()
-    from scaling.training import host
-
-    host.set_up()
     with os.fdopen(os.dup(1), "w") as answers:  # whatever a library prints goes to the error stream
         os.dup2(2, 1)
-        serve(sys.stdin, answers, options.devices)
+        serve(sys.stdin, answers, options.threads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The peer of the training benchmark does the same work: equal losses from equal weights, step after step."""
 
-import subprocess
 from dataclasses import replace
 
 import jax
@@ -10,7 +9,7 @@ import optax
 import pytest
 from scaling.training.loop import initial_params, optimiser, step_function
 
-from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, interpreter, load_inputs, save_inputs
+from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
 from scaling.config import ModelConfig, TrainConfig
 from scaling.training.step import State, initial_params, metric_names, optimiser, step_function
 
@@ -26,8 +25,7 @@ STEP_RTOL = 1e-5
 
 @pytest.fixture(scope="module")
 def peer():
-    find = "from importlib.util import find_spec as f; raise SystemExit(not (f('torch') and f('transformers')))"
-    if subprocess.run([interpreter(), "-c", find], check=False).returncode:
+    if not available():
         pytest.skip("needs torch and transformers, the extra `bench`")
     with Peer(threads=1) as running:
         yield running
