@@ -45,12 +45,12 @@ def trainer(shape: Shape, cpus: int, inputs: str | None) -> Callable[[], tuple[f
     """A function that takes one step and returns its seconds and the cross-entropy before its update."""
     import jax
 
-    from scaling.training import host
+    from scaling.training.kernel import kernel_of
     from scaling.training.step import metric_names
     from scaling.training.trunk import program_of
 
     config = run_config(shape, cpus)
-    compiled = program_of(config, shape.vocab_size, host.kernel_of(config, "cpu"))
+    compiled = program_of(config, shape.vocab_size, kernel_of(config, jax.devices()[0]))
     state, batches = compiled.first([0]), random_tokens(shape, 8, np.random.default_rng(0))
     if inputs is not None and not Path(inputs).exists():
         save_inputs(Path(inputs), state.params, batches)
@@ -85,10 +85,13 @@ def product(size: int) -> Callable[[], tuple[float, float]]:
 
 def trunk_and_alone(model: ModelConfig, budgets: Sequence[int]) -> tuple[float, list[float]]:
     """Seconds of training the budgets of one trunk, and of each budget alone, on one device."""
-    from scaling.training import host, trunk
+    import jax
+
+    from scaling.training import trunk
+    from scaling.training.kernel import kernel_of
 
     cells = [RunConfig(model=model, tokens=tokens) for tokens in budgets]
-    kernel, vocab_size = host.kernel_of(cells[0], "cpu"), cells[0].data.vocab_size
+    kernel, vocab_size = kernel_of(cells[0], jax.devices()[0]), cells[0].data.vocab_size
     tokens = np.random.default_rng(0).integers(vocab_size - 1, size=2_000_000).astype(np.uint16)
     trunk.program_of(cells[0], vocab_size, kernel)
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scaling.training.loop import initial_params, optimiser, step_function
 
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
 from scaling.config import ModelConfig, TrainConfig
