@@ -22,8 +22,8 @@ from scaling import cost
 
 THREADS = 2
 PRODUCT = 1024  # square, float32
-WARM_UP = 16  # steps: the heap of a child settles within 12
-ROUNDS = 9
+WARM_UP = 12  # steps, in which the heap of a child settles
+ROUNDS = 7
 ROUND_S = 0.5  # of one contestant, but at least 3 steps
 LOSS_RTOL = 1e-4
 

@@ -135,7 +135,7 @@ def test_contestants_take_turns():
 
     found = take_turns({"quick": clock("quick", 0.001), "slow": clock("slow", 10.0)}, rounds=2)
     assert found == {"quick": [0.001] * 2, "slow": [10.0] * 2}
-    assert turns == [("quick", 16), ("slow", 16), ("quick", 20), ("slow", 3), ("quick", 20), ("slow", 3)]
+    assert turns == [("quick", 12), ("slow", 12), ("quick", 20), ("slow", 3), ("quick", 20), ("slow", 3)]
 
 
 def test_a_sweep_is_read_from_its_rows(tmp_path, monkeypatch):
