@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 EXTRAS := train,data,sweep,report,notebooks,dev
 STUDY := results/quickstart
 
-.PHONY: help setup quickstart test test-all lint clean
+.PHONY: help setup quickstart bench test test-all lint clean
 
 help:
 	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
 	@echo "make test        lint, types and the default tests"
 	@echo "make test-all    the same and the long proofs, the quickstart among them"
+	@echo "make bench       the engine's speed as ratios, on an idle machine"
 	@echo "make setup       only the virtual environment in $(VENV)"
 
 # Installed again only when the list of dependencies changes.
@@ -29,6 +30,9 @@ quickstart: $(READY)
 	$(BIN)/scaling fit $(STUDY) --law joint-moe --out $(STUDY)/fits/joint-moe.json
 	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --out $(STUDY)/recommendations/joint-moe.json
 	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.engine
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -57,31 +57,33 @@ def build(shape: Shape, settings: Settings) -> MixtralForCausalLM:
 
 
 def load_weights(model: MixtralForCausalLM, weights: dict[str, np.ndarray]) -> None:
-    """Take the weights of our Transformer, named as in `peer.load_inputs`.
+    """Take the weights of our Transformer, named as in `peer.load_inputs`, out of the dictionary.
 
-    Ours multiply from the right, [in, out], the peer's from the left, [out, in]: every matrix is transposed. Gate and
-    value halves of the experts lie in the same order. Raises RuntimeError when a weight is missing, left over or
-    of another shape.
+    Ours multiply from the right, [in, out], the peer's from the left, [out, in]: every matrix is transposed. Its gate
+    and up projections are one matrix, the gate's rows first. Raises KeyError or RuntimeError when a weight is missing,
+    left over or of another shape.
     """
     state = {
-        "model.embed_tokens.weight": weights["embedding/embedding"],
-        "model.norm.weight": weights["norm/scale"],
-        "lm_head.weight": weights["head/kernel"].T,
+        "model.embed_tokens.weight": weights.pop("embedding/embedding"),
+        "model.norm.weight": weights.pop("norm/scale"),
+        "lm_head.weight": weights.pop("head").T,
     }
     for layer in range(model.config.num_hidden_layers):
-        ours, theirs = f"_{layer}", f"model.layers.{layer}."
-        query, key, value = np.split(weights[f"attention{ours}/qkv"], 3, axis=1)
+        ours, theirs = f"block_{layer}/", f"model.layers.{layer}."
+        gate, up, down = (weights.pop(f"{ours}moe/experts/{name}").swapaxes(1, 2) for name in ("gate", "up", "down"))
         state |= {
-            theirs + "self_attn.q_proj.weight": query.T,
-            theirs + "self_attn.k_proj.weight": key.T,
-            theirs + "self_attn.v_proj.weight": value.T,
-            theirs + "self_attn.o_proj.weight": weights[f"attention{ours}/out"].T,
-            theirs + "mlp.gate.weight": weights[f"moe{ours}/router/weight"].T,
-            theirs + "mlp.experts.gate_up_proj": weights[f"moe{ours}/experts/up"].swapaxes(1, 2),
-            theirs + "mlp.experts.down_proj": weights[f"moe{ours}/experts/down"].swapaxes(1, 2),
-            theirs + "input_layernorm.weight": weights[f"attention_norm{ours}/scale"],
-            theirs + "post_attention_layernorm.weight": weights[f"moe_norm{ours}/scale"],
+            theirs + "self_attn.q_proj.weight": weights.pop(ours + "attention/query").T,
+            theirs + "self_attn.k_proj.weight": weights.pop(ours + "attention/key").T,
+            theirs + "self_attn.v_proj.weight": weights.pop(ours + "attention/value").T,
+            theirs + "self_attn.o_proj.weight": weights.pop(ours + "attention/out").T,
+            theirs + "mlp.gate.weight": weights.pop(ours + "moe/router/weight").T,
+            theirs + "mlp.experts.gate_up_proj": np.concatenate([gate, up], axis=1),
+            theirs + "mlp.experts.down_proj": down,
+            theirs + "input_layernorm.weight": weights.pop(ours + "attention_norm/scale"),
+            theirs + "post_attention_layernorm.weight": weights.pop(ours + "moe_norm/scale"),
         }
+    if weights:
+        raise RuntimeError(f"weights that Mixtral has no place for: {', '.join(weights)}")
     model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
 
 
@@ -102,7 +104,7 @@ def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[]
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     betas = (settings.beta1, settings.beta2)
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=betas, eps=1e-8, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=betas, eps=settings.eps, fused=True)
     forward = torch.compile(model) if settings.compiled else model
     taken = 0
 

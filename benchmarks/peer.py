@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ SHAPES = tuple(
 
 @dataclass(frozen=True)
 class Settings:
-    """How the peer computes a step; the optimiser's numbers are those of `scaling.config.TrainConfig`.
+    """How the peer computes a step; the optimiser's numbers are those of `TrainConfig` and `scaling.training.step`.
 
     experts, attention: implementations of the library, by its names.   compiled: the model through torch.compile.
     balance_coef: factor of our `balance_loss`; the peer's counts k assignments a token, so it applies this over k.
@@ -67,6 +67,7 @@ class Settings:
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
+    eps: float = 1e-15
     grad_clip: float = 1.0
 
 
@@ -75,6 +76,7 @@ class Settings:
 EXPERTS = ("eager", "grouped_mm")
 ATTENTION = ("eager", "sdpa")
 CANDIDATES = tuple(Settings(experts, attention) for experts in EXPERTS for attention in ATTENTION)
+SLOWER = 1.5
 
 
 def random_tokens(shape: Shape, batches: int, rng: np.random.Generator) -> np.ndarray:
@@ -89,7 +91,7 @@ def save_inputs(path: Path, params: Mapping[str, Any], tokens_NxBxT1: np.ndarray
 
 
 def load_inputs(path: str | Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What `save_inputs` wrote: weights by name, such as `moe_0/experts/up`, and batches."""
+    """What `save_inputs` wrote: weights by name, such as `block_0/moe/experts/up`, and batches."""
     with np.load(path) as stored:
         weights = {name.removeprefix("weights/"): stored[name] for name in stored.files if name != "tokens"}
         return weights, stored["tokens"]
@@ -112,9 +114,9 @@ class PeerError(RuntimeError):
 
 
 class Peer:
-    """A running child, `python -m <module> --threads <n>`; a context manager.
+    """A running child, `python -m <module> --threads <n> <arguments>`; a context manager.
 
-    python: the interpreter that has PyTorch, by default $BENCH_PYTHON or this one.   environment: variables to add.
+    python: by default the interpreter that has PyTorch, $BENCH_PYTHON or this one.   environment: variables to add.
     """
 
     def __init__(
@@ -123,8 +125,9 @@ class Peer:
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
         module: str = "benchmarks.mixtral",
+        arguments: Sequence[str] = (),
     ) -> None:
-        command = [python or interpreter(), "-m", module, "--threads", str(threads)]
+        command = [python or interpreter(), "-m", module, "--threads", str(threads), *arguments]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         variables = {**os.environ, **(environment or {})}
         self.child = subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=variables)
@@ -144,8 +147,13 @@ class Peer:
 
         The first call builds the model, and its first steps are slow. Raises PeerError.
         """
-        request = {"shape": asdict(shape), "settings": asdict(settings), "steps": steps, "fresh": fresh}
-        request["inputs"] = str(Path(inputs).resolve()) if inputs else None
+        where = str(Path(inputs).resolve()) if inputs else None
+        request = {"shape": asdict(shape), "settings": asdict(settings), "inputs": where, "steps": steps}
+        answer = self.ask(**request, fresh=fresh)
+        return answer["seconds"], answer["losses"]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The child's answer to a request. Raises PeerError."""
         assert self.child.stdin is not None
         assert self.child.stdout is not None
         try:
@@ -154,23 +162,40 @@ class Peer:
             line = self.child.stdout.readline()
         except BrokenPipeError:
             line = ""
-        answer = json.loads(line) if line else {"error": f"the child ended with code {self.child.wait()}"}
+        answer: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"the child ended with code {self.child.wait()}"}
+        )
         if "error" in answer:
-            raise PeerError(f"{settings} at {shape}: {answer['error']}")
-        return answer["seconds"], answer["losses"]
+            raise PeerError(f"{request}: {answer['error']}")
+        return answer
 
     def fastest(
-        self, shape: Shape, options: tuple[Settings, ...] = CANDIDATES, steps: int = 3, rounds: int = 3
+        self,
+        shape: Shape,
+        inputs: Path | None = None,
+        options: tuple[Settings, ...] = CANDIDATES,
+        steps: int = 3,
+        rounds: int = 3,
     ) -> tuple[Settings, dict[Settings, float]]:
-        """The fastest of the options and every option's median tokens/s: rounds in turn, after one that is not counted."""
-        seconds: dict[Settings, list[float]] = {one: [] for one in options}
-        for round_ in range(rounds + 1):
-            for one in options:
-                taken, _ = self.run(shape, one, steps)
-                if round_:
-                    seconds[one] += taken
+        """The fastest of the options and the median tokens/s of each: rounds in turn, after one that is not counted.
+
+        Steps at least SLOWER times as long as the fastest's in the uncounted round are not timed again.
+        """
+        seconds = {one: self.run(shape, one, 2, inputs)[0][1:] for one in options}
+        bound = SLOWER * min(min(taken) for taken in seconds.values())
+        for one in (close := [one for one in options if min(seconds[one]) < bound]):
+            seconds[one].clear()
+        for _ in range(rounds):
+            for one in close:
+                seconds[one] += self.run(shape, one, steps, inputs)[0]
         speed = {one: shape.tokens / float(np.median(taken)) for one, taken in seconds.items()}
-        return max(speed, key=lambda one: speed[one]), speed
+        return max(close, key=lambda one: speed[one]), speed
+
+
+def available() -> bool:
+    """Whether the peer's interpreter has PyTorch and transformers, the extra `bench`."""
+    find = "from importlib.util import find_spec as f; raise SystemExit(not (f('torch') and f('transformers')))"
+    return subprocess.run([interpreter(), "-c", find], check=False).returncode == 0
 
 
 def interpreter() -> str:
