@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -26,33 +27,55 @@ class Cache:
     value_BxHxSxK: jax.Array
 
 
-@jax.custom_vjp
-def rotate(x_BxHxTxK: jax.Array, position_T: jax.Array) -> jax.Array:
-    """Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) turn by position / base^(2i/K).
+def turns(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
+    """What multiplies an element, and what multiplies its partner: cos, (-sin, sin), each [3, T, 1, 2, K/2].
 
-    The product of two rotated vectors depends on the difference of their positions alone. The gradient turns back.
+    For query, key and value: the first also takes the scale 1/sqrt(K), the last does not turn. Of positions that are known
+    to the compiler the tables are constants; otherwise XLA computes a cosine per element of what is turned.
     """
-    return _turn(x_BxHxTxK, position_T.astype(jnp.float32))
+    np_ = np if isinstance(position_T, np.ndarray) else jnp
+    half = width // 2
+    frequency = ROTARY_BASE ** (-np.arange(half, dtype=np.float32) / half)
+    angle_TxK = position_T[:, None].astype(np.float32) * frequency
+    cos, sin = np_.cos(angle_TxK), np_.sin(angle_TxK)
+    cos_Tx2xK, sin_Tx2xK = np_.stack([cos, cos], axis=1), np_.stack([-sin, sin], axis=1)
+    scale = width**-0.5
+    own = np_.stack([cos_Tx2xK * scale, cos_Tx2xK, np_.ones_like(cos_Tx2xK)])
+    partner = np_.stack([sin_Tx2xK * scale, sin_Tx2xK, np_.zeros_like(sin_Tx2xK)])
+    return jnp.asarray(own)[:, :, None], jnp.asarray(partner)[:, :, None]
 
 
-def _turn(x_BxHxTxK: jax.Array, position_T: jax.Array) -> jax.Array:
-    half = x_BxHxTxK.shape[-1] // 2
-    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_TxK = position_T[:, None] * frequency
-    cos, sin = jnp.cos(angle_TxK).astype(x_BxHxTxK.dtype), jnp.sin(angle_TxK).astype(x_BxHxTxK.dtype)
-    first, second = x_BxHxTxK[..., :half], x_BxHxTxK[..., half:]
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+@jax.custom_vjp
+def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
+    """Query, key and value of each head, [3, B, H, T, K], scaled and turned as `turns` says.
+
+    Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) turn by position / base^(2i/K), so that the
+    product of two rotated vectors depends on the difference of their positions alone. The gradient turns back.
+    A reversed axis of two instead of two halves side by side: XLA:CPU joins slices element by element.
+    """
+    pairs = x_BxTx3xD.reshape(*x_BxTx3xD.shape[:3], -1, 2, own.shape[-1]).transpose(2, 0, 3, 1, 4, 5)
+    turned = pairs * _by_head(own, pairs) + jnp.flip(pairs, -2) * _by_head(partner, pairs)
+    return turned.reshape(*turned.shape[:-2], -1)
 
 
-def _rotate_forward(x_BxHxTxK: jax.Array, position_T: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return rotate(x_BxHxTxK, position_T), position_T
+def _by_head(table: jax.Array, like: jax.Array) -> jax.Array:
+    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of what it multiplies."""
+    return table.transpose(0, 2, 1, 3, 4)[:, None].astype(like.dtype)
 
 
-def _rotate_backward(position_T: jax.Array, grad_BxHxTxK: jax.Array) -> tuple[jax.Array, None]:
-    return _turn(grad_BxHxTxK, -position_T.astype(jnp.float32)), None
+def _to_heads_forward(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> tuple[jax.Array, Any]:
+    return to_heads(x_BxTx3xD, own, partner), (own, partner)
 
 
-rotate.defvjp(_rotate_forward, _rotate_backward)
+def _to_heads_backward(kept: Any, grad_3xBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
+    own, partner = kept
+    three, batch, heads, new, width = grad_3xBxHxTxK.shape
+    pairs = grad_3xBxHxTxK.reshape(three, batch, heads, new, 2, width // 2)
+    turned = pairs * _by_head(own, pairs) - jnp.flip(pairs, -2) * _by_head(partner, pairs)
+    return turned.transpose(1, 3, 0, 2, 4, 5).reshape(batch, new, three, heads * width), None, None
+
+
+to_heads.defvjp(_to_heads_forward, _to_heads_backward)
 
 
 @jax.custom_vjp
@@ -115,14 +138,14 @@ class Attention(nn.Module):
         into = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
 
-        def projected(name: str) -> jax.Array:
-            weight_DxD = self.param(name, into, (width, width)).astype(x_BxTxD.dtype)
-            heads_BxTxHxK = product_of_sequences(x_BxTxD, weight_DxD).reshape(batch, new, heads, width // heads)
-            return heads_BxTxHxK.transpose(0, 2, 1, 3)
-
-        query, key, value = projected("query"), projected("key"), projected("value")
-        position_T = start + jnp.arange(new)
-        query, key = rotate(query * query.shape[-1] ** -0.5, position_T), rotate(key, position_T)
+        # One product for the three: fewer and larger ones run closer to the peak.
+        weight_Dx3D = jnp.concatenate(
+            [self.param(name, into, (width, width)).astype(x_BxTxD.dtype) for name in ("query", "key", "value")], axis=1
+        )
+        known = isinstance(start, int)
+        position_T = start + (np.arange(new) if known else jnp.arange(new))
+        projected_BxTx3xD = product_of_sequences(x_BxTxD, weight_Dx3D).reshape(batch, new, 3, width)
+        query, key, value = to_heads(projected_BxTx3xD, *turns(position_T, width // heads))
         if cache is not None:
             cache = Cache(
                 jax.lax.dynamic_update_slice_in_dim(cache.key_BxHxSxK, key, start, axis=2),

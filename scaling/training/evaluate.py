@@ -45,7 +45,7 @@ def losses_program(
 
     def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
         output = transformer.apply(network, params, tokens[:, :-1])
-        per_layer = tuple(routing.metrics(one, where) for one in output.routings)
+        per_layer = routing.metrics_of_layers(output.routings, where)
         return token_losses(output.logits_BxTxV, tokens[:, 1:]), jax.tree.map(where.mean, per_layer)
 
     params = jax.eval_shape(

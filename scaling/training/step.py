@@ -128,7 +128,7 @@ def step_function(
         loss = jnp.sum(jnp.where(_padding(batch, separator), 0.0, losses) if packed else losses) / n_targets
         if not output.routings:
             return loss, (loss,)
-        per_layer = [routing.metrics(one, where) for one in output.routings]
+        per_layer = routing.metrics_of_layers(output.routings, where)
         mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in ROUTED}
         penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
         return loss + penalty / parts, (loss, *(mean[name] / parts for name in ROUTED))

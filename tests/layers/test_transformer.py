@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.config import ModelConfig
-from scaling.layers.attention import rotate
+from scaling.layers.attention import to_heads, turns
 from scaling.models.transformer import Transformer, empty_caches
 
 VOCAB = 50
@@ -79,6 +79,9 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole(model):
 
 def test_rotary_products_depend_on_the_difference_of_positions():
     a, b = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 16))
+
+    def rotate(x, position):  # as a key
+        return to_heads(jnp.tile(x, (1, 1, 3, 1)), *turns(position, 16))[1]
 
     def product(i, j):
         return float(jnp.sum(rotate(a, jnp.array([i])) * rotate(b, jnp.array([j]))))

@@ -5,6 +5,10 @@ Rows below are places in the padded layout: N blocks of R rows, each of one expe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -82,9 +86,7 @@ def grouped(
     n_experts = routing.gates_TxE.shape[-1] // placement.expert
     rows = block_rows(chosen_TxK.shape[0] * placement.data * placement.expert, chosen_TxK.shape[1], n_experts)
     if spread:
-        x_TxD, chosen_TxK, weight_TxK = (
-            jax.lax.all_gather(part, EXPERT, tiled=True) for part in (x_TxD, chosen_TxK, weight_TxK)
-        )
+        x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
         chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # another's
     tokens, top_k = chosen_TxK.shape
@@ -93,6 +95,37 @@ def grouped(
     out_RxD = KERNELS[kernel](form, weights, x_NxRxD, expert_N, used).reshape(-1, x_TxD.shape[-1])
     out_TxD = _combine(out_RxD, row_A, assignment_R, weight_TxK)
     return jax.lax.psum_scatter(out_TxD, EXPERT, tiled=True) if spread else out_TxD
+
+
+@jax.custom_vjp
+def _gathered(x_TxD: jax.Array, weight_TxK: jax.Array, chosen_TxK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The tokens of all devices of the group. One exchange, not three, where the stream is float32 as the weights are:
+    at each the devices wait for the slowest, and its gradient is another."""
+    small_Tx2K = jnp.concatenate([weight_TxK, chosen_TxK.astype(weight_TxK.dtype)], axis=1)
+    x_TxD, small_Tx2K = _exchanged(partial(jax.lax.all_gather, axis_name=EXPERT, tiled=True), x_TxD, small_Tx2K)
+    top_k = weight_TxK.shape[1]
+    return x_TxD, small_Tx2K[:, :top_k], small_Tx2K[:, top_k:].astype(jnp.int32)
+
+
+def _exchanged(
+    exchange: Callable[[jax.Array], jax.Array], wide: jax.Array, narrow: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    if wide.dtype != narrow.dtype:
+        return exchange(wide), exchange(narrow)
+    both = exchange(jnp.concatenate([wide, narrow], axis=1))
+    return both[:, : wide.shape[1]], both[:, wide.shape[1] :]
+
+
+def _gathered_forward(*inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
+    return _gathered(*inputs), None
+
+
+def _gathered_backward(_: None, grads: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, None]:
+    scatter = partial(jax.lax.psum_scatter, axis_name=EXPERT, tiled=True)
+    return *_exchanged(scatter, grads[0], grads[1]), None
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 def _place(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
