@@ -197,9 +197,9 @@ def training_memory_bytes(config: RunConfig) -> float:
     loss = 2 * tokens * vocab
     attention = tokens * (scores + 6 * d) - kept.experts
     if train.remat and gpus:
-        kept_all, again = layers * tokens * d, layer
+        kept_all, again = float(layers * tokens * d), float(layer)
     else:
-        kept_all, again = layers * layer, 0
+        kept_all, again = float(layers * layer), 0.0
     held = _held_parameters(model, vocab, devices)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
     sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far

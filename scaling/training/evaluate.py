@@ -15,9 +15,10 @@ from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
-from scaling.layers.placement import placement
+from scaling.layers.placement import Placement, placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
+from scaling.training.kept import kept
 from scaling.training.step import BATCH, Params, mesh_of, specs_of, token_losses
 
 
@@ -41,6 +42,18 @@ def losses_program(
 ) -> Any:
     """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, for each MoE layer, the metrics of its routing."""
     where = placement(model, len(devices))
+    wanted = (model, vocab_size, kernel, where, shape)
+    return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
+
+
+def _build(
+    model: ModelConfig,
+    vocab_size: int,
+    kernel: str,
+    where: Placement,
+    shape: tuple[int, int],
+    devices: tuple[jax.Device, ...],
+) -> Any:
     network = Transformer(model, vocab_size, kernel, where)
 
     def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:

@@ -8,7 +8,7 @@ import jax
 
 from scaling import memory
 from scaling.data.cache import cache_folder
-from scaling.training.step import Program
+from scaling.training.program import Program
 
 
 def set_up() -> None:

@@ -28,7 +28,14 @@ def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[
     devices, processor features or settings are another entry. JAX's own cache spares XLA's work alone: tracing and
     lowering are as long again for small models.
     """
-    parts: tuple[Any, ...] = (what, repr(about), code_version(), jax.__version__, [str(d.device_kind) for d in devices], _processor())
+    parts: tuple[Any, ...] = (
+        what,
+        repr(about),
+        code_version(),
+        jax.__version__,
+        [str(d.device_kind) for d in devices],
+        _processor(),
+    )
     parts += tuple(os.environ.get(name) for name in _SETTINGS)
     path = cache_folder() / "programs" / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     if path.is_file():

@@ -5,7 +5,6 @@ Axes: B sequences, T tokens, M trunks that are trained side by side (absent for 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from scaling.config import ModelConfig, TrainConfig
 from scaling.layers.moe import routing
-from scaling.layers.placement import ALONE, DATA, EXPERT, Placement, placement
+from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
 
@@ -185,84 +184,3 @@ def _norm(gradients: Params, where: Placement) -> jax.Array:
     if where.expert > 1:
         experts = jax.lax.psum(experts, EXPERT)
     return jnp.sqrt(jnp.sum(jnp.stack(squares[False])) + experts)
-
-
-# ------------------------------------------------------------------------------------------------------- programs
-
-
-class Program:
-    """The compiled first state and step of a shape, on the devices of a cell. `trunks` of them side by side, if given."""
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        vocab_size: int,
-        train: TrainConfig,
-        *,
-        packed: bool,
-        kernel: str,
-        devices: Sequence[jax.Device],
-        trunks: int | None = None,
-    ) -> None:
-        where = placement(model, len(devices))
-        step = step_function(model, vocab_size, train, packed=packed, kernel=kernel, where=where)
-
-        def first(key: jax.Array) -> State:
-            params = first_params(model, vocab_size, key)
-            return State(params, optimiser(train).init(params))
-
-        key = jax.random.key(0)
-        shape = jax.eval_shape(first, key)
-        batch = jax.ShapeDtypeStruct((train.sequences, train.seq_len + 1), jnp.int32)
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
-        if where.devices > 1:
-            mesh, specs, whole = mesh_of(where, devices), specs_of(shape), PartitionSpec()
-            step = jax.shard_map(
-                step, mesh=mesh, in_specs=(specs, BATCH, whole), out_specs=(specs, whole), check_vma=False
-            )
-            self.state = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-            self.batch: Any = NamedSharding(mesh, BATCH)
-        else:
-            self.state = self.batch = jax.sharding.SingleDeviceSharding(devices[0])
-        if trunks is not None:
-            step, shape, batch, rate = jax.vmap(step), *(_stacked(s, trunks) for s in (shape, batch, rate))
-        self.shape = shape
-        self._first = quick(first, key)
-        jitted = jax.jit(step, donate_argnums=0, in_shardings=(self.state, self.batch, None), out_shardings=None)
-        self.step = jitted.lower(shape, batch, rate).compile()
-
-    def first(self, seeds: Sequence[int]) -> State:
-        """The state before training: weights are a function of the seed alone. One state for one seed, else stacked."""
-        states = [self._first(jax.random.key(seed)) for seed in seeds]
-        state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        return jax.device_put(state, self.state)
-
-    def copy(self, state: State) -> State:
-        """For a branch: the step takes over the buffers that it is given."""
-        return jax.tree.map(jnp.copy, state)
-
-    @property
-    def peak_bytes(self) -> int:
-        """Memory that a step needs at most on one device, as the compiler has laid it out."""
-        known: Any = self.step.memory_analysis()
-        arguments = known.argument_size_in_bytes + known.output_size_in_bytes - known.alias_size_in_bytes
-        return int(arguments + known.temp_size_in_bytes)
-
-
-def _stacked(tree: Any, n: int) -> Any:
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((n, *s.shape), s.dtype), tree)
-
-
-@functools.lru_cache(maxsize=32)
-def program(
-    model: ModelConfig,
-    vocab_size: int,
-    train: TrainConfig,
-    *,
-    packed: bool,
-    kernel: str,
-    devices: tuple[jax.Device, ...],
-    trunks: int | None = None,
-) -> Program:
-    """The program of a shape: cells of one shape in one process share it. `train` without what varies among cells."""
-    return Program(model, vocab_size, train, packed=packed, kernel=kernel, devices=devices, trunks=trunks)

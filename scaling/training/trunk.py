@@ -20,8 +20,9 @@ from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
 from scaling.training.checkpoint import Checkpoints, Point, Run
+from scaling.training.program import Program, program
 from scaling.training.schedule import learning_rate
-from scaling.training.step import Params, Program, metric_names, program
+from scaling.training.step import Params, metric_names
 
 CURVE_ROWS = 40  # about as many rows as a figure can show
 _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device

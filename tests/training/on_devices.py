@@ -12,7 +12,7 @@ from scaling.config import ModelConfig, TrainConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.placement import placement
 from scaling.training.evaluate import evaluate
-from scaling.training.step import Program
+from scaling.training.program import Program
 
 VOCAB, STEPS, RATE = 19, 4, 1e-3
 SHAPE = {"d_model": 8, "d_head": 8, "n_layers": 1, "d_expert": 4}

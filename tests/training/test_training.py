@@ -16,8 +16,9 @@ from scaling.data.batches import TrainBatches, eval_windows
 from scaling.models.transformer import Transformer
 from scaling.schema import to_arrow
 from scaling.training.evaluate import evaluate
+from scaling.training.program import program
 from scaling.training.schedule import learning_rate
-from scaling.training.step import State, initial_params, optimiser, program, step_function
+from scaling.training.step import State, initial_params, optimiser, step_function
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
 

@@ -1,0 +1,45 @@
+"""Programs kept on disk: the same numbers and the same donation, and a damaged entry is made again."""
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.config import ModelConfig, TrainConfig
+from scaling.training import kept
+from scaling.training.program import Program
+
+MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk", d_head=8)
+TRAIN = TrainConfig(batch_tokens=64, seq_len=16)
+
+
+def made():
+    return Program(MODEL, 33, TRAIN, packed=False, kernel="loop", devices=jax.devices()[:1])
+
+
+def steps(program):
+    state, batch = program.first([0]), np.arange(4 * 17, dtype=np.int32).reshape(4, 17) % 33
+    before = jax.tree.leaves(state)
+    state, first = program.step(state, batch, np.float32(1e-2))
+    assert any(leaf.is_deleted() for leaf in before), "the step takes over the buffers it is given"
+    _, second = program.step(state, batch, np.float32(1e-2))
+    return np.asarray([first, second])
+
+
+def test_a_kept_program_is_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+    compiled = made()
+    expected = steps(compiled)
+    (entry,) = (tmp_path / "programs").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("scaling.training.program._build", lambda *_: pytest.fail("it was on disk"))
+        loaded = made()
+    np.testing.assert_array_equal(steps(loaded), expected)
+    assert loaded.peak_bytes == compiled.peak_bytes
+
+    entry.write_bytes(entry.read_bytes()[:1000])
+    np.testing.assert_array_equal(steps(made()), expected)
+    assert entry.stat().st_size > 1000  # written again
+
+    monkeypatch.setattr(kept, "code_version", lambda: "other")
+    made()
+    assert len(list((tmp_path / "programs").iterdir())) == 2
