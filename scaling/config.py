@@ -54,18 +54,20 @@ class _Frozen(BaseModel):
 
 
 def peak_learning_rate(d_model: int) -> float:
-    """The default peak learning rate of AdamW: `LR_AT_64 * (64 / d_model)^LR_WIDTH_POWER`, for every depth and E.
+    """The default peak learning rate of AdamW: `LR_AT_64 * (64 / d_model)^LR_WIDTH_POWER`, for every depth, E and k.
 
-    It depends on the shape alone and never on the token budget, so that cells which differ only in `tokens` share one
-    trajectory up to their cooldowns (arXiv 2405.18392). Measured at d_model 64, E 1 and 8 and the default batch of 512
-    tokens (results/LOG.md, with what the rule costs beside the best rate found); the power of the width is that of the
-    usual practice between 0 and 1, not measured. With another batch set `lr`, or sweep it as an axis.
+    Inversely proportional to the width, as the maximal update parametrisation has it for Adam's hidden matrices (arXiv
+    2203.03466, table 3). It depends on the shape alone and never on the token budget, so that cells which differ only in
+    `tokens` share one trajectory up to their cooldowns (arXiv 2405.18392). Measured at widths 32, 64 and 128, E = 1, 8 and
+    32, at three budgets and the default batch: `results/tuning/` holds the runs, `results/LOG.md` what the rule costs
+    beside the best rate found. An E in the rule (exp(-0.25 ln E) in arXiv 2502.05172) would gain less than seeds differ,
+    and dense twins would no longer train alike. With another batch set `lr`, or sweep it as an axis.
     """
     return LR_AT_64 * (64 / d_model) ** LR_WIDTH_POWER
 
 
-LR_AT_64 = 4e-3
-LR_WIDTH_POWER = 0.5
+LR_AT_64 = 5e-3
+LR_WIDTH_POWER = 1.0
 
 
 class ModelConfig(_Frozen):
