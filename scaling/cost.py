@@ -196,10 +196,9 @@ def training_memory_bytes(config: RunConfig) -> float:
     once = tokens * 4 * d + kept.shared  # the embedding, and the last norm
     loss = 2 * tokens * vocab
     attention = tokens * (scores + 6 * d) - kept.experts
-    if train.remat and gpus:
-        kept_all, again = float(layers * tokens * d), float(layer)
-    else:
-        kept_all, again = float(layers * layer), 0.0
+    recomputed = train.remat and bool(gpus)
+    kept_all = layers * tokens * d if recomputed else layers * layer
+    again = layer if recomputed else 0
     held = _held_parameters(model, vocab, devices)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
     sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far

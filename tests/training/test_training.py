@@ -62,10 +62,12 @@ def test_a_row_is_complete_and_of_the_schema(micro):
     result = trained(micro(n_experts=4))
     table = to_arrow("runs", [result.run | {"executor": "inline"}])
     unknown = ["loss_floor", "entropy_rate"]  # of text that nobody drew from a known source
-    assert [name for name in table.schema.names if table[name].null_count] == unknown
+    dropless = "capacity_factor"
+    assert [name for name in table.schema.names if table[name].null_count] == [*unknown, dropless]
     dense = trained(micro()).run | {"executor": "inline"}
     empty = [n for n in table.schema.names if to_arrow("runs", [dense])[n].null_count]
-    assert empty == [*unknown, "balance_loss", "load_cv", "max_load", "router_entropy"]  # a dense model routes nothing
+    # A dense model routes nothing.
+    assert empty == [*unknown, "balance_loss", "load_cv", "max_load", "router_entropy", dropless, "kernel"]
     to_arrow("evals", result.evals)
     curve = to_arrow("curves", result.curves)
     assert curve["tokens"].to_pylist()[-1] == result.run["tokens"] == result.run["steps"] * 256
