@@ -98,6 +98,7 @@ def race(
             first = enter(ours(), shape, Settings(), inputs, f"ours {name}")
             if not theirs:
                 continue
+            say(f"  Mixtral's settings at {name}")
             settings, kept, said = fastest_peer(shape, inputs)
             peer = Peer(THREADS, environment=KEEP_MEMORY if kept else None)
             their_first = enter(peer, shape, settings, inputs, f"theirs {name}")

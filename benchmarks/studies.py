@@ -61,13 +61,17 @@ def run(out: Path, cache: Path, executor: str, say: Callable[[str], None]) -> Sw
     assert child.stderr is not None
     with child:
         try:
+            stopped = False
             for line in child.stderr:
+                if stopped:
+                    continue  # a measuring process may complain of its early end
                 last.append(line.rstrip())
                 say(f"  {executor}: {last[-1]}")
                 if line.startswith("training "):
                     begun = time.time()
                 if line.startswith("measuring latency"):
                     child.send_signal(signal.SIGINT)
+                    stopped = True
         except BaseException:
             child.send_signal(signal.SIGINT)
             raise
