@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from scaling import cost
 from scaling.config import RunConfig
-from scaling.training.host import kernel_of
+from scaling.training.kernel import kernel_of
 from scaling.training.trunk import program_of
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ SPREAD = [
 def off(changes):
     """Predicted over laid out, less 1. The layout is made before the code is optimised, so quick compilation serves."""
     config = cell(**changes)
-    program = program_of(config, config.data.vocab_size, kernel_of(config, "cpu"))
+    program = program_of(config, config.data.vocab_size, kernel_of(config, jax.devices()[0]))
     return cost.training_memory_bytes(config) / program.peak_bytes - 1
 
 
@@ -82,11 +83,11 @@ from scaling import memory
 memory.keep()
 import jax, numpy as np
 from scaling.config import RunConfig
-from scaling.training.host import kernel_of
+from scaling.training.kernel import kernel_of
 from scaling.training.trunk import program_of
 
 config = RunConfig.model_validate_json(sys.stdin.read())
-program = program_of(config, config.data.vocab_size, kernel_of(config, "cpu"))
+program = program_of(config, config.data.vocab_size, kernel_of(config, jax.devices()[0]))
 # Peak resident size counts compilation too, so the size of now is taken before the state is there.
 page = resource.getpagesize()
 resident = lambda: int(open("/proc/self/statm").read().split()[1]) * page
