@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling import cost
-from scaling.config import LR_AT_64, LR_WIDTH_POWER, RunConfig
+from scaling.config import LR_AT_64, RunConfig
 from sweeps.grid import AXES, SECTIONS, Grid
 from sweeps.store import Part
 from sweeps.together import plan_calls, tokens_own, trunks
@@ -209,7 +209,7 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     left: dict[str, dict[str, Any]] = {}
     for section, kind in SECTIONS.items():
         values = {name: info.get_default() for name, info in kind.model_fields.items()}
-        values |= {"lr": f"{LR_AT_64:g} * (64 / d_model)^{LR_WIDTH_POWER:g}"} if "lr" in values else {}
+        values |= {"lr": f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"} if "lr" in values else {}
         values |= {"d_expert": "2 * d_model / top_k"} if "d_expert" in values else {}
         left[section] = {
             k: v for k, v in values.items() if k not in grid.settings[section] and k not in used and v != ()
