@@ -71,22 +71,22 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
 
     NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). With
     `spread` each thread is a device of its own, over which training spreads a cell: small products do not divide well
-    among the threads of one. The compile cache is local to the node and apart for each thread count: XLA divides loops
-    among threads as it compiles.
+    among the threads of one. Training keeps its programs itself (scaling/training/kept.py); elsewhere JAX's cache is on, local
+    to the node and apart for each thread count: XLA divides loops among threads as it compiles.
     """
-    cache = cache_folder() / "xla" / f"threads-{cpus}"
     devices = cpus if spread and not gpus else 1
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICES not in flag]
     settings = {
-        "NPROC": str(cpus if devices == 1 else 1),
+        "NPROC": str(cpus),
         "OMP_NUM_THREADS": str(cpus),
         "XLA_FLAGS": " ".join([*flags, *([f"{_DEVICES}={devices}"] if devices > 1 else [])]),
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    if not spread:
+        settings["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "xla" / f"threads-{cpus}")
     if 0 < gpus < 1:  # a share of one device: Ray only keeps the books, XLA keeps the memory
         settings["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
     return settings

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import optax
 
-from scaling import data
+from scaling import data, memory
 from scaling.config import RunConfig
 from scaling.data.batches import eval_windows
 from scaling.rows import describe
@@ -49,7 +49,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
     Each comes when it is done. A run that turns NaN comes back with status `diverged` and no loss. `checkpoints` is the
     folder where a long trunk leaves what it can go on from. Raises InputError when the corpus does not suit the cells.
     """
-    host.set_up()
+    memory.keep()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     trunks = bundles(cells)
     first = trunks[0][0]

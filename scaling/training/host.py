@@ -12,7 +12,7 @@ from scaling.training.program import Program
 
 
 def set_up() -> None:
-    """Keep compiled programs on disk, and freed memory mapped."""
+    """Keep freed memory mapped, and what JAX compiles on disk (training keeps its programs itself: kept.py)."""
     memory.keep()
     if jax.config.values.get("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

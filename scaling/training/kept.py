@@ -26,8 +26,11 @@ def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[
 
     `about` is everything that `build` depends on, as a value with a complete `repr`. Other code, another JAX, other
     devices, processor features or settings are another entry. JAX's own cache spares XLA's work alone: tracing and
-    lowering are as long again for small models.
+    lowering are as long again for small models. Where that cache is on nothing is kept here: an executable that came out
+    of it has lost the code of its kernels, and a copy of it fails when it is called.
     """
+    if jax.config.values.get("jax_compilation_cache_dir"):
+        return build()
     parts: tuple[Any, ...] = (
         what,
         repr(about),
@@ -48,19 +51,21 @@ def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[
     return made
 
 
-def _packed(one: Any) -> tuple[bool, Any]:
-    is_program = isinstance(one, jax.stages.Compiled)
-    return is_program, serialize_executable.serialize(one) if is_program else one
+def _packed(one: Any) -> tuple[int, Any]:
+    """A value, or a program with the number of its devices: the first state is made on one, whatever the step runs on."""
+    if not isinstance(one, jax.stages.Compiled):
+        return 0, one
+    on: Any = one.runtime_executable()
+    return len(on.local_devices()), serialize_executable.serialize(one)
 
 
 def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
-    def program(serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
+    def program(on: int, serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
         return serialize_executable.deserialize_and_load(
-            serialised, in_tree, out_tree, execution_devices=tuple(devices)
+            serialised, in_tree, out_tree, execution_devices=tuple(devices[:on])
         )
 
-    parts = pickle.loads(path.read_bytes())
-    return tuple(program(*value) if is_program else value for is_program, value in parts)
+    return tuple(program(on, *value) if on else value for on, value in pickle.loads(path.read_bytes()))
 
 
 def _processor() -> str:

@@ -283,7 +283,7 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
     assert worker.environment(1, 0.5)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
     assert worker.environment(3, 0, spread=False)["NPROC"] == "3"
     apart = worker.environment(3, 0)  # for training, each thread is a device
-    assert (apart["NPROC"], apart["XLA_FLAGS"].split()[-1]) == ("1", "--xla_force_host_platform_device_count=3")
+    assert (apart["NPROC"], apart["XLA_FLAGS"].split()[-1]) == ("3", "--xla_force_host_platform_device_count=3")
     assert "device_count" not in worker.environment(3, 1)["XLA_FLAGS"]
     assert worker.environment(1, 0)["JAX_PLATFORMS"] == "cpu"
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in worker.environment(1, 1)

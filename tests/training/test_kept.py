@@ -25,6 +25,16 @@ def steps(program):
     return np.asarray([first, second])
 
 
+@pytest.fixture
+def own_cache_alone():
+    """Without JAX's cache, which other tests of this process may have switched on."""
+    before = jax.config.values.get("jax_compilation_cache_dir")
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("own_cache_alone")
 def test_a_kept_program_is_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     compiled = made()
