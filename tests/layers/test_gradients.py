@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.layers.attention import ROTARY_BASE, attend, rotate
+from scaling.layers.attention import ROTARY_BASE, attend, to_heads, turns
 from scaling.layers.moe.experts import _gated
 from scaling.layers.moe.kernels import _copies
 from scaling.layers.products import product, product_of_sequences
@@ -63,14 +63,21 @@ def test_rotation():
     """Against multiplication by exp(i position base^(-2 j / K)) of complex numbers."""
     position = jnp.array([0, 3, 17, 40])
 
-    def plain(x):
-        half = x.shape[-1] // 2
+    heads, width = 3, 8
+
+    def plain(x):  # query and key turn, the query is scaled, the value stays
+        query, key, value = x.reshape(2, 4, 3, heads, width).transpose(2, 0, 3, 1, 4)
+        half = width // 2
         angle = position[:, None] * ROTARY_BASE ** (-jnp.arange(half) / half)
-        turned = (x[..., :half] + 1j * x[..., half:]) * jnp.exp(1j * angle)
-        return jnp.concatenate([turned.real, turned.imag], axis=-1)
+
+        def turn(part):
+            turned = (part[..., :half] + 1j * part[..., half:]) * jnp.exp(1j * angle)
+            return jnp.concatenate([turned.real, turned.imag], axis=-1)
+
+        return jnp.stack([turn(query) / width**0.5, turn(key), value])
 
     # Angles reach 40, where a unit in the last place is 40 x 2^-24: as good as 40^2 more terms.
-    same(lambda x: rotate(x, position), plain, (normal(2, 3, 4, 8),), terms=40**2)
+    same(lambda x: to_heads(x, *turns(position, width)), plain, (normal(2, 4, 3, heads * width),), terms=40**2)
 
 
 @pytest.mark.parametrize(("rows", "into", "out"), [(7, 3, 5), (7, 5, 3), (4, 6, 6)])
