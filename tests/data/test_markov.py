@@ -256,7 +256,7 @@ def test_what_the_end_costs_is_what_a_reader_of_the_stream_cannot_know():
 
 def test_a_cell_reports_the_floor_of_its_own_windows(micro):
     cell = micro(**SMALL, paths=[])
-    row = lm.train(cell).run
+    row = next(iter(lm.train([cell]))).run
     windows = eval_windows(prepare(cell.data).heldout(), cell.train.seq_len, cell.data.eval_windows)
     assert row["vocab_size"] == 7
     assert row["loss_floor"] == data.known_entropy(cell.data, windows.tokens, windows.weight)["loss_floor"]
