@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.config import ModelConfig, TrainConfig
 from scaling.training import kept
@@ -27,11 +28,13 @@ def steps(program):
 
 @pytest.fixture
 def own_cache_alone():
-    """Without JAX's cache, which other tests of this process may have switched on."""
+    """Without JAX's cache, which other tests of this process may have switched on: once used, it stays in use until reset."""
     before = jax.config.values.get("jax_compilation_cache_dir")
     jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     yield
     jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 @pytest.mark.usefixtures("own_cache_alone")
