@@ -115,11 +115,6 @@ class ModelConfig(_Frozen):
     def n_heads(self) -> int:
         return self.d_model // self.d_head
 
-    def expert_devices(self, devices: int) -> int:
-        """Over how many of these devices the experts are spread: as many as divide them evenly, so that there are few
-        copies of an expert's weights. The other ways to dispatch keep every expert on every device."""
-        return math.gcd(self.n_experts, devices) if self.dispatch == "grouped" else 1
-
 
 class DataConfig(_Frozen):
     """Which text, how it is cut into tokens and blocks, and which of it is kept for evaluation.
@@ -270,12 +265,15 @@ class BenchConfig(_Frozen):
 class Resources(_Frozen):
     """What one cell occupies while it trains; latency always has the whole machine.
 
-    Each CPU thread, or each whole GPU, is a device: sequences and experts of the cell are spread over all of them.
-    checkpoint_minutes: how much of a long trunk a kill may cost; 0 keeps no checkpoints.
+    Each CPU thread, or each whole GPU, is a device, over all of which the cell's sequences are spread.
+    expert_parallel: experts are spread too, with `dispatch: grouped`. Each device then holds its own experts alone and
+    gets their tokens from the others, instead of holding every expert and adding up gradients once a step: less memory,
+    more waiting.   checkpoint_minutes: how much of a long trunk a kill may cost; 0 keeps no checkpoints.
     """
 
     cpus: Count = 1
     gpus: Annotated[Real, Field(ge=0)] = 0.0
+    expert_parallel: bool = False
     checkpoint_minutes: Annotated[Real, Field(ge=0)] = 5.0
 
 
@@ -306,6 +304,11 @@ class RunConfig(_Frozen):
     def steps(self) -> int:
         """Optimiser steps: the token budget in whole batches, rounded to the nearest."""
         return max(1, round(self.tokens / self.train.batch_tokens))
+
+    def expert_devices(self, devices: int) -> int:
+        """Over how many of these devices the experts are spread: where they are at all, as many as divide them evenly."""
+        spread = self.resources.expert_parallel and self.model.dispatch == "grouped"
+        return math.gcd(self.model.n_experts, devices) if spread else 1
 
     @property
     def cooldown_steps(self) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scaling.config import ModelConfig, RunConfig
 from scaling.serving import distinct_experts
 
-MAX_BLOCK = 128
+MIN_BLOCK, MAX_BLOCK = 64, 128
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,14 @@ def bytes_read(
 
 
 def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
-    """Rows of a block: about a third of the mean load, between 1 and MAX_BLOCK, a power of two.
+    """Rows of a block for `tokens` that meet `n_experts`: a power of two, at most half of the mean load or MIN_BLOCK.
 
     Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
-    less often.
+    less often and are faster products. Within MIN_BLOCK and MAX_BLOCK both cost about the same on a CPU.
     """
     mean_load = tokens * top_k / n_experts
     rows = 1
-    while rows * 2 <= min(MAX_BLOCK, mean_load / 2):
+    while rows * 2 <= min(MAX_BLOCK, max(mean_load / 2, min(MIN_BLOCK, mean_load))):
         rows *= 2
     return rows
 
@@ -189,7 +189,8 @@ def training_memory_bytes(config: RunConfig) -> float:
     tokens = train.batch_tokens // train.accumulate // devices
     d, layers = model.d_model, model.n_layers
     scores = model.n_heads * train.seq_len
-    kept = _kept(model, tokens, devices)
+    spread = config.expert_devices(devices)
+    kept = _kept(model, tokens, spread)
     # Per token and layer: of each of two norms the scale, the statistics and the result, all at full size; queries, keys,
     # values; what attention mixed, twice; the stream behind attention and behind the experts.
     layer = tokens * (13 * d + scores) + kept.experts
@@ -199,7 +200,7 @@ def training_memory_bytes(config: RunConfig) -> float:
     recomputed = train.remat and bool(gpus)
     kept_all = layers * tokens * d if recomputed else layers * layer
     again = layer if recomputed else 0
-    held = _held_parameters(model, vocab, devices)
+    held = _held_parameters(model, vocab, spread)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
     sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far
     return 4.0 * (3 * held + sums + max(widest + kept.gradients, held))
@@ -216,12 +217,12 @@ class _Kept:
     gradients: float
 
 
-def _held_parameters(model: ModelConfig, vocab_size: int, devices: int) -> float:
+def _held_parameters(model: ModelConfig, vocab_size: int, spread: int) -> float:
     counts = parameters(model, vocab_size)
-    return counts.allocated - counts.experts * (1 - 1 / model.expert_devices(devices))
+    return counts.allocated - counts.experts * (1 - 1 / spread)
 
 
-def _kept(model: ModelConfig, tokens: int, devices: int) -> _Kept:
+def _kept(model: ModelConfig, tokens: int, spread: int) -> _Kept:
     d, hidden, top_k = model.d_model, model.d_expert, model.top_k
     if model.n_experts == 1:
         # Both branches, the logistic function of one, and their product.
@@ -232,9 +233,8 @@ def _kept(model: ModelConfig, tokens: int, devices: int) -> _Kept:
     if model.dispatch == "capacity":
         rows = model.n_experts * capacity_rows(tokens, top_k, model.n_experts, model.capacity_factor)
         return _Kept(rows * (4 * hidden + d) + tokens * top_k * d, 0, rows * (2 * hidden + d) + tokens * top_k * d, 0)
-    spread = model.expert_devices(devices)
     experts, together = model.n_experts // spread, tokens * spread
-    rows = block_rows(tokens * devices, top_k, experts)
+    rows = block_rows(together, top_k, model.n_experts)
     rows *= block_count(together * top_k, experts, rows)
     gradients = 3 * d * hidden * experts * model.n_layers
     gathered = together * top_k * d

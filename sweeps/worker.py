@@ -81,6 +81,7 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
         "OMP_NUM_THREADS": str(cpus),
         "XLA_FLAGS": " ".join([*flags, *([f"{_DEVICES}={devices}"] if devices > 1 else [])]),
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries of the calling thread: scaling/memory.py
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

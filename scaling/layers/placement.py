@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 
-from scaling.config import ModelConfig
+from scaling.config import RunConfig
 
 DATA, EXPERT = "data", "expert"
 
@@ -33,7 +33,7 @@ class Placement:
 ALONE = Placement()
 
 
-def placement(model: ModelConfig, devices: int) -> Placement:
-    """Experts over as many devices as the model allows, the data over the rest."""
-    expert = model.expert_devices(devices)
+def placement(config: RunConfig, devices: int) -> Placement:
+    """The data over all devices of a cell; experts over as many as its settings and their number allow."""
+    expert = config.expert_devices(devices)
     return Placement(devices // expert, expert)

@@ -18,6 +18,7 @@ import optax
 from scaling import data, memory
 from scaling.config import RunConfig
 from scaling.data.batches import eval_windows
+from scaling.layers.placement import placement
 from scaling.rows import describe
 from scaling.training import host
 from scaling.training.evaluate import HeldOutLoss, evaluate, losses_program
@@ -55,12 +56,13 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
     first = trunks[0][0]
     corpus = data.prepare(first.data)
     windows = eval_windows(corpus.heldout(), first.train.seq_len, first.data.eval_windows)
-    devices = devices_of(first) if len(trunks) == 1 else devices_of(first)[:1]
+    devices = devices_of(first, len(trunks))
+    where = placement(first, len(devices))
     kernel = kernel_of(first, devices[0], len(trunks))
     compiling = time.perf_counter()
     program = program_of(first, corpus.vocab_size, kernel, len(trunks))
     eval_shape = (first.train.sequences, windows.tokens.shape[1])
-    losses_program(first.model, corpus.vocab_size, kernel, devices, eval_shape)
+    losses_program(first.model, corpus.vocab_size, kernel, where, devices, eval_shape)
     compile_s = time.perf_counter() - compiling
     beside_s = time.perf_counter() - clock  # what the first cell of the call pays for all
     shared = {
@@ -91,7 +93,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
         error = trained.error
         if not error:
             held_out = evaluate(
-                trained.params, config.model, corpus.vocab_size, windows, kernel, devices, config.train.sequences
+                trained.params, config.model, corpus.vocab_size, windows, kernel, where, devices, config.train.sequences
             )
             if not np.isfinite(held_out.loss):
                 error = f"held-out loss is {held_out.loss} after {config.steps} steps"

@@ -15,7 +15,7 @@ from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
-from scaling.layers.placement import Placement, placement
+from scaling.layers.placement import Placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
 from scaling.training.kept import kept
@@ -38,10 +38,14 @@ class HeldOutLoss:
 
 @functools.lru_cache(maxsize=32)
 def losses_program(
-    model: ModelConfig, vocab_size: int, kernel: str, devices: tuple[jax.Device, ...], shape: tuple[int, int]
+    model: ModelConfig,
+    vocab_size: int,
+    kernel: str,
+    where: Placement,
+    devices: tuple[jax.Device, ...],
+    shape: tuple[int, int],
 ) -> Any:
     """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, for each MoE layer, the metrics of its routing."""
-    where = placement(model, len(devices))
     wanted = (model, vocab_size, kernel, where, shape)
     return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
 
@@ -83,6 +87,7 @@ def evaluate(
     vocab_size: int,
     windows: EvalWindows,
     kernel: str,
+    where: Placement,
     devices: tuple[jax.Device, ...],
     batch: int,
 ) -> HeldOutLoss:
@@ -91,7 +96,7 @@ def evaluate(
     Routing metrics are means over batches and layers; batches are filled up with windows of the front, which count in
     no loss.
     """
-    forward = losses_program(model, vocab_size, kernel, devices, (batch, windows.tokens.shape[1]))
+    forward = losses_program(model, vocab_size, kernel, where, devices, (batch, windows.tokens.shape[1]))
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
     seen: list[dict[str, float]] = []

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.placement import Placement, placement
+from scaling.layers.placement import Placement
 from scaling.training.kept import kept
 from scaling.training.step import BATCH, State, first_params, mesh_of, optimiser, quick, specs_of, step_function
 
@@ -27,10 +27,10 @@ class Program:
         *,
         packed: bool,
         kernel: str,
+        where: Placement,
         devices: Sequence[jax.Device],
         trunks: int | None = None,
     ) -> None:
-        where = placement(model, len(devices))
         wanted = (model, vocab_size, train, packed, kernel, where, trunks)
         self._first, self.step, self.shape = kept("step", wanted, devices, lambda: _build(*wanted, devices))
         if where.devices > 1:
@@ -101,8 +101,9 @@ def program(
     *,
     packed: bool,
     kernel: str,
+    where: Placement,
     devices: tuple[jax.Device, ...],
     trunks: int | None = None,
 ) -> Program:
     """The program of a shape: cells of one shape in one process share it. `train` without what varies among cells."""
-    return Program(model, vocab_size, train, packed=packed, kernel=kernel, devices=devices, trunks=trunks)
+    return Program(model, vocab_size, train, packed=packed, kernel=kernel, where=where, devices=devices, trunks=trunks)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
+from scaling.layers.placement import placement
 from scaling.training.checkpoint import Checkpoints, Point, Run
 from scaling.training.program import Program, program
 from scaling.training.schedule import learning_rate
@@ -61,8 +62,11 @@ def shape_of(train: TrainConfig) -> TrainConfig:
     return train.model_copy(update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0})
 
 
-def devices_of(config: RunConfig) -> tuple[jax.Device, ...]:
-    """The devices a cell trains on: as many as it reserves and this process has, and as divide its sequences evenly."""
+def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
+    """The devices a cell trains on: as many as it reserves and this process has, and as divide its sequences evenly.
+    Trunks side by side share one."""
+    if trunks > 1:
+        return tuple(jax.local_devices()[:1])
     wanted = max(1, int(config.resources.gpus)) if jax.devices()[0].platform != "cpu" else config.resources.cpus
     have = jax.local_devices()[:wanted]
     return tuple(have[: config.train.devices(len(have))])
@@ -70,13 +74,15 @@ def devices_of(config: RunConfig) -> tuple[jax.Device, ...]:
 
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
     """The compiled program of a cell's shape, for as many trunks side by side."""
+    devices = devices_of(config, trunks)
     return program(
         config.model,
         vocab_size,
         shape_of(config.train),
         packed=config.data.packing == "documents",
         kernel=kernel,
-        devices=devices_of(config) if trunks == 1 else devices_of(config)[:1],
+        where=placement(config, len(devices)),
+        devices=devices,
         trunks=None if trunks == 1 else trunks,
     )
 

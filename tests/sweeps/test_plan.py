@@ -152,7 +152,7 @@ def test_defaults_in_force_are_those_that_the_grid_leaves_out() -> None:
     assert "n_layers" not in defaults["model"]
     assert "lr" not in defaults["train"]
     assert defaults["train"]["batch_tokens"] == TrainConfig().batch_tokens
-    assert defaults["resources"] == {"gpus": 0.0, "checkpoint_minutes": 5.0}
+    assert defaults["resources"] == {"gpus": 0.0, "expert_parallel": False, "checkpoint_minutes": 5.0}
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999"), (250_000, "250K"), (4e6, "4M"), (1.5e9, "1.5B"), (0, "0")])

@@ -8,7 +8,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 import numpy as np
 
-from scaling.config import ModelConfig, TrainConfig
+from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.placement import placement
 from scaling.training.evaluate import evaluate
@@ -20,16 +20,17 @@ ROUTED = {**SHAPE, "top_k": 2, "router": "topk"}
 CASES = {
     "dense": (SHAPE, {2: (2, 1), 8: (8, 1)}),
     "experts": ({**ROUTED, "n_experts": 4}, {2: (1, 2), 4: (1, 4), 8: (2, 4)}),
+    "experts on each": ({**ROUTED, "n_experts": 4}, {2: (2, 1)}),
     "do not divide": ({**ROUTED, "n_experts": 3}, {2: (2, 1)}),
     "capacity": ({**ROUTED, "n_experts": 4, "dispatch": "capacity", "capacity_factor": 0.75}, {4: (4, 1)}),
     "reference": ({**ROUTED, "n_experts": 4, "dispatch": "dense"}, {4: (4, 1)}),
 }
 
 
-def run(model, devices):
+def run(config, devices):
+    model, where = config.model, placement(config, len(devices))
     kernel = "loop" if model.dispatch == "grouped" and model.n_experts > 1 else ""
-    train = TrainConfig(batch_tokens=64, seq_len=8, warmup_tokens=0)
-    program = Program(model, VOCAB, train, packed=True, kernel=kernel, devices=devices)
+    program = Program(model, VOCAB, config.train, packed=True, kernel=kernel, where=where, devices=devices)
     state, metrics = program.first([0]), []
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
@@ -41,16 +42,18 @@ def run(model, devices):
         rng.integers(0, VOCAB, (11, 9)).astype(np.int32), np.ones((11, 8), np.float32), np.ones((11, 8), np.int64),
         np.arange(11) // 2, tuple("abcdef"),
     )  # fmt: skip
-    held_out = evaluate(state.params, model, VOCAB, windows, kernel, tuple(devices), 8)
+    held_out = evaluate(state.params, model, VOCAB, windows, kernel, where, tuple(devices), 8)
     return np.stack(metrics), jax.tree.map(np.asarray, state.params), held_out
 
 
 def compare(name, model, counts):
-    one, weights, alone = run(model, jax.devices()[:1])
+    train = TrainConfig(batch_tokens=64, seq_len=8, warmup_tokens=0)
+    config = RunConfig(model=model, train=train, resources={"expert_parallel": name != "experts on each"})
+    one, weights, alone = run(config, jax.devices()[:1])
     for count, (data, expert) in counts.items():
-        where = placement(model, count)
+        where = placement(config, count)
         assert (where.data, where.expert) == (data, expert), (name, count, where)
-        many, spread, together = run(model, jax.devices()[:count])
+        many, spread, together = run(config, jax.devices()[:count])
         # Sums over devices are taken in another order: a few units in the last place of a float32, which four steps of
         # Adam carry on.
         np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-6, err_msg=f"{name} on {count}")
@@ -62,10 +65,10 @@ def compare(name, model, counts):
         assert abs(together.loss - alone.loss) < 1e-4 * alone.loss, (name, count)
         for key, value in alone.routing.items():
             assert abs(together.routing[key] - value) < 1e-4 * (1 + value), (name, count, key)
-        assert model.dispatch != "capacity" or np.all(one[:, -1] > 0)  # something is dropped
+        assert config.model.dispatch != "capacity" or np.all(one[:, -1] > 0)  # something is dropped
         print(name, "on", count, "as", (data, expert), "ok", flush=True)
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or CASES:
-        compare(name, ModelConfig(**CASES[name][0]), CASES[name][1])
+        compare(name, *CASES[name])

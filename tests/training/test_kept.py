@@ -6,6 +6,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.config import ModelConfig, TrainConfig
+from scaling.layers.placement import ALONE
 from scaling.training import kept
 from scaling.training.program import Program
 
@@ -14,7 +15,7 @@ TRAIN = TrainConfig(batch_tokens=64, seq_len=16)
 
 
 def made():
-    return Program(MODEL, 33, TRAIN, packed=False, kernel="loop", devices=jax.devices()[:1])
+    return Program(MODEL, 33, TRAIN, packed=False, kernel="loop", where=ALONE, devices=jax.devices()[:1])
 
 
 def steps(program):

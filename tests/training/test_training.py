@@ -13,6 +13,7 @@ from scaling import data, tasks
 from scaling.clusters import clustered_mean
 from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches, eval_windows
+from scaling.layers.placement import ALONE
 from scaling.models.transformer import Transformer
 from scaling.schema import to_arrow
 from scaling.training.evaluate import evaluate
@@ -104,7 +105,8 @@ def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
     windows = eval_windows(corpus.heldout()[:7], 32, 2)
     params = initial_params(config.model, corpus.vocab_size, 0)
     found = [
-        evaluate(params, config.model, corpus.vocab_size, windows, "", (jax.devices()[0],), batch) for batch in (3, 5)
+        evaluate(params, config.model, corpus.vocab_size, windows, "", ALONE, (jax.devices()[0],), batch)
+        for batch in (3, 5)
     ]
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-6)
     logits = (

@@ -84,7 +84,7 @@ def grouped(
     spread = placement.expert > 1
     chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
     n_experts = routing.gates_TxE.shape[-1] // placement.expert
-    rows = block_rows(chosen_TxK.shape[0] * placement.data * placement.expert, chosen_TxK.shape[1], n_experts)
+    rows = block_rows(chosen_TxK.shape[0], chosen_TxK.shape[1], n_experts)
     if spread:
         x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
