@@ -11,19 +11,16 @@ losses on equal tokens (tests/benchmarks/test_mixtral.py).
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.utils import logging
 
-from benchmarks.peer import Settings, Shape, load_inputs, random_tokens
+from benchmarks.peer import Settings, Shape, load_inputs, random_tokens, serve, timed
 
 
 def build(shape: Shape, settings: Settings) -> MixtralForCausalLM:
@@ -124,21 +121,17 @@ def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[]
     return step
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer each line of `requests` with one of `answers`, until the input ends. An error is an answer too."""
+def answers() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Takes the steps that a request asks for, with the trainer that an equal request before it made."""
     trainers: dict[tuple[Shape, Settings, str | None], Callable[[], tuple[float, float]]] = {}
-    for line in requests:
-        try:
-            request = json.loads(line)
-            which = (Shape(**request["shape"]), Settings(**request["settings"]), request["inputs"])
-            if request.get("fresh") or which not in trainers:
-                trainers[which] = trainer(*which)
-            steps = [trainers[which]() for _ in range(request["steps"])]
-            answer = {"seconds": [seconds for seconds, _ in steps], "losses": [loss for _, loss in steps]}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        which = (Shape(**request["shape"]), Settings(**request["settings"]), request["inputs"])
+        if request.get("fresh") or which not in trainers:
+            trainers[which] = trainer(*which)
+        return timed(trainers[which], request["steps"])
+
+    return answer
 
 
 def main() -> None:
@@ -146,9 +139,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True, help="threads of PyTorch")
     torch.set_num_threads(parser.parse_args().threads)
     logging.set_verbosity_error()
-    with os.fdopen(os.dup(1), "w") as answers:  # whatever a library prints goes to the error stream
-        os.dup2(2, 1)
-        serve(sys.stdin, answers)
+    serve(answers())
 
 
 if __name__ == "__main__":

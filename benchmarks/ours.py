@@ -16,15 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from benchmarks.peer import Shape, random_tokens, save_inputs
+from benchmarks.peer import Shape, random_tokens, save_inputs, serve, timed
 from scaling import memory
 from scaling.config import ModelConfig, Resources, RunConfig, TrainConfig
 from sweeps import worker
@@ -104,29 +103,23 @@ def trunk_and_alone(model: ModelConfig, budgets: Sequence[int]) -> tuple[float, 
     return seconds(cells), [seconds([cell]) for cell in cells]
 
 
-def serve(requests: IO[str], answers: IO[str], cpus: int) -> None:
-    """Answer each line of `requests` with one of `answers`, until the input ends. An error is an answer too."""
+def answers(cpus: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Takes the steps that a request asks for, with what an equal request before it made; or trains a trunk."""
     made: dict[str, Callable[[], tuple[float, float]]] = {}
-    for line in requests:
-        try:
-            answers.write(json.dumps(_answer(json.loads(line), made, cpus)) + "\n")
-        except Exception as error:
-            answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
-        answers.flush()
 
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if "trunk" in request:
+            together, alone = trunk_and_alone(ModelConfig(**request["trunk"]), request["budgets"])
+            return {"trunk": together, "alone": alone}
+        which = json.dumps({name: value for name, value in request.items() if name not in ("steps", "fresh")})
+        if request.get("fresh") or which not in made:
+            if "product" in request:
+                made[which] = product(request["product"])
+            else:
+                made[which] = trainer(Shape(**request["shape"]), cpus, request["inputs"])
+        return timed(made[which], request["steps"])
 
-def _answer(request: dict[str, Any], made: dict[str, Callable[[], tuple[float, float]]], cpus: int) -> dict[str, Any]:
-    if "trunk" in request:
-        together, alone = trunk_and_alone(ModelConfig(**request["trunk"]), request["budgets"])
-        return {"trunk": together, "alone": alone}
-    which = json.dumps({name: value for name, value in request.items() if name not in ("steps", "fresh")})
-    if request.get("fresh") or which not in made:
-        if "product" in request:
-            made[which] = product(request["product"])
-        else:
-            made[which] = trainer(Shape(**request["shape"]), cpus, request["inputs"])
-    steps = [made[which]() for _ in range(request["steps"])]
-    return {"seconds": [seconds for seconds, _ in steps], "losses": [loss for _, loss in steps]}
+    return answer
 
 
 def main() -> None:
@@ -136,9 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ |= worker.environment(options.threads, 0, spread=not options.whole)  # before JAX is imported
     memory.keep()
-    with os.fdopen(os.dup(1), "w") as answers:  # whatever a library prints goes to the error stream
-        os.dup2(2, 1)
-        serve(sys.stdin, answers, options.threads)
+    serve(answers(options.threads))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,26 @@ class Peer:
                 seconds[one] += self.run(shape, one, steps, inputs)[0]
         speed = {one: shape.tokens / float(np.median(taken)) for one, taken in seconds.items()}
         return max(close, key=lambda one: speed[one]), speed
+
+
+def timed(step: Callable[[], tuple[float, float]], steps: int) -> dict[str, Any]:
+    """The answer to a request for steps."""
+    taken = [step() for _ in range(steps)]
+    return {"seconds": [seconds for seconds, _ in taken], "losses": [loss for _, loss in taken]}
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The child's side: answer each line of standard input with one of standard output, until the input ends. An error is
+    an answer too. Whatever a library prints goes to the error stream."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            try:
+                found = answer(json.loads(line))
+            except Exception as error:
+                found = {"error": f"{type(error).__name__}: {error}"}
+            answers.write(json.dumps(found) + "\n")
+            answers.flush()
 
 
 def available() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import PartitionSpec
 
 from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
@@ -19,7 +19,7 @@ from scaling.layers.placement import Placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
 from scaling.training.kept import kept
-from scaling.training.step import BATCH, Params, mesh_of, specs_of, token_losses
+from scaling.training.step import BATCH, Params, mesh_of, places_of, specs_of, token_losses
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,11 @@ def _build(
         Transformer(model, vocab_size).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32)
     )
     spread: Any = losses
-    places: tuple[Any, Any] = (SingleDeviceSharding(devices[0]),) * 2
     if where.devices > 1:
-        mesh = mesh_of(where, devices)
-        specs = specs_of(params)
-        spread = jax.shard_map(
-            losses, mesh=mesh, in_specs=(specs, BATCH), out_specs=(BATCH, PartitionSpec()), check_vma=False
-        )
-        places = (jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs), NamedSharding(mesh, BATCH))
+        into, out = (specs_of(params), BATCH), (BATCH, PartitionSpec())
+        spread = jax.shard_map(losses, mesh=mesh_of(where, devices), in_specs=into, out_specs=out, check_vma=False)
     tokens = jax.ShapeDtypeStruct((shape[0], shape[1]), jnp.int32)
-    return jax.jit(spread, in_shardings=places).lower(params, tokens).compile()
+    return jax.jit(spread, in_shardings=places_of(params, where, devices)).lower(params, tokens).compile()
 
 
 def evaluate(

@@ -4,40 +4,52 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import PartitionSpec
 
 from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.placement import Placement
+from scaling.layers.placement import ALONE, Placement
 from scaling.training.kept import kept
-from scaling.training.step import BATCH, State, first_params, mesh_of, optimiser, quick, specs_of, step_function
+from scaling.training.step import (
+    BATCH,
+    State,
+    first_params,
+    mesh_of,
+    optimiser,
+    places_of,
+    quick,
+    specs_of,
+    step_function,
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the programs of a cell: cells of one shape, on the same devices, share them.
+
+    train: without what varies among cells of one program.   packed, kernel, where: as `step_function` takes them.
+    trunks: so many of them side by side; None for one, without the leading axis.
+    """
+
+    model: ModelConfig
+    vocab_size: int
+    train: TrainConfig
+    packed: bool = False
+    kernel: str = "loop"
+    where: Placement = ALONE
+    trunks: int | None = None
 
 
 class Program:
-    """The compiled first state and step of a shape, on the devices of a cell. `trunks` of them side by side, if given."""
+    """The compiled first state and step of a shape, on the devices of a cell."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        vocab_size: int,
-        train: TrainConfig,
-        *,
-        packed: bool,
-        kernel: str,
-        where: Placement,
-        devices: Sequence[jax.Device],
-        trunks: int | None = None,
-    ) -> None:
-        wanted = (model, vocab_size, train, packed, kernel, where, trunks)
-        self._first, self.step, self.shape = kept("step", wanted, devices, lambda: _build(*wanted, devices))
-        if where.devices > 1:
-            mesh = mesh_of(where, devices)
-            self.state = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(self.shape))
-        else:
-            self.state = SingleDeviceSharding(devices[0])
+    def __init__(self, shape: Shape, devices: Sequence[jax.Device]) -> None:
+        self._first, self.step, self.shape = kept("step", shape, devices, lambda: _build(shape, devices))
+        self.state, _ = places_of(self.shape, shape.where, devices)
 
     def first(self, seeds: Sequence[int]) -> State:
         """The state before training: weights are a function of the seed alone. One state for one seed, else stacked."""
@@ -57,53 +69,33 @@ class Program:
         return int(arguments + known.temp_size_in_bytes)
 
 
-def _build(
-    model: ModelConfig,
-    vocab_size: int,
-    train: TrainConfig,
-    packed: bool,
-    kernel: str,
-    where: Placement,
-    trunks: int | None,
-    devices: Sequence[jax.Device],
-) -> tuple[Any, Any, Any]:
-    """The compiled first state and step, and the shape of the state."""
-    step = step_function(model, vocab_size, train, packed=packed, kernel=kernel, where=where)
+def _build(shape: Shape, devices: Sequence[jax.Device]) -> tuple[Any, Any, Any]:
+    """The compiled first state and step, and the shape of the state of one trunk."""
+    train, where = shape.train, shape.where
+    step = step_function(shape.model, shape.vocab_size, train, packed=shape.packed, kernel=shape.kernel, where=where)
 
     def first(key: jax.Array) -> State:
-        params = first_params(model, vocab_size, key)
+        params = first_params(shape.model, shape.vocab_size, key)
         return State(params, optimiser(train).init(params))
 
     key = jax.random.key(0)
-    shape = jax.eval_shape(first, key)
+    state = jax.eval_shape(first, key)
     batch = jax.ShapeDtypeStruct((train.sequences, train.seq_len + 1), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    places: tuple[Any, Any] = (SingleDeviceSharding(devices[0]),) * 2
+    places = places_of(state, where, devices)
     if where.devices > 1:
-        mesh, specs, whole = mesh_of(where, devices), specs_of(shape), PartitionSpec()
+        mesh, specs, whole = mesh_of(where, devices), specs_of(state), PartitionSpec()
         step = jax.shard_map(step, mesh=mesh, in_specs=(specs, BATCH, whole), out_specs=(specs, whole), check_vma=False)
-        places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs), NamedSharding(mesh, BATCH)
-    if trunks is not None:
-        step, shape, batch, rate = jax.vmap(step), *(_stacked(s, trunks) for s in (shape, batch, rate))
+    arguments: tuple[Any, ...] = (state, batch, rate)
+    if shape.trunks is not None:
+        step, arguments = jax.vmap(step), tuple(_stacked(one, shape.trunks) for one in arguments)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(*places, None))
-    return quick(first, key), jitted.lower(shape, batch, rate).compile(), shape
+    return quick(first, key), jitted.lower(*arguments).compile(), state
 
 
 def _stacked(tree: Any, n: int) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct((n, *s.shape), s.dtype), tree)
 
 
-@functools.lru_cache(maxsize=32)
-def program(
-    model: ModelConfig,
-    vocab_size: int,
-    train: TrainConfig,
-    *,
-    packed: bool,
-    kernel: str,
-    where: Placement,
-    devices: tuple[jax.Device, ...],
-    trunks: int | None = None,
-) -> Program:
-    """The program of a shape: cells of one shape in one process share it. `train` without what varies among cells."""
-    return Program(model, vocab_size, train, packed=packed, kernel=kernel, where=where, devices=devices, trunks=trunks)
+program = functools.lru_cache(maxsize=32)(Program)
+"""The program of a shape: cells of one shape in one process share it."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from scaling.config import ModelConfig, TrainConfig
 from scaling.layers.moe import routing
@@ -75,6 +75,14 @@ def specs_of(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: PartitionSpec(EXPERT) if is_expert(path) else PartitionSpec(), tree
     )
+
+
+def places_of(tree: Any, where: Placement, devices: Sequence[jax.Device]) -> tuple[Any, Any]:
+    """Shardings of a tree of weights or of a state, and of a batch, on the devices of a cell."""
+    if where.devices == 1:
+        return (SingleDeviceSharding(devices[0]),) * 2
+    mesh = mesh_of(where, devices)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(tree)), NamedSharding(mesh, BATCH)
 
 
 def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:

@@ -21,7 +21,7 @@ from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
 from scaling.layers.placement import placement
 from scaling.training.checkpoint import Checkpoints, Point, Run
-from scaling.training.program import Program, program
+from scaling.training.program import Program, Shape, program
 from scaling.training.schedule import learning_rate
 from scaling.training.step import Params, metric_names
 
@@ -75,16 +75,16 @@ def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
     """The compiled program of a cell's shape, for as many trunks side by side."""
     devices = devices_of(config, trunks)
-    return program(
+    shape = Shape(
         config.model,
         vocab_size,
         shape_of(config.train),
         packed=config.data.packing == "documents",
         kernel=kernel,
         where=placement(config, len(devices)),
-        devices=devices,
         trunks=None if trunks == 1 else trunks,
     )
+    return program(shape, devices)
 
 
 def train(

@@ -12,7 +12,7 @@ from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.placement import placement
 from scaling.training.evaluate import evaluate
-from scaling.training.program import Program
+from scaling.training.program import Program, Shape
 
 VOCAB, STEPS, RATE = 19, 4, 1e-3
 SHAPE = {"d_model": 8, "d_head": 8, "n_layers": 1, "d_expert": 4}
@@ -30,7 +30,7 @@ CASES = {
 def run(config, devices):
     model, where = config.model, placement(config, len(devices))
     kernel = "loop" if model.dispatch == "grouped" and model.n_experts > 1 else ""
-    program = Program(model, VOCAB, config.train, packed=True, kernel=kernel, where=where, devices=devices)
+    program = Program(Shape(model, VOCAB, config.train, packed=True, kernel=kernel, where=where), devices)
     state, metrics = program.first([0]), []
     rng = np.random.default_rng(0)
     for _ in range(STEPS):

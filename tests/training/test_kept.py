@@ -6,16 +6,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.placement import ALONE
 from scaling.training import kept
-from scaling.training.program import Program
+from scaling.training.program import Program, Shape
 
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk", d_head=8)
 TRAIN = TrainConfig(batch_tokens=64, seq_len=16)
 
 
 def made():
-    return Program(MODEL, 33, TRAIN, packed=False, kernel="loop", where=ALONE, devices=jax.devices()[:1])
+    return Program(Shape(MODEL, 33, TRAIN), jax.devices()[:1])
 
 
 def steps(program):
