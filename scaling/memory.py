@@ -9,7 +9,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
 def keep() -> None:
-    """Let freed memory stay mapped. To be called before JAX is imported: later its threads have arenas of their own.
+    """Let freed memory stay mapped, from the first step on; before or after JAX is imported.
 
     XLA allocates its temporaries afresh in every step. With glibc's defaults large ones are mapped and returned each
     time, and the page faults cost a third of a step (results/LOG.md): so nothing is mapped apart and nothing is given

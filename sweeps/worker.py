@@ -97,7 +97,6 @@ def pin(cpus: int, gpus: float) -> None:
     """Apply `environment` to this process; without effect, and so not done, once JAX is there."""
     if "jax" not in sys.modules:
         os.environ.update(environment(cpus, gpus))
-        memory.keep()
 
 
 def machine_cpus() -> int:
