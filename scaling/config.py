@@ -8,49 +8,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from scaling.architecture import ModelConfig as ModelConfig
+from scaling.fields import Count, Frozen, Real, Whole
 from scaling.schema import SCHEMA_VERSION
-
-_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([KkMmBbGgTt]?)")
-
-
-def parse_number(value: Any) -> float:
-    """A number as people write it: `2M`, `0.25M`, `1e9`, `1_000_000`, `1.5B` (K, M, B = G, T are powers of 1,000).
-
-    YAML readers hand `1e9` over as text, so text is read here. Raises ValueError naming what was found.
-    """
-    if isinstance(value, bool):
-        raise ValueError(f"expected a number, found {value}")
-    if isinstance(value, (int, float)):
-        return float(value)
-    match = _NUMBER.fullmatch(str(value).strip())
-    if not match:
-        raise ValueError(f"expected a number such as 250000, 0.25M or 1e9, found {value!r}")
-    return float(match[1].replace("_", "")) * _SUFFIX[match[2].upper()]
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, (str, float, bool)):  # YAML reads `yes` as true, which is no number
-        number = parse_number(value)
-        if not math.isfinite(number) or abs(number - round(number)) > 1e-6 * max(1.0, abs(number)):
-            raise ValueError(f"expected a whole number, found {value!r}")
-        return round(number)
-    return value
-
-
-def _real(value: Any) -> Any:
-    return parse_number(value) if isinstance(value, (str, bool)) else value
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
 
 
 def peak_learning_rate(d_model: int, n_layers: int) -> float:
@@ -70,53 +32,7 @@ def peak_learning_rate(d_model: int, n_layers: int) -> float:
 LR_AT_64 = 5e-3  # at two layers
 
 
-class ModelConfig(_Frozen):
-    """A decoder-only Transformer whose MLPs are mixtures of `n_experts` gated experts, `top_k` of them per token.
-
-    `n_experts = 1` is the dense model with one gated MLP of width `top_k * d_expert`, so a grid crosses dense and
-    routed models of one active size.
-    """
-
-    d_model: Count = 64
-    n_layers: Count = 2
-    d_head: Count = 16
-    d_expert: Count = 128
-    n_experts: Count = 1
-    top_k: Count = 1
-    router: Literal["switch", "topk"] = "switch"
-    dispatch: Literal["grouped", "capacity", "dense"] = "grouped"
-    capacity_factor: Annotated[Real, Field(gt=0)] = 1.25
-    experts: Literal["mlp"] = "mlp"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    balance_coef: Annotated[Real, Field(ge=0)] = 0.01
-    z_coef: Annotated[Real, Field(ge=0)] = 0.001
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_width(cls, values: Any) -> Any:
-        """An active width of 2 d_model, whatever k: so k varies at fixed N_active too unless `d_expert` is given."""
-        if isinstance(values, dict) and values.get("d_expert") is None:
-            width, top_k = (_whole(values.get(name, default)) for name, default in (("d_model", 64), ("top_k", 1)))
-            if isinstance(width, int) and isinstance(top_k, int) and top_k > 0:
-                values = {**values, "d_expert": max(1, 2 * width // top_k)}
-        return values
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelConfig:
-        if self.d_model % self.d_head or self.d_head % 2:
-            raise ValueError(f"d_model={self.d_model} must be a multiple of an even d_head={self.d_head}")
-        if self.n_experts > 1 and self.top_k > self.n_experts:
-            raise ValueError(f"top_k={self.top_k} experts per token cannot exceed n_experts={self.n_experts}")
-        if self.n_experts > 1 and self.router == "switch" and self.top_k != 1:
-            raise ValueError(f"router=switch is top-1 (arXiv 2101.03961), found top_k={self.top_k}; use router=topk")
-        return self
-
-    @property
-    def n_heads(self) -> int:
-        return self.d_model // self.d_head
-
-
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """Which text, how it is cut into tokens and blocks, and which of it is kept for evaluation.
 
     `files` reads `paths`. `huggingface` streams a dataset with the `datasets` library: one of the hub by name and commit,
@@ -216,7 +132,7 @@ class DataConfig(_Frozen):
         return {name: value for name, value in parts.items() if name not in idle}
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Frozen):
     """AdamW with a warmup-stable-decay schedule; nothing here may depend on the token budget.
 
     accumulate: parts of a batch that go through the model one after another, for one step of the optimiser.
@@ -254,7 +170,7 @@ class TrainConfig(_Frozen):
         return math.gcd(self.sequences // self.accumulate, at_most)
 
 
-class BenchConfig(_Frozen):
+class BenchConfig(Frozen):
     """Where latency is measured: prefill and one decode step at every (batch, context)."""
 
     batch: tuple[Count, ...] = (1, 8)
@@ -262,7 +178,7 @@ class BenchConfig(_Frozen):
     repeats: Annotated[Count, Field(ge=5)] = 15
 
 
-class Resources(_Frozen):
+class Resources(Frozen):
     """What one cell occupies while it trains; latency always has the whole machine.
 
     Each CPU thread, or each whole GPU, is a device, over all of which the cell's sequences are spread.
@@ -277,7 +193,7 @@ class Resources(_Frozen):
     checkpoint_minutes: Annotated[Real, Field(ge=0)] = 5.0
 
 
-class RunConfig(_Frozen):
+class RunConfig(Frozen):
     """One cell: everything that shapes its training, and where its latency is measured."""
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
@@ -290,8 +206,31 @@ class RunConfig(_Frozen):
     bench: BenchConfig = BenchConfig()
     resources: Resources = Resources()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _slots(cls, values: Any) -> Any:
+        """Of soft MoE as many slots as tokens reach experts, top_k T / E for each, where the grid is silent."""
+        model = values.get("model") if isinstance(values, dict) else None
+        if not isinstance(model, dict) or model.get("router") != "soft" or model.get("slots") is not None:
+            return values
+        known = ModelConfig.model_validate(model)
+        train = values.get("train", {})
+        train = train if isinstance(train, TrainConfig) else TrainConfig.model_validate(train)
+        return {**values, "model": {**model, "slots": max(1, math.ceil(known.top_k * train.seq_len / known.n_experts))}}
+
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        if self.model.router == "base" and self.model.n_experts > 1 and self.train.seq_len % self.model.n_experts:
+            raise ValueError(
+                f"router=base gives each expert as many tokens of a sequence: n_experts={self.model.n_experts} must divide "
+                f"seq_len={self.train.seq_len}"
+            )
+        if self.routed_alike_steps > self.steps - self.cooldown_steps:
+            raise ValueError(
+                f"tokens={self.tokens} are too few for router={self.model.router}, experts={self.model.experts}: its phases "
+                f"take {self.routed_alike_steps * self.train.batch_tokens} (dense_tokens, anneal_tokens), and the cooldown "
+                f"the last {self.train.cooldown:g}"
+            )
         needed = math.ceil(self.train.warmup_tokens / self.train.batch_tokens) + self.cooldown_steps
         if self.steps < max(needed, 2):
             raise ValueError(
@@ -311,6 +250,18 @@ class RunConfig(_Frozen):
         return math.gcd(self.model.n_experts, devices) if spread else 1
 
     @property
+    def dense_steps(self) -> int:
+        """Steps of the dense model that some methods begin with; 0 for the others."""
+        return math.ceil(self.model.dense_tokens / self.train.batch_tokens) if self.model.phased else 0
+
+    @property
+    def routed_alike_steps(self) -> int:
+        """Steps after which a method routes, and trains, as it will to the end."""
+        model = self.model
+        annealed = model.n_experts > 1 and "anneal_tokens" in model.router_facts.options
+        return self.dense_steps + (math.ceil(model.anneal_tokens / self.train.batch_tokens) if annealed else 0)
+
+    @property
     def cooldown_steps(self) -> int:
         return max(1, round(self.train.cooldown * self.steps))
 
@@ -322,23 +273,17 @@ class RunConfig(_Frozen):
     def identity(self, corpus_hash: str) -> dict[str, Any]:
         """What shapes the training, as plain values: two cells with equal identities are the same run.
 
-        `study`, `bench` and `resources` are left out. At E = 1 nothing is routed, so only the width of the MLP counts.
+        `study`, `bench` and `resources` are left out, and what of the model is not read (`ModelConfig.identity`).
         """
-        parts = self.model_dump(mode="json", include={"task", "model", "train", "seed"})
+        parts = self.model_dump(mode="json", include={"task", "train", "seed"})
         parts |= {
+            "model": self.model.identity(),
             "data": self.data.identity(),
             "steps": self.steps,
             "corpus_hash": corpus_hash,
             "schema_version": SCHEMA_VERSION,
         }
         parts["train"]["lr"] = self.learning_rate
-        if self.model.n_experts == 1:
-            model = parts["model"]
-            model["d_mlp"] = model.pop("top_k") * model.pop("d_expert")
-            for name in ("router", "dispatch", "capacity_factor", "experts", "balance_coef", "z_coef"):
-                del model[name]
-        elif self.model.dispatch != "capacity":
-            del parts["model"]["capacity_factor"]
         return parts
 
     def run_id(self, corpus_hash: str) -> str:

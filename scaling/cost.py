@@ -8,7 +8,7 @@ it and to itself; the backward pass costs twice the forward pass. Embeddings and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from scaling.config import ModelConfig, RunConfig
 from scaling.serving import distinct_experts
@@ -18,12 +18,14 @@ MIN_BLOCK, MAX_BLOCK = 64, 128
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by group. `experts` counts all experts, `experts_active` the ones that one token passes through."""
+    """Parameters by group. `experts` counts all experts, `experts_active` what one token passes through of them; `shared`
+    what is beside the single experts and used by every token: shared experts, factors, a frozen base."""
 
     embedding: int
     head: int
     norms: int
     attention: int
+    shared: int
     experts: int
     experts_active: int
     expert_per_layer: int
@@ -39,70 +41,113 @@ class Parameters:
 
     @property
     def n_active_nonembed(self) -> int:
-        return self.norms + self.attention + self.experts_active
+        return self.norms + self.attention + self.shared + self.experts_active
 
     @property
     def n_total_nonembed(self) -> int:
-        return self.norms + self.attention + self.experts
+        return self.norms + self.attention + self.shared + self.experts
 
     @property
     def n_dense_nonembed(self) -> int:
         """The dense backbone: one expert per layer. It is Clark's and Yun's N; for k > 1 it is below n_active_nonembed."""
-        return self.norms + self.attention + self.expert_per_layer
+        return self.norms + self.attention + self.shared + self.expert_per_layer
 
     @property
     def allocated(self) -> int:
-        """Every parameter of the initialised tree, routers in."""
+        """Every trained parameter of the initialised tree, routers in."""
         return self.n_total + self.router
 
 
-def parameters(model: ModelConfig, vocab_size: int) -> Parameters:
-    """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + 3 L E d f + L d E of routers.
+def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
+    """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + experts + routers.
 
-    At E = 1 the single MLP has width `top_k * d_expert` and there is no router.
+    Of gated MLPs: 3 L E d f of experts, and mostly L d E of routers; other forms and routers say theirs in
+    `scaling/methods.py`. At E = 1 there is a single MLP of width `dense_width` and no router. `experts_per_token`: as
+    measured, where the router decides how many; None takes what is expected of it. Factorised experts are in every
+    product, so all are active.
     """
     d, layers = model.d_model, model.n_layers
-    one = 3 * d * model.d_expert * layers
-    dense = model.n_experts == 1
-    active = model.top_k * one
+    fixed: dict[str, int] = {
+        "embedding": vocab_size * d,
+        "head": d * vocab_size,
+        "norms": (2 * layers + 1) * d,
+        "attention": 4 * d * d * layers,
+    }
+    if model.n_experts == 1:
+        mlp = 3 * d * model.dense_width * layers
+        return Parameters(**fixed, shared=0, experts=mlp, experts_active=mlp, expert_per_layer=mlp, router=0)
+    shared, one = (layers * size for size in model.experts_kind.sizes(model))
     return Parameters(
-        embedding=vocab_size * d,
-        head=d * vocab_size,
-        norms=(2 * layers + 1) * d,
-        attention=4 * d * d * layers,
-        experts=active if dense else model.n_experts * one,
-        experts_active=active,
-        expert_per_layer=active if dense else one,
-        router=0 if dense else model.n_experts * d * layers,
+        **fixed,
+        shared=shared,
+        experts=model.n_experts * one,
+        experts_active=round(_active(model, experts_per_token) * one),
+        expert_per_layer=one,
+        router=model.router_facts.parameters(model) * layers,
     )
 
 
-def forward_flops_by_group(model: ModelConfig, vocab_size: int, attended: float) -> dict[str, float]:
-    """Forward FLOPs of one token that attends to `attended` tokens, itself among them, by group."""
-    counts = parameters(model, vocab_size)
+def _active(model: ModelConfig, experts_per_token: float | None) -> float:
+    """Experts whose parameters one token meets."""
+    if model.experts_kind.every:
+        return model.n_experts
+    return model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
+
+
+def forward_flops_by_group(
+    model: ModelConfig, vocab_size: int, attended: float, experts_per_token: float | None = None
+) -> dict[str, float]:
+    """Forward FLOPs of one token that attends to `attended` tokens, itself among them, by group.
+
+    `shared`: of shared experts, factors or a frozen base.   `router`: scores, and for soft MoE the mixing of tokens into
+    slots and back, 4 E p d.
+    """
+    counts = parameters(model, vocab_size, experts_per_token)
+    routed = model.n_experts > 1
+    mixing = 4.0 * model.n_experts * model.slots * model.d_model if routed and model.dispatch == "soft" else 0.0
+    products = model.experts_kind.products(model) if routed else 0
     return {
         "head": 2.0 * counts.head,
         "projections": 2.0 * counts.attention,
         "attention": 4.0 * model.n_layers * model.d_model * attended,
+        "shared": 2.0 * (counts.shared + products * model.n_layers),
         "experts": 2.0 * counts.experts_active,
-        "router": 2.0 * counts.router,
+        "router": 2.0 * counts.router + mixing * model.n_layers,
     }
 
 
-def prefill_flops_per_token(model: ModelConfig, vocab_size: int, context: int) -> float:
+def prefill_flops_per_token(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> float:
     """Forward FLOPs per token of a prompt of `context` tokens: causal, so a token attends to (context + 1)/2 on average."""
-    return sum(forward_flops_by_group(model, vocab_size, (context + 1) / 2).values())
+    return sum(forward_flops_by_group(model, vocab_size, (context + 1) / 2, experts_per_token).values())
 
 
-def decode_flops_per_token(model: ModelConfig, vocab_size: int, context: int) -> float:
+def decode_flops_per_token(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> float:
     """Forward FLOPs of one new token when the cache holds `context` tokens, the new one among them."""
-    return sum(forward_flops_by_group(model, vocab_size, context).values())
+    return sum(forward_flops_by_group(model, vocab_size, context, experts_per_token).values())
 
 
-def train_flops(config: RunConfig) -> float:
-    """FLOPs of all training steps, forward and backward (3 x forward), causal attention and router in; achieved tokens."""
-    forward = prefill_flops_per_token(config.model, config.data.vocab_size, config.train.seq_len)
-    return 3.0 * forward * config.steps * config.train.batch_tokens
+def train_flops(config: RunConfig, experts_per_token: float | None = None) -> float:
+    """FLOPs of all training steps, forward and backward (3 x forward), causal attention and router in; achieved tokens.
+
+    `experts_per_token`: mean over the training as measured, where the router decides how many; None takes what is
+    expected of its schedule. With a frozen base (LoRA experts) the steps before it is frozen cost 3 forward passes of the
+    base alone, and those after it 2 of the base, whose weights have no gradient, and 3 of routers and experts.
+    """
+    model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
+    tokens = config.steps * config.train.batch_tokens
+    if model.n_experts > 1 and experts_per_token is None and model.router_facts.training_experts_per_token:
+        experts_per_token = model.router_facts.training_experts_per_token(model, tokens)
+    by_group = forward_flops_by_group(model, vocab, (seq_len + 1) / 2, experts_per_token)
+    if model.n_experts == 1 or not model.experts_kind.frozen_base:
+        return 3.0 * sum(by_group.values()) * tokens
+    added = by_group["experts"] + by_group["router"]
+    base = sum(by_group.values()) - added
+    first = config.dense_steps * config.train.batch_tokens
+    return 3.0 * base * first + (2.0 * base + 3.0 * added) * (tokens - first)
 
 
 def value_bytes(model: ModelConfig) -> int:
@@ -132,10 +177,13 @@ def bytes_read(
     """
     counts = parameters(model, vocab_size)
     tokens = batch * new_tokens
-    touched = distinct_experts(model.n_experts, model.top_k, tokens) if experts is None else experts
-    share = float(touched) / model.n_experts
+    if experts is None:
+        per_token = min(_active(model, None), model.n_experts)
+        experts = float(distinct_experts(model.n_experts, per_token, tokens))
+    share = 1.0 if model.n_experts == 1 or model.experts_kind.every else experts / model.n_experts
     embedding = min(counts.embedding, tokens * model.d_model)
-    weights = counts.head + counts.norms + counts.attention + counts.router + counts.experts * share + embedding
+    always = counts.head + counts.norms + counts.attention + counts.router + counts.shared
+    weights = always + counts.experts * share + embedding
     return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
 
 
@@ -167,8 +215,13 @@ def capacity_factor(config: RunConfig) -> float | None:
     model, tokens = config.model, config.train.batch_tokens // config.train.accumulate
     if model.n_experts == 1 or model.dispatch != "capacity":
         return None
-    rows = capacity_rows(tokens, model.top_k, model.n_experts, model.capacity_factor)
+    rows = capacity_rows(tokens, places_per_token(model), model.n_experts, model.capacity_factor)
     return rows * model.n_experts / (model.top_k * tokens)
+
+
+def places_per_token(model: ModelConfig) -> int:
+    """k of the capacity: `top_k` for "kx", 1 for "1x", which keeps the cost of a top-1 router (arXiv 2105.15082)."""
+    return model.top_k if model.capacity_per == "kx" else 1
 
 
 def training_memory_bytes(config: RunConfig) -> float:
@@ -216,6 +269,10 @@ class _Kept:
     backward: float
     gradients: float
 
+    def and_also(self, other: _Kept) -> _Kept:
+        """Both."""
+        return _Kept(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
 
 def _held_parameters(model: ModelConfig, vocab_size: int, spread: int) -> float:
     counts = parameters(model, vocab_size)
@@ -225,17 +282,36 @@ def _held_parameters(model: ModelConfig, vocab_size: int, spread: int) -> float:
 def _kept(model: ModelConfig, tokens: int, spread: int) -> _Kept:
     d, hidden, top_k = model.d_model, model.d_expert, model.top_k
     if model.n_experts == 1:
-        # Both branches, the logistic function of one, and their product.
-        return _Kept(tokens * 4 * top_k * hidden, 0, tokens * 2 * top_k * hidden, 0)
+        return _mlp(tokens, model.dense_width)
+    if model.dispatch == "mixed":
+        return _mixed(model, tokens)
+    columns = top_k if "capacity" in model.router_facts.dispatches else model.n_experts  # any number of experts
+    beside = _mlp(tokens, model.n_shared * hidden) if model.experts == "shared" else _Kept(0, 0, 0, 0)
     if model.dispatch == "dense":
         each = tokens * model.n_experts
-        return _Kept(each * (4 * hidden + d), 0, each * (2 * hidden + d), 0)
-    if model.dispatch == "capacity":
-        rows = model.n_experts * capacity_rows(tokens, top_k, model.n_experts, model.capacity_factor)
-        return _Kept(rows * (4 * hidden + d) + tokens * top_k * d, 0, rows * (2 * hidden + d) + tokens * top_k * d, 0)
+        return beside.and_also(_Kept(each * (4 * hidden + d), 0, each * (2 * hidden + d), 0))
+    if model.dispatch in ("capacity", "soft"):
+        rows = model.n_experts * capacity_rows(tokens, places_per_token(model), model.n_experts, model.capacity_factor)
+        copies = tokens * top_k * d
+        return beside.and_also(_Kept(rows * (4 * hidden + d) + copies, 0, rows * (2 * hidden + d) + copies, 0))
     experts, together = model.n_experts // spread, tokens * spread
     rows = block_rows(together, top_k, model.n_experts)
-    rows *= block_count(together * top_k, experts, rows)
+    rows *= block_count(together * columns, experts, rows)
     gradients = 3 * d * hidden * experts * model.n_layers
-    gathered = together * top_k * d
-    return _Kept(rows * (d + 2 * hidden) + gathered, 2 * rows * d, rows * d + 2 * gathered, gradients)
+    gathered = together * columns * d
+    return beside.and_also(_Kept(rows * (d + 2 * hidden) + gathered, 2 * rows * d, rows * d + 2 * gathered, gradients))
+
+
+def _mlp(tokens: int, width: int) -> _Kept:
+    """Both branches, the logistic function of one, and their product."""
+    return _Kept(tokens * 4 * width, 0, tokens * 2 * width, 0)
+
+
+def _mixed(model: ModelConfig, tokens: int) -> _Kept:
+    """What the gate and the factors or adapters give, and the hidden units, for two or three maps."""
+    width = model.top_k * model.d_expert
+    if model.experts == "lora":
+        adapters = 2 * 3 * model.lora_rank * model.n_experts
+        return _Kept(tokens * (4 * width + adapters), 0, tokens * (2 * width + adapters), 0)
+    factors = 2 * model.rank * (model.ring_rank if model.experts == "ring" else 1)
+    return _Kept(tokens * (3 * factors + 3 * width), 0, tokens * (2 * factors + width), 0)

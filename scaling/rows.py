@@ -18,7 +18,6 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
     """Identity, architecture, parameter and FLOP columns of the `runs` table for one cell."""
     model, train = config.model, config.train
     vocab = config.data.vocab_size
-    counts = cost.parameters(model, vocab)
     tokens = config.steps * train.batch_tokens
     dense = model.n_experts == 1
     return {
@@ -38,7 +37,8 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
         "vocab_size": vocab,
         "router": "dense" if dense else model.router,
         "dispatch": "dense" if dense else model.dispatch,
-        "experts": model.experts,
+        "experts": "mlp" if dense else model.experts,
+        "granularity": 2 * model.d_model / (model.dense_width if dense else model.d_expert),
         "tokens": tokens,
         "tokens_requested": config.tokens,
         "batch_tokens": train.batch_tokens,
@@ -48,22 +48,33 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
         "warmup_tokens": train.warmup_tokens,
         "weight_decay": train.weight_decay,
         "capacity_factor": cost.capacity_factor(config),
-        "n_active": counts.n_active,
-        "n_total": counts.n_total,
-        "n_active_nonembed": counts.n_active_nonembed,
-        "n_total_nonembed": counts.n_total_nonembed,
-        "n_dense_nonembed": counts.n_dense_nonembed,
-        "n_router": counts.router,
-        "train_flops": cost.train_flops(config),
-        "train_flops_6nd": 6.0 * counts.n_active * tokens,
-        "prefill_flops_per_token": cost.prefill_flops_per_token(model, vocab, train.seq_len),
-        "decode_flops_per_token": cost.decode_flops_per_token(model, vocab, train.seq_len),
-        "weight_bytes": cost.weight_bytes(model, vocab),
-        "kv_bytes_per_token": cost.kv_bytes_per_token(model),
         "corpus": config.data.corpus,
         "corpus_hash": corpus_hash,
         "code_version": code_version(),
         "schema_version": SCHEMA_VERSION,
+    } | counts(config)
+
+
+def counts(
+    config: RunConfig, experts_per_token: float | None = None, in_training: float | None = None
+) -> dict[str, Any]:
+    """Parameter, FLOP and byte columns of the `runs` table; experts per token at inference and on average in training as
+    expected, or as measured where a router decides how many."""
+    model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
+    known = cost.parameters(model, vocab, experts_per_token)
+    return {
+        "n_active": known.n_active,
+        "n_total": known.n_total,
+        "n_active_nonembed": known.n_active_nonembed,
+        "n_total_nonembed": known.n_total_nonembed,
+        "n_dense_nonembed": known.n_dense_nonembed,
+        "n_router": known.router,
+        "train_flops": cost.train_flops(config, in_training),
+        "train_flops_6nd": 6.0 * known.n_active * config.steps * config.train.batch_tokens,
+        "prefill_flops_per_token": cost.prefill_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "decode_flops_per_token": cost.decode_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "weight_bytes": cost.weight_bytes(model, vocab),
+        "kv_bytes_per_token": cost.kv_bytes_per_token(model),
     }
 
 

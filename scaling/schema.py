@@ -49,7 +49,10 @@ RUNS: dict[str, Column] = {
     "vocab_size": _column(_INT, "", "symbols of the tokeniser, separator included"),
     "router": _column(_TEXT, "", "how tokens choose experts; dense at E = 1"),
     "dispatch": _column(_TEXT, "", "how tokens reach experts; dense at E = 1"),
-    "experts": _column(_TEXT, "", "what an expert is"),
+    "experts": _column(_TEXT, "", "what an expert is: mlp, shared, cp, ring, lora; mlp at E = 1"),
+    "granularity": _column(
+        _REAL, "", "G, 2 d_model / d_expert: experts that make up the default dense MLP (arXiv 2402.07871, section 3)"
+    ),
     "tokens": _column(_INT, "tokens", "D, trained on (achieved, whole batches)"),
     "tokens_requested": _column(_INT, "tokens", "as the grid asked"),
     "tokens_own": _column(
@@ -97,6 +100,22 @@ RUNS: dict[str, Column] = {
     ),
     "router_entropy": _column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
     "dropped_frac": _column(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
+    "utilisation": _column(_REAL, "", "held-out: Jain's index of the loads, 1 / (1 + load_cv^2), between 1/E and 1"),
+    "experts_per_token": _column(_REAL, "", "held-out: experts that a token chose, mean; top_k for most routers"),
+    "gate_sum": _column(_REAL, "", "held-out: sum of a token's weights, mean"),
+    "distinct_1": _column(_REAL, "", "held-out: experts of a layer that one token touches"),
+    "distinct_8": _column(_REAL, "", "held-out: that 8 tokens of different places touch, as a decode step of 8 would"),
+    "distinct_64": _column(_REAL, "", "held-out: that 64 do"),
+    "saturation_5": _column(
+        _REAL, "", "share of the final experts chosen already after 5 % of the training; null before the first probe"
+    ),
+    "saturation_50": _column(_REAL, "", "the same after half of it"),
+    "change_rate": _column(_REAL, "", "share of the chosen experts that were not chosen at the last probe but one"),
+    "specialisation": _column(
+        _REAL,
+        "",
+        "share of the class of a token (letter, digit, ...) that its expert tells: I(class; expert) / H(class)",
+    ),
     "capacity_factor": _column(
         _REAL, "", "rows of an expert over the mean load, achieved in a training step; null for dropless dispatch"
     ),
@@ -127,6 +146,16 @@ RUNS: dict[str, Column] = {
     "tokens_per_s": _column(_REAL, "tokens/s", "tokens over train_s"),
 }
 
+CHANCES: dict[str, Column] = {
+    f"{name}_chance": _column(_REAL, "", f"{name} of independent uniform choices of as many experts")
+    for name in (
+        "load_cv", "max_load", "utilisation", "dropped_frac", "distinct_1", "distinct_8", "distinct_64", "saturation",
+        "change_rate", "specialisation",
+    )
+}  # fmt: skip
+"""Beside each router metric what routing by chance gives, at the same experts per token and tokens of a batch."""
+RUNS |= CHANCES
+
 EVALS: dict[str, Column] = {
     "document": _column(_TEXT, "", "held-out document"),
     "n_tokens": _column(_INT, "tokens", "of it that were evaluated"),
@@ -145,6 +174,20 @@ CURVES: dict[str, Column] = {
     "max_load": _column(_REAL, "", "largest expert load over the mean load, mean since the row before"),
     "router_entropy": _column(_REAL, "", "mean entropy of the gates over ln E, mean since the row before"),
     "dropped_frac": _column(_REAL, "", "assignments that reached no expert, mean since the row before"),
+    "load_cv": _column(_REAL, "", "deviation of expert loads over their mean, mean since the row before"),
+    "utilisation": _column(_REAL, "", "Jain's index of the loads, mean since the row before"),
+    "experts_per_token": _column(_REAL, "", "experts that a token chose, mean since the row before"),
+    "gate_sum": _column(_REAL, "", "sum of a token's weights, mean since the row before"),
+    **{
+        name: _column(_REAL, "", f"{RUNS[name].meaning}; at the newest probe since the row before, null without one")
+        for name in ("distinct_1", "distinct_8", "distinct_64", "change_rate", "specialisation")
+    },
+    "saturation": _column(
+        _REAL,
+        "",
+        "share of the final experts chosen already, at the newest probe since the row before, null without one",
+    ),
+    **CHANCES,
 }
 
 LATENCY: dict[str, Column] = {

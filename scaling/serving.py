@@ -101,7 +101,7 @@ class ServingCost:
     step_s: Values
 
 
-def distinct_experts(n_experts: int, top_k: int, batch: Values) -> Values:
+def distinct_experts(n_experts: int, top_k: float, batch: Values) -> Values:
     """Experts of one layer that a batch of tokens touches: `U = E (1 - (1 - k/E)^b)`, expected.
 
     For tokens that choose k of E uniformly and independently: an upper bound where routing is skewed. It is the number

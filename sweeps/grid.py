@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
+from scaling.architecture import FOLLOWING
 from scaling.config import BenchConfig, DataConfig, ModelConfig, Resources, RunConfig, TrainConfig
 from scaling.errors import InputError
 
@@ -130,12 +131,12 @@ def parse(text: str, path: Path) -> Grid:
 def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     """The grid as YAML with every default filled in and `record` (versions, device, corpus hash) under `made_with`.
 
-    It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`).
+    It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`, `dispatch`).
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
     always_axes = set.intersection(*({*block} for block in grid.blocks))
     for name, kind in SECTIONS.items():
-        defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key != "d_expert"}
+        defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in FOLLOWING}
         section = {**defaults, **grid.settings[name]}
         document[name] = {
             key: value for key, value in section.items() if not (key in always_axes and AXES[key] == name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling import cost
+from scaling.architecture import FOLLOWING
 from scaling.config import LR_AT_64, RunConfig
 from sweeps.grid import AXES, SECTIONS, Grid
 from sweeps.store import Part
@@ -210,7 +211,8 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     for section, kind in SECTIONS.items():
         values = {name: info.get_default() for name, info in kind.model_fields.items()}
         values |= {"lr": f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"} if "lr" in values else {}
-        values |= {"d_expert": "2 * d_model / top_k"} if "d_expert" in values else {}
+        if section == "model":
+            values |= dict.fromkeys(FOLLOWING, "by router and experts") | {"d_expert": "2 * d_model / active experts"}
         left[section] = {
             k: v for k, v in values.items() if k not in grid.settings[section] and k not in used and v != ()
         }

@@ -12,10 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("scaling", "sweeps", "analysis")
-LEAVES = tuple(
-    f"scaling.{leaf}"
-    for leaf in ("clusters", "config", "schema", "cost", "hardware", "serving", "files", "memory", "errors")
-)
+LEAF_NAMES = "architecture chance clusters config cost errors fields files hardware memory methods schema serving"
+LEAVES = tuple(f"scaling.{leaf}" for leaf in LEAF_NAMES.split())
 HEAVY = ("jax", "flax", "optax", "ray", "matplotlib", "typst")
 
 # Who may import whom, by the longest prefix that fits: a package and what of ours it may use beside itself.

@@ -289,7 +289,7 @@ def _pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def _number(text: str, option: str) -> float:
-    from scaling.config import parse_number
+    from scaling.fields import parse_number
 
     try:
         return parse_number(text)

@@ -65,8 +65,12 @@ class BytePairs:
 
     def byte_lengths(self) -> NDArray[np.int64]:
         # In byte-level BPE every symbol is written with one printable character per byte.
-        pieces = sorted(self._model.get_vocab().items(), key=lambda item: item[1])
+        pieces = sorted(self.pieces().items(), key=lambda item: item[1])
         return np.r_[np.array([len(piece) for piece, _ in pieces], np.int64), 0]
+
+    def pieces(self) -> dict[str, int]:
+        """Each piece, in printable characters, and its symbol."""
+        return dict(self._model.get_vocab())
 
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
@@ -103,3 +107,25 @@ def _tokenizers():  # type: ignore[no-untyped-def]
     except ImportError as error:
         raise InputError("data.tokenizer=bpe needs the package `tokenizers`: pip install 'scaling[train]'") from error
     return tokenizers
+
+
+CLASSES = ("lower case", "upper case", "digit", "white space", "punctuation", "other", "separator")
+
+
+def classes(config: DataConfig, folder: Path) -> NDArray[np.int64]:
+    """Class of each symbol, an index into CLASSES: of a byte by what it is, of a piece of BPE by its first byte that is no
+    space. The symbols of a known source have no such classes: there each is one of its own."""
+    if config.corpus == "markov":
+        return np.arange(config.vocab_size)
+    if config.tokenizer == "bytes":
+        return np.array([*(_class(chr(byte)) for byte in range(256)), CLASSES.index("separator")])
+    pieces = sorted(BytePairs(folder).pieces().items(), key=lambda item: item[1])
+    of_piece = [_class((piece.lstrip("ĠĊĉ") or " ")[0]) for piece, _ in pieces]
+    return np.array([*of_piece, CLASSES.index("separator")])
+
+
+def _class(character: str) -> int:
+    if not character.isascii():
+        return CLASSES.index("other")
+    tests = (str.islower, str.isupper, str.isdigit, str.isspace, str.isprintable)
+    return next((number for number, test in enumerate(tests) if test(character)), CLASSES.index("other"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -25,8 +26,8 @@ class Placement:
     def devices(self) -> int:
         return self.data * self.expert
 
-    def mean(self, x: jax.Array) -> jax.Array:
-        """Mean over all devices of what each has found in its own tokens."""
+    def mean(self, x: Any) -> Any:
+        """Mean over all devices of what each has found in its own tokens; of an array, or of each of a tree."""
         return x if self.devices == 1 else jax.lax.pmean(x, (DATA, EXPERT))
 
 

@@ -14,7 +14,8 @@ from flax import struct
 
 from scaling.config import ModelConfig
 from scaling.layers.attention import Attention, Cache
-from scaling.layers.moe import MoE, Routing
+from scaling.layers.moe import MoE, Routing, Tokens, Training
+from scaling.layers.moe.routers.token_choice import moved
 from scaling.layers.placement import ALONE, Placement
 from scaling.layers.products import product_of_sequences
 
@@ -37,7 +38,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxTxD: jax.Array, cache: Cache | None, start: Any, document_BxT: jax.Array | None
+        self, x_BxTxD: jax.Array, cache: Cache | None, start: Any, document_BxT: jax.Array | None, tokens: Tokens
     ) -> tuple[jax.Array, Cache | None, Routing | None]:
         # Residual branches start at 1/(2 L) of the variance, so that the stream's does not grow with depth.
         out_scale = 1.0 / (2 * self.config.n_layers)
@@ -45,7 +46,7 @@ class Block(nn.Module):
         mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
         x_BxTxD = x_BxTxD + mixed_BxTxD
         moe = MoE(self.config, out_scale, self.kernel, self.placement, name="moe")
-        expert_BxTxD, routing = moe(_norm("moe_norm", x_BxTxD.dtype)(x_BxTxD))
+        expert_BxTxD, routing = moe(_norm("moe_norm", x_BxTxD.dtype)(x_BxTxD), tokens)
         return x_BxTxD + expert_BxTxD, cache, routing
 
 
@@ -72,19 +73,23 @@ class Transformer(nn.Module):
         caches: tuple[Cache, ...] | None = None,
         start: Any = 0,
         documents_BxT: jax.Array | None = None,
+        training: Training | None = None,
     ) -> Output:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         embed = nn.Embed(
             self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(1.0), dtype=dtype, name="embedding"
         )
         x_BxTxD = embed(tokens_BxT)
+        batch, length = tokens_BxT.shape
+        position_T = start + jnp.arange(length)
         block_class = nn.remat(Block) if self.remat else Block
         routings: list[Routing] = []
         new_caches: list[Cache] = []
         for layer in range(config.n_layers):
             block = block_class(config, self.kernel, self.placement, name=f"block_{layer}")
             cache = caches[layer] if caches is not None else None
-            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT)
+            known = Tokens(tokens_BxT.reshape(-1), jnp.tile(position_T, batch), length, layer, training)
+            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT, known)
             if cache is not None:
                 new_caches.append(cache)
             if routing is not None:
@@ -102,10 +107,25 @@ def apply(
     caches: Any = None,
     start: Any = 0,
     documents_BxT: jax.Array | None = None,
+    training: Training | None = None,
 ) -> Output:
-    """The network's output for given weights, `{"params": ...}`."""
-    output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT)  # type: ignore[assignment]
+    """The network's output for given weights, `{"params": ...}` and, of balanced routers, `{"balance": ...}`."""
+    output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT, training)  # type: ignore[assignment]
     return output
+
+
+def rebalanced(model: ModelConfig, params: Any, assigned_LxE: jax.Array) -> Any:
+    """The weights with the biases of loss-free balancing as they are after a step in which each expert of each layer had so
+    many tokens."""
+    if "balance" not in params:
+        return params
+
+    def after(block: str, of: Any) -> Any:
+        assigned_E = assigned_LxE[int(block.removeprefix("block_"))]
+        return jax.tree.map(lambda bias_E: moved(bias_E, assigned_E, model.bias_rate), of)
+
+    balance = {block: after(block, of) for block, of in params["balance"].items()}
+    return {**params, "balance": balance}
 
 
 def _norm(name: str, dtype: Any) -> nn.RMSNorm:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import jax
 import numpy as np
 import optax
 
-from scaling import data, memory
+from scaling import cost, data, memory
 from scaling.config import RunConfig
+from scaling.data import tokenizer
 from scaling.data.batches import eval_windows
 from scaling.layers.placement import placement
-from scaling.rows import describe
-from scaling.training import host
-from scaling.training.evaluate import HeldOutLoss, evaluate, losses_program
+from scaling.rows import counts, describe
+from scaling.training import host, observe
+from scaling.training.evaluate import HeldOutLoss, Watch, evaluate, losses_program
 from scaling.training.host import peak_bytes
 from scaling.training.kernel import kernel_of
 from scaling.training.trunk import Trained, bundles, devices_of, program_of
@@ -61,8 +63,11 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
     kernel = kernel_of(first, devices[0], len(trunks))
     compiling = time.perf_counter()
     program = program_of(first, corpus.vocab_size, kernel, len(trunks))
-    eval_shape = (first.train.sequences, windows.tokens.shape[1])
-    losses_program(first.model, corpus.vocab_size, kernel, where, devices, eval_shape)
+    batch, classes = first.train.sequences, tokenizer.classes(first.data, corpus.folder)
+    eval_shape = (batch, windows.tokens.shape[1])
+    forward = losses_program(first.model, corpus.vocab_size, kernel, where, devices, eval_shape)
+    watch = Watch(forward, windows, batch, classes) if first.model.n_experts > 1 else None
+    by_chance = functools.partial(_chances, first)
     compile_s = time.perf_counter() - compiling
     beside_s = time.perf_counter() - clock  # what the first cell of the call pays for all
     shared = {
@@ -76,7 +81,8 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
         "trunks_together": len(trunks),
         "started_at": started.isoformat(timespec="seconds"),
     }
-    for trained in train_trunks(trunks, corpus.tokens(), corpus.vocab_size, kernel, checkpoints):
+    probe = watch.choices if watch else None
+    for trained in train_trunks(trunks, corpus.tokens(), corpus.vocab_size, kernel, checkpoints, probe):
         clock = time.perf_counter()
         config = trained.config
         row = describe(config, corpus.hash) | shared
@@ -92,9 +98,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
         documents: list[dict[str, Any]] = []
         error = trained.error
         if not error:
-            held_out = evaluate(
-                trained.params, config.model, corpus.vocab_size, windows, kernel, where, devices, config.train.sequences
-            )
+            held_out = evaluate(trained.params, forward, windows, batch, classes, by_chance)
             if not np.isfinite(held_out.loss):
                 error = f"held-out loss is {held_out.loss} after {config.steps} steps"
         if error:
@@ -102,6 +106,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
         else:
             documents = held_out.documents
             row |= _losses(trained, held_out)
+            row |= _routing(trained, held_out, watch, by_chance) if watch else {}
             row |= data.known_entropy(config.data, windows.tokens, windows.weight)
         row["wall_s"] = beside_s + trained.own_s + time.perf_counter() - clock
         beside_s = 0.0
@@ -123,7 +128,38 @@ def _losses(trained: Trained, held_out: HeldOutLoss) -> dict[str, Any]:
         "train_s": trained.train_s,
         "tokens_per_s": config.steps * config.train.batch_tokens / trained.train_s,
     }
-    if held_out.routing:
-        row |= {name: held_out.routing[name] for name in ("load_cv", "max_load", "router_entropy", "dropped_frac")}
-        row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
+    return row
+
+
+def _chances(config: RunConfig, experts_per_token: float) -> dict[str, float]:
+    """Chance levels of the router metrics of this cell's batches."""
+    model, tokens = config.model, config.train.batch_tokens
+    capped = model.dispatch == "capacity"
+    rows = cost.capacity_rows(tokens, cost.places_per_token(model), model.n_experts, model.capacity_factor)
+    return observe.chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
+
+
+def _routing(
+    trained: Trained, held_out: HeldOutLoss, watch: Watch, by_chance: Callable[[float], dict[str, float]]
+) -> dict[str, Any]:
+    """The columns that only a routed run has; completes the curves, and recounts what depends on how many experts the
+    router has chosen."""
+    config, curves = trained.config, trained.curves
+    final = watch.choices(trained.params)
+    observe.settled(trained.probes, final, watch.division, curves)
+    for one in curves:
+        one |= by_chance(one["experts_per_token"])
+    row: dict[str, Any] = {name: value for name, value in held_out.routing.items() if name != "z_loss"}
+    tail = curves[-max(1, len(curves) // 10) :]
+    row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
+    for name, share in (("saturation_5", 0.05), ("saturation_50", 0.5)):
+        then = observe.at_share(trained.probes, config.steps, share)
+        row[name] = None if then is None else observe.saturation(then, final)
+    row["change_rate"] = next(
+        (one["change_rate"] for one in reversed(curves) if one.get("change_rate") is not None), None
+    )
+    if config.model.router_facts.varies:
+        weights = np.diff([0, *(one["step"] for one in curves)])
+        training = float(np.average([one["experts_per_token"] for one in curves], weights=weights))
+        row |= counts(config, row["experts_per_token"], training)
     return row

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from scaling.rows import code_version
 
 @dataclass
 class Run:
-    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the seconds they took.
+    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the choices of the
+    router at some steps [M, L, T, E], the seconds they took.
 
     left: steps and seconds of a trunk when the last of its branches that are done left it.
     """
@@ -27,6 +28,7 @@ class Run:
     state: Any
     at: int
     metrics: list[NDArray[np.float32]]
+    probes: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     seconds: float = 0.0
     left: tuple[int, float] = (0, 0.0)
 
@@ -70,7 +72,9 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as writer:
             writer.save(working / "states", states)
         reported: dict[str, Any] = {name: np.asarray(run.metrics) for name, run in alive.items()}
-        np.savez(working / "reported.npz", **reported)
+        for name, run in alive.items():
+            reported |= {f"{name}_probe_{step}": choices for step, choices in run.probes.items()}
+        np.savez_compressed(working / "reported.npz", **reported)
         about: dict[str, Any] = {
             name: {"at": run.at, "seconds": run.seconds, "left": run.left} for name, run in alive.items()
         }
@@ -102,6 +106,7 @@ class Checkpoints:
                     states.get(name),
                     about[name]["at"],
                     list(reported[name]),
+                    _probes(reported, f"{name}_probe_"),
                     about[name]["seconds"],
                     tuple(about[name]["left"]),
                 )
@@ -118,6 +123,10 @@ class Checkpoints:
     def _kept(self) -> list[Path]:
         found = self._folder.glob("[0-9]*") if self._folder is not None else ()
         return sorted(found, key=lambda path: int(path.name))
+
+
+def _probes(reported: Any, prefix: str) -> dict[int, NDArray[np.bool_]]:
+    return {int(key.removeprefix(prefix)): reported[key] for key in reported if key.startswith(prefix)}
 
 
 def _like(sharding: Any, shape: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from numpy.typing import NDArray
 
 from scaling.clusters import clustered_mean
 from scaling.config import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.layers.moe import routing
-from scaling.layers.placement import Placement
+from scaling.layers.placement import DATA, EXPERT, Placement
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
 from scaling.training.kept import kept
+from scaling.training.observe import Choices, Division
 from scaling.training.step import BATCH, Params, mesh_of, places_of, specs_of, token_losses
 
 
@@ -36,6 +39,28 @@ class HeldOutLoss:
     routing: dict[str, float]
 
 
+class Watch:
+    """The routing of held-out text: what the program of the evaluation tells beside the losses.
+
+    windows, batch: as `evaluate` has them.   classes: of each symbol (`scaling.data.tokenizer.classes`).
+    """
+
+    def __init__(self, forward: Any, windows: EvalWindows, batch: int, classes: NDArray[np.int64]) -> None:
+        self._forward, self._classes = forward, classes
+        index = np.linspace(0, len(windows.tokens) - 1, batch).round().astype(int)
+        self._tokens, self._counted = windows.tokens[index], windows.weight[index] > 0
+
+    def choices(self, params: Params) -> Choices:
+        """The experts that each token of a few windows chooses, the same windows each time."""
+        return np.asarray(self._forward(params, self._tokens)[2])
+
+    def division(self, choices: Choices) -> dict[str, float]:
+        """What such choices divide."""
+        divided = Division(self._classes)
+        divided.add(choices, self._tokens[:, :-1].reshape(-1), self._counted.reshape(-1))
+        return divided.metrics()
+
+
 @functools.lru_cache(maxsize=32)
 def losses_program(
     model: ModelConfig,
@@ -45,7 +70,8 @@ def losses_program(
     devices: tuple[jax.Device, ...],
     shape: tuple[int, int],
 ) -> Any:
-    """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, for each MoE layer, the metrics of its routing."""
+    """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, of the MoE layers, the metrics of their routing and the
+    experts of each token [L, B T, E]."""
     wanted = (model, vocab_size, kernel, where, shape)
     return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
 
@@ -60,17 +86,23 @@ def _build(
 ) -> Any:
     network = Transformer(model, vocab_size, kernel, where)
 
-    def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
+    def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, Any, Any]:
         output = transformer.apply(network, params, tokens[:, :-1])
-        per_layer = routing.metrics_of_layers(output.routings, where)
-        return token_losses(output.logits_BxTxV, tokens[:, 1:]), jax.tree.map(where.mean, per_layer)
+        lost = token_losses(output.logits_BxTxV, tokens[:, 1:])
+        if not output.routings:
+            return lost, (), ()
+        assigned_LxE = routing.assignments_of_layers(output.routings, where)
+        per_layer = [
+            routing.metrics(one, assigned_E) for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
+        ]
+        return lost, where.mean(per_layer), jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
 
     params = jax.eval_shape(
         Transformer(model, vocab_size).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32)
     )
     spread: Any = losses
     if where.devices > 1:
-        into, out = (specs_of(params), BATCH), (BATCH, PartitionSpec())
+        into, out = (specs_of(params), BATCH), (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
         spread = jax.shard_map(losses, mesh=mesh_of(where, devices), in_specs=into, out_specs=out, check_vma=False)
     tokens = jax.ShapeDtypeStruct((shape[0], shape[1]), jnp.int32)
     return jax.jit(spread, in_shardings=places_of(params, where, devices)).lower(params, tokens).compile()
@@ -78,29 +110,30 @@ def _build(
 
 def evaluate(
     params: Params,
-    model: ModelConfig,
-    vocab_size: int,
+    forward: Any,
     windows: EvalWindows,
-    kernel: str,
-    where: Placement,
-    devices: tuple[jax.Device, ...],
     batch: int,
+    classes: NDArray[np.int64],
+    chances: Callable[[float], dict[str, float]],
 ) -> HeldOutLoss:
-    """Held-out loss of the given weights over all windows, `batch` windows at a time.
+    """Held-out loss of the given weights over all windows, `batch` windows at a time, by the program `forward`.
 
-    Routing metrics are means over batches and layers; batches are filled up with windows of the front, which count in
-    no loss.
+    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token; batches
+    are filled up with windows of the front, which count in no loss.
     """
-    forward = losses_program(model, vocab_size, kernel, where, devices, (batch, windows.tokens.shape[1]))
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
     seen: list[dict[str, float]] = []
+    divided = Division(classes)
     for start in range(0, n, batch):
         index = np.arange(start, start + batch) % n
-        part, per_layer = forward(params, windows.tokens[index])
+        part, per_layer, choices = forward(params, windows.tokens[index])
         take = min(batch, n - start)
         losses[start : start + take] = np.asarray(part)[:take]
         seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]
+        if len(per_layer):
+            counted = (windows.weight[index] > 0) & (np.arange(batch) < take)[:, None]
+            divided.add(np.asarray(choices), windows.tokens[index, :-1].reshape(-1), counted.reshape(-1))
 
     total = np.bincount(windows.document, np.sum(losses * windows.weight, axis=1), len(windows.names))
     count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names)).astype(np.float64)
@@ -111,6 +144,8 @@ def evaluate(
         for i, name in enumerate(windows.names)
     ]
     router = {name: float(np.mean([one[name] for one in seen])) for name in seen[0]} if seen else {}
+    if seen:
+        router |= divided.metrics() | chances(router["experts_per_token"])
     return HeldOutLoss(
         loss=float(total.sum() / count.sum()),
         se=clustered_mean(document, count)[1],

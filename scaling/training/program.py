@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec
 from scaling.config import ModelConfig, TrainConfig
 from scaling.layers.placement import ALONE, Placement
 from scaling.training.kept import kept
+from scaling.training.phases import spawned
 from scaling.training.step import (
     BATCH,
     State,
-    first_params,
+    first_state,
     mesh_of,
-    optimiser,
     places_of,
     quick,
     specs_of,
@@ -48,6 +48,7 @@ class Program:
     """The compiled first state and step of a shape, on the devices of a cell."""
 
     def __init__(self, shape: Shape, devices: Sequence[jax.Device]) -> None:
+        self._shape = shape
         self._first, self.step, self.shape = kept("step", shape, devices, lambda: _build(shape, devices))
         self.state, _ = places_of(self.shape, shape.where, devices)
 
@@ -60,6 +61,21 @@ class Program:
     def copy(self, state: State) -> State:
         """For a branch: the step takes over the buffers that it is given."""
         return jax.tree.map(jnp.copy, state)
+
+    def spawn(self, state: State) -> State:
+        """The state with all experts made from the first, at the end of a dense phase (`scaling/training/phases.py`)."""
+        keys = jax.random.wrap_key_data(state.key)
+
+        def one(params: Any, moments: Any, key: jax.Array) -> tuple[Any, Any]:
+            key = jax.random.fold_in(key, 0x5EED)
+            share = self._shape.model.masked_share
+            adam, *others = moments
+            adam = adam._replace(mu=spawned(adam.mu, share, key), nu=spawned(adam.nu, share, key))
+            return {**params, "params": spawned(params["params"], share, key)}, (adam, *others)
+
+        spawn = one if self._shape.trunks is None else jax.vmap(one)
+        params, moments = jax.jit(spawn)(state.params, state.moments, keys)
+        return jax.device_put(State(params, moments, state.key), self.state)
 
     @property
     def peak_bytes(self) -> int:
@@ -75,8 +91,7 @@ def _build(shape: Shape, devices: Sequence[jax.Device]) -> tuple[Any, Any, Any]:
     step = step_function(shape.model, shape.vocab_size, train, packed=shape.packed, kernel=shape.kernel, where=where)
 
     def first(key: jax.Array) -> State:
-        params = first_params(shape.model, shape.vocab_size, key)
-        return State(params, optimiser(train).init(params))
+        return first_state(shape.model, shape.vocab_size, train, key)
 
     key = jax.random.key(0)
     state = jax.eval_shape(first, key)

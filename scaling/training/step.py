@@ -16,27 +16,35 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.moe import routing
+from scaling.layers.moe import Training, routing
 from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
 from scaling.models import transformer
-from scaling.models.transformer import Transformer
+from scaling.models.transformer import Transformer, rebalanced
+from scaling.training.phases import moving
 
 Params = Any
+"""Weights that are trained, `{"params": ...}`, and of balanced routers the biases, `{"balance": ...}`."""
 METRICS = ("loss", "grad_norm")
-ROUTED = ("balance_loss", "z_loss", "load_cv", "max_load", "router_entropy", "dropped_frac")
 
 
 @struct.dataclass
 class State:
-    """Weights and Adam's moments."""
+    """Weights, Adam's moments, and the key of the training's randomness (as `jax.random.key_data` has it)."""
 
     params: Params
     moments: Any
+    key: jax.Array
+
+
+def first_state(model: ModelConfig, vocab_size: int, train: TrainConfig, key: jax.Array) -> State:
+    """The state before training, a function of the key alone."""
+    params = first_params(model, vocab_size, key)
+    return State(params, optimiser(train).init(params["params"]), jax.random.key_data(key))
 
 
 def metric_names(model: ModelConfig) -> tuple[str, ...]:
     """What a step reports, in the order in which it reports it."""
-    return METRICS if model.n_experts == 1 else (*METRICS, *ROUTED)
+    return METRICS if model.n_experts == 1 else (*METRICS, *routing.METRICS)
 
 
 def token_losses(logits_BxTxV: jax.Array, target_BxT: jax.Array) -> jax.Array:
@@ -124,51 +132,75 @@ def step_function(
     network = Transformer(model, vocab_size, kernel, where, train.remat)
     update, separator = optimiser(train), vocab_size - 1
     parts = train.accumulate * where.devices
+    dense_steps = -(-model.dense_tokens // train.batch_tokens) if model.phased else 0
 
-    def objective(params: Params, batch: jax.Array, n_targets: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """This part's share of the objective: the shares of all parts add up to it. And the metrics of the part."""
+    def objective(
+        weights: Params, fixed: Params, batch: jax.Array, n_targets: jax.Array, training: Training
+    ) -> tuple[jax.Array, tuple[Any, ...]]:
+        """This part's share of the objective: the shares of all parts add up to it. And of the part the metrics, and the
+        tokens of each expert over those of all parts."""
         inputs, targets = batch[:, :-1], batch[:, 1:]
-        output = transformer.apply(
-            network, params, inputs, documents_BxT=documents(inputs, separator) if packed else None
-        )
+        document = documents(inputs, separator) if packed else None
+        params = {"params": weights, **fixed}
+        output = transformer.apply(network, params, inputs, documents_BxT=document, training=training)
         losses = token_losses(output.logits_BxTxV, targets)
         loss = jnp.sum(jnp.where(_padding(batch, separator), 0.0, losses) if packed else losses) / n_targets
         if not output.routings:
-            return loss, (loss,)
-        per_layer = routing.metrics_of_layers(output.routings, where)
-        mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in ROUTED}
+            return loss, ((loss,), None)
+        assigned_LxE = routing.assignments_of_layers(output.routings, where)
+        per_layer = [
+            routing.metrics(one, assigned_E) for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
+        ]
+        mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in routing.METRICS}
         penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
-        return loss + penalty / parts, (loss, *(mean[name] / parts for name in ROUTED))
+        penalty = penalty + sum(one.penalty for one in output.routings) / len(output.routings)
+        reported = (loss, *(mean[name] / parts for name in routing.METRICS))
+        return loss + penalty / parts, (reported, assigned_LxE / parts)
 
-    def gradient(params: Params, batch: jax.Array) -> tuple[Params, tuple[jax.Array, ...]]:
+    def gradient(state: State, batch: jax.Array) -> tuple[Params, tuple[jax.Array, ...], jax.Array]:
+        weights = state.params["params"]
+        fixed = {name: tree for name, tree in state.params.items() if name != "params"}
         n_targets = jnp.float32(batch.shape[0] * (batch.shape[1] - 1))
         if packed:
             n_targets = n_targets - jnp.sum(_padding(batch, separator))
         n_targets = _sum(n_targets, where)
-        value = jax.grad(objective, has_aux=True)
+        first = jax.lax.axis_index((DATA, EXPERT)) * batch.shape[0] if where.devices > 1 else 0
+        number_B = first + jnp.arange(batch.shape[0])
+        step, key = state.moments[0].count, jax.random.wrap_key_data(state.key)
+
+        def value(batch: jax.Array, number_B: jax.Array) -> Any:
+            training = Training(step, key, number_B, train.batch_tokens)
+            return jax.grad(objective, has_aux=True)(weights, fixed, batch, n_targets, training)
+
         if train.accumulate == 1:
-            total = value(params, batch, n_targets)
+            total = value(batch, number_B)
         else:
-            pieces = batch.reshape(train.accumulate, -1, batch.shape[1])
-            none = jax.tree.map(
-                lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(value, params, pieces[0], n_targets)
-            )
+            pieces = (batch.reshape(train.accumulate, -1, batch.shape[1]), number_B.reshape(train.accumulate, -1))
+            shapes = jax.eval_shape(value, *jax.tree.map(lambda piece: piece[0], pieces))
+            none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             total, _ = jax.lax.scan(
-                lambda sums, piece: (jax.tree.map(jnp.add, sums, value(params, piece, n_targets)), None), none, pieces
+                lambda sums, piece: (jax.tree.map(jnp.add, sums, value(*piece)), None), none, pieces
             )
-        gradients, metrics = total
+        gradients, (metrics, assigned_LxE) = total
         gradients = jax.tree_util.tree_map_with_path(
             lambda path, g: _sum(g, where, over_experts=not is_expert(path)), gradients
         )
-        return gradients, _sum(metrics, where)
+        return gradients, *_sum((metrics, assigned_LxE), where)
 
     def step(state: State, batch: jax.Array, rate: jax.Array) -> tuple[State, jax.Array]:
-        gradients, metrics = gradient(state.params, batch)
+        gradients, metrics, assigned_LxE = gradient(state, batch)
+        moves = moving(model, state.moments[0].count, dense_steps, gradients)
+        if moves is not None:
+            gradients = jax.tree.map(jnp.multiply, gradients, moves)
         norm = _norm(gradients, where)
         clip = jnp.minimum(1.0, train.grad_clip / norm)
-        updates, moments = update.update(jax.tree.map(lambda g: g * clip, gradients), state.moments, state.params)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        return State(params, moments), jnp.stack([metrics[0], norm, *metrics[1:]])
+        weights = state.params["params"]
+        updates, moments = update.update(jax.tree.map(lambda g: g * clip, gradients), state.moments, weights)
+        if moves is not None:
+            updates = jax.tree.map(jnp.multiply, updates, moves)
+        weights = jax.tree.map(lambda p, u: p - rate * u, weights, updates)
+        params = rebalanced(model, {**state.params, "params": weights}, assigned_LxE)
+        return State(params, moments, state.key), jnp.stack([metrics[0], norm, *metrics[1:]])
 
     return step
 

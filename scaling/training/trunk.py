@@ -7,7 +7,7 @@ same program, and nothing before the cooldown depends on the budget (arXiv 2405.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
 from scaling.layers.placement import placement
 from scaling.training.checkpoint import Checkpoints, Point, Run
+from scaling.training.observe import Choices, next_probe
+from scaling.training.phases import spawns
 from scaling.training.program import Program, Shape, program
 from scaling.training.schedule import learning_rate
 from scaling.training.step import Params, metric_names
@@ -33,13 +35,15 @@ _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the de
 class Trained:
     """What the training of one cell leaves.
 
-    params: None when it diverged, and then `error` says where.   tokens_own: tokens that no other cell shares.
+    params: None when it diverged, and then `error` says where.   probes: the choices of the router on a fixed text after
+    so many steps, trunk and branch (`scaling/training/observe.py`).   tokens_own: tokens that no other cell shares.
     train_s: seconds of all its steps, those of the trunk in.   own_s: seconds of the steps since the budget before it.
     """
 
     config: RunConfig
     params: Params | None
     curves: list[dict[str, Any]]
+    probes: dict[int, Choices]
     error: str
     tokens_own: int
     train_s: float
@@ -93,15 +97,17 @@ def train(
     vocab_size: int,
     kernel: str,
     checkpoints: Path | None = None,
+    probe: Callable[[Params], Choices] | None = None,
 ) -> Iterator[Trained]:
     """Train the cells of some trunks side by side; each comes as its last step is done, in the order of the budgets.
 
     With a folder for checkpoints a run that was killed goes on from the last of them and ends with the same weights.
+    `probe` gives the choices of given weights, where the model routes.
     """
     first, beside = trunks[0], len(trunks)
     compiled = program_of(first[0], vocab_size, kernel, beside)
     saved = Checkpoints(checkpoints, first[0].resources.checkpoint_minutes)
-    drive = _Drive(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved)
+    drive = _Drive(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved, probe)
     trunk, branch = _resume(saved, compiled, first, [trunk[0].seed for trunk in trunks])
     for budget in range(len(first)):
         cells = [trunk_[budget] for trunk_ in trunks]
@@ -115,6 +121,7 @@ def train(
                 config=cell,
                 params=None if error else _one(branch.state.params, index, beside),
                 curves=curves,
+                probes={step: choices[index] for step, choices in branch.probes.items()},
                 error=error,
                 tokens_own=(cell.steps - before_at) * cell.train.batch_tokens,
                 train_s=(trunk.seconds + branch.seconds) / beside,
@@ -152,7 +159,10 @@ class _Drive:
         tokens: NDArray[np.uint16],
         vocab_size: int,
         saved: Checkpoints,
+        probe: Callable[[Params], Choices] | None,
     ) -> None:
+        self._probe, self._trunks = probe, len(leaders)
+        self._spawn_at = leaders[0].dense_steps if spawns(leaders[0].model) else None
         settings, packed = leaders[0].train, leaders[0].data.packing == "documents"
         self._compiled, self._saved = compiled, saved
         self._batches = [
@@ -163,7 +173,9 @@ class _Drive:
     def leave(self, trunk: Run, cells: Sequence[RunConfig], *, last: bool) -> Run:
         """Take the trunk to where these cells leave it; the run that goes on from there. The last one takes its state."""
         self._steps(trunk, cells, cells[0].steps - cells[0].cooldown_steps, Point(trunk, None, cells[0].steps))
-        branch = Run(trunk.state if last else self._compiled.copy(trunk.state), trunk.at, list(trunk.metrics))
+        branch = Run(
+            trunk.state if last else self._compiled.copy(trunk.state), trunk.at, list(trunk.metrics), dict(trunk.probes)
+        )
         if last:
             trunk.state = None
         return branch
@@ -180,7 +192,9 @@ class _Drive:
         """
         while run.at < until and not _lost(run):
             started, waiting = time.perf_counter(), []
-            for step in range(run.at, min(until, run.at + _CHECK_EVERY)):
+            if run.at == self._spawn_at:
+                run.state = self._compiled.spawn(run.state)
+            for step in range(run.at, min(until, self._stop_after(run.at))):
                 batch = [batches(step) for batches in self._batches]
                 rate = [np.float32(learning_rate(cell, step)) for cell in cells]
                 alone = len(cells) == 1
@@ -191,8 +205,16 @@ class _Drive:
             run.metrics += [np.atleast_2d(one) for one in jax.device_get(waiting)]
             run.at += len(waiting)
             run.seconds += time.perf_counter() - started
+            if self._probe is not None and run.at == next_probe(run.at - 1):
+                weights = [_one(run.state.params, index, self._trunks) for index in range(self._trunks)]
+                run.probes[run.at] = np.stack([self._probe(one) for one in weights])
             if self._saved.due:
                 self._saved.save(point)
+
+    def _stop_after(self, step: int) -> int:
+        """The next step before which there is something to look at or to do."""
+        stops = [step + _CHECK_EVERY, next_probe(step) if self._probe else None, self._spawn_at]
+        return min(stop for stop in stops if stop is not None and stop > step)
 
 
 def _lost(run: Run) -> bool:
@@ -218,7 +240,6 @@ def _curves(cell: RunConfig, reported: NDArray[np.float32]) -> tuple[list[dict[s
         rate = learning_rate(cell, end - 1)
         lost = not np.isfinite(mean[0])  # how many steps were taken after that does not show
         row = dict(zip(names, np.full(len(names), np.nan).tolist() if lost else mean.tolist(), strict=True))
-        row.pop("load_cv", None)
         rows.append({"step": end, "tokens": end * cell.train.batch_tokens, "lr": rate, **row})
         if lost:
             return rows, f"training loss is not finite at step {end} of {cell.steps} (rate {rate:.3g})"

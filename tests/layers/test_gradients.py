@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.layers.attention import ROTARY_BASE, attend, to_heads, turns
-from scaling.layers.moe.experts import _gated
+from scaling.layers.moe.experts import gated
 from scaling.layers.moe.kernels import _copies
 from scaling.layers.products import product, product_of_sequences
 
@@ -92,7 +92,7 @@ def test_product_of_sequences():
 def test_gated():
     """The logistic function's tails included."""
     gate = jnp.concatenate([5 * normal(40), jnp.array([0.0, 60.0, -60.0])])
-    same(_gated, lambda g, u: g * u / (1 + jnp.exp(-g)), (gate, normal(43, seed=1)), terms=1)
+    same(gated, lambda g, u: g * u / (1 + jnp.exp(-g)), (gate, normal(43, seed=1)), terms=1)
 
 
 def test_copies_of_weights():

@@ -4,6 +4,6 @@ Axes used below: T tokens of the batch in one row, D width, F hidden units of an
 """
 
 from scaling.layers.moe.layer import MoE
-from scaling.layers.moe.routing import Routing
+from scaling.layers.moe.routing import Routing, Tokens, Training
 
-__all__ = ["MoE", "Routing"]
+__all__ = ["MoE", "Routing", "Tokens", "Training"]

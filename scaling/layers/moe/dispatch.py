@@ -15,22 +15,27 @@ import jax.numpy as jnp
 from scaling.cost import block_count, block_rows, capacity_rows
 from scaling.layers.moe.experts import Form, Weights
 from scaling.layers.moe.kernels import KERNELS
-from scaling.layers.moe.routing import Routing
+from scaling.layers.moe.routing import Routing, weights_by_expert
 from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
     """The reference: every expert computes every token and the weights pick. Costs E/k times the work."""
-    n_experts = routing.gates_TxE.shape[-1]
-    chosen_TxKxE = routing.chosen_TxK[:, :, None] == jnp.arange(n_experts)
-    weight_TxE = jnp.sum(jnp.where(chosen_TxKxE, routing.weight_TxK[:, :, None], 0), axis=1).astype(x_TxD.dtype)
+    weight_TxE = weights_by_expert(routing).astype(x_TxD.dtype)
     return jnp.einsum("te,etd->td", weight_TxE, jax.vmap(form, in_axes=(0, None))(weights, x_TxD))
 
 
 def capacity(
-    x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, factor: float, placement: Placement = ALONE
+    x_TxD: jax.Array,
+    routing: Routing,
+    form: Form,
+    weights: Weights,
+    factor: float,
+    placement: Placement = ALONE,
+    places: int | None = None,
 ) -> jax.Array:
-    """Each expert takes its first C tokens in the order of the text, what comes later is dropped.
+    """Each expert takes its first C = ceil(factor places T / E) tokens in the order of the text, what comes later is
+    dropped. `places` of a token: its k choices, or 1 to keep the cost of a top-1 router (arXiv 2105.15082).
 
     Filled token by token (a token's k choices before the next token's), so that no token's place depends on a later
     one; by rank of the choice, as GShard does, it would. A dropped choice adds nothing: the residual stream carries on.
@@ -40,7 +45,7 @@ def capacity(
     """
     tokens, top_k = routing.chosen_TxK.shape
     n_experts = routing.gates_TxE.shape[-1]
-    room = capacity_rows(tokens * placement.devices, top_k, n_experts, factor)
+    room = capacity_rows(tokens * placement.devices, places or top_k, n_experts, factor)
     rows = min(room, tokens)
     chosen_A = routing.chosen_TxK.reshape(-1)
     place_A, count_E = _place(chosen_A, n_experts)
@@ -59,24 +64,31 @@ def _on_devices_before(count_E: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(before_N[:, None], count_NxE, 0), axis=0)
 
 
-def dropped(routing: Routing, factor: float, placement: Placement = ALONE) -> jax.Array:
+def dropped(routing: Routing, factor: float, placement: Placement = ALONE, places: int | None = None) -> jax.Array:
     """Share of the assignments of all devices that `capacity` drops."""
     tokens, top_k = routing.chosen_TxK.shape
     tokens, n_experts = tokens * placement.devices, routing.gates_TxE.shape[-1]
     count_E = jnp.sum(routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts), axis=0)
     if placement.devices > 1:
         count_E = jax.lax.psum(count_E, (DATA, EXPERT))
-    over_E = jnp.maximum(count_E - capacity_rows(tokens, top_k, n_experts, factor), 0)
+    over_E = jnp.maximum(count_E - capacity_rows(tokens, places or top_k, n_experts, factor), 0)
     return jnp.sum(over_E) / (tokens * top_k)
 
 
 def grouped(
-    x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights, kernel: str, placement: Placement = ALONE
+    x_TxD: jax.Array,
+    routing: Routing,
+    form: Form,
+    weights: Weights,
+    kernel: str,
+    placement: Placement = ALONE,
+    usual: int | None = None,
 ) -> jax.Array:
     """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, put the results back.
 
     Dropless (after MegaBlocks, arXiv 2211.15841): there are always enough blocks, since E shares padded to whole blocks
-    of R rows need at most (T k + E (R - 1)) / R of them.
+    of R rows need at most (T k + E (R - 1)) / R of them. Columns in which a token has chosen none cost no block; `usual`
+    is how many of them it is expected to use (None: all), from which R follows.
 
     Where experts are spread over devices, each gathers the tokens of its group, computes those of its own experts, and
     the sums go back to where the tokens are.
@@ -84,7 +96,7 @@ def grouped(
     spread = placement.expert > 1
     chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
     n_experts = routing.gates_TxE.shape[-1] // placement.expert
-    rows = block_rows(chosen_TxK.shape[0], chosen_TxK.shape[1], n_experts)
+    rows = block_rows(chosen_TxK.shape[0], usual or chosen_TxK.shape[1], n_experts)
     if spread:
         x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
@@ -95,6 +107,18 @@ def grouped(
     out_RxD = KERNELS[kernel](form, weights, x_NxRxD, expert_N, used).reshape(-1, x_TxD.shape[-1])
     out_TxD = _combine(out_RxD, row_A, assignment_R, weight_TxK)
     return jax.lax.psum_scatter(out_TxD, EXPERT, tiled=True) if spread else out_TxD
+
+
+def soft(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
+    """Experts compute slots, which are mixtures of all tokens of a sequence, and their outputs are mixed into tokens."""
+    dispatch_GxTxExP = routing.slots.dispatch_GxTxExP.astype(x_TxD.dtype)
+    combine_GxTxExP = routing.slots.combine_GxTxExP.astype(x_TxD.dtype)
+    groups, length, n_experts, slots = dispatch_GxTxExP.shape
+    x_GxTxD = x_TxD.reshape(groups, length, -1)
+    slot_ExGxPxD = jnp.einsum("gtep,gtd->egpd", dispatch_GxTxExP, x_GxTxD)
+    out_ExRxD = jax.vmap(form)(weights, slot_ExGxPxD.reshape(n_experts, groups * slots, -1))
+    out_ExGxPxD = out_ExRxD.reshape(slot_ExGxPxD.shape)
+    return jnp.einsum("gtep,egpd->gtd", combine_GxTxExP, out_ExGxPxD).reshape(x_TxD.shape)
 
 
 @jax.custom_vjp

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from scaling.config import ModelConfig
+from scaling.layers.moe.routing import Routing
 from scaling.layers.products import product
 
 Weights = Any
@@ -43,17 +45,17 @@ def _gate_and_up(weights: Weights, x_RxD: jax.Array, dot: Dot) -> tuple[jax.Arra
 
 def _down(weights: Weights, hidden: tuple[jax.Array, jax.Array], dot: Dot) -> jax.Array:
     gate_RxF, up_RxF = hidden
-    return dot(_gated(gate_RxF, up_RxF), weights["down"])
+    return dot(gated(gate_RxF, up_RxF), weights["down"])
 
 
 @jax.custom_vjp
-def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
     """silu(gate) * up. Keeps its two inputs alone for the backward pass: left to itself XLA stores what lies between too."""
     return gate * jax.nn.sigmoid(gate) * up
 
 
 def _gated_forward(gate: jax.Array, up: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _gated(gate, up), (gate, up)
+    return gated(gate, up), (gate, up)
 
 
 def _gated_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +64,7 @@ def _gated_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple
     return grad * up * share * (1 + gate * (1 - share)), grad * gate * share
 
 
-_gated.defvjp(_gated_forward, _gated_backward)
+gated.defvjp(_gated_forward, _gated_backward)
 
 
 GATED_MLP = Form(_gate_and_up, _down)
@@ -92,3 +94,36 @@ class GatedMLPs(nn.Module):
             "down": self.param("down", out, shape(self.width, features)),
         }
         return {name: weight.astype(self.dtype) for name, weight in weights.items()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a form of experts is made with. held: experts of this device.   out_scale: as in `GatedMLPs`."""
+
+    config: ModelConfig
+    held: int
+    out_scale: float
+
+
+Send = Callable[[Form, Weights], jax.Array]
+"""Sends tokens to their experts and brings back what these make of them: (form, weights of all experts) -> [T, D]."""
+
+
+def mlp(setting: Setting, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+    """Each expert a gated MLP of width `d_expert`: y = sum over the chosen e of g_e F_e(x), F as in arXiv 2002.05202, eq. 6.
+
+    To be called in the compact method of a Flax module, as all forms: its weights are that module's.
+    """
+    width, scale = setting.config.d_expert, setting.out_scale
+    return send(GATED_MLP, GatedMLPs(setting.held, width, scale, x_TxD.dtype, name="experts")(x_TxD.shape[-1]))
+
+
+def shared(setting: Setting, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+    """DeepSeekMoE, arXiv 2401.06066, eq. 9: `n_shared` experts that every token uses, with weight 1, beside the routed ones.
+
+    The sum of MLPs is one MLP of their joint width, so that is what is computed. There `top_k` counts the shared ones
+    too; here it is that of the routed, and k + n_shared experts are active.
+    """
+    width = setting.config.n_shared * setting.config.d_expert
+    beside = GatedMLPs(None, width, setting.out_scale, x_TxD.dtype, name="shared")(x_TxD.shape[-1])
+    return mlp(setting, x_TxD, routing, send) + GATED_MLP(beside, x_TxD)

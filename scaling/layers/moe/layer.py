@@ -8,15 +8,15 @@ import jax
 from flax import linen as nn
 
 from scaling.config import ModelConfig
+from scaling.cost import places_per_token
 from scaling.layers.moe import dispatch
-from scaling.layers.moe.experts import GATED_MLP, GatedMLPs
-from scaling.layers.moe.routers import ROUTERS
-from scaling.layers.moe.routing import Routing
+from scaling.layers.moe.experts import GATED_MLP, Form, GatedMLPs, Setting, Weights
+from scaling.layers.moe.routing import Routing, Tokens
 from scaling.layers.placement import ALONE, Placement
 
 
 class MoE(nn.Module):
-    """E experts of width `d_expert`, `top_k` per token; at E = 1 one dense gated MLP of width `top_k * d_expert`.
+    """E experts, routed as the configuration says; at E = 1 one dense gated MLP of the same active width.
 
     out_scale: variance of the output projections' initial weights times their fan-in. kernel: how `grouped` computes.
     """
@@ -27,23 +27,30 @@ class MoE(nn.Module):
     placement: Placement = ALONE
 
     @nn.compact
-    def __call__(self, x_BxTxD: jax.Array) -> tuple[jax.Array, Routing | None]:
+    def __call__(self, x_BxTxD: jax.Array, tokens: Tokens) -> tuple[jax.Array, Routing | None]:
         """Output of the input's shape, and the routing (None when dense)."""
-        config, features = self.config, x_BxTxD.shape[-1]
+        config, features, placement = self.config, x_BxTxD.shape[-1], self.placement
         x_TxD = x_BxTxD.reshape(-1, features)
         if config.n_experts == 1:
-            width = config.top_k * config.d_expert
-            mlp = GatedMLPs(None, width, self.out_scale, x_TxD.dtype, name="mlp")(features)
+            mlp = GatedMLPs(None, config.dense_width, self.out_scale, x_TxD.dtype, name="mlp")(features)
             return GATED_MLP(mlp, x_TxD).reshape(x_BxTxD.shape), None
-        routing = ROUTERS[config.router](config.n_experts, config.top_k, name="router")(x_TxD)
-        held = config.n_experts // self.placement.expert
-        experts = GatedMLPs(held, config.d_expert, self.out_scale, x_TxD.dtype, name="experts")(features)
-        if config.dispatch == "grouped":
-            out_TxD = dispatch.grouped(x_TxD, routing, GATED_MLP, experts, self.kernel, self.placement)
-        elif config.dispatch == "capacity":
-            factor = config.capacity_factor
-            out_TxD = dispatch.capacity(x_TxD, routing, GATED_MLP, experts, factor, self.placement)
-            routing = dataclasses.replace(routing, dropped=dispatch.dropped(routing, factor, self.placement))
-        else:
-            out_TxD = dispatch.dense(x_TxD, routing, GATED_MLP, experts)
+        routing: Routing = config.router_facts.load()(config, name="router")(x_TxD, tokens)
+
+        def send(form: Form, weights: Weights) -> jax.Array:
+            match config.dispatch:
+                case "grouped":
+                    return dispatch.grouped(x_TxD, routing, form, weights, self.kernel, placement, config.top_k)
+                case "capacity":
+                    places = places_per_token(config)
+                    return dispatch.capacity(x_TxD, routing, form, weights, config.capacity_factor, placement, places)
+                case "soft":
+                    return dispatch.soft(x_TxD, routing, form, weights)
+                case _:
+                    return dispatch.dense(x_TxD, routing, form, weights)
+
+        setting = Setting(config, config.n_experts // placement.expert, self.out_scale)
+        out_TxD = config.experts_kind.load()(setting, x_TxD, routing, send)
+        if config.dispatch == "capacity":
+            lost = dispatch.dropped(routing, config.capacity_factor, placement, places_per_token(config))
+            routing = dataclasses.replace(routing, dropped=lost)
         return out_TxD.reshape(x_BxTxD.shape), routing
