@@ -21,6 +21,7 @@ import numpy as np
 from scaling import cost, data, hardware
 from scaling.config import RunConfig
 from scaling.data.batches import TrainBatches
+from scaling.layers.moe import routing
 from scaling.models import transformer
 from scaling.models.transformer import Output, Transformer, empty_caches
 from scaling.tasks.lm import versions
@@ -36,7 +37,8 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
     """Latency rows of one shape, without `run_id`: both phases at every batch and context of `config.bench`.
 
     The weights are those of the seed before training, so the routing is that of an untrained router (column `weights`);
-    the prompts are text of the corpus. Decode measures the step that brings the cache to `context` tokens.
+    the prompts are text of the corpus. Decode measures the step that brings the cache to `context` tokens. FLOPs and
+    bytes are those of the experts that the call reached.
     """
     host.set_up()
     corpus = data.prepare(config.data)
@@ -61,10 +63,12 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
 
     def call(tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
         output = transformer.apply(network, held, tokens, caches, start)
-        return output.logits_BxTxV[:, -1], output.caches, _distinct(output)
+        return output.logits_BxTxV[:, -1], output.caches, _reached(output)
 
     run = jax.jit(call)
-    points = [_Point(phase, batch, context) for context in bench.context for batch in bench.batch for phase in PHASES]
+    decodes = model.n_experts == 1 or model.router_facts.causal
+    phases = PHASES if decodes else PHASES[:1]  # what looks at later tokens cannot produce them one by one
+    points = [_Point(phase, batch, context) for context in bench.context for batch in bench.batch for phase in phases]
 
     def arguments(point: _Point, caches: Any = None) -> tuple[Any, ...]:
         prompt = jnp.asarray(
@@ -87,10 +91,11 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
         program, compile_s = programs[point]
         # Decode goes on from the cache that the prefill before it has filled.
         times, last = _time(program, arguments(point, caches if point.phase == "decode" else None), bench.repeats)
-        caches, touched = last[1], float(last[2])
+        caches, (touched, per_token) = last[1], (float(value) for value in last[2])
         new = point.context if point.phase == "prefill" else 1
         attended = (point.context + 1) / 2 if point.phase == "prefill" else point.context
-        flops = point.batch * new * sum(cost.forward_flops_by_group(model, corpus.vocab_size, attended).values())
+        groups = cost.forward_flops_by_group(model, corpus.vocab_size, attended, per_token)
+        flops = point.batch * new * sum(groups.values())
         n_bytes = cost.bytes_read(
             model, corpus.vocab_size, batch=point.batch, new_tokens=new, context=point.context, experts=touched
         )
@@ -124,13 +129,12 @@ class _Point:
     context: int
 
 
-def _distinct(output: Output) -> jax.Array:
-    """Experts that the call touched, mean over layers; 1 for a dense model."""
-    counts = [
-        jnp.sum(jnp.any(one.chosen_TxK.reshape(-1, 1) == jnp.arange(one.gates_TxE.shape[-1]), axis=0))
-        for one in output.routings
-    ]
-    return jnp.mean(jnp.stack(counts).astype(jnp.float32)) if counts else jnp.float32(1)
+def _reached(output: Output) -> tuple[jax.Array, jax.Array]:
+    """Experts that the call touched, and experts per token; means over layers, 1 for a dense model."""
+    if not output.routings:
+        return jnp.float32(1), jnp.float32(1)
+    chosen_LxTxE = jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
+    return jnp.mean(jnp.sum(jnp.any(chosen_LxTxE, axis=1), axis=-1)), jnp.mean(jnp.sum(chosen_LxTxE, axis=-1))
 
 
 def _time(program: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> tuple[list[float], Any]:

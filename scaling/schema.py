@@ -79,6 +79,12 @@ RUNS: dict[str, Column] = {
     "kv_bytes_per_token": _column(_INT, "bytes", "keys and values of one cached token, in that dtype"),
     "loss_val": _column(_REAL, "nats/token", "held-out loss after the cooldown"),
     "loss_val_se": _column(_REAL, "nats/token", "its standard error, clustered by document"),
+    "leak": _column(
+        _REAL,
+        "nats/token",
+        "held-out: what a router that is not causal gains from later tokens: loss with these replaced, less the loss without; "
+        "null for causal ones, which gain nothing",
+    ),
     "loss_floor": _column(
         _REAL,
         "nats/token",

@@ -385,7 +385,9 @@ def _measure(job: _Job, run_ids: dict[str, RunConfig], progress: Progress) -> No
     progress.begin(f"measuring latency of {len(shapes)} shapes, one at a time", len(shapes), 0.0)
     failures = []
     for shape, error in _measured(job, shapes):
-        name = f"latency E={shape.config.model.n_experts} d={shape.config.model.d_model}"
+        model = shape.config.model
+        how = f" {model.router} {model.experts}" if model.n_experts > 1 else ""
+        name = f"latency E={model.n_experts} d={model.d_model}{how}"
         progress.cell_ended(name, "error" if error else "ok")
         if error:
             failures.append(f"{name}: {_first_line(error)}")

@@ -21,9 +21,10 @@ from scaling.config import RunConfig
 from scaling.data import tokenizer
 from scaling.data.batches import eval_windows
 from scaling.layers.placement import placement
+from scaling.models.transformer import Transformer
 from scaling.rows import counts, describe
 from scaling.training import host, observe
-from scaling.training.evaluate import HeldOutLoss, Watch, evaluate, losses_program
+from scaling.training.evaluate import HeldOutLoss, Watch, evaluate, leak, losses_program
 from scaling.training.host import peak_bytes
 from scaling.training.kernel import kernel_of
 from scaling.training.trunk import Trained, bundles, devices_of, program_of
@@ -107,6 +108,9 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
             documents = held_out.documents
             row |= _losses(trained, held_out)
             row |= _routing(trained, held_out, watch, by_chance) if watch else {}
+            if watch and not config.model.router_facts.causal:
+                network = Transformer(config.model, corpus.vocab_size, kernel)
+                row["leak"] = leak(network, jax.device_put(trained.params, devices[0]), windows)
             row |= data.known_entropy(config.data, windows.tokens, windows.weight)
         row["wall_s"] = beside_s + trained.own_s + time.perf_counter() - clock
         beside_s = 0.0

@@ -76,6 +76,30 @@ def losses_program(
     return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
 
 
+def leak(network: Transformer, params: Params, windows: EvalWindows, number: int = 8, places: int = 16) -> float:
+    """What the loss of a token gains from the tokens after it, nats per token: mean over `places` positions of `number`
+    windows of the loss with all later inputs replaced by those of another window, less the loss with the true ones.
+
+    0 exactly for a causal model. Of one that is not it says how much of its held-out loss is no prediction.
+    """
+    index = np.linspace(0, len(windows.tokens) - 1, number).round().astype(int)
+    inputs, targets = jnp.asarray(windows.tokens[index, :-1]), jnp.asarray(windows.tokens[index, 1:])
+    length = inputs.shape[1]
+
+    @jax.jit
+    def losses(inputs: jax.Array) -> jax.Array:
+        return token_losses(transformer.apply(network, params, inputs).logits_BxTxV, targets)
+
+    true, gained, count = np.asarray(losses(inputs)), 0.0, 0.0
+    for place in np.linspace(0, length - 2, min(places, length - 1)).round().astype(int):
+        later = jnp.arange(length) > place
+        other = np.asarray(losses(jnp.where(later, jnp.roll(inputs, 1, axis=0), inputs)))
+        weight = windows.weight[index, place]
+        gained += float(np.sum((other[:, place] - true[:, place]) * weight))
+        count += float(np.sum(weight))
+    return gained / count
+
+
 def _build(
     model: ModelConfig,
     vocab_size: int,

@@ -45,9 +45,9 @@ class Tokens:
     training: Training | None = None
 
     def uniform(self, n: int) -> jax.Array:
-        """Random numbers in [0, 1), [T, N]: in training of step, sequence, position and layer; at inference of position
-        and layer alone, so that decoding token by token repeats what the whole sequence gives."""
-        sequence_T = jnp.zeros_like(self.position_T)
+        """Random numbers in [0, 1), [T, N]: in training of step, sequence, position and layer; at inference of token,
+        position and layer alone, so that decoding token by token repeats what the whole sequence gives."""
+        sequence_T = self.id_T
         key = jax.random.key(0)
         if self.training is not None:
             key = jax.random.fold_in(self.training.key, self.training.step)

@@ -41,8 +41,8 @@ class Hash(Fixed):
 
 
 class Random(Fixed):
-    """Experts by chance: drawn anew in each training step; at inference fixed by position and layer, so that decoding
-    gives what the whole sequence gives. The floor of every comparison of routers: experts without routing."""
+    """Experts by chance: drawn anew in each training step; at inference fixed by token, position and layer, so that
+    decoding gives what the whole sequence gives. The floor of every comparison of routers: experts without routing."""
 
     def numbers(self, tokens: Tokens) -> jax.Array:
         return tokens.uniform(self.config.n_experts)
