@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,24 @@ from analysis.dual import Array
 from analysis.laws import EXPERTS, TOKENS, Law
 from scaling.clusters import clustered_mean
 from scaling.errors import InputError
-from scaling.schema import RUNS
+from scaling.schema import RUNS, Table
 
 LOSS = "loss_val"
 COMPUTE = "train_flops"
+# What of a model's configuration says how large it is; the rest says what kind it is.
+SHAPE = (
+    "d_model",
+    "n_layers",
+    "d_head",
+    "d_expert",
+    "d_mlp",
+    "n_experts",
+    "top_k",
+    "rank",
+    "slots",
+    "dtype",
+    "dispatch",
+)
 _TABLES = (".csv", ".csv.gz", ".parquet")
 
 
@@ -105,10 +120,38 @@ def read(
     if frame.empty:
         told = "; ".join(f"{count} with {reason}" for reason, count in dropped) or "the table has no rows"
         raise InputError(f"{source}: no usable run is left ({told})")
+    kinds = kinds_of_method(frame)
+    if len(kinds) > 1:
+        notes.append(
+            f"the routed runs are of {len(kinds)} methods ({_listed(kinds)}): a law over E takes them for one and cannot "
+            "tell what is the method's and what E's; fit one at a time with --where"
+        )
     repeats = int(frame.duplicated([c for c in {*wanted, "seed", "run_id"} if c in frame]).sum())
     if repeats:
         notes.append(f"{repeats} rows repeat another row's {', '.join(wanted)} exactly; they were kept")
     return RunTable(frame.reset_index(drop=True), str(source), tuple(dropped), tuple(notes))
+
+
+def kinds_of_method(frame: pd.DataFrame) -> list[str]:
+    """What kinds of routed models there are, whatever their size: `router + experts`, and a numbered setting
+    where the runs of such a pair differ in anything else of the model but `SHAPE`. Empty where the rows do not say."""
+    if not {"router", "experts", EXPERTS} <= set(frame.columns):
+        return []
+    routed = frame[(frame[EXPERTS] > 1) & frame["router"].notna()]
+    settings = routed["config"].map(_settings) if "config" in routed else pd.Series("", index=routed.index)
+    found: dict[str, set[str]] = {}
+    for router, experts, setting in zip(routed["router"], routed["experts"], settings, strict=True):
+        found.setdefault(f"{router} + {experts}", set()).add(setting)
+    return [
+        name if len(each) == 1 else f"{name} (setting {number})"
+        for name, each in sorted(found.items())
+        for number in range(1, len(each) + 1)
+    ]
+
+
+def _settings(config: object) -> str:
+    model = json.loads(config).get("model", {}) if isinstance(config, str) and config else {}
+    return json.dumps({name: value for name, value in model.items() if name not in SHAPE}, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +170,7 @@ def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDiffer
     d = sum_i n_i (a_i - b_i) / sum_i n_i and se^2 = n/(n-1) sum_i n_i^2 (d_i - d)^2 / (sum_i n_i)^2, the ratio
     estimator with documents as clusters. Raises InputError when the evaluations do not pair.
     """
-    a, b = (_evaluation(Path(study), run) for run in (run_a, run_b))
+    a, b = (evaluation(Path(study), run) for run in (run_a, run_b))
     both = a.merge(b, on="document", suffixes=("_a", "_b"), validate="one_to_one")
     if len(both) < 2 or len(both) != len(a) or len(both) != len(b):
         raise InputError(f"{study}: {run_a} and {run_b} share {len(both)} of {len(a)} and {len(b)} held-out documents")
@@ -139,12 +182,30 @@ def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDiffer
     return PairedDifference(mean, error, len(both), int(n.sum()))
 
 
-def _evaluation(study: Path, run_id: str) -> pd.DataFrame:
+def evaluation(study: Path, run_id: str) -> pd.DataFrame:
+    """Held-out loss of a run by document: `document`, `n_tokens`, `loss`. Raises InputError where there is none."""
     path = study / "evals" / f"{run_id}.parquet"
     if not path.is_file():
         raise InputError(f"{study}: no evaluation of run {run_id!r} (looked for {path})")
     frame: pd.DataFrame = pq.read_table(path).to_pandas()
     return frame[["document", "n_tokens", "loss"]]
+
+
+def curve(study: Path, run_id: str) -> pd.DataFrame:
+    """A run's `curves`, empty where there are none."""
+    path = study / "curves" / f"{run_id}.parquet"
+    return pq.read_table(path).to_pandas() if path.is_file() else pd.DataFrame()
+
+
+def rows(study: Path, table: Table) -> pd.DataFrame:
+    """All readable parts of one table of a study folder, whatever their status; `read` counts the unreadable ones."""
+    tables = []
+    for part in sorted((study / table).glob("*.parquet")):
+        try:
+            tables.append(pq.read_table(part))
+        except (OSError, pa.ArrowException):
+            continue
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
 
 
 def _load(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:

@@ -137,15 +137,17 @@ def plan(grid: Grid, parts: dict[RunConfig, Part] | None = None) -> Plan:
 
 
 def labels(grid: Grid) -> dict[RunConfig, str]:
-    """Each cell in a few words, by what varies in the grid: `E=8 d=64 D=4M seed=1`."""
+    """Each cell in a few words, by what varies in the grid: `E=8 d=64 D=4M seed=1`; of the model only what it reads."""
     named = {name for block in grid.blocks for name in block}
     values = {cell: {name: _field(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
     shown = [*_SHORT, *(name for name in AXES if name in named and name not in _SHORT)]
     shown = [name for name in shown if name in _SHORT or len({cell[name] for cell in values.values()}) > 1]
-    return {
-        cell: " ".join(f"{_SHORT.get(name, name)}={_short(fields[name])}" for name in shown)
-        for cell, fields in values.items()
-    }
+    words = {}
+    for cell, fields in values.items():
+        read = cell.model.identity()
+        own = [name for name in shown if name in _SHORT or AXES[name] != "model" or name in read]
+        words[cell] = " ".join(f"{_SHORT.get(name, name)}={_short(fields[name])}" for name in own)
+    return words
 
 
 def _field(cell: RunConfig, name: str) -> Any:

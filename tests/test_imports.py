@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "ray": "sweeps/execute.py",
-    "matplotlib": "analysis/figures.py",
+    "matplotlib": "analysis/figures/",
     "typst": "analysis/report/",
     "datasets": "scaling/data/hub.py",
     "orbax": "scaling/training/checkpoint.py",

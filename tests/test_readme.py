@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,8 @@ import pytest
 from notebook import run_notebook
 from synthetic import write_study
 
+from scaling import methods
+from scaling.tasks.lm import train
 from sweeps.grid import load
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +59,24 @@ def test_what_it_says_of_the_quickstart_is_so():
     text = (ROOT / "README.md").read_text()
     assert "@@" not in text
     assert f"trains {len(load('quickstart').cells)} small models" in text
+
+
+def test_the_router_that_the_readme_adds_trains_like_the_others(monkeypatch, micro):
+    """The file and the line as printed: the router is found by its name, counted, trained and evaluated."""
+    block = next(b for b in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S))
+    code, line = block.split("# scaling/methods.py, in ROUTERS\n")
+    assert sum(bool(part.strip()) for part in block.splitlines()) <= 10
+    module = types.ModuleType("scaling.layers.moe.routers.unit")
+    exec(compile(code, "unit.py", "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    (name, facts), *_ = eval("{" + line + "}", vars(methods)).items()
+    monkeypatch.setitem(methods.ROUTERS, name, facts)
+    config = micro(router=name, n_experts=4, top_k=2, tokens=2048, study="readme")
+    (result,) = train([config])
+    assert result.run["status"] == "ok"
+    assert result.run["router"] == "unit"
+    assert result.run["n_router"] == 4 * 16
+    assert result.run["load_cv"] > 0
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ def build(study_dir: str | Path, out: str | Path, picture: str | Path | None = N
     """Write the report of a study folder to `out` (.pdf), and its first figure to `picture` (.png, .svg or .pdf).
 
     Reads runs, evaluations, latency, fits/*.json and recommendations/*.json; the alphabetically first recommendation is
-    the decision. Where fits or recommendations are missing they are made with the defaults and the report says so. The
+    the decision. Where fits or recommendations are missing they are made with the defaults and the report says so; but
+    several methods make no law, and then the decision is which of them. The
     same folder gives the same bytes, except where a price rests on this computer's CPU, which is measured anew. Raises
     InputError for a folder without usable runs, for another suffix, or where matplotlib or typst are missing; WorkError
     where the PDF cannot be made.
@@ -51,7 +52,7 @@ def build(study_dir: str | Path, out: str | Path, picture: str | Path | None = N
     write_atomically(path, pdf)
     if drawn is not None:
         drawn.parent.mkdir(parents=True, exist_ok=True)
-        figures.save(pictures.hero(study), drawn)
+        figures.save((pictures.hero if study.answers else pictures.methods)(study), drawn)
     return Made(path, drawn, study.notes)
 
 
@@ -70,25 +71,40 @@ def _require(*packages: str) -> None:
 
 def _content(study: Any) -> dict[str, Any]:
     """The data of the template."""
-    from analysis.report import decision, sections, serving
+    from analysis.report import decision, methods, sections, serving
 
-    parts = [
-        ("The decision in detail", decision.decision),
-        ("What was run", sections.evidence),
-        ("What experts do", sections.expert_effect),
-        ("The law", sections.law),
-        ("What serving costs", serving.serving),
-        ("Assumptions and warnings", serving.assumptions),
-        ("How to reproduce this", sections.reproduction),
-    ]
+    several = [(methods.TITLE, methods.section)] if study.comparisons else []
+    if study.answers:
+        title, about = (
+            "How many experts?",
+            "How many experts, how wide and how many tokens, once serving is paid for too",
+        )
+        front = decision.front_page(study)
+        parts = [
+            ("The decision in detail", decision.decision),
+            ("What was run", sections.evidence),
+            ("What experts do", sections.expert_effect),
+            *several,
+            ("The law", sections.law),
+            ("What serving costs", serving.serving),
+            ("Assumptions and warnings", serving.assumptions),
+        ]
+    else:
+        title, about = (
+            methods.TITLE,
+            "Ways of routing and forms of experts at one size, with seeds and documents in the intervals",
+        )
+        front = methods.front_page(study)
+        parts = [("The ranking", methods.section), ("What was run", sections.evidence)]
+    parts.append(("How to reproduce this", sections.reproduction))
     return {
-        "title": "How many experts?",
+        "title": title,
         "author": "scaling",
         "kicker": f"Scaling study · {study.name}",
-        "subtitle": "How many experts, how wide and how many tokens, once serving is paid for too",
+        "subtitle": about,
         "footer": " · ".join([study.name, *_footer(study)]),
-        **decision.front_page(study),
-        "sections": [{"title": title, "blocks": make(study)} for title, make in parts],
+        **front,
+        "sections": [{"title": heading, "blocks": make(study)} for heading, make in parts],
     }
 
 
@@ -96,17 +112,21 @@ def _draw(study: Any, folder: Path) -> None:
     from analysis import figures
     from analysis.report import pictures
 
-    drawn = [
-        pictures.hero,
-        pictures.coverage,
-        pictures.loss_against_size_and_tokens,
-        pictures.loss_against_experts,
-        pictures.parameters,
-    ]
-    if len(study.effects.rows):
-        drawn.append(pictures.paired)
-    if len(study.latency):
-        drawn.append(pictures.latency)
+    drawn = []
+    if study.answers:
+        drawn += [
+            pictures.hero,
+            pictures.coverage,
+            pictures.loss_against_size_and_tokens,
+            pictures.loss_against_experts,
+        ]
+        drawn += [pictures.parameters]
+        drawn += [pictures.paired] if len(study.effects.rows) else []
+        drawn += [pictures.latency] if len(study.latency) else []
+    if study.comparisons:
+        drawn.append(pictures.methods)
+        drawn += [pictures.router_metrics_beside_chance] if len(pictures.shown_metrics(study)) else []
+        drawn += [pictures.saturation] if len(pictures.shown_saturation(study)) else []
     for draw in drawn:
         figures.save(draw(study), folder / f"{draw.__name__}.svg")
 

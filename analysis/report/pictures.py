@@ -12,8 +12,11 @@ from analysis.dual import Array
 from analysis.figures import Curve, Figure, Palette, si, titled
 from analysis.fit import Fit
 from analysis.laws import EXPERTS, TOKENS
+from analysis.methods import Comparison, decode_times, router_metrics
+from analysis.methods import saturation as saturation_of
 from analysis.report.study import Study
 
+_METRICS = ("load_cv", "distinct_8", "saturation_50", "specialisation")
 _SAME_SIZE = 0.02
 _POINTS = 60
 
@@ -163,6 +166,60 @@ def latency(study: Study) -> Figure:
             title = f"{what} {si(mine['context'].iloc[0])} tokens"
             panels.append(titled(partial(figures.latency, mine, palette), title))
     return figures.figure(*panels, height=2.5, legend=palette)
+
+
+def methods(study: Study) -> Figure:
+    """Differences of the methods to their reference, and what decoding takes beside it where it was measured."""
+    made = study.comparisons[0]
+    names, times = list(made.rows["method"]), decode_times(study.path, made).dropna(subset="times")
+    panels: list[figures.Panel] = [partial(figures.method_differences, made.rows, made.reference)]
+    if len(times):
+        panels.append(partial(figures.method_times, times, names))
+    return figures.figure(*panels, height=0.6 + 0.17 * len(names), ratios=[2, 1][: len(panels)])
+
+
+def router_metrics_beside_chance(study: Study) -> Figure:
+    """The metrics of `shown_metrics`, side by side, by method."""
+    rows = shown_metrics(study)
+    names = [name for name in study.comparisons[0].rows["method"] if name in set(rows["method"])]
+    told = [metric for metric in _METRICS if metric in set(rows["metric"])]
+    panels = [
+        titled(
+            partial(figures.metric_beside_chance, rows[rows["metric"] == metric], names, named=not index),
+            metric.replace("_", " "),
+        )
+        for index, metric in enumerate(told)
+    ]
+    return figures.figure(*panels, height=0.6 + 0.16 * len(names))
+
+
+def saturation(study: Study) -> Figure:
+    """How early each method's routing settles."""
+    curves = shown_saturation(study)
+    colours = figures.method_colours(list(study.comparisons[0].rows["method"]))
+    legend = {name: tint for name, tint in colours.items() if name in set(curves["method"])}
+    rows = (len(legend) + 4) // 5  # of the legend
+    return figures.figure(partial(figures.saturation, curves, colours), height=2.0 + 0.14 * rows, legend=legend)
+
+
+def shown_metrics(study: Study) -> pd.DataFrame:
+    """Router metrics of the methods that route, a few that say most; empty where there are none."""
+    made = study.comparisons[0]
+    rows = router_metrics(made)
+    kept: pd.DataFrame = rows[rows["metric"].isin(_METRICS) & rows["method"].isin(_routed(made))]
+    return kept
+
+
+def shown_saturation(study: Study) -> pd.DataFrame:
+    """Saturation of the methods that route; empty where it was not probed."""
+    made = study.comparisons[0]
+    curves = saturation_of(study.path, made)
+    kept: pd.DataFrame = curves[curves["method"].isin(_routed(made))]
+    return kept
+
+
+def _routed(made: Comparison) -> list[str]:
+    return list(made.rows.loc[made.rows["n_experts"] > 1, "method"])
 
 
 def shown_latency(study: Study) -> pd.DataFrame:

@@ -24,19 +24,16 @@ def evidence(study: Study) -> list[Block]:
     """Which runs there are, and which are left out."""
     frame, failed = study.table.frame, study.failed
     compute = frame["train_flops"]
-    chosen, noise = study.decision["recommendation"]["train_flops"], study.law_fit.noise
-    told = [
+    told = (
         f"{words.plural(len(frame), 'run')} carry a loss: E in {_listed(frame[EXPERTS])}; active parameters "
         f"{si(frame['n_active'].min())} to {si(frame['n_active'].max())}; training tokens {si(frame[TOKENS].min())} to "
-        f"{si(frame[TOKENS].max())}; counted compute {flops(compute.min())} to {flops(compute.max())} FLOP.",
-        f"Training the recommended model takes {chosen / compute.max():.2g} times the compute of the largest run.",
-        "No configuration was repeated with another seed, so run-to-run noise is not estimated."
-        if noise is None
-        else f"Configurations repeated with other seeds put run-to-run noise at {100 * noise:.2g}% of the loss.",
-    ]
-    crossed = f"; {words.plural(len(failed), 'failed cell')} crossed out" if len(failed) else "; no cell failed"
-    dots = f"Coverage of the grid: one dot per run ({len(frame)}){crossed}. Dots of one cell stand side by side."
-    blocks = [text(" ".join(told)), picture("coverage", dots, 0.74)]
+        f"{si(frame[TOKENS].max())}; counted compute {flops(compute.min())} to {flops(compute.max())} FLOP."
+    )
+    blocks: list[Block] = [text(told)]
+    if study.answers:
+        crossed = f"; {words.plural(len(failed), 'failed cell')} crossed out" if len(failed) else "; no cell failed"
+        dots = f"Coverage of the grid: one dot per run ({len(frame)}){crossed}. Dots of one cell stand side by side."
+        blocks = [text(f"{told} {_beyond(study)}"), picture("coverage", dots, 0.74)]
     if study.table.dropped:
         blocks.append(bullets([f"left out: {words.plural(n, 'run')} with {why}" for why, n in study.table.dropped]))
     if len(failed):
@@ -55,6 +52,20 @@ def evidence(study: Study) -> list[Block]:
         columns = ["run", "E", "active", "tokens", "status", "error"]
         blocks.append(sheet(columns, rows, f"Failed cells; none of them carries a loss.{more}", wide=5))
     return blocks + [text(sentence(note)) for note in study.table.notes]
+
+
+def _beyond(study: Study) -> str:
+    """How far the recommendation lies beyond the runs, and how much these differ from seed to seed."""
+    chosen, noise = study.decision["recommendation"]["train_flops"], study.law_fit.noise
+    largest = study.table.frame["train_flops"].max()
+    repeated = (
+        "No configuration was repeated with another seed, so run-to-run noise is not estimated."
+        if noise is None
+        else f"Configurations repeated with other seeds put run-to-run noise at {100 * noise:.2g}% of the loss."
+    )
+    return (
+        f"Training the recommended model takes {chosen / largest:.2g} times the compute of the largest run. {repeated}"
+    )
 
 
 def expert_effect(study: Study) -> list[Block]:
@@ -166,13 +177,14 @@ def _other_laws(study: Study) -> list[Block]:
 
 def reproduction(study: Study) -> list[Block]:
     """Commands, hashes and versions."""
-    fit, frame = study.law_fit, study.table.frame
+    frame = study.table.frame
     spent = f"{flops(frame['train_flops'].sum())} FLOP"
     if frame["wall_s"].notna().any():
         spent += f", {frame['wall_s'].sum() / 3600:.2g} hours"
     facts = [("runs", str(len(frame))), *((name, _listed(frame[name])) for name in _PROVENANCE)]
     facts.append(("training of all runs", spent))
-    facts += [(f"{name}, of the analysis", value) for name, value in fit.versions.items()]
+    if study.answers:
+        facts += [(f"{name}, of the analysis", value) for name, value in study.law_fit.versions.items()]
     blocks = [
         {"kind": "code", "text": "\n".join(_commands(study))},
         sheet(["what", "value"], facts, "What the runs were made with; several values mean that runs differ.", wide=1),
@@ -183,7 +195,11 @@ def reproduction(study: Study) -> list[Block]:
 
 def _commands(study: Study) -> list[str]:
     """The commands that lead from the grid to this report; numbers are written out in full."""
-    fit, asked, folder = study.law_fit, study.decision["question"], study.path.name
+    folder = study.path.name
+    trained = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if study.grid else []
+    if not study.answers:
+        return [*trained, f"scaling methods {folder}", f"scaling report {folder} --out report.pdf"]
+    fit, asked = study.law_fit, study.decision["question"]
     given = {name: value for name, value in asked.items() if value and value != _USUAL.get(name)}
     shown = {name: str(value) for name, value in given.items() if isinstance(value, (str, int))}
     shown |= {name: f"{value:.17g}" for name, value in given.items() if isinstance(value, float)}
@@ -192,7 +208,6 @@ def _commands(study: Study) -> list[str]:
     pins = [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == "as asked"]
     stored = f"{folder}/fits/{next(name for name, other in study.fits.items() if other is fit)}.json"
     answered = f"{folder}/recommendations/{next(iter(study.answers))}.json"
-    trained = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if study.grid else []
     return [
         *trained,
         " ".join(

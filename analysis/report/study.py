@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis import fit as fits
 from analysis import laws, runs, uncertainty
 from analysis.effects import PairedEffects, paired_effects
 from analysis.fit import Fit
+from analysis.methods import Comparison, compare
 from analysis.recommend import Question, recommend
 from analysis.runs import RunTable
 from scaling.errors import InputError
@@ -32,6 +31,8 @@ class Study:
 
     `answers` are recommendations as their JSON documents; the first one is the decision. `implied` is the E that each
     fit recommends for its question. `notes` say what the report had to make itself because the folder lacked it.
+    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be said,
+    there are no fits and answers, and `without_law` says why.
     """
 
     path: Path
@@ -43,6 +44,8 @@ class Study:
     fits: Mapping[str, Fit]
     answers: Mapping[str, Mapping[str, Any]]
     implied: Mapping[str, str]
+    comparisons: tuple[Comparison, ...]
+    without_law: str
     grid: str
     notes: tuple[str, ...]
 
@@ -64,14 +67,19 @@ def load(path: Path) -> Study:
     """
     notes: list[str] = []
     table = _complete(runs.read(path), notes)
-    everything, latency = _rows(path, "runs"), _rows(path, "latency")
+    everything, latency = runs.rows(path, "runs"), runs.rows(path, "latency")
     if len(latency):
         latency = latency.merge(everything[["run_id", "n_experts", "n_active"]], on="run_id")
     found = {file.stem: fits.load(str(file)) for file in sorted((path / "fits").glob("*.json"))}
-    found = {name: fit for name, fit in found.items() if fit.params} or _fitted(table, notes)
+    found = {name: fit for name, fit in found.items() if fit.params}
     answers = {file.stem: _document(file) for file in sorted((path / "recommendations").glob("*.json"))}
-    answers = answers or _asked(table, found, notes)
-    question = next(iter(answers.values()))["question"]
+    comparisons = _comparisons(path, table)
+    without_law = _without_law(table) if comparisons and not found and not answers else ""
+    if without_law:
+        notes.append(f"No law was fitted: {without_law}.")
+    else:
+        found = found or _fitted(table, notes)
+        answers = answers or _asked(table, found, notes)
     grid = path / "grid.yaml"
     return Study(
         path=path,
@@ -82,7 +90,9 @@ def load(path: Path) -> Study:
         effects=paired_effects(path, table.frame),
         fits=found,
         answers=answers,
-        implied={name: _implied(fit, question) for name, fit in found.items()} if len(found) > 1 else {},
+        implied=_all_implied(found, answers),
+        comparisons=comparisons,
+        without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
         notes=tuple(notes),
     )
@@ -100,15 +110,21 @@ def _complete(table: RunTable, notes: list[str]) -> RunTable:
     return replace(table, frame=frame.assign(n_experts=frame["n_experts"].fillna(1) if "n_experts" in frame else 1))
 
 
-def _rows(path: Path, table: str) -> pd.DataFrame:
-    """All readable parts of one table; unreadable ones are counted by `analysis.runs`."""
-    tables = []
-    for part in sorted((path / table).glob("*.parquet")):
-        try:
-            tables.append(pq.read_table(part))
-        except (OSError, pa.ArrowException):
-            continue
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
+def _comparisons(path: Path, table: RunTable) -> tuple[Comparison, ...]:
+    """The comparisons of methods of a study that has several and can compare them; else none."""
+    if len(runs.kinds_of_method(table.frame)) < 2:
+        return ()
+    try:
+        return compare(path, np.random.default_rng(SEED))
+    except InputError:  # no two of them at one size and token budget
+        return ()
+
+
+def _without_law(table: RunTable) -> str:
+    """Why a study of several methods is given no law of its own accord."""
+    kinds, budgets = len(runs.kinds_of_method(table.frame)), table.frame["tokens"].unique()
+    told = f"the runs are of {kinds} methods, which a law over E would take for one"
+    return told + (", and of one token budget, which determines none" if len(budgets) == 1 else "")
 
 
 def _document(file: Path) -> Mapping[str, Any]:
@@ -150,6 +166,14 @@ def _asked(table: RunTable, found: Mapping[str, Fit], notes: list[str]) -> dict[
         f"{SERVED_PER_TRAINED} times that run's tokens to be served."
     )
     return {name: recommend(found[name], question).to_json()}
+
+
+def _all_implied(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What each of several fits recommends for the question of the decision."""
+    if len(found) < 2:
+        return {}
+    question = next(iter(answers.values()))["question"]
+    return {name: _implied(fit, question) for name, fit in found.items()}
 
 
 def _implied(fit: Fit, question: Mapping[str, Any]) -> str:

@@ -51,9 +51,9 @@ def _options(
 
 
 def _mount() -> None:
-    from scaling.cli import analysis, bench, report, sweep
+    from scaling.cli import analysis, bench, methods, report, sweep
 
-    for group in (sweep, analysis, bench, report):
+    for group in (sweep, analysis, methods, bench, report):
         group.register(app)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from rich.console import Console
 from rich.table import Table
 
-from analysis.fit import Fit
-from analysis.recommend import Choice, Recommendation
+if TYPE_CHECKING:
+    from analysis.fit import Fit
+    from analysis.methods import Comparison
+    from analysis.recommend import Choice, Recommendation
 
 
 def show_fit(fitted: Fit) -> None:
@@ -68,6 +74,56 @@ def show_recommendation(found: Recommendation) -> None:
         )
     for assumption in found.assumptions:
         console.print(f"- {assumption}")
+
+
+def show_registry(routers: Mapping[str, Mapping[str, Any]], experts: Mapping[str, Mapping[str, Any]]) -> None:
+    """What may stand behind `router` and `experts` in a grid, and which fields each reads."""
+    console = Console(highlight=False, soft_wrap=True)
+    for heading, found in (("router", routers), ("experts", experts)):
+        table = Table(heading, "arXiv", "causal", "reads", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name, one in found.items():
+            table.add_row(
+                name, one["arxiv"], "yes" if one.get("causal", True) else "no", ", ".join(one["reads"]) or "-"
+            )
+        console.print(table, soft_wrap=False)
+        console.print()
+
+
+def show_comparison(made: Comparison) -> None:
+    """The methods by loss, with intervals, ranks and groups; what is not ranked, and what cannot be said."""
+    console = Console(highlight=False, soft_wrap=True)
+    cell = made.cell
+    console.print(
+        f"{len(made.rows)} methods at d_model {cell['d_model']}, {cell['n_layers']} layers, {cell['tokens']:.3g} tokens of "
+        f"{cell['corpus']}; differences to {made.reference}, nats per token"
+    )
+    headings = ["method", "seeds", "loss", "difference"] + (["95 %", "rank", "best in", "group"] if made.ranked else [])
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for _, row in made.rows.iterrows():
+        cells = [row["method"], str(row["seeds"]), f"{row['loss']:.4f}", f"{row['difference']:+.4f}"]
+        if made.ranked:
+            cells += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['rank_low']}-{row['rank_high']}"]
+            cells += [f"{row['best']:.0%}", row["group"]]
+        table.add_row(*cells)
+    console.print(table, soft_wrap=False)
+    if made.ranked:
+        documents = f" and of {made.n_documents} documents" if made.n_documents else ""
+        console.print(
+            f"Intervals carry the noise of seeds (sd {made.seed_sd:.2g}, pooled, {made.seed_df} degrees of freedom)"
+            f"{documents}; ranks and groups hold for all pairs together at 95 %. Who shares a letter is not told apart."
+        )
+        leaders = ", ".join(made.leaders)
+        console.print(
+            f"Best: {leaders}." if len(made.leaders) == 1 else f"Undecided; may be the best: {leaders}.", style="bold"
+        )
+        console.print(f"- choosing the best of {len(made.rows)} flatters it by about {made.optimism:.2g} nats")
+    for warning in made.warnings:
+        console.print(f"- {warning}")
+    for _, row in made.apart.iterrows():
+        leak = f", leak {row['leak']:.3f}" if not math.isnan(row["leak"]) else ""
+        console.print(f"Not comparable: {row['method']}, loss {row['loss']:.4f}{leak}: {row['reason']}")
+    for _, row in made.failed.iterrows():
+        console.print(f"Failed: {row['cells']} of {row['method']} ({row['status']})")
 
 
 def _row(choice: Choice) -> list[str]:

@@ -140,7 +140,7 @@ def _chances(config: RunConfig, experts_per_token: float) -> dict[str, float]:
     model, tokens = config.model, config.train.batch_tokens
     capped = model.dispatch == "capacity"
     rows = cost.capacity_rows(tokens, cost.places_per_token(model), model.n_experts, model.capacity_factor)
-    return observe.chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
+    return observe.batch_chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
 
 
 def _routing(
@@ -153,7 +153,8 @@ def _routing(
     observe.settled(trained.probes, final, watch.division, curves)
     for one in curves:
         one |= by_chance(one["experts_per_token"])
-    row: dict[str, Any] = {name: value for name, value in held_out.routing.items() if name != "z_loss"}
+    levels = observe.choice_chances(config.model.n_experts, held_out.routing["experts_per_token"])
+    row: dict[str, Any] = levels | {name: value for name, value in held_out.routing.items() if name != "z_loss"}
     tail = curves[-max(1, len(curves) // 10) :]
     row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
     for name, share in (("saturation_5", 0.05), ("saturation_50", 0.5)):

@@ -96,20 +96,32 @@ class Division:
         return row | {f"distinct_{batch}": float(np.mean(seen)) for batch, seen in self.distinct.items() if seen}
 
 
-def chances(n_experts: int, experts_per_token: float, tokens: int, capacity: int | None = None) -> dict[str, float]:
+def batch_chances(
+    n_experts: int, experts_per_token: float, tokens: int, capacity: int | None = None
+) -> dict[str, float]:
     """Chance levels of the metrics of batches of so many tokens whose tokens choose so many experts.
 
-    capacity: places of an expert, where some may be dropped.
+    capacity: places of an expert, where some choices may be dropped.
     """
-    k = min(max(experts_per_token, 1e-9), n_experts)
+    k = _within(experts_per_token, n_experts)
     return {
         "load_cv_chance": chance.load_cv(n_experts, k, tokens),
         "max_load_chance": chance.max_load(n_experts, k, tokens),
         "utilisation_chance": chance.utilisation(n_experts, k, tokens),
         "dropped_frac_chance": 0.0 if capacity is None else chance.dropped(n_experts, k, tokens, capacity),
-        "saturation_chance": chance.saturation(n_experts, k),
-        "change_rate_chance": 1 - chance.saturation(n_experts, k),
-    } | {f"distinct_{batch}_chance": chance.distinct(n_experts, k, batch) for batch in BATCHES}
+    }
+
+
+def choice_chances(n_experts: int, experts_per_token: float) -> dict[str, float]:
+    """Chance levels of what is seen in choices at inference, where a token chooses so many experts."""
+    k = _within(experts_per_token, n_experts)
+    same = chance.saturation(n_experts, k)
+    levels = {"saturation_chance": same, "change_rate_chance": 1 - same}
+    return levels | {f"distinct_{batch}_chance": chance.distinct(n_experts, k, batch) for batch in BATCHES}
+
+
+def _within(experts_per_token: float, n_experts: int) -> float:
+    return min(max(experts_per_token, 1e-9), n_experts)
 
 
 def settled(
@@ -133,7 +145,7 @@ def settled(
         earlier = [step for step in steps if step < (inside[-1] if inside else row["step"])]
         row["saturation"] = saturation(now, final)
         row["change_rate"] = change_rate(probes[earlier[-1]], now) if earlier else None
-        row |= division(now)
+        row |= division(now) | choice_chances(now.shape[-1], float(np.mean(np.sum(now, axis=-1))))
 
 
 def at_share(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:

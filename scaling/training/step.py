@@ -38,7 +38,11 @@ class State:
 
 def first_state(model: ModelConfig, vocab_size: int, train: TrainConfig, key: jax.Array) -> State:
     """The state before training, a function of the key alone."""
-    params = first_params(model, vocab_size, key)
+    return state_of(first_params(model, vocab_size, key), train, key)
+
+
+def state_of(params: Params, train: TrainConfig, key: jax.Array) -> State:
+    """The state before training from given weights."""
     return State(params, optimiser(train).init(params["params"]), jax.random.key_data(key))
 
 

@@ -39,7 +39,30 @@ EFFECTS = pd.DataFrame(
         for n in (37_088, 115_136) for d in (499_712, 3_999_744) for e in (4, 8, 16)
     ]
 )  # fmt: skip
+NAMES = ["topk (bias_rate 0.001)", "topk", "dense", "hash", "lora"]
+METHODS = pd.DataFrame(
+    [
+        {"method": name, "difference": d, "low": d - 0.01, "high": d + 0.01, "low_all": d - 0.02, "high_all": d + 0.02,
+         "rank_low": rank, "group": "a"}
+        for name, d, rank in zip(NAMES, (-0.08, -0.05, 0.0, 0.02, 0.9), (1, 1, 3, 3, 5), strict=True)
+    ]
+)  # fmt: skip
+TIMES = pd.DataFrame([{"method": name, "batch": b, "times": 1 + 0.1 * b} for name in NAMES for b in (1, 8)])
+METRIC = pd.DataFrame([{"method": name, "value": 0.3, "least": 0.2, "most": 0.5, "chance": 0.08} for name in NAMES])
+SETTLING = pd.DataFrame(
+    [
+        {"method": name, "tokens": d, "saturation": 0.4 + d / 2e6, "chance": chance}
+        for name, chance in zip(NAMES, (0.25, 0.25, 0.125, 0.25, 0.251), strict=True) for d in (1e4, 1e5, 1e6)
+    ]
+)  # fmt: skip
 PANELS = {
+    "methods": partial(figures.method_differences, METHODS, "dense"),
+    "methods without intervals": partial(
+        figures.method_differences, METHODS.assign(low=np.nan, high=np.nan, rank_low=np.nan, group=""), "dense"
+    ),
+    "method times": partial(figures.method_times, TIMES, NAMES),
+    "metric": partial(figures.metric_beside_chance, METRIC, NAMES, named=True),
+    "saturation": partial(figures.saturation, SETTLING, figures.method_colours(NAMES)),
     "coverage": partial(figures.coverage, RUNS, RUNS.iloc[:2], PALETTE),
     "against tokens": partial(figures.loss_against, "tokens", RUNS, [LINE], PALETTE, label="training tokens D"),
     "against size": partial(figures.loss_against, "n_active", RUNS, [], PALETTE, label="active parameters"),
@@ -111,7 +134,7 @@ def test_a_panel_returns_its_axes_and_every_label_is_legible(name):
             for t, at in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
             if low <= at <= high and t.get_text()
         ]
-        assert len(shown) >= 2 or name == "against E", f"{name}: an axis needs at least two ticks"
+        assert len(shown) >= 2 or name in ("against E", "method times"), f"{name}: an axis needs at least two ticks"
         boxes = [label.get_window_extent(renderer) for label in shown]
         for box in boxes:
             assert whole.x0 - 1 <= box.x0
@@ -205,6 +228,47 @@ def test_the_legend_names_every_expert_count_once():
     page = figures.figure(titled(PANELS["chances"], "How sure"), PANELS["coverage"], legend=PALETTE)
     assert [text.get_text() for text in page.legends[0].get_texts()] == ["dense", "E = 4", "E = 8", "E = 16"]
     assert page.axes[0].get_title(loc="left") == "How sure"
+
+
+def test_methods_stand_best_on_top_with_both_intervals_and_one_far_off_is_an_arrow():
+    _, ax = drawn("methods")
+    assert [label.get_text() for label in ax.get_yticklabels()] == NAMES
+    assert ax.yaxis_inverted()
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1]
+    thin, thick = ([line.get_xdata() for line in bars if (line.get_linewidth() > 1) == wide] for wide in (False, True))
+    shown = METHODS[METHODS["method"].isin(["topk (bias_rate 0.001)", "topk", "hash"])]
+    np.testing.assert_allclose(thick, shown[["low", "high"]])
+    np.testing.assert_allclose(thin, shown[["low_all", "high_all"]])
+    (arrow,) = [line for line in ax.lines if line.get_marker() == ">"]
+    assert arrow.get_xdata()[0] == ax.get_xlim()[1] < 0.9
+    assert "+0.90" in [note.get_text() for note in ax.texts]
+    red = {line.get_ydata()[0] for line in ax.lines if line.get_color() == figures.style.ACCENT}
+    assert red == {0, 1}, "those that may be the best"
+    _, bare = drawn("methods without intervals")
+    assert not [
+        line for line in bare.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]
+    ]
+
+
+def test_a_metric_has_its_range_over_seeds_and_its_chance():
+    _, ax = drawn("metric")
+    ranges, values, chances = ax.collections
+    assert {tuple(segment[:, 0]) for segment in ranges.get_segments()} == {(0.2, 0.5)}
+    assert set(values.get_offsets()[:, 0]) == {0.3}
+    assert set(chances.get_offsets()[:, 0]) == {0.08}
+
+
+def test_saturation_is_drawn_over_one_line_for_each_chance_level():
+    _, ax = drawn("saturation")
+    levels = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    assert levels == [0.12, 0.25]  # .125 and .25, and .251 with it
+    assert len(ax.lines) == len(levels) + len(NAMES)
+
+
+def test_every_method_has_one_colour_and_dense_is_grey():
+    tints = figures.method_colours(NAMES)
+    assert len(set(tints.values())) == len(NAMES)
+    assert tints["dense"] == PALETTE[1]
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
 from scaling.config import ModelConfig, TrainConfig
-from scaling.training.step import State, initial_params, metric_names, optimiser, step_function
+from scaling.training.step import initial_params, metric_names, state_of, step_function
 
 SMALL = Shape(
     d_model=32, n_layers=2, n_experts=4, top_k=2, d_expert=64, d_head=8, vocab_size=61, sequences=3, seq_len=16
@@ -42,7 +42,7 @@ def our_losses(shape, params, tokens, settings):
     model = model_config(shape, balance_coef=settings.balance_coef, z_coef=0)
     step, state, losses = (
         jax.jit(step_function(model, shape.vocab_size, train)),
-        State(params, optimiser(train).init(params)),
+        state_of(params, train, jax.random.key(0)),
         [],
     )
     for batch in tokens:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scaling.architecture import FOLLOWING
 from scaling.config import DataConfig, ModelConfig, TrainConfig
 from scaling.errors import InputError
 from sweeps import grid
@@ -76,7 +77,7 @@ def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
         said = yaml.safe_load(text)
         axes = {axis for block in said["grid"] for axis in block}
         for section, kind in grid.SECTIONS.items():
-            assert set(kind.model_fields) - set(said[section]) <= axes | {"d_expert"}
+            assert set(kind.model_fields) - set(said[section]) <= axes | {*FOLLOWING}
 
 
 def test_named_grids_ship_and_load() -> None:

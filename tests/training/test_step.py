@@ -13,7 +13,7 @@ from scaling.layers.moe import Routing, dispatch
 from scaling.layers.moe.experts import GATED_MLP
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
-from scaling.training.step import State, first_params, metric_names, optimiser, step_function, token_losses
+from scaling.training.step import State, first_params, metric_names, optimiser, state_of, step_function, token_losses
 
 VOCAB, SEPARATOR = 31, 30
 MODEL = {"d_model": 16, "d_head": 8, "n_layers": 2, "d_expert": 8, "n_experts": 4, "top_k": 2, "router": "topk"}
@@ -47,7 +47,7 @@ def params():
 @functools.cache
 def after_one(model, train, packed=True):
     """State and metrics after a step. The first moment is (1 - beta1) times the gradient, since nothing is clipped."""
-    state = State(params(), optimiser(train).init(params()))
+    state = state_of(params(), train, jax.random.key(0))
     state, metrics = jax.jit(step_function(model, VOCAB, train, packed=packed))(state, batch(), np.float32(1e-3))
     return state, dict(zip(metric_names(model), np.asarray(metrics).tolist(), strict=True))
 
@@ -147,9 +147,9 @@ def trajectory(scale, eps=None):
             return scale * jnp.mean(token_losses(output.logits_BxTxV, tokens[:, 1:]))
 
         updates, moments = adam.update(jax.grad(loss)(state.params), state.moments, state.params)
-        return State(jax.tree.map(lambda p, u: p - 1e-3 * u, state.params, updates), moments)
+        return State(jax.tree.map(lambda p, u: p - 1e-3 * u, state.params, updates), moments, state.key)
 
-    state = State(params(), adam.init(params()))
+    state = State(params(), adam.init(params()), jax.random.key_data(jax.random.key(0)))
     for _ in range(3):
         state = one(state, np.float32(scale))
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])

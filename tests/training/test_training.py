@@ -15,11 +15,11 @@ from scaling.config import RunConfig, TrainConfig
 from scaling.data.batches import TrainBatches, eval_windows
 from scaling.layers.placement import ALONE
 from scaling.models.transformer import Transformer
-from scaling.schema import to_arrow
-from scaling.training.evaluate import evaluate
+from scaling.schema import CHANCES, to_arrow
+from scaling.training.evaluate import evaluate, losses_program
 from scaling.training.program import program
 from scaling.training.schedule import learning_rate
-from scaling.training.step import State, initial_params, optimiser, step_function
+from scaling.training.step import initial_params, state_of, step_function
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
 
@@ -62,13 +62,16 @@ def test_the_same_cell_gives_the_same_row_but_for_times(micro):
 def test_a_row_is_complete_and_of_the_schema(micro):
     result = trained(micro(n_experts=4))
     table = to_arrow("runs", [result.run | {"executor": "inline"}])
-    unknown = ["loss_floor", "entropy_rate"]  # of text that nobody drew from a known source
-    dropless = "capacity_factor"
-    assert [name for name in table.schema.names if table[name].null_count] == [*unknown, dropless]
+    causal, unknown = "leak", ["loss_floor", "entropy_rate"]  # of text that nobody drew from a known source
+    short, dropless = "saturation_5", "capacity_factor"  # 5 % of 32 steps is before the first probe
+    expected = [causal, *unknown, short, dropless]
+    assert [name for name in table.schema.names if table[name].null_count] == expected
     dense = trained(micro()).run | {"executor": "inline"}
-    empty = [n for n in table.schema.names if to_arrow("runs", [dense])[n].null_count]
-    # A dense model routes nothing.
-    assert empty == [*unknown, "balance_loss", "load_cv", "max_load", "router_entropy", dropless, "kernel"]
+    empty = {n for n in table.schema.names if to_arrow("runs", [dense])[n].null_count}
+    # A dense model routes nothing, and drops nothing.
+    routed = {name for name in result.run if name not in dense} | {*CHANCES}
+    assert {"load_cv", "max_load", "utilisation", "distinct_8", "specialisation", "saturation_50"} < routed
+    assert empty == {causal, *unknown, short, dropless, "kernel"} | routed
     to_arrow("evals", result.evals)
     curve = to_arrow("curves", result.curves)
     assert curve["tokens"].to_pylist()[-1] == result.run["tokens"] == result.run["steps"] * 256
@@ -99,13 +102,18 @@ def test_clustered_error_of_equal_weights_is_the_textbook_one():
     assert math.isnan(clustered_mean(values[:1], np.ones(1))[1])
 
 
+def forward_of(config, corpus, windows, batch):
+    shape = (batch, windows.tokens.shape[1])
+    return losses_program(config.model, corpus.vocab_size, "", ALONE, (jax.devices()[0],), shape)
+
+
 def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
     config = micro()
     corpus = data.prepare(config.data)
     windows = eval_windows(corpus.heldout()[:7], 32, 2)
     params = initial_params(config.model, corpus.vocab_size, 0)
     found = [
-        evaluate(params, config.model, corpus.vocab_size, windows, "", ALONE, (jax.devices()[0],), batch)
+        evaluate(params, forward_of(config, corpus, windows, batch), windows, batch, np.zeros(257, int), lambda k: {})
         for batch in (3, 5)
     ]
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-6)
@@ -156,7 +164,7 @@ def test_the_step_is_adamw(micro):
         return optax.apply_updates(params, updates), state
 
     step = jax.jit(step_function(config.model, vocab, train))
-    ours, theirs = State(params, optimiser(train).init(params)), (params, judge.init(params))
+    ours, theirs = state_of(params, train, jax.random.key(0)), (params, judge.init(params))
     for index in range(2):
         batch = jnp.asarray(batches(index))
         ours, _ = step(ours, batch, np.float32(1e-3))

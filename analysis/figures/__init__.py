@@ -1,0 +1,33 @@
+"""The figures: one function per panel, data in, Axes out; one style; the only place that draws.
+
+A panel is a function of an `Axes` that returns it; `figure` lays panels out in a row under one legend, and `save` writes
+SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and every method, has one colour in all figures.
+"""
+
+from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
+
+from analysis.figures.choices import decode_times, latency, losses_of_choices, probability_best, tradeoff
+from analysis.figures.laws import (
+    coverage,
+    loss_against,
+    loss_against_experts,
+    observed_predicted,
+    paired_differences,
+    parameter_intervals,
+    residuals,
+)
+from analysis.figures.methods import (
+    method_colours,
+    method_differences,
+    method_times,
+    metric_beside_chance,
+    saturation,
+)
+from analysis.figures.style import Curve, Palette, Panel, colours, figure, powers, save, si, titled
+
+__all__ = [
+    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "figure", "latency", "loss_against",
+    "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
+    "metric_beside_chance", "observed_predicted", "paired_differences", "parameter_intervals", "powers",
+    "probability_best", "residuals", "saturation", "save", "si", "titled", "tradeoff",
+]  # fmt: skip

@@ -1,0 +1,156 @@
+"""The one style of all figures: colours, numbers as people say them, ticks, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+Array = npt.NDArray[np.float64]
+Panel = Callable[[Axes], Axes]
+Palette = Mapping[int, str]
+
+INK, MUTED, GRID, ACCENT = "#1b1f24", "#667085", "#e4e7ec", "#c2410c"
+WIDTH = 6.9  # inches between the margins of the report
+_STYLE: Any = {
+    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8.5, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.linewidth": 0.7,
+    "lines.linewidth": 1.4, "lines.markersize": 4.2, "legend.frameon": False, "svg.fonttype": "path",
+    "svg.hashsalt": "scaling", "savefig.dpi": 200, "figure.facecolor": "white",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a law for one E, with the 95 % band of its draws where there are any; `low`, `high` bound it."""
+
+    n_experts: int
+    x: Array
+    y: Array
+    low: Array | None = None
+    high: Array | None = None
+
+
+def si(value: float, digits: int = 3) -> str:
+    """A number as people say it: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond."""
+    if not np.isfinite(value):
+        return "–"
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) >= 1e15 or 0 < abs(rounded) < 1e-4:
+        return powers(value, digits)
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(rounded) >= unit:
+            return f"{rounded / unit:g}{suffix}"
+    return f"{rounded:g}"
+
+
+def powers(value: float, digits: int = 3) -> str:
+    """A number in powers of ten, as budgets of compute are quoted: 5.684e12 -> `5.68×10¹²`."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{float(mantissa):g}×10{raised}"
+
+
+def colours(experts: Iterable[int]) -> Palette:
+    """One colour for each of these E: dense in grey, routed ones along viridis (legible in print, to the colour-blind).
+
+    All figures of a study share one palette, so that an E keeps its colour.
+    """
+    routed = sorted({int(e) for e in experts if e > 1})
+    places = np.linspace(0.17, 0.85, len(routed)) if len(routed) > 1 else [0.45] * len(routed)
+    found = {e: mpl.colors.to_hex(mpl.colormaps["viridis"](1 - p)) for e, p in zip(routed, places, strict=True)}
+    return {1: "#98a2b3", **found}
+
+
+def figure(
+    *panels: Panel,
+    height: float = 2.5,
+    width: float = WIDTH,
+    ratios: Sequence[float] | None = None,
+    legend: Palette | Mapping[str, str] | None = None,
+) -> Figure:
+    """Panels side by side in the one style, sizes in inches, with a legend above: the colours of expert counts or names."""
+    with mpl.rc_context(_STYLE):
+        page = Figure(figsize=(width, height), layout="constrained")
+        axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))
+        for panel, ax in zip(panels, axes, strict=True):
+            panel(ax)
+        if legend and len(legend) > 1:
+            keys = [Line2D([], [], color=colour, marker="o", ls="") for colour in legend.values()]
+            page.legend(
+                keys,
+                [e if isinstance(e, str) else "dense" if e == 1 else f"E = {e}" for e in legend],
+                loc="outside upper left",
+                ncols=min(len(legend), 5),
+                handletextpad=0.1,
+                columnspacing=1.2,
+            )
+    return page
+
+
+def titled(panel: Panel, title: str) -> Panel:
+    """The panel with a title over it."""
+
+    def drawn(ax: Axes) -> Axes:
+        ax.set_title(title)
+        return panel(ax)
+
+    return drawn
+
+
+def save(page: Figure, path: Path) -> Path:
+    """Write the figure as .svg, .pdf or .png, the same bytes for the same data."""
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}[path.suffix]
+    with mpl.rc_context(_STYLE):
+        page.savefig(path, metadata=undated)
+    return path
+
+
+def dots(x: Any, y: Any, n_experts: Any, palette: Palette, ax: Axes) -> None:
+    ax.scatter(x, y, c=[palette[int(e)] for e in n_experts], s=16, zorder=3, edgecolors="white", linewidths=0.4)
+
+
+def side_by_side(n_experts: Any, palette: Palette, x: Any) -> Array:
+    """Shifts in ln x that set points of equal x but different E side by side, over a twentieth of the axis in all."""
+    order = sorted(palette)
+    place = np.array([order.index(int(e)) for e in n_experts]) - (len(order) - 1) / 2
+    span = float(np.log(max(np.max(x) / np.min(x), 2.0)))
+    return 0.05 * span / max(len(order) - 1, 1) * place
+
+
+def ticks(axis: Axis, values: npt.ArrayLike, *, most: int = 6, digits: int = 3, studied: bool = True) -> None:
+    """Ticks of a log axis: at the studied values where they are few and apart, else at round numbers."""
+    distinct = np.unique(np.asarray(values, dtype=float))
+    low, high = np.log10(distinct[0]) - 1e-9, np.log10(distinct[-1]) + 1e-9
+    if not studied or len(distinct) > most or np.any(np.diff(np.log10(distinct)) < (high - low) / 10):
+        decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+        for steps in (
+            (1,),
+            (1, 3),
+            (1, 2, 5),
+            (1, 1.5, 2, 3, 4, 5, 6, 8),
+            np.arange(1, 10, 0.5),
+            np.arange(1, 10, 0.1),
+        ):
+            distinct = np.array([m * 10.0**d for d in decades for m in steps if low <= np.log10(m * 10.0**d) <= high])
+            if len(distinct) >= 3:
+                break
+        distinct = distinct[:: max(1, int(np.ceil(len(distinct) / most)))]
+    axis.set_major_locator(FixedLocator(distinct.tolist()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,85 @@
+"""`scaling methods` from outside: the registry, the ranking, one JSON document, exit statuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from synthetic_methods import EFFECTS, LEAKY, METHODS, write_methods
+from typer.testing import CliRunner
+
+from scaling.cli.main import app
+from scaling.methods import EXPERTS, ROUTERS
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["methods", *map(str, words)], env={"COLUMNS": "110"})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_methods(
+        tmp_path_factory.mktemp("methods") / "routers", METHODS | {"leaky": LEAKY}, EFFECTS | {"leaky": -0.5},
+        failed={("hash", 2): "diverged"},
+    )  # fmt: skip
+
+
+def test_the_registry_is_listed_in_full():
+    found = json.loads(call("--json").stdout)
+    assert set(found["routers"]) == set(ROUTERS)
+    assert set(found["experts"]) == set(EXPERTS)
+    for name, router in ROUTERS.items():
+        assert found["routers"][name]["arxiv"] == router.source
+        assert found["routers"][name]["causal"] == router.causal
+        assert tuple(found["routers"][name]["reads"]) == router.options
+    shown = call().stdout
+    for name in (*ROUTERS, *EXPERTS):
+        assert any(line.split()[:1] == [name] for line in shown.splitlines()), name
+    assert "…" not in shown
+
+
+def test_the_ranking_is_one_json_document(study):
+    done = call(study, "--json")
+    assert done.exit_code == 0, done.stderr
+    (made,) = json.loads(done.stdout)["comparisons"]
+    assert [row["method"] for row in made["methods"]] != []
+    assert {row["method"] for row in made["methods"]} == set(METHODS)
+    assert made["reference"] == "dense"
+    assert set(made["leaders"]) == {"topk", "topk (bias_rate 0.001)", "topk + shared"}
+    assert [row["method"] for row in made["not_comparable"]] == ["expert-choice"]
+    assert [(row["method"], row["cells"]) for row in made["failed"]] == [("hash", 1)]
+    for row in made["methods"]:
+        assert row["low"] <= row["difference"] <= row["high"]
+    assert json.loads(call(study, "--json").stdout) == json.loads(done.stdout)
+
+
+def test_the_table_says_who_leads_and_what_is_not_ranked(study):
+    shown = call(study).stdout
+    assert "Undecided; may be the best: " in shown
+    assert "Not comparable: expert-choice" in shown
+    assert "Failed: 1 of hash (diverged)" in shown
+    rows = [line for line in shown.splitlines() if line.startswith(tuple(METHODS)) and " to " in line]
+    assert len(rows) == len(METHODS)
+    assert "…" not in shown
+
+
+def test_a_folder_that_is_no_study_is_one_message(tmp_path):
+    done = call(tmp_path)
+    assert done.exit_code == 2
+    assert "no runs/*.parquet" in done.stderr
+
+
+def test_help_says_what_it_does_and_the_registry_needs_neither_pandas_nor_matplotlib():
+    code = (
+        "import sys; sys.argv = ['scaling', 'methods', '--json']\n"
+        "from scaling.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('pandas', 'scipy', 'matplotlib', 'jax', 'rich.table') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stderr.strip() == "[]"
+    assert "[STUDY]" in call("--help").stdout

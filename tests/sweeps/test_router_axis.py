@@ -1,0 +1,87 @@
+"""Methods as an axis of a sweep: every causal router in one grid, and the shipped grids that have them all."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+from places import Place
+from test_execute import sweep
+
+from scaling import cost
+from scaling.methods import EXPERTS, ROUTERS
+from scaling.rows import counts
+from sweeps import execute, grid
+from sweeps.execute import Options
+from sweeps.progress import Progress
+from sweeps.worker import WORK
+
+CAUSAL = [name for name, facts in ROUTERS.items() if facts.causal]
+
+
+def pairs(name: str) -> list[tuple[str, str]]:
+    """(router, experts) of the routed cells of a shipped grid."""
+    return [(cell.model.router, cell.model.experts) for cell in grid.load(name).cells if cell.model.n_experts > 1]
+
+
+def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> None:
+    """Trained and measured for real, tiny. Every router has a loss of its own, but for those that are top-1 softmax by
+    another name at k = 1: `topk` and `prototype` are `switch` there, and equal it to the bit."""
+    names = ", ".join(CAUSAL)
+    path = place.grid(f"{{router: [{names}], n_experts: [2], d_model: [8], tokens: [2K]}}")
+    text = path.read_text().replace("n_experts: 2}", "dense_tokens: 256, anneal_tokens: 512}")
+    path.write_text(text)
+    summary = sweep(path, place, work=WORK)
+    runs = pd.read_parquet(place.out / "runs").set_index("router")
+    assert set(runs.index) == set(CAUSAL)
+    assert runs["status"].eq("ok").all(), runs["error"].to_dict()
+    assert summary.latency_owed == 0
+    same = runs.loc[["switch", "topk", "prototype"], "loss_val"]
+    assert len({*same}) == 1
+    assert runs["loss_val"].nunique() == len(CAUSAL) - 2
+    latency = pd.read_parquet(place.out / "latency")
+    assert set(latency["phase"]) == {"prefill", "decode"}
+    assert set(latency["run_id"]) == set(runs["run_id"])
+
+
+def test_the_smoke_grid_has_every_causal_method_once() -> None:
+    found = pairs("router-smoke")
+    assert len(set(found)) == len(found)
+    assert {router for router, _ in found} == set(CAUSAL)
+    assert {experts for _, experts in found} == set(EXPERTS)
+
+
+def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
+    """All routed models hold eight dense MLPs' worth of experts, within 5 %, but the factorised ones and LoRA, which store
+    few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of them."""
+    cells = grid.load("routers").cells
+    assert {router for router, _ in pairs("routers")} == set(ROUTERS)
+    assert {experts for _, experts in pairs("routers")} == set(EXPERTS)
+    seeds = pd.Series([cell.seed for cell in cells]).groupby([c.configuration("") for c in cells]).nunique()
+    assert seeds.eq(3).all()
+
+    large = [cell for cell in cells if cell.tokens == max(c.tokens for c in cells) and cell.seed == 0]
+    rows = {cell: counts(cell) for cell in large}
+    dense = next(row for cell, row in rows.items() if cell.model.n_experts == 1)
+    mlp = 3 * 64 * 128 * 2
+    for cell, row in rows.items():
+        model = cell.model
+        if model.n_experts > 1 and not model.experts_kind.mixes and not model.router_facts.varies:
+            held = row["n_total_nonembed"] - dense["n_total_nonembed"] + mlp
+            assert held == pytest.approx(8 * mlp, rel=0.05), model
+            assert row["decode_flops_per_token"] == pytest.approx(dense["decode_flops_per_token"], rel=0.05), model
+
+
+@pytest.mark.slow
+def test_the_smoke_grid_runs(place: Place) -> None:
+    """As shipped: every row ok, every pair a loss of its own, and a memory estimate within a fifth of what XLA laid out."""
+    read = grid.load("router-smoke")
+    execute.run(read, place.out, Options(executor="inline"), Progress(io.StringIO()))
+    runs = pd.read_parquet(place.out / "runs").set_index("run_id")
+    assert len(runs) == len(read.cells)
+    assert runs["status"].eq("ok").all(), runs["error"].to_dict()
+    assert runs["loss_val"].nunique() == len(runs)
+    for cell in read.cells:
+        row = runs.loc[cell.run_id(runs["corpus_hash"].iloc[0])]
+        assert cost.training_memory_bytes(cell) == pytest.approx(row["peak_memory_bytes"], rel=0.2), cell.model
