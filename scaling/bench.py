@@ -31,6 +31,7 @@ from scaling.training.step import initial_params
 
 WARMUP = 3
 PHASES = ("prefill", "decode")
+_FLOPS = {"prefill": cost.prefill_flops_per_token, "decode": cost.decode_flops_per_token}
 
 
 def measure(config: RunConfig) -> list[dict[str, Any]]:
@@ -93,9 +94,8 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
         times, last = _time(program, arguments(point, caches if point.phase == "decode" else None), bench.repeats)
         caches, (touched, per_token) = last[1], (float(value) for value in last[2])
         new = point.context if point.phase == "prefill" else 1
-        attended = (point.context + 1) / 2 if point.phase == "prefill" else point.context
-        groups = cost.forward_flops_by_group(model, corpus.vocab_size, attended, per_token)
-        flops = point.batch * new * sum(groups.values())
+        flops_per_token = _FLOPS[point.phase](model, corpus.vocab_size, point.context, per_token)
+        flops = point.batch * new * flops_per_token
         n_bytes = cost.bytes_read(
             model, corpus.vocab_size, batch=point.batch, new_tokens=new, context=point.context, experts=touched
         )

@@ -220,10 +220,11 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.model.router == "base" and self.model.n_experts > 1 and self.train.seq_len % self.model.n_experts:
+        model, seq_len = self.model, self.train.seq_len
+        if model.router in ("base", "expert-choice") and model.top_k * seq_len % model.n_experts:
             raise ValueError(
-                f"router=base gives each expert as many tokens of a sequence: n_experts={self.model.n_experts} must divide "
-                f"seq_len={self.train.seq_len}"
+                f"router={model.router} gives each expert as many tokens of a sequence: n_experts={model.n_experts} must "
+                f"divide top_k={model.top_k} times seq_len={seq_len}"
             )
         if self.routed_alike_steps > self.steps - self.cooldown_steps:
             raise ValueError(

@@ -120,7 +120,16 @@ def prefill_flops_per_token(
     model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
 ) -> float:
     """Forward FLOPs per token of a prompt of `context` tokens: causal, so a token attends to (context + 1)/2 on average."""
-    return sum(forward_flops_by_group(model, vocab_size, (context + 1) / 2, experts_per_token).values())
+    return sum(prefill_flops_by_group(model, vocab_size, context, experts_per_token).values())
+
+
+def prefill_flops_by_group(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> dict[str, float]:
+    """The same by group. Soft MoE computes E p slots for a prompt of any length, so E p / context experts a token."""
+    if model.n_experts > 1 and model.dispatch == "soft":
+        experts_per_token = model.n_experts * model.slots / context
+    return forward_flops_by_group(model, vocab_size, (context + 1) / 2, experts_per_token)
 
 
 def decode_flops_per_token(
@@ -141,7 +150,7 @@ def train_flops(config: RunConfig, experts_per_token: float | None = None) -> fl
     tokens = config.steps * config.train.batch_tokens
     if model.n_experts > 1 and experts_per_token is None and model.router_facts.training_experts_per_token:
         experts_per_token = model.router_facts.training_experts_per_token(model, tokens)
-    by_group = forward_flops_by_group(model, vocab, (seq_len + 1) / 2, experts_per_token)
+    by_group = prefill_flops_by_group(model, vocab, seq_len, experts_per_token)
     if model.n_experts == 1 or not model.experts_kind.frozen_base:
         return 3.0 * sum(by_group.values()) * tokens
     added = by_group["experts"] + by_group["router"]
@@ -243,7 +252,7 @@ def training_memory_bytes(config: RunConfig) -> float:
     d, layers = model.d_model, model.n_layers
     scores = model.n_heads * train.seq_len
     spread = config.expert_devices(devices)
-    kept = _kept(model, tokens, spread)
+    kept = _kept(model, tokens, tokens // train.seq_len, spread)
     # Per token and layer: of each of two norms the scale, the statistics and the result, all at full size; queries, keys,
     # values; what attention mixed, twice; the stream behind attention and behind the experts.
     layer = tokens * (13 * d + scores) + kept.experts
@@ -279,7 +288,7 @@ def _held_parameters(model: ModelConfig, vocab_size: int, spread: int) -> float:
     return counts.allocated - counts.experts * (1 - 1 / spread)
 
 
-def _kept(model: ModelConfig, tokens: int, spread: int) -> _Kept:
+def _kept(model: ModelConfig, tokens: int, sequences: int, spread: int) -> _Kept:
     d, hidden, top_k = model.d_model, model.d_expert, model.top_k
     if model.n_experts == 1:
         return _mlp(tokens, model.dense_width)
@@ -291,7 +300,8 @@ def _kept(model: ModelConfig, tokens: int, spread: int) -> _Kept:
         each = tokens * model.n_experts
         return beside.and_also(_Kept(each * (4 * hidden + d), 0, each * (2 * hidden + d), 0))
     if model.dispatch in ("capacity", "soft"):
-        rows = model.n_experts * capacity_rows(tokens, places_per_token(model), model.n_experts, model.capacity_factor)
+        room = capacity_rows(tokens, places_per_token(model), model.n_experts, model.capacity_factor)
+        rows = model.n_experts * (model.slots * sequences if model.dispatch == "soft" else room)
         copies = tokens * top_k * d
         return beside.and_also(_Kept(rows * (4 * hidden + d) + copies, 0, rows * (2 * hidden + d) + copies, 0))
     experts, together = model.n_experts // spread, tokens * spread

@@ -92,13 +92,17 @@ def show_registry(routers: Mapping[str, Mapping[str, Any]], experts: Mapping[str
 def show_comparison(made: Comparison) -> None:
     """The methods by loss, with intervals, ranks and groups; what is not ranked, and what cannot be said."""
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # in a file or a pipe nothing needs to be narrow
+        console.width = max(console.width, 140)
     cell = made.cell
     console.print(
         f"{len(made.rows)} methods at d_model {cell['d_model']}, {cell['n_layers']} layers, {cell['tokens']:.3g} tokens of "
         f"{cell['corpus']}; differences to {made.reference}, nats per token"
     )
-    headings = ["method", "seeds", "loss", "difference"] + (["95 %", "rank", "best in", "group"] if made.ranked else [])
-    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ["seeds", "loss", "difference"] + (["95 %", "rank", "best in", "group"] if made.ranked else [])
+    table = Table("method", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
     for _, row in made.rows.iterrows():
         cells = [row["method"], str(row["seeds"]), f"{row['loss']:.4f}", f"{row['difference']:+.4f}"]
         if made.ranked:

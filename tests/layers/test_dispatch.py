@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from routing_cases import tokens as known
 
 from scaling.config import ModelConfig
 from scaling.cost import capacity_rows
@@ -192,9 +193,9 @@ def test_a_dropped_token_leaves_the_block_as_it_came():
     )
     x = jnp.abs(jax.random.normal(jax.random.key(0), (1, 40, 8)))
     block = Block(config, "loop", ALONE)
-    params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None)["params"]
+    params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None, known(40))["params"]
     params["attention"]["out"] = jnp.zeros_like(params["attention"]["out"])
-    out, _, routing = jax.jit(lambda p: block.apply({"params": p}, x, None, 0, None))(params)
+    out, _, routing = jax.jit(lambda p: block.apply({"params": p}, x, None, 0, None, known(40)))(params)
     kept = token_major(np.asarray(routing.chosen_TxK), 4, capacity_rows(40, 1, 4, 0.5)).any(axis=1)
     assert 0 < kept.sum() < 40
     np.testing.assert_array_equal(out[0][~kept], x[0][~kept])
@@ -208,6 +209,6 @@ def test_the_layer_takes_every_dispatch_from_the_same_weights():
         MoE(ModelConfig(d_expert=F, n_experts=4, top_k=2, router="topk", dispatch=name, capacity_factor=2.0), 1.0)
         for name in ("dense", "grouped", "capacity")
     ]
-    params = jax.jit(layers[0].init)(jax.random.key(1), x)
-    outs = [jax.jit(lambda p, layer=layer: layer.apply(p, x)[0])(params) for layer in layers]
+    params = jax.jit(layers[0].init)(jax.random.key(1), x, known(9, 2))
+    outs = [jax.jit(lambda p, layer=layer: layer.apply(p, x, known(9, 2))[0])(params) for layer in layers]
     close(outs[1:], [outs[0]] * 2, 2 * F)

@@ -7,13 +7,15 @@ import numpy as np
 from scaling.config import ModelConfig, TrainConfig
 from scaling.models import transformer
 from scaling.models.transformer import Transformer
-from scaling.training.step import State, documents, first_params, optimiser, step_function
+from scaling.training.step import documents, first_state, step_function
 
 VOCAB, SEPARATOR = 23, 22
 MODEL = ModelConfig(d_model=16, d_head=8, n_layers=2, d_expert=8, n_experts=4, top_k=2, router="topk")
 FIRST, SECOND = [22, 3, 1, 4, 1, 5], [22, 9, 2, 6, 5, 3, 5, 8]
 NETWORK = Transformer(MODEL, VOCAB)
-PARAMS = first_params(MODEL, VOCAB, jax.random.key(0))
+TRAIN = TrainConfig(batch_tokens=28, seq_len=14, warmup_tokens=0)
+STATE = first_state(MODEL, VOCAB, TRAIN, jax.random.key(0))
+PARAMS = STATE.params
 
 
 @jax.jit
@@ -70,12 +72,11 @@ def test_gradients_stay_within_the_document_and_its_past():
 
 def test_targets_that_are_padding_have_no_weight():
     """The loss is the plain mean over the other targets; the judge is the model's own logits and NumPy."""
-    train = TrainConfig(batch_tokens=28, seq_len=14, warmup_tokens=0)
     rows = [FIRST + [SEPARATOR] * 9, SECOND + FIRST + [SEPARATOR]]
     batch = jnp.array(rows, jnp.int32)
     assert batch.shape == (2, 15)
-    step = jax.jit(step_function(MODEL, VOCAB, train, packed=True))
-    _, metrics = step(State(PARAMS, optimiser(train).init(PARAMS)), batch, np.float32(0))
+    step = jax.jit(step_function(MODEL, VOCAB, TRAIN, packed=True))
+    _, metrics = step(STATE, batch, np.float32(0))
     score = np.asarray(logits(batch[:, :-1]), np.float64)
     each = np.log(np.exp(score).sum(-1)) - np.take_along_axis(score, np.asarray(batch)[:, 1:, None], -1)[..., 0]
     # The first row has its 5 symbols and the separator behind them as targets, the second is full.

@@ -58,6 +58,6 @@ class DenseToSparse(nn.Module):
             mask_TxE,
             jnp.where(alone, 1.0, weight_TxE),
             gates_TxE,
-            logits_TxE=logits_TxE,
+            logits_TxE=jnp.where(alone, 0.0, logits_TxE),  # an idle router learns nothing
             balance=jnp.where(alone, 0.0, balance),
         )

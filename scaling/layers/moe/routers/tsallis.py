@@ -11,10 +11,13 @@ from scaling.layers.moe.routing import Routing, Tokens, of_mask
 
 
 def entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
-    """Tsallis entropy S_q = (1 - sum_e p_e^q) / (q - 1) of each row; Shannon's at q = 1, 1 - sum p^2 at 2."""
+    """Tsallis entropy S_q = (1 - sum_e p_e^q) / (q - 1) of each row; Shannon's at q = 1, 1 - sum p^2 at 2.
+
+    Rows sum to 1, so it is -sum p (p^(q-1) - 1) / (q - 1), which does not cancel near q = 1.
+    """
     if q == 1:
         return -jnp.sum(gates_TxE * jnp.log(gates_TxE + 1e-20), axis=-1)
-    return (1 - jnp.sum((gates_TxE + 1e-20) ** q, axis=-1)) / (q - 1)
+    return -jnp.sum(gates_TxE * jnp.expm1((q - 1) * jnp.log(gates_TxE + 1e-20)), axis=-1) / (q - 1)
 
 
 def normalised_entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
@@ -66,7 +69,9 @@ class Tsallis(nn.Module):
         sorted_TxE = jnp.take_along_axis(gates_TxE, order_TxE, axis=-1)
         cumulative_TxE = jnp.minimum(jnp.cumsum(sorted_TxE, axis=-1), 1.0)
         if config.nucleus == "include":
-            within_TxE = cumulative_TxE - sorted_TxE < config.top_p
+            within_TxE = (cumulative_TxE - sorted_TxE < config.top_p) | (
+                config.top_p >= 1
+            )  # 1 is all, whatever rounding says
         else:
             within_TxE = cumulative_TxE <= config.top_p
         mask_TxE = jnp.take_along_axis(within_TxE, rank_TxE, axis=-1) | (rank_TxE < config.top_k)
