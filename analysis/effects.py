@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import PairedDifference, paired_difference
+from analysis.runs import PairedDifference, has, paired_difference
 from scaling.errors import InputError
 
 SIZE_TOLERANCE = 0.02
@@ -43,7 +43,7 @@ def paired_effects(study: Path, runs: pd.DataFrame) -> PairedEffects:
     routed_runs = int((runs["n_experts"] > 1).sum())
     nothing = PairedEffects(pd.DataFrame(columns=[*_SHOWN, *_ESTIMATED]), routed_runs, 0)
     columns = ["run_id", "n_active", "n_experts", "top_k", *_CELL]
-    if not (study / "evals").is_dir() or not set(columns) <= set(runs.columns):
+    if not has(study, "evals") or not set(columns) <= set(runs.columns):
         return nothing
     frame = runs[columns].assign(training=runs["config"].map(_training) if "config" in runs else "")
     dense, routed = (frame[chosen] for chosen in (frame["n_experts"] == 1, frame["n_experts"] > 1))

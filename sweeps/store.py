@@ -171,6 +171,36 @@ class Store:
                 stray.unlink(missing_ok=True)
         return said
 
+    def pack(self, out: Path) -> list[Path]:
+        """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid beside it.
+
+        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either. Only parts can be swept
+        on. Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be written.
+        """
+        written = []
+        for table in TABLES:
+            parts = self._parts(table)
+            if not parts:
+                continue
+            try:
+                tables = [pq.ParquetFile(path).read() for path in parts]
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{self.out}: a part of {table} cannot be read: {_first_line(error)}") from error
+            if table in ("evals", "curves"):
+                named = pa.field("run_id", pa.string())
+                tables = [
+                    one.add_column(0, named, [[path.stem] * len(one)]) for one, path in zip(tables, parts, strict=True)
+                ]
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.concat_tables(tables, promote_options="permissive"), sink, compression="zstd")
+            write_atomically(out / f"{table}.parquet", memoryview(sink.getvalue()))
+            written.append(out / f"{table}.parquet")
+        if not written:
+            raise InputError(f"{self.out}: no parts to pack; `scaling sweep run --out` writes a study folder")
+        if (self.out / GRID).is_file():
+            write_atomically(out / GRID, (self.out / GRID).read_bytes())
+        return written
+
     def _parts(self, table: Table) -> list[Path]:
         return sorted((self.out / table).glob("*.parquet"))
 

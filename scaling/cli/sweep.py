@@ -31,7 +31,7 @@ class ExecutorName(enum.StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the `sweep` group."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, status, grids.")
-    for command in (run, plan, status, grids):
+    for command in (run, plan, status, pack, grids):
         group.command()(command)
     app.add_typer(group, name="sweep")
 
@@ -103,6 +103,18 @@ def status(
     grid, run_ids = opened(folder)
     store = Store(folder)
     _say_summary(summarise(store, grid, run_ids, driver=store.driver()), as_json, to=sys.stdout)
+
+
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    as_json: Json = False,
+) -> None:
+    """A study as one file per table, for keeping and shipping; every command of the analysis reads either."""
+    from sweeps.store import Store
+
+    written = [str(path) for path in Store(folder).pack(out)]
+    typer.echo(json.dumps({"written": written}) if as_json else "\n".join(written))
 
 
 def grids(as_json: Json = False) -> None:

@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from places import ROOT
+from synthetic import cells, write_study
 
+from analysis import runs
+from analysis.effects import paired_effects
 from scaling.config import RunConfig
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
@@ -167,3 +171,33 @@ def test_the_lock_keeps_a_second_driver_out_and_dies_with_the_first(store: Store
         finally:
             os.kill(child, 9)
     assert store.driver() == ""
+
+
+def test_a_packed_study_reads_as_its_parts(tmp_path: Path) -> None:
+    """Runs, evaluations and curves come out the same, and so does what the analysis makes of them."""
+    study, packed = (
+        write_study(tmp_path / "study", configs=cells(experts=(1, 4), widths=(32,), tokens=(500_000, 1_000_000))),
+        tmp_path / "packed",
+    )
+    written = Store(study).pack(packed)
+    assert [path.name for path in written] == ["runs.parquet", "evals.parquet", "curves.parquet", "latency.parquet"]
+    assert (packed / "grid.yaml").read_bytes() == (study / "grid.yaml").read_bytes()
+    one, other = (runs.read(path).frame.set_index("run_id").sort_index() for path in (study, packed))
+    pd.testing.assert_frame_equal(one, other)
+    for table in ("runs", "latency"):
+        pd.testing.assert_frame_equal(runs.rows(study, table), runs.rows(packed, table))
+    for run_id in one.index:
+        pd.testing.assert_frame_equal(runs.evaluation(study, run_id), runs.evaluation(packed, run_id))
+        pd.testing.assert_frame_equal(
+            runs.curve(study, run_id), runs.curve(packed, run_id)[runs.curve(study, run_id).columns]
+        )
+    with pytest.raises(InputError, match="no evaluation"):
+        runs.evaluation(packed, "0" * 16)
+    effects = [paired_effects(path, runs.read(path).frame).rows for path in (study, packed)]
+    pd.testing.assert_frame_equal(*effects)
+    assert sum(path.stat().st_size for path in written) < sum(p.stat().st_size for p in study.rglob("*.parquet")) / 3
+
+
+def test_nothing_is_packed_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no parts to pack"):
+        Store(tmp_path).pack(tmp_path / "packed")
