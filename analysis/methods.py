@@ -195,7 +195,8 @@ def _not_comparable(row: pd.Series) -> str:
     if router is None:
         return "a router that is not in the registry, so whether it is causal is not known"
     if not router.causal or pd.notna(row.get("leak")) or _parts(row["config"]).get("model", {}).get("leak_study"):
-        return f"an output depends on later tokens (arXiv {router.source})"
+        when = "in training " if row.get("leak") == 0 else ""  # BASE assigns in training alone
+        return f"{when}an output depends on later tokens (arXiv {router.source})"
     return ""
 
 

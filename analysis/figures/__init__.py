@@ -23,11 +23,11 @@ from analysis.figures.methods import (
     metric_beside_chance,
     saturation,
 )
-from analysis.figures.style import Curve, Palette, Panel, colours, figure, powers, save, si, titled
+from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, powers, save, si, titled
 
 __all__ = [
-    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "figure", "latency", "loss_against",
-    "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
+    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "figure", "latency", "legend_columns",
+    "loss_against", "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
     "metric_beside_chance", "observed_predicted", "paired_differences", "parameter_intervals", "powers",
     "probability_best", "residuals", "saturation", "save", "si", "titled", "tradeoff",
 ]  # fmt: skip

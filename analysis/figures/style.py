@@ -76,6 +76,12 @@ def colours(experts: Iterable[int]) -> Palette:
     return {1: "#98a2b3", **found}
 
 
+def legend_columns(names: Iterable[object]) -> int:
+    """Columns of a legend that stay within the page: the longest name sets their width."""
+    lengths = [len(str(name)) for name in names]
+    return max(1, min(len(lengths), 5, 110 // (max(lengths, default=0) + 6)))
+
+
 def figure(
     *panels: Panel,
     height: float = 2.5,
@@ -95,7 +101,7 @@ def figure(
                 keys,
                 [e if isinstance(e, str) else "dense" if e == 1 else f"E = {e}" for e in legend],
                 loc="outside upper left",
-                ncols=min(len(legend), 5),
+                ncols=legend_columns(legend),
                 handletextpad=0.1,
                 columnspacing=1.2,
             )

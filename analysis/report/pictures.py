@@ -198,7 +198,7 @@ def saturation(study: Study) -> Figure:
     curves = shown_saturation(study)
     colours = figures.method_colours(list(study.comparisons[0].rows["method"]))
     legend = {name: tint for name, tint in colours.items() if name in set(curves["method"])}
-    rows = (len(legend) + 4) // 5  # of the legend
+    rows = -(-len(legend) // figures.legend_columns(legend)) if legend else 0
     return figures.figure(partial(figures.saturation, curves, colours), height=2.0 + 0.14 * rows, legend=legend)
 
 
