@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from notebook import run_notebook
 from synthetic import write_study
+from synthetic_methods import write_methods
 
 from scaling import methods
 from scaling.tasks.lm import train
@@ -37,6 +38,7 @@ def test_every_command_is_known_here():
 def test_the_scaling_commands_run_as_printed(tmp_path):
     """In a folder that holds what the README says is there: the quickstart's results and somebody's runs.csv."""
     study = write_study(tmp_path / "results" / "quickstart")
+    write_methods(tmp_path / "results" / "routers")
     runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
     runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
     runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)

@@ -83,7 +83,7 @@ def method_times(times: pd.DataFrame, methods: Sequence[str], ax: Axes) -> Axes:
         ax.scatter(mine["times"], at, color=shade, s=14, zorder=3, label=f"batch {batch}")
     ax.axvline(1, color=MUTED, lw=1.0, zorder=0)
     _listed(methods, ax, named=False)
-    ax.set_xlabel("decode time over the reference's")
+    ax.set_xlabel("relative decode time")
     ax.xaxis.set_major_locator(MaxNLocator(4))
     # Above the axes no row is covered, whatever the times are.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(batches), handletextpad=0.1, columnspacing=0.8)
