@@ -53,6 +53,8 @@ class ModelConfig(Frozen):
     capacity_per: places of an expert grow with top_k (`kx`), or are those of a top-1 router (`1x`), arXiv 2105.15082.
     balance_coef, z_coef: weights of the balance penalty and of the z-loss.   bias_rate: of loss-free balancing, 0 without
     (.001 in arXiv 2408.15664).   jitter: in training the gate's input is multiplied by uniform noise in 1 +- jitter.
+    With `dispatch: capacity` an expert's places follow the tokens of a call, at inference too: decoding token by token then
+    drops others than the whole sequence does; `grouped`, the default, drops none.
     leak_study: knows that an output depends on later tokens, so that its loss is not that of a language model.
     """
 
@@ -138,9 +140,10 @@ class ModelConfig(Frozen):
         if self.top_k > self.n_experts:
             raise ValueError(f"top_k={self.top_k} experts per token cannot exceed n_experts={self.n_experts}")
         facts, kind = self.router_facts, self.experts_kind
-        if facts.top_1 and self.top_k != 1:
+        if facts.without_k and self.top_k != 1:
             raise ValueError(
-                f"router={self.router} is top-1 (arXiv {facts.source}), found top_k={self.top_k}; use router=topk"
+                f"router={self.router} takes no top_k (arXiv {facts.source}), found top_k={self.top_k}; leave it out, or use "
+                "router=topk"
             )
         if not facts.causal and not self.leak_study:
             raise ValueError(
@@ -180,6 +183,13 @@ class ModelConfig(Frozen):
         return (self.top_k + (self.n_shared if self.experts == "shared" else 0)) * self.d_expert
 
     @property
+    def causal(self) -> bool:
+        """Whether an output never depends on later tokens of its sequence."""
+        if self.n_experts == 1:
+            return True
+        return self.router_facts.causal and not (self.router == "entmax" and self.gate_norm == "batch")
+
+    @property
     def phased(self) -> bool:
         """Whether training begins with a dense model, for `dense_tokens`."""
         return self.n_experts > 1 and "dense_tokens" in (*self.router_facts.options, *self.experts_kind.options)
@@ -191,11 +201,17 @@ class ModelConfig(Frozen):
         if self.n_experts == 1:
             same = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
             return {name: parts[name] for name in same} | {"d_mlp": self.dense_width}
-        read = {*_ALWAYS, *self.router_facts.options, *self.experts_kind.options}
-        read |= {"capacity_factor", "capacity_per"} if self.dispatch == "capacity" else set()
         before = {name for name, value in _AS_BEFORE.items() if parts[name] == value}
         before |= {"capacity_per"} if self.capacity_per == "kx" else set()
-        return {name: value for name, value in parts.items() if name in read - before}
+        return {name: value for name, value in parts.items() if name in self.read - before}
+
+    @property
+    def read(self) -> set[str]:
+        """The fields that this model depends on."""
+        if self.n_experts == 1:
+            return {"d_model", "n_layers", "d_head", "n_experts", "dtype", "top_k", "d_expert", "experts", "n_shared"}
+        places = {"capacity_factor", "capacity_per"} if self.dispatch == "capacity" else set()
+        return {*_ALWAYS, *self.router_facts.options, *self.experts_kind.options, *places}
 
 
 _NUMBERS = ("d_model", "top_k", "n_experts", "n_shared", "ring_rank")

@@ -67,8 +67,7 @@ def measure(config: RunConfig) -> list[dict[str, Any]]:
         return output.logits_BxTxV[:, -1], output.caches, _reached(output)
 
     run = jax.jit(call)
-    decodes = model.n_experts == 1 or model.router_facts.causal
-    phases = PHASES if decodes else PHASES[:1]  # what looks at later tokens cannot produce them one by one
+    phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
     points = [_Point(phase, batch, context) for context in bench.context for batch in bench.batch for phase in phases]
 
     def arguments(point: _Point, caches: Any = None) -> tuple[Any, ...]:

@@ -227,10 +227,11 @@ class RunConfig(Frozen):
                 f"divide top_k={model.top_k} times seq_len={seq_len}"
             )
         if self.routed_alike_steps > self.steps - self.cooldown_steps:
+            room = (self.steps - self.cooldown_steps) * self.train.batch_tokens
+            phases = [name for name in ("dense_tokens", "anneal_tokens") if name in model.identity()]
             raise ValueError(
-                f"tokens={self.tokens} are too few for router={self.model.router}, experts={self.model.experts}: its phases "
-                f"take {self.routed_alike_steps * self.train.batch_tokens} (dense_tokens, anneal_tokens), and the cooldown "
-                f"the last {self.train.cooldown:g}"
+                f"tokens={self.tokens} leave {room} before the cooldown, and router={model.router}, experts={model.experts} "
+                f"takes {self.routed_alike_steps * self.train.batch_tokens} for its phases; lower {' and '.join(phases)}"
             )
         needed = math.ceil(self.train.warmup_tokens / self.train.batch_tokens) + self.cooldown_steps
         if self.steps < max(needed, 2):

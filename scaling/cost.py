@@ -91,7 +91,10 @@ def _active(model: ModelConfig, experts_per_token: float | None) -> float:
     """Experts whose parameters one token meets."""
     if model.experts_kind.every:
         return model.n_experts
-    return model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
+    expected = model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
+    if model.dispatch == "capacity":  # experts have no more places than these for a token
+        return min(expected, model.capacity_factor * places_per_token(model))
+    return expected
 
 
 def forward_flops_by_group(
@@ -144,7 +147,8 @@ def train_flops(config: RunConfig, experts_per_token: float | None = None) -> fl
 
     `experts_per_token`: mean over the training as measured, where the router decides how many; None takes what is
     expected of its schedule. With a frozen base (LoRA experts) the steps before it is frozen cost 3 forward passes of the
-    base alone, and those after it 2 of the base, whose weights have no gradient, and 3 of routers and experts.
+    base alone; those after it 2 of the base, whose weights need no gradient, and 3 of routers, experts and what attention
+    multiplies, which are no weights. (Our program computes what it then does not use; what is counted is the method.)
     """
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
     tokens = config.steps * config.train.batch_tokens
@@ -154,9 +158,9 @@ def train_flops(config: RunConfig, experts_per_token: float | None = None) -> fl
     if model.n_experts == 1 or not model.experts_kind.frozen_base:
         return 3.0 * sum(by_group.values()) * tokens
     added = by_group["experts"] + by_group["router"]
-    base = sum(by_group.values()) - added
+    base, attention = sum(by_group.values()) - added, by_group["attention"]
     first = config.dense_steps * config.train.batch_tokens
-    return 3.0 * base * first + (2.0 * base + 3.0 * added) * (tokens - first)
+    return 3.0 * base * first + (2.0 * (base - attention) + 3.0 * (attention + added)) * (tokens - first)
 
 
 def value_bytes(model: ModelConfig) -> int:

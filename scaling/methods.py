@@ -40,11 +40,12 @@ class Router:
     """A router: where its class is, the paper, and what a configuration, a cost or a plan asks of it.
 
     place: `module.Class` under scaling.layers.moe.routers.   options: fields of the model that it reads; others are not
-    part of a cell's identity.   defaults: what its authors use, where the grid is silent.   causal: whether an output
-    never depends on later tokens of its sequence.   dispatches: what it goes with, the default first.
-    top_1: it chooses one expert.   parameters: of one layer.   experts_per_token: expected, at inference.
-    training_experts_per_token: mean over a training of so many tokens.   varies: the number is the router's choice, so
-    runs are counted with what was measured.   refuses: what of a configuration does not suit it, "" for nothing.
+    part of a cell's identity.   defaults: values of its own where the grid is silent, instead of ours for all.
+    causal: whether an output never depends on later tokens of its sequence.   dispatches: what it goes with, the default
+    first.   without_k: it chooses one expert, or as many as it likes.   parameters: of one layer.
+    experts_per_token: expected, at inference.   training_experts_per_token: mean over a training of so many tokens.
+    varies: the number is the router's choice, so runs are counted with what was measured.
+    refuses: what of a configuration does not suit it, "" for nothing.
     """
 
     place: str
@@ -53,7 +54,7 @@ class Router:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     causal: bool = True
     dispatches: tuple[str, ...] = SPARSE
-    top_1: bool = False
+    without_k: bool = False
     parameters: Callable[[ModelConfig], int] = _linear
     experts_per_token: Callable[[ModelConfig], float] = _top_k
     training_experts_per_token: Callable[[ModelConfig, int], float] | None = None
@@ -156,7 +157,7 @@ def _slots(model: ModelConfig) -> int:
 
 
 ROUTERS: dict[str, Router] = {
-    "switch": Router("token_choice.Switch", "2101.03961", top_1=True),
+    "switch": Router("token_choice.Switch", "2101.03961", without_k=True),
     "topk": Router("token_choice.TopK", "2401.04088", options=(*TOKEN_CHOICE, "renormalise")),
     "bounded": Router("token_choice.Bounded", "2310.14188", options=(*TOKEN_CHOICE, "renormalise", "gate_transform")),
     "prototype": Router("prototype.Prototype", "2105.15082", refuses=_prototypes),
@@ -167,7 +168,7 @@ ROUTERS: dict[str, Router] = {
     "hash": Router("fixed.Hash", "2106.04426", options=(), parameters=_nothing),
     "random": Router("fixed.Random", "2106.04426", options=(), parameters=_nothing),
     "dense-to-sparse": Router(
-        "dense_to_sparse.DenseToSparse", "2112.14397", dispatches=ANY_NUMBER, top_1=True, varies=True,
+        "dense_to_sparse.DenseToSparse", "2112.14397", dispatches=ANY_NUMBER, without_k=True, varies=True,
         options=(*PENALTIES, "dense_tokens", "anneal_tokens", "tau_max", "tau_min", "anneal", "gate_weight", "masked_share"),
         training_experts_per_token=_annealed, refuses=_own_experts,
     ),
@@ -177,12 +178,12 @@ ROUTERS: dict[str, Router] = {
         experts_per_token=_tsallis,
     ),
     "entmax": Router(
-        "entmax.Entmax", "2402.12550", dispatches=ANY_NUMBER, top_1=True, varies=True,
+        "entmax.Entmax", "2402.12550", dispatches=ANY_NUMBER, without_k=True, varies=True,
         defaults={"balance_coef": 0.0, "z_coef": 0.0}, options=(*PENALTIES, "gate_norm", "leak_study"),
         experts_per_token=_every, refuses=_norm,
     ),
     "expert-choice": Router("expert_choice.ExpertChoice", "2202.09368", options=LEAK, causal=False, dispatches=ANY_NUMBER),
-    "base": Router("base.Base", "2103.16716", options=LEAK, causal=False, top_1=True),
+    "base": Router("base.Base", "2103.16716", options=LEAK, causal=False, without_k=True),
     "soft": Router(
         "soft.Soft", "2308.00951", options=(*LEAK, "slots", "normalise_slots"), causal=False, dispatches=("soft",),
         parameters=_slots,

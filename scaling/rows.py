@@ -61,6 +61,8 @@ def counts(
     """Parameter, FLOP and byte columns of the `runs` table; experts per token at inference and on average in training as
     expected, or as measured where a router decides how many."""
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
+    if model.n_experts > 1 and model.dispatch == "soft":
+        experts_per_token = model.n_experts * model.slots / seq_len
     known = cost.parameters(model, vocab, experts_per_token)
     return {
         "n_active": known.n_active,

@@ -82,8 +82,8 @@ RUNS: dict[str, Column] = {
     "leak": _column(
         _REAL,
         "nats/token",
-        "held-out: what a router that is not causal gains from later tokens: loss with these replaced, less the loss without; "
-        "null for causal ones, which gain nothing",
+        "held-out: what a router that is not causal gains from later tokens at inference: loss with these replaced, less the "
+        "loss without; null for causal ones, which gain nothing",
     ),
     "loss_floor": _column(
         _REAL,
@@ -104,6 +104,7 @@ RUNS: dict[str, Column] = {
         "",
         "held-out: largest load over the mean load; mean over batches of batch_tokens and layers; 1 when even",
     ),
+    "max_vio": _column(_REAL, "", "held-out: MaxVio (arXiv 2408.15664), max_load - 1; 0 when even"),
     "router_entropy": _column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
     "dropped_frac": _column(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
     "utilisation": _column(_REAL, "", "held-out: Jain's index of the loads, 1 / (1 + load_cv^2), between 1/E and 1"),
@@ -116,7 +117,12 @@ RUNS: dict[str, Column] = {
         _REAL, "", "share of the final experts chosen already after 5 % of the training; null before the first probe"
     ),
     "saturation_50": _column(_REAL, "", "the same after half of it"),
-    "change_rate": _column(_REAL, "", "share of the chosen experts that were not chosen at the last probe but one"),
+    "change_rate": _column(
+        _REAL,
+        "",
+        "share of the experts chosen at the last probe that were not at the one before, a seventh to a quarter of "
+        "the steps earlier",
+    ),
     "specialisation": _column(
         _REAL,
         "",
@@ -155,8 +161,8 @@ RUNS: dict[str, Column] = {
 CHANCES: dict[str, Column] = {
     f"{name}_chance": _column(_REAL, "", f"{name} of independent uniform choices of as many experts")
     for name in (
-        "load_cv", "max_load", "utilisation", "dropped_frac", "distinct_1", "distinct_8", "distinct_64", "saturation",
-        "change_rate", "specialisation",
+        "load_cv", "max_load", "max_vio", "router_entropy", "utilisation", "dropped_frac", "distinct_1", "distinct_8",
+        "distinct_64", "saturation", "change_rate", "specialisation",
     )
 }  # fmt: skip
 """Beside each router metric what routing by chance gives, at the same experts per token and tokens of a batch."""
@@ -181,6 +187,7 @@ CURVES: dict[str, Column] = {
     "router_entropy": _column(_REAL, "", "mean entropy of the gates over ln E, mean since the row before"),
     "dropped_frac": _column(_REAL, "", "assignments that reached no expert, mean since the row before"),
     "load_cv": _column(_REAL, "", "deviation of expert loads over their mean, mean since the row before"),
+    "max_vio": _column(_REAL, "", "MaxVio, max_load - 1, mean since the row before"),
     "utilisation": _column(_REAL, "", "Jain's index of the loads, mean since the row before"),
     "experts_per_token": _column(_REAL, "", "experts that a token chose, mean since the row before"),
     "gate_sum": _column(_REAL, "", "sum of a token's weights, mean since the row before"),

@@ -12,6 +12,7 @@ from typing import Any
 from scaling import cost
 from scaling.architecture import FOLLOWING
 from scaling.config import LR_AT_64, RunConfig
+from scaling.methods import EXPERTS, ROUTERS
 from sweeps.grid import AXES, SECTIONS, Grid
 from sweeps.store import Part
 from sweeps.together import plan_calls, tokens_own, trunks
@@ -131,7 +132,7 @@ def plan(grid: Grid, parts: dict[RunConfig, Part] | None = None) -> Plan:
         alone_seconds=_makespan(sorted(alone.values(), reverse=True), workers),
         calls=len(calls),
         speed=speed,
-        lint=tuple(lint(grid.cells)),
+        lint=(*_unread(grid), *lint(grid.cells)),
         defaults=_defaults(grid),
     )
 
@@ -252,6 +253,21 @@ def lint(cells: Iterable[RunConfig]) -> list[str]:
         replicates[cell.model_copy(update={"seed": 0}).run_id("")].add(cell.seed)
     if max(map(len, replicates.values())) == 1:
         said.append("one seed per configuration: run-to-run noise is not estimated; give a few cells two or more seeds")
+    return said
+
+
+def _unread(grid: Grid) -> list[str]:
+    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else would tell."""
+    given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
+    read = set().union(*(cell.model.read for cell in grid.cells))
+    options = {name: one.options for name, one in ROUTERS.items()} | {
+        name: one.options for name, one in EXPERTS.items()
+    }
+    said = []
+    for name in sorted(given - read):
+        users = [method for method, reads in options.items() if name in reads]
+        who = f"; {', '.join(users)} would" if users else ""
+        said.append(f"`{name}` is set and no cell reads it{who}")
     return said
 
 

@@ -7,6 +7,7 @@ import pytest
 from scaling import cost
 from scaling.config import ModelConfig, RunConfig
 from scaling.models.transformer import Transformer
+from scaling.rows import counts
 
 VOCAB = 257
 SHAPES = [
@@ -106,3 +107,41 @@ def test_reading_grows_with_batch_context_and_experts():
     assert read(batch=1) < read() < read(batch=8)
     assert read(context=32) < read() < read(context=128)
     assert read(e=4) < read() < read(e=32)
+
+
+def test_capacity_1x_costs_what_a_top_1_router_costs():
+    """Places for one expert a token, whatever k; "kx" for k; and never more than are asked for."""
+
+    def active(**changes):
+        model = ModelConfig(n_experts=16, router="prototype", d_expert=24, dispatch="capacity", **changes)
+        return cost.parameters(model, VOCAB).experts_active
+
+    one = active(top_k=1, capacity_factor=1.0)
+    assert active(top_k=4, capacity_factor=1.0, capacity_per="1x") == one
+    assert active(top_k=4, capacity_factor=1.25, capacity_per="1x") == 1.25 * one
+    assert active(top_k=4, capacity_factor=1.25, capacity_per="kx") == 4 * one
+
+
+def test_a_frozen_base_saves_its_weights_gradients_and_nothing_else():
+    """Attention multiplies activations, which have gradients on both sides; so 2 forward passes of the base's weights."""
+    model = ModelConfig(n_experts=8, router="tsallis", top_k=2, experts="lora", dense_tokens=100_000)
+    config = RunConfig(model=model, tokens=1_000_000)
+    groups = cost.prefill_flops_by_group(model, VOCAB, config.train.seq_len)
+    tokens, first = config.steps * config.train.batch_tokens, config.dense_steps * config.train.batch_tokens
+    weights = groups["head"] + groups["projections"] + groups["shared"]
+    moving = groups["attention"] + groups["experts"] + groups["router"]
+    expected = 3 * (weights + groups["attention"]) * first + (2 * weights + 3 * moving) * (tokens - first)
+    assert cost.train_flops(config) == pytest.approx(expected, rel=1e-12)
+
+
+def test_soft_slots_are_the_active_experts():
+    """E p slots for T tokens are E p / T experts a token, in FLOPs and in the row."""
+
+    def row(slots):
+        model = {"n_experts": 8, "router": "soft", "leak_study": True, "slots": slots}
+        return counts(RunConfig(model=model))
+
+    dense = counts(RunConfig())
+    assert row(16)["n_active"] == dense["n_active"]  # 8 x 16 slots for 128 tokens
+    one = 3 * 64 * 128 * 2
+    assert row(16)["n_active"] - row(4)["n_active"] == 0.75 * one

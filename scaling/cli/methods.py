@@ -36,7 +36,13 @@ def _registry(as_json: bool) -> None:
     from scaling.methods import EXPERTS, ROUTERS
 
     routers = {
-        name: {"arxiv": one.source, "causal": one.causal, "reads": one.options, "dispatches": one.dispatches}
+        name: {
+            "arxiv": one.source,
+            "causal": one.causal,
+            "reads": one.options,
+            "defaults": dict(one.defaults),
+            "dispatches": one.dispatches,
+        }
         for name, one in ROUTERS.items()
     }
     experts = {name: {"arxiv": one.source, "reads": one.options} for name, one in EXPERTS.items()}

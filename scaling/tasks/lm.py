@@ -108,7 +108,7 @@ def train(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterat
             documents = held_out.documents
             row |= _losses(trained, held_out)
             row |= _routing(trained, held_out, watch, by_chance) if watch else {}
-            if watch and not config.model.router_facts.causal:
+            if watch and not config.model.causal:
                 network = Transformer(config.model, corpus.vocab_size, kernel)
                 row["leak"] = leak(network, jax.device_put(trained.params, devices[0]), windows)
             row |= data.known_entropy(config.data, windows.tokens, windows.weight)
@@ -135,16 +135,16 @@ def _losses(trained: Trained, held_out: HeldOutLoss) -> dict[str, Any]:
     return row
 
 
-def _chances(config: RunConfig, experts_per_token: float) -> dict[str, float]:
-    """Chance levels of the router metrics of this cell's batches."""
-    model, tokens = config.model, config.train.batch_tokens
+def _chances(config: RunConfig, experts_per_token: float, parts: int = 1) -> dict[str, float]:
+    """Chance levels of the router metrics of this cell's batches, or of parts of them that are routed apart."""
+    model, tokens = config.model, config.train.batch_tokens // parts
     capped = model.dispatch == "capacity"
     rows = cost.capacity_rows(tokens, cost.places_per_token(model), model.n_experts, model.capacity_factor)
     return observe.batch_chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
 
 
 def _routing(
-    trained: Trained, held_out: HeldOutLoss, watch: Watch, by_chance: Callable[[float], dict[str, float]]
+    trained: Trained, held_out: HeldOutLoss, watch: Watch, by_chance: Callable[..., dict[str, float]]
 ) -> dict[str, Any]:
     """The columns that only a routed run has; completes the curves, and recounts what depends on how many experts the
     router has chosen."""
@@ -152,17 +152,16 @@ def _routing(
     final = watch.choices(trained.params)
     observe.settled(trained.probes, final, watch.division, curves)
     for one in curves:
-        one |= by_chance(one["experts_per_token"])
+        one |= by_chance(one["experts_per_token"], parts=config.train.accumulate)
     levels = observe.choice_chances(config.model.n_experts, held_out.routing["experts_per_token"])
     row: dict[str, Any] = levels | {name: value for name, value in held_out.routing.items() if name != "z_loss"}
     tail = curves[-max(1, len(curves) // 10) :]
     row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
     for name, share in (("saturation_5", 0.05), ("saturation_50", 0.5)):
         then = observe.at_share(trained.probes, config.steps, share)
-        row[name] = None if then is None else observe.saturation(then, final)
-    row["change_rate"] = next(
-        (one["change_rate"] for one in reversed(curves) if one.get("change_rate") is not None), None
-    )
+        idle = share * config.steps < config.dense_steps  # nothing was routed yet
+        row[name] = None if then is None or idle else observe.saturation(then, final)
+    row["change_rate"] = observe.rate_at(trained.probes, max(trained.probes)) if trained.probes else None
     if config.model.router_facts.varies:
         weights = np.diff([0, *(one["step"] for one in curves)])
         training = float(np.average([one["experts_per_token"] for one in curves], weights=weights))

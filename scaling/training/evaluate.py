@@ -47,17 +47,21 @@ class Watch:
 
     def __init__(self, forward: Any, windows: EvalWindows, batch: int, classes: NDArray[np.int64]) -> None:
         self._forward, self._classes = forward, classes
-        index = np.linspace(0, len(windows.tokens) - 1, batch).round().astype(int)
-        self._tokens, self._counted = windows.tokens[index], windows.weight[index] > 0
+        whole = np.flatnonzero(np.all(windows.weight > 0, axis=1))
+        whole = whole if len(whole) >= batch else np.arange(len(windows.tokens))
+        index = whole[np.linspace(0, len(whole) - 1, batch).round().astype(int)]
+        self._tokens, counted = windows.tokens[index], windows.weight[index] > 0
+        self._counted, self._counted_T = counted.astype(np.float32), counted.reshape(-1)
+        self._ids_T = self._tokens[:, :-1].reshape(-1)[self._counted_T]
 
     def choices(self, params: Params) -> Choices:
-        """The experts that each token of a few windows chooses, the same windows each time."""
-        return np.asarray(self._forward(params, self._tokens)[2])
+        """The experts that each token of a few windows chooses, the same windows each time; padding left out."""
+        return np.asarray(self._forward(params, self._tokens, self._counted)[2])[:, self._counted_T]
 
     def division(self, choices: Choices) -> dict[str, float]:
         """What such choices divide."""
         divided = Division(self._classes)
-        divided.add(choices, self._tokens[:, :-1].reshape(-1), self._counted.reshape(-1))
+        divided.add(choices, self._ids_T)
         return divided.metrics()
 
 
@@ -70,8 +74,8 @@ def losses_program(
     devices: tuple[jax.Device, ...],
     shape: tuple[int, int],
 ) -> Any:
-    """Compiled (params, tokens [B, T + 1]) -> losses [B, T] and, of the MoE layers, the metrics of their routing and the
-    experts of each token [L, B T, E]."""
+    """Compiled (params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of their
+    routing over the tokens that count and the experts of each token [L, B T, E]."""
     wanted = (model, vocab_size, kernel, where, shape)
     return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
 
@@ -110,14 +114,16 @@ def _build(
 ) -> Any:
     network = Transformer(model, vocab_size, kernel, where)
 
-    def losses(params: Params, tokens: jax.Array) -> tuple[jax.Array, Any, Any]:
+    def losses(params: Params, tokens: jax.Array, counted_BxT: jax.Array) -> tuple[jax.Array, Any, Any]:
         output = transformer.apply(network, params, tokens[:, :-1])
         lost = token_losses(output.logits_BxTxV, tokens[:, 1:])
         if not output.routings:
             return lost, (), ()
-        assigned_LxE = routing.assignments_of_layers(output.routings, where)
+        share_T = counted_BxT.reshape(-1) / where.mean(jnp.mean(counted_BxT))
+        assigned_LxE = routing.assignments_of_layers(output.routings, where, share_T)
         per_layer = [
-            routing.metrics(one, assigned_E) for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
+            routing.metrics(one, assigned_E, where, share_T)
+            for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
         ]
         return lost, where.mean(per_layer), jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
 
@@ -126,10 +132,12 @@ def _build(
     )
     spread: Any = losses
     if where.devices > 1:
-        into, out = (specs_of(params), BATCH), (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
+        into, out = (specs_of(params), BATCH, BATCH), (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
         spread = jax.shard_map(losses, mesh=mesh_of(where, devices), in_specs=into, out_specs=out, check_vma=False)
     tokens = jax.ShapeDtypeStruct((shape[0], shape[1]), jnp.int32)
-    return jax.jit(spread, in_shardings=places_of(params, where, devices)).lower(params, tokens).compile()
+    counted = jax.ShapeDtypeStruct((shape[0], shape[1] - 1), jnp.float32)
+    held, split = places_of(params, where, devices)
+    return jax.jit(spread, in_shardings=(held, split, split)).lower(params, tokens, counted).compile()
 
 
 def evaluate(
@@ -142,8 +150,8 @@ def evaluate(
 ) -> HeldOutLoss:
     """Held-out loss of the given weights over all windows, `batch` windows at a time, by the program `forward`.
 
-    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token; batches
-    are filled up with windows of the front, which count in no loss.
+    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token. Padding,
+    and the windows of the front that fill up the last batch, count in nothing.
     """
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
@@ -151,13 +159,14 @@ def evaluate(
     divided = Division(classes)
     for start in range(0, n, batch):
         index = np.arange(start, start + batch) % n
-        part, per_layer, choices = forward(params, windows.tokens[index])
         take = min(batch, n - start)
+        counted = (windows.weight[index] > 0) & (np.arange(batch) < take)[:, None]
+        part, per_layer, choices = forward(params, windows.tokens[index], counted.astype(np.float32))
         losses[start : start + take] = np.asarray(part)[:take]
         seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]
         if len(per_layer):
-            counted = (windows.weight[index] > 0) & (np.arange(batch) < take)[:, None]
-            divided.add(np.asarray(choices), windows.tokens[index, :-1].reshape(-1), counted.reshape(-1))
+            counted_T = counted.reshape(-1)
+            divided.add(np.asarray(choices)[:, counted_T], windows.tokens[index, :-1].reshape(-1)[counted_T])
 
     total = np.bincount(windows.document, np.sum(losses * windows.weight, axis=1), len(windows.names))
     count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names)).astype(np.float64)

@@ -75,9 +75,9 @@ class Division:
     count_LxCxE: Any = 0.0
     distinct: dict[int, list[float]] = field(default_factory=lambda: {batch: [] for batch in BATCHES})
 
-    def add(self, choices: Choices, id_T: NDArray[np.integer[Any]], counted_T: NDArray[np.bool_]) -> None:
-        """Choices of tokens with these ids; `counted_T`: not padding."""
-        of_class = np.eye(self.classes.max() + 1)[self.classes[id_T]] * counted_T[:, None]
+    def add(self, choices: Choices, id_T: NDArray[np.integer[Any]]) -> None:
+        """Choices of tokens with these ids."""
+        of_class = np.eye(self.classes.max() + 1)[self.classes[id_T]]
         self.count_LxCxE = self.count_LxCxE + np.einsum("tc,lte->lce", of_class, choices.astype(np.float64))
         for batch, seen in self.distinct.items():
             if batch <= choices.shape[1]:
@@ -104,9 +104,12 @@ def batch_chances(
     capacity: places of an expert, where some choices may be dropped.
     """
     k = _within(experts_per_token, n_experts)
+    largest = chance.max_load(n_experts, k, tokens)
     return {
         "load_cv_chance": chance.load_cv(n_experts, k, tokens),
-        "max_load_chance": chance.max_load(n_experts, k, tokens),
+        "max_load_chance": largest,
+        "max_vio_chance": largest - 1,
+        "router_entropy_chance": 1.0,  # of a router that knows nothing
         "utilisation_chance": chance.utilisation(n_experts, k, tokens),
         "dropped_frac_chance": 0.0 if capacity is None else chance.dropped(n_experts, k, tokens, capacity),
     }
@@ -140,12 +143,18 @@ def settled(
         inside = [step for step in steps if before < step <= row["step"]]
         before = row["step"]
         now = final if row is rows[-1] else probes[inside[-1]] if inside else None
+        if inside:
+            row["change_rate"] = rate_at(probes, inside[-1])
         if now is None:
             continue
-        earlier = [step for step in steps if step < (inside[-1] if inside else row["step"])]
         row["saturation"] = saturation(now, final)
-        row["change_rate"] = change_rate(probes[earlier[-1]], now) if earlier else None
         row |= division(now) | choice_chances(now.shape[-1], float(np.mean(np.sum(now, axis=-1))))
+
+
+def rate_at(probes: dict[int, Choices], step: int) -> float | None:
+    """The change rate from the probe before to the one at this step; None for the first."""
+    earlier = [other for other in probes if other < step]
+    return change_rate(probes[max(earlier)], probes[step]) if earlier else None
 
 
 def at_share(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:

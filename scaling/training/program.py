@@ -51,6 +51,8 @@ class Program:
         self._shape = shape
         self._first, self.step, self.shape = kept("step", shape, devices, lambda: _build(shape, devices))
         self.state, _ = places_of(self.shape, shape.where, devices)
+        if shape.trunks is not None:
+            self.shape = _stacked(self.shape, shape.trunks)
 
     def first(self, seeds: Sequence[int]) -> State:
         """The state before training: weights are a function of the seed alone. One state for one seed, else stacked."""

@@ -153,11 +153,14 @@ def step_function(
             return loss, ((loss,), None)
         assigned_LxE = routing.assignments_of_layers(output.routings, where)
         per_layer = [
-            routing.metrics(one, assigned_E) for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
+            routing.metrics(one, assigned_E, where)
+            for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
         ]
         mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in routing.METRICS}
         penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
         penalty = penalty + sum(one.penalty for one in output.routings) / len(output.routings)
+        if model.experts_kind.frozen_base:  # a router that stands still must not move the base either
+            penalty = penalty * (training.step >= dense_steps)
         reported = (loss, *(mean[name] / parts for name in routing.METRICS))
         return loss + penalty / parts, (reported, assigned_LxE / parts)
 

@@ -24,7 +24,7 @@ ULPS = {"rtol": 1e-6, "atol": 1e-7}
 def model(router="topk", experts="mlp", **changes):
     """A tiny model with this router and these experts, what they refuse as a language model included."""
     facts = ROUTERS[router]
-    tiny = {"d_model": 16, "d_head": 8, "n_layers": 1, "n_experts": 4, "top_k": 1 if facts.top_1 else 2}
+    tiny = {"d_model": 16, "d_head": 8, "n_layers": 1, "n_experts": 4, "top_k": 1 if facts.without_k else 2}
     tiny |= {"d_expert": 8, "rank": 6, "leak_study": not facts.causal, "slots": 3}
     if "anneal_tokens" in facts.options:  # so that the first steps of a test are within the anneal
         tiny |= {"dense_tokens": 0, "anneal_tokens": 1000}

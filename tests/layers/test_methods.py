@@ -90,9 +90,9 @@ WRONG = {
     "expert choice in a language model": ({"router": "expert-choice"}, ["later tokens", "2202.09368", "leak_study: true"]),
     "soft in a language model": ({"router": "soft"}, ["later tokens", "2308.00951"]),
     "base in a language model": ({"router": "base"}, ["later tokens", "2103.16716"]),
-    "two experts of switch": ({"router": "switch", "top_k": 2}, ["router=switch is top-1", "top_k=2", "router=topk"]),
-    "two of dense-to-sparse": ({"router": "dense-to-sparse", "top_k": 2}, ["is top-1", "2112.14397"]),
-    "two of entmax": ({"router": "entmax", "top_k": 2}, ["is top-1"]),
+    "two experts of switch": ({"router": "switch", "top_k": 2}, ["router=switch takes no top_k", "top_k=2", "router=topk"]),
+    "two of dense-to-sparse": ({"router": "dense-to-sparse", "top_k": 2}, ["takes no top_k", "2112.14397"]),
+    "two of entmax": ({"router": "entmax", "top_k": 2}, ["takes no top_k"]),
     "more than there are": ({"router": "topk", "top_k": 9}, ["top_k=9", "n_experts=8"]),
     "prototypes that do not divide": ({"router": "prototype", "top_k": 3}, ["top_k=3", "divide n_experts=8"]),
     "groups that do not divide": ({"router": "sigmoid", "n_groups": 3}, ["n_groups=3", "divide n_experts"]),
@@ -146,9 +146,18 @@ def test_without_experts_nothing_of_this_is_asked():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"router": "base", "leak_study": True, "n_experts": 3}, ["n_experts=3", "must divide seq_len=32"]),
-        ({"router": "dense-to-sparse", "n_experts": 4}, ["too few for router=dense-to-sparse", "196608"]),
-        ({"router": "topk", "n_experts": 4, "experts": "lora"}, ["too few for router=topk, experts=lora"]),
+        (
+            {"router": "base", "leak_study": True, "n_experts": 3},
+            ["n_experts=3", "must divide top_k=1 times seq_len=32"],
+        ),
+        (
+            {"router": "dense-to-sparse", "n_experts": 4},
+            ["leave 47872 before the cooldown", "router=dense-to-sparse", "196608", "lower dense_tokens and anneal"],
+        ),
+        (
+            {"router": "topk", "n_experts": 4, "experts": "lora"},
+            ["router=topk, experts=lora takes 65536", "lower dense_tokens"],
+        ),
     ],
 )
 def test_cells_too_short_or_uneven_for_a_method_are_refused(changes, words):

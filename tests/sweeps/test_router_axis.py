@@ -54,7 +54,8 @@ def test_the_smoke_grid_has_every_causal_method_once() -> None:
 
 def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
     """All routed models hold eight dense MLPs' worth of experts, within 5 %, but the factorised ones and LoRA, which store
-    few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of them."""
+    few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of them, but of soft
+    MoE, which mixes tokens at a cost and is not ranked."""
     cells = grid.load("routers").cells
     assert {router for router, _ in pairs("routers")} == set(ROUTERS)
     assert {experts for _, experts in pairs("routers")} == set(EXPERTS)
@@ -70,7 +71,8 @@ def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
         if model.n_experts > 1 and not model.experts_kind.mixes and not model.router_facts.varies:
             held = row["n_total_nonembed"] - dense["n_total_nonembed"] + mlp
             assert held == pytest.approx(8 * mlp, rel=0.05), model
-            assert row["decode_flops_per_token"] == pytest.approx(dense["decode_flops_per_token"], rel=0.05), model
+            if model.causal:
+                assert row["decode_flops_per_token"] == pytest.approx(dense["decode_flops_per_token"], rel=0.05), model
 
 
 @pytest.mark.slow

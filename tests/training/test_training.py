@@ -12,11 +12,12 @@ import pytest
 from scaling import data, tasks
 from scaling.clusters import clustered_mean
 from scaling.config import RunConfig, TrainConfig
-from scaling.data.batches import TrainBatches, eval_windows
+from scaling.data import tokenizer
+from scaling.data.batches import EvalWindows, TrainBatches, eval_windows
 from scaling.layers.placement import ALONE
 from scaling.models.transformer import Transformer
 from scaling.schema import CHANCES, to_arrow
-from scaling.training.evaluate import evaluate, losses_program
+from scaling.training.evaluate import Watch, evaluate, losses_program
 from scaling.training.program import program
 from scaling.training.schedule import learning_rate
 from scaling.training.step import initial_params, state_of, step_function
@@ -104,7 +105,8 @@ def test_clustered_error_of_equal_weights_is_the_textbook_one():
 
 def forward_of(config, corpus, windows, batch):
     shape = (batch, windows.tokens.shape[1])
-    return losses_program(config.model, corpus.vocab_size, "", ALONE, (jax.devices()[0],), shape)
+    kernel = "loop" if config.model.n_experts > 1 else ""
+    return losses_program(config.model, corpus.vocab_size, kernel, ALONE, (jax.devices()[0],), shape)
 
 
 def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
@@ -204,3 +206,28 @@ def test_equal_runs_have_equal_names_and_others_do_not(micro):
     assert dense[0].run_id("h") == dense[1].run_id("h")
     with pytest.raises(dataclasses.FrozenInstanceError):
         data.prepare(base.data).hash = "x"  # type: ignore[misc]
+
+
+def test_padding_counts_in_no_router_metric(micro):
+    """The same windows, half of them padded further: what the routers did with padding is in nothing."""
+    config = micro(n_experts=4, top_k=2, router="topk")
+    corpus = data.prepare(config.data)
+    whole = eval_windows(corpus.heldout(), 32, 2)
+    full = np.flatnonzero(np.all(whole.weight > 0, axis=1))[:6]
+    names = tuple("abcdef")
+    padded = EvalWindows(whole.tokens[full].copy(), whole.weight[full].copy(), whole.n_bytes[full], np.arange(6), names)
+    for tokens in (0, 7):
+        padded.tokens[:, 20:] = tokens
+        padded.weight[:, 19:] = 0
+        forward = forward_of(config, corpus, padded, 3)
+        params = initial_params(config.model, corpus.vocab_size, 0)
+        found = evaluate(params, forward, padded, 3, tokenizer.classes(config.data, corpus.folder), lambda k: {})
+        watched = Watch(forward, padded, 3, np.zeros(257, int)).choices(params)
+        if tokens == 0:
+            first, seen = found, watched
+    assert watched.shape[1] == 3 * 19
+    np.testing.assert_array_equal(watched, seen)
+    penalties = {"balance_loss", "z_loss"}  # of training, where nothing is padded so
+    assert {n: v for n, v in found.routing.items() if n not in penalties} == pytest.approx(
+        {n: v for n, v in first.routing.items() if n not in penalties}, rel=1e-6
+    )

@@ -184,3 +184,22 @@ def test_a_checkpoint_of_other_code_is_not_used(left, separate):
         together(cells[1:], folder)
     about.write_text(json.dumps(json.loads(about.read_text()) | {"code_version": "of yesterday"}))
     assert together(cells[1:], folder) == separate[2:]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["one", "side by side"])
+@pytest.mark.parametrize("killed", [("trunk", 16, 5), ("branch", 16, 12)], ids=["at the spawn", "in the cooldown"])
+def test_a_method_with_phases_goes_on_where_it_was_killed(micro, tmp_path, seeds, killed):
+    """One expert until step 5, then four, annealed until step 10; noise, masks and probes are as if nothing had happened,
+    for one trunk and for two that train as one program."""
+    phases = {"router": "dense-to-sparse", "dense_tokens": 256 * 5, "anneal_tokens": 256 * 5}
+    cells = [
+        RunConfig(**(dict(cell) | {"resources": {"checkpoint_minutes": 1e-9}}))
+        for seed in seeds
+        for cell in trunk(micro, BUDGETS[:2], seed=seed, cooldown=0.3, **phases)
+    ]
+    whole = [own(result) for result in tasks.train(cells)]
+    folder, out = tmp_path / "checkpoints", tmp_path / "rows.jsonl"
+    assert kill(cells, folder, out, killed) == []
+    found = list(tasks.train(cells, folder))
+    assert [own(result) for result in found] == whole
+    assert [result.run["experts_per_token"] for result in found] == pytest.approx([1.0] * len(cells))

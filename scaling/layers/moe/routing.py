@@ -64,9 +64,10 @@ class Routing:
 
     chosen_TxK: expert of each choice, int32; E, which is none, in columns that a token does not use.
     weight_TxK: weight of its output, float32.   gates_TxE: the probabilities behind the choice, float32, rows sum to 1.
-    logits_TxE: float32, None where a router has none.   dropped: share of the choices for which the dispatch had no room.
-    balance: the router's own balance penalty instead of `balance_loss`.   penalty: further losses of its own, their
-    coefficients in.   slots: of soft MoE.
+    logits_TxE: float32, [T, groups, E / groups] where each group has a softmax of its own; None where there are none.
+    dropped: share of the choices for which the dispatch had no room.
+    balance: of a router whose own balance penalty is E sum_e a_e b_e, the two factors [E], means over these tokens.
+    penalty: further losses of its own, their coefficients in.   slots: of soft MoE.
     """
 
     chosen_TxK: jax.Array
@@ -74,7 +75,7 @@ class Routing:
     gates_TxE: jax.Array
     logits_TxE: jax.Array | None = None
     dropped: jax.Array | float = 0.0
-    balance: jax.Array | None = None
+    balance: tuple[jax.Array, jax.Array] | None = None
     penalty: jax.Array | float = 0.0
     slots: Any = None
 
@@ -99,25 +100,38 @@ def chosen_by_expert(routing: Routing) -> jax.Array:
     return jnp.any(routing.chosen_TxK[:, :, None] == jnp.arange(n_experts), axis=1)
 
 
-def assignments(routing: Routing) -> jax.Array:
-    """Tokens of each expert over the tokens that there are, [E]: the sum is the experts per token, k in most routers."""
+def assignments(routing: Routing, share_T: jax.Array | None = None) -> jax.Array:
+    """Tokens of each expert over the tokens that there are, [E]: the sum is the experts per token, k in most routers.
+
+    `share_T`: weights of the tokens, 1 on average; None where all count alike.
+    """
     n_experts = routing.gates_TxE.shape[-1]
-    chosen = routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts)
-    return jnp.sum(chosen.astype(jnp.float32), axis=0) / routing.chosen_TxK.shape[0]
+    chosen_TxKxE = (routing.chosen_TxK[:, :, None] == jnp.arange(n_experts)).astype(jnp.float32)
+    return _mean(jnp.sum(chosen_TxKxE, axis=1), share_T)
 
 
-def balance_loss(routing: Routing, load_E: jax.Array) -> jax.Array:
+def _mean(values: jax.Array, share_T: jax.Array | None) -> jax.Array:
+    """Over tokens, the first axis."""
+    if share_T is not None:
+        values = values * share_T.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.mean(values, axis=0)
+
+
+def balance_loss(routing: Routing, load_E: jax.Array, placement: Placement = ALONE) -> jax.Array:
     """Load-balance penalty E sum_e f_e P_e: 1 for even routing, up to E/k when k experts take every token.
 
     f_e is the share of assignments of expert e (sums to 1), P_e the mean gate. Switch Transformer, arXiv 2101.03961,
     eq. 4, which has k = 1; dividing the counts by k T is ours, so that the even value does not depend on k. Gradients
-    reach the router through P_e only, because f_e is piecewise constant. 1 is not a lower bound. Some routers have a
-    penalty of their own.
+    reach the router through P_e only, because f_e is piecewise constant. 1 is not a lower bound. Some routers have two
+    factors of their own instead of f_e and P_e, with gradients through both.
 
     On several devices f_e is that of all of them, `load_E`, and P_e that of this one: the mean over devices is the penalty.
+    So too for factors of a router's own, each once with the other one of all devices.
     """
     if routing.balance is not None:
-        return routing.balance
+        one_E, other_E = routing.balance
+        one, other = jax.lax.stop_gradient(placement.mean(routing.balance))
+        return load_E.shape[0] * jnp.sum(one_E * other + one * other_E - one * other)
     return load_E.shape[0] * jnp.sum(jax.lax.stop_gradient(load_E) * jnp.mean(routing.gates_TxE, axis=0))
 
 
@@ -128,24 +142,31 @@ def z_loss(routing: Routing) -> jax.Array:
     return jnp.mean(jax.nn.logsumexp(routing.logits_TxE, axis=-1) ** 2)
 
 
-def assignments_of_layers(routings: Sequence[Routing], placement: Placement = ALONE) -> jax.Array:
+def assignments_of_layers(
+    routings: Sequence[Routing], placement: Placement = ALONE, share_T: jax.Array | None = None
+) -> jax.Array:
     """`assignments` of each layer, [L, E]: of the tokens of all devices, in one exchange for all layers."""
-    return placement.mean(jnp.stack([assignments(routing) for routing in routings]))
+    return placement.mean(jnp.stack([assignments(routing, share_T) for routing in routings]))
 
 
 METRICS = (
-    "balance_loss", "z_loss", "load_cv", "max_load", "utilisation", "router_entropy", "experts_per_token", "gate_sum",
+    "balance_loss", "z_loss", "load_cv", "max_load", "max_vio", "utilisation", "router_entropy", "experts_per_token", "gate_sum",
     "dropped_frac",
 )  # fmt: skip
 
 
-def metrics(routing: Routing, assigned_E: jax.Array) -> dict[str, jax.Array]:
+def metrics(
+    routing: Routing, assigned_E: jax.Array, placement: Placement = ALONE, share_T: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """How evenly and how decidedly a router routes; on several devices their mean is that of the whole batch.
 
+    `share_T` as in `assignments`; penalties are of all tokens whatever it says.
+
     balance_loss, z_loss: as above.   load_cv: standard deviation of the loads over their mean.
-    max_load: largest load over the mean load, 1 when even (MaxVio + 1).   utilisation: Jain's index 1 / (1 + CV^2).
-    router_entropy: mean entropy of the gates over ln E, 1 when uniform.   experts_per_token: mean number chosen.
-    gate_sum: mean sum of a token's weights.   dropped_frac: choices that reached no expert.
+    max_load: largest load over the mean load, 1 when even.   max_vio: that less 1.   utilisation: Jain's index 1 / (1 + CV^2).
+    router_entropy: mean entropy of the gates over ln E, 1 when uniform (ln k / ln E at least for k gates alike).
+    experts_per_token: mean number chosen.   gate_sum: mean sum of a token's weights.
+    dropped_frac: choices that reached no expert.
     """
     n_experts = routing.gates_TxE.shape[-1]
     per_token = jnp.sum(assigned_E)
@@ -154,14 +175,15 @@ def metrics(routing: Routing, assigned_E: jax.Array) -> dict[str, jax.Array]:
     deviation = jnp.std(relative_E)
     entropy_T = -jnp.sum(routing.gates_TxE * jnp.log(routing.gates_TxE + 1e-20), axis=-1)
     values = (
-        balance_loss(routing, load_E),
+        balance_loss(routing, load_E, placement),
         z_loss(routing),
         deviation,
         jnp.max(relative_E),
+        jnp.max(relative_E) - 1,
         1 / (1 + deviation**2),
-        jnp.mean(entropy_T) / jnp.log(n_experts),
+        _mean(entropy_T, share_T) / jnp.log(n_experts),
         per_token,
-        jnp.mean(jnp.sum(routing.weight_TxK, axis=-1)),
+        _mean(jnp.sum(routing.weight_TxK, axis=-1), share_T),
         jnp.asarray(routing.dropped, jnp.float32),
     )
     return dict(zip(METRICS, values, strict=True))

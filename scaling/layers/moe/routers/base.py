@@ -46,4 +46,4 @@ class Base(nn.Module):
         else:
             chosen_Tx1 = jax.vmap(assign)(fixed_TxE.reshape(-1, tokens.length, n_experts)).reshape(-1, 1)
         weight_Tx1 = jax.nn.sigmoid(jnp.take_along_axis(affinity_TxE, chosen_Tx1, axis=-1))
-        return Routing(chosen_Tx1, weight_Tx1, jax.nn.softmax(affinity_TxE, axis=-1), balance=jnp.float32(1))
+        return Routing(chosen_Tx1, weight_Tx1, jax.nn.softmax(affinity_TxE, axis=-1))

@@ -53,11 +53,13 @@ class DenseToSparse(nn.Module):
         mask_TxE = jnp.where(alone, first_TxE, jnp.where(sparse, best_TxE, noisy_TxE > chance.threshold(n_experts)))
         soft_TxE = jnp.where(sparse, gates_TxE, noisy_TxE)
         weight_TxE = gates_TxE if config.gate_weight == "softmax" else soft_TxE
-        balance = n_experts * jnp.sum(jnp.mean(soft_TxE, axis=0) * jnp.mean(mask_TxE.astype(jnp.float32), axis=0))
         return of_mask(
             mask_TxE,
             jnp.where(alone, 1.0, weight_TxE),
             gates_TxE,
             logits_TxE=jnp.where(alone, 0.0, logits_TxE),  # an idle router learns nothing
-            balance=jnp.where(alone, 0.0, balance),
+            balance=(
+                jnp.where(alone, 0.0, jnp.mean(soft_TxE, axis=0)),
+                jnp.mean(mask_TxE.astype(jnp.float32), axis=0),
+            ),
         )

@@ -33,4 +33,4 @@ class ExpertChoice(nn.Module):
         _, index_GxExC = jax.lax.top_k(by_expert_GxExT, taken)
         mask_GxExT = jnp.any(index_GxExC[..., None] == jnp.arange(tokens.length), axis=2)
         mask_TxE = mask_GxExT.swapaxes(1, 2).reshape(gates_TxE.shape)
-        return of_mask(mask_TxE, gates_TxE, gates_TxE, logits_TxE=logits_TxE, balance=jnp.float32(1))
+        return of_mask(mask_TxE, gates_TxE, gates_TxE, logits_TxE=logits_TxE)

@@ -18,10 +18,10 @@ class Prototype(TokenChoice):
     """
 
     def gates(self, logits_TxE: jax.Array) -> jax.Array:
-        return jax.nn.softmax(self._by_group(logits_TxE), axis=-1).reshape(logits_TxE.shape)
+        return jax.nn.softmax(self.by_softmax(logits_TxE), axis=-1).reshape(logits_TxE.shape)
 
     def select(self, score_TxE: jax.Array) -> jax.Array:
-        by_group_TxKxG = self._by_group(score_TxE)
+        by_group_TxKxG = self.by_softmax(score_TxE)
         return jnp.argmax(by_group_TxKxG, axis=-1) + jnp.arange(self.config.top_k) * by_group_TxKxG.shape[-1]
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
@@ -30,5 +30,5 @@ class Prototype(TokenChoice):
     def probabilities(self, gates_TxE: jax.Array) -> jax.Array:
         return gates_TxE / self.config.top_k
 
-    def _by_group(self, values_TxE: jax.Array) -> jax.Array:
-        return values_TxE.reshape(values_TxE.shape[0], self.config.top_k, -1)
+    def by_softmax(self, logits_TxE: jax.Array) -> jax.Array:
+        return logits_TxE.reshape(logits_TxE.shape[0], self.config.top_k, -1)

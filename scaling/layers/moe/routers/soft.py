@@ -47,6 +47,4 @@ class Soft(nn.Module):
         combine_GxTxExP = jax.nn.softmax(logits_GxTxExP, axis=(2, 3))
         gates_TxE = jnp.sum(combine_GxTxExP, axis=3).reshape(-1, n_experts)
         every_TxE = jnp.broadcast_to(jnp.arange(n_experts), gates_TxE.shape)
-        return Routing(
-            every_TxE, gates_TxE, gates_TxE, balance=jnp.float32(1), slots=Slots(dispatch_GxTxExP, combine_GxTxExP)
-        )
+        return Routing(every_TxE, gates_TxE, gates_TxE, slots=Slots(dispatch_GxTxExP, combine_GxTxExP))

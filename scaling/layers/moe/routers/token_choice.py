@@ -63,7 +63,11 @@ class TokenChoice(nn.Module):
             score_TxE = score_TxE + bias.value
         chosen_TxK = self.select(score_TxE)
         weight_TxK = self.weights(logits_TxE, gates_TxE, chosen_TxK)
-        return Routing(chosen_TxK, weight_TxK, self.probabilities(gates_TxE), logits_TxE)
+        return Routing(chosen_TxK, weight_TxK, self.probabilities(gates_TxE), self.by_softmax(logits_TxE))
+
+    def by_softmax(self, logits_TxE: jax.Array) -> jax.Array:
+        """The logits for the z-loss, those of one softmax along the last axis."""
+        return logits_TxE
 
     def order(self, logits_TxE: jax.Array, gates_TxE: jax.Array) -> jax.Array:
         """What is compared where no bias is added: the logits, which order experts as softmax does without its rounding."""

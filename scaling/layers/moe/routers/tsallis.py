@@ -51,13 +51,12 @@ class Tsallis(nn.Module):
         uncertain_T = normalised_entropy(gates_TxE, config.tsallis_q)
         mask_TxE = self.mask(jax.lax.stop_gradient(gates_TxE), jax.lax.stop_gradient(uncertain_T))
         weight_TxE = jnp.where(mask_TxE, gates_TxE, 0.0)
-        balance = n_experts * jnp.sum(jnp.mean(weight_TxE, axis=0) * jnp.mean(gates_TxE, axis=0))
         return of_mask(
             mask_TxE,
             weight_TxE,
             gates_TxE,
             logits_TxE=logits_TxE,
-            balance=balance,
+            balance=(jnp.mean(weight_TxE, axis=0), jnp.mean(gates_TxE, axis=0)),
             penalty=config.entropy_coef * jnp.mean(uncertain_T),
         )
 
@@ -69,9 +68,8 @@ class Tsallis(nn.Module):
         sorted_TxE = jnp.take_along_axis(gates_TxE, order_TxE, axis=-1)
         cumulative_TxE = jnp.minimum(jnp.cumsum(sorted_TxE, axis=-1), 1.0)
         if config.nucleus == "include":
-            within_TxE = (cumulative_TxE - sorted_TxE < config.top_p) | (
-                config.top_p >= 1
-            )  # 1 is all, whatever rounding says
+            everything = config.top_p >= 1  # whatever rounding says of a sum of 1
+            within_TxE = (cumulative_TxE - sorted_TxE < config.top_p) | everything
         else:
             within_TxE = cumulative_TxE <= config.top_p
         mask_TxE = jnp.take_along_axis(within_TxE, rank_TxE, axis=-1) | (rank_TxE < config.top_k)
