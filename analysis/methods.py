@@ -18,6 +18,7 @@ from scaling.errors import InputError
 from scaling.methods import ROUTERS
 from scaling.schema import CHANCES
 
+MEMORY_TOLERANCE = 0.1
 FLOPS_TOLERANCE = 0.03
 COSTS = ("train_flops", "decode_flops_per_token")
 METRICS = (
@@ -242,6 +243,8 @@ def _warnings(made: Comparison, effects: Effects, names: list[str]) -> list[str]
             f"not at equal FLOPs: {row['method']} takes {train:.2f} times those of {made.reference} to train, and "
             f"{decode:.2f} times to decode a token"
         )
+    if len(held := _memory(made)):
+        told.append(f"not of equal memory, next to most routed methods here: {', '.join(held)}")
     survived = [name for name in made.failed["method"] if name in set(rows["method"])]
     if survived:
         told.append(
@@ -255,6 +258,16 @@ def _warnings(made: Comparison, effects: Effects, names: list[str]) -> list[str]
     if "code_version" in made.runs and len(made.runs["code_version"].unique()) > 1:
         told.append("the runs were made by different versions of the code")
     return told
+
+
+def _memory(made: Comparison) -> list[str]:
+    """Routed methods that hold more or fewer parameters than the median of them, and how many times as many."""
+    if "n_total" not in made.runs or made.runs["n_total"].isna().all():
+        return []
+    routed = made.runs[made.runs["n_experts"] > 1].groupby("method")["n_total"].mean()
+    ratio = routed / routed.median()
+    unlike = ratio[(ratio - 1).abs() > MEMORY_TOLERANCE].sort_values()
+    return [f"{name} has {times:.2f} times as many parameters" for name, times in unlike.items()]
 
 
 def labels(cells: pd.DataFrame) -> dict[str, str]:
