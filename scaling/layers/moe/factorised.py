@@ -15,7 +15,7 @@ from scaling.layers.moe.routing import Routing, weights_by_expert
 
 def cp_map(factors: dict[str, jax.Array], weight_TxE: jax.Array, x_TxI: jax.Array) -> jax.Array:
     """y = C ((A^T a) * (B^T u)), u = [x; 1]: the mixture sum_e a_e W_e of E linear maps, W[e, i, o] = sum_r A[e, r]
-    B[i, r] C[o, r], a CP decomposition (arXiv 2402.12550, eq. 3). factors: expert [E, R], into [I, R], out [O, R].
+    B[i, r] C[o, r], a CP decomposition (arXiv 2402.12550, section 3). factors: expert [E, R], into [I, R], out [O, R].
     """
     gate_TxR = weight_TxE @ factors["expert"]
     into_TxR = x_TxI @ factors["into"][:-1] + factors["into"][-1]
@@ -24,7 +24,7 @@ def cp_map(factors: dict[str, jax.Array], weight_TxE: jax.Array, x_TxI: jax.Arra
 
 def ring_map(factors: dict[str, jax.Array], weight_TxE: jax.Array, x_TxI: jax.Array) -> jax.Array:
     """y[o] = trace(sum_e a_e G1[:, e, :] . sum_i u_i G2[:, i, :] . G3[:, o, :]): the same mixture with W[e, i, o] the trace
-    of three slices, a tensor ring (arXiv 2402.12550, eq. 5). factors: expert [Q, E, Q], into [Q, I, R], out [R, O, Q].
+    of three slices, a tensor ring (arXiv 2402.12550, section 3). factors: expert [Q, E, Q], into [Q, I, R], out [R, O, Q].
     """
     expert_QxExQ, into_QxIxR, out_RxOxQ = factors["expert"], factors["into"], factors["out"]
     gate_TxQxQ = jnp.einsum("te,aeb->tab", weight_TxE, expert_QxExQ)

@@ -14,7 +14,7 @@ from scaling.layers.moe.routing import Routing, Tokens
 def assign(affinity_TxE: jax.Array) -> jax.Array:
     """Expert of each token, [T], such that each expert has T/E tokens and the sum of affinities is greatest.
 
-    The linear assignment problem of arXiv 2103.16716, eq. 2, solved exactly (optax's Hungarian algorithm).
+    The linear assignment problem of arXiv 2103.16716, section 3, solved exactly (optax's Hungarian algorithm).
     """
     tokens, n_experts = affinity_TxE.shape
     places_TxT = jnp.repeat(-affinity_TxE, tokens // n_experts, axis=1)

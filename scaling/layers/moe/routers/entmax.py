@@ -15,7 +15,7 @@ EPSILON = 1e-2
 
 @jax.custom_jvp
 def entmax15(logits_TxE: jax.Array) -> jax.Array:
-    """1.5-entmax, p_e = max(z_e / 2 - theta, 0)^2 with theta such that the row sums to 1 (arXiv 1905.05702, eq. 13).
+    """1.5-entmax, p_e = max(z_e / 2 - theta, 0)^2 with theta such that the row sums to 1 (arXiv 1905.05702).
 
     Sparse, invariant to shifts, uniform at z = 0. Exact, by sorting: of the rows' supports of each size the largest whose
     smallest member stays above its own theta.
@@ -34,7 +34,7 @@ def entmax15(logits_TxE: jax.Array) -> jax.Array:
 
 @entmax15.defjvp
 def _entmax15_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """dp = s (dz - (s . dz) / sum s) with s = sqrt(p): arXiv 1905.05702, proposition 2."""
+    """dp = s (dz - (s . dz) / sum s) with s = sqrt(p): arXiv 1905.05702."""
     (logits,), (tangent,) = primals, tangents
     p = entmax15(logits)
     root = jnp.sqrt(p)

@@ -11,7 +11,7 @@ from scaling.layers.moe.routers.token_choice import TokenChoice, of_chosen
 class Sigmoid(TokenChoice):
     """Scores s = sigmoid(z); the weight of a chosen expert is `route_scale` s_e over a sum of scores.
 
-    `normalise_over: all` divides by the sum over all experts (arXiv 2505.10860, eq. 6: what its rates are proved for),
+    `normalise_over: all` divides by the sum over all experts (arXiv 2505.10860: what its rates are proved for),
     `selected` by that over the chosen ones (DeepSeek-V3, arXiv 2412.19437, eqs. 12 to 16, with route_scale 2.5); they
     differ by the ratio of the two sums, and agree at k = E. Selection is by v = s + b, the weights by s without the bias
     (`bias_rate`, TokenChoice).
