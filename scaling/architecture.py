@@ -38,7 +38,7 @@ _ALWAYS = (
     "d_model", "n_layers", "d_head", "d_expert", "n_experts", "top_k", "router", "dispatch", "experts", "dtype"
 )  # fmt: skip
 # Left out of the identity at their default: cells from before there was a choice keep their name.
-_AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0}
+_AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0, "capacity_per": "kx"}
 
 
 class ModelConfig(Frozen):
@@ -194,6 +194,10 @@ class ModelConfig(Frozen):
         """Whether training begins with a dense model, for `dense_tokens`."""
         return self.n_experts > 1 and "dense_tokens" in (*self.router_facts.options, *self.experts_kind.options)
 
+    def dense_steps(self, batch_tokens: int) -> int:
+        """Steps of the dense model that a phased training begins with; 0 for the others."""
+        return -(-self.dense_tokens // batch_tokens) if self.phased else 0
+
     def identity(self) -> dict[str, Any]:
         """The fields that shape a training, as plain values: those that this router and these experts do not read are left
         out. At E = 1 nothing is routed, so only the width of the MLP counts."""
@@ -202,7 +206,6 @@ class ModelConfig(Frozen):
             same = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
             return {name: parts[name] for name in same} | {"d_mlp": self.dense_width}
         before = {name for name, value in _AS_BEFORE.items() if parts[name] == value}
-        before |= {"capacity_per"} if self.capacity_per == "kx" else set()
         return {name: value for name, value in parts.items() if name in self.read - before}
 
     @property

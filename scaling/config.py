@@ -254,7 +254,7 @@ class RunConfig(Frozen):
     @property
     def dense_steps(self) -> int:
         """Steps of the dense model that some methods begin with; 0 for the others."""
-        return math.ceil(self.model.dense_tokens / self.train.batch_tokens) if self.model.phased else 0
+        return self.model.dense_steps(self.train.batch_tokens)
 
     @property
     def routed_alike_steps(self) -> int:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from scaling import chance
 from scaling.config import ModelConfig
+from scaling.layers.moe.routers.token_choice import linear_logits
 from scaling.layers.moe.routing import Routing, Tokens, of_mask
 
 
@@ -32,9 +33,7 @@ class DenseToSparse(nn.Module):
     @nn.compact
     def __call__(self, x_TxD: jax.Array, tokens: Tokens) -> Routing:
         config, n_experts = self.config, self.config.n_experts
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        weight_DxE = self.param("weight", init, (x_TxD.shape[-1], n_experts))
-        logits_TxE = x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
+        logits_TxE = linear_logits(self, x_TxD, n_experts)
         gates_TxE = jax.nn.softmax(logits_TxE, axis=-1)
         _, best_Tx1 = jax.lax.top_k(jax.lax.stop_gradient(logits_TxE), 1)
         if tokens.training is None:

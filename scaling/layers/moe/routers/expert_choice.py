@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from scaling.config import ModelConfig
+from scaling.layers.moe.routers.token_choice import linear_logits
 from scaling.layers.moe.routing import Routing, Tokens, of_mask
 
 
@@ -24,9 +25,7 @@ class ExpertChoice(nn.Module):
     @nn.compact
     def __call__(self, x_TxD: jax.Array, tokens: Tokens) -> Routing:
         n_experts, top_k = self.config.n_experts, self.config.top_k
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        weight_DxE = self.param("weight", init, (x_TxD.shape[-1], n_experts))
-        logits_TxE = x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
+        logits_TxE = linear_logits(self, x_TxD, n_experts)
         gates_TxE = jax.nn.softmax(logits_TxE, axis=-1)
         taken = max(1, tokens.length * top_k // n_experts)
         by_expert_GxExT = jax.lax.stop_gradient(gates_TxE).reshape(-1, tokens.length, n_experts).swapaxes(1, 2)

@@ -10,6 +10,13 @@ from scaling.config import ModelConfig
 from scaling.layers.moe.routing import Routing, Tokens
 
 
+def linear_logits(router: nn.Module, x_TxD: jax.Array, n_experts: int) -> jax.Array:
+    """z = x W in float32, with W [D, E] a weight of this router. To be called in its compact method."""
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    weight_DxE = router.param("weight", init, (x_TxD.shape[-1], n_experts))
+    return x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
+
+
 class TokenChoice(nn.Module):
     """Each token chooses its `top_k` experts of the highest score; logits z = x W, W [D, E] without bias.
 
@@ -50,12 +57,10 @@ class TokenChoice(nn.Module):
     @nn.compact
     def __call__(self, x_TxD: jax.Array, tokens: Tokens) -> Routing:
         config, n_experts = self.config, self.config.n_experts
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        weight_DxE = self.param("weight", init, (x_TxD.shape[-1], n_experts))
         read_TxD = self.read(x_TxD.astype(jnp.float32))
         if config.jitter and tokens.training is not None:
             read_TxD = read_TxD * (1 + config.jitter * (2 * tokens.uniform(x_TxD.shape[-1]) - 1))
-        logits_TxE = read_TxD @ weight_DxE.astype(jnp.float32)
+        logits_TxE = linear_logits(self, read_TxD, n_experts)
         gates_TxE = self.gates(logits_TxE)
         score_TxE = jax.lax.stop_gradient(gates_TxE if config.bias_rate else self.order(logits_TxE, gates_TxE))
         if config.bias_rate:

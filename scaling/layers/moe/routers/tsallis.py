@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from scaling.config import ModelConfig
+from scaling.layers.moe.routers.token_choice import linear_logits
 from scaling.layers.moe.routing import Routing, Tokens, of_mask
 
 
@@ -44,9 +45,7 @@ class Tsallis(nn.Module):
     @nn.compact
     def __call__(self, x_TxD: jax.Array, tokens: Tokens) -> Routing:
         config, n_experts = self.config, self.config.n_experts
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        weight_DxE = self.param("weight", init, (x_TxD.shape[-1], n_experts))
-        logits_TxE = x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
+        logits_TxE = linear_logits(self, x_TxD, n_experts)
         gates_TxE = jax.nn.softmax(logits_TxE, axis=-1)
         uncertain_T = normalised_entropy(gates_TxE, config.tsallis_q)
         mask_TxE = self.mask(jax.lax.stop_gradient(gates_TxE), jax.lax.stop_gradient(uncertain_T))
