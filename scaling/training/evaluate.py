@@ -120,11 +120,7 @@ def _build(
         if not output.routings:
             return lost, (), ()
         share_T = counted_BxT.reshape(-1) / where.mean(jnp.mean(counted_BxT))
-        assigned_LxE = routing.assignments_of_layers(output.routings, where, share_T)
-        per_layer = [
-            routing.metrics(one, assigned_E, where, share_T)
-            for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
-        ]
+        _, per_layer = routing.metrics_of_layers(output.routings, where, share_T)
         return lost, where.mean(per_layer), jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
 
     params = jax.eval_shape(

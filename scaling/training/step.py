@@ -136,7 +136,7 @@ def step_function(
     network = Transformer(model, vocab_size, kernel, where, train.remat)
     update, separator = optimiser(train), vocab_size - 1
     parts = train.accumulate * where.devices
-    dense_steps = -(-model.dense_tokens // train.batch_tokens) if model.phased else 0
+    dense_steps = model.dense_steps(train.batch_tokens)
 
     def objective(
         weights: Params, fixed: Params, batch: jax.Array, n_targets: jax.Array, training: Training
@@ -151,11 +151,7 @@ def step_function(
         loss = jnp.sum(jnp.where(_padding(batch, separator), 0.0, losses) if packed else losses) / n_targets
         if not output.routings:
             return loss, ((loss,), None)
-        assigned_LxE = routing.assignments_of_layers(output.routings, where)
-        per_layer = [
-            routing.metrics(one, assigned_E, where)
-            for one, assigned_E in zip(output.routings, assigned_LxE, strict=True)
-        ]
+        assigned_LxE, per_layer = routing.metrics_of_layers(output.routings, where)
         mean = {name: jnp.mean(jnp.stack([one[name] for one in per_layer])) for name in routing.METRICS}
         penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
         penalty = penalty + sum(one.penalty for one in output.routings) / len(output.routings)

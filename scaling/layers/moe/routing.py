@@ -142,13 +142,6 @@ def z_loss(routing: Routing) -> jax.Array:
     return jnp.mean(jax.nn.logsumexp(routing.logits_TxE, axis=-1) ** 2)
 
 
-def assignments_of_layers(
-    routings: Sequence[Routing], placement: Placement = ALONE, share_T: jax.Array | None = None
-) -> jax.Array:
-    """`assignments` of each layer, [L, E]: of the tokens of all devices, in one exchange for all layers."""
-    return placement.mean(jnp.stack([assignments(routing, share_T) for routing in routings]))
-
-
 METRICS = (
     "balance_loss", "z_loss", "load_cv", "max_load", "max_vio", "utilisation", "router_entropy", "experts_per_token", "gate_sum",
     "dropped_frac",
@@ -187,3 +180,12 @@ def metrics(
         jnp.asarray(routing.dropped, jnp.float32),
     )
     return dict(zip(METRICS, values, strict=True))
+
+
+def metrics_of_layers(
+    routings: Sequence[Routing], placement: Placement = ALONE, share_T: jax.Array | None = None
+) -> tuple[jax.Array, list[dict[str, jax.Array]]]:
+    """`assignments` [L, E] and `metrics` of each layer: loads are those of all devices, in one exchange for all layers."""
+    assigned_LxE = placement.mean(jnp.stack([assignments(routing, share_T) for routing in routings]))
+    layers = zip(routings, assigned_LxE, strict=True)
+    return assigned_LxE, [metrics(routing, assigned_E, placement, share_T) for routing, assigned_E in layers]

@@ -40,7 +40,7 @@ class DenseToSparse(nn.Module):
             return Routing(best_Tx1, jnp.take_along_axis(gates_TxE, best_Tx1, axis=-1), gates_TxE, logits_TxE)
 
         batch, step = tokens.training.batch_tokens, tokens.training.step
-        dense_steps, anneal_steps = -(-config.dense_tokens // batch), -(-config.anneal_tokens // batch)
+        dense_steps, anneal_steps = config.dense_steps(batch), -(-config.anneal_tokens // batch)
         progress = jnp.clip((step - dense_steps) / anneal_steps, 0.0, 1.0)
         alone, sparse = step < dense_steps, step >= dense_steps + anneal_steps
 
