@@ -7,7 +7,7 @@ model follows from one size variable: the width d of a grid, or the number of bl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,18 @@ class Sizes:
         return None if self.n_layers is None or self.d_model is None else 2.0 * self.n_layers * self.d_model
 
     def column(self, name: str) -> Array:
-        """The count that a law calls N. Raises InputError where the family does not know it."""
-        value = getattr(self, name)
+        """One column by name, such as the count that a law calls N. Raises InputError where the family does not know it."""
+        value = getattr(self, name, None)
         if value is None:
             raise InputError(
                 f"this fit does not know how {name} follows from n_active at E = {self.n_experts}; "
-                f"fit a table that has both columns, n_active and {name}"
+                f"give it with --set {name}=VALUE, or fit a table that has both columns, n_active and {name}"
             )
         return np.asarray(value, dtype=float)
+
+
+SIZE_COLUMNS = tuple(f.name for f in fields(Sizes) if f.name not in ("n_experts", "n_active"))
+"""The columns of a law that follow from n_active and E."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,27 @@ JOINT_MOE_2025 = PolynomialFamily(
     d_model=((1, 64.0),),
     source="Ludziejewski et al. 2025, arXiv 2502.05172: n_blk blocks of width 64 n_blk, N_total = 2 d V + (4 + 9 E) "
     "n_blk d^2, N_active = 2 d V + 13 n_blk d^2, V = 50257, continuous n_blk; it does not count routers",
+)
+
+
+WITHOUT_EMBEDDINGS = PolynomialFamily(
+    top_k=1,
+    routed={},
+    dense={"n_active": ((1, 1.0),), "n_active_nonembed": ((1, 1.0),), "n_dense_nonembed": ((1, 1.0),)},
+    expert=(),
+    n_layers=(),
+    d_model=(),
+    source="sizes are counted without embeddings throughout, N_active and cost too",
+)
+FINE_GRAINED_2024 = PolynomialFamily(
+    top_k=1,
+    routed={"n_active": ((3, 12.0 * 64**2),), "n_active_nonembed": ((3, 12.0 * 64**2),)},
+    dense={"n_active": ((3, 12.0 * 64**2),), "n_active_nonembed": ((3, 12.0 * 64**2),)},
+    expert=((3, 8.0 * 64**2),),
+    n_layers=((1, 1.0),),
+    d_model=((1, 64.0),),
+    source="Krajewski et al. 2024, arXiv 2402.07871: n blocks of width 64 n, N = (8 E + 4) n d^2, N_active = 12 n d^2, without "
+    "embeddings and routers; E is the expansion rate: a layer has E G experts of 8 d^2/G parameters, of which a token takes G",
 )
 
 

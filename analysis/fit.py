@@ -11,39 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis import families, identify
+from analysis import facts, families, identify
 from analysis.dual import Array
 from analysis.families import Family
-from analysis.identify import Pin
+from analysis.identify import Finding, Pin
 from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import law as law_named
 from analysis.objectives import Kind, Objective, Residual
 from analysis.problem import FEW_AGREE, problem, search
-from analysis.runs import COMPUTE, LOSS, RunTable
+from analysis.runs import COMPUTE, RunTable
 from scaling.errors import InputError
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
+MOST_RESIDUALS = 10_000
+_MOST_NOISE = 200  # residuals paired with every draw
 _POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs
-_CONFIGURATION = (
-    "task",
-    "n_experts",
-    "top_k",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "d_expert",
-    "vocab_size",
-    "router",
-    "dispatch",
-    "experts",
-    "n_active",
-    "n_total",
-    "tokens",
-    "batch_tokens",
-    "seq_len",
-    "lr",
-    "corpus_hash",
-)
 
 
 @dataclass(frozen=True)
@@ -51,11 +33,12 @@ class Fit:
     """A law and its parameters; `law` and `params` alone make a valid file, the rest says how they came about.
 
     `params` holds every parameter, the `pinned` ones too, and is empty where the status is "unidentified" or "failed":
-    failure is a value, never a number. `objective` is the sum that was minimised; `rmse_log` is sqrt(mean r^2) of
-    natural-log residuals. `intervals` are 95 %, from `draws` (one value per bootstrap resample of every free
+    failure is a value, never a number. `objective` is the sum that was minimised; `residuals` are prediction minus
+    observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them. `intervals` are 95 %, from `draws` (one value per bootstrap resample of every free
     parameter). `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None
     where no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied,
-    `corpus_tokens` the size of the text trained on (of the largest, where runs differ), None where unknown.
+    `settings` the columns of the law beside N, tokens and E that
+    had one value in all runs, `corpus_tokens` the size of the text trained on (of the largest, where runs differ), None where unknown.
     """
 
     law: str
@@ -66,6 +49,7 @@ class Fit:
     residual: Residual = "log"
     delta: float = 1e-3
     rmse_log: float | None = None
+    residuals: tuple[float, ...] = ()
     n_runs: int = 0
     n_trunks: int = 0
     n_starts: int = 0
@@ -73,6 +57,7 @@ class Fit:
     condition: float | None = None
     status: Status = "given"
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     pinned: Mapping[str, Pin] = field(default_factory=dict)
     at_bounds: tuple[str, ...] = ()
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -80,6 +65,7 @@ class Fit:
     noise: float | None = None
     family: Family | None = None
     corpus_tokens: float | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     dropped: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -147,6 +133,27 @@ class Fit:
         low, high = np.percentile(self.definition.loss(self.parameter_draws(), rows), [2.5, 97.5], axis=0)
         return low, high
 
+    def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
+
+        Noise is drawn from the fit's own residuals, each enlarged by sqrt(n/(n - P)) for the P parameters that were
+        fitted to them; where seeds were repeated and say more, to their deviation. All pairs of a draw and a residual
+        are taken, so that no seed is needed.
+        """
+        if not self.draws or not self.residuals:
+            return None
+        rows = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in columns.items()}
+        log_loss = np.atleast_2d(self.definition.log_loss(self.parameter_draws(), rows))
+        left = np.sort(np.array(self.residuals))
+        noise = -left * np.sqrt(len(left) / max(1, len(left) - len(self.free)))
+        spread = np.sqrt(np.mean(noise**2))
+        if self.noise is not None and self.noise > spread > 0:
+            noise = noise * (self.noise / spread)
+        few = noise[:: max(1, len(noise) // _MOST_NOISE)]
+        ends = [np.percentile((column[:, None] + few).ravel(), [2.5, 97.5]) for column in log_loss.T]
+        low, high = np.exp(np.array(ends).T)
+        return low, high
+
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
         """One warning a column whose value lies outside what was fitted."""
         return [
@@ -178,11 +185,12 @@ def from_json(data: Mapping[str, Any], origin: str) -> Fit:
     try:
         params = {str(name): float(value) for name, value in data["params"].items()}
         known["params"] = params
-        for key in ("warnings", "at_bounds", "experts", "notes"):
+        for key in ("warnings", "at_bounds", "experts", "notes", "residuals"):
             known[key] = tuple(known.get(key, ()))
         for key in ("intervals", "domain", "draws"):
             known[key] = {name: tuple(float(x) for x in values) for name, values in known.get(key, {}).items()}
         known["pinned"] = {name: Pin(**pin) for name, pin in known.get("pinned", {}).items()}
+        known["findings"] = tuple(Finding(**finding) for finding in known.get("findings", ()))
         known["dropped"] = tuple((str(reason), int(count)) for reason, count in known.get("dropped", ()))
         known["family"] = families.from_json(known.get("family"))
         loaded = Fit(**known)
@@ -237,14 +245,16 @@ def fit(
     n_trunks = len(np.unique(table.trunks))
     automatic = identify.automatic_pins(law, columns, n_trunks, pins) if auto_pin else {}
     pins = {name: (pins | automatic)[name] for name in law.names if name in pins or name in automatic}
-    warnings = [*identify.design_warnings(law, columns), *identify.pin_warnings(automatic)]
-    experts = tuple(int(e) for e in np.unique(_finite(table, EXPERTS)))
+    free = tuple(name for name in law.names if name not in pins)
+    findings = identify.design_findings(law, columns, free, _n_total(table))
+    warnings = [*map(str, findings), *identify.pin_warnings(automatic)]
+    experts = tuple(int(e) for e in np.unique(facts.finite(table, EXPERTS)))
     if len(experts) > 1 and not law.uses_experts:
         warnings.append(
             f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
             "select one with --where, or fit a law with experts"
         )
-    contradiction = families.contradiction(_counts(table))
+    contradiction = families.contradiction(facts.counts(table))
     if contradiction:
         warnings.append(f"{contradiction}: total size and memory are not known; select one kind with --where")
     task = problem(table, law, {name: pin.value for name, pin in pins.items()}, goal)
@@ -258,30 +268,24 @@ def fit(
         n_trunks=n_trunks,
         status="unidentified",
         pinned=pins,
-        domain=_domain(table, (*law.columns, COMPUTE)),
+        domain=facts.domain(table, (*law.columns, COMPUTE)),
         experts=experts,
-        noise=seed_noise(table),
-        family=family_of(table),
-        corpus_tokens=corpus_tokens(table),
+        noise=facts.seed_noise(table),
+        family=facts.family_of(table),
+        corpus_tokens=facts.corpus_tokens(table),
+        settings=_settings(law, columns),
         source=table.source,
         dropped=table.dropped,
         notes=table.notes,
         versions={"scaling": _version("scaling"), "numpy": np.__version__},
     )
-    if len(table) < len(task.free):
-        warnings.append(f"{len(table)} runs cannot determine {len(task.free)} parameters; add runs or pin some")
-        return replace(base, warnings=tuple(warnings))
-    if len(table) == len(task.free):
-        warnings.append(
-            f"{len(table)} runs for {len(task.free)} parameters: the law passes through them, nothing judges it"
-        )
-    refusals = identify.design_refusals(law, columns, task.free)
-    if refusals:
-        return replace(base, warnings=(*warnings, *refusals))
+    if any(finding.refused for finding in findings):
+        return replace(base, warnings=tuple(warnings), findings=tuple(findings))
     rng = np.random.default_rng(seed)
     theta, value, tried, agreeing = search(task, n_starts, rng)
     if not np.isfinite(value):
-        return replace(base, n_starts=tried, status="failed", warnings=(*warnings, f"none of {tried} starts converged"))
+        told = (*warnings, f"none of {tried} starts converged")
+        return replace(base, n_starts=tried, status="failed", warnings=told, findings=tuple(findings))
     if agreeing < FEW_AGREE:
         warnings.append(f"only {agreeing} of {tried} starts reached the lowest objective: it may not be the global one")
     log_loss, jacobian = law.log_loss_gradient(theta[None], task.free, task.pinned, task.columns)
@@ -291,20 +295,21 @@ def fit(
     condition = identify.condition_number(jacobian[0][inside]) if inside.any() else 1.0
     estimate = {name: float(law.from_coordinates(name, x)) for name, x in zip(task.free, theta, strict=True)}
     params = {name: pins[name].value if name in pins else estimate[name] for name in law.names}
-    rmse = float(np.sqrt(np.mean((log_loss[0] - np.log(task.loss)) ** 2)))
+    residuals = log_loss[0] - np.log(task.loss)
+    rmse = float(np.sqrt(np.mean(residuals**2)))
     if rmse > _POOR_RMSE:
         warnings.append(
             f"the law misses these runs by {rmse:.1%} (rmse of ln loss): look at the residuals before using it"
         )
     warnings += [f"{name} ended at its bound {estimate[name]:g}: these runs do not determine it" for name in at_bounds]
     status: Status = "at_bound" if at_bounds else "ok"
-    if condition > identify.CONDITION_REFUSE:
-        warnings.append(
-            f"the runs cannot tell the parameters apart (condition number {condition:.0e}, above 1e6): no fit"
-        )
-        params, status = {}, "unidentified"
-    elif condition > identify.CONDITION_WARN:
-        warnings.append(f"the parameters are barely told apart (condition number {condition:.0f}, above 1e3)")
+    determined = [name for name, within in zip(task.free, inside, strict=True) if within]
+    valley = identify.flat_valley(law, determined, jacobian[0][inside]) if determined else None
+    if valley is not None:
+        findings.append(valley)
+        warnings.append(str(valley))
+        if valley.refused:
+            params, status = {}, "unidentified"
     return replace(
         base,
         params=params,
@@ -313,49 +318,12 @@ def fit(
         condition=condition,
         objective=float(value),
         rmse_log=rmse,
+        residuals=tuple(residuals.tolist()) if len(table) <= MOST_RESIDUALS else (),
         n_starts=tried,
         n_starts_at_minimum=agreeing,
         warnings=tuple(warnings),
+        findings=tuple(findings),
     )
-
-
-def seed_noise(table: RunTable) -> float | None:
-    """Deviation of ln loss between runs that differ in their seed only, pooled over configurations and budgets.
-
-    Runs of one `configuration` and one token budget are replicates; where the table does not name configurations,
-    runs that agree in every column that describes one. None, "not estimated", where the table has no seeds or no
-    configuration was repeated.
-    """
-    if "seed" not in table.frame:
-        return None
-    named = "configuration" in table.frame and bool(table.frame["configuration"].notna().all())
-    same = [name for name in (("configuration", TOKENS) if named else _CONFIGURATION) if name in table.frame]
-    spread = (
-        table.frame.assign(log_loss=np.log(table.column(LOSS)))
-        .groupby(same, dropna=False)
-        .agg(variance=("log_loss", "var"), seeds=("seed", "nunique"), runs=("seed", "size"))
-    )
-    repeated = spread[(spread["seeds"] == spread["runs"]) & (spread["runs"] > 1)]
-    freedom = repeated["runs"] - 1
-    return float(np.sqrt((repeated["variance"] * freedom).sum() / freedom.sum())) if len(repeated) else None
-
-
-def corpus_tokens(table: RunTable) -> float | None:
-    """Tokens of the text that was trained on, tokens/epochs; the largest where runs differ, None where unknown."""
-    if "epochs" not in table.frame or TOKENS not in table.frame:
-        return None
-    epochs, tokens = table.column("epochs"), table.column(TOKENS)
-    known = np.isfinite(tokens) & np.isfinite(epochs) & (epochs > 0)
-    return float((tokens[known] / epochs[known]).max()) if known.any() else None
-
-
-def family_of(table: RunTable) -> Family | None:
-    """How the counts of the table's models hang together (`analysis.families`)."""
-    return families.from_rows(_counts(table))
-
-
-def _counts(table: RunTable) -> dict[str, Array]:
-    return table.columns(f.name for f in fields(families.Sizes) if f.name in table.frame)
 
 
 def _checked_pin(definition: Law, name: str, value: float) -> float:
@@ -366,15 +334,16 @@ def _checked_pin(definition: Law, name: str, value: float) -> float:
     return float(value)
 
 
-def _domain(table: RunTable, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
-    values = {name: _finite(table, name) for name in names}
-    return {name: (float(found.min()), float(found.max())) for name, found in values.items() if found.size}
+def _settings(law: Law, columns: Mapping[str, Array]) -> dict[str, float]:
+    """The columns beside N, tokens and E that all runs agree in."""
+    others = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
+    return {name: float(columns[name][0]) for name in others if np.ptp(columns[name]) == 0}
 
 
-def _finite(table: RunTable, name: str) -> Array:
-    """The finite values of a column; none where the table lacks it."""
-    values = table.column(name) if name in table.frame else np.empty(0)
-    return values[np.isfinite(values)]
+def _n_total(table: RunTable) -> Array | None:
+    """Total sizes, where every run has one."""
+    values = facts.finite(table, "n_total")
+    return values if len(values) == len(table) else None
 
 
 def _version(package: str) -> str:

@@ -15,6 +15,20 @@ EXPERTS_FOR_INTERACTION = 4
 TRUNKS_PER_PARAMETER = 3
 CONDITION_WARN, CONDITION_REFUSE = 1e3, 1e6
 _COLLINEAR = 0.98
+_AXIS = {"size": "N", "data": "tokens", "expert": "n_experts", "saturation": "n_experts", "interaction": "n_experts"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the runs cannot say: its name, what it means, and the axis to vary; `refused` where no fit is given."""
+
+    name: str
+    told: str
+    vary: str
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.told}; vary {self.vary}" if self.vary else self.told
 
 
 @dataclass(frozen=True)
@@ -57,42 +71,112 @@ def pin_warnings(pins: Mapping[str, Pin]) -> list[str]:
     return [f"{name} {told} {pin.value:g} ({pin.source})" for name, pin in pins.items()]
 
 
-def design_refusals(law: Law, columns: Mapping[str, Array], free: Sequence[str]) -> list[str]:
-    """Why no fit of these free parameters means anything on this design, and the axis to vary; empty where one does.
+def design_findings(
+    law: Law, columns: Mapping[str, Array], free: Sequence[str], n_total: Array | None
+) -> list[Finding]:
+    """What the design leaves open whatever the losses are. `columns` are the law's, `n_total` the table's where known.
 
-    One N, one D, or tokens per parameter that are constant to 5 %: an exponent then cannot be told from another term,
-    however well the losses are matched.
+    Refused are: fewer runs than parameters; one N, one D, or tokens per parameter that are constant to 5 %, where the
+    exponents concerned are free; and what the law itself needs (`Law.needs`).
     """
-    size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
-    shaped = {
-        role: any(law.parameter(n).role == role and not law.parameter(n).linear for n in free)
-        for role in ("size", "data")
+    runs = len(next(iter(columns.values())))
+    found: list[Finding] = []
+    if runs < len(free):
+        told = f"{runs} runs cannot determine {len(free)} parameters; add runs or pin some"
+        return [Finding("too-few-runs", told, "", refused=True)]
+    if runs == len(free):
+        told = f"{runs} runs for {len(free)} parameters: the law passes through them, nothing judges it"
+        found.append(Finding("no-run-to-spare", told, ""))
+    lacking = law.needs(columns) if law.needs is not None and free else ""
+    if lacking:
+        found.append(Finding("too-few-levels", lacking, "", refused=True))
+    found += _lacking_axes(law, columns, free)
+    found += _joined_axes(law, columns)
+    experts = columns.get(EXPERTS)
+    if experts is not None and n_total is not None and _move_together(np.log(n_total), np.log(experts)):
+        told = "n_experts and n_total move together: what experts do and what total size does are one effect here"
+        found.append(Finding("experts-with-total-size", told, "n_experts at a fixed n_total"))
+    return found
+
+
+def _lacking_axes(law: Law, columns: Mapping[str, Array], free: Sequence[str]) -> list[Finding]:
+    """Axes that do not vary at all."""
+    found: list[Finding] = []
+    if {law.n_column, TOKENS} <= set(columns):
+        size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
+        shaped = {
+            role: any(law.parameter(n).role == role and not law.parameter(n).linear for n in free)
+            for role in ("size", "data")
+        }
+        for name, values, role in ((law.n_column, size, "size"), (TOKENS, tokens, "data")):
+            if np.ptp(values) < 0.01 and shaped[role]:
+                told = f"every run has the same {name}: its exponent cannot be identified"
+                found.append(Finding(f"one-{name}", told, name, refused=True))
+        if not found and all(shaped.values()) and np.ptp(tokens - size) < 0.05:
+            told = "tokens per parameter are constant: the exponents of N and D cannot be told apart"
+            found.append(Finding("constant-tokens-per-parameter", told, "tokens at a fixed size", refused=True))
+    others = [name for name in law.columns if name not in (law.n_column, TOKENS)]
+    for name in others:
+        values = columns[name]
+        if np.ptp(values) <= 1e-9 * np.abs(values).max():
+            subject = "nothing says what experts do" if name == EXPERTS else f"nothing says what {name} does"
+            found.append(Finding(f"one-{name}", f"every run has {name} = {values[0]:g}: {subject}", name))
+    return found
+
+
+def _joined_axes(law: Law, columns: Mapping[str, Array]) -> list[Finding]:
+    """Axes of which one follows from the others: correlation, or multiple correlation, of logarithms above .98."""
+    axes = {
+        name: np.log(columns[name])
+        for name in (law.n_column, TOKENS, EXPERTS)
+        if name in columns and np.ptp(np.log(columns[name])) >= 0.01
     }
-    found = [
-        f"every run has the same {name}: its exponent cannot be identified; vary {name}"
-        for name, values, role in ((law.n_column, size, "size"), (TOKENS, tokens, "data"))
-        if np.ptp(values) < 0.01 and shaped[role]
-    ]
-    if not found and all(shaped.values()) and np.ptp(tokens - size) < 0.05:
-        found.append(
-            "tokens per parameter are constant: the exponents of N and D cannot be told apart; vary tokens at a fixed size"
+    found: list[Finding] = []
+    pairs = [(a, b) for index, a in enumerate(axes) for b in list(axes)[index + 1 :]]
+    for a, b in pairs:
+        if _move_together(axes[a], axes[b]):
+            if b == EXPERTS:
+                told, vary = f"n_experts and {a} move together", f"n_experts at a fixed {a}"
+            else:
+                told, vary = "N and D move together: their exponents are hardly told apart", "tokens at a fixed size"
+            found.append(Finding(f"{a}-with-{b}", told, vary))
+    if len(axes) == 3 and not found:
+        names = list(axes)
+        basis = np.column_stack([np.ones(len(axes[names[0]])), axes[names[0]], axes[names[1]]])
+        rest = axes[EXPERTS] - basis @ np.linalg.lstsq(basis, axes[EXPERTS], rcond=None)[0]
+        if np.std(rest) < np.sqrt(1 - _COLLINEAR**2) * np.std(axes[EXPERTS]):
+            told = f"n_experts follows from {names[0]} and {names[1]}: its effect is not told from theirs"
+            found.append(Finding("experts-with-the-rest", told, "n_experts at a fixed size and tokens"))
+    return found
+
+
+def flat_valley(law: Law, free: Sequence[str], jacobian: Array) -> Finding | None:
+    """The direction in which the runs hardly tell parameters apart, where the condition number is above 1e3.
+
+    `jacobian` (P, n) is that of the log loss by the free parameters' coordinates. Named are the parameters that take
+    part in the flattest direction (right singular vector of the scaled Jacobian), and the axis of their roles.
+    """
+    condition = condition_number(jacobian)
+    if condition <= CONDITION_WARN:
+        return None
+    part = list(free)
+    if np.isfinite(condition):
+        norms = np.linalg.norm(jacobian, axis=1)
+        flattest = np.linalg.svd((jacobian / norms[:, None]).T, full_matrices=False)[2][-1]
+        part = [name for name, share in zip(free, flattest, strict=True) if abs(share) > 0.3 * np.abs(flattest).max()]
+    roles = [law.parameter(name).role for name in part]
+    vary = " and ".join(dict.fromkeys(_AXIS[role] for role in roles if role in _AXIS)) or "N and tokens"
+    if condition > CONDITION_REFUSE:
+        told = (
+            f"the runs cannot tell the parameters apart (condition number {condition:.0e}, above 1e6; a flat valley "
+            f"along {', '.join(part)}): no fit"
         )
-    return found
-
-
-def design_warnings(law: Law, columns: Mapping[str, Array]) -> list[str]:
-    """What the design of the table leaves nearly open whatever the losses are, and the axis to vary."""
-    found: list[str] = []
-    size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
-    if _move_together(size, tokens):
-        found.append("N and D move together: their exponents are hardly told apart; vary tokens at a fixed size")
-    if law.uses_experts:
-        experts = columns[EXPERTS]
-        if np.ptp(experts) == 0:
-            found.append(f"every run has n_experts = {experts[0]:g}: nothing says what experts do; vary n_experts")
-        if _move_together(size, np.log(experts)):
-            found.append(f"n_experts and {law.n_column} move together: vary n_experts at a fixed {law.n_column}")
-    return found
+        return Finding("flat-valley", told, f"{vary} more widely", refused=True)
+    told = (
+        f"the parameters are barely told apart (condition number {condition:.0f}, above 1e3): "
+        f"{', '.join(part)} trade off along a flat valley"
+    )
+    return Finding("flat-valley", told, f"{vary} more widely")
 
 
 def _move_together(x: Array, y: Array) -> bool:

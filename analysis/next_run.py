@@ -145,4 +145,4 @@ def _predictions(fit: Fit, n_experts: int, size: float, tokens: float) -> Array:
 
 
 def _space(fit: Fit, n_experts: int) -> Space:
-    return Space(fit.definition, fit.params, n_experts, fit.family, anything_fits)
+    return Space(fit.definition, fit.params, n_experts, fit.family, anything_fits, fit.settings)

@@ -39,7 +39,7 @@ class Task:
 
     def space(self, n_experts: int, params: Mapping[str, Any]) -> Space:
         """The models of one E that may be chosen, under some parameters."""
-        return Space(self.fit.definition, params, n_experts, self.fit.family, self.pricing.fits)
+        return Space(self.fit.definition, params, n_experts, self.fit.family, self.pricing.fits, self.fit.settings)
 
     def solve(self, experts: Sequence[int], params: Mapping[str, Any], rows: int) -> Optima:
         """The optimum of every E under each of `rows` rows of parameters."""

@@ -12,7 +12,7 @@ from analysis import starts
 from analysis.dual import Array
 from analysis.laws import Law
 from analysis.objectives import Objective
-from analysis.runs import LOSS, RunTable
+from analysis.runs import RunTable
 from analysis.solver import Minima, minimise
 
 FEW_AGREE = 3
@@ -65,7 +65,7 @@ class Problem:
 def problem(table: RunTable, definition: Law, pinned: Mapping[str, float], objective: Objective) -> Problem:
     """The problem of fitting a law to a table with some parameters pinned."""
     free = tuple(name for name in definition.names if name not in pinned)
-    return Problem(definition, free, pinned, table.columns(definition.columns), table.column(LOSS), objective)
+    return Problem(definition, free, pinned, table.columns(definition.columns), table.column(definition.target), objective)
 
 
 def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Array, float, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Question:
     studied). `memory_gb` (GB = 1e9 bytes), `device`, `usd_per_hour` and `mfu` (None: 40 %) are those of
     `pricing.Pricing`; the last two need a device.
     `reference_experts` is the E whose best loss at the budget must be kept where a budget and a serving volume are
-    given.
+    given. `settings` are other columns of the law, equal for all models, such as `granularity`.
     """
 
     train_flops: float | None = None
@@ -43,6 +43,7 @@ class Question:
     usd_per_hour: float | None = None
     mfu: float | None = None
     reference_experts: int = 1
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.train_flops is None) == (self.target_loss is None):
@@ -168,6 +169,12 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
     InputError where the fit predicts nothing or no expert count can answer.
     """
     fit.require_params()
+    if not fit.definition.divides_compute:
+        raise InputError(
+            f"law {fit.law} predicts {fit.definition.target} from {', '.join(fit.definition.columns)}: it cannot divide a "
+            "budget between size and tokens; `scaling predict` evaluates it"
+        )
+    fit = replace(fit, settings={**fit.settings, **question.settings})
     task = question.task(fit)
     candidates = _candidates(fit, question)
     estimated = task.solve(candidates, dict(fit.params), 1)

@@ -7,14 +7,14 @@ methods need nothing of a law but its loss, so they serve every law, with or wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis.dual import Array
-from analysis.families import Family, Sizes
+from analysis.families import SIZE_COLUMNS, Family, Sizes
 from analysis.fit import Fit
 from analysis.laws import EXPERTS, TOKENS, Law
 from scaling.errors import InputError
@@ -44,7 +44,7 @@ class Space:
     """The models of one expert count that may be chosen, and the law that predicts them.
 
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
-    model never fits where a smaller one does not.
+    model never fits where a smaller one does not. `settings` holds columns of the law that are equal for all of them.
     """
 
     law: Law
@@ -52,6 +52,7 @@ class Space:
     n_experts: int
     family: Family | None
     fits: Callable[[Sizes], npt.NDArray[np.bool_]]
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
@@ -61,7 +62,13 @@ class Space:
 
     def columns(self, sizes: Sizes, tokens: Array) -> dict[str, Any]:
         """What the law is evaluated on."""
-        return {self.law.n_column: sizes.column(self.law.n_column), TOKENS: tokens, EXPERTS: float(self.n_experts)}
+        columns = {self.law.n_column: sizes.column(self.law.n_column), TOKENS: tokens, EXPERTS: float(self.n_experts)}
+        for name in self.law.columns:
+            if name in self.settings:
+                columns[name] = self.settings[name]
+            elif name not in columns:
+                columns[name] = sizes.column(name)
+        return columns
 
     def loss(self, n_active: Array, tokens: Array) -> Array:
         """Predicted loss, nats per token, shape (rows, models)."""
@@ -154,24 +161,27 @@ def _largest_that_fits(space: Space) -> float:
 
 
 def columns_of_model(
-    fit: Fit, n_active: float, tokens: float, n_experts: int, given: Mapping[str, float]
+    fit: Fit, n_active: float | None, tokens: float | None, n_experts: int, given: Mapping[str, float]
 ) -> dict[str, float]:
     """The columns that a fit's law is evaluated on for one model; `given` holds any of them outright.
 
     Another parameter count than n_active follows from the fit's family. Raises InputError where it cannot, or for a
     value that is not a positive number.
     """
-    columns = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts), **given}
+    named = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts)}
+    columns = {name: value for name, value in named.items() if value is not None} | {**fit.settings, **given}
     for name, value in columns.items():
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} must be a positive number, found {value}")
     law = fit.definition
-    if law.n_column not in columns:
-        space = Space(law, fit.params, n_experts, fit.family, anything_fits)
-        columns[law.n_column] = float(space.sizes(np.array([n_active])).column(law.n_column)[0])
+    derivable = [name for name in law.columns if name not in columns and name in SIZE_COLUMNS]
+    if derivable and n_active is not None and (fit.family is not None or n_experts == 1):
+        sizes = Space(law, fit.params, n_experts, fit.family, anything_fits).sizes(np.array([n_active]))
+        columns |= {name: float(np.ravel(sizes.column(name))[0]) for name in derivable}
     missing = [name for name in law.columns if name not in columns]
     if missing:
-        raise InputError(f"law {law.name} needs {', '.join(missing)}: give it with --set {missing[0]}=VALUE")
+        option = {"n_active": "--n-active N", TOKENS: "--tokens D"}.get(missing[0], f"--set {missing[0]}=VALUE")
+        raise InputError(f"law {law.name} needs {', '.join(missing)}: give it with {option}")
     unknown = [name for name in given if name not in law.columns]
     if unknown:
         raise InputError(f"law {law.name} has no column {', '.join(unknown)}; it has {', '.join(law.columns)}")

@@ -18,7 +18,10 @@ FitArgument = Annotated[str, typer.Argument(metavar="FIT", help="A file that `fi
 Maps = Annotated[
     list[str] | None,
     typer.Option(
-        "--map", metavar="COLUMN=NAME", help="Our COLUMN is called NAME in the table (n_active, tokens, loss_val, ...)."
+        "--map",
+        metavar="COLUMN=EXPR",
+        help="Our COLUMN (n_active, tokens, loss_val, ...) is EXPR: a column of the table, a number, or arithmetic on them, "
+        "e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'.",
     ),
 ]
 Where = Annotated[
@@ -26,6 +29,10 @@ Where = Annotated[
 ]
 DropHighest = Annotated[
     int, typer.Option("--drop-highest-loss", metavar="N", help="Leave out the N runs of highest loss.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -54,20 +61,28 @@ def register(app: typer.Typer) -> None:
 
 
 def import_table(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A CSV or Parquet file of somebody's runs.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Somebody's runs: a CSV, TSV, JSON, JSON lines or Parquet file.")
+    ],
     out: Annotated[Path, typer.Option(help="Study folder to write.")],
     maps: Maps = None,
     where: Where = None,
     drop_highest_loss: DropHighest = 0,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Leave out rows that repeat an earlier one in every cell.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a study folder of somebody else's table, so that every later command can read it.
 
-    Keeps the columns that the run table knows; where tokens are missing, D = C/(6 N). What was left out is printed.
+    Keeps the columns that the run table knows. Where tokens are missing, D = C/(6 N); counts that follow from others are
+    derived. What the counts are taken for, what was derived and what was left out is printed.
     """
     from analysis.imports import import_runs
 
-    table_read, part, unknown = import_runs(table, out, _pairs(maps, "--map"), where, drop_highest_loss)
+    table_read, part, unknown = import_runs(
+        table, out, _pairs(maps, "--map"), where, drop_highest_loss, drop_duplicates
+    )
     told = {
         "study": str(out),
         "part": str(part),
@@ -97,7 +112,8 @@ def laws(as_json: Json = False) -> None:
                         "columns": law.columns,
                         "source": law.source,
                         "domain": law.domain,
-                        "parameters": {p.name: p.meaning for p in law.parameters},
+                        "target": law.target,
+                        "parameters": {p.name: {"meaning": p.meaning, "unit": p.unit} for p in law.parameters},
                     }
                     for law in LAWS.values()
                 },
@@ -109,8 +125,9 @@ def laws(as_json: Json = False) -> None:
         )
         return
     for law in LAWS.values():
-        print(f"{law.name}: {law.formula}\n  N is {law.n_column}; columns: {', '.join(law.columns)}, loss_val")
-        print("\n".join(f"  {p.name:8} {p.meaning}" for p in law.parameters))
+        size = f"N is {law.n_column}; " if law.n_column else ""
+        print(f"{law.name}: {law.formula}\n  {size}columns: {', '.join(law.columns)}; predicts {law.target}")
+        print("\n".join(f"  {p.name:8} {p.meaning}{f', {p.unit}' * bool(p.unit)}" for p in law.parameters))
         print(f"  source  {law.source}\n  domain  {law.domain}\n")
     for name, fit in PUBLISHED.items():
         print(
@@ -181,41 +198,54 @@ def fit(
 
 def predict(
     fit: FitArgument,
-    n_active: Annotated[str, typer.Option(metavar="N", help="Active parameters, embeddings and head in.")],
-    tokens: Annotated[str, typer.Option(metavar="D", help="Training tokens.")],
+    n_active: Annotated[
+        str | None, typer.Option(metavar="N", help="Active parameters, embeddings and head in.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="D", help="Training tokens.")] = None,
     n_experts: Annotated[
         int | None,
         typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense, and the default where a law has E."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
-    ] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the loss of one model in nats per token, with a 95 % interval from the fit's draws."""
+    """Predict what the law predicts, the loss of one model in nats per token for most, with 95 % intervals.
+
+    One interval is that of the law, from the fit's draws; the other that of a new run, with the noise of runs in it.
+    """
     from analysis.fit import load
     from analysis.search import columns_of_model
 
     fitted = load(fit)
     fitted.require_params()
-    given = {name: _number(value, f"--set {name}") for name, value in _pairs(settings, "--set").items()}
+    given = _settings(settings)
     fitted.require_experts(() if n_experts is None else (n_experts,))
     experts = n_experts or fitted.only_experts or 1
-    columns = columns_of_model(fitted, _number(n_active, "--n-active"), _number(tokens, "--tokens"), experts, given)
+    columns = columns_of_model(fitted, _optional(n_active, "--n-active"), _optional(tokens, "--tokens"), experts, given)
     loss = float(fitted.loss(columns))
-    ends = fitted.loss_interval(columns)
-    interval = None if ends is None else [float(ends[0][0]), float(ends[1][0])]
+    interval, of_run = (
+        None if ends is None else [float(ends[0][0]), float(ends[1][0])]
+        for ends in (fitted.loss_interval(columns), fitted.prediction_interval(columns))
+    )
     warnings = [*fitted.warnings, *fitted.outside_domain(columns)]
     for warning in warnings:
         _note(f"warning: {warning}")
-    shown = (
-        "no interval: the fit has no draws"
-        if interval is None
-        else f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
-    )
-    document = {"law": fitted.law, "columns": columns, "loss": loss, "loss_interval": interval, "warnings": warnings}
-    _answer(document, as_json, f"loss {loss:.4f} nats per token ({shown})")
+    target = fitted.definition.target
+    name, unit = ("loss", " nats per token") if target == "loss_val" else (target, "")
+    shown = "no interval: the fit has no draws"
+    if interval is not None:
+        shown = f"95 % interval of the law {interval[0]:.4f} to {interval[1]:.4f}"
+    if of_run is not None:
+        shown += f", of a new run {of_run[0]:.4f} to {of_run[1]:.4f}"
+    document = {
+        "law": fitted.law,
+        "columns": columns,
+        name: loss,
+        f"{name}_interval": interval,
+        "prediction_interval": of_run,
+        "warnings": warnings,
+    }
+    _answer(document, as_json, f"{name} {loss:.4f}{unit} ({shown})")
 
 
 def recommend(
@@ -241,6 +271,7 @@ def recommend(
     reference_experts: Annotated[
         int, typer.Option(metavar="E", min=1, help="With a budget and a volume: keep the loss of this E's best model.")
     ] = 1,
+    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="File for the recommendation.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -264,6 +295,7 @@ def recommend(
         usd_per_hour=_optional(usd_per_hour, "--usd-per-hour"),
         mfu=_optional(mfu, "--mfu"),
         reference_experts=reference_experts,
+        settings=_settings(settings),
     )
     found = answer(load(fit), question)
     if out is not None:
@@ -286,6 +318,10 @@ def _pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
             raise InputError(f"{option} names {name.strip()!r} twice")
         pairs[name.strip()] = value.strip()
     return pairs
+
+
+def _settings(items: Sequence[str] | None) -> dict[str, float]:
+    return {name: _number(value, f"--set {name}") for name, value in _pairs(items, "--set").items()}
 
 
 def _number(text: str, option: str) -> float:

@@ -10,8 +10,9 @@ import pytest
 from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis import families
+from analysis.facts import family_of
 from analysis.families import JOINT_MOE_2025, PolynomialFamily, TableFamily
-from analysis.fit import family_of, fit
+from analysis.fit import fit
 from analysis.laws import JOINT_MOE
 from scaling import cost
 from scaling.config import ModelConfig

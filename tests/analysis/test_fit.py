@@ -10,7 +10,8 @@ import pytest
 from planted import moe_grid, table_of
 
 from analysis import identify
-from analysis.fit import Fit, fit, from_json, load, seed_noise
+from analysis.facts import seed_noise
+from analysis.fit import Fit, fit, from_json, load
 from analysis.laws import HOFFMANN, JOINT_MOE, YUN
 from analysis.objectives import Objective
 from analysis.published import published
@@ -209,7 +210,9 @@ def test_pooling_expert_counts_in_a_dense_law_is_warned_of():
 def test_experts_that_grow_with_size_are_warned_of():
     parts = [moe_grid(experts=(e,), widths=(d,)) for e, d in ((1, 32), (2, 48), (4, 64), (8, 96), (16, 128))]
     columns = {name: pd.concat(parts)[name].to_numpy(dtype=float) for name in JOINT_MOE.columns}
-    assert any("move together" in warning for warning in identify.design_warnings(JOINT_MOE, columns))
+    assert any(
+        "move together" in warning for warning in map(str, identify.design_findings(JOINT_MOE, columns, (), None))
+    )
 
 
 def test_a_floor_that_is_not_there_ends_at_its_bound():

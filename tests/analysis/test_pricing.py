@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from planted import PLANTED_MOE, moe_grid, table_of
 
-from analysis.fit import Fit, family_of, fit
+from analysis.facts import family_of
+from analysis.fit import Fit, fit
 from analysis.laws import JOINT_MOE
 from analysis.pricing import Pricing, memory_bytes
 from analysis.published import published

@@ -1,0 +1,157 @@
+"""What a law is: named parameters with their ranges, a formula for the log of what it predicts, and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.dual import Array, Dual, exp
+from scaling.errors import InputError
+
+Role = Literal["size", "data", "expert", "saturation", "interaction", "floor"]
+TOKENS, EXPERTS, LOSS = "tokens", "n_experts", "loss_val"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a law.
+
+    `start` is the range that starts are drawn from, `bounds` the range allowed. `scale="log"` means that it is
+    positive and moves by ratios. `linear` says that the loss ("loss"), or its logarithm ("log"), is linear in the
+    parameter: given the others it follows by linear least squares, so starts need not search for it. `unit` is "" for
+    a pure number; a coefficient's follows from its exponent. `pin` is the published value (with `pin_source`) that
+    stands in where a grid cannot identify the parameter.
+    """
+
+    name: str
+    role: Role
+    meaning: str
+    start: tuple[float, float]
+    bounds: tuple[float, float]
+    scale: Literal["log", "linear"] = "linear"
+    linear: Literal["", "loss", "log"] = ""
+    unit: str = ""
+    pin: float | None = None
+    pin_source: str = ""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A named formula for the loss, in nats per token, or for another positive `target` column.
+
+    `formula` and `typst` are for people, `log_formula(params, columns)` is the natural log of the formula and its only
+    code: gradients follow from it. `n_column` says which parameter count its N is ("" where it has none).
+    `optimum(params, C, E)` gives N and D of least loss on 6 N D = C in closed form, where there is one. `domain` says
+    on which runs it was established, `columns` what it reads. `needs(columns)` says what a design lacks for the law to be
+    fitted at all ("" where nothing).
+    """
+
+    name: str
+    formula: str
+    typst: str
+    n_column: str
+    parameters: tuple[Parameter, ...]
+    log_formula: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+    source: str
+    domain: str
+    columns: tuple[str, ...]
+    optimum: Callable[[Mapping[str, Any], Any, Any], tuple[Any, Any]] | None = None
+    target: str = LOSS
+    needs: Callable[[Mapping[str, Array]], str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def uses_experts(self) -> bool:
+        return EXPERTS in self.columns
+
+    @property
+    def divides_compute(self) -> bool:
+        """Whether it predicts a loss from a size and tokens, so that a budget can be divided between them."""
+        return self.target == LOSS and bool(self.n_column) and TOKENS in self.columns
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of that name. Raises InputError listing the names there are."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise InputError(f"law {self.name} has no parameter {name!r}; it has {', '.join(self.names)}")
+
+    def log_loss(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> Array:
+        """ln of the loss in nats per token (or of `target`); parameters and columns broadcast against each other.
+
+        Raises InputError naming a parameter or column that is missing.
+        """
+        for kind, wanted, given in (("parameter", self.names, params), ("column", self.columns, columns)):
+            missing = [name for name in wanted if name not in given]
+            if missing:
+                raise InputError(f"law {self.name} needs the {kind} {', '.join(missing)}; found {', '.join(given)}")
+        arrays = {name: np.asarray(columns[name], dtype=float) for name in self.columns}
+        return np.asarray(self.log_formula(params, arrays), dtype=float)
+
+    def loss(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> Array:
+        """The loss in nats per token."""
+        return np.exp(self.log_loss(params, columns))
+
+    def log_loss_by_tokens(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[Array, Array]:
+        """ln loss and its derivative by ln D, for solving for the tokens that reach a loss."""
+        tokens = np.asarray(columns[TOKENS], dtype=float)
+        result = self.log_formula(params, {**columns, TOKENS: Dual(tokens, {TOKENS: tokens})})
+        return result.value, np.asarray(result.partials[TOKENS])
+
+    def log_loss_gradient(
+        self, theta: Array, free: tuple[str, ...], pinned: Mapping[str, float], columns: Mapping[str, Array]
+    ) -> tuple[Array, Array]:
+        """ln loss of shape (B, n) and its derivatives (B, P, n) by the free parameters' coordinates.
+
+        `theta` (B, P) holds ln of a parameter whose scale is "log" and the parameter itself otherwise.
+        """
+        params: dict[str, Any] = dict(pinned)
+        for index, name in enumerate(free):
+            coordinate = Dual(theta[:, index, None], {name: 1.0})
+            params[name] = exp(coordinate) if self.parameter(name).scale == "log" else coordinate
+        result = self.log_formula(params, columns)
+        shape = (theta.shape[0], np.shape(columns[self.columns[0]])[0])
+        jacobian = np.empty((shape[0], len(free), shape[1]))
+        for index, name in enumerate(free):
+            jacobian[:, index, :] = result.partials[name]
+        value = result.value if isinstance(result, Dual) else result  # with nothing free there is nothing to derive by
+        return np.broadcast_to(value, shape), jacobian
+
+    def to_coordinates(self, name: str, value: Any) -> Any:
+        return np.log(value) if self.parameter(name).scale == "log" else value
+
+    def from_coordinates(self, name: str, value: Any) -> Any:
+        return np.exp(value) if self.parameter(name).scale == "log" else value
+
+
+def coefficient(name: str, role: Role, meaning: str, unit: str, upper: float = 1e15) -> Parameter:
+    """The positive factor of a term of the loss."""
+    return Parameter(name, role, meaning, (1.0, 1e4), (1e-12, upper), scale="log", linear="loss", unit=unit)
+
+
+def exponent(name: str, role: Role, meaning: str, *, sign: int = 1) -> Parameter:
+    """The exponent of a term, positive or, with sign -1, negative as some papers print it."""
+    start, bounds = sorted((sign * 0.05, sign * 1.2)), sorted((sign * 1e-3, sign * 4.0))
+    return Parameter(name, role, meaning, (start[0], start[1]), (bounds[0], bounds[1]))
+
+
+def floor(name: str) -> Parameter:
+    """The irreducible loss."""
+    # Not by its logarithm: where the runs show no floor, that would run off along an ever flatter slope.
+    meaning = "irreducible loss"
+    return Parameter(name, "floor", meaning, (0.5, 2.0), (1e-6, 1e3), linear="loss", unit="nats per token")
+
+
+def two_term_optimum(m: Any, mu: Any, n: Any, nu: Any, train_flops: Any) -> tuple[Any, Any]:
+    """argmin of m N^-mu + n D^-nu on 6 N D = C: N = G (C/6)^(nu/(mu+nu)), G = (mu m/(nu n))^(1/(mu+nu)).
+
+    Hoffmann et al. 2022, arXiv 2203.15556, eq. 4. `train_flops` is C; returns N and D, in the units of the law.
+    """
+    size = (mu * m / (nu * n)) ** (1.0 / (mu + nu)) * (np.asarray(train_flops) / 6.0) ** (nu / (mu + nu))
+    return size, train_flops / (6.0 * size)
