@@ -19,6 +19,7 @@ Polynomial = tuple[tuple[int, float], ...]
 """((degree, coefficient), ...) in the size variable."""
 
 COUNTS = ("n_active", "n_active_nonembed", "n_dense_nonembed")
+_MOST_SIZES = 1_000  # of one E in a table
 _EXACT = 1e-3  # relative: a polynomial that misses a row by more does not describe the family
 
 
@@ -219,11 +220,11 @@ def _known(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
 
 def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None:
     """The first n_active to which more than one count belongs, with the least and the largest of them."""
-    for size in np.unique(active):
-        of_size = count[active == size]
-        if of_size.max() > of_size.min() * (1 + _EXACT):
-            return float(size), float(of_size.min()), float(of_size.max())
-    return None
+    order = np.argsort(active)
+    sizes, starts = np.unique(active[order], return_index=True)
+    low, high = (extreme.reduceat(count[order], starts) for extreme in (np.minimum, np.maximum))
+    unlike = np.flatnonzero(high > low * (1 + _EXACT))
+    return (float(sizes[unlike[0]]), float(low[unlike[0]]), float(high[unlike[0]])) if unlike.size else None
 
 
 def to_json(family: Family | None) -> dict[str, Any] | None:
@@ -306,6 +307,9 @@ def _table_family(known: Mapping[str, Array], experts: Array) -> TableFamily:
     rows: dict[int, dict[str, tuple[float, ...]]] = {}
     for e, kind in zip(np.unique(experts), kinds, strict=True):
         active, first = np.unique(known["n_active"][kind], return_index=True)
+        if len(active) > _MOST_SIZES:  # evenly among them: interpolation needs no more
+            kept = np.linspace(0, len(active) - 1, _MOST_SIZES).round().astype(int)
+            active, first = active[kept], first[kept]
         table = {name: known[name][kind][first] for name in names}
         rows[int(e)] = {name: tuple(values.tolist()) for name, values in table.items() if np.all(values > 0)}
         rows[int(e)]["n_active"] = tuple(active.tolist())

@@ -24,6 +24,7 @@ def import_runs(
     mapping: Mapping[str, str] | None = None,
     where: str | None = None,
     drop_highest_loss: int = 0,
+    drop_duplicates: bool = False,
 ) -> tuple[RunTable, Path, tuple[str, ...]]:
     """Write a table's runs as one part under `out`/runs; the table read, the part, and the columns left behind.
 
@@ -36,7 +37,7 @@ def import_runs(
         raise InputError(
             f"--out {out}: {out.name!r} is no study name; use letters, digits, dots, dashes and underscores"
         )
-    table = read(source, mapping, where, None, drop_highest_loss)
+    table = read(source, mapping, where, None, drop_highest_loss, drop_duplicates)
     missing = [name for name in ("tokens",) if name not in table.frame]
     if missing or not any(
         name.startswith("n_") and name in table.frame for name in RUNS if RUNS[name].unit == "parameters"
@@ -51,8 +52,13 @@ def import_runs(
         if name not in frame:
             frame[name] = None
         elif RUNS[name].type == pa.int64():
-            numbers = pd.to_numeric(frame[name], errors="coerce").round()
-            frame[name] = numbers.astype("Int64")
+            whole = frame[name].round()
+            beyond = whole[whole.abs() >= 2.0**63]
+            if len(beyond):
+                raise InputError(
+                    f"{source}: {name} = {beyond.iloc[0]:g} is too large for a count; drop such rows with --where"
+                )
+            frame[name] = whole.astype("Int64")
         elif RUNS[name].type == pa.string():
             frame[name] = frame[name].astype("str").where(frame[name].notna(), None)
     try:

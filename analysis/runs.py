@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.conventions import COMPUTE as COMPUTE
+from analysis.conventions import doubts, stated, undecided, with_counts, with_tokens
 from analysis.dual import Array
-from analysis.laws import EXPERTS, TOKENS, Law
+from analysis.laws import EXPERTS, Law
+from analysis.laws import LOSS as LOSS
+from analysis.mapping import TIED, mapped
+from analysis.tables import listed, load, numbers
 from scaling.clusters import clustered_mean
 from scaling.errors import InputError
 from scaling.schema import RUNS, Table
 
-LOSS = "loss_val"
-COMPUTE = "train_flops"
 # What of a model's configuration says how large it is; the rest says what kind it is.
 SHAPE = (
     "d_model",
@@ -36,7 +40,8 @@ SHAPE = (
     "dtype",
     "dispatch",
 )
-_TABLES = (".csv", ".csv.gz", ".parquet")
+_NUMBERS = frozenset({TIED, *(name for name, column in RUNS.items() if column.type in (pa.int64(), pa.float64()))})
+_SHOWN = 3  # rows named for each reason why rows were left out
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class RunTable:
     def column(self, name: str) -> Array:
         """A copy of a numeric column. Raises InputError naming the columns there are."""
         if name not in self.frame:
-            raise InputError(f"{self.source}: no column {name!r}; it has {_listed(self.frame.columns)}")
+            raise InputError(f"{self.source}: no column {name!r}; it has {listed(self.frame.columns)}")
         return self.frame[name].to_numpy(dtype=float, copy=True)
 
     def columns(self, names: Iterable[str]) -> dict[str, Array]:
@@ -79,19 +84,28 @@ def read(
     where: str | None = None,
     law: Law | None = None,
     drop_highest_loss: int = 0,
+    drop_duplicates: bool = False,
 ) -> RunTable:
-    """The runs of a study folder (its runs/*.parquet) or of a CSV or Parquet file.
+    """The runs of a study folder (its runs/*.parquet) or of anybody's table (`analysis.tables.load`).
 
-    `mapping` renames columns, {ours: theirs}; a pair whose left side alone is a column of the table is taken the other
-    way round. `where` is a pandas query over the columns after renaming. With a `law`, rows whose N, tokens or other
-    columns of it are not positive numbers are dropped and counted, and so are then the `drop_highest_loss` rows of
-    highest loss. Where `tokens` is missing and `train_flops` is there, D = C/(6 N) and a note says so.
-    Raises InputError when the source cannot be read, a column is missing or no row is left.
+    `mapping` makes our columns of the table's, {ours: column or arithmetic} (`analysis.mapping.mapped`). `where` is a pandas
+    query over the columns after that. With a `law`, rows whose N, tokens or other columns of it are not positive numbers
+    are dropped and counted, and so are then the `drop_highest_loss` rows of highest loss. With `drop_duplicates` a row that
+    equals an earlier one in every cell is dropped first. Where `tokens` is missing and `train_flops` is there, D = C/(6 N). Of
+    a table that is no study folder the notes say what its counts are taken for, which were derived, what is implausible,
+    and which rows, counted from 1, were left out. Raises InputError when the source cannot be read, a column is missing or
+    no row is left.
     """
     path = Path(source)
-    frame, dropped = _load(path)
-    frame = _renamed(frame, mapping or {}, str(source))
+    foreign = not path.is_dir()
+    frame, dropped = (load(path), []) if foreign else _load_study(path)
     notes: list[str] = []
+    places: list[str] = []
+    if drop_duplicates:
+        repeated = frame.duplicated()
+        dropped.append(("a repeat of an earlier row in every cell", int(repeated.sum())))
+        frame = frame[~repeated]
+    frame, terms = mapped(frame, mapping or {}, str(source), notes)
     if "status" in frame:
         failed = frame.loc[frame["status"].ne("ok"), "status"]
         dropped += [(f"status {status}", int(count)) for status, count in failed.value_counts(dropna=False).items()]
@@ -100,36 +114,56 @@ def read(
         repeated = frame["run_id"].duplicated()
         dropped.append(("run_id seen before", int(repeated.sum())))
         frame = frame[~repeated]
-    wanted = [LOSS] if law is None else [law.n_column, *(c for c in law.columns if c != law.n_column), LOSS]
-    frame = _with_tokens(frame, law, notes)
+    target = LOSS if law is None else law.target
+    inputs = () if law is None else (law.n_column, *law.columns)
+    wanted = [*dict.fromkeys(name for name in inputs if name), target]
+    frame, unreadable = _as_numbers(frame, wanted, notes)
+    given = frozenset(frame.columns)
+    if foreign:
+        frame = with_counts(frame, notes)
+    frame = with_tokens(frame, notes)
     missing = [name for name in wanted if name not in frame]
     if missing:
         raise InputError(
             f"{source}: the column {', '.join(missing)} is missing"
             + (f", which law {law.name} needs" if law else "")
-            + f"; the table has {_listed(frame.columns)}. Rename with --map {missing[0]}=NAME"
+            + f"; the table has {listed(frame.columns)}. Rename with --map {missing[0]}=NAME"
+            + undecided(frame, missing)
         )
-    frame = _numeric(frame, wanted, dropped)
+    frame = _usable(frame, wanted, unreadable, dropped, places)
     frame = _selected(frame, where, dropped)
     if drop_highest_loss:
         if drop_highest_loss < 0:
             raise InputError(f"--drop-highest-loss must be at least 0, found {drop_highest_loss}")
-        order = frame[LOSS].sort_values(kind="stable").index
-        dropped.append(("highest losses, as asked", min(drop_highest_loss, len(frame))))
-        frame = frame.loc[frame.index.isin(order[: max(0, len(order) - drop_highest_loss)])]
+        order = frame[target].sort_values(kind="stable").index
+        dropped.append(
+            (f"highest {'losses' if target == LOSS else target}, as asked", min(drop_highest_loss, len(frame)))
+        )
+        left_out = frame.index.isin(order[max(0, len(order) - drop_highest_loss) :])
+        places += _examples("the highest losses", frame.index[left_out])
+        frame = frame[~left_out]
     dropped = [(reason, count) for reason, count in dropped if count]
     if frame.empty:
         told = "; ".join(f"{count} with {reason}" for reason, count in dropped) or "the table has no rows"
-        raise InputError(f"{source}: no usable run is left ({told})")
+        raise InputError(
+            f"{source}: no usable run is left ({told})" + (f": {'; '.join(places)}" if foreign and places else "")
+        )
+    if foreign:
+        notes += [note for note in (stated(frame, wanted if law else sorted(given)),) if note]
+        notes += [f"left out: {'; '.join(places)}"] if places else []
+        notes += doubts(frame, terms, given)
     kinds = kinds_of_method(frame)
     if len(kinds) > 1:
         notes.append(
-            f"the routed runs are of {len(kinds)} methods ({_listed(kinds)}): a law over E takes them for one and cannot "
+            f"the routed runs are of {len(kinds)} methods ({listed(kinds)}): a law over E takes them for one and cannot "
             "tell what is the method's and what E's; fit one at a time with --where"
         )
     repeats = int(frame.duplicated([c for c in {*wanted, "seed", "run_id"} if c in frame]).sum())
     if repeats:
-        notes.append(f"{repeats} rows repeat another row's {', '.join(wanted)} exactly; they were kept")
+        notes.append(
+            f"{repeats} rows repeat another row's {', '.join(wanted)} exactly; they were kept (`scaling import "
+            "--drop-duplicates` leaves out those that repeat all of a row)"
+        )
     return RunTable(frame.reset_index(drop=True), str(source), tuple(dropped), tuple(notes))
 
 
@@ -235,20 +269,6 @@ def rows(study: Path, table: Table) -> pd.DataFrame:
     return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
 
 
-def _load(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    if path.is_dir():
-        return _load_study(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file or study folder")
-    if not path.name.endswith(_TABLES):
-        raise InputError(f"{path}: expected a study folder or a file ending in {', '.join(_TABLES)}")
-    try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError, EOFError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        raise InputError(f"{path}: not readable as a table ({error})") from error
-    return frame, []
-
-
 def _load_study(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
     parts = _parts(path, "runs")
     if not parts:
@@ -267,52 +287,62 @@ def _load_study(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
     return frame, [("an unreadable file", unreadable)] if unreadable else []
 
 
-def _renamed(frame: pd.DataFrame, mapping: Mapping[str, str], source: str) -> pd.DataFrame:
-    renames: dict[str, str] = {}
-    for ours, theirs in mapping.items():
-        if theirs not in frame and ours in frame:
-            ours, theirs = theirs, ours
-        if theirs not in frame:
-            raise InputError(f"{source}: --map {ours}={theirs}: no column {theirs!r}; it has {_listed(frame.columns)}")
-        if theirs in renames or ours in renames.values():
-            raise InputError(f"{source}: --map {ours}={theirs}: one of the two is mapped twice")
-        renames[theirs] = ours
-    clashes = [ours for theirs, ours in renames.items() if ours != theirs and ours in frame and ours not in renames]
-    return frame.drop(columns=clashes).rename(columns=renames)
+def _as_numbers(
+    frame: pd.DataFrame, wanted: Sequence[str], notes: list[str]
+) -> tuple[pd.DataFrame, dict[str, pd.Series[Any]]]:
+    """The frame with its number columns as numbers, and the cells of `wanted` ones that cannot be read.
+
+    What cannot be read in another column is taken for missing, with a note.
+    """
+    made: dict[str, Any] = {}
+    unreadable: dict[str, pd.Series[Any]] = {}
+    for name in (name for name in frame.columns if name in _NUMBERS or name in wanted):
+        read = numbers(frame[name])
+        notes += [f"{name}: {told}" for told in read.conventions]
+        cells = frame.loc[read.unreadable, name]
+        if name in wanted:
+            unreadable[name] = cells
+        elif len(cells):
+            where = _examples("", cells.index, cells)[0].strip()
+            notes.append(f"{name}: {len(cells)} cells are no numbers and were taken for missing ({where})")
+        if name in wanted or not pd.api.types.is_numeric_dtype(frame[name]):
+            made[name] = read.floats
+    return frame.assign(**made), unreadable
 
 
-def _with_tokens(frame: pd.DataFrame, law: Law | None, notes: list[str]) -> pd.DataFrame:
-    """D from C or C from D, where one is missing; 6 N D with the N that stands in the table."""
-    n_column = next((c for c in ("n_active", law.n_column if law else "n_active") if c in frame), None)
-    if n_column is None:
-        return frame
-    size = pd.to_numeric(frame[n_column], errors="coerce")
-    if TOKENS not in frame and COMPUTE in frame:
-        notes.append(f"{TOKENS} computed as {COMPUTE}/(6 {n_column})")
-        return frame.assign(**{TOKENS: pd.to_numeric(frame[COMPUTE], errors="coerce") / (6.0 * size)})
-    if COMPUTE not in frame and TOKENS in frame:
-        notes.append(f"{COMPUTE} computed as 6 {n_column} {TOKENS}")
-        return frame.assign(**{COMPUTE: 6.0 * size * pd.to_numeric(frame[TOKENS], errors="coerce")})
+def _usable(
+    frame: pd.DataFrame,
+    wanted: Sequence[str],
+    unreadable: Mapping[str, pd.Series[Any]],
+    dropped: list[tuple[str, int]],
+    places: list[str],
+) -> pd.DataFrame:
+    """Rows whose wanted columns are positive finite numbers (and E at least 1); the others are counted by reason."""
+    for name in wanted:
+        least = 1.0 if name == EXPERTS else np.nextafter(0.0, 1.0)
+        values = frame[name].to_numpy(dtype=float, na_value=np.nan, copy=True)
+        faults = unreadable.get(name, pd.Series(dtype=object))
+        no_number = frame.index.isin(faults.index)
+        reasons = {
+            f"{name} missing": np.isnan(values) & ~no_number,
+            f"{name} not a number": no_number,
+            f"{name} infinite": np.isinf(values) & ~no_number,
+            f"{name} below 1" if name == EXPERTS else f"{name} not positive": np.isfinite(values)
+            & (values < least)
+            & ~no_number,
+        }
+        for reason, bad in reasons.items():
+            dropped.append((reason, int(bad.sum())))
+            places += _examples(reason, frame.index[bad], faults if bad is no_number else None)
+        frame = frame.assign(**{name: values})[np.isfinite(values) & (values >= least) & ~no_number]
     return frame
 
 
-def _numeric(frame: pd.DataFrame, wanted: Sequence[str], dropped: list[tuple[str, int]]) -> pd.DataFrame:
-    """Rows whose wanted columns are positive finite numbers (and E at least 1); the others are counted by reason."""
-    for name in wanted:
-        given, least = frame[name], 1.0 if name == EXPERTS else np.nextafter(0.0, 1.0)
-        values = pd.to_numeric(given, errors="coerce").astype("float64").to_numpy(copy=True)
-        present = given.notna().to_numpy()
-        reasons = {
-            f"{name} missing": ~present,
-            f"{name} not a number": present & np.isnan(values),
-            f"{name} infinite": np.isinf(values),
-            f"{name} below 1" if name == EXPERTS else f"{name} not positive": np.isfinite(values) & (values < least),
-        }
-        dropped += [(reason, int(bad.sum())) for reason, bad in reasons.items()]
-        frame = frame.assign(**{name: values})[np.isfinite(values) & (values >= least)]
-    numeric = [name for name, column in RUNS.items() if column.type in (pa.int64(), pa.float64())]
-    others = {name: pd.to_numeric(frame[name], errors="coerce") for name in numeric if name in frame}
-    return frame.assign(**others)
+def _examples(reason: str, labels: pd.Index[Any], cells: pd.Series[Any] | None = None) -> list[str]:
+    """The first rows, from 1, that something is said of, with what stands in their cell; nothing where there are none."""
+    shown = [f"{label + 1}" + ("" if cells is None else f" ({cells[label]!r})") for label in labels[:_SHOWN]]
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return [f"{reason} in row{'s' if len(labels) > 1 else ''} {', '.join(shown)}{more}"] if shown else []
 
 
 def _selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, int]]) -> pd.DataFrame:
@@ -321,14 +351,9 @@ def _selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, i
     try:
         chosen = frame.query(where, engine="python")
     except Exception as error:  # whatever the expression does wrong is the user's input
-        told = f"{error}; columns are {_listed(frame.columns)}"
+        told = f"{error}; columns are {listed(frame.columns)}"
         raise InputError(f"--where {where!r} cannot be evaluated: {told}") from error
     if not isinstance(chosen, pd.DataFrame):
         raise InputError(f"--where {where!r} does not select rows; write a condition such as 'loss_val < 4'")
     dropped.append((f"not {where}", len(frame) - len(chosen)))
     return chosen
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = [str(name) for name in names]
-    return ", ".join(shown[:40]) + (f" and {len(shown) - 40} more" if len(shown) > 40 else "") or "no columns"

@@ -34,19 +34,25 @@ def csv(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", ["runs.csv", "runs.csv.gz", "runs.parquet"])
-def test_reads_csv_and_parquet(csv, name):
-    table = runs.read(csv(GOOD, name), law=HOFFMANN)
+def test_conventions_and_the_compute_are_stated(csv):
+    table = runs.read(csv(GOOD), law=HOFFMANN)
     assert len(table) == 4
     assert table.column("loss_val").tolist() == [3.2, 3.0, 2.9, 2.5]
-    assert table.notes == ("train_flops computed as 6 n_active tokens",)
+    assert table.notes == (
+        "n_total derived as n_active, as n_experts = 1 in 2 rows",
+        "train_flops computed as 6 n_active tokens; 6 N D leaves attention out",
+        "taken as given: n_active is what one token multiplies with, embeddings and head in, router out; loss_val is in nats "
+        "per token; --map converts what is counted otherwise",
+    )
     assert table.trunks.tolist() == [0, 1, 2, 3]
 
 
 def test_epoch_by_its_own_rule(epoch_path, epoch):
     assert len(epoch) == 240
     assert epoch.dropped == (("highest losses, as asked", 5),)
-    assert epoch.notes == ("tokens computed as train_flops/(6 n_active)",)
+    assert epoch.notes[0] == "tokens computed as train_flops/(6 n_active); 6 N D leaves attention out"
+    assert epoch.notes[-1] == "left out: the highest losses in rows 1, 2, 3 and 2 more"
+    assert len(epoch.notes) == 3  # and what its columns are taken for: nothing in it is doubted
     # The five highest losses are also the five lowest tokens per parameter.
     everything = runs.read(epoch_path, EPOCH_MAP, law=HOFFMANN)
     ratio = everything.column("tokens") / everything.column("n_active")
@@ -68,10 +74,14 @@ def test_bad_cells_are_dropped_and_counted(csv, column, value, reason):
     table = runs.read(csv(frame), law=JOINT_MOE)
     assert len(table) == 3
     assert table.dropped == ((reason, 1),)
+    where = f"{reason} in row 2" + (" ('many')" if value == "many" else "")
+    assert f"left out: {where}" in table.notes
 
 
 def test_nothing_left_says_why(csv):
-    with pytest.raises(InputError, match="no usable run is left \\(4 with loss_val not positive\\)"):
+    with pytest.raises(
+        InputError, match=r"no usable run is left \(4 with loss_val not positive\): .* rows 1, 2, 3 and 1 more"
+    ):
         runs.read(csv(GOOD.assign(loss_val=-1.0)), law=HOFFMANN)
     with pytest.raises(InputError, match="the table has no rows"):
         runs.read(csv(GOOD.iloc[:0]), law=HOFFMANN)
@@ -115,24 +125,14 @@ def test_repeats_are_pointed_out_and_a_run_counts_once(csv):
     table = runs.read(csv(pd.concat([GOOD, GOOD.iloc[:1]])), law=HOFFMANN)
     assert len(table) == 5
     assert "1 rows repeat" in table.notes[-1]
+    unlike = pd.concat([GOOD, GOOD.iloc[:1]]).assign(note=list("abcde"))
+    for frame, left_out in ((pd.concat([GOOD, GOOD.iloc[:1]]), 1), (unlike, 0)):
+        clean = runs.read(csv(frame), law=HOFFMANN, drop_duplicates=True)
+        assert sum(count for _, count in clean.dropped) == left_out
+        assert any("repeat another row's" in note for note in clean.notes) == (left_out == 0)
+    assert not any("repeat another row's" in note for note in runs.read(csv(GOOD), law=HOFFMANN).notes)
     twice = GOOD.assign(run_id=["a", "b", "c", "c"])
     assert runs.read(csv(twice), law=HOFFMANN).dropped == (("run_id seen before", 1),)
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "message"),
-    [
-        (b"", "x.csv", "not readable"), (b"\xff\xfe\x00\x01", "x.csv", "not readable"),
-        (b"PAR1 nothing", "x.parquet", "not readable"),
-        (b"not gzip", "x.csv.gz", "not readable"), (b"a", "x.txt", "expected a study folder or a file ending in"),
-        (b'a,b\n1,2,3,4\n"', "x.csv", "not readable"),
-    ],
-)  # fmt: skip
-def test_unreadable_files_are_one_message(tmp_path, content, name, message):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        runs.read(path, law=HOFFMANN)
 
 
 def test_missing_files_and_folders_without_runs(tmp_path):

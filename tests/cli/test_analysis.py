@@ -151,7 +151,7 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fit", "CSV", "--law", "hofman"), "the laws are hoffmann"),
+        (("fit", "CSV", "--law", "hofman"), "the laws are kaplan"),
         (("fit", "CSV", "--law", "hoffmann"), "Rename with --map n_active=NAME"),
         (("fit", "absent.csv", "--law", "hoffmann"), "no such file or study folder"),
         (("fit", "CSV", "--law", "hoffmann", "--map", "n_active"), "--map takes NAME=VALUE"),

@@ -1,0 +1,550 @@
+"""Other people's tables: every format reads alike or says why not; arithmetic, units and conventions are stated."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import public_data, table_of
+from typer.testing import CliRunner
+
+from analysis import runs
+from analysis.fit import fit
+from analysis.imports import import_runs
+from analysis.laws import HOFFMANN, JOINT_MOE, LAWS, YUN
+from analysis.tables import FORMATS, load, numbers
+from scaling import cost
+from scaling.config import ModelConfig
+from scaling.errors import InputError
+
+GOOD = pd.DataFrame({
+    "n_active": [1e8, 1e8, 1e9, 1e9], "tokens": [1e9, 1e10, 1e9, 1e10], "loss_val": [3.25, 3.0, 2.875, 2.5],
+    "who": ["a", "b", "c, d", "µ"],
+})  # fmt: skip
+
+
+def content(frame, ending):
+    """A table as the bytes of a file of that ending."""
+    kind = ending.removesuffix(".gz")
+    if kind in (".csv", ".tsv"):
+        text = frame.to_csv(index=False, sep="," if kind == ".csv" else "\t")
+    else:
+        text = frame.to_json(orient="records", lines=kind != ".json")
+    return gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode()
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(what, name="theirs.csv"):
+        path = tmp_path / name
+        path.write_bytes(what if isinstance(what, bytes) else content(what, name[name.index(".") :]))
+        return path
+
+    return write
+
+
+def read(path, law=HOFFMANN, **maps):
+    return runs.read(path, maps, law=law)
+
+
+# Files
+
+
+@pytest.mark.parametrize("ending", [ending for ending in FORMATS if ending != ".parquet"])
+def test_every_text_format_reads_alike(written, ending):
+    pd.testing.assert_frame_equal(load(written(GOOD, f"theirs{ending}")), GOOD, check_dtype=False)
+
+
+def test_parquet_reads_alike_with_its_index_as_a_column(tmp_path):
+    GOOD.to_parquet(tmp_path / "plain.parquet")
+    pd.testing.assert_frame_equal(load(tmp_path / "plain.parquet"), GOOD)
+    GOOD.set_index("who").to_parquet(tmp_path / "indexed.parquet")
+    pd.testing.assert_frame_equal(load(tmp_path / "indexed.parquet")[list(GOOD)], GOOD)
+    GOOD.iloc[2:].to_parquet(tmp_path / "part.parquet")  # labels 2 and 3 are no column
+    pd.testing.assert_frame_equal(load(tmp_path / "part.parquet"), GOOD.iloc[2:].reset_index(drop=True))
+
+
+def test_byte_order_marks_blanks_and_line_ends_make_no_difference(written):
+    text = "n_active , tokens,loss_val\r\n1e8, 1e9 ,3.25\r\n\r\n1e9,1e10,2.5\r\n"
+    table = read(written(b"\xef\xbb\xbf" + text.encode()))
+    assert table.column("n_active").tolist() == [1e8, 1e9]
+    assert table.column("tokens").tolist() == [1e9, 1e10]
+
+
+def test_lines_may_differ_in_their_keys_and_hold_lists(written):
+    lines = [
+        '{"n_active": 1e8, "tokens": 1e9, "loss_val": 3.0, "tags": ["a"]}',
+        "",
+        '{"n_active": 1e8, "loss_val": NaN}',
+    ]
+    table = read(written("\n".join(lines).encode(), "theirs.jsonl"))
+    assert len(table) == 1
+    assert table.frame["tags"].tolist() == ['["a"]']
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "message"),
+    [
+        ("x.csv", b"", "the file is empty"),
+        ("x.jsonl", b"\n \n", "the file is empty"),
+        ("x.csv.gz", gzip.compress(b""), "the file is empty"),
+        ("x.csv", b"n_active,tokens,loss_val\n", "the table has no rows"),
+        ("x.json", b"[]", "column n_active, tokens, loss_val is missing"),
+        ("x.csv", b"n_active;tokens;loss_val\n1;2;3\n", "separated by semicolons, not by commas; save it with commas"),
+        ("x.csv", b"n_active\ttokens\n1\t2\n", "separated by tabs, not by commas; name it .tsv"),
+        ("x.tsv", b"n_active,tokens\n1,2\n", "separated by commas, not by tabs; name it .csv"),
+        ("x.csv", "a,µ\n1,2\n".encode("latin-1"), "byte 3 is not UTF-8 text; save it as UTF-8"),
+        ("x.csv", "a,b\n1,2\n".encode("utf-16"), "it is UTF-16"),
+        ("x.csv", gzip.compress(b"a,b\n1,2\n"), "compressed: add .gz"),
+        ("x.csv", b"PK\x03\x04\xff", "a zip archive or a spreadsheet"),
+        ("x.csv", b"PAR1\xff", "name it .parquet"),
+        ("x.csv", b"a,b\n\0\0,1\n", "zero bytes"),
+        ("x.csv", b'a,b\n1,2,3,4\n"', "not readable as a table"),
+        ("x.csv", b"n_active,tokens\n1,000,2\n", "more cells than the header has names; quote numbers"),
+        ("x.csv", b"loss,tokens,loss\n1,2,3\n", "two columns are called 'loss'"),
+        ("x.csv.gz", b"not gzip", "not readable as a table"),
+        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:-12], "not readable as a table"),
+        ("x.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:12] + b"\xff" * 20, "not readable as a table"),
+        ("x.parquet", b"PAR1 nothing", "not readable as a table"),
+        ("x.parquet", b"", "not readable as a table"),
+        ("x.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON"),
+        ("x.jsonl", b'{"a": 1}\n[1, 2]\n', r"line 2 is no JSON object but \[1, 2\]"),
+        ("x.json", b'{"a": 1}', "expected an array of objects; a file with an object a line is named .jsonl"),
+        ("x.json", b'[{"a": 1}, 7]', "item 2 is no JSON object but 7"),
+        ("x.json", b"[" * 100_000, "not readable as a table"),
+        ("x.txt", b"a", r"a file ending in .csv, .tsv"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_one_message(written, name, what, message):
+    with pytest.raises(InputError, match=message):
+        read(written(what, name))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.json", "x.jsonl", "x.parquet", "x.csv.gz"])
+def test_no_bytes_whatever_make_anything_but_a_table_or_a_message(written, name):
+    rng = np.random.default_rng(0)
+    whole = content(GOOD, name[1:]) if name != "x.parquet" else GOOD.to_parquet()
+    for _ in range(60):
+        broken = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            broken[place] = rng.integers(0, 256)
+        cut = bytes(broken[: rng.integers(1, len(whole) + 1)])
+        try:
+            found = len(read(written(cut, name)))
+        except InputError as error:
+            found = str(error).count(name)
+        assert found
+
+
+# Cells
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1,000,000", "2,500", "7"], [1e6, 2500, 7]),
+        (["7B", "1.4T", "70m", "3k", " 1e9 "], [7e9, 1.4e12, 7e7, 3e3, 1e9]),
+        (["1_000", "", "  ", None], [1000, np.nan, np.nan, np.nan]),
+        ([10**400, 1], [np.inf, 1]),
+        (["inf", "-3"], [np.inf, -3]),
+    ],
+)
+def test_numbers_as_people_write_them(cells, expected):
+    found = numbers(pd.Series(cells, dtype=object))
+    np.testing.assert_array_equal(found.floats, expected)
+    assert not found.unreadable.any()
+
+
+@pytest.mark.parametrize(
+    "cells", [["2,51", "3,215"], ["12%", "5"], ["many", "5"], ["1,00,000", "5"], ["$5", "1"], ["0x10", "1"]]
+)
+def test_what_is_no_number_is_not_made_one(cells):
+    """One decimal comma in a column shows that its "3,215" is 3.215 and not 3215: neither is read."""
+    found = numbers(pd.Series(cells))
+    assert found.unreadable.tolist() == [True, "," in cells[1]]
+
+
+def test_dates_and_categories_in_a_number_column():
+    assert numbers(pd.Series(pd.to_datetime(["2026-01-01", None]))).unreadable.tolist() == [True, False]
+    assert numbers(pd.Series(["7B", "2"], dtype="category")).floats.tolist() == [7e9, 2.0]
+
+
+def test_how_text_was_read_is_told_and_only_then(written):
+    table = read(written(GOOD.assign(n_active=["100M", "100M", "1B", "1B"], tokens=["1,000,000,000"] * 4)))
+    assert table.column("n_active").tolist() == GOOD["n_active"].tolist()
+    assert table.column("tokens").tolist() == [1e9] * 4
+    assert "n_active: K, M, B (or G) and T are powers of 1,000 in 4 cells" in table.notes
+    assert "tokens: commas are separators of thousands in 4 cells" in table.notes
+    assert not any("cells" in note for note in read(written(GOOD)).notes)
+
+
+def test_text_in_a_column_is_named_with_row_value_and_count(written):
+    frame = GOOD.astype({"tokens": object}).assign(tokens=["1e9", "lots", "1e9", "12%"])
+    table = read(written(frame))
+    assert table.dropped == (("tokens not a number", 2),)
+    assert "left out: tokens not a number in rows 2 ('lots'), 4 ('12%')" in table.notes
+    with pytest.raises(
+        InputError, match=r"4 with tokens not a number\): .* rows 1 \('x'\), 2 \('x'\), 3 \('x'\) and 1 more"
+    ):
+        read(written(GOOD.assign(tokens="x")))
+
+
+def test_text_in_a_column_that_is_not_fitted_is_missing_with_a_note(written):
+    table = read(written(GOOD.assign(seed=[1, "x", 3, 4])))
+    assert "seed: 1 cells are no numbers and were taken for missing (in row 2 ('x'))" in table.notes
+    assert np.isnan(table.column("seed")[1])
+    assert not any("taken for missing" in note for note in read(written(GOOD.assign(seed=1))).notes)
+
+
+def test_one_row_is_read_and_its_fit_says_that_it_cannot_be(written):
+    fitted = fit(read(written(GOOD.iloc[:1])), HOFFMANN)
+    assert fitted.status == "unidentified"
+    assert any("1 runs cannot determine" in warning for warning in fitted.warnings)
+
+
+# --map
+
+
+THEIRS = pd.DataFrame({
+    "size (M)": [100.0, 1000.0, 2000.0], "toks_b": [1.0, 10.0, 40.0], "ppl": [25.0, 20.0, 12.5], "bpb": [1.1, 1.0, 0.9],
+    "E": [1, 1, 8],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "expression", "expected"),
+    [
+        ("tokens", "toks_b*1e9", THEIRS["toks_b"] * 1e9),
+        ("tokens", "1e9 * (toks_b + 0.5) / 2 - 1", 1e9 * (THEIRS["toks_b"] + 0.5) / 2 - 1),
+        ("tokens", "300B", [3e11] * 3),
+        ("tokens", "2**3**2", [512.0] * 3),
+        ("tokens", "-toks_b**2 + +2000", 2000 - THEIRS["toks_b"] ** 2),
+        ("n_active", "size (M)", THEIRS["size (M)"]),
+        ("n_active", "`size (M)`*1e6", THEIRS["size (M)"] * 1e6),
+        ("n_active", "`size (M)`*1e6/`E`", THEIRS["size (M)"] * 1e6 / THEIRS["E"]),
+        ("loss_val", "log(ppl)", np.log(THEIRS["ppl"])),
+        ("loss_val", "bpb*0.6931*4.2", THEIRS["bpb"] * 0.6931 * 4.2),
+        ("loss_val", "log2(ppl) + log10(ppl) + exp(bpb)", np.log2(THEIRS["ppl"]) + np.log10(THEIRS["ppl"]) + np.exp(THEIRS["bpb"])),
+    ],
+)  # fmt: skip
+def test_arithmetic_on_columns_is_that_of_python(written, column, expression, expected):
+    maps = {"n_active": "`size (M)`*1e6", "tokens": "toks_b*1e9", "loss_val": "log(ppl)"} | {column: expression}
+    table = read(written(THEIRS), **maps)
+    np.testing.assert_allclose(table.column(column), expected, rtol=1e-15)
+    assert (f"{column} computed as {expression}, as asked" in table.notes) == (expression not in THEIRS)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os').system('true')", "toks_b.max()", "toks_b if 1 else 2", "[x for x in toks_b]", "lambda: 1", "'text'",
+        "toks_b > 1", "toks_b % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True", "size (M)*1e6",
+        "absent*2", "`absent`*2", "_quoted_7", "(" * 500, "-" * 100_000 + "1", "+".join(["toks_b"] * 20_000), "toks_b[0]",
+        "1j", "``",
+    ],
+)  # fmt: skip
+def test_nothing_but_arithmetic_on_columns_is_understood(written, expression):
+    with pytest.raises(InputError, match="--map tokens="):
+        read(written(THEIRS), tokens=expression, n_active="size (M)", loss_val="ppl")
+
+
+def test_a_tower_of_powers_ends_at_once_and_is_infinite(written):
+    start = time.process_time()
+    with pytest.raises(InputError, match="3 with tokens infinite"):
+        read(written(THEIRS), tokens="9**9**9**9", n_active="`size (M)`*1e6", loss_val="log(ppl)")
+    assert time.process_time() - start < 2.0  # of whole numbers it would never end
+
+
+def test_gaps_text_and_undefined_values_pass_through_arithmetic(written):
+    frame = pd.DataFrame({"N": [1e8] * 5, "D": ["1", None, "soon", "1", "2B"], "ppl": [20.0, 20.0, 20.0, -1.0, 20.0]})
+    table = read(written(frame), n_active="N", tokens="D*1e9", loss_val="log(ppl)")
+    assert dict(table.dropped) == {"tokens missing": 1, "tokens not a number": 1, "loss_val not a number": 1}
+    (told,) = [note for note in table.notes if note.startswith("left out")]
+    assert "tokens missing in row 2; tokens not a number in row 3 ('soon')" in told
+    assert "loss_val not a number in row 4 ('undefined: log(ppl)')" in told
+    assert table.column("tokens").tolist() == [1e9, 2e18]
+
+
+def test_maps_work_on_the_tables_own_columns_and_may_exchange_them(written):
+    swapped = GOOD.rename(columns={"n_active": "tokens", "tokens": "n_active"})
+    table = read(written(swapped), n_active="tokens", tokens="n_active")
+    assert table.column("n_active").tolist() == GOOD["n_active"].tolist()
+    assert read(written(GOOD), tokens="tokens*2").column("tokens").tolist() == (GOOD["tokens"] * 2).tolist()
+    with pytest.raises(InputError, match="no column 'D'"):  # made by another map, not the table's
+        read(written(GOOD), D="tokens*2", tokens="D*1")
+
+
+def test_a_constant_column_and_the_swap_of_sides(written):
+    frame = GOOD.assign(n_experts=8)
+    assert read(written(frame), JOINT_MOE, n_experts="1").column("n_experts").tolist() == [1.0] * 4
+    assert (
+        read(written(GOOD.rename(columns={"tokens": "D"})), D="tokens").column("tokens").tolist()
+        == GOOD["tokens"].tolist()
+    )
+
+
+def test_a_misspelt_column_of_ours_is_pointed_out(written):
+    notes = read(written(GOOD), seeds="who").notes
+    assert any("no fit or import reads a column 'seeds' (did you mean seed?)" in note for note in notes)
+    assert not any("no fit or import reads" in note for note in read(written(GOOD), task="who").notes)
+
+
+# Units
+
+
+def doubts(table):
+    return [note for note in table.notes if re.search(r"\? --map|in bits|warning", note)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": [2.0, 20.0, 30.0, 300.0]}, "tokens is 2 to 300: in billions? --map 'tokens=tokens*1e9'"),
+        ({"tokens": [2e3, 3e3, 2e3, 9e3]}, "tokens is 2e+03 to 9e+03: in millions? --map 'tokens=tokens*1e6'"),
+        (
+            {"n_active": [100.0, 100.0, 900.0, 900.0]},
+            "n_active is 100 to 900: in millions? --map 'n_active=n_active*1e6'",
+        ),
+        ({"n_active": [1.0, 1.0, 7.0, 7.0], "tokens": [2e10, 2e10, 1e11, 1e11]}, "--map 'n_active=n_active*1e9'"),
+        ({"loss_val": [25.0, 24.0, 23.0, 80.0]}, "loss_val is 23 to 80: perplexity? --map 'loss_val=log(loss_val)'"),
+    ],
+)
+def test_implausible_units_are_suggested_and_nothing_is_changed(written, change, message):
+    table = read(written(GOOD.assign(**change)))
+    assert any(message in note for note in doubts(table))
+    for name, values in change.items():
+        assert table.column(name).tolist() == values
+    assert doubts(read(written(GOOD))) == []
+
+
+def test_a_suggestion_that_is_followed_cures(written):
+    """Both in other units: the first suggestion leads to the second, and then nothing is doubted."""
+    path = written(pd.DataFrame({"N (M)": [100.0, 900.0], "D": [2.0, 18.0], "ppl": [25.0, 20.0]}))
+    maps = {"n_active": "N (M)", "tokens": "D", "loss_val": "ppl"}
+    first = doubts(read(path, **maps))
+    assert (
+        "n_active is 100 to 900: in millions or billions? --map 'n_active=`N (M)`*1e6' or --map 'n_active=`N (M)`*1e9'"
+        in first
+    )
+    assert "tokens is 2 to 18: in billions? --map 'tokens=D*1e9'" in first
+    assert "loss_val is 20 to 25: perplexity? --map 'loss_val=log(ppl)'" in first
+    cured = read(path, n_active="`N (M)`*1e6", tokens="D*1e9", loss_val="log(ppl)")
+    assert doubts(cured) == []
+    wrong = doubts(read(path, n_active="`N (M)`*1e6", tokens="D*2", loss_val="log(ppl)"))
+    assert wrong == ["tokens is 4 to 36: in billions? --map 'tokens=(D*2)*1e9'"]
+
+
+def test_bits_are_known_by_their_name_alone(written):
+    path = written(GOOD.rename(columns={"loss_val": "c4_en/bpb"}))
+    assert any(
+        "--map 'loss_val=`c4_en/bpb`*0.6931*BYTES_PER_TOKEN'" in note
+        for note in doubts(read(path, loss_val="c4_en/bpb"))
+    )
+    assert doubts(read(path, loss_val="`c4_en/bpb`*0.6931*4.2")) == []
+
+
+def test_compute_in_other_units_is_known_by_the_tokens_it_gives(written):
+    frame = GOOD.drop(columns="tokens").assign(train_flops=6 * GOOD["n_active"] * GOOD["tokens"] / 1e18)
+    (doubt,) = doubts(read(written(frame)))
+    assert doubt == "train_flops is 0.6 to 60: in EFLOP? --map 'train_flops=train_flops*1e18'"
+    assert doubts(read(written(frame), train_flops="train_flops*1e18")) == []
+
+
+# Conventions
+
+
+MODEL = {"n_layers": 3, "d_model": 64, "d_expert": 96, "top_k": 2, "router": "topk"}
+
+
+def counted(n_experts):
+    """A row with the counts of our own cost accounting, the judge of every formula here."""
+    parameters = cost.parameters(ModelConfig(n_experts=n_experts, **MODEL), 1000)
+    names = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed")
+    return {"n_experts": n_experts, "top_k": 2, "d_model": 64, "vocab_size": 1000} | {
+        n: getattr(parameters, n) for n in names
+    }
+
+
+COUNTED = pd.DataFrame([counted(e) for e in (1, 4, 16)]).assign(tokens=1e9, loss_val=3.0)
+
+
+@pytest.mark.parametrize("dropped", [
+    ["n_active_nonembed", "n_total_nonembed"], ["n_active", "n_total"], ["n_active", "n_total_nonembed"],
+    ["n_active_nonembed", "n_total"],
+])  # fmt: skip
+def test_embeddings_are_taken_out_or_put_in_as_our_accounting_does(written, dropped):
+    """Embedding and head of ours are untied: 2 V d."""
+    table = runs.read(written(COUNTED.drop(columns=dropped)), {"tied_embeddings": "0"})
+    for name in dropped:
+        assert table.column(name).tolist() == COUNTED[name].tolist()
+        assert any(note.startswith(f"{name} derived as") and "2 V d (untied)" in note for note in table.notes)
+
+
+def test_tied_embeddings_count_once_and_each_row_says_which(written):
+    frame = COUNTED.drop(columns="n_active_nonembed").assign(tied_embeddings=[True, False, None])[["n_active", "vocab_size",
+        "d_model", "tied_embeddings", "tokens", "loss_val"]]  # fmt: skip
+    table = runs.read(written(frame))
+    taken = table.column("n_active") - table.column("n_active_nonembed")
+    np.testing.assert_array_equal(taken, [64_000, 128_000, np.nan])
+    assert "n_active_nonembed derived as n_active - V d (tied) in 1 row" in table.notes
+
+
+def test_without_the_word_nothing_is_derived_from_a_vocabulary_and_the_error_asks_for_it(written):
+    path = written(COUNTED[["n_active", "d_model", "vocab_size", "n_experts", "tokens", "loss_val"]].iloc[1:])
+    assert "n_active_nonembed" not in runs.read(path).frame
+    with pytest.raises(InputError, match="or have it derived with --map tied_embeddings=1"):
+        read(path, LAWS["kaplan"])
+    assert len(read(path, LAWS["kaplan"], tied_embeddings="0")) == 2
+    with pytest.raises(InputError) as refused:
+        read(written(GOOD), LAWS["kaplan"])
+    assert "tied_embeddings" not in str(refused.value)
+
+
+def test_the_dense_backbone_follows_from_the_size_of_an_expert(written):
+    table = read(written(COUNTED.drop(columns="n_dense_nonembed")), YUN)
+    assert table.column("n_dense_nonembed").tolist() == COUNTED["n_dense_nonembed"].tolist()
+    notes = [note for note in table.notes if note.startswith("n_dense_nonembed derived as")]
+    assert notes[0] == "n_dense_nonembed derived as n_active_nonembed, as n_experts = 1 in 1 row"
+    assert notes[1].endswith("- (k - 1) (n_total - n_active) / (E - k), for routed experts of one size in 2 rows")
+
+
+def test_a_dense_model_has_one_count_and_a_routed_one_is_left_alone(written):
+    frame = COUNTED[["n_experts", "n_total", "tokens", "loss_val"]]
+    table = read(written(frame), JOINT_MOE)
+    assert len(table) == 1
+    assert table.column("n_active")[0] == COUNTED["n_active"][0]
+    assert table.dropped == (("n_active missing", 2),)
+    assert "n_active derived as n_total, as n_experts = 1 in 1 row" in table.notes
+    assert not any("derived" in note for note in read(written(COUNTED), JOINT_MOE).notes)
+
+
+def test_given_cells_are_never_replaced(written):
+    frame = COUNTED.assign(n_active_nonembed=[1.0, 2.0, 3.0])
+    table = runs.read(written(frame), {"tied_embeddings": "0"})
+    assert table.column("n_active_nonembed").tolist() == [1.0, 2.0, 3.0]
+
+
+def test_tokens_follow_from_compute_by_an_active_count_only(written):
+    frame = pd.DataFrame(
+        {"n_dense_nonembed": [1e8, 1e9], "train_flops": [6e17, 6e18], "loss_val": [3.0, 2.8], "n_experts": [1, 8]}
+    )
+    table = read(written(frame), YUN)
+    assert table.column("tokens").tolist() == [1e9, 1e9]
+    assert "tokens computed as train_flops/(6 n_dense_nonembed); 6 N D leaves attention out" in table.notes
+    total = frame.rename(columns={"n_dense_nonembed": "n_total"}).assign(n_experts=8, top_k=2)
+    with pytest.raises(InputError, match="column tokens is missing"):  # a token does not meet all of n_total
+        read(written(total), LAWS["sparsity"])
+    both = read(written(GOOD.assign(train_flops=6 * GOOD["n_active"] * GOOD["tokens"])))
+    assert not any("computed as" in note for note in both.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_active": [1.5e8, 1e8, 1e9, 1e9]}, "n_active exceeds n_total in 1 row (up to 1.5 times): are the two exchanged?"),
+        ({"n_total": [1e8, 3e8, 8e9, 8e9]}, "n_total exceeds n_active in 1 row with n_experts = 1 (up to 3 times)"),
+        ({"train_flops": [6e17, 6e18, 6e18, 2.4e20]},
+         "train_flops differs from 6 n_active tokens by more than a factor 2 in 1 row (the furthest is 4 times it)"),
+        ({"train_flops": [6e17, 6e18, 6e14, 6e10]}, "in 2 rows (the furthest is 1e-09 times it)"),
+    ],
+)  # fmt: skip
+def test_columns_that_contradict_each_other_are_warned_of(written, change, message):
+    right = GOOD.assign(
+        n_experts=[1, 1, 8, 8], n_total=[1e8, 1e8, 8e9, 8e9], train_flops=6 * GOOD["n_active"] * GOOD["tokens"]
+    )
+    assert doubts(read(written(right))) == []
+    within = right.assign(
+        n_total=right["n_total"] * 1.005, train_flops=right["train_flops"] * 1.9
+    )  # rounding, attention
+    assert doubts(read(written(within))) == []
+    (warning,) = doubts(read(written(right.assign(**change))))
+    assert message in warning
+
+
+def test_what_counts_are_taken_for_is_said_of_the_laws_columns(written):
+    (told,) = [note for note in read(written(COUNTED), YUN).notes if note.startswith("taken as given")]
+    assert "n_dense_nonembed is the dense backbone" in told
+    assert "n_active is" not in told
+    (told,) = [note for note in runs.read(written(COUNTED)).notes if note.startswith("taken as given")]
+    assert "n_active is what one token multiplies with, embeddings and head in, router out; " in told
+    assert "loss_val is in nats per token" in told
+
+
+def test_a_study_folder_needs_no_such_notes(written, tmp_path):
+    import_runs(written(COUNTED.assign(tokens=2.0)), tmp_path / "study")
+    assert all("computed" in note for note in runs.read(tmp_path / "study").notes)
+
+
+# Whole tables
+
+
+def test_the_routed_curves_by_the_sources_own_rule():
+    """Clark et al.'s table (arXiv 2202.01169) through --map, one k and seed at routing frequency .5, against pandas."""
+    path = public_data("clark_routed_curves.csv.gz")
+    maps = {"loss_val": "loss_validation", "n_dense_nonembed": "dense_parameter_count", "n_experts": "num_experts"}
+    table = runs.read(path, maps, "k == 1 and seed == 42 and routing_frequency == 0.5", LAWS["clark"])
+    raw = pd.read_csv(path)
+    kept = raw.query("k == 1 and seed == 42 and routing_frequency == 0.5")
+    kept = kept.dropna(subset="loss_validation")
+    assert len(table) == len(kept)
+    assert table.column("loss_val").tolist() == kept["loss_validation"].tolist()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_units_conversions_and_formats_give_the_same_fit(written, ending):
+    rng = np.random.default_rng(1)
+    size, tokens = 10 ** rng.uniform(7.5, 10, 60), 10 ** rng.uniform(9, 11.5, 60)
+    columns = {"n_active": size, "tokens": tokens}
+    truth = {"E": 1.8, "A": 480.0, "alpha": 0.35, "B": 2000.0, "beta": 0.37}
+    loss = HOFFMANN.loss(truth, columns)
+    plain = fit(table_of(pd.DataFrame(columns | {"loss_val": loss})), HOFFMANN)
+    theirs = pd.DataFrame({"size (M)": size / 1e6, "D": tokens / 1e9, "ppl": np.exp(loss)})
+    path = written(theirs, f"theirs{ending}")
+    converted = read(path, n_active="`size (M)`*1e6", tokens="D*1e9", loss_val="log(ppl)")
+    fitted = fit(converted, HOFFMANN)
+    # JSON of pandas has 10 digits, CSV 17: with exponents known to 1e-8 the coefficients are to about 1e-6.
+    for name, value in truth.items():
+        assert fitted.params[name] == pytest.approx(value, rel=1e-5)
+        assert plain.params[name] == pytest.approx(value, rel=1e-5)
+
+
+def test_import_says_what_it_assumed_and_drops_repeats_when_asked(written, tmp_path):
+    from scaling.cli.main import app
+
+    path = written(pd.concat([GOOD, GOOD.iloc[:1]]).rename(columns={"tokens": "D"}).assign(D=lambda f: f["D"] / 1e9))
+    words = ["import", str(path), "--out", str(tmp_path / "study"), "--map", "tokens=D*1e9", "--json"]
+    for more, rows in ([], 5), (["--drop-duplicates"], 4):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert found["n_runs"] == rows
+        assert "tokens computed as D*1e9, as asked" in found["notes"]
+        assert any(note.startswith("taken as given: n_active is") for note in found["notes"])
+
+
+@pytest.mark.parametrize(("name", "cell"), [("seed", "inf"), ("tokens", "1e30"), ("n_total", "-inf")])
+def test_an_import_refuses_counts_beyond_whole_numbers(written, tmp_path, name, cell):
+    path = written(GOOD.assign(**{name: ["7", cell, "7", None]}))
+    with pytest.raises(InputError, match=f"{name} = {float(cell):g} is too large".replace("+", r"\+")):
+        import_runs(path, tmp_path / "study")
+    where = f"not abs({name}) > 1e18"
+    assert len(import_runs(path, tmp_path / "study", None, where)[0]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_million_rows_are_read_in_a_fraction_of_half_a_minute(written, ending):
+    """The acceptance is 30 s for reading and fitting together; reading takes about 2 s of CSV and 7 s of JSON lines."""
+    rng = np.random.default_rng(0)
+    size, tokens = 10 ** rng.uniform(7, 10, 1_000_000), 10 ** rng.uniform(9, 12, 1_000_000)
+    frame = pd.DataFrame({"n_active": size, "tokens": tokens, "loss_val": 1.8 + 480 / size**0.35 + 2000 / tokens**0.37})
+    path = written(frame, f"theirs{ending}")
+    start = time.process_time()
+    table = read(path)
+    assert time.process_time() - start < 15.0
+    assert len(table) == 1_000_000
