@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis import facts, families, identify
+from analysis import facts, families, identify, intervals
 from analysis.dual import Array
 from analysis.families import Family
 from analysis.identify import Finding, Pin
+from analysis.intervals import Resampled
 from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import law as law_named
 from analysis.objectives import Kind, Objective, Residual
@@ -23,8 +24,9 @@ from analysis.runs import COMPUTE, RunTable
 from scaling.errors import InputError
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
+FEW_TRUNKS = 3  # trunks a free parameter, below which the wider of two intervals is taken
 MOST_RESIDUALS = 10_000
-_MOST_NOISE = 200  # residuals paired with every draw
+_LEVELS = 200  # quantiles of law and noise that are paired
 _POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs
 
 
@@ -34,11 +36,13 @@ class Fit:
 
     `params` holds every parameter, the `pinned` ones too, and is empty where the status is "unidentified" or "failed":
     failure is a value, never a number. `objective` is the sum that was minimised; `residuals` are prediction minus
-    observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them. `intervals` are 95 %, from `draws` (one value per bootstrap resample of every free
-    parameter). `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None
-    where no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied,
-    `settings` the columns of the law beside N, tokens and E that
-    had one value in all runs, `corpus_tokens` the size of the text trained on (of the largest, where runs differ), None where unknown.
+    observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them.
+    `intervals` are 95 %, BCa (`intervals.quantiles`), from `draws`, one value per bootstrap resample of every free
+    parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`. `condition` is
+    that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None where no configuration was
+    repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the columns of the law beside
+    N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text trained on (of the largest, where
+    runs differ), None where unknown.
     """
 
     law: str
@@ -71,6 +75,8 @@ class Fit:
     notes: tuple[str, ...] = ()
     draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     draws_failed: int = 0
+    jackknife: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    strata: tuple[int, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,32 +131,56 @@ class Fit:
         self.require_params()
         return self.definition.loss(self.params, columns)
 
+    @property
+    def resampled(self) -> Resampled:
+        """How the draws were made."""
+        few = self.n_trunks < FEW_TRUNKS * len(self.free)
+        return Resampled(self.strata, self.n_trunks, few)
+
+    def parameter_jackknife(self) -> dict[str, Any]:
+        """The parameters without each trunk as columns (m, 1), the pinned ones as numbers."""
+        return {
+            name: np.array(self.jackknife[name])[:, None] if name in self.jackknife else self.params[name]
+            for name in self.definition.names
+        }
+
+    def quantiles(self, probabilities: Sequence[float] | Array, quantity: Callable[[Mapping[str, Any]], Any]) -> Array:
+        """BCa quantiles (`intervals.quantiles`) of anything that parameters give, shape (len(probabilities), n).
+
+        `quantity(params)` takes the parameters as numbers, or as columns (B, 1), and gives (n,) or (B, n). Raises
+        InputError where the fit has no draws.
+        """
+        if not self.draws:
+            raise InputError(f"the fit of {self.law} has no draws: fit with --bootstrap")
+        jackknife = quantity(self.parameter_jackknife()) if self.jackknife else None
+        estimate = np.ravel(quantity(dict(self.params)))
+        draws = np.asarray(quantity(self.parameter_draws()), dtype=float)
+        return intervals.quantiles(probabilities, estimate, draws, jackknife, self.resampled)
+
     def loss_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
-        """95 % interval of the predicted loss from the draws (run-to-run noise not in it); None without draws."""
+        """95 % interval of the predicted loss (run-to-run noise not in it); None without draws."""
         if not self.draws:
             return None
-        rows = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in columns.items()}
-        low, high = np.percentile(self.definition.loss(self.parameter_draws(), rows), [2.5, 97.5], axis=0)
+        low, high = self.quantiles(intervals.ENDS, lambda params: self.definition.loss(params, _rows(columns)))
         return low, high
 
     def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
         """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
 
-        Noise is drawn from the fit's own residuals, each enlarged by sqrt(n/(n - P)) for the P parameters that were
-        fitted to them; where seeds were repeated and say more, to their deviation. All pairs of a draw and a residual
-        are taken, so that no seed is needed.
+        Noise is the fit's own residuals, each enlarged by sqrt(n/(n - P)) for the P parameters fitted to them; where
+        seeds were repeated and spread more, by as much as they do. Every quantile of the law is paired with every
+        residual, so that no seed is needed and heavy tails stay.
         """
         if not self.draws or not self.residuals:
             return None
-        rows = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in columns.items()}
-        log_loss = np.atleast_2d(self.definition.log_loss(self.parameter_draws(), rows))
-        left = np.sort(np.array(self.residuals))
-        noise = -left * np.sqrt(len(left) / max(1, len(left) - len(self.free)))
+        levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
+        law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
+        noise = -np.sort(self.residuals) * np.sqrt(len(self.residuals) / max(1, len(self.residuals) - len(self.free)))
         spread = np.sqrt(np.mean(noise**2))
         if self.noise is not None and self.noise > spread > 0:
             noise = noise * (self.noise / spread)
-        few = noise[:: max(1, len(noise) // _MOST_NOISE)]
-        ends = [np.percentile((column[:, None] + few).ravel(), [2.5, 97.5]) for column in log_loss.T]
+        noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
+        ends = [np.quantile((column[:, None] + noise).ravel(), intervals.ENDS) for column in law.T]
         low, high = np.exp(np.array(ends).T)
         return low, high
 
@@ -170,10 +200,8 @@ class Fit:
         return data
 
 
-def interval(draws: Array) -> tuple[float, float]:
-    """95 % percentile interval of one quantity over the draws."""
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+def _rows(columns: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in columns.items()}
 
 
 def from_json(data: Mapping[str, Any], origin: str) -> Fit:
@@ -185,9 +213,9 @@ def from_json(data: Mapping[str, Any], origin: str) -> Fit:
     try:
         params = {str(name): float(value) for name, value in data["params"].items()}
         known["params"] = params
-        for key in ("warnings", "at_bounds", "experts", "notes", "residuals"):
+        for key in ("warnings", "at_bounds", "experts", "notes", "residuals", "strata"):
             known[key] = tuple(known.get(key, ()))
-        for key in ("intervals", "domain", "draws"):
+        for key in ("intervals", "domain", "draws", "jackknife"):
             known[key] = {name: tuple(float(x) for x in values) for name, values in known.get(key, {}).items()}
         known["pinned"] = {name: Pin(**pin) for name, pin in known.get("pinned", {}).items()}
         known["findings"] = tuple(Finding(**finding) for finding in known.get("findings", ()))

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis import next_run
+from analysis import intervals, next_run
+from analysis.dual import Array
 from analysis.families import Sizes
-from analysis.fit import Fit, interval
+from analysis.fit import Fit
 from analysis.laws import TOKENS
 from analysis.next_run import NextRun
 from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Task, TradeOff, expected_regret, unanswered
@@ -184,13 +185,14 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
     possible.sort(key=lambda e: float(estimated.value(e)[0]))
     best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
     drawn = task.solve(possible, _some_draws(fit), n_draws) if n_draws else None
+    left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
     regrets = drawn.regrets() if drawn else None
     chances = drawn.probability_best() if drawn else None
     expected = dict(zip(possible, expected_regret(regrets).tolist(), strict=True)) if regrets is not None else {}
     missed = dict(zip(possible, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
     choices = [
         replace(
-            _choice(task, estimated.found[e], drawn.found[e] if drawn else None, e),
+            _choice(task, estimated.found[e], drawn.found[e] if drawn else None, left.found[e] if left else None, e),
             probability_best=None if chances is None else chances[e],
             regret=None if np.isnan(expected.get(e, np.nan)) else expected[e],
             unanswered=missed.get(e),
@@ -234,7 +236,7 @@ def _candidates(fit: Fit, question: Question) -> list[int]:
     return [fit.only_experts or 1]
 
 
-def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, n_experts: int) -> Choice:
+def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, left: Optimum | None, n_experts: int) -> Choice:
     """The optimum of one E, before it is compared with the others."""
     fit, pricing = task.fit, task.pricing
     space = task.space(n_experts, dict(fit.params))
@@ -246,9 +248,15 @@ def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, n_experts: int)
     moves: dict[str, Interval | None] = {"n_active": None, "tokens": None, "cost": None}
     found = np.isfinite(drawn.value) & np.isfinite(drawn.tokens) if drawn else np.zeros(1, dtype=bool)
     if drawn and found.any():
-        n_active, budget = drawn.n_active[found], drawn.tokens[found]
-        totals = pricing.total(space.sizes(n_active), budget)
-        moves = {"n_active": interval(n_active), "tokens": interval(budget), "cost": interval(totals)}
+
+        def told(best: Optimum) -> Array:
+            totals = pricing.total(space.sizes(best.n_active), np.where(np.isfinite(best.tokens), best.tokens, 1.0))
+            rows = np.stack([best.n_active, best.tokens, totals], axis=1)
+            return np.where((np.isfinite(best.value) & np.isfinite(best.tokens))[:, None], rows, np.nan)
+
+        jackknife = None if left is None else told(left)
+        low, high = intervals.interval(told(optimum)[0], told(drawn), jackknife, fit.resampled)
+        moves = {name: (float(low[i]), float(high[i])) for i, name in enumerate(moves)}
     return Choice(
         n_experts=n_experts,
         top_k=sizes.top_k,

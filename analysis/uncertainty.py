@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.dual import Array
-from analysis.fit import Fit, interval
+from analysis.fit import Fit
+from analysis.intervals import ENDS
 from analysis.laws import EXPERTS
 from analysis.objectives import Objective
-from analysis.problem import problem
+from analysis.problem import Problem, problem
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
 _POOL = 64  # starts that a resample chooses its own from
 _STARTS = 2  # that it chooses, beside the estimate on all runs
 _FEW_TRUNKS = 5
+_MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
 
@@ -27,10 +30,8 @@ def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> A
     correlated). A trunk that holds several seeds brings its seeds drawn with replacement in turn. Without `trunk_id`
     each row is a trunk; with a trunk that spans several E, the E of its first row counts.
     """
-    trunks = table.trunks
-    _, first, member = np.unique(trunks, return_index=True, return_inverse=True)
-    strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
-    drawn = np.empty((count, len(first)))
+    strata, member = _strata(table)
+    drawn = np.empty((count, len(strata)))
     for stratum in np.unique(strata):
         inside = np.flatnonzero(strata == stratum)
         drawn[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=count)
@@ -46,7 +47,7 @@ def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> A
 
 
 def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:
-    """The fit with `count` bootstrap draws and 95 % percentile intervals.
+    """The fit with `count` bootstrap draws, a jackknife over its trunks, and 95 % BCa intervals of its parameters.
 
     Every resample is minimised from the estimate and from the two of 64 fresh starts that suit that resample best, and
     keeps the lowest. Resamples that do not converge are left out and counted in `draws_failed`. A fit without
@@ -65,20 +66,14 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
             f"--bootstrap {count} of {len(table)} rows does not fit in memory; at most {most} for this table"
         )
     definition = fit.definition
-    pinned = {name: pin.value for name, pin in fit.pinned.items()}
-    task = problem(table, definition, pinned, Objective(fit.objective_kind, fit.residual, fit.delta))
+    task = problem(
+        table,
+        definition,
+        {name: pin.value for name, pin in fit.pinned.items()},
+        Objective(fit.objective_kind, fit.residual, fit.delta),
+    )
     estimate = np.array([definition.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
-    weights = resample_weights(table, count, rng)
-    pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
-    with np.errstate(all="ignore"):
-        penalties = np.nan_to_num(task.objective.penalty(task.model(pool)[0] - task.observed), nan=1e9, posinf=1e9)
-    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_STARTS]
-    ends = [task.minimise(np.repeat(estimate[None], count, axis=0), weights, near=True)]
-    ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_STARTS)]
-    reached = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
-    best = reached.argmin(axis=0)
-    theta = np.stack([end.theta for end in ends])[best, np.arange(count)]
-    kept = np.isfinite(reached.min(axis=0))
+    theta, kept = _refit(task, estimate, resample_weights(table, count, rng), rng)
     values = {name: definition.from_coordinates(name, theta[kept, i]) for i, name in enumerate(fit.free)}
     warnings = list(fit.warnings)
     failed = int(count - kept.sum())
@@ -88,11 +83,57 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         warnings.append(
             f"{fit.n_trunks} trunks for {len(fit.free)} parameters: bootstrap intervals are too narrow with so few"
         )
-    intervals = {name: interval(draws) for name, draws in values.items()} if kept.any() else {}
-    return replace(
+    if not kept.any():
+        return replace(fit, draws_failed=failed, warnings=tuple(warnings))
+    strata, without = _left_out(table, rng)
+    left = task.minimise(np.repeat(estimate[None], len(without), axis=0), without, near=True).theta
+    found = replace(
         fit,
-        draws={name: tuple(draws.tolist()) for name, draws in values.items()} if kept.any() else {},
-        intervals=intervals,
+        draws={name: tuple(draws.tolist()) for name, draws in values.items()},
+        jackknife={n: tuple(definition.from_coordinates(n, left[:, i]).tolist()) for i, n in enumerate(fit.free)},
+        strata=tuple(strata.tolist()),
         draws_failed=failed,
         warnings=tuple(warnings),
     )
+    ends = found.quantiles(ENDS, lambda params: np.stack([np.ravel(params[name]) for name in fit.free], axis=-1))
+    return replace(found, intervals={name: (float(ends[0, i]), float(ends[1, i])) for i, name in enumerate(fit.free)})
+
+
+def _refit(
+    task: Problem, estimate: Array, weights: Array, rng: np.random.Generator
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Coordinates (B, P) of every resample's lowest minimum, and which of them converged."""
+    pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
+    with np.errstate(all="ignore"):
+        penalties = np.nan_to_num(task.objective.penalty(task.model(pool)[0] - task.observed), nan=1e9, posinf=1e9)
+    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_STARTS]
+    ends = [task.minimise(np.repeat(estimate[None], len(weights), axis=0), weights, near=True)]
+    ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_STARTS)]
+    reached = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
+    theta = np.stack([end.theta for end in ends])[reached.argmin(axis=0), np.arange(len(weights))]
+    return theta, np.isfinite(reached.min(axis=0))
+
+
+def _left_out(table: RunTable, rng: np.random.Generator) -> tuple[npt.NDArray[np.int_], Array]:
+    """The stratum of each trunk, and weights (m, rows) without it; at most 200 groups of trunks where they are more.
+
+    Groups take trunks at random within a stratum: the acceleration of groups is that of trunks, to first order.
+    """
+    strata, member = _strata(table)
+    group = np.arange(len(strata))
+    if len(strata) > _MOST_LEFT_OUT:
+        names = np.unique(strata)
+        each = max(2, _MOST_LEFT_OUT // len(names))
+        for stratum in names:
+            inside = rng.permutation(np.flatnonzero(strata == stratum))
+            group[inside] = np.flatnonzero(names == stratum)[0] * each + np.arange(len(inside)) % each
+    _, first, of_trunk = np.unique(group, return_index=True, return_inverse=True)
+    without = 1.0 - (of_trunk[member][None, :] == np.arange(len(first))[:, None])
+    return np.unique(strata, return_inverse=True)[1][first], without
+
+
+def _strata(table: RunTable) -> tuple[Array, npt.NDArray[np.int_]]:
+    """The E that each trunk is resampled within, and the trunk that each row is of, counted from zero."""
+    _, first, member = np.unique(table.trunks, return_index=True, return_inverse=True)
+    strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
+    return strata, member

@@ -12,6 +12,7 @@ from planted import PLANTED_MOE, moe_grid, table_of
 from scipy.optimize import brentq
 
 from analysis.fit import Fit, fit
+from analysis.intervals import interval
 from analysis.laws import HOFFMANN, JOINT_MOE
 from analysis.published import published
 from analysis.recommend import Question, recommend
@@ -310,7 +311,7 @@ def test_intervals_come_from_the_draws():
     given = drawn(spread=0.02, count=200, **INSIDE)
     found = recommend(given, Question(train_flops=3e13, n_experts=(4,))).recommendation
     sizes = JOINT_MOE.optimum(given.parameter_draws(), 3e13, 4)[0][:, 0]
-    assert found.n_active_interval == pytest.approx(np.percentile(sizes, [2.5, 97.5]), rel=1e-4)
+    assert found.n_active_interval == pytest.approx(interval(found.n_active, sizes, how=given.resampled), rel=1e-4)
     low, high = found.loss_interval
     assert low < found.loss < high
 
