@@ -164,8 +164,9 @@ def flat_valley(law: Law, free: Sequence[str], jacobian: Array) -> Finding | Non
         norms = np.linalg.norm(jacobian, axis=1)
         flattest = np.linalg.svd((jacobian / norms[:, None]).T, full_matrices=False)[2][-1]
         part = [name for name, share in zip(free, flattest, strict=True) if abs(share) > 0.3 * np.abs(flattest).max()]
-    roles = [law.parameter(name).role for name in part]
-    vary = " and ".join(dict.fromkeys(_AXIS[role] for role in roles if role in _AXIS)) or "N and tokens"
+    axes = [_AXIS.get(law.parameter(name).role, "") for name in part]
+    axes = ["" if axis == EXPERTS and not law.uses_experts else axis for axis in axes]
+    vary = " and ".join(dict.fromkeys(axis for axis in axes if axis)) or "N and tokens"
     if condition > CONDITION_REFUSE:
         told = (
             f"the runs cannot tell the parameters apart (condition number {condition:.0e}, above 1e6; a flat valley "

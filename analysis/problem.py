@@ -15,8 +15,10 @@ from analysis.objectives import Objective
 from analysis.runs import RunTable
 from analysis.solver import Minima, minimise
 
+Flags = npt.NDArray[np.bool_]
 FEW_AGREE = 3
 _SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
+_POOL, _CHOSEN = 64, 2  # starts drawn for many weightings, and those that each chooses
 _SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
 
 
@@ -44,7 +46,8 @@ class Problem:
 
     def model(self, theta: Array) -> tuple[Array, Array]:
         """Predictions (B, n) in the residual's units and their derivatives (B, P, n)."""
-        log_loss, jacobian = self.law.log_loss_gradient(theta, self.free, self.pinned, self.columns)
+        with np.errstate(all="ignore"):  # what overflows is told by its value
+            log_loss, jacobian = self.law.log_loss_gradient(theta, self.free, self.pinned, self.columns)
         if self.objective.residual == "log":
             return log_loss, jacobian
         loss = np.exp(log_loss)
@@ -65,7 +68,9 @@ class Problem:
 def problem(table: RunTable, definition: Law, pinned: Mapping[str, float], objective: Objective) -> Problem:
     """The problem of fitting a law to a table with some parameters pinned."""
     free = tuple(name for name in definition.names if name not in pinned)
-    return Problem(definition, free, pinned, table.columns(definition.columns), table.column(definition.target), objective)
+    return Problem(
+        definition, free, pinned, table.columns(definition.columns), table.column(definition.target), objective
+    )
 
 
 def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Array, float, int, int]:
@@ -94,3 +99,25 @@ def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Arra
         end = task.minimise(theta[None], np.ones((1, rows.size)), near=True)
         theta, value = end.theta[0], float(end.objective[0])
     return theta, value, tried, agreeing
+
+
+def search_each(task: Problem, estimate: Array, weights: Array, rng: np.random.Generator) -> tuple[Array, Flags]:
+    """Coordinates (B, P) of the lowest minimum under each row of weights (B, rows), and which were reached at all.
+
+    Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best; where
+    none of them converges, from all 64.
+    """
+    pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
+    with np.errstate(all="ignore"):
+        penalties = np.nan_to_num(task.objective.penalty(task.model(pool)[0] - task.observed), nan=1e9, posinf=1e9)
+    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_CHOSEN]
+    ends = [task.minimise(np.repeat(estimate[None], len(weights), axis=0), weights, near=True)]
+    ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_CHOSEN)]
+    values = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
+    theta = np.stack([end.theta for end in ends])[values.argmin(axis=0), np.arange(len(weights))]
+    reached = np.isfinite(values.min(axis=0))
+    for stray in np.flatnonzero(~reached):  # rare
+        end = task.minimise(pool, np.repeat(weights[stray][None], _POOL, axis=0))
+        value = np.where(end.converged, end.objective, np.inf)
+        theta[stray], reached[stray] = end.theta[value.argmin()], bool(np.isfinite(value.min()))
+    return theta, reached

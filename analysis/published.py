@@ -124,7 +124,9 @@ PUBLISHED: dict[str, Fit] = {
             "e": 0.94,
         },
         source="Abnar et al. 2025, arXiv 2501.12370",
-        warnings=("off its grid of S it explains 68 % of the variance; the ranges of N and D it holds on are not known to us",),
+        warnings=(
+            "off its grid of S it explains 68 % of the variance; the ranges of N and D it holds on are not known to us",
+        ),
     ),
     "leverage-2025": Fit(
         law="leverage",

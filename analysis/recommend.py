@@ -133,7 +133,9 @@ class Choice:
 class Recommendation:
     """The answer: what to train, the best of every other E, how sure it is, and what would make it surer.
 
-    `front` lists, for every E, loss against lifetime cost (empty where only a training budget was asked about).
+    `best_experts` is the 95 % set of the best E: the fewest E, by their share of the draws, that hold .95 of them (empty
+    without draws). `front` lists, for every E, loss against lifetime cost (empty where only a training budget was asked
+    about).
     """
 
     question: Question
@@ -141,6 +143,7 @@ class Recommendation:
     recommendation: Choice
     alternatives: tuple[Choice, ...]
     probability_best: Mapping[int, float] | None
+    best_experts: tuple[int, ...]
     expected_regret: float | None
     decided: bool
     undecided_because: tuple[str, ...]
@@ -208,6 +211,7 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
         recommendation=choices[0],
         alternatives=tuple(choices[1:]),
         probability_best=chances,
+        best_experts=_likely_best(chances or {}),
         expected_regret=choices[0].regret,
         decided=not doubts,
         undecided_because=tuple(doubts),
@@ -222,6 +226,18 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
         n_draws=n_draws,
         unreachable=unreachable,
     )
+
+
+def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:
+    """The fewest E, by share, that hold .95 of the draws in which any E can answer."""
+    kept: list[int] = []
+    held, wanted = 0.0, 0.95 * sum(chances.values())
+    for e, share in sorted(chances.items(), key=lambda pair: -pair[1]):
+        if held >= wanted:
+            break
+        kept.append(e)
+        held += share
+    return tuple(sorted(kept))
 
 
 def _some_draws(fit: Fit) -> dict[str, Any]:

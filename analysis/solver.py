@@ -28,6 +28,7 @@ _LAD_CORNER = 1e-8  # what lad is rounded to; far below any residual
 _CORNER_STEP = 5.0
 _CONVERGED = 1e-11  # promised decrease, relative to the objective
 _PATIENCE, _REFRESH = 10, 3  # steps before the model's own curvature is brought in, and between its renewals
+_FLAT = 1e-200  # curvature below which a parameter moves nothing
 _STUCK = 1e12  # damping at which no step helps any more: rounding error is all that is left
 
 
@@ -169,7 +170,7 @@ def _step(
     held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
     gradient = np.where(held, 0.0, gradient)
     diagonal = np.einsum("bpp->bp", matrix)
-    ridge = np.where(held | (diagonal <= 0), 1.0, 1e-11 * diagonal)
+    ridge = np.where(held | (diagonal <= _FLAT), 1.0, 1e-11 * diagonal)
     matrix = np.where(held[:, :, None] | held[:, None, :], 0.0, matrix) + np.eye(theta.shape[1]) * ridge[:, None, :]
     step = np.nan_to_num(np.linalg.solve(matrix, -gradient[..., None])[..., 0])
     return step, -np.einsum("bp,bp->b", gradient, step)

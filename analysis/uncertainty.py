@@ -12,12 +12,10 @@ from analysis.fit import Fit
 from analysis.intervals import ENDS
 from analysis.laws import EXPERTS
 from analysis.objectives import Objective
-from analysis.problem import Problem, problem
+from analysis.problem import problem, search_each
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
-_POOL = 64  # starts that a resample chooses its own from
-_STARTS = 2  # that it chooses, beside the estimate on all runs
 _FEW_TRUNKS = 5
 _MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
@@ -49,10 +47,9 @@ def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> A
 def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:
     """The fit with `count` bootstrap draws, a jackknife over its trunks, and 95 % BCa intervals of its parameters.
 
-    Every resample is minimised from the estimate and from the two of 64 fresh starts that suit that resample best, and
-    keeps the lowest. Resamples that do not converge are left out and counted in `draws_failed`. A fit without
-    parameters is returned as it is. Raises InputError for a negative count, for more resamples than memory holds, and
-    for a table that is not the fit's.
+    Every resample is fitted globally (`problem.search_each`). Resamples that do not converge are left out and counted in
+    `draws_failed`. A fit without parameters is returned as it is. Raises InputError for a negative count, for more
+    resamples than memory holds, and for a table that is not the fit's.
     """
     if count < 0:
         raise InputError(f"--bootstrap must be at least 0, found {count}")
@@ -73,7 +70,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         Objective(fit.objective_kind, fit.residual, fit.delta),
     )
     estimate = np.array([definition.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
-    theta, kept = _refit(task, estimate, resample_weights(table, count, rng), rng)
+    theta, kept = search_each(task, estimate, resample_weights(table, count, rng), rng)
     values = {name: definition.from_coordinates(name, theta[kept, i]) for i, name in enumerate(fit.free)}
     warnings = list(fit.warnings)
     failed = int(count - kept.sum())
@@ -99,21 +96,6 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
     return replace(found, intervals={name: (float(ends[0, i]), float(ends[1, i])) for i, name in enumerate(fit.free)})
 
 
-def _refit(
-    task: Problem, estimate: Array, weights: Array, rng: np.random.Generator
-) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Coordinates (B, P) of every resample's lowest minimum, and which of them converged."""
-    pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
-    with np.errstate(all="ignore"):
-        penalties = np.nan_to_num(task.objective.penalty(task.model(pool)[0] - task.observed), nan=1e9, posinf=1e9)
-    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_STARTS]
-    ends = [task.minimise(np.repeat(estimate[None], len(weights), axis=0), weights, near=True)]
-    ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_STARTS)]
-    reached = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
-    theta = np.stack([end.theta for end in ends])[reached.argmin(axis=0), np.arange(len(weights))]
-    return theta, np.isfinite(reached.min(axis=0))
-
-
 def _left_out(table: RunTable, rng: np.random.Generator) -> tuple[npt.NDArray[np.int_], Array]:
     """The stratum of each trunk, and weights (m, rows) without it; at most 200 groups of trunks where they are more.
 
@@ -137,3 +119,40 @@ def _strata(table: RunTable) -> tuple[Array, npt.NDArray[np.int_]]:
     _, first, member = np.unique(table.trunks, return_index=True, return_inverse=True)
     strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
     return strata, member
+
+
+def standard_errors(fit: Fit, table: RunTable) -> dict[str, float]:
+    """Linearised standard errors of a least-squares fit's parameters, each in its parameter's unit.
+
+    sqrt of the diagonal of s^2 (J'J)^-1, s^2 = RSS/(n - P), J the derivatives of the n predictions by the P parameters
+    (Seber and Wild 1989, Nonlinear Regression, ch. 2; what NIST's StRD certifies). It supposes equal, independent errors
+    in the residual's units, and predictions that are straight within the errors: `bootstrap` supposes neither. Parameters
+    that were pinned or ended at a bound are held and have none. Raises InputError for a fit without parameters, of
+    another objective, or as many parameters as rows, and for a table that is not the fit's.
+    """
+    fit.require_params()
+    if fit.objective_kind != "least-squares":
+        raise InputError(
+            f"standard errors follow from residual squares, and this fit minimised {fit.objective_kind}: fit with "
+            "--objective least-squares, or use --bootstrap"
+        )
+    if len(table) != fit.n_runs:
+        raise InputError(f"the fit has {fit.n_runs} runs, the table {len(table)}: give the table that was fitted")
+    law = fit.definition
+    moving = [name for name in fit.free if name not in fit.at_bounds]
+    if len(table) <= len(moving):
+        raise InputError(
+            f"{len(table)} runs for {len(moving)} parameters leave nothing to judge the scatter by; add runs"
+        )
+    held = {name: value for name, value in fit.params.items() if name not in moving}
+    task = problem(table, law, held, Objective(fit.objective_kind, fit.residual, fit.delta))
+    estimate = np.array([law.to_coordinates(name, fit.params[name]) for name in task.free], dtype=float)
+    predicted, jacobian = task.model(estimate[None])
+    variance = np.sum((predicted[0] - task.observed) ** 2) / (len(table) - len(moving))
+    # R of J = QR with columns of unit norm: (J'J)^-1 = R^-1 R^-1', and J'J, which squares the condition, is never formed.
+    norms = np.linalg.norm(jacobian[0], axis=1)
+    inverse = np.linalg.inv(np.linalg.qr((jacobian[0] / norms[:, None]).T, mode="r"))
+    errors = np.sqrt(variance) * np.linalg.norm(inverse, axis=1) / norms
+    # A parameter that moves by its logarithm x has dp = p dx.
+    units = [fit.params[name] if law.parameter(name).scale == "log" else 1.0 for name in task.free]
+    return {name: float(error * unit) for name, error, unit in zip(task.free, errors, units, strict=True)}

@@ -7,6 +7,7 @@ SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and eve
 from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
 
 from analysis.figures.choices import decode_times, latency, losses_of_choices, probability_best, tradeoff
+from analysis.figures.isoflop import isoflop_frontier, isoflop_valleys
 from analysis.figures.laws import (
     coverage,
     loss_against,
@@ -23,11 +24,25 @@ from analysis.figures.methods import (
     metric_beside_chance,
     saturation,
 )
-from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, powers, save, si, titled
+from analysis.figures.style import (
+    Curve,
+    Palette,
+    Panel,
+    colours,
+    figure,
+    legend_columns,
+    pages,
+    powers,
+    save,
+    si,
+    titled,
+)
+from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
 
 __all__ = [
-    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "figure", "latency", "legend_columns",
-    "loss_against", "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
-    "metric_beside_chance", "observed_predicted", "paired_differences", "parameter_intervals", "powers",
-    "probability_best", "residuals", "saturation", "save", "si", "titled", "tradeoff",
+    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "evidence", "figure", "influence",
+    "isoflop_frontier", "isoflop_valleys", "latency", "legend_columns", "loss_against", "loss_against_experts",
+    "losses_of_choices", "method_colours", "method_differences", "method_times", "metric_beside_chance",
+    "observed_predicted", "pages", "paired_differences", "parameter_intervals", "powers", "probability_best",
+    "residuals", "residuals_against", "roll_out_errors", "saturation", "save", "si", "titled", "tradeoff",
 ]  # fmt: skip

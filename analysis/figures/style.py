@@ -95,17 +95,34 @@ def figure(
         axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))
         for panel, ax in zip(panels, axes, strict=True):
             panel(ax)
-        if legend and len(legend) > 1:
-            keys = [Line2D([], [], color=colour, marker="o", ls="") for colour in legend.values()]
-            page.legend(
-                keys,
-                [e if isinstance(e, str) else "dense" if e == 1 else f"E = {e}" for e in legend],
-                loc="outside upper left",
-                ncols=legend_columns(legend),
-                handletextpad=0.1,
-                columnspacing=1.2,
-            )
+        _legend(page, legend or {})
     return page
+
+
+def pages(*rows: Sequence[Panel], heights: Sequence[float], legend: Palette) -> Figure:
+    """Rows of panels on one page in the one style, heights in inches, under one legend of expert counts."""
+    with mpl.rc_context(_STYLE):
+        page = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        outer = page.add_gridspec(len(rows), 1, height_ratios=heights)
+        for place, panels in enumerate(rows):
+            inner = outer[place].subgridspec(1, len(panels))
+            for index, panel in enumerate(panels):
+                panel(page.add_subplot(inner[index]))
+        _legend(page, legend)
+    return page
+
+
+def _legend(page: Figure, legend: Palette | Mapping[str, str]) -> None:
+    """Colours and what they stand for, above the panels; nothing where there is but one."""
+    if len(legend) > 1:
+        page.legend(
+            [Line2D([], [], color=colour, marker="o", ls="") for colour in legend.values()],
+            [e if isinstance(e, str) else "dense" if e == 1 else f"E = {e}" for e in legend],
+            loc="outside upper left",
+            ncols=legend_columns(legend),
+            handletextpad=0.1,
+            columnspacing=1.2,
+        )
 
 
 def titled(panel: Panel, title: str) -> Panel:

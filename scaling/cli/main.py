@@ -51,9 +51,9 @@ def _options(
 
 
 def _mount() -> None:
-    from scaling.cli import analysis, bench, methods, report, sweep
+    from scaling.cli import analysis, bench, isoflop, methods, report, sweep, validate
 
-    for group in (sweep, analysis, methods, bench, report):
+    for group in (sweep, analysis, validate, isoflop, methods, bench, report):
         group.register(app)
 
 
