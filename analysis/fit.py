@@ -24,7 +24,7 @@ from analysis.runs import COMPUTE, RunTable
 from scaling.errors import InputError
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
-FEW_TRUNKS = 3  # trunks a free parameter, below which the wider of two intervals is taken
+FEW_TRUNKS = 5  # trunks a free parameter, below which the wider of two intervals is taken
 MOST_RESIDUALS = 10_000
 _LEVELS = 200  # quantiles of law and noise that are paired
 _POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs

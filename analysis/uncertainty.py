@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.dual import Array
-from analysis.fit import Fit
+from analysis.fit import FEW_TRUNKS, Fit
 from analysis.intervals import ENDS
 from analysis.laws import EXPERTS
 from analysis.objectives import Objective
@@ -16,7 +16,6 @@ from analysis.problem import problem, search_each
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
-_FEW_TRUNKS = 5
 _MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
@@ -76,9 +75,9 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
     failed = int(count - kept.sum())
     if failed:
         warnings.append(f"{failed} of {count} resamples did not converge and were left out of the intervals")
-    if fit.n_trunks < _FEW_TRUNKS * len(fit.free):
+    if fit.n_trunks < FEW_TRUNKS * len(fit.free):
         warnings.append(
-            f"{fit.n_trunks} trunks for {len(fit.free)} parameters: bootstrap intervals are too narrow with so few"
+            f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are the wider of two kinds, and rough"
         )
     if not kept.any():
         return replace(fit, draws_failed=failed, warnings=tuple(warnings))
