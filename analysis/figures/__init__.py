@@ -7,6 +7,7 @@ SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and eve
 from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
 
 from analysis.figures.choices import decode_times, latency, losses_of_choices, probability_best, tradeoff
+from analysis.figures.fits import along, cloud, profile_curve, sheet
 from analysis.figures.isoflop import isoflop_frontier, isoflop_valleys
 from analysis.figures.laws import (
     coverage,
@@ -40,9 +41,10 @@ from analysis.figures.style import (
 from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
 
 __all__ = [
-    "Curve", "Figure", "Palette", "Panel", "colours", "coverage", "decode_times", "evidence", "figure", "influence",
-    "isoflop_frontier", "isoflop_valleys", "latency", "legend_columns", "loss_against", "loss_against_experts",
-    "losses_of_choices", "method_colours", "method_differences", "method_times", "metric_beside_chance",
-    "observed_predicted", "pages", "paired_differences", "parameter_intervals", "powers", "probability_best",
-    "residuals", "residuals_against", "roll_out_errors", "saturation", "save", "si", "titled", "tradeoff",
+    "Curve", "Figure", "Palette", "Panel", "along", "cloud", "colours", "coverage", "decode_times", "evidence",
+    "figure", "influence", "isoflop_frontier", "isoflop_valleys", "latency", "legend_columns", "loss_against",
+    "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
+    "metric_beside_chance", "observed_predicted", "pages", "paired_differences", "parameter_intervals",
+    "powers", "probability_best", "profile_curve", "residuals", "residuals_against", "roll_out_errors",
+    "saturation", "save", "sheet", "si", "titled", "tradeoff",
 ]  # fmt: skip

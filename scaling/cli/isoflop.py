@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.analysis import (
+from scaling.cli.options import (
     DropHighest,
     Json,
     Maps,
     Runs,
     Where,
-    _note,
-    _number,
-    _optional,
-    _pairs,
-    _print_json,
-    _say_table,
-    _write,
+    note,
+    number,
+    optional,
+    pairs,
+    print_json,
+    say_table,
+    write,
 )
 from scaling.errors import InputError, WorkError
 
@@ -76,14 +76,14 @@ def isoflop(
     from analysis.fit import load
     from scaling.cli.printing_isoflop import show_isoflop
 
-    at = _optional(budget, "--budget")
+    at = optional(budget, "--budget")
     if at is not None and not 0.0 < at < float("inf"):
         raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
     surface = None if bias is None else load(bias)
-    table = runs_module.read(runs, _pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
-    _say_table(table.dropped, table.notes)
+    table = runs_module.read(runs, pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
+    say_table(table.dropped, table.notes)
     found = method.valleys(
-        table, n_column=n_column, tolerance=_number(tolerance, "--tolerance"), n_budgets=groups, log_loss=log_loss
+        table, n_column=n_column, tolerance=number(tolerance, "--tolerance"), n_budgets=groups, log_loss=log_loss
     )
     warnings = [f"{len(rows)} runs left out: {reason}" for reason, rows in found.left_out]
     lines, envelopes, biases = {}, {}, {}
@@ -101,11 +101,11 @@ def isoflop(
             warnings.append(f"no envelope: {error}")
     document = _document(found, lines, envelopes, biases, at, surface, warnings)
     if out is not None:
-        _write(out, document)
+        write(out, document)
     for warning in warnings:
-        _note(f"warning: {warning}")
+        note(f"warning: {warning}")
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         show_isoflop(found, lines, envelopes, biases, at)
     if not lines:

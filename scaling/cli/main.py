@@ -51,9 +51,9 @@ def _options(
 
 
 def _mount() -> None:
-    from scaling.cli import analysis, bench, isoflop, methods, report, sweep, validate
+    from scaling.cli import bench, fit, isoflop, methods, recommend, report, sweep, tables, validate
 
-    for group in (sweep, analysis, validate, isoflop, methods, bench, report):
+    for group in (sweep, tables, fit, validate, isoflop, recommend, methods, bench, report):
         group.register(app)
 
 

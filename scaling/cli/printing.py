@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,13 +12,15 @@ from rich.table import Table
 if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.methods import Comparison
+    from analysis.profile import Profile
     from analysis.recommend import Choice, Recommendation
 
 
-def show_fit(fitted: Fit) -> None:
-    """A fit's parameters with intervals and what they rest on."""
+def show_fit(fitted: Fit, profiles: Sequence[Profile] = ()) -> None:
+    """A fit's parameters with intervals, profile intervals where made, and what they rest on."""
+    shapes = {one.name: one for one in profiles}
     table = Table(title=f"{fitted.law}: {fitted.definition.formula}", title_justify="left")
-    for heading in ("parameter", "value", "95 % interval", "meaning"):
+    for heading in ("parameter", "value", "95 % interval", *(["by profile"] if shapes else []), "meaning"):
         table.add_column(heading)
     for name in fitted.definition.names:
         if name in fitted.pinned:
@@ -26,7 +28,8 @@ def show_fit(fitted: Fit) -> None:
         else:
             interval = " to ".join(f"{end:.5g}" for end in fitted.intervals[name]) if name in fitted.intervals else "-"
         value = f"{fitted.params[name]:.6g}" if name in fitted.params else "-"
-        table.add_row(name, value, interval, fitted.definition.parameter(name).meaning)
+        ends = [_open_ended(*shapes[name].interval) if name in shapes else "-"] if shapes else []
+        table.add_row(name, value, interval, *ends, fitted.definition.parameter(name).meaning)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table, soft_wrap=False)
     if fitted.objective is not None:
@@ -37,6 +40,11 @@ def show_fit(fitted: Fit) -> None:
             f"{fitted.n_starts_at_minimum} of {fitted.n_starts} starts at the minimum; "
             f"condition {fitted.condition:.0f}; {fitted.n_draws} resamples; status {fitted.status}",
         )
+
+
+def _open_ended(low: float | None, high: float | None) -> str:
+    """An interval whose missing ends the runs do not bound."""
+    return f"{'unbounded' if low is None else f'{low:.5g}'} to {'unbounded' if high is None else f'{high:.5g}'}"
 
 
 def show_recommendation(found: Recommendation) -> None:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.analysis import (
+from scaling.cli.options import (
     DropHighest,
     Json,
     Maps,
     Runs,
     Where,
-    _note,
-    _optional,
-    _pairs,
-    _print_json,
-    _say_table,
-    _write,
+    note,
+    optional,
+    pairs,
+    print_json,
+    say_table,
+    write,
 )
 from scaling.errors import InputError, WorkError
 
@@ -76,15 +76,15 @@ def validate(
 
     if figure is not None and figure.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--figure {figure}: expected a name that ends in .png, .svg or .pdf")
-    definition, flops = law_named(law), _optional(budget, "--budget")
+    definition, flops = law_named(law), optional(budget, "--budget")
     others = list(LAWS.values()) if laws is None else [law_named(name.strip()) for name in laws.split(",")]
     compared = [definition, *(one for one in others if one.name != definition.name)]
-    table = runs_module.read(runs, _pairs(maps, "--map"), where, definition, drop_highest_loss)
-    _say_table(table.dropped, table.notes)
+    table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
+    say_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
     fitted = uncertainty.bootstrap(fit_law(table, definition, seed=seed), table, bootstrap, rng)
     for warning in fitted.warnings:
-        _note(f"warning: {warning}")
+        note(f"warning: {warning}")
     if not fitted.params:
         raise WorkError(f"law {law} cannot be fitted: {refusal(fitted)}")
     parts: dict[str, Any] = {}
@@ -111,11 +111,11 @@ def validate(
         "warnings": list(fitted.warnings),
     }
     if out is not None:
-        _write(out, document)
+        write(out, document)
     if figure is not None:
         _draw(figure, fitted, table, parts)
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         show_validation(told, parts)
 

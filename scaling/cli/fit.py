@@ -1,0 +1,254 @@
+"""`scaling laws`, `fit` and `predict`: what laws there are, and what runs say of one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaling.cli.options import (
+    DropHighest,
+    FitArgument,
+    Json,
+    Maps,
+    Runs,
+    Settings,
+    Where,
+    answer,
+    note,
+    number,
+    optional,
+    pairs,
+    print_json,
+    say_table,
+    settings_of,
+    write,
+)  # fmt: skip
+from scaling.errors import WorkError
+
+if TYPE_CHECKING:
+    from analysis.fit import Fit
+    from analysis.profile import Profile
+    from analysis.recommend import Recommendation
+    from analysis.runs import RunTable
+
+_CLOUDS = 3  # pairs of parameters drawn against each other
+
+
+class ObjectiveName(enum.StrEnum):
+    """What is summed over residuals."""
+
+    huber = "huber"
+    lad = "lad"
+    least_squares = "least-squares"
+    asymmetric = "asymmetric"
+
+
+class ResidualName(enum.StrEnum):
+    """Prediction minus observation of what."""
+
+    log = "log"
+    raw = "raw"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `laws`, `fit` and `predict` commands."""
+    for command in (laws, fit, predict):
+        app.command()(command)
+
+
+def laws(as_json: Json = False) -> None:
+    """List every law with formula, parameters, source and domain, and the published fits."""
+    from analysis.laws import LAWS
+    from analysis.published import PUBLISHED
+
+    if as_json:
+        print_json(
+            {
+                "laws": {
+                    law.name: {
+                        "formula": law.formula,
+                        "n_column": law.n_column,
+                        "columns": law.columns,
+                        "source": law.source,
+                        "domain": law.domain,
+                        "target": law.target,
+                        "parameters": {p.name: {"meaning": p.meaning, "unit": p.unit} for p in law.parameters},
+                    }
+                    for law in LAWS.values()
+                },
+                "published": {
+                    f"published:{name}": {"law": fit.law, "params": fit.params, "source": fit.source}
+                    for name, fit in PUBLISHED.items()
+                },
+            }
+        )
+        return
+    for law in LAWS.values():
+        size = f"N is {law.n_column}; " if law.n_column else ""
+        print(f"{law.name}: {law.formula}\n  {size}columns: {', '.join(law.columns)}; predicts {law.target}")
+        print("\n".join(f"  {p.name:8} {p.meaning}{f', {p.unit}' * bool(p.unit)}" for p in law.parameters))
+        print(f"  source  {law.source}\n  domain  {law.domain}\n")
+    for name, fit in PUBLISHED.items():
+        print(
+            f"published:{name} ({fit.law})\n  " + ", ".join(f"{key} {value:.6g}" for key, value in fit.params.items())
+        )
+        print("".join(f"  {line}\n" for line in (fit.source, *fit.warnings, *fit.notes)))
+
+
+def fit(
+    runs: Runs,
+    law: Annotated[str, typer.Option(help="Name of the law; `scaling laws` lists them.")],
+    objective: Annotated[ObjectiveName, typer.Option(help="Penalty summed over residuals.")] = ObjectiveName.huber,
+    residual: Annotated[
+        ResidualName, typer.Option(help="Residuals of ln loss, or of the loss in nats.")
+    ] = ResidualName.log,
+    delta: Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")] = "1e-3",
+    bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals; 0 means none.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of starts and resamples.")] = 0,
+    starts: Annotated[int, typer.Option(min=1, help="Starts of the global search.")] = 64,
+    pin: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a parameter at a value.")] = None,
+    auto_pin: Annotated[bool, typer.Option(help="Pin what the runs cannot identify to published values.")] = True,
+    where: Where = None,
+    maps: Maps = None,
+    drop_highest_loss: DropHighest = 0,
+    profile: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Profile interval of a parameter; all of them: 'all'.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="C", help="Say the optimal N, D, E and loss at C training FLOPs, with intervals."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture of the fit: law, residuals, profiles, draws (.png, .svg).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the fit, with its bootstrap draws.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a law to runs: the global minimum of a summed robust objective, with bootstrap intervals by trunk.
+
+    How far to believe it says `scaling validate`; which law to take, docs/choosing-a-law.md. Exits with 1 where the runs
+    determine no parameters; the document then says why.
+    """
+    import numpy as np
+
+    from analysis import runs as runs_module
+    from analysis import uncertainty
+    from analysis.fit import fit as fit_law
+    from analysis.laws import law as law_named
+    from scaling.cli.printing import show_fit, show_recommendation
+
+    definition = law_named(law)
+    table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
+    say_table(table.dropped, table.notes)
+    pins = {name: number(value, f"--pin {name}") for name, value in pairs(pin, "--pin").items()}
+    fitted = fit_law(
+        table,
+        definition,
+        objective=objective.value,
+        residual=residual.value,
+        delta=number(delta, "--delta"),
+        pin=pins,
+        auto_pin=auto_pin,
+        n_starts=starts,
+        seed=seed,
+    )
+    fitted = uncertainty.bootstrap(fitted, table, bootstrap, np.random.default_rng(seed))
+    if out is not None:
+        write(out, fitted.to_json())
+    for warning in fitted.warnings:
+        note(f"warning: {warning}")
+    usable = bool(fitted.params)
+    shapes = _profiled(fitted, table, profile or (), everything=figure is not None) if usable else []
+    optimum = _optimum(fitted, number(budget, "--budget")) if usable and budget is not None else None
+    if figure is not None and usable:
+        _draw(fitted, table, shapes, figure)
+    if as_json:
+        told = {"profiles": [asdict(one) for one in shapes]} if shapes else {}
+        print_json(fitted.to_json() | told | ({"optimum": optimum.to_json()} if optimum else {}))
+    else:
+        show_fit(fitted, shapes)
+        if optimum is not None:
+            show_recommendation(optimum)
+    if not usable:
+        raise WorkError(f"the fit is {fitted.status}: {'; '.join(fitted.warnings) or 'no start converged'}")
+
+
+def _profiled(fitted: Fit, table: RunTable, names: Sequence[str], *, everything: bool) -> list[Profile]:
+    from analysis.profile import profile
+
+    wanted = fitted.free if everything or "all" in names else names
+    return [profile(fitted, table, name) for name in wanted] if fitted.draws or names else []
+
+
+def _optimum(fitted: Fit, train_flops: float) -> Recommendation:
+    from analysis.recommend import Question, recommend
+
+    return recommend(fitted, Question(train_flops=train_flops))
+
+
+def _draw(fitted: Fit, table: RunTable, shapes: Sequence[Profile], path: Path) -> None:
+    import numpy as np
+
+    from analysis import figures
+
+    draws = {name: np.array(values) for name, values in fitted.draws.items()}
+    exponents = [name for name in fitted.free if fitted.definition.parameter(name).linear == "" and name in draws]
+    pairs = [(a, b) for index, a in enumerate(exponents) for b in exponents[index + 1 :]][:_CLOUDS]
+    figures.save(figures.sheet(fitted, table, shapes, {pair: (draws[pair[0]], draws[pair[1]]) for pair in pairs}), path)
+
+
+def predict(
+    fit: FitArgument,
+    n_active: Annotated[
+        str | None, typer.Option(metavar="N", help="Active parameters, embeddings and head in.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="D", help="Training tokens.")] = None,
+    n_experts: Annotated[
+        int | None,
+        typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense, and the default where a law has E."),
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Predict what the law predicts, the loss of one model in nats per token for most, with 95 % intervals.
+
+    One interval is that of the law, from the fit's draws; the other that of a new run, with the noise of runs in it.
+    """
+    from analysis.fit import load
+    from analysis.search import columns_of_model
+
+    fitted = load(fit)
+    fitted.require_params()
+    given = settings_of(settings)
+    fitted.require_experts(() if n_experts is None else (n_experts,))
+    experts = n_experts or fitted.only_experts or 1
+    columns = columns_of_model(fitted, optional(n_active, "--n-active"), optional(tokens, "--tokens"), experts, given)
+    loss = float(fitted.loss(columns))
+    interval, of_run = (
+        None if ends is None else [float(ends[0][0]), float(ends[1][0])]
+        for ends in (fitted.loss_interval(columns), fitted.prediction_interval(columns))
+    )
+    warnings = [*fitted.warnings, *fitted.outside_domain(columns)]
+    for warning in warnings:
+        note(f"warning: {warning}")
+    target = fitted.definition.target
+    name, unit = ("loss", " nats per token") if target == "loss_val" else (target, "")
+    shown = "no interval: the fit has no draws"
+    if interval is not None:
+        shown = f"95 % interval of the law {interval[0]:.4f} to {interval[1]:.4f}"
+    if of_run is not None:
+        shown += f", of a new run {of_run[0]:.4f} to {of_run[1]:.4f}"
+    document = {
+        "law": fitted.law,
+        "columns": columns,
+        name: loss,
+        f"{name}_interval": interval,
+        "prediction_interval": of_run,
+        "warnings": warnings,
+    }
+    answer(document, as_json, f"{name} {loss:.4f}{unit} ({shown})")

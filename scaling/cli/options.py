@@ -1,0 +1,116 @@
+"""Options and habits that commands share: how tables are named, how numbers are read, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scaling.errors import InputError
+
+Runs = Annotated[
+    str, typer.Argument(metavar="RUNS", help="A study folder, or a CSV, TSV, JSONL or Parquet file, one run a row.")
+]
+FitArgument = Annotated[str, typer.Argument(metavar="FIT", help="A file that `fit --out` wrote, or published:NAME.")]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="COLUMN=EXPR",
+        help="Our COLUMN (n_active, tokens, loss_val, ...) is EXPR: a column of the table, a number, or arithmetic on them, "
+        "e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'.",
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option(metavar="EXPR", help="Keep rows where this holds, e.g. 'n_experts == 1 and loss_val < 4'.")
+]
+DropHighest = Annotated[
+    int, typer.Option("--drop-highest-loss", metavar="N", help="Leave out the N runs of highest loss.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
+    """{NAME: VALUE} of options written NAME=VALUE. Raises InputError for another form, or a name twice."""
+    found: dict[str, str] = {}
+    for item in items or ():
+        name, separator, value = item.partition("=")
+        if not separator or not name.strip() or not value.strip():
+            raise InputError(f"{option} takes NAME=VALUE, found {item!r}")
+        if name.strip() in found:
+            raise InputError(f"{option} names {name.strip()!r} twice")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def settings_of(items: Sequence[str] | None) -> dict[str, float]:
+    """The numbers of --set COLUMN=VALUE."""
+    return {name: number(value, f"--set {name}") for name, value in pairs(items, "--set").items()}
+
+
+def number(text: str, option: str) -> float:
+    """A number with suffixes such as 1.2B. Raises InputError naming the option."""
+    from scaling.fields import parse_number
+
+    try:
+        return parse_number(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from error
+
+
+def optional(text: str | None, option: str) -> float | None:
+    """`number`, or None where the option was not given."""
+    return None if text is None else number(text, option)
+
+
+def whole_list(text: str | None, option: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them; none where the option was not given."""
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"
+        ) from error
+
+
+def say_table(dropped: Sequence[tuple[str, int]], notes: Sequence[str]) -> None:
+    """What was left out of a table, and what was assumed, on standard error."""
+    for reason, count in dropped:
+        note(f"left out: {count} rows ({reason})")
+    for told in notes:
+        note(f"note: {told}")
+
+
+def note(text: str) -> None:
+    """A message on standard error."""
+    print(text, file=sys.stderr)
+
+
+def answer(document: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """The answer on standard output: a document, or words."""
+    if as_json:
+        print_json(document)
+    else:
+        print(text)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(document, allow_nan=False))
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    from scaling.files import write_atomically
+
+    write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())
