@@ -134,7 +134,7 @@ class Fit:
     @property
     def resampled(self) -> Resampled:
         """How the draws were made."""
-        few = self.n_trunks < FEW_TRUNKS * len(self.free)
+        few = 1 < self.n_trunks < FEW_TRUNKS * len(self.free)
         return Resampled(self.strata, self.n_trunks, few)
 
     def parameter_jackknife(self) -> dict[str, Any]:

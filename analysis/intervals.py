@@ -36,12 +36,13 @@ def quantiles(
     """Bias-corrected and accelerated (BCa) bootstrap quantiles (len(probabilities), ...) of every quantity.
 
     `estimate` (...) is the value on all runs, `draws` (B, ...) that of each resample, `jackknife` (m, ...) that without
-    each trunk. The quantile of p is that of the draws at Phi(z0 + (z0 + z)/(1 - a (z0 + z))): z0 is the normal quantile of
-    the share of draws below the estimate, a the acceleration (Efron 1987, "Better bootstrap confidence intervals"), and
-    z = sqrt(m/(m - 1)) t_(m-1)(p) for m trunks, since resamples spread too little by that much (Hesterberg 2015,
-    arXiv 1411.5279, expanded percentiles). Plain percentiles cover too much where trunks are many, because
-    resamples of a robust estimate spread more than the estimate does, and the corrections overshoot where they are `few`:
-    there the wider of both is taken. Without a jackknife a = 0. Draws that are not a number are left out.
+    each trunk. The quantile of p is that of the draws at Phi(z0 + (z0 + z)/(1 - a (z0 + z))): z the normal quantile of p, z0
+    that of the share of draws below the estimate, a the acceleration (Efron 1987, "Better bootstrap confidence
+    intervals"). Plain percentiles cover too much where trunks are many, because resamples of a robust estimate spread
+    more than the estimate does. Where trunks are `few`, resamples spread too little and the corrections overshoot: z is
+    sqrt(m/(m - 1)) t_(m-1)(p) for m trunks there (expanded percentiles, Hesterberg 2015, arXiv 1411.5279), and the wider
+    of corrected and plain is taken (`benchmarks.coverage`). Without a jackknife a = 0. Draws that are not a number are
+    left out.
     """
     shape = np.shape(draws)[1:]
     values = np.sort(np.asarray(draws, dtype=float).reshape(len(draws), -1), axis=0)  # not-a-numbers come last
@@ -51,11 +52,9 @@ def quantiles(
     z0 = norm.ppf(np.clip(share, 0.5 / known, 1 - 0.5 / known))
     a = acceleration(jackknife, how.strata) if jackknife is not None else np.zeros(values.shape[1])
     asked = np.asarray(probabilities, dtype=float)[:, None]
-    plain = (
-        norm.ppf(asked)
-        if how.n_trunks < 2
-        else np.sqrt(how.n_trunks / (how.n_trunks - 1)) * t.ppf(asked, how.n_trunks - 1)
-    )
+    plain = norm.ppf(asked)
+    if how.few:
+        plain = np.sqrt(how.n_trunks / (how.n_trunks - 1)) * t.ppf(asked, how.n_trunks - 1)
     moved = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
     if how.few:
         moved = np.where(asked < 0.5, np.minimum(moved, plain), np.maximum(moved, plain))

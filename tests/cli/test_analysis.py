@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from analysis.laws import HOFFMANN
-from scaling.cli import analysis
+from scaling.cli import fit, recommend, tables
 from scaling.errors import InputError, WorkError
 
 TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
@@ -26,7 +26,8 @@ TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
 def call():
     """Runs a command; returns (result, JSON document or None)."""
     app = typer.Typer()
-    analysis.register(app)
+    for group in (tables, fit, recommend):
+        group.register(app)
     runner = CliRunner()
 
     def run(*words):
@@ -256,7 +257,7 @@ def test_a_file_that_cannot_be_written_is_failed_work(call, dense_csv, tmp_path)
 
 def test_the_commands_import_nothing_heavy_until_they_run():
     code = (
-        "import sys, typer; from scaling.cli import analysis; analysis.register(typer.Typer()); "
+        "import sys, typer; from scaling.cli import fit; fit.register(typer.Typer()); "
         "print([m for m in ('numpy', 'pandas', 'pydantic', 'rich.table') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
