@@ -19,6 +19,7 @@ Flags = npt.NDArray[np.bool_]
 FEW_AGREE = 3
 _SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
 _POOL, _CHOSEN = 64, 2  # starts drawn for many weightings, and those that each chooses
+_PATIENT = 2_000  # steps in a flat valley
 _SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
 
 
@@ -56,8 +57,10 @@ class Problem:
     def draw_starts(self, count: int, rng: np.random.Generator) -> Array:
         return starts.draw(self.law, self.free, self.pinned, self.columns, self.loss, count, rng)
 
-    def minimise(self, theta: Array, weights: Array, *, near: bool = False) -> Minima:
-        return minimise(self.model, self.observed, weights, self.objective, theta, *self.bounds, near=near)
+    def minimise(self, theta: Array, weights: Array, *, near: bool = False, max_steps: int = 200) -> Minima:
+        """The minimum reached from each start (B, P) under its weights (B, rows); see `solver.minimise`."""
+        goal = self.objective
+        return minimise(self.model, self.observed, weights, goal, theta, *self.bounds, near=near, max_steps=max_steps)
 
     def rows(self, chosen: npt.NDArray[np.int_]) -> Problem:
         """The same problem on some of its rows."""
@@ -101,11 +104,12 @@ def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Arra
     return theta, value, tried, agreeing
 
 
-def search_each(task: Problem, estimate: Array, weights: Array, rng: np.random.Generator) -> tuple[Array, Flags]:
-    """Coordinates (B, P) of the lowest minimum under each row of weights (B, rows), and which were reached at all.
+def search_each(task: Problem, estimate: Array, weights: Array, rng: np.random.Generator) -> tuple[Array, Array, Flags]:
+    """The lowest minimum under each row of weights (B, rows): coordinates (B, P), objective (B,), and whether it settled.
 
-    Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best; where
-    none of them converges, from all 64.
+    Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best. Where
+    that ends in a valley too flat to reach its bottom in 200 steps, ten times as many are spent there; what has not settled
+    then lies where the objective hardly falls any more. The objective is infinite where nothing was found.
     """
     pool = np.clip(task.draw_starts(_POOL, rng), *task.bounds)
     with np.errstate(all="ignore"):
@@ -113,11 +117,14 @@ def search_each(task: Problem, estimate: Array, weights: Array, rng: np.random.G
     chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_CHOSEN]
     ends = [task.minimise(np.repeat(estimate[None], len(weights), axis=0), weights, near=True)]
     ends += [task.minimise(pool[chosen[:, i]], weights) for i in range(_CHOSEN)]
-    values = np.stack([np.where(end.converged, end.objective, np.inf) for end in ends])
-    theta = np.stack([end.theta for end in ends])[values.argmin(axis=0), np.arange(len(weights))]
-    reached = np.isfinite(values.min(axis=0))
-    for stray in np.flatnonzero(~reached):  # rare
-        end = task.minimise(pool, np.repeat(weights[stray][None], _POOL, axis=0))
-        value = np.where(end.converged, end.objective, np.inf)
-        theta[stray], reached[stray] = end.theta[value.argmin()], bool(np.isfinite(value.min()))
-    return theta, reached
+    values = np.stack([end.objective for end in ends])
+    best, each = values.argmin(axis=0), np.arange(len(weights))
+    theta, value = np.stack([end.theta for end in ends])[best, each], values[best, each]
+    settled = np.stack([end.converged for end in ends])[best, each]
+    flat = np.flatnonzero(~settled & np.isfinite(value))
+    if flat.size:
+        end = task.minimise(theta[flat], weights[flat], near=True, max_steps=_PATIENT)
+        lower = end.objective <= value[flat]
+        theta[flat[lower]], value[flat[lower]] = end.theta[lower], end.objective[lower]
+        settled[flat[lower]] = end.converged[lower]
+    return theta, value, settled

@@ -54,7 +54,8 @@ def refit(fit: Fit, table: RunTable, kept: npt.NDArray[np.bool_], rng: np.random
     estimate = np.array([law.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
     theta, reached = np.repeat(estimate[None], count, axis=0), np.ones(count, dtype=bool)
     if fit.free and count:
-        theta, reached = search_each(task, estimate, kept.astype(float), rng)
+        theta, value, _ = search_each(task, estimate, kept.astype(float), rng)
+        reached = np.isfinite(value)
     lower, upper = task.bounds
     observed, residuals, reasons = np.log(task.loss), np.empty(kept.shape), []
     for index, (place, rows) in enumerate(zip(theta, kept, strict=True)):

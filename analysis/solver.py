@@ -25,7 +25,7 @@ Model = Callable[[Array], tuple[Array, Array]]
 _ELEMENTS_AT_ONCE = 60_000  # problems x rows handled together: small enough to stay in the processor's cache
 _WIDEST_CORNER = 0.02  # about the residuals of a poor start, in log loss
 _LAD_CORNER = 1e-8  # what lad is rounded to; far below any residual
-_CORNER_STEP = 5.0
+_CORNER_STEP, _LAD_STEP = 5.0, 20.0  # between corners; lad has six decades of them to cross
 _CONVERGED = 1e-11  # promised decrease, relative to the objective
 _PATIENCE, _REFRESH = 10, 3  # steps before the model's own curvature is brought in, and between its renewals
 _FLAT = 1e-200  # curvature below which a parameter moves nothing
@@ -100,9 +100,9 @@ def _corners(objective: Objective) -> list[float]:
     """Widths of the corner of rho from wide to narrow; least squares has no corner."""
     if objective.kind == "least-squares":
         return [objective.delta]
-    corners = [_LAD_CORNER if objective.kind == "lad" else objective.delta]
-    while corners[-1] * _CORNER_STEP < _WIDEST_CORNER:
-        corners.append(corners[-1] * _CORNER_STEP)
+    corners, step = ([_LAD_CORNER], _LAD_STEP) if objective.kind == "lad" else ([objective.delta], _CORNER_STEP)
+    while corners[-1] * step < _WIDEST_CORNER:
+        corners.append(corners[-1] * step)
     return corners[::-1]
 
 

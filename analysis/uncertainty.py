@@ -69,12 +69,18 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         Objective(fit.objective_kind, fit.residual, fit.delta),
     )
     estimate = np.array([definition.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
-    theta, kept = search_each(task, estimate, resample_weights(table, count, rng), rng)
+    theta, value, settled = search_each(task, estimate, resample_weights(table, count, rng), rng)
+    kept = np.isfinite(value)
     values = {name: definition.from_coordinates(name, theta[kept, i]) for i, name in enumerate(fit.free)}
     warnings = list(fit.warnings)
     failed = int(count - kept.sum())
     if failed:
         warnings.append(f"{failed} of {count} resamples did not converge and were left out of the intervals")
+    flat = int(np.sum(kept & ~settled))
+    if flat > 0.01 * count:
+        warnings.append(
+            f"{flat} of {count} resamples lie in a valley too flat to reach its bottom: some intervals are wider"
+        )
     if fit.n_trunks < FEW_TRUNKS * len(fit.free):
         warnings.append(
             f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are the wider of two kinds, and rough"

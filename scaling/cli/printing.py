@@ -26,7 +26,7 @@ def show_fit(fitted: Fit, profiles: Sequence[Profile] = ()) -> None:
         if name in fitted.pinned:
             interval = f"pinned ({fitted.pinned[name].source})"
         else:
-            interval = " to ".join(f"{end:.5g}" for end in fitted.intervals[name]) if name in fitted.intervals else "-"
+            interval = _within(fitted, name) if name in fitted.intervals else "-"
         value = f"{fitted.params[name]:.6g}" if name in fitted.params else "-"
         ends = [_open_ended(*shapes[name].interval) if name in shapes else "-"] if shapes else []
         table.add_row(name, value, interval, *ends, fitted.definition.parameter(name).meaning)
@@ -40,6 +40,13 @@ def show_fit(fitted: Fit, profiles: Sequence[Profile] = ()) -> None:
             f"{fitted.n_starts_at_minimum} of {fitted.n_starts} starts at the minimum; "
             f"condition {fitted.condition:.0f}; {fitted.n_draws} resamples; status {fitted.status}",
         )
+
+
+def _within(fitted: Fit, name: str) -> str:
+    """An interval, an end at the parameter's bound told as such: the runs do not say how far it goes."""
+    ends, bounds = fitted.intervals[name], fitted.definition.parameter(name).bounds
+    near = [math.isclose(end, bound, rel_tol=1e-4, abs_tol=1e-9) for end, bound in zip(ends, bounds, strict=True)]
+    return " to ".join(f"{end:.5g}{' (its bound)' if at else ''}" for end, at in zip(ends, near, strict=True))
 
 
 def _open_ended(low: float | None, high: float | None) -> str:
