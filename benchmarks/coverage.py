@@ -165,8 +165,11 @@ def _best_held(design: Design, fitted: Fit, rng: np.random.Generator) -> bool:
 
 def measure(name: str, studies: int, draws: int, workers: int) -> dict[str, Any]:
     """Share of the studies of a design whose interval holds the truth, by quantity, with its binomial standard error."""
-    with ProcessPoolExecutor(workers) as pool:
-        found = list(pool.map(partial(study, name, draws), range(studies), chunksize=4))
+    if workers == 1:
+        found = [study(name, draws, seed) for seed in range(studies)]
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            found = list(pool.map(partial(study, name, draws), range(studies), chunksize=4))
     held = pd.DataFrame([one for one in found if one is not None]).astype(float)
     shares = {key: float(held[key].mean()) for key in held}
     return {

@@ -1,4 +1,4 @@
-"""Every command of the README, as printed: the `scaling` commands on a planted study, the `make` commands in a clone."""
+"""Every command of the README and of docs/, as printed: `scaling` ones on a planted study, `make` ones in a clone."""
 
 import os
 import re
@@ -8,20 +8,24 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from notebook import run_notebook
 from synthetic import write_study
 from synthetic_methods import write_methods
 
+from analysis.published import published
 from scaling import methods
 from scaling.tasks.lm import train
 from sweeps.grid import load
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMANDS = [
     line
-    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    for page in PAGES
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
     for line in block.splitlines()
 ]
 
@@ -36,12 +40,13 @@ def test_every_command_is_known_here():
 
 
 def test_the_scaling_commands_run_as_printed(tmp_path):
-    """In a folder that holds what the README says is there: the quickstart's results and somebody's runs.csv."""
+    """In a folder that holds what the pages say is there: the quickstart's results, somebody's runs.csv and isoflop.csv."""
     study = write_study(tmp_path / "results" / "quickstart")
     write_methods(tmp_path / "results" / "routers")
     runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
     runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
     runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)
+    write_isoflop(tmp_path / "isoflop.csv")
     for line in (line for line in COMMANDS if line.startswith("scaling")):
         done = subprocess.run(
             line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400
@@ -51,15 +56,29 @@ def test_the_scaling_commands_run_as_printed(tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_what_the_readme_links_to_is_there():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def write_isoflop(path):
+    """Nine sizes at each of four budgets, by a published law."""
+    fit = published("chinchilla-epoch")
+    rows = []
+    for budget in np.geomspace(1e17, 1e20, 4):
+        best = float(fit.definition.optimum(fit.params, budget, 1)[0])
+        for n in best * np.geomspace(1 / 8, 8, 9):
+            loss = float(fit.loss({"n_active": n, "tokens": budget / 6 / n}))
+            rows.append({"n_active": n, "train_flops": budget, "loss_val": loss})
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page):
+    text = page.read_text()
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert links or page.name != "README.md"
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert "@@" not in text
 
 
 def test_what_it_says_of_the_quickstart_is_so():
     text = (ROOT / "README.md").read_text()
-    assert "@@" not in text
     assert f"trains {len(load('quickstart').cells)} small models" in text
 
 

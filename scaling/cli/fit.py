@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from analysis.recommend import Recommendation
     from analysis.runs import RunTable
 
+_DRAWS, _MOST_ROWS = 400, 50_000  # resamples by default, and the rows up to which they are quick
 _CLOUDS = 3  # pairs of parameters drawn against each other
 
 
@@ -108,7 +109,12 @@ def fit(
         ResidualName, typer.Option(help="Residuals of ln loss, or of the loss in nats.")
     ] = ResidualName.log,
     delta: Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")] = "1e-3",
-    bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals; 0 means none.")] = 400,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Resamples for the intervals; 0 means none. Default 400, of more than 50,000 rows none."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of starts and resamples.")] = 0,
     starts: Annotated[int, typer.Option(min=1, help="Starts of the global search.")] = 64,
     pin: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a parameter at a value.")] = None,
@@ -157,6 +163,12 @@ def fit(
         n_starts=starts,
         seed=seed,
     )
+    if bootstrap is None:
+        bootstrap = _DRAWS if len(table) <= _MOST_ROWS else 0
+        if not bootstrap:
+            note(
+                f"warning: no intervals, since {len(table):,} rows take long to resample; ask for some with --bootstrap 50"
+            )
     fitted = uncertainty.bootstrap(fitted, table, bootstrap, np.random.default_rng(seed))
     if out is not None:
         write(out, fitted.to_json())

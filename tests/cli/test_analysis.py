@@ -262,3 +262,44 @@ def test_the_commands_import_nothing_heavy_until_they_run():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_profiles_an_optimum_and_a_picture_of_a_fit(call, dense_csv, tmp_path):
+    picture = tmp_path / "fit.png"
+    words = ("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 40)
+    result, found = call(*words, "--profile", "alpha", "--budget", "1e22", "--figure", picture, "--json")
+    assert result.exit_code == 0, result.output
+    shapes = {one["name"]: one for one in found["profiles"]}
+    low, high = shapes["alpha"]["interval"]
+    assert low < found["params"]["alpha"] < high
+    best = found["optimum"]["recommendation"]
+    assert best["n_active_interval"][0] < best["n_active"] < best["n_active_interval"][1]
+    assert 6 * best["n_active"] * best["tokens"] == pytest.approx(1e22, rel=1e-6)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result, _ = call(*words, "--profile", "gamma")
+    assert result.exit_code != 0
+    result, found = call(*words, "--profile", "all")
+    assert result.stdout.count(" to ") >= 10  # two intervals a parameter
+
+
+def test_predictions_have_two_intervals(call, fit_file):
+    _, found = call("predict", fit_file, "--n-active", "1e9", "--tokens", "2e10", "--json")
+    (low, high), (run_low, run_high) = found["loss_interval"], found["prediction_interval"]
+    assert run_low < low < found["loss"] < high < run_high
+
+
+def test_a_ratio_of_compute_is_predicted_and_divides_no_budget(call):
+    settings = ("--set", "activation_ratio=.031", "--set", "granularity=12", "--set", "train_flops=1e22")
+    result, found = call("predict", "published:leverage-2025", *settings, "--json")
+    assert found["compute_leverage"] == pytest.approx(7.2449, abs=1e-3)  # arXiv 2507.17702: more than 7x
+    result, _ = call("recommend", "published:leverage-2025", "--train-flops", "1e21")
+    assert "cannot divide a budget" in str(result.exception)
+    result, _ = call("predict", "published:leverage-2025", "--set", "granularity=12")
+    assert "needs activation_ratio" in str(result.exception)
+
+
+def test_large_tables_are_fitted_without_intervals_unless_asked(call, dense_csv, tmp_path, monkeypatch):
+    monkeypatch.setattr("scaling.cli.fit._MOST_ROWS", 10)
+    result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--json")
+    assert not found["intervals"]
+    assert "ask for some with --bootstrap" in result.stderr
