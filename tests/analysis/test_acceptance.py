@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.families import FINE_GRAINED_2024, JOINT_MOE_2025
+from analysis.families import FINE_GRAINED_2024, JOINT_MOE_2025, PolynomialFamily
 from analysis.laws import law
 from analysis.laws.routed import effective_parameters
 from analysis.laws.shape import fine_grained_flops, fine_grained_optimum
@@ -225,3 +225,15 @@ def test_leverage_keeps_its_bases():
     saturated = 1 / (1 / (0.05 + offset) + 1 / p["A_max"])
     power = p["a"] + p["d"] * log10(1e20) + p["gamma"] * 9 + p["beta"] * 3
     assert published("leverage-2025").loss(at) == pytest.approx(saturated**power, rel=1e-12)
+
+
+@pytest.mark.parametrize(("experts", "share"), [(4, 2.0), (8, 10 / 3), (16, 6.0), (32, 34 / 3)])
+def test_totals_of_experts_in_every_second_layer(experts, share):
+    """2404.02852: gated MLPs are two thirds of a layer, every second one is routed to two: N_total = (1 + (E-1)/3) N."""
+    family = PolynomialFamily(
+        top_k=2, routed={"n_active": ((1, 4 / 3),), "n_dense_nonembed": ((1, 1.0),)}, dense={}, expert=((1, 1 / 3),),
+        n_layers=(), d_model=(), source="arXiv 2404.02852",
+    )  # fmt: skip
+    found = family.sizes(np.array([4 / 3 * 1e8]), experts)
+    assert found.column("n_dense_nonembed")[0] == pytest.approx(1e8, rel=1e-9)
+    assert found.column("n_total")[0] == pytest.approx(share * 1e8, rel=1e-4)
