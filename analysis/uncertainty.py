@@ -16,6 +16,7 @@ from analysis.problem import problem, search_each
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
+_LEAST_STRATUM = 3  # trunks
 _MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
@@ -23,9 +24,10 @@ _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> Array:
     """How often each row occurs in each resample, shape (count, rows).
 
-    Trunks are drawn with replacement within each `n_experts`, as many as there are (points of one trunk are
-    correlated). A trunk that holds several seeds brings its seeds drawn with replacement in turn. Without `trunk_id`
-    each row is a trunk; with a trunk that spans several E, the E of its first row counts.
+    Trunks are drawn with replacement within each `n_experts`, as many as there are (points of one trunk are correlated);
+    neighbouring E with fewer than three trunks are drawn together. A trunk that holds several seeds brings its seeds drawn
+    with replacement in turn. Without `trunk_id` each row is a trunk; with a trunk that spans several E, the E of its first
+    row counts.
     """
     strata, member = _strata(table)
     drawn = np.empty((count, len(strata)))
@@ -116,14 +118,27 @@ def _left_out(table: RunTable, rng: np.random.Generator) -> tuple[npt.NDArray[np
             group[inside] = np.flatnonzero(names == stratum)[0] * each + np.arange(len(inside)) % each
     _, first, of_trunk = np.unique(group, return_index=True, return_inverse=True)
     without = 1.0 - (of_trunk[member][None, :] == np.arange(len(first))[:, None])
-    return np.unique(strata, return_inverse=True)[1][first], without
+    return strata[first], without
 
 
-def _strata(table: RunTable) -> tuple[Array, npt.NDArray[np.int_]]:
-    """The E that each trunk is resampled within, and the trunk that each row is of, counted from zero."""
+def _strata(table: RunTable) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+    """The stratum that each trunk is resampled within, and the trunk that each row is of, both counted from zero.
+
+    A stratum is an E; neighbouring E are joined until each has three trunks, since a trunk alone in its stratum would be in
+    every resample, and its noise in none.
+    """
     _, first, member = np.unique(table.trunks, return_index=True, return_inverse=True)
-    strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
-    return strata, member
+    experts = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
+    levels, counts = np.unique(experts, return_counts=True)
+    joined, held = [0], 0
+    for count, left in zip(counts, counts[::-1].cumsum()[::-1], strict=True):
+        if held >= _LEAST_STRATUM and left >= _LEAST_STRATUM:
+            joined.append(joined[-1] + 1)
+            held = 0
+        else:
+            joined.append(joined[-1])
+        held += int(count)
+    return np.array(joined[1:])[np.searchsorted(levels, experts)], member
 
 
 def standard_errors(fit: Fit, table: RunTable) -> dict[str, float]:

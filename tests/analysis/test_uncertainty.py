@@ -140,3 +140,22 @@ def test_few_trunks_are_warned_of():
     table = table_of(moe_grid(experts=(1, 8), widths=(32, 48, 64), tokens=(1e6, 4e6), noise=0.002))
     found = bootstrap(fit(table, JOINT_MOE), table, 10, np.random.default_rng(0))
     assert any("6 trunks for 7 parameters" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("trunks", "expected"),
+    [  # trunks of E = 1, 2, 4, ... and the strata they are drawn in
+        ((5, 5, 5), [{1}, {2}, {4}]), ((1, 5, 5), [{1, 2}, {4}]), ((5, 5, 1), [{1}, {2, 4}]), ((1, 1, 1, 1), [{1, 2, 4, 8}]),
+        ((3, 1, 1, 1, 3), [{1}, {2, 4, 8}, {16}]), ((2, 2, 2, 2), [{1, 2}, {4, 8}]),
+    ],
+)  # fmt: skip
+def test_small_strata_are_drawn_together(trunks, expected):
+    experts = np.repeat(2 ** np.arange(len(trunks)), trunks)
+    table = table_of(pd.DataFrame({"n_experts": experts, "n_active": 1e8, "tokens": 1e9, "loss_val": 3.0}))
+    weights = resample_weights(table, 300, np.random.default_rng(0))
+    for stratum in expected:
+        rows = np.isin(experts, list(stratum))
+        assert set(weights[:, rows].sum(axis=1)) == {rows.sum()}
+        assert weights[:, rows].std(axis=0).min() > 0  # every trunk is left out at times
+        for e in stratum if len(stratum) > 1 else ():
+            assert len(set(weights[:, experts == e].sum(axis=1))) > 1
