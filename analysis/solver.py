@@ -22,12 +22,12 @@ from analysis.objectives import Objective
 Model = Callable[[Array], tuple[Array, Array]]
 """(B, P) coordinates -> predictions (B, n) and their derivatives (B, P, n)."""
 
-_ELEMENTS_AT_ONCE = 60_000  # problems x rows handled together: small enough to stay in the processor's cache
+_ELEMENTS_AT_ONCE = 120_000  # problems x rows handled together: small enough to stay in the processor's cache
 _WIDEST_CORNER = 0.02  # about the residuals of a poor start, in log loss
 _LAD_CORNER = 1e-8  # what lad is rounded to; far below any residual
 _CORNER_STEP, _LAD_STEP = 5.0, 20.0  # between corners; lad has six decades of them to cross
 _CONVERGED = 1e-11  # promised decrease, relative to the objective
-_PATIENCE, _REFRESH = 10, 3  # steps before the model's own curvature is brought in, and between its renewals
+_PATIENCE, _REFRESH = 10, 5  # steps before the model's own curvature is brought in, and between its renewals
 _FLAT = 1e-200  # curvature below which a parameter moves nothing
 _STUCK = 1e12  # damping at which no step helps any more: rounding error is all that is left
 
