@@ -71,7 +71,8 @@ def _show_envelope(console: Console, hull: Envelope) -> None:
     told = "no interval" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
     console.print(
         f"Envelope: N* goes with C^{hull.n_law.exponent:.4f} ({told}), over {hull.n_models} models; "
-        f"{hull.edge.mean():.0%} of the compute range left out, where the lowest run is the smallest or largest model"
+        f"{hull.edge.mean():.0%} of the compute range left out, where the lowest run is the smallest or largest model. "
+        "The interval holds the scatter, not the method's own bias: in simulation it covered 8 times in 10"
     )
 
 
