@@ -21,7 +21,7 @@ _PAIRS = (("n_active", "n_total"), ("n_active_nonembed", "n_total_nonembed"))
 _ROUNDED = 1.01  # counts in tables are rounded: those that differ by 1 % are not in conflict
 _FLOPS_APART = 2.0  # attention, recomputation and what N counts explain less than a factor 2 of 6 N D
 _USUAL_RATIO = 20.0  # tokens per parameter, arXiv 2203.15556; here it only ranks units that are 1,000 times apart
-_FEW_TOKENS, _FEW_PARAMETERS, _LARGE_MODEL, _HIGH_LOSS = 1e4, 1e3, 1e6, 20.0
+_FEW_TOKENS, _FEW_PARAMETERS, _LARGE_MODEL, _HIGH_LOSS = 1e4, 1e3, 1e6, 12.0
 _UNITS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 _FLOP_UNITS = {1e9: "GFLOP", 1e12: "TFLOP", 1e15: "PFLOP", 1e18: "EFLOP", 1e21: "ZFLOP"}
 

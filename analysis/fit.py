@@ -24,6 +24,7 @@ from analysis.runs import COMPUTE, RunTable
 from scaling.errors import InputError
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
+AS_ASKED = "as asked"  # the source of a pin that is the user's own
 FEW_TRUNKS = 5  # trunks a free parameter, below which the wider of two intervals is taken
 MOST_RESIDUALS = 10_000
 _LEVELS = 200  # quantiles of law and noise that are paired
@@ -182,7 +183,8 @@ class Fit:
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
         ends = [np.quantile((column[:, None] + noise).ravel(), intervals.ENDS) for column in law.T]
         low, high = np.exp(np.array(ends).T)
-        return low, high
+        alone = self.quantiles(intervals.ENDS, lambda params: self.definition.loss(params, _rows(columns)))
+        return np.minimum(low, alone[0]), np.maximum(high, alone[1])
 
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
         """One warning a column whose value lies outside what was fitted."""
@@ -269,7 +271,7 @@ def fit(
     """
     goal = Objective(objective, residual, delta)
     columns = table.columns(law.columns)
-    pins = {name: Pin(_checked_pin(law, name, value), "as asked") for name, value in (pin or {}).items()}
+    pins = {name: Pin(_checked_pin(law, name, value), AS_ASKED) for name, value in (pin or {}).items()}
     n_trunks = len(np.unique(table.trunks))
     automatic = identify.automatic_pins(law, columns, n_trunks, pins) if auto_pin else {}
     pins = {name: (pins | automatic)[name] for name in law.names if name in pins or name in automatic}
@@ -356,6 +358,9 @@ def fit(
 
 def _checked_pin(definition: Law, name: str, value: float) -> float:
     parameter = definition.parameter(name)
+    low, high = parameter.bounds
+    if np.isfinite(value) and not low <= value <= high and not (parameter.scale == "log" and value <= 0):
+        raise InputError(f"--pin {name}={value}: {name} of law {definition.name} lies within {low:g} to {high:g}")
     if not np.isfinite(value) or (parameter.scale == "log" and value <= 0):
         kind = "positive number" if parameter.scale == "log" else "number"
         raise InputError(f"--pin {name}={value}: {name} of law {definition.name} must be a {kind}")

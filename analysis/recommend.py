@@ -11,7 +11,7 @@ import numpy as np
 from analysis import intervals, next_run
 from analysis.dual import Array
 from analysis.families import Sizes
-from analysis.fit import Fit
+from analysis.fit import AS_ASKED, Fit
 from analysis.laws import TOKENS
 from analysis.next_run import NextRun
 from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Task, TradeOff, expected_regret, unanswered
@@ -20,7 +20,7 @@ from analysis.search import Optimum
 from scaling.errors import InputError
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
-MOST_DRAWS = 1_000
+MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
 _USUAL_EXPERTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -315,6 +315,14 @@ def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
     best = chosen.n_experts
     if chosen.probability_best is None:
         doubts.append("the fit has no bootstrap draws, so how sure the answer is cannot be said")
+    elif fit.n_draws < DRAWS_NEEDED:
+        doubts.append(f"{fit.n_draws} bootstrap draws are too few to be sure by; {DRAWS_NEEDED} are needed")
+    borrowed = [name for name, pin in fit.pinned.items() if pin.source != AS_ASKED and _of_experts(fit, name)]
+    if borrowed and len(experts) > 1:
+        doubts.append(
+            f"{', '.join(borrowed)} of the effect of experts are other people's values, taken as exact: these runs do not "
+            "identify them"
+        )
     if fit.definition.uses_experts:
         if len(experts) == 1:
             doubts.append(f"E = {best} is the only expert count that was compared")
@@ -331,6 +339,10 @@ def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
             f"{EXTRAPOLATION_LIMIT:.0f} times is allowed"
         )
     return doubts
+
+
+def _of_experts(fit: Fit, name: str) -> bool:
+    return fit.definition.parameter(name).role in ("expert", "saturation", "interaction")
 
 
 def _warnings(

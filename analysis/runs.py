@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from analysis.conventions import COMPUTE as COMPUTE
 from analysis.conventions import doubts, stated, undecided, with_counts, with_tokens
 from analysis.dual import Array
-from analysis.laws import EXPERTS, Law
+from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import LOSS as LOSS
 from analysis.mapping import TIED, mapped
 from analysis.tables import listed, load, numbers
@@ -158,13 +158,35 @@ def read(
             f"the routed runs are of {len(kinds)} methods ({listed(kinds)}): a law over E takes them for one and cannot "
             "tell what is the method's and what E's; fit one at a time with --where"
         )
-    repeats = int(frame.duplicated([c for c in {*wanted, "seed", "run_id"} if c in frame]).sum())
+    same = [name for name in (*wanted, "seed", "run_id") if name in frame]
+    repeats = int(frame.duplicated(same).sum())
     if repeats:
         notes.append(
             f"{repeats} rows repeat another row's {', '.join(wanted)} exactly; they were kept (`scaling import "
             "--drop-duplicates` leaves out those that repeat all of a row)"
         )
+    notes += _about_trunks(frame, law)
     return RunTable(frame.reset_index(drop=True), str(source), tuple(dropped), tuple(notes))
+
+
+def _about_trunks(frame: pd.DataFrame, law: Law | None) -> list[str]:
+    """What to know of a table whose rows may not be independent runs."""
+    if law is None or not law.n_column or TOKENS not in frame:
+        return []
+    if "trunk_id" not in frame or frame["trunk_id"].isna().all():
+        shape = [name for name in (law.n_column, EXPERTS) if name in frame]
+        several = frame.groupby(shape)[TOKENS].nunique().gt(1)
+        if several.any():
+            return [
+                f"every row counts as a run of its own, though {int(several.sum())} models have several token budgets: if those "
+                "are points of one training run, intervals are too narrow; say so with --map trunk_id=COLUMN"
+            ]
+        return []
+    if EXPERTS in frame and frame.groupby("trunk_id")[EXPERTS].nunique().gt(1).any():
+        return [
+            "warning: some trunk_id spans several n_experts: is it a name that was used again? A trunk is one training run"
+        ]
+    return []
 
 
 def kinds_of_method(frame: pd.DataFrame) -> list[str]:
@@ -317,7 +339,7 @@ def _usable(
     dropped: list[tuple[str, int]],
     places: list[str],
 ) -> pd.DataFrame:
-    """Rows whose wanted columns are positive finite numbers (and E at least 1); the others are counted by reason."""
+    """Rows whose wanted columns are positive finite numbers (and E whole, at least 1); the others are counted by reason."""
     for name in wanted:
         least = 1.0 if name == EXPERTS else np.nextafter(0.0, 1.0)
         values = frame[name].to_numpy(dtype=float, na_value=np.nan, copy=True)
@@ -330,11 +352,13 @@ def _usable(
             f"{name} below 1" if name == EXPERTS else f"{name} not positive": np.isfinite(values)
             & (values < least)
             & ~no_number,
+            f"{name} not whole": (name == EXPERTS) & (values >= least) & (values != np.round(values)),
         }
         for reason, bad in reasons.items():
             dropped.append((reason, int(bad.sum())))
             places += _examples(reason, frame.index[bad], faults if bad is no_number else None)
-        frame = frame.assign(**{name: values})[np.isfinite(values) & (values >= least) & ~no_number]
+        kept = ~np.any(list(reasons.values()), axis=0)
+        frame = frame.assign(**{name: values})[kept]
     return frame
 
 
@@ -348,6 +372,8 @@ def _examples(reason: str, labels: pd.Index[Any], cells: pd.Series[Any] | None =
 def _selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, int]]) -> pd.DataFrame:
     if where is None:
         return frame
+    if "@" in where or "__" in where:  # pandas would reach beyond the table by them
+        raise InputError(f"--where {where!r}: write a condition on columns, without @ and __")
     try:
         chosen = frame.query(where, engine="python")
     except Exception as error:  # whatever the expression does wrong is the user's input

@@ -86,8 +86,9 @@ def load(path: Path) -> pd.DataFrame:
 def numbers(column: pd.Series[Any]) -> Numbers:
     """A column's cells as floats. Text is read as people write numbers: `1e9`, `1,000,000`, `7B` (K, M, B = G, T).
 
-    Commas are separators of thousands only where they are in every cell that has one, so that decimal commas are never
-    taken for them. Blank text is missing; percentages, dates and other text are unreadable.
+    Commas are separators of thousands only where all that have one are written so and one of them shows it, by two commas
+    or as in 300,000: "2,145" alone may be a decimal comma, and is unreadable. Blank text is missing; percentages, dates and
+    other text are unreadable.
     """
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy(dtype=float, na_value=np.nan, copy=True)
@@ -103,7 +104,9 @@ def numbers(column: pd.Series[Any]) -> Numbers:
     blank = text.eq("").to_numpy(dtype=bool)
     missing[left[blank]] = True
     with_comma = text.str.contains(",", regex=False).to_numpy(dtype=bool)
-    thousands = with_comma & bool(text[with_comma].str.fullmatch(_THOUSANDS).all())
+    grouped = text[with_comma]
+    sure = bool(grouped.str.count(",").gt(1).any() or grouped.str.fullmatch("[1-9][0-9]{0,2},000").any())
+    thousands = with_comma & (sure and bool(grouped.str.fullmatch(_THOUSANDS).all()))
     plain = text.where(~thousands, text.str.replace(",", "", regex=False))
     found = plain.map({cell: _number(cell) for cell in plain.unique()}).to_numpy(dtype=float)
     values[left] = found

@@ -17,6 +17,8 @@ from analysis.runs import RunTable
 from scaling.errors import InputError
 
 _LEAST_STRATUM = 3  # trunks
+_SPARE = 2  # runs beyond the parameters, below which residuals say nothing
+_ROUGH = 100  # resamples below which the ends of an interval are a matter of chance
 _MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
@@ -63,6 +65,9 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         raise InputError(
             f"--bootstrap {count} of {len(table)} rows does not fit in memory; at most {most} for this table"
         )
+    if len(table) < len(fit.free) + _SPARE:
+        told = f"{len(table)} runs for {len(fit.free)} parameters leave nothing to judge scatter by: no intervals; add runs"
+        return replace(fit, warnings=(*fit.warnings, told))
     definition = fit.definition
     task = problem(
         table,
@@ -78,6 +83,8 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
     failed = int(count - kept.sum())
     if failed:
         warnings.append(f"{failed} of {count} resamples did not converge and were left out of the intervals")
+    if count < _ROUGH:
+        warnings.append(f"{count} resamples are few: the ends of intervals are rough, and nothing is decided by them")
     flat = int(np.sum(kept & ~settled))
     if flat > 0.01 * count:
         warnings.append(

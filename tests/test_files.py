@@ -44,3 +44,16 @@ def test_a_target_that_is_a_folder_is_failed_work_and_leaves_no_stray(tmp_path: 
     with pytest.raises(WorkError, match="cannot be written"):
         write_atomically(tmp_path / "x", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_devices_pipes_and_links_are_not_replaced(tmp_path: Path) -> None:
+    """A rename would put a plain file in the place of a pipe, and of a link; as root of a device too."""
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    with pytest.raises(WorkError, match="device or pipe"):
+        write_atomically(pipe, b"x")
+    assert pipe.is_fifo()
+    link.symlink_to(target)
+    write_atomically(link, b"x")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"x"

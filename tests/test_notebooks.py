@@ -14,6 +14,8 @@ STUDIES = {
         out, configs=cells(widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
     ),
     "02_methods": lambda out: write_methods(out, failed={("hash", 2): "diverged", ("sigmoid", 0): "oom"}),
+    # Five sizes: enough dense runs that the notebook takes them and needs no planted grid of its own.
+    "03_trust_a_fit": lambda out: write_study(out, configs=cells(experts=(1, 4), widths=(32, 48, 64, 96, 128))),
 }
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,7 +72,7 @@ def _require(*packages: str) -> None:
 
 def _content(study: Any) -> dict[str, Any]:
     """The data of the template."""
-    from analysis.report import decision, methods, sections, serving
+    from analysis.report import belief, decision, methods, sections, serving
 
     several = [(methods.TITLE, methods.section)] if study.comparisons else []
     if study.answers:
@@ -86,6 +87,7 @@ def _content(study: Any) -> dict[str, Any]:
             ("What experts do", sections.expert_effect),
             *several,
             ("The law", sections.law),
+            (belief.TITLE, belief.belief),
             ("What serving costs", serving.serving),
             ("Assumptions and warnings", serving.assumptions),
         ]
@@ -110,9 +112,9 @@ def _content(study: Any) -> dict[str, Any]:
 
 def _draw(study: Any, folder: Path) -> None:
     from analysis import figures
-    from analysis.report import pictures
+    from analysis.report import check_pictures, pictures
 
-    drawn = []
+    drawn: list[Callable[[Any], Any]] = []
     if study.answers:
         drawn += [
             pictures.hero,
@@ -123,6 +125,7 @@ def _draw(study: Any, folder: Path) -> None:
         drawn += [pictures.parameters]
         drawn += [pictures.paired] if len(study.effects.rows) else []
         drawn += [pictures.latency] if len(study.latency) else []
+        drawn += check_pictures.drawn(study)
     if study.comparisons:
         drawn.append(pictures.methods)
         drawn += [pictures.router_metrics_beside_chance] if len(pictures.shown_metrics(study)) else []

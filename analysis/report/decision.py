@@ -52,8 +52,16 @@ def _tiles(answer: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Training tokens", si(chosen["tokens"]), between(chosen["tokens_interval"])),
         ("Loss, nats/token", words.loss(chosen["loss"]), between(chosen["loss_interval"], words.loss)),
         (f"Lifetime cost, {unit}", cost(chosen["cost"]["total"]), between(chosen["cost_interval"], cost)),
-        ("Best in", percent(chosen["probability_best"]), "of draws" if answer["n_draws"] else "no draws"),
+        ("Best in", percent(chosen["probability_best"]), _likely(answer)),
     ]
+
+
+def _likely(answer: Mapping[str, Any]) -> str:
+    """The 95 % set of the best E beside the share of the chosen one; answers of older versions have none."""
+    if not answer["n_draws"]:
+        return "no draws"
+    likely = answer.get("best_experts") or ()
+    return f"of draws; 95% set: {', '.join(map(str, likely))}" if likely else "of draws"
 
 
 def _summary(study: Study) -> list[Block]:
@@ -128,6 +136,10 @@ def decision(study: Study) -> list[Block]:
         f"inside the E that were studied, and training it stays within {EXTRAPOLATION_LIMIT:g} times the compute of "
         "the largest run"
     ]
+    if likely := answer.get("best_experts"):
+        told = ", ".join(words.experts(e) for e in likely)
+        which = "it alone" if len(likely) == 1 else "any of them"
+        reasons = [*reasons, f"95% set: {told} ({which} may be the best; together they hold 95% of the draws)"]
     title = "Decided, and by which rule" if answer["decided"] else "Why it is not decided"
     return [*blocks, heading(title), bullets(reasons)]
 

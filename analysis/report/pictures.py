@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,12 +89,25 @@ def coverage(study: Study) -> Figure:
     return figures.figure(draw, height=1.8, legend=palette, width=5.0)
 
 
+def sliced(study: Study) -> bool:
+    """Whether some size was trained on several token budgets, so that a slice through the runs shows them."""
+    frame = study.table.frame
+    return int(frame.assign(size=sizes_of(frame)).groupby("size")[TOKENS].nunique().max()) > 1
+
+
 def loss_against_size_and_tokens(study: Study) -> Figure:
-    """Loss against tokens at the smallest and the largest size, and against size at the budget with most sizes."""
+    """Loss against tokens at the smallest and the largest size, and against size at the budget with most sizes.
+
+    Where no size has two budgets, the law along its axes with every run brought there (`figures.along`).
+    """
     fit, palette = study.law_fit, palette_of(study)
+    if not sliced(study):
+        names = [name for name in (fit.definition.n_column, TOKENS) if name]
+        ways = [partial(figures.along, name, fit, study.table, palette) for name in names]
+        return figures.figure(*ways, height=2.5, legend=palette)
     frame = study.table.frame.assign(size=sizes_of(study.table.frame))
     budgets = frame.groupby("size")[TOKENS].nunique()
-    several = budgets[budgets > 1].index if (budgets > 1).any() else budgets.index
+    several = budgets[budgets > 1].index
     panels = []
     for size in sorted({several.min(), several.max()}):
         points = frame[frame["size"] == size]
@@ -101,7 +115,7 @@ def loss_against_size_and_tokens(study: Study) -> Figure:
         same = np.ones_like(along)
         curves = [law_curve(fit, e * same, size * same, along, along) for e in _studied(points)]
         panel = partial(figures.loss_against, TOKENS, points, curves, palette, label="training tokens D")
-        panels.append(titled(panel, f"{si(size)} active parameters"))
+        panels.append(titled(_near(points, panel), f"{si(size)} active parameters"))
     widest = frame.groupby(TOKENS)["size"].nunique()
     if widest.max() == 1:
         return figures.figure(*panels, height=2.5, legend=palette)
@@ -111,7 +125,8 @@ def loss_against_size_and_tokens(study: Study) -> Figure:
     same = np.ones_like(along)
     curves = [law_curve(fit, e * same, along, budget * same, along) for e in _studied(points)]
     panel = partial(figures.loss_against, "n_active", points, curves, palette, label="active parameters")
-    return figures.figure(*panels, titled(panel, f"{si(budget, 2)} training tokens"), height=2.5, legend=palette)
+    last = titled(_near(points, panel), f"{si(budget, 2)} training tokens")
+    return figures.figure(*panels, last, height=2.5, legend=palette)
 
 
 def loss_against_experts(study: Study) -> Figure:
@@ -129,7 +144,8 @@ def loss_against_experts(study: Study) -> Figure:
         name = f"{si(size)}, {si(budget, 2)}"
         curves.append((name, law_curve(fit, along, size * same, budget * same, along)))
         points.append(frame[(frame["size"] == size) & (frame[TOKENS] == budget)].assign(slice=name))
-    effect = titled(partial(figures.loss_against_experts, pd.concat(points), curves), "By active parameters, tokens")
+    shown = pd.concat(points)
+    effect = titled(_near(shown, partial(figures.loss_against_experts, shown, curves)), "By active parameters, tokens")
     columns = study.table.columns(fit.definition.columns)
     predicted, observed = fit.loss(columns), study.table.column("loss_val")
     experts = study.table.column(EXPERTS)
@@ -240,6 +256,22 @@ def measured_decode(study: Study) -> pd.DataFrame:
     by_batch = rows.groupby("batch")[EXPERTS].nunique()
     kept: pd.DataFrame = rows[rows["batch"] == by_batch[by_batch == by_batch.max()].index.max()] if len(rows) else rows
     return kept
+
+
+def _near(points: pd.DataFrame, panel: figures.Panel) -> figures.Panel:
+    """The panel with its losses no further than twice the spread of the measured ones beyond them: a band that the runs
+    leave open, say at a size that few of them have, would flatten all else; it goes on beyond the edge.
+    """
+
+    def drawn(ax: Any) -> Any:
+        panel(ax)
+        low, high = points["loss_val"].min(), points["loss_val"].max()
+        spare = 2 * max(high - low, 0.02 * high)
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, low - spare), min(top, high + spare))
+        return ax
+
+    return drawn
 
 
 def _between(values: pd.Series) -> Array:

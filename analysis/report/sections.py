@@ -11,7 +11,7 @@ from analysis.laws import EXPERTS, TOKENS
 from analysis.recommend import Question
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
-from analysis.report.pictures import sizes_of
+from analysis.report.pictures import palette_of, sizes_of, sliced
 from analysis.report.study import Study
 from analysis.report.words import between, flops, sentence
 
@@ -142,12 +142,21 @@ def law(study: Study) -> list[Block]:
         "leaves open."
     )
     axes = f"Loss against tokens and against size: dots are runs, lines the law, bands its 95% interval over {draws}."
+    if not sliced(study):
+        axes = (
+            "The law along tokens and along size, others at their medians: lines are the law, bands its 95% interval over "
+            f"{draws}, dots the runs brought there by it, so that their scatter is what it leaves over."
+        )
+    sides = (
+        "Left: loss against E at the corners of the grid. Middle and right" if len(palette_of(study)) > 1 else "Both"
+    )
     left_over = (
-        "Left: loss against E at the corners of the grid. Middle and right: what the law leaves over in "
+        f"{sides}: what the law leaves over in "
         f"{fit.n_runs} runs; a trend, or colours in order, would mean that it is wrong there."
     )
     return [
         text(f"{told}."),
+        *_intervals(study),
         {"kind": "math", "text": definition.typst},
         sheet(columns, rows, f"Parameters of the law ({draws}); pinned ones were not estimated.", wide=3),
         picture("parameters", intervals, 0.7),
@@ -155,6 +164,25 @@ def law(study: Study) -> list[Block]:
         picture("loss_against_experts", left_over),
         *_other_laws(study),
     ]
+
+
+def _intervals(study: Study) -> list[Block]:
+    """What kind the intervals are, and what a new run would measure; nothing for a fit without draws."""
+    fit, chosen = study.law_fit, study.decision["recommendation"]
+    if not fit.n_draws:
+        return []
+    told = "Intervals are bias-corrected and accelerated (BCa), from resamples of trunks and a jackknife over them"
+    if not fit.jackknife:
+        told = "This fit was stored without a jackknife, so its intervals lack the acceleration of BCa: fit it again"
+    elif fit.resampled.few:
+        told += "; trunks are few here, so the wider of BCa and widened percentiles is given"
+    told += ". They are those of the law; a prediction interval adds the noise of a run"
+    if study.new_run is not None:
+        told += (
+            f": training the recommended model would measure {between(study.new_run, words.loss)} nats per token, where "
+            f"the law alone says {between(chosen['loss_interval'], words.loss)}"
+        )
+    return [text(f"{told}.")]
 
 
 def _other_laws(study: Study) -> list[Block]:

@@ -17,7 +17,9 @@ from analysis.effects import PairedEffects, paired_effects
 from analysis.fit import Fit
 from analysis.methods import Comparison, compare
 from analysis.recommend import Question, recommend
+from analysis.report.checks import Checks, check
 from analysis.runs import RunTable
+from analysis.search import columns_of_model
 from scaling.errors import InputError
 
 DRAWS, SEED = 400, 0
@@ -30,9 +32,11 @@ class Study:
     """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
 
     `answers` are recommendations as their JSON documents; the first one is the decision. `implied` is the E that each
-    fit recommends for its question. `notes` say what the report had to make itself because the folder lacked it.
-    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be said,
-    there are no fits and answers, and `without_law` says why.
+    fit recommends for its question. `new_run` is the 95 % prediction interval of the loss that training the recommended
+    model would measure, None where the fit behind it cannot say. `checks` say how far to believe that fit. `notes` say
+    what the report had to make itself because the folder lacked it. `comparisons` are those of its methods, the largest
+    first, where it has several. Where they are all that can be said, there are no fits, answers and checks, and
+    `without_law` says why.
     """
 
     path: Path
@@ -44,6 +48,8 @@ class Study:
     fits: Mapping[str, Fit]
     answers: Mapping[str, Mapping[str, Any]]
     implied: Mapping[str, str]
+    new_run: tuple[float, float] | None
+    checks: Checks | None
     comparisons: tuple[Comparison, ...]
     without_law: str
     grid: str
@@ -56,8 +62,7 @@ class Study:
     @property
     def law_fit(self) -> Fit:
         """The fit that the decision rests on: the first of its law."""
-        of_its_law = (fit for fit in self.fits.values() if fit.law == self.decision["law"])
-        return next(of_its_law, next(iter(self.fits.values())))
+        return _behind(self.decision, self.fits)
 
 
 def load(path: Path) -> Study:
@@ -91,6 +96,8 @@ def load(path: Path) -> Study:
         fits=found,
         answers=answers,
         implied=_all_implied(found, answers),
+        new_run=_new_run(found, answers) if answers else None,
+        checks=_checked(table, found, answers) if answers else None,
         comparisons=comparisons,
         without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
@@ -166,6 +173,31 @@ def _asked(table: RunTable, found: Mapping[str, Fit], notes: list[str]) -> dict[
         f"{SERVED_PER_TRAINED} times that run's tokens to be served."
     )
     return {name: recommend(found[name], question).to_json()}
+
+
+def _behind(answer: Mapping[str, Any], found: Mapping[str, Fit]) -> Fit:
+    """The fit that an answer rests on."""
+    of_its_law = (fit for fit in found.values() if fit.law == answer["law"])
+    return next(of_its_law, next(iter(found.values())))
+
+
+def _checked(table: RunTable, found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> Checks:
+    """The fit behind the decision, checked at the budget that was asked about, else at what the answer trains with."""
+    answer = next(iter(answers.values()))
+    budget = answer["question"]["train_flops"] or answer["recommendation"]["train_flops"]
+    return check(_behind(answer, found), table, float(budget))
+
+
+def _new_run(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
+    answer = next(iter(answers.values()))
+    fit, chosen = _behind(answer, found), answer["recommendation"]
+    settings = answer["question"].get("settings", {})
+    try:
+        columns = columns_of_model(fit, chosen["n_active"], chosen["tokens"], chosen["n_experts"], settings)
+    except InputError:  # the law's size does not follow from the active parameters
+        return None
+    ends = fit.prediction_interval(columns)
+    return None if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
 def _all_implied(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import enum
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli.options import (
+    PICTURES,
+    Delta,
     DropHighest,
     FitArgument,
     Json,
     Maps,
+    ObjectiveName,
+    ObjectiveOption,
+    Pins,
+    ResidualName,
+    ResidualOption,
     Runs,
     Settings,
     Where,
@@ -23,12 +30,13 @@ from scaling.cli.options import (
     number,
     optional,
     pairs,
+    pins_of,
     print_json,
     say_table,
     settings_of,
     write,
 )  # fmt: skip
-from scaling.errors import WorkError
+from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from analysis.fit import Fit
@@ -38,22 +46,6 @@ if TYPE_CHECKING:
 
 _DRAWS, _MOST_ROWS = 400, 50_000  # resamples by default, and the rows up to which they are quick
 _CLOUDS = 3  # pairs of parameters drawn against each other
-
-
-class ObjectiveName(enum.StrEnum):
-    """What is summed over residuals."""
-
-    huber = "huber"
-    lad = "lad"
-    least_squares = "least-squares"
-    asymmetric = "asymmetric"
-
-
-class ResidualName(enum.StrEnum):
-    """Prediction minus observation of what."""
-
-    log = "log"
-    raw = "raw"
 
 
 def register(app: typer.Typer) -> None:
@@ -104,11 +96,9 @@ def laws(as_json: Json = False) -> None:
 def fit(
     runs: Runs,
     law: Annotated[str, typer.Option(help="Name of the law; `scaling laws` lists them.")],
-    objective: Annotated[ObjectiveName, typer.Option(help="Penalty summed over residuals.")] = ObjectiveName.huber,
-    residual: Annotated[
-        ResidualName, typer.Option(help="Residuals of ln loss, or of the loss in nats.")
-    ] = ResidualName.log,
-    delta: Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")] = "1e-3",
+    objective: ObjectiveOption = ObjectiveName.huber,
+    residual: ResidualOption = ResidualName.log,
+    delta: Delta = "1e-3",
     bootstrap: Annotated[
         int | None,
         typer.Option(
@@ -117,7 +107,7 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of starts and resamples.")] = 0,
     starts: Annotated[int, typer.Option(min=1, help="Starts of the global search.")] = 64,
-    pin: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Hold a parameter at a value.")] = None,
+    pin: Pins = None,
     auto_pin: Annotated[bool, typer.Option(help="Pin what the runs cannot identify to published values.")] = True,
     where: Where = None,
     maps: Maps = None,
@@ -148,10 +138,15 @@ def fit(
     from analysis.laws import law as law_named
     from scaling.cli.printing import show_fit, show_recommendation
 
+    if figure is not None and figure.suffix not in PICTURES:
+        raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
+    train_flops = optional(budget, "--budget")
+    if train_flops is not None and not train_flops > 0:
+        raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
     definition = law_named(law)
     table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
     say_table(table.dropped, table.notes)
-    pins = {name: number(value, f"--pin {name}") for name, value in pairs(pin, "--pin").items()}
+    pins = pins_of(pin)
     fitted = fit_law(
         table,
         definition,
@@ -176,7 +171,7 @@ def fit(
         note(f"warning: {warning}")
     usable = bool(fitted.params)
     shapes = _profiled(fitted, table, profile or (), everything=figure is not None) if usable else []
-    optimum = _optimum(fitted, number(budget, "--budget")) if usable and budget is not None else None
+    optimum = _optimum(fitted, train_flops) if usable and train_flops is not None else None
     if figure is not None and usable:
         _draw(fitted, table, shapes, figure)
     if as_json:
@@ -234,13 +229,17 @@ def predict(
     from analysis.fit import load
     from analysis.search import columns_of_model
 
-    fitted = load(fit)
+    source, fitted = fit, load(fit)
     fitted.require_params()
     given = settings_of(settings)
     fitted.require_experts(() if n_experts is None else (n_experts,))
     experts = n_experts or fitted.only_experts or 1
     columns = columns_of_model(fitted, optional(n_active, "--n-active"), optional(tokens, "--tokens"), experts, given)
     loss = float(fitted.loss(columns))
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{source}: law {fitted.law} with these parameters predicts no number there; look at its params"
+        )
     interval, of_run = (
         None if ends is None else [float(ends[0][0]), float(ends[1][0])]
         for ends in (fitted.loss_interval(columns), fitted.prediction_interval(columns))

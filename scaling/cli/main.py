@@ -22,6 +22,11 @@ class _Group(TyperGroup):
         except WorkError as error:
             typer.echo(f"failed: {error}", err=True)
             raise typer.Exit(1) from error
+        except OSError as error:  # what a command writes to, standard output among it, is full or gone
+            typer.echo(
+                f"failed: {error.filename or 'output'}: {error.strerror}; make room or name another place", err=True
+            )
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted: what is on disk is whole; the same command goes on from there", err=True)
             raise typer.Exit(130) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,25 @@ from typing import Annotated, Any
 import typer
 
 from scaling.errors import InputError
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+class ObjectiveName(enum.StrEnum):
+    """What is summed over residuals."""
+
+    huber = "huber"
+    lad = "lad"
+    least_squares = "least-squares"
+    asymmetric = "asymmetric"
+
+
+class ResidualName(enum.StrEnum):
+    """Prediction minus observation of what."""
+
+    log = "log"
+    raw = "raw"
+
 
 Runs = Annotated[
     str, typer.Argument(metavar="RUNS", help="A study folder, or a CSV, TSV, JSONL or Parquet file, one run a row.")
@@ -35,6 +55,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
 ]
+ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="Penalty summed over residuals.")]
+ResidualOption = Annotated[
+    ResidualName, typer.Option("--residual", help="Residuals of ln loss, or of the loss in nats.")
+]
+Delta = Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")]
+Pins = Annotated[list[str] | None, typer.Option("--pin", metavar="NAME=VALUE", help="Hold a parameter at a value.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
@@ -54,6 +80,11 @@ def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
 def settings_of(items: Sequence[str] | None) -> dict[str, float]:
     """The numbers of --set COLUMN=VALUE."""
     return {name: number(value, f"--set {name}") for name, value in pairs(items, "--set").items()}
+
+
+def pins_of(items: Sequence[str] | None) -> dict[str, float]:
+    """The numbers of --pin NAME=VALUE."""
+    return {name: number(value, f"--pin {name}") for name, value in pairs(items, "--pin").items()}
 
 
 def number(text: str, option: str) -> float:

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scaling.cli.options import (
+    PICTURES,
+    Delta,
     DropHighest,
     Json,
     Maps,
+    ObjectiveName,
+    ObjectiveOption,
+    Pins,
+    ResidualName,
+    ResidualOption,
     Runs,
     Where,
     note,
+    number,
     optional,
     pairs,
+    pins_of,
     print_json,
     say_table,
     write,
@@ -45,6 +54,10 @@ def validate(
         str | None, typer.Option(metavar="C", help="FLOPs that advice is for. Default: 10 times the largest run's.")
     ] = None,
     bootstrap: Annotated[int, typer.Option(metavar="N", min=2, help="Resamples behind every interval.")] = 200,
+    objective: ObjectiveOption = ObjectiveName.huber,
+    residual: ResidualOption = ResidualName.log,
+    delta: Delta = "1e-3",
+    pin: Pins = None,
     keep_trunks: Annotated[
         bool, typer.Option("--keep-trunks", help="Roll-out also predicts trunks that were fitted below the cut.")
     ] = False,
@@ -70,19 +83,24 @@ def validate(
     from analysis.fit import fit as fit_law
     from analysis.laws import LAWS
     from analysis.laws import law as law_named
+    from analysis.objectives import Objective
     from analysis.sensitivity import diagnose, sensitivity
     from analysis.validate import leave_one_expert_count_out, refusal, roll_out
     from scaling.cli.printing_validate import show_validation
 
-    if figure is not None and figure.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--figure {figure}: expected a name that ends in .png, .svg or .pdf")
+    if figure is not None and figure.suffix not in PICTURES:
+        raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
     definition, flops = law_named(law), optional(budget, "--budget")
     others = list(LAWS.values()) if laws is None else [law_named(name.strip()) for name in laws.split(",")]
     compared = [definition, *(one for one in others if one.name != definition.name)]
     table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
     say_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
-    fitted = uncertainty.bootstrap(fit_law(table, definition, seed=seed), table, bootstrap, rng)
+    goal, pins = Objective(objective.value, residual.value, number(delta, "--delta")), pins_of(pin)
+    found = fit_law(
+        table, definition, objective=goal.kind, residual=goal.residual, delta=goal.delta, pin=pins, seed=seed
+    )
+    fitted = uncertainty.bootstrap(found, table, bootstrap, rng)
     for warning in fitted.warnings:
         note(f"warning: {warning}")
     if not fitted.params:
@@ -90,10 +108,12 @@ def validate(
     parts: dict[str, Any] = {}
     told: list[str] = []
     for name, title, work in (
-        ("roll_out", "roll-out", lambda: roll_out(table, definition, rng=rng, resamples=bootstrap, keep_trunks=keep_trunks)),
+        ("roll_out", "roll-out", lambda: roll_out(
+            table, definition, rng=rng, resamples=bootstrap, keep_trunks=keep_trunks, objective=goal, pin=pins)),
         ("experts_left_out", "one expert count left out",
-         lambda: leave_one_expert_count_out(table, definition, rng=rng, resamples=bootstrap)),
-        ("comparison", "laws", lambda: compare_laws(table, compared, rng=rng, train_flops=flops)),
+         lambda: leave_one_expert_count_out(
+             table, definition, rng=rng, resamples=bootstrap, objective=goal, pin=pins)),
+        ("comparison", "laws", lambda: compare_laws(table, compared, rng=rng, train_flops=flops, objective=goal)),
         ("sensitivity", "sensitivity", lambda: sensitivity(fitted, table, rng, train_flops=flops)),
         ("residuals", "residuals", lambda: diagnose(fitted, table)),
     ):  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typst
+from reported import drawn_into, quick_checks, section, strings, tables, template_warnings
 from synthetic import TRUTH, cells, planted_loss, write_study
 from typer.testing import CliRunner
 
@@ -24,6 +24,11 @@ from scaling import cost, hardware
 from scaling.errors import InputError, WorkError
 
 CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    quick_checks(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +61,8 @@ def store(path, document):
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def strings(node):
-    """Every string in a JSON document."""
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict):
-        for value in node.values():
-            yield from strings(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from strings(value)
-
-
 def content(folder):
     return reports._content(load(folder))
-
-
-def section(document, title):
-    return next(part["blocks"] for part in document["sections"] if part["title"] == title)
-
-
-def tables(blocks):
-    return [block for block in blocks if block["kind"] == "table"]
 
 
 def test_the_same_study_gives_the_same_file(study, tmp_path):
@@ -90,13 +75,7 @@ def test_the_same_study_gives_the_same_file(study, tmp_path):
 
 
 def test_the_template_compiles_without_a_warning(study, tmp_path):
-    document = load(study)
-    reports._draw(document, tmp_path)
-    (tmp_path / "data.json").write_text(json.dumps(reports._content(document)), encoding="utf-8")
-    shutil.copy(reports.__path__[0] + "/report.typ", tmp_path)
-    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
-    _, warnings = typst.compile_with_warnings(tmp_path / "report.typ", root=tmp_path, font_paths=fonts)
-    assert [warning.message for warning in warnings] == []
+    assert template_warnings(load(study), tmp_path) == []
 
 
 def test_the_front_page_is_the_stored_recommendation(study):
@@ -146,18 +125,6 @@ def test_what_was_left_out_is_told_with_its_reason(study):
     (failed,) = tables(blocks)
     (row,) = failed["rows"]
     assert row[4:] == ["diverged", "loss is NaN at step 120"]
-
-
-def test_pinned_parameters_are_marked_with_their_source(study, joint):
-    parameters = tables(section(content(study), "The law"))[0]
-    by_name = {row[0]: row for row in parameters["rows"]}
-    assert set(by_name) == set(joint.params)
-    assert joint.pinned
-    for name, pin in joint.pinned.items():
-        assert pin.source in by_name[name][3]
-        assert by_name[name][2] == "–"
-    for name in joint.intervals:
-        assert "fitted" in by_name[name][3]
 
 
 def test_every_warning_and_assumption_is_in_the_report(study):
@@ -320,27 +287,12 @@ def test_a_folder_without_fits_says_that_they_were_made_here(bare, tmp_path):
     assert not (bare / "fits").exists()
 
 
-def test_a_fit_without_draws_is_reported_without_intervals(study, joint, tmp_path):
-    single = replace(joint, draws={}, intervals={})
-    store(study / "fits" / "joint-moe.json", single.to_json())
-    store(
-        study / "recommendations" / "joint-moe.json",
-        recommend(single, Question(train_flops=1e13, serve_tokens=1e8)).to_json(),
-    )
-    assert build(study, tmp_path / "r.pdf").path.is_file()
-    tiles = {tile["label"]: tile for tile in content(study)["tiles"]}
-    assert tiles["Best in"]["value"] == "–"
-    assert tiles["Training tokens"]["note"] == "–"
-
-
 def test_text_is_data_and_never_markup(study, tmp_path):
     hostile = '#panic("spliced") $x$ *b* _i_ \\ [ ] @ref <label> // \u202e 日本語 ' + "long" * 60
     document = load(study)
     hurt = replace(document, failed=document.failed.assign(error=hostile), grid=hostile + "\n" + hostile, name=hostile)
     assert hostile.strip()[:100] in " ".join(strings(reports._content(hurt)))
-    reports._draw(hurt, tmp_path)
-    (tmp_path / "data.json").write_text(json.dumps(reports._content(hurt)), encoding="utf-8")
-    shutil.copy(reports.__path__[0] + "/report.typ", tmp_path)
+    drawn_into(hurt, tmp_path)
     assert reports._compile(tmp_path, reports._made_at(hurt)).startswith(b"%PDF-")
 
 

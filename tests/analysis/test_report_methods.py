@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-import typst
+from reported import section, strings, template_warnings, unchecked
 from synthetic_methods import EFFECTS, LEAKY, METHODS, write_methods
 
 from analysis import fit, laws, runs
@@ -29,19 +29,6 @@ def page(study):
     return reports._content(load(study))
 
 
-def strings(node):
-    """Every string in a JSON document."""
-    if isinstance(node, str):
-        yield node
-    else:
-        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-            yield from strings(value)
-
-
-def section(document, title):
-    return next(part["blocks"] for part in document["sections"] if part["title"] == title)
-
-
 def table(blocks, first):
     return next(block for block in blocks if block["kind"] == "table" and block["columns"][0] == first)
 
@@ -57,13 +44,7 @@ def test_a_study_of_methods_gives_a_report_without_a_law_and_says_why(study, tmp
 
 
 def test_the_template_compiles_without_a_warning(study, tmp_path):
-    document = load(study)
-    reports._draw(document, tmp_path)
-    (tmp_path / "data.json").write_text(json.dumps(reports._content(document)), encoding="utf-8")
-    shutil.copy(reports.__path__[0] + "/report.typ", tmp_path)
-    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
-    _, warnings = typst.compile_with_warnings(tmp_path / "report.typ", root=tmp_path, font_paths=fonts)
-    assert [warning.message for warning in warnings] == []
+    assert template_warnings(load(study), tmp_path) == []
 
 
 def test_the_front_page_says_which_method_and_that_a_tie_is_one(page, study):
@@ -120,7 +101,8 @@ def test_without_latency_curves_and_evaluations_there_is_a_report_too(study, tmp
     assert "No decode step was measured" in told
 
 
-def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path):
+def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path, monkeypatch):
+    unchecked(monkeypatch)
     folder = tmp_path / "both"
     for tokens in (250_000, 500_000, 1_000_000):
         for width in (32, 48, 64):

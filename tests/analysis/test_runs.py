@@ -14,6 +14,7 @@ from planted import EPOCH_MAP, moe_grid
 from analysis import runs
 from analysis.imports import import_runs
 from analysis.laws import HOFFMANN, JOINT_MOE, YUN
+from analysis.tables import numbers
 from scaling.clusters import clustered_mean
 from scaling.errors import InputError, WorkError
 from scaling.schema import to_arrow
@@ -43,6 +44,8 @@ def test_conventions_and_the_compute_are_stated(csv):
         "train_flops computed as 6 n_active tokens; 6 N D leaves attention out",
         "taken as given: n_active is what one token multiplies with, embeddings and head in, router out; loss_val is in nats "
         "per token; --map converts what is counted otherwise",
+        "every row counts as a run of its own, though 2 models have several token budgets: if those are points of one "
+        "training run, intervals are too narrow; say so with --map trunk_id=COLUMN",
     )
     assert table.trunks.tolist() == [0, 1, 2, 3]
 
@@ -51,8 +54,9 @@ def test_epoch_by_its_own_rule(epoch_path, epoch):
     assert len(epoch) == 240
     assert epoch.dropped == (("highest losses, as asked", 5),)
     assert epoch.notes[0] == "tokens computed as train_flops/(6 n_active); 6 N D leaves attention out"
-    assert epoch.notes[-1] == "left out: the highest losses in rows 1, 2, 3 and 2 more"
-    assert len(epoch.notes) == 3  # and what its columns are taken for: nothing in it is doubted
+    assert epoch.notes[2] == "left out: the highest losses in rows 1, 2, 3 and 2 more"
+    assert "every row counts as a run of its own" in epoch.notes[3]
+    assert len(epoch.notes) == 4  # and what its columns are taken for: nothing in it is doubted
     # The five highest losses are also the five lowest tokens per parameter.
     everything = runs.read(epoch_path, EPOCH_MAP, law=HOFFMANN)
     ratio = everything.column("tokens") / everything.column("n_active")
@@ -124,7 +128,7 @@ def test_where_selects_and_counts(csv):
 def test_repeats_are_pointed_out_and_a_run_counts_once(csv):
     table = runs.read(csv(pd.concat([GOOD, GOOD.iloc[:1]])), law=HOFFMANN)
     assert len(table) == 5
-    assert "1 rows repeat" in table.notes[-1]
+    assert any("1 rows repeat" in note for note in table.notes)
     unlike = pd.concat([GOOD, GOOD.iloc[:1]]).assign(note=list("abcde"))
     for frame, left_out in ((pd.concat([GOOD, GOOD.iloc[:1]]), 1), (unlike, 0)):
         clean = runs.read(csv(frame), law=HOFFMANN, drop_duplicates=True)
@@ -256,3 +260,32 @@ def test_an_import_that_cannot_be_written_is_failed_work_and_leaves_nothing(tmp_
     with pytest.raises(WorkError, match="the disk is full"):
         import_runs(csv(GOOD), tmp_path / "study")
     assert list((tmp_path / "study" / "runs").iterdir()) == []
+
+
+def test_trunks_that_are_not_told_or_told_twice_are_noted(csv):
+    told = GOOD.assign(trunk_id=["a", "a", "b", "b"])
+    assert not any("run of its own" in note for note in runs.read(csv(told), law=HOFFMANN).notes)
+    apart = GOOD.assign(n_active=[1e8, 2e8, 3e8, 4e8])
+    assert not any("run of its own" in note for note in runs.read(csv(apart), law=HOFFMANN).notes)
+    spanning = GOOD.assign(trunk_id="a")
+    assert any("spans several n_experts" in note for note in runs.read(csv(spanning), law=HOFFMANN).notes)
+
+
+def test_expert_counts_are_whole(csv):
+    table = runs.read(csv(GOOD.assign(n_experts=[1, 1.5, 8, 8])), law=JOINT_MOE)
+    assert ("n_experts not whole", 1) in table.dropped
+
+
+@pytest.mark.parametrize("where", ["@pd.io.common.os.getcwd() != ''", "loss_val.__class__ == 1"])
+def test_a_condition_reaches_nothing_but_columns(csv, where):
+    with pytest.raises(InputError, match="without @ and __"):
+        runs.read(csv(GOOD), where=where)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [(["2,145", "3,001"], None), (["2,145", "300,000"], [2145, 300000]), (["1,000,000", "2,145"], [1e6, 2145])],
+)
+def test_a_comma_that_may_be_a_decimal_one_is_not_read(cells, expected):
+    found = numbers(pd.Series(cells))
+    assert found.unreadable.all() if expected is None else found.floats.tolist() == expected

@@ -159,3 +159,23 @@ def test_small_strata_are_drawn_together(trunks, expected):
         assert weights[:, rows].std(axis=0).min() > 0  # every trunk is left out at times
         for e in stratum if len(stratum) > 1 else ():
             assert len(set(weights[:, experts == e].sum(axis=1))) > 1
+
+
+def test_too_few_runs_have_no_intervals_and_few_resamples_are_told():
+    size, tokens = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 3), np.geomspace(2e9, 2e11, 3)))
+    truth = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
+    loss = HOFFMANN.loss(truth, {"n_active": size, "tokens": tokens}) * np.exp(
+        0.003 * np.random.default_rng(0).normal(size=9)
+    )
+    frame = pd.DataFrame({"n_active": size, "tokens": tokens, "loss_val": loss})
+    six = table_of(frame.iloc[[0, 2, 4, 5, 6, 8]])
+    found = bootstrap(fit(six, HOFFMANN), six, 100, np.random.default_rng(0))
+    assert not found.draws
+    assert any("nothing to judge scatter by" in warning for warning in found.warnings)
+    nine = table_of(frame)
+    found = bootstrap(fit(nine, HOFFMANN), nine, 50, np.random.default_rng(0))
+    assert any("50 resamples are few" in warning for warning in found.warnings)
+    columns = {"n_active": 1e9, "tokens": 2e10}
+    law, run = found.loss_interval(columns), found.prediction_interval(columns)
+    assert run[0] <= law[0]
+    assert run[1] >= law[1]

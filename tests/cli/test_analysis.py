@@ -51,7 +51,7 @@ def dense_csv(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fit_file(call, dense_csv, tmp_path_factory):
     path = tmp_path_factory.mktemp("fits") / "deeper" / "fit.json"
-    result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 40, "--out", path)
+    result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 100, "--out", path)
     assert result.exit_code == 0, result.output
     return path
 

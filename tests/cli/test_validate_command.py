@@ -66,7 +66,7 @@ def test_a_person_reads_the_verdict_first(study):
     [
         (("--law", "nothing"), "no law is called 'nothing'"),
         (("--law", "joint-moe", "--laws", "hoffmann,nothing"), "no law is called 'nothing'"),
-        (("--law", "joint-moe", "--figure", "v.txt"), "ends in .png, .svg or .pdf"),
+        (("--law", "joint-moe", "--figure", "v.txt"), "ends in .png, .svg, .pdf"),
         (("--law", "joint-moe", "--where", "n_experts == 3"), "no usable run is left"),
     ],
 )
