@@ -15,7 +15,7 @@ from analysis import facts, families, identify, intervals
 from analysis.dual import Array
 from analysis.families import Family
 from analysis.identify import Finding, Pin
-from analysis.intervals import Resampled
+from analysis.intervals import Resampled, Supply
 from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import law as law_named
 from analysis.objectives import Kind, Objective, Residual
@@ -25,7 +25,7 @@ from scaling.errors import InputError
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
 AS_ASKED = "as asked"  # the source of a pin that is the user's own
-FEW_TRUNKS = 5  # trunks a free parameter, below which the wider of two intervals is taken
+FEW_TRUNKS, SCARCE_TRUNKS = 5, 3  # trunks a free parameter, below which intervals are made otherwise
 MOST_RESIDUALS = 10_000
 _LEVELS = 200  # quantiles of law and noise that are paired
 _POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs
@@ -135,8 +135,9 @@ class Fit:
     @property
     def resampled(self) -> Resampled:
         """How the draws were made."""
-        few = 1 < self.n_trunks < FEW_TRUNKS * len(self.free)
-        return Resampled(self.strata, self.n_trunks, few)
+        each = self.n_trunks / max(1, len(self.free))
+        supply: Supply = "many" if each >= FEW_TRUNKS else "few" if each >= SCARCE_TRUNKS else "scarce"
+        return Resampled(self.strata, self.n_trunks, supply if self.n_trunks > 1 else "many")
 
     def parameter_jackknife(self) -> dict[str, Any]:
         """The parameters without each trunk as columns (m, 1), the pinned ones as numbers."""

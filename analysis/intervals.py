@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import norm, t
@@ -14,16 +14,26 @@ from analysis.dual import Array
 ENDS = (0.025, 0.975)
 
 
+Supply = Literal["many", "few", "scarce"]
+
+
 @dataclass(frozen=True)
 class Resampled:
-    """How draws were made: the stratum of each jackknife value, the trunks there were, and whether those were few.
+    """How draws were made: the stratum of each jackknife value, how many trunks there were, and what they are to the law.
 
     `strata` (m,) are the strata in which trunks were resampled, in the order of the jackknife's values.
     """
 
     strata: tuple[int, ...] = ()
     n_trunks: int = 0
-    few: bool = False
+    supply: Supply = "many"
+
+    @property
+    def widening(self) -> float:
+        """sqrt(n/(n - 1)), the mean over trunks of strata of n: resamples of n spread too little by that much."""
+        _, counts = np.unique(self.strata, return_counts=True)
+        sizes = np.maximum(counts, 2)
+        return float(np.sqrt(np.sum(counts * sizes / (sizes - 1)) / np.sum(counts))) if len(counts) else 1.0
 
 
 ALONE = Resampled()
@@ -33,15 +43,19 @@ ALONE = Resampled()
 def quantiles(
     probabilities: Sequence[float] | Array, estimate: Any, draws: Any, jackknife: Any = None, how: Resampled = ALONE
 ) -> Array:
-    """Bias-corrected and accelerated (BCa) bootstrap quantiles (len(probabilities), ...) of every quantity.
+    """Bootstrap quantiles (len(probabilities), ...) of every quantity, corrected as far as trunks allow.
 
     `estimate` (...) is the value on all runs, `draws` (B, ...) that of each resample, `jackknife` (m, ...) that without
-    each trunk. The quantile of p is that of the draws at Phi(z0 + (z0 + z)/(1 - a (z0 + z))): z the normal quantile of p, z0
-    that of the share of draws below the estimate, a the acceleration (Efron 1987, "Better bootstrap confidence
-    intervals"). Plain percentiles cover too much where trunks are many, because resamples of a robust estimate spread
-    more than the estimate does. Where trunks are `few`, resamples spread too little and the corrections overshoot: z is
-    sqrt(m/(m - 1)) t_(m-1)(p) for m trunks there (expanded percentiles, Hesterberg 2015, arXiv 1411.5279), and the wider
-    of corrected and plain is taken (`benchmarks.coverage`). Without a jackknife a = 0. Draws that are not a number are
+    each trunk. With z the normal quantile of p, z0 that of the share of draws below the estimate and a the acceleration,
+    the quantile of p is that of the draws at Phi of
+
+    * many trunks: c(z) = z0 + (z0 + z)/(1 - a (z0 + z)), the BCa interval (Efron 1987, "Better bootstrap confidence
+      intervals"). Plain percentiles cover too much there: resamples of a robust estimate spread more than it does;
+    * few: (z + c(z))/2 with z widened by `Resampled.widening`, because the corrections overshoot;
+    * scarce: whichever of z and c(z) is wider, with sqrt(m/(m - 1)) t_(m-1)(p) for z, m trunks (expanded percentiles,
+      Hesterberg 2015, arXiv 1411.5279).
+
+    How often each holds the truth counts `benchmarks.coverage`. Without a jackknife a = 0. Draws that are not a number are
     left out.
     """
     shape = np.shape(draws)[1:]
@@ -52,11 +66,13 @@ def quantiles(
     z0 = norm.ppf(np.clip(share, 0.5 / known, 1 - 0.5 / known))
     a = acceleration(jackknife, how.strata) if jackknife is not None else np.zeros(values.shape[1])
     asked = np.asarray(probabilities, dtype=float)[:, None]
-    plain = norm.ppf(asked)
-    if how.few:
+    plain = norm.ppf(asked) * (how.widening if how.supply == "few" else 1.0)
+    if how.supply == "scarce":
         plain = np.sqrt(how.n_trunks / (how.n_trunks - 1)) * t.ppf(asked, how.n_trunks - 1)
     moved = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
-    if how.few:
+    if how.supply == "few":
+        moved = 0.5 * (plain + moved)
+    elif how.supply == "scarce":
         moved = np.where(asked < 0.5, np.minimum(moved, plain), np.maximum(moved, plain))
     place = norm.cdf(moved) * (known - 1)
     below = np.floor(place).astype(int)

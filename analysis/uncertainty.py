@@ -92,7 +92,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         )
     if fit.n_trunks < FEW_TRUNKS * len(fit.free):
         warnings.append(
-            f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are the wider of two kinds, and rough"
+            f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are rough"
         )
     if not kept.any():
         return replace(fit, draws_failed=failed, warnings=tuple(warnings))

@@ -174,8 +174,8 @@ def _intervals(study: Study) -> list[Block]:
     told = "Intervals are bias-corrected and accelerated (BCa), from resamples of trunks and a jackknife over them"
     if not fit.jackknife:
         told = "This fit was stored without a jackknife, so its intervals lack the acceleration of BCa: fit it again"
-    elif fit.resampled.few:
-        told += "; trunks are few here, so the wider of BCa and widened percentiles is given"
+    elif fit.resampled.supply != "many":
+        told += "; trunks are few here for so many parameters, so they are corrected less and widened"
     told += ". They are those of the law; a prediction interval adds the noise of a run"
     if study.new_run is not None:
         told += (

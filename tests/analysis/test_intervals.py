@@ -53,16 +53,16 @@ def test_the_share_of_draws_below_the_estimate_moves_the_interval():
 
 def test_few_trunks_widen_by_students_t():
     draws = stats.norm.ppf((np.arange(200_001) + 0.5) / 200_001)
-    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, few=True))
+    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, supply="scarce"))
     assert high == pytest.approx(np.sqrt(10 / 9) * stats.t.ppf(0.975, 9), abs=2e-3)
-    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, few=False))
+    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, supply="many"))
     assert high == pytest.approx(1.959964, abs=2e-3)
 
 
 def test_where_trunks_are_few_the_wider_of_two_is_given():
     """With so many trunks that t is normal: the plain percentile below, the corrected one above."""
     draws = np.random.default_rng(0).normal(size=2_001)
-    few = interval(0.7, draws, how=Resampled(n_trunks=10**9, few=True))
+    few = interval(0.7, draws, how=Resampled(n_trunks=10**9, supply="scarce"))
     assert few[0] == pytest.approx(np.quantile(draws, 0.025), abs=1e-6)
     assert few[1] == pytest.approx(interval(0.7, draws)[1], abs=1e-6)
 
@@ -90,7 +90,18 @@ def test_quantiles_ascend():
         0.3,
         rng.gamma(1, size=500),
         rng.gamma(1, size=20),
-        Resampled(n_trunks=20, few=True),
+        Resampled(n_trunks=20, supply="scarce"),
     )
     assert np.all(np.diff(found) >= 0)
     assert ENDS == (0.025, 0.975)
+
+
+def test_few_trunks_are_corrected_by_half_and_widened_by_their_strata():
+    """z0 = 1 without acceleration: BCa asks for Phi(2 + z); half of that and of z is z + 1, with z 1.96 sqrt(n/(n-1))."""
+    draws = stats.norm.ppf((np.arange(100_001) + 0.5) / 100_001)
+    how = Resampled((0, 0, 0, 0, 1, 1, 1, 1), 8, "few")
+    assert how.widening == pytest.approx(np.sqrt(4 / 3))
+    low, _ = interval(1.0, draws, how=how)
+    assert low == pytest.approx(1 - 1.959964 * np.sqrt(4 / 3), abs=2e-3)
+    assert Resampled((0, 0, 1, 1, 1, 1)).widening == pytest.approx(np.sqrt((2 * 2 + 4 * 4 / 3) / 6))
+    assert Resampled().widening == 1.0
