@@ -35,6 +35,15 @@ class Resampled:
         sizes = np.maximum(counts, 2)
         return float(np.sqrt(np.sum(counts * sizes / (sizes - 1)) / np.sum(counts))) if len(counts) else 1.0
 
+    def normal_quantile(self, probability: Any) -> Array:
+        """The quantile that stands for the normal one: itself for many trunks, widened for few, and for scarce ones that
+        of Student's t with trunks less strata degrees of freedom, widened (expanded percentiles, Hesterberg 2015, arXiv
+        1411.5279, for several samples)."""
+        if self.supply == "many":
+            return np.asarray(norm.ppf(probability))
+        freedom = np.inf if self.supply == "few" else max(1, self.n_trunks - len(set(self.strata) or {0}))
+        return np.asarray(self.widening * t.ppf(probability, freedom))
+
 
 ALONE = Resampled()
 """Draws of which nothing is known."""
@@ -51,9 +60,8 @@ def quantiles(
 
     * many trunks: c(z) = z0 + (z0 + z)/(1 - a (z0 + z)), the BCa interval (Efron 1987, "Better bootstrap confidence
       intervals"). Plain percentiles cover too much there: resamples of a robust estimate spread more than it does;
-    * few: (z + c(z))/2 with z widened by `Resampled.widening`, because the corrections overshoot;
-    * scarce: whichever of z and c(z) is wider, with sqrt(m/(m - 1)) t_(m-1)(p) for z, m trunks (expanded percentiles,
-      Hesterberg 2015, arXiv 1411.5279).
+    * few: (z + c(z))/2 with z widened, because the corrections overshoot and resamples of few spread too little;
+    * scarce: whichever of z and c(z) is wider, z widened and a quantile of Student's t (`Resampled.normal_quantile`).
 
     How often each holds the truth counts `benchmarks.coverage`. Without a jackknife a = 0. Draws that are not a number are
     left out.
@@ -66,9 +74,7 @@ def quantiles(
     z0 = norm.ppf(np.clip(share, 0.5 / known, 1 - 0.5 / known))
     a = acceleration(jackknife, how.strata) if jackknife is not None else np.zeros(values.shape[1])
     asked = np.asarray(probabilities, dtype=float)[:, None]
-    plain = norm.ppf(asked) * (how.widening if how.supply == "few" else 1.0)
-    if how.supply == "scarce":
-        plain = np.sqrt(how.n_trunks / (how.n_trunks - 1)) * t.ppf(asked, how.n_trunks - 1)
+    plain = how.normal_quantile(asked)
     moved = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
     if how.supply == "few":
         moved = 0.5 * (plain + moved)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import norm
 
 from analysis.dual import Array
 from analysis.fit import Fit
@@ -67,11 +67,7 @@ def profile(fit: Fit, table: RunTable, name: str) -> Profile:
         points += _walk(held, name, start, list(dict.fromkeys(places.tolist())), float(fit.objective or 0.0))
     x, rise = (np.array(column) for column in zip(*sorted(points), strict=True))
     root = PchipInterpolator(x, np.sign(x - centre) * np.sqrt(rise))
-    wider, m = 1.0, fit.n_trunks  # as in `intervals.quantiles`
-    if fit.resampled.supply == "few":
-        wider = fit.resampled.widening
-    elif fit.resampled.supply == "scarce":
-        wider = np.sqrt(m / (m - 1)) * t.ppf(0.975, m - 1) / norm.ppf(0.975)
+    wider = float(fit.resampled.normal_quantile(0.975) / norm.ppf(0.975))  # as in `intervals.quantiles`
     threshold = float(np.quantile(root(np.clip(drawn, x[0], x[-1])) ** 2, 0.95) * wider**2)
     ends = [_crossing(root, sign * np.sqrt(threshold), centre, end) for sign, end in ((-1.0, x[0]), (1.0, x[-1]))]
     low, high = (None if end is None else float(law.from_coordinates(name, end)) for end in ends)

@@ -106,6 +106,7 @@ DESIGNS: dict[str, Design] = {
         laws.HOFFMANN, EPOCH, grid(tuple(np.geomspace(5e7, 5e9, 20)), (5, 20, 80), trunks=True), by_trunk
     ),
     "joint-moe": Design(laws.JOINT_MOE, _JOINT, _ROUTED, by_trunk),
+    "joint-moe-scarce": Design(laws.JOINT_MOE, _JOINT, grid((2e8, 1.5e9), (5, 20, 80), EXPERTS, trunks=True), by_trunk),
     "joint-moe-heavy": Design(laws.JOINT_MOE, _JOINT, _ROUTED, partial(by_trunk, tails=4.0)),
 }
 
@@ -150,7 +151,7 @@ def study(name: str, draws: int, seed: int) -> dict[str, bool] | None:
 
     low, high = fitted.quantiles((0.025, 0.975), all_of)
     truth = all_of(design.truth)[0] if np.ndim(all_of(design.truth)) > 1 else all_of(design.truth)
-    held = {key: bool(low[i] <= truth[i] <= high[i]) for i, key in enumerate(names)}
+    held = {key: bool(low[i] <= truth[i] <= high[i]) for i, key in enumerate(names) if key not in fitted.pinned}
     return held if design.law is laws.HOFFMANN else held | {"best E": _best_held(design, fitted, rng)}
 
 

@@ -53,9 +53,9 @@ def test_the_share_of_draws_below_the_estimate_moves_the_interval():
 
 def test_few_trunks_widen_by_students_t():
     draws = stats.norm.ppf((np.arange(200_001) + 0.5) / 200_001)
-    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, supply="scarce"))
+    _, high = interval(0.0, draws, how=Resampled((0,) * 10, 10, "scarce"))
     assert high == pytest.approx(np.sqrt(10 / 9) * stats.t.ppf(0.975, 9), abs=2e-3)
-    _, high = interval(0.0, draws, how=Resampled(n_trunks=10, supply="many"))
+    _, high = interval(0.0, draws, how=Resampled((0,) * 10, 10, "many"))
     assert high == pytest.approx(1.959964, abs=2e-3)
 
 
