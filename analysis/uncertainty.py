@@ -91,9 +91,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
             f"{flat} of {count} resamples lie in a valley too flat to reach its bottom: some intervals are wider"
         )
     if fit.n_trunks < FEW_TRUNKS * len(fit.free):
-        warnings.append(
-            f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are rough"
-        )
+        warnings.append(f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are rough")
     if not kept.any():
         return replace(fit, draws_failed=failed, warnings=tuple(warnings))
     strata, without = _left_out(table, rng)
