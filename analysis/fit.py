@@ -19,7 +19,7 @@ from analysis.intervals import Resampled, Supply
 from analysis.laws import EXPERTS, TOKENS, Law
 from analysis.laws import law as law_named
 from analysis.objectives import Kind, Objective, Residual
-from analysis.problem import FEW_AGREE, problem, search
+from analysis.problem import FEW_AGREE, Problem, problem, search
 from analysis.runs import COMPUTE, RunTable
 from scaling.errors import InputError
 
@@ -132,6 +132,17 @@ class Fit:
         self.require_params()
         return self.definition.loss(self.params, columns)
 
+    def problem(self, table: RunTable) -> tuple[Problem, Array]:
+        """What was minimised on the table that was fitted, and the coordinates of the estimate.
+
+        Raises InputError for another table.
+        """
+        if len(table) != self.n_runs:
+            raise InputError(f"the fit has {self.n_runs} runs, the table {len(table)}: give the table that was fitted")
+        pinned = {name: pin.value for name, pin in self.pinned.items()}
+        task = problem(table, self.definition, pinned, Objective(self.objective_kind, self.residual, self.delta))
+        return task, np.array([task.law.to_coordinates(name, self.params[name]) for name in self.free], dtype=float)
+
     @property
     def resampled(self) -> Resampled:
         """How the draws were made."""
@@ -184,7 +195,7 @@ class Fit:
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
         ends = [np.quantile((column[:, None] + noise).ravel(), intervals.ENDS) for column in law.T]
         low, high = np.exp(np.array(ends).T)
-        alone = self.quantiles(intervals.ENDS, lambda params: self.definition.loss(params, _rows(columns)))
+        alone = self.loss_interval(columns) or (low, high)
         return np.minimum(low, alone[0]), np.maximum(high, alone[1])
 
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:

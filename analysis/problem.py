@@ -62,6 +62,12 @@ class Problem:
         goal = self.objective
         return minimise(self.model, self.observed, weights, goal, theta, *self.bounds, near=near, max_steps=max_steps)
 
+    def value(self, params: Mapping[str, float]) -> float:
+        """The sum that is minimised, at these parameters."""
+        log_loss = self.law.log_loss(params, self.columns)
+        predicted = log_loss if self.objective.residual == "log" else np.exp(log_loss)
+        return float(self.objective.penalty(predicted - self.observed).sum())
+
     def rows(self, chosen: npt.NDArray[np.int_]) -> Problem:
         """The same problem on some of its rows."""
         columns = {name: values[chosen] for name, values in self.columns.items()}
@@ -82,9 +88,7 @@ def search(task: Problem, n_starts: int, rng: np.random.Generator) -> tuple[Arra
     Where fewer than three of `n_starts` agree, four times as many more are tried.
     """
     if not task.free:
-        log_loss = task.law.log_loss(task.pinned, task.columns)
-        predicted = log_loss if task.objective.residual == "log" else np.exp(log_loss)
-        return np.empty(0), float(task.objective.penalty(predicted - task.observed).sum()), 1, 1
+        return np.empty(0), task.value(task.pinned), 1, 1
     rows = np.arange(task.loss.size)
     searched = task.rows(np.sort(rng.choice(rows, _SEARCH_ROWS, replace=False))) if rows.size > _SEARCH_ROWS else task
     tried, agreeing, theta, value = 0, 0, np.empty(0), np.inf

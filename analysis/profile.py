@@ -11,8 +11,7 @@ from scipy.stats import norm
 
 from analysis.dual import Array
 from analysis.fit import Fit
-from analysis.objectives import Objective
-from analysis.problem import Problem, problem
+from analysis.problem import Problem
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
@@ -49,17 +48,13 @@ def profile(fit: Fit, table: RunTable, name: str) -> Profile:
         raise InputError(f"--profile {name}: the free parameters of this fit are {', '.join(fit.free)}")
     if not fit.draws:
         raise InputError("--profile needs the bootstrap draws: fit with --bootstrap")
-    if len(table) != fit.n_runs:
-        raise InputError(f"the fit has {fit.n_runs} runs, the table {len(table)}: profile the table that was fitted")
-    law = fit.definition
-    pinned = {key: pin.value for key, pin in fit.pinned.items()}
-    task = problem(table, law, pinned, Objective(fit.objective_kind, fit.residual, fit.delta))
-    centre = float(law.to_coordinates(name, fit.params[name]))
+    law, (task, estimate) = fit.definition, fit.problem(table)
+    centre = float(estimate[fit.free.index(name)])
     drawn = np.asarray(law.to_coordinates(name, np.array(fit.draws[name])), dtype=float)
     width = float(np.subtract(*np.quantile(drawn, [0.84, 0.16]))) / 2 or max(abs(centre), 1.0) * 1e-6
     lower, upper = (float(law.to_coordinates(name, end)) for end in law.parameter(name).bounds)
     others = tuple(other for other in fit.free if other != name)
-    start = np.array([law.to_coordinates(other, fit.params[other]) for other in others], dtype=float)
+    start = np.delete(estimate, fit.free.index(name))
     points = [(centre, 0.0)]
     for sign in (-1.0, 1.0):
         places = np.clip(centre + sign * width * np.array(_STEPS), lower, upper)
@@ -89,9 +84,7 @@ def _walk(held: Problem, name: str, start: Array, places: list[float], lowest: f
             value = float(end.objective[best])
             nearby = end.theta[best]
         else:
-            columns = task.law.log_loss(pinned, task.columns)
-            predicted = columns if task.objective.residual == "log" else np.exp(columns)
-            value = float(task.objective.penalty(predicted - task.observed).sum())
+            value = task.value(pinned)
         if np.isfinite(value):
             found.append((place, max(0.0, value - lowest)))
     return found

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from analysis import identify
 from analysis.dual import Array
 from analysis.fit import Fit
-from analysis.objectives import Objective
-from analysis.problem import problem, search_each
+from analysis.problem import search_each
 from analysis.runs import RunTable
 from scaling.errors import InputError
 
@@ -43,15 +42,13 @@ def refit(fit: Fit, table: RunTable, kept: npt.NDArray[np.bool_], rng: np.random
     the fit's.
     """
     fit.require_params()
-    if kept.ndim != 2 or kept.shape[1] != len(table) or len(table) != fit.n_runs:
+    if kept.ndim != 2 or kept.shape[1] != len(table):
         raise InputError(
             f"the fit has {fit.n_runs} runs, the table {len(table)}, the selections {kept.shape[-1]}: refit the table "
             "that was fitted"
         )
     law, count = fit.definition, len(kept)
-    pinned = {name: pin.value for name, pin in fit.pinned.items()}
-    task = problem(table, law, pinned, Objective(fit.objective_kind, fit.residual, fit.delta))
-    estimate = np.array([law.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
+    task, estimate = fit.problem(table)
     theta, reached = np.repeat(estimate[None], count, axis=0), np.ones(count, dtype=bool)
     if fit.free and count:
         theta, value, _ = search_each(task, estimate, kept.astype(float), rng)

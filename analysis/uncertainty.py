@@ -38,12 +38,12 @@ def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> A
         drawn[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=count)
     weights = drawn[:, member]
     seeds = np.nan_to_num(table.column("seed")) if "seed" in table.frame else np.zeros(len(table))
-    for trunk in np.unique(member):
+    held = np.unique(np.stack([member, seeds], axis=1), axis=0)[:, 0].astype(int)  # each trunk once a seed
+    for trunk in np.flatnonzero(np.bincount(held) > 1):
         rows = np.flatnonzero(member == trunk)
         levels = np.unique(seeds[rows])
-        if len(levels) > 1:
-            times = rng.multinomial((drawn[:, trunk] * len(levels)).astype(int), np.full(len(levels), 1 / len(levels)))
-            weights[:, rows] = times[:, np.searchsorted(levels, seeds[rows])]
+        times = rng.multinomial((drawn[:, trunk] * len(levels)).astype(int), np.full(len(levels), 1 / len(levels)))
+        weights[:, rows] = times[:, np.searchsorted(levels, seeds[rows])]
     return weights
 
 
@@ -58,8 +58,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         raise InputError(f"--bootstrap must be at least 0, found {count}")
     if count == 0 or not fit.params or not fit.free:
         return fit
-    if len(table) != fit.n_runs:
-        raise InputError(f"the fit has {fit.n_runs} runs, the table {len(table)}: bootstrap the table that was fitted")
+    task, estimate = fit.problem(table)
     if count * len(table) > _MOST_WEIGHTS:
         most = _MOST_WEIGHTS // len(table)
         raise InputError(
@@ -69,13 +68,6 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
         told = f"{len(table)} runs for {len(fit.free)} parameters leave nothing to judge scatter by: no intervals; add runs"
         return replace(fit, warnings=(*fit.warnings, told))
     definition = fit.definition
-    task = problem(
-        table,
-        definition,
-        {name: pin.value for name, pin in fit.pinned.items()},
-        Objective(fit.objective_kind, fit.residual, fit.delta),
-    )
-    estimate = np.array([definition.to_coordinates(name, fit.params[name]) for name in fit.free], dtype=float)
     theta, value, settled = search_each(task, estimate, resample_weights(table, count, rng), rng)
     kept = np.isfinite(value)
     values = {name: definition.from_coordinates(name, theta[kept, i]) for i, name in enumerate(fit.free)}
