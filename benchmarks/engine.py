@@ -8,7 +8,6 @@ layers, expert width 2 d, heads 32 wide at d = 64 and 64 wide above, on both sid
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peer, steps, studies
+from benchmarks.command import asked
 from benchmarks.steps import MOE, Times, dense_twin, name_of, ours
 from scaling import cost
 from scaling.config import DataConfig, ModelConfig
@@ -194,26 +194,14 @@ def table(results: Results) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    listed = "\n".join(f"  {name:20} {meaning}" for name, meaning in PARTS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine",
-        description="Speed of the engine as ratios, two CPU threads.",
-        epilog=f"parts:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; all by default")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    options = parser.parse_args(arguments)
-    unknown = [part for part in options.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    parts, as_json = asked("engine", "Speed of the engine as ratios, two CPU threads.", PARTS, arguments)
     started = time.perf_counter()
     try:
-        results = measure(options.parts or list(PARTS))
+        results = measure(parts)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"failed: {error}") from error
     say(f"{(time.perf_counter() - started) / 60:.1f} min in all")
-    print(json.dumps(results.figures) if options.json else table(results))
+    print(json.dumps(results.figures) if as_json else table(results))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: its threads wait for work by spinning, which CPU time counts
 
-import argparse
 import functools
 import json
 import sys
@@ -31,6 +30,7 @@ from analysis.problem import problem
 from analysis.runs import RunTable
 from analysis.uncertainty import bootstrap, resample_weights
 from benchmarks import nist
+from benchmarks.command import asked
 from benchmarks.peer import Peer
 from benchmarks.public import (
     BOOTSTRAP_CPU_S,
@@ -326,24 +326,17 @@ def table(figures: Figures, left_out: Mapping[str, str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    listed = "\n".join(f"  {name:10} {meaning}" for name, (_, meaning) in PARTS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fits",
-        description="Quality and CPU time of fits, one thread.",
-        epilog=f"parts:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parts, as_json = asked(
+        "fits",
+        "Quality and CPU time of fits, one thread.",
+        {part: meaning for part, (_, meaning) in PARTS.items()},
+        arguments,
     )
-    parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; all by default")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    options = parser.parse_args(arguments)
-    unknown = [part for part in options.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     try:
-        found = measure(options.parts or list(PARTS))
+        found = measure(parts)
     except RuntimeError as error:
         raise SystemExit(f"failed: {error}") from error
-    print(json.dumps(document(*found)) if options.json else table(*found))
+    print(json.dumps(document(*found)) if as_json else table(*found))
 
 
 if __name__ == "__main__":
