@@ -14,7 +14,8 @@ from analysis.dual import Array
 from analysis.fit import Fit, fit
 from analysis.laws import EXPERTS, LOSS, Law
 from analysis.objectives import Objective
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.refits import refit
 from analysis.runs import COMPUTE, RunTable
 from analysis.validate import refusal

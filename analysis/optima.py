@@ -2,76 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from analysis.dual import Array
+from analysis.families import Sizes
 from analysis.fit import Fit
-from analysis.pricing import Pricing
-from analysis.search import Optimum, Space, least_cost, least_loss
+from analysis.pricing import PriceTable, Pricing
+from analysis.question import Question
+from analysis.search import Optimum, Space, largest_that_fits, least_cost, least_loss
 
 MOST_REGRET = 10.0  # of one draw: where an expert count can only just answer, its cost is without bound
 UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is chosen may be unable to answer
+_MORE = 1.02  # times the budget, for what a larger one would give
 _LEVELS = 12  # losses at which the trade-off is listed
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is minimised over N_active and D.
+    """A question put to a fit: what is minimised over N_active and D, for every E.
 
-    The lifetime cost at `target_loss`; with `train_flops` alone, the loss at that budget; with something to serve too,
-    the lifetime cost within the budget at the loss of the best model with E = `reference_experts` at it.
+    `question.goal` says what: a cost at the target loss, or within a training budget at the loss of the best model with
+    E = `reference_experts` at it; or the loss that a training budget, or a lifetime cost, allows.
     """
 
     fit: Fit
-    pricing: Pricing
-    train_flops: float | None
-    target_loss: float | None
-    reference_experts: int
+    question: Question
+    _tables: dict[int, PriceTable] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def pricing(self) -> Pricing:
+        return self.question.pricing
 
     @property
     def loss_is_minimised(self) -> bool:
         """Whether the value of an optimum is a loss; otherwise it is a cost."""
-        return self.train_flops is not None and not self.pricing.serve_tokens
+        return self.question.goal == "loss"
 
     def space(self, n_experts: int, params: Mapping[str, Any]) -> Space:
         """The models of one E that may be chosen, under some parameters."""
         return Space(self.fit.definition, params, n_experts, self.fit.family, self.pricing.fits, self.fit.settings)
 
-    def solve(self, experts: Sequence[int], params: Mapping[str, Any], rows: int) -> Optima:
-        """The optimum of every E under each of `rows` rows of parameters."""
-        spaces = {e: self.space(e, params) for e in {*experts, self.reference_experts}}
-        budget = None if self.train_flops is None else np.full(rows, self.train_flops)
-        if budget is not None and self.loss_is_minimised:
-            found = {e: least_loss(spaces[e], budget) for e in experts}
-            return Optima(tuple(experts), found, {e: _compute_slope(spaces[e], found[e]) for e in experts})
-        if budget is None:
-            target = np.full(rows, self.target_loss)
-        else:
-            target = least_loss(spaces[self.reference_experts], budget).value
-        return Optima(
-            tuple(experts), {e: least_cost(spaces[e], target, self.pricing.total, budget) for e in experts}, {}
+    def solve(
+        self,
+        experts: Sequence[int],
+        params: Mapping[str, Any],
+        rows: int,
+        speeds: Array | None = None,
+        *,
+        budgets: Array | None = None,
+        volumes: Array | None = None,
+    ) -> Optima:
+        """The optimum of every E under each of `rows` rows of parameters.
+
+        `speeds` (rows, terms) holds `Efficiency.coefficients` of the device in each row; None: the estimated ones in all.
+        `budgets` and `volumes` (rows,) are training FLOPs and tokens served instead of the question's. Of several rows
+        prices are looked up in a table (`PriceTable`), of one they are exact.
+        """
+        question = self.question
+        spaces = {e: self.space(e, params) for e in {*experts, question.reference_experts}}
+        money = _Money(
+            budgets=_filled(rows, question.budget if budgets is None else budgets),
+            volumes=_filled(rows, self.pricing.serve_tokens if volumes is None else volumes),
+            lifetime=question.lifetime_cost,
+            most_tokens=question.data_tokens or np.inf,
         )
+        served = {e: self._served(spaces[e], speeds) if rows > 1 else self.pricing.per_token for e in spaces}
+        if self.loss_is_minimised:
+            found, more = (
+                {e: self._least_loss(spaces[e], money.times(factor), served[e]) for e in experts}
+                for factor in (1.0, _MORE)
+            )
+            slopes = {e: (found[e].value - more[e].value) / np.log(_MORE) for e in experts}
+            return Optima(tuple(experts), found, slopes, speeds)
+        if question.target_loss is not None:
+            target = np.full(rows, question.target_loss)
+        else:
+            target = self._least_loss(spaces[question.reference_experts], money, None).value
+        found = {e: self._least_cost(spaces[e], served[e], target, money) for e in experts}
+        return Optima(tuple(experts), found, {}, speeds)
+
+    def lifetime(self, n_experts: int, n_active: Array, tokens: Array, rows: int, speeds: Array | None) -> Array:
+        """Lifetime cost of one model of one E in every row, by the table where `solve` looked it up for `rows` rows."""
+        space = self.space(n_experts, dict(self.fit.params))
+        per_token = self._served(space, speeds) if rows > 1 else self.pricing.per_token
+        sizes = space.sizes(n_active[:, None])
+        serving = per_token(sizes) * self.pricing.serve_tokens if self.pricing.serve_tokens else 0.0
+        return np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0]
+
+    def _served(self, space: Space, speeds: Array | None) -> Callable[[Sizes], Array]:
+        """The cost of a served token of one E, from its table."""
+        e = space.n_experts
+        if e not in self._tables:
+            self._tables[e] = self.pricing.tabulated(space.sizes, largest_that_fits(space))
+        return lambda sizes: self._tables[e].per_token(sizes.n_active, speeds)
+
+    def _least_loss(self, space: Space, money: _Money, per_token: Callable[[Sizes], Array] | None) -> Optimum:
+        pricing = self.pricing
+        if money.lifetime is None:
+            budget = money.budgets
+        else:
+            budget = np.full(money.volumes.shape, pricing.train_flops(money.lifetime))
+
+        def affordable(sizes: Sizes) -> Array:
+            if money.lifetime is None:
+                return np.minimum(budget[:, None] / (6.0 * sizes.n_active), money.most_tokens)
+            serving = 0.0 if per_token is None else _serving(per_token, sizes, money.volumes)
+            return np.minimum((money.lifetime - serving) / pricing.train_per_token(sizes), money.most_tokens)
+
+        return least_loss(space, budget, affordable)
+
+    def _least_cost(self, space: Space, per_token: Callable[[Sizes], Array], target: Array, money: _Money) -> Optimum:
+        pricing, alone = self.pricing, self.question.goal == "serving"
+
+        def cost(sizes: Sizes, tokens: Array) -> Array:
+            serving = _serving(per_token, sizes, money.volumes)
+            return serving + 0.0 * tokens if alone else pricing.train(sizes, tokens) + serving
+
+        limited = np.isfinite(money.budgets).all()
+        return least_cost(space, target, cost, money.budgets if limited else None, money.most_tokens)
 
     def trade_off(self, experts: Sequence[int], kept: float) -> tuple[TradeOff, ...]:
-        """Loss against lifetime cost of every E around the loss `kept`, at the estimate, within the budget if any.
+        """Loss against cost of every E around the loss `kept`, at the estimate, within the training budget if any.
 
         Empty where a training budget alone was asked about: all costs are equal then.
         """
-        if self.loss_is_minimised:
+        question = self.question
+        if self.loss_is_minimised and not self.pricing.serve_tokens:
             return ()
         spaces = {e: self.space(e, dict(self.fit.params)) for e in experts}
-        if self.train_flops is None:
-            levels, budget = kept * np.linspace(0.97, 1.03, _LEVELS + 1), None
+        if question.budget is None:
+            levels = kept * np.linspace(0.97, 1.03, _LEVELS + 1)
         else:
-            lowest = min(float(least_loss(spaces[e], np.array([self.train_flops])).value[0]) for e in experts)
+            within = np.array([question.budget])
+            lowest = min(float(least_loss(spaces[e], within).value[0]) for e in experts)
             highest = kept + max(kept - lowest, 0.01 * kept)
             levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), kept))
-            budget = np.full(levels.shape, self.train_flops)
-        found = {e: least_cost(spaces[e], levels, self.pricing.total, budget) for e in experts}
+        budgets, volumes = (_filled(len(levels), value) for value in (question.budget, self.pricing.serve_tokens))
+        money = _Money(budgets, volumes, None, question.data_tokens or np.inf)
+        found = {e: self._least_cost(spaces[e], self.pricing.per_token, levels, money) for e in experts}
         cheapest = np.min([found[e].value for e in experts], axis=0)
         return tuple(
             TradeOff(
@@ -90,12 +162,40 @@ class Task:
 
 
 @dataclass(frozen=True)
+class _Money:
+    """What there is to spend in every row: training FLOPs (inf: no limit), tokens to serve, and limits equal for all."""
+
+    budgets: Array
+    volumes: Array
+    lifetime: float | None
+    most_tokens: float
+
+    def times(self, factor: float) -> _Money:
+        """So many times the budget, or the lifetime cost."""
+        return replace(
+            self,
+            budgets=factor * self.budgets,
+            lifetime=None if self.lifetime is None else factor * self.lifetime,
+        )
+
+
+def _filled(rows: int, value: float | Array | None) -> Array:
+    return np.broadcast_to(np.inf if value is None else np.asarray(value, dtype=float), (rows,))
+
+
+def _serving(per_token: Callable[[Sizes], Array], sizes: Sizes, volumes: Array) -> Array:
+    """Cost of serving so many tokens a row; nothing, and not asked for, where nothing is served."""
+    return per_token(sizes) * volumes[:, None] if np.any(volumes) else 0.0 * sizes.n_active
+
+
+@dataclass(frozen=True)
 class Optima:
     """The optimum of every E in every row: loss or cost, whichever is minimised (inf where an E cannot answer)."""
 
     experts: tuple[int, ...]
     found: Mapping[int, Optimum]
-    compute_slopes: Mapping[int, Array]  # -dL/dln C at the optimum of each E, where the loss is minimised
+    budget_slopes: Mapping[int, Array]  # -dL/dln(budget) at the optimum of each E, where the loss is minimised
+    speeds: Array | None = None  # of the device in every row, as given
 
     def value(self, n_experts: int) -> Array:
         """What is minimised, in every row."""
@@ -104,14 +204,14 @@ class Optima:
     def regrets(self) -> Array:
         """What each E costs beyond the best E of the row, as a share of the cost, shape (rows, E); at most tenfold.
 
-        NaN where the E cannot answer. Where the loss is minimised at a budget: the extra compute that would make up
-        for it, to first order.
+        NaN where the E cannot answer. Where the loss is minimised at a budget: how much more of it would make up for the
+        loss, to first order.
         """
         values = np.stack([self.value(e) for e in self.experts], axis=1)
         least = values.min(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", over="ignore"):
-            if self.compute_slopes:
-                slopes = np.stack([self.compute_slopes[e] for e in self.experts], axis=1)
+            if self.budget_slopes:
+                slopes = np.stack([self.budget_slopes[e] for e in self.experts], axis=1)
                 beyond = np.expm1((values - least) / slopes)
             else:
                 beyond = values / least - 1.0
@@ -155,10 +255,3 @@ class TradeOff:
     loss: float
     cost: float
     on_front: bool
-
-
-def _compute_slope(space: Space, optimum: Optimum) -> Array:
-    """-dL/dln C along the optimum of an E: by the envelope theorem -dL/dln D at its N_active."""
-    size, tokens = optimum.n_active[:, None], optimum.tokens[:, None]
-    value, slope = space.law.log_loss_by_tokens(space.params, space.columns(space.sizes(size), tokens))
-    return np.asarray(-(np.exp(value) * slope)[:, 0], dtype=float)

@@ -1,76 +1,91 @@
-"""Prices: lifetime cost and memory of a model, in FLOPs and bytes or, on a named device, in USD."""
+"""Prices: lifetime cost and memory of a model, in FLOPs and bytes or, on a device, in USD, with latency and load kept to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis.dual import Array
 from analysis.families import Sizes
-from scaling import hardware, serving
+from scaling import fleet, hardware, serving
 from scaling.errors import InputError
+from scaling.serving import SERVICE, Service
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
-SERVICE = serving.Service()  # its defaults, each a stated assumption
 MFU = 0.4  # an assumption: the share of a device's peak that training reaches, where nothing else is asked
+_TABULATED = 8_192  # sizes at which a price is tabulated, over 13 decades: .4 % apart
 
 
 @dataclass(frozen=True)
 class Pricing:
     """How training, serving and memory are paid for.
 
-    Without a device, cost is FLOPs: 6 N_active D to train and 2 N_active T to serve T tokens. With one it is USD:
-    those training FLOPs at `mfu` of the device's peak, and `scaling.serving.serving_cost` a generated token. `memory`
-    is what there is for bf16 weights of all experts and 16,384 cached tokens, in bytes; None: no such limit. On a
-    device, models that the most devices of `scaling.serving` cannot hold are not allowed either, served or not.
+    Without a device, cost is FLOPs: 6 N_active D to train and 2 N_active T to serve T tokens. With one it is USD: those
+    training FLOPs at `mfu` of the device's peak, and `scaling.fleet.cheapest` a generated token: at the utilisation of
+    `service`, or with `demand` (generated tokens per second) of whole replicas, idle ones in it. `memory` is what there is
+    for bf16 weights of all experts and 16,384 cached tokens, in bytes; `most_per_token` the most that a served token may
+    cost, in USD or FLOPs; None: no such limit. On a device, models that cannot be held or served within the limits on
+    latency of `service` are not allowed either, served or not.
     """
 
-    serve_tokens: float
+    serve_tokens: float = 0.0
     memory: float | None = None
-    device: str | None = None
-    usd_per_hour: float | None = None
+    device: hardware.Device | None = None
     mfu: float = MFU
+    service: Service = SERVICE
+    demand: float | None = None
+    most_per_token: float | None = None
 
     @property
     def unit(self) -> str:
         return "FLOP" if self.device is None else "USD"
 
-    @cached_property
+    @property
     def rented(self) -> hardware.Device:
-        """The device, at the price asked for where one is. Raises InputError for an unknown name."""
+        """The device. Raises InputError where there is none."""
         if self.device is None:
             raise InputError("a price needs a device")
-        found = hardware.device(self.device)
-        return (
-            found
-            if self.usd_per_hour is None
-            else replace(found, usd_per_hour=self.usd_per_hour, price_source="as given")
-        )
+        return self.device
 
     def train(self, sizes: Sizes, tokens: Array) -> Array:
         """Cost of training models on `tokens` each."""
-        flops = 6.0 * sizes.n_active * tokens
-        return flops if self.device is None else np.asarray(serving.training_usd(flops, self.rented, self.mfu))
+        return self.train_per_token(sizes) * tokens
+
+    def train_per_token(self, sizes: Sizes) -> Array:
+        """Cost of one training token: 6 N_active FLOPs, or their price."""
+        flops = 6.0 * sizes.n_active
+        return flops if self.device is None else np.asarray(fleet.training_usd(flops, self.device, self.mfu))
+
+    def train_flops(self, cost: float) -> float:
+        """Training FLOPs that so much buys."""
+        return cost if self.device is None else cost / float(fleet.training_usd(1.0, self.device, self.mfu))
+
+    def per_token(self, sizes: Sizes) -> Array:
+        """Cost of one served token; infinite where the device cannot serve the model."""
+        if self.device is None:
+            return 2.0 * sizes.n_active
+        return np.asarray(self.offer(sizes).usd_per_token)
+
+    def offer(self, sizes: Sizes) -> fleet.Offer:
+        """How models are served: replica, devices, latency and price. Raises InputError without a device or widths."""
+        return fleet.cheapest(structure(sizes), self.rented, self.service, self.demand)
 
     def serve(self, sizes: Sizes) -> Array:
-        """Cost of serving `serve_tokens`; infinite where the device cannot hold the model."""
-        if self.device is None:
-            return 2.0 * sizes.n_active * self.serve_tokens
-        if self.serve_tokens == 0:
-            return 0.0 * sizes.n_active
-        shape = _structure(sizes)
-        return np.asarray(serving.serving_cost(shape, self.rented, SERVICE).usd_per_token) * self.serve_tokens
+        """Cost of serving `serve_tokens`; infinite where the device cannot."""
+        return self.per_token(sizes) * self.serve_tokens if self.serve_tokens else 0.0 * sizes.n_active
 
     def total(self, sizes: Sizes, tokens: Array) -> Array:
         """Lifetime cost."""
         return self.train(sizes, tokens) + self.serve(sizes)
 
     def fits(self, sizes: Sizes) -> npt.NDArray[np.bool_]:
-        """Which models fit in `memory` and on the devices; without either all do."""
+        """Which models keep all limits; without any all do."""
         held = self._held(sizes)
+        if self.most_per_token is not None:
+            held = held & (self.per_token(sizes) <= self.most_per_token)
         if self.memory is None:
             return held
         needed = memory_bytes(sizes)
@@ -83,51 +98,114 @@ class Pricing:
 
     @property
     def most_memory(self) -> float:
-        """Bytes of the most devices that one model may be spread over."""
-        return SERVICE.max_devices * self.rented.memory
+        """Bytes of the most devices that one replica may be spread over."""
+        return self.service.max_devices * self.rented.memory
 
     def _held(self, sizes: Sizes) -> npt.NDArray[np.bool_]:
-        """Which models the most devices hold: weights and one sequence's cache, or what of these is known."""
+        """Which models the device can serve within the limits; of models without widths, those whose weights fit."""
         if self.device is None or sizes.n_total is None:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
-        weights = SERVICE.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
-        cache = sizes.kv_elements_per_token
-        sequence = 0.0 if cache is None else SERVICE.bytes_per_kv * SERVICE.mean_context * cache
-        return weights + sequence <= self.most_memory
+        if _known(sizes):
+            return np.isfinite(self.per_token(sizes))
+        weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
+        return weights <= self.most_memory
 
-    def explained(self, sizes: Sizes) -> list[str]:
-        """What was computed for one model: how training and serving were paid for, which limits of memory were kept."""
-        return [*self._costed(sizes), *(self._limits(sizes) or ["memory was not considered"])]
-
-    def _costed(self, sizes: Sizes) -> list[str]:
-        served = self.serve_tokens
+    def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float) -> PriceTable:
+        """The price of a served token against N_active up to `largest`, for searches over many draws."""
+        log_n = np.linspace(np.log(largest) - np.log(1e13), np.log(largest), _TABULATED)
+        sizes = sizes_of(np.exp(log_n))
         if self.device is None:
-            serve = f"2 N_active T to serve T = {served:.4g} tokens" if served else "nothing is served"
-            return [f"cost in FLOPs: 6 N_active D to train, {serve}"]
-        rent = self.rented
-        told = [
-            f"{rent.title} at {rent.usd_per_hour:g} USD an hour ({rent.price_source})",
-            f"training at {self.mfu:.0%} of {rent.peak_flops:.4g} FLOP/s ({rent.source}); 6 N_active D FLOPs",
-        ]
-        if not served:
-            return [*told, "nothing is served"]
-        told.append(f"serving {served:.4g} generated tokens as scaling.serving has it, with its defaults")
-        if sizes.n_experts > 1 and sizes.n_router is None:
-            told.append("routers are left out of serving and memory: the fit does not know their size")
-        return told
+            return PriceTable(self, log_n, 2.0 * sizes.n_active)
+        offer = self.offer(sizes)
+        one = offer.replica
+        batch, devices, price = (np.asarray(v) for v in (one.batch, one.n_devices, offer.usd_per_token))
+        return PriceTable(self, log_n, price, one.terms, batch, devices)
 
-    def _limits(self, sizes: Sizes) -> list[str]:
-        told, cached = [], sizes.kv_elements_per_token is not None
-        if self.memory is not None:
-            cache = f" and {CACHED_TOKENS:,} cached tokens" if cached else ""
-            told.append(f"bf16 weights of all experts{cache} in {self.memory / 1e9:g} GB (1e9 bytes)")
-        if self.device is not None and sizes.n_total is not None:
-            cache = " and the cache of one request" if cached else ""
-            told.append(
-                f"bf16 weights of all experts{cache} in {self.most_memory / 1e9:.4g} GB, the memory of "
-                f"{SERVICE.max_devices} devices; what training holds beside them was not considered"
-            )
-        return told
+
+@dataclass(frozen=True)
+class PriceTable:
+    """The cost of a served token of one E, tabulated over ln N_active and linear between; .4 % of N wide where it jumps.
+
+    `terms` of the time of an iteration, `batch` and `n_devices` are those of the cheapest layout at the estimated
+    efficiency, so that the price follows at any other (`per_token`).
+    """
+
+    pricing: Pricing
+    log_n: Array
+    price: Array
+    terms: Array | None = None
+    batch: Array | None = None
+    n_devices: Array | None = None
+
+    def per_token(self, n_active: Array, coefficients: Array | None = None) -> Array:
+        """Cost of a served token of models (rows, sizes), with one row of `Efficiency.coefficients` a row, if any."""
+        at = np.log(n_active)
+        if coefficients is None or self.terms is None or self.batch is None or self.n_devices is None:
+            return self._at(at, self.price)
+        seconds = sum(self._at(at, term) * c[:, None] for term, c in zip(self.terms, coefficients.T, strict=True))
+        rate = self._at(at, self.batch) / seconds
+        devices = self._at(at, self.n_devices)
+        pricing = self.pricing
+        return np.asarray(fleet.price(devices, rate, pricing.rented, pricing.service, pricing.demand)[1])
+
+    def _at(self, log_n: Array, values: Array) -> Array:
+        return np.interp(log_n, self.log_n, values)
+
+
+def explained(pricing: Pricing, sizes: Sizes) -> list[str]:
+    """What was computed for one model: how training and serving were paid for, which limits were kept."""
+    return [*_costed(pricing, sizes), *(_limits(pricing, sizes) or ["memory was not considered"])]
+
+
+def _costed(pricing: Pricing, sizes: Sizes) -> list[str]:
+    served, rent, service = pricing.serve_tokens, pricing.device, pricing.service
+    if rent is None:
+        serve = f"2 N_active T to serve T = {served:.4g} tokens" if served else "nothing is served"
+        return [f"cost in FLOPs: 6 N_active D to train, {serve}"]
+    told = [
+        f"{rent.title} at {rent.usd_per_hour:g} USD an hour ({rent.price_source}; {rent.price_date})",
+        f"training at {pricing.mfu:.0%} of {rent.peak_flops:.4g} FLOP/s ({rent.source}); 6 N_active D FLOPs",
+    ]
+    if not served:
+        return [*told, "nothing is served"]
+    reached = service.efficiency
+    load = (
+        f"replicas busy {service.utilisation:.0%} of the time"
+        if pricing.demand is None
+        else f"whole replicas for {pricing.demand:.4g} generated tokens per second, at most {service.utilisation:.0%} busy"
+    )
+    told.append(
+        f"serving {served:.4g} generated tokens, {service.generated} a request after a prompt of {service.prompt}; {load}; at most "
+        f"{service.max_batch} sequences a replica and {service.max_devices} devices"
+    )
+    told.append(
+        f"a step takes overhead + bytes / {reached.bandwidth_share:.0%} of {rent.bandwidth:.4g} bytes/s + FLOPs / "
+        f"{reached.flops_share:.0%} of the peak + communication ({reached.source}); experts touched by "
+        + ("an even router" if not service.skew else f"a router of skew {service.skew:.2g}")
+    )
+    if sizes.n_experts > 1 and sizes.n_router is None:
+        told.append("routers are left out of serving and memory: the fit does not know their size")
+    return told
+
+
+def _limits(pricing: Pricing, sizes: Sizes) -> list[str]:
+    told, cached, service = [], sizes.kv_elements_per_token is not None, pricing.service
+    if pricing.memory is not None:
+        cache = f" and {CACHED_TOKENS:,} cached tokens" if cached else ""
+        told.append(f"bf16 weights of all experts{cache} in {pricing.memory / 1e9:g} GB (1e9 bytes)")
+    if pricing.device is not None and sizes.n_total is not None:
+        cache = " and the cache of one request" if cached else ""
+        told.append(
+            f"weights of all experts at {8 * service.bytes_per_weight:g} bits{cache} in {pricing.most_memory / 1e9:.4g} GB, "
+            f"the memory of {service.max_devices} devices; what training holds beside them was not considered"
+        )
+    limits = {"ttft": service.ttft_s, "tpot": service.tpot_s}
+    if pricing.device is not None and any(limits.values()):
+        kept = " and ".join(f"{name} at most {1e3 * value:g} ms" for name, value in limits.items() if value)
+        told.append(f"{kept}, without queueing: {'; '.join(f'{name} is the {fleet.METRICS[name]}' for name in limits)}")
+    if pricing.most_per_token is not None:
+        told.append(f"a served token costs at most {pricing.most_per_token:.4g} {pricing.unit}")
+    return told
 
 
 def _routers(sizes: Sizes) -> Array | float:
@@ -147,7 +225,13 @@ def memory_bytes(sizes: Sizes) -> Array | None:
     return BYTES_PER_VALUE * (sizes.n_total + _routers(sizes) + (0.0 if cache is None else CACHED_TOKENS * cache))
 
 
-def _structure(sizes: Sizes) -> serving.ModelSizes:
+def _known(sizes: Sizes) -> bool:
+    """Whether the family knows what a device needs to price them."""
+    return not any(v is None for v in (sizes.n_total, sizes.kv_elements_per_token, sizes.top_k))
+
+
+def structure(sizes: Sizes) -> serving.ModelSizes:
+    """The counts that serving is priced by. Raises InputError where the family does not know them."""
     cache = sizes.kv_elements_per_token
     if sizes.n_total is None or cache is None or sizes.n_layers is None or sizes.d_model is None or sizes.top_k is None:
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,77 +14,16 @@ from analysis.families import Sizes
 from analysis.fit import AS_ASKED, Fit
 from analysis.laws import TOKENS
 from analysis.next_run import NextRun
-from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Task, TradeOff, expected_regret, unanswered
-from analysis.pricing import MFU, Pricing, memory_bytes
+from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Optima, Task, TradeOff, expected_regret, unanswered
+from analysis.pricing import explained, memory_bytes, structure
+from analysis.question import Question
 from analysis.search import Optimum
+from scaling import fleet
 from scaling.errors import InputError
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
 _USUAL_EXPERTS = (1, 2, 4, 8, 16, 32)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: one of `train_flops` and `target_loss`, and what is paid for.
-
-    `serve_tokens` are served over the model's life. `n_experts` are the expert counts compared (default: those
-    studied). `memory_gb` (GB = 1e9 bytes), `device`, `usd_per_hour` and `mfu` (None: 40 %) are those of
-    `pricing.Pricing`; the last two need a device.
-    `reference_experts` is the E whose best loss at the budget must be kept where a budget and a serving volume are
-    given. `settings` are other columns of the law, equal for all models, such as `granularity`.
-    """
-
-    train_flops: float | None = None
-    target_loss: float | None = None
-    serve_tokens: float = 0.0
-    n_experts: tuple[int, ...] = ()
-    memory_gb: float | None = None
-    device: str | None = None
-    usd_per_hour: float | None = None
-    mfu: float | None = None
-    reference_experts: int = 1
-    settings: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if (self.train_flops is None) == (self.target_loss is None):
-            raise InputError("give either --train-flops or --target-loss")
-        for name in ("train_flops", "target_loss", "memory_gb", "usd_per_hour"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"--{name.replace('_', '-')} must be a positive number, found {value}")
-        if self.mfu is not None and not 0 < self.mfu <= 1:
-            raise InputError(f"--mfu must be above 0 and at most 1, found {self.mfu}")
-        for name in ("usd_per_hour", "mfu"):
-            if self.device is None and getattr(self, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} needs --device: without one, cost is in FLOPs")
-        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
-            raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
-        if any(e < 1 for e in (*self.n_experts, self.reference_experts)):
-            raise InputError(
-                f"expert counts are whole numbers from 1, found {(*self.n_experts, self.reference_experts)}"
-            )
-
-    @property
-    def mode(self) -> str:
-        """What is minimised."""
-        if self.target_loss is not None:
-            return "least lifetime cost at the target loss"
-        if self.serve_tokens:
-            return (
-                "least lifetime cost among the models trained within the budget whose loss is no worse than that of "
-                f"the best model with E = {self.reference_experts} at it"
-            )
-        return "least loss at the training budget"
-
-    @property
-    def pricing(self) -> Pricing:
-        memory = None if self.memory_gb is None else self.memory_gb * 1e9
-        return Pricing(self.serve_tokens, memory, self.device, self.usd_per_hour, MFU if self.mfu is None else self.mfu)
-
-    def task(self, fit: Fit) -> Task:
-        """What is minimised, on a fit."""
-        return Task(fit, self.pricing, self.train_flops, self.target_loss, self.reference_experts)
 
 
 @dataclass(frozen=True)
@@ -101,14 +40,36 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Served:
+    """How a model is served on the device: one replica, by the names and formulas of `scaling.fleet.METRICS`.
+
+    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. `replicas` is None without a load.
+    """
+
+    n_devices: int
+    fewest_devices: int
+    experts_split: bool
+    batch: int
+    ttft_ms: float
+    tpot_ms: float
+    e2el_ms: float
+    output_throughput: float
+    request_goodput: float
+    weight_gb: float
+    usd_per_million: float
+    replicas: int | None
+
+
+@dataclass(frozen=True)
 class Choice:
     """The best model of one expert count. Intervals are 95 %, from the fit's draws; None where it has none.
 
-    `loss_interval` is that of this very model; the intervals of N, D and cost say how the optimum of this E moves from
-    draw to draw. `probability_best` is the share of all draws in which this E is best. `regret` is what choosing this
-    E costs beyond the best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which this
-    E can answer (None where it can in none). `unanswered` is the share of the draws in which it cannot, because no
-    size of it meets the loss within the limits.
+    `loss_interval` is the law's for this very model, `run_interval` that of one run of it, run-to-run noise in it; the
+    intervals of N, D and cost say how the optimum of this E moves from draw to draw. `served` is None without a device.
+    `probability_best` is the share of all draws in which this E is best. `regret` is what choosing this E costs beyond the
+    best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which this E can answer (None
+    where it can in none). `unanswered` is the share of the draws in which it cannot, because no size of it meets the loss
+    within the limits.
     """
 
     n_experts: int
@@ -121,6 +82,8 @@ class Choice:
     cost: Cost
     memory_bytes: float | None
     loss_interval: Interval | None
+    run_interval: Interval | None
+    served: Served | None
     n_active_interval: Interval | None
     tokens_interval: Interval | None
     cost_interval: Interval | None
@@ -162,11 +125,13 @@ class Recommendation:
         return asdict(self) | {"probability_best": None if chances is None else {str(e): p for e, p in chances.items()}}
 
 
-def recommend(fit: Fit, question: Question) -> Recommendation:
+def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Recommendation:
     """Answer a question from a fit. Cost is 6 N_active D + 2 N_active T FLOPs, or USD with a device.
 
     Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
-    1,000). `decided` means: expected regret (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least
+    1,000). `speeds` (draws, terms) are draws of the device's `Efficiency.coefficients` around those of
+    `question.service`, as `analysis.latency` gives them: each draw of the fit meets one, prices carry both.
+    `decided` means: expected regret (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least
     80 % of the draws and able to answer in at least 95 %, not at an edge of the E studied (E = 1 is no edge where it
     was studied: there is nothing below it), and within 30 times the compute of the largest run. At a training budget
     alone the cost is the same for all, and regret is the extra compute that would make up for the loss. Raises
@@ -179,7 +144,7 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
             "budget between size and tokens; `scaling predict` evaluates it"
         )
     fit = replace(fit, settings={**fit.settings, **question.settings})
-    task = question.task(fit)
+    task = Task(fit, question)
     candidates = _candidates(fit, question)
     estimated = task.solve(candidates, dict(fit.params), 1)
     possible = [e for e in candidates if np.isfinite(estimated.value(e)[0])]
@@ -187,7 +152,8 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
         raise InputError(_impossible(question, candidates))
     possible.sort(key=lambda e: float(estimated.value(e)[0]))
     best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
-    drawn = task.solve(possible, _some_draws(fit), n_draws) if n_draws else None
+    met = None if speeds is None or not n_draws else speeds[np.arange(n_draws) % len(speeds)]
+    drawn = task.solve(possible, _some_draws(fit), n_draws, met) if n_draws else None
     left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
     regrets = drawn.regrets() if drawn else None
     chances = drawn.probability_best() if drawn else None
@@ -195,7 +161,7 @@ def recommend(fit: Fit, question: Question) -> Recommendation:
     missed = dict(zip(possible, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
     choices = [
         replace(
-            _choice(task, estimated.found[e], drawn.found[e] if drawn else None, left.found[e] if left else None, e),
+            _choice(task, e, estimated, drawn, left),
             probability_best=None if chances is None else chances[e],
             regret=None if np.isnan(expected.get(e, np.nan)) else expected[e],
             unanswered=missed.get(e),
@@ -252,27 +218,16 @@ def _candidates(fit: Fit, question: Question) -> list[int]:
     return [fit.only_experts or 1]
 
 
-def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, left: Optimum | None, n_experts: int) -> Choice:
+def _choice(task: Task, n_experts: int, estimated: Optima, drawn: Optima | None, left: Optima | None) -> Choice:
     """The optimum of one E, before it is compared with the others."""
-    fit, pricing = task.fit, task.pricing
+    fit, pricing, optimum = task.fit, task.pricing, estimated.found[n_experts]
     space = task.space(n_experts, dict(fit.params))
     sizes, tokens = space.sizes(optimum.n_active), optimum.tokens
     columns = space.columns(sizes, tokens)
     train, serve = float(pricing.train(sizes, tokens)[0]), float(pricing.serve(sizes)[0])
     held = memory_bytes(sizes)
-    ends = fit.loss_interval(columns)
-    moves: dict[str, Interval | None] = {"n_active": None, "tokens": None, "cost": None}
-    found = np.isfinite(drawn.value) & np.isfinite(drawn.tokens) if drawn else np.zeros(1, dtype=bool)
-    if drawn and found.any():
-
-        def told(best: Optimum) -> Array:
-            totals = pricing.total(space.sizes(best.n_active), np.where(np.isfinite(best.tokens), best.tokens, 1.0))
-            rows = np.stack([best.n_active, best.tokens, totals], axis=1)
-            return np.where((np.isfinite(best.value) & np.isfinite(best.tokens))[:, None], rows, np.nan)
-
-        jackknife = None if left is None else told(left)
-        low, high = intervals.interval(told(optimum)[0], told(drawn), jackknife, fit.resampled)
-        moves = {name: (float(low[i]), float(high[i])) for i, name in enumerate(moves)}
+    ends, run = fit.loss_interval(columns), fit.prediction_interval(columns)
+    moves = _moves(task, n_experts, optimum, drawn, left) if drawn else {}
     return Choice(
         n_experts=n_experts,
         top_k=sizes.top_k,
@@ -284,12 +239,53 @@ def _choice(task: Task, optimum: Optimum, drawn: Optimum | None, left: Optimum |
         cost=Cost(train, serve, train + serve, pricing.unit),
         memory_bytes=None if held is None else float(held[0]),
         loss_interval=None if ends is None else (float(ends[0][0]), float(ends[1][0])),
-        n_active_interval=moves["n_active"],
-        tokens_interval=moves["tokens"],
-        cost_interval=moves["cost"],
+        run_interval=None if run is None else (float(run[0][0]), float(run[1][0])),
+        served=_served(task, sizes) if pricing.device is not None and pricing.serve_tokens else None,
+        n_active_interval=moves.get("n_active"),
+        tokens_interval=moves.get("tokens"),
+        cost_interval=moves.get("cost"),
         probability_best=None,
         regret=None,
         unanswered=None,
+    )
+
+
+def _moves(task: Task, n_experts: int, optimum: Optimum, drawn: Optima, left: Optima | None) -> dict[str, Interval]:
+    """Intervals of the N, D and lifetime cost of the optimum of one E; empty where no draw has one."""
+    told = [_told(task, n_experts, optimum, 1, None), _told(task, n_experts, drawn.found[n_experts], 2, drawn.speeds)]
+    if np.isnan(told[1]).all():
+        return {}
+    jackknife = None if left is None else _told(task, n_experts, left.found[n_experts], 2, None)
+    low, high = intervals.interval(told[0][0], told[1], jackknife, task.fit.resampled)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("n_active", "tokens", "cost"))}
+
+
+def _told(task: Task, n_experts: int, best: Optimum, rows: int, speeds: Array | None) -> Array:
+    """N, D and lifetime cost of every row (rows, 3); NaN where it has no optimum."""
+    known = np.isfinite(best.value) & np.isfinite(best.tokens)
+    totals = task.lifetime(n_experts, best.n_active, np.where(known, best.tokens, 1.0), rows, speeds)
+    return np.where(known[:, None], np.stack([best.n_active, best.tokens, totals], axis=1), np.nan)
+
+
+def _served(task: Task, sizes: Sizes) -> Served:
+    """What one replica of a model reaches on the device, and what the load takes."""
+    pricing = task.pricing
+    offer = pricing.offer(sizes)
+    one = {name: float(np.ravel(value)[0]) for name, value in vars(offer.replica).items() if name != "terms"}
+    fewest = fleet.fewest_devices(structure(sizes), pricing.rented, pricing.service)
+    return Served(
+        n_devices=int(one["n_devices"]),
+        fewest_devices=int(np.ravel(fewest)[0]),
+        experts_split=bool(one["experts_split"]),
+        batch=int(one["batch"]),
+        ttft_ms=1e3 * one["ttft_s"],
+        tpot_ms=1e3 * one["tpot_s"],
+        e2el_ms=1e3 * one["e2el_s"],
+        output_throughput=one["output_throughput"],
+        request_goodput=one["request_goodput"],
+        weight_gb=one["weight_bytes"] / 1e9,
+        usd_per_million=1e6 * float(np.ravel(offer.usd_per_token)[0]),
+        replicas=None if pricing.demand is None else int(np.ravel(offer.replicas)[0]),
     )
 
 
@@ -357,7 +353,7 @@ def _warnings(
         if unseen:
             found.append(f"E = {_listed(unseen)} was not studied; studied were {_listed(fit.experts)}")
     reference = question.reference_experts
-    kept = question.train_flops is not None and question.serve_tokens > 0
+    kept = question.budget is not None and question.goal != "loss"
     if kept and fit.experts and fit.definition.uses_experts and reference not in fit.experts:
         found.append(
             f"the loss to keep is that of E = {reference}, which was not studied; --reference-experts names another"
@@ -378,14 +374,14 @@ def _warnings(
 def _assumptions(task: Task, chosen: Choice) -> list[str]:
     """What was computed and how, in the words of this question."""
     fit, pricing = task.fit, task.pricing
-    told = pricing.explained(_sizes(task, chosen))
+    told = explained(pricing, _sizes(task, chosen))
     if fit.family is not None:
         told.append(f"sizes between the studied ones: {fit.family.source}")
     elif chosen.n_total is None:
         told.append("total sizes are unknown: the fit has no n_total")
     if chosen.probability_best is not None:
         beyond = (
-            "the extra compute that would make up for its loss, to first order,"
+            "how much more of the budget would make up for its loss, to first order,"
             if task.loss_is_minimised
             else f"what it costs in {pricing.unit}"
         )
@@ -398,7 +394,7 @@ def _assumptions(task: Task, chosen: Choice) -> list[str]:
     told.append(
         "run-to-run noise was not estimated: no configuration was repeated with another seed"
         if fit.noise is None
-        else f"run-to-run noise of ln loss {fit.noise:.2g}, in no interval here"
+        else f"run-to-run noise of ln loss {fit.noise:.2g}: in the interval of one run, not in that of the law"
     )
     return told
 
@@ -409,11 +405,24 @@ def _sizes(task: Task, chosen: Choice) -> Sizes:
 
 
 def _impossible(question: Question, candidates: Sequence[int]) -> str:
-    asked = f"loss {question.target_loss:g}" if question.target_loss else f"the budget {question.train_flops:g} FLOPs"
-    limits = f" and {question.memory_gb:g} GB" if question.memory_gb else ""
+    if question.target_loss is not None:
+        asked = f"loss {question.target_loss:g}"
+    elif question.budget is not None:
+        asked = f"the budget {question.budget:g} FLOPs"
+    else:
+        asked = f"the lifetime cost {question.lifetime_cost:g} {question.pricing.unit}"
+    service = question.service
+    limits = {
+        "GB": question.memory_gb,
+        "tokens of data": question.data_tokens,
+        "USD a million tokens": question.usd_per_million,
+        "s to the first token": service.ttft_s,
+        "s a further token": service.tpot_s,
+    }
+    told = "".join(f", {value:g} {name}" for name, value in limits.items() if value is not None)
     return (
-        f"no model with E = {_listed(candidates)} meets {asked}{limits}: below the law's irreducible loss, or too "
-        "large for the memory; ask for a higher loss or allow more"
+        f"no model with E = {_listed(candidates)} meets {asked}{told}: below the law's irreducible loss, or too large for "
+        "memory, price, data or latency; ask for a higher loss or allow more"
     )
 
 

@@ -23,6 +23,7 @@ _SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
 _LOG_TOKENS = (0.0, np.log(1e30))
 _COARSE, _FINE, _ROUNDS = 64, 13, 6
 _NEWTON_STEPS = 40
+_NARROWINGS, _GRID = 4, 257
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,35 @@ class Space:
         return self.law.loss(self.params, self.columns(self.sizes(n_active), tokens))
 
 
-def least_loss(space: Space, train_flops: Array) -> Optimum:
-    """The N_active of least loss when 6 N_active D = C, for each row's budget C (rows,); the value is the loss."""
+def least_loss(space: Space, train_flops: Array, affordable: Callable[[Sizes], Array] | None = None) -> Optimum:
+    """The N_active of least loss when 6 N_active D = C, for each row's budget C (rows,); the value is the loss.
+
+    `affordable(sizes)` gives the tokens of models (rows, sizes) instead where they follow otherwise (0: none), for budgets
+    that are worth about C; a value is inf where no model can be trained.
+    """
     centre = 0.5 * np.log(train_flops / 6.0)
     budget = train_flops[:, None]
 
+    def tokens(n_active: Array) -> Array:
+        return budget / (6.0 * n_active) if affordable is None else affordable(space.sizes(n_active))
+
     def score(n_active: Array) -> Array:
-        return space.loss(n_active, budget / (6.0 * n_active))
+        trained = tokens(n_active)
+        return np.where(trained > 0, space.loss(n_active, np.where(trained > 0, trained, 1.0)), np.inf)
 
     size, value = _minimise(space, score, centre - 4 * np.log(10), centre + 4 * np.log(10))
-    return Optimum(size, train_flops / (6.0 * size), value)
+    return Optimum(size, tokens(size[:, None])[:, 0], value)
 
 
 def least_cost(
-    space: Space, target: Array, cost: Callable[[Sizes, Array], Array], train_flops: Array | None = None
+    space: Space,
+    target: Array,
+    cost: Callable[[Sizes, Array], Array],
+    train_flops: Array | None = None,
+    most_tokens: float = np.inf,
 ) -> Optimum:
-    """The model of least cost whose loss is the target (rows,), trained within C = 6 N_active D where one is given.
+    """The model of least cost whose loss is the target (rows,), trained within C = 6 N_active D where one is given, on at
+    most `most_tokens`.
 
     The value is the cost, inf in the rows where no model reaches the target.
     """
@@ -101,11 +115,11 @@ def least_cost(
         with np.errstate(invalid="ignore"):
             spent = 6.0 * n_active * tokens
             value = np.where(np.isfinite(tokens), cost(sizes, np.where(np.isfinite(tokens), tokens, 1.0)), np.inf)
-            if train_flops is None:
-                return value
-            # Beyond the budget the excess is what is searched down, so that a narrow allowed range is found.
-            excess = spent / train_flops[:, None]
-            return np.where(excess <= 1 + 1e-6, value, 1e200 * np.minimum(excess, 1e99))
+            # Beyond the limits the excess is what is searched down, so that a narrow allowed range is found.
+            excess = np.where(np.isfinite(tokens), tokens / most_tokens, np.inf)
+            if train_flops is not None:
+                excess = np.maximum(excess, spent / train_flops[:, None])
+            return np.where(excess <= 1 + 1e-9, value, 1e200 * np.minimum(excess, 1e99))
 
     rows = np.ones(target.shape)
     size, value = _minimise(space, score, rows * np.log(_SIZES[0]), rows * np.log(_SIZES[1]))
@@ -138,7 +152,7 @@ def tokens_for_loss(space: Space, sizes: Sizes, target: Array) -> Array:
 
 def _minimise(space: Space, score: Callable[[Array], Array], low: Array, high: Array) -> tuple[Array, Array]:
     """argmin over ln N_active in [low, high] (rows,), as far as models fit: a coarse grid, then ever finer ones."""
-    high = np.minimum(high, np.log(_largest_that_fits(space)))
+    high = np.minimum(high, np.log(largest_that_fits(space)))
     low = np.minimum(low, high)
     for points in (_COARSE, *[_FINE] * _ROUNDS):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
@@ -149,14 +163,15 @@ def _minimise(space: Space, score: Callable[[Array], Array], low: Array, high: A
     return np.exp(grid[rows, best]), values[rows, best]
 
 
-def _largest_that_fits(space: Space) -> float:
-    """The largest N_active that is allowed, by bisection in ln N; the largest one searched where all are."""
+def largest_that_fits(space: Space) -> float:
+    """The largest N_active that is allowed, to 1e-7; the largest one searched where all are."""
     low, high = np.log(1e-3), np.log(1e20)
     if space.fits(space.sizes(np.exp([high])))[0]:
         return float(np.exp(high))
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if space.fits(space.sizes(np.exp([middle])))[0] else (low, middle)
+    for _ in range(_NARROWINGS):
+        grid = np.linspace(low, high, _GRID)
+        first = int(np.argmin(space.fits(space.sizes(np.exp(grid)))))  # that does not fit
+        low, high = grid[max(first - 1, 0)], grid[first]
     return float(np.exp(low))
 
 

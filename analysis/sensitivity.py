@@ -13,7 +13,9 @@ import pandas as pd
 from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.laws import EXPERTS, TOKENS
-from analysis.recommend import Question, recommend
+from analysis.optima import Task
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.refits import refit
 from analysis.regression import Diagnostics, diagnostics
 from analysis.runs import COMPUTE, RunTable
@@ -208,7 +210,7 @@ def _watched(fit: Fit, budget: float | None) -> tuple[Measure, int | None, list[
         found = {name: params[name][:, 0] for name in names}
         if n_experts is not None and budget is not None:
             rows = max(len(value) for value in params.values())
-            best = Question(train_flops=budget).task(fit).solve([n_experts], params, rows).found[n_experts]
+            best = Task(fit, Question(train_flops=budget)).solve([n_experts], params, rows).found[n_experts]
             found |= {"optimal N": best.n_active, "loss at the optimum": best.value}
         return found
 

@@ -30,7 +30,8 @@ from analysis.families import JOINT_MOE_2025  # noqa: E402
 from analysis.fit import Fit, fit  # noqa: E402
 from analysis.laws import Law  # noqa: E402
 from analysis.published import published  # noqa: E402
-from analysis.recommend import Question, recommend  # noqa: E402
+from analysis.question import Question  # noqa: E402
+from analysis.recommend import recommend  # noqa: E402
 from analysis.runs import RunTable  # noqa: E402
 
 EPOCH = {"E": 1.81721802, "A": 477.825486, "alpha": 0.34731045, "B": 2143.41717, "beta": 0.36717243}

@@ -30,6 +30,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from analysis import figures, fit, laws, recommend, runs, uncertainty
+from analysis.question import Question
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
@@ -143,7 +144,7 @@ for e in joint.experts:
     print(f"E = {e:3}: cost {cost[i]:.4g} FLOP with N = {sizes[i]:.4g}, D = {np.exp(high[i]):.4g}")
 
 # %%
-question = recommend.Question(train_flops=C, serve_tokens=T)
+question = Question(train_flops=C, serve_tokens=T)
 answer = recommend.recommend(joint, question)
 choices = {choice.n_experts: choice for choice in (answer.recommendation, *answer.alternatives)}
 for e, (cost, n, _) in found.items():

@@ -1,7 +1,10 @@
-"""What a model costs to serve: memory-bound decode, steady-state throughput, devices needed, USD per token.
+"""How long a step takes: what a pass reads, computes and sends, on one device or on several, and what must be held.
+
+    seconds = overhead + layers + experts touched + activations + bytes / bandwidth + FLOPs / peak + communication
 
 Works from counts alone (`ModelSizes`), so a law's continuous N can be priced; counts may be NumPy arrays, and then so
-are the answers. Estimates from a data sheet and stated shares of it, not measurements: `scaling.bench` measures.
+are the answers. Estimates from a data sheet and the shares of it that a device reaches: `scaling.bench` measures steps,
+`analysis.latency` fits these shares to what it measured, `scaling.fleet` makes throughput, latency and prices of steps.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
 from scaling.errors import InputError
 from scaling.hardware import Device
@@ -32,7 +36,7 @@ class ModelSizes:
     n_layers: Values
     d_model: Values
     n_experts: int = 1
-    top_k: int = 1
+    top_k: float = 1
     n_router: Values = 0.0
 
     def __post_init__(self) -> None:
@@ -50,34 +54,159 @@ class ModelSizes:
 
 
 @dataclass(frozen=True)
+class Efficiency:
+    """What a device reaches of its data sheet, and what every step costs beside.
+
+    `bandwidth_share`, `flops_share`: parts of the peaks that are reached. `overhead_s`: of a step; `layer_s`: of each
+    layer in it; `expert_s`: of each expert that a layer touches (launch, gather and scatter); `activation_s`: of each
+    element that is written between products (`elements_written`). `source` says whence: the defaults are assumptions,
+    `analysis.latency` measures them.
+    """
+
+    bandwidth_share: float = 0.6
+    flops_share: float = 0.4
+    overhead_s: float = 0.0
+    layer_s: float = 0.0
+    expert_s: float = 0.0
+    activation_s: float = 0.0
+    source: str = "assumed, not measured"
+
+    def __post_init__(self) -> None:
+        for name in ("bandwidth_share", "flops_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: above 0, at most 1")
+        for name in ("overhead_s", "layer_s", "expert_s", "activation_s"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: at least 0")
+
+    def coefficients(self) -> npt.NDArray[np.float64]:
+        """The factors of `Work.terms`, in its order."""
+        shares = (1 / self.bandwidth_share, 1 / self.flops_share)
+        return np.array([self.overhead_s, self.layer_s, self.expert_s, self.activation_s, *shares, 1.0])
+
+    @classmethod
+    def of(cls, coefficients: npt.ArrayLike, source: str) -> Efficiency:
+        """The efficiency with these factors of `Work.terms`, in its order; that of communication is 1 and may be left out."""
+        overhead, layer, expert, activation, reading, computing, *_ = np.asarray(coefficients, dtype=float).tolist()
+        return cls(1 / reading, 1 / computing, overhead, layer, expert, activation, source)
+
+
+ASSUMED = Efficiency()
+TERMS = ("overhead", "layers", "experts", "activations", "bytes", "flops", "communication")
+"""The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
+
+
+STREAM, DISPATCH = 20, 10
+
+
+def elements_written(
+    tokens: Values,
+    n_layers: Values,
+    d_model: Values,
+    *,
+    routed: Values = 0.0,
+    n_heads: Values = 0.0,
+    sequences: Values = 0.0,
+    context: Values = 0.0,
+) -> tuple[Values, Values]:
+    """Elements that a step writes between its products over all layers, and bytes of the largest array of them.
+
+    Of each token and layer about 20 d: norms (2 d), queries, keys and values (3 d), turned (3 d), mixed and back (3 d),
+    hidden units of a gated MLP of width 2 d (6 d), sums (3 d). In a routed layer (`routed` is k, 0 elsewhere) 10 k d more:
+    rows sorted by expert, their blocks and what comes back. Attention that is not fused also writes its scores, H
+    elements for each pair of a token and a place of the `context`, and copies the values of each sequence, context x d;
+    `n_heads` 0 is fused attention. The largest array is read and written: in float32, 8 bytes an element.
+    """
+    stream = tokens * d_model
+    scores = tokens * context * n_heads
+    copied = sequences * context * d_model * np.sign(n_heads)
+    elements = n_layers * ((STREAM + DISPATCH * routed) * stream + scores + copied)
+    return elements, 8.0 * np.maximum(stream, scores)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step asks of the busiest device of a replica.
+
+    `layers`: passed through. `experts`: touched, over all layers; 0 in a dense model. `activations`: elements written
+    between products, and `largest`: bytes of the largest array of them (`elements_written`). `bytes`: read, weights and
+    cache. `flops`. `communication_s`: sending and waiting. `steps`: how many steps this is; the part of one where a step
+    serves others too.
+    """
+
+    layers: Values
+    experts: Values
+    activations: Values
+    bytes: Values
+    flops: Values
+    communication_s: Values = 0.0
+    steps: Values = 1.0
+    largest: Values = 0.0
+
+    def times(self, factor: Values) -> Work:
+        """So many times the work."""
+        return Work(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+    def terms(self, on: Device) -> npt.NDArray[np.float64]:
+        """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, counts for the rest.
+
+        Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind, not
+        the cache (results/latency-cpu). Only the floor, `hardware.roofline_seconds`, goes by the cache. Where the device
+        has caches and the largest array of activations does not fit the last, elements go to main memory and come back, 8
+        bytes of each; without caches that is part of what each costs.
+        """
+        last = max((size for size, _ in on.levels), default=np.inf)
+        spilled = np.where(self.largest > last * self.steps, 8.0 * self.activations, 0.0)
+        reading = (self.bytes + spilled) / on.bandwidth
+        counted = (self.steps, self.layers, self.experts, self.activations, reading, self.flops / on.peak_flops)
+        return np.stack(np.broadcast_arrays(*counted, self.communication_s)).astype(float)
+
+    def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:
+        """Seconds of the step. With `overlap` reading and computing hide each other (the roofline); else they add up."""
+        each = self.terms(on) * efficiency.coefficients().reshape(-1, *[1] * np.ndim(self.bytes))
+        if overlap:
+            each[4] = np.maximum(each[4], each[5])
+            each[5] = 0.0
+        return np.sum(each, axis=0)[()]
+
+
+@dataclass(frozen=True)
 class Service:
     """How a model is served. Every default is a stated assumption, not a measurement; replace what you know.
 
-    A request brings `prompt` tokens and takes `generated`. `bandwidth_share`, `flops_share`: the parts of the data
-    sheet's peaks that decode and prefill reach. `speedup_power`: G devices are `G^speedup_power` times as fast
-    as one (ideal 1). `utilisation`: part of the rented time in which replicas are busy. `max_batch`: sequences that a
-    replica may hold at once even where more fit.
+    A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
+    busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
+    computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not, as
+    kernels that loop over all of them do. `skew`: how uneven the router is (`distinct_experts`); 0 is even.
+    `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
     """
 
     prompt: int = 512
     generated: int = 256
     bytes_per_weight: float = 2.0
     bytes_per_kv: float = 2.0
-    bandwidth_share: float = 0.6
-    flops_share: float = 0.4
-    overhead_s: float = 0.0
-    speedup_power: float = 0.8
     utilisation: float = 0.5
     max_batch: int = 256
     max_devices: int = 64
+    overlap: bool = False
+    reads_all: bool = False
+    skew: float = 0.0
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    efficiency: Efficiency = ASSUMED
 
     def __post_init__(self) -> None:
-        for name in ("bandwidth_share", "flops_share", "utilisation", "speedup_power"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"service: {name}={getattr(self, name)}; allowed: above 0, at most 1")
+        if not 0 < self.utilisation <= 1:
+            raise InputError(f"service: utilisation={self.utilisation}; allowed: above 0, at most 1")
         for name in ("prompt", "generated", "max_batch", "max_devices", "bytes_per_weight", "bytes_per_kv"):
             if not getattr(self, name) > 0:
                 raise InputError(f"service: {name}={getattr(self, name)}; allowed: above 0")
+        for name in ("ttft_s", "tpot_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"service: {name}={value}; allowed: above 0, or none")
+        if not self.skew >= 0:
+            raise InputError(f"service: skew={self.skew}; allowed: at least 0")
 
     @property
     def mean_context(self) -> float:
@@ -85,147 +214,179 @@ class Service:
         return self.prompt + self.generated / 2
 
 
-@dataclass(frozen=True)
-class ServingCost:
-    """One replica at steady state, and what a token of it costs.
+SERVICE = Service()
+"""The defaults."""
 
-    `tokens_per_s`: generated tokens per second when busy. `usd_per_token`: of a generated token, its share of the
-    prompt's prefill and of idle time in it; infinite where the weights do not fit `max_devices` devices (batch 0).
+
+@dataclass(frozen=True)
+class Layout:
+    """How one replica lies on its G devices; arrays are several layouts, of a shape that broadcasts against the models.
+
+    By matrix: each is split over all devices, which all work on every token: two all-reduces of b d elements a layer
+    (Shoeybi et al. 2019, arXiv 1909.08053). `by_expert`: the experts are split, all else is copied and the sequences are
+    shared out: two all-to-alls of b k d / G elements a layer and device (GShard, arXiv 2006.16668).
     """
 
-    n_devices: Values
-    batch: Values
-    tokens_per_s: Values
-    usd_per_token: Values
-    weight_bytes: Values
-    step_s: Values
+    n_devices: Values = 1
+    by_expert: bool | npt.NDArray[np.bool_] = False
+
+    def __post_init__(self) -> None:
+        if np.any(np.asarray(self.n_devices) < 1):
+            raise InputError(f"layout: {self.n_devices} devices; allowed: at least 1")
 
 
-def distinct_experts(n_experts: int, top_k: float, batch: Values) -> Values:
-    """Experts of one layer that a batch of tokens touches: `U = E (1 - (1 - k/E)^b)`, expected.
+ALONE = Layout()
 
-    For tokens that choose k of E uniformly and independently: an upper bound where routing is skewed. It is the number
-    of expert weight blocks that one decode step reads; 1 to k experts at b = 1, all of them at large b.
+
+def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 0.0) -> Values:
+    """Experts of one layer that a batch of tokens touches, expected: `sum_e 1 - (1 - p_e)^b`.
+
+    Tokens choose independently, expert e with probability p_e; without `skew` p_e = k/E and the sum is
+    `E (1 - (1 - k/E)^b)`: an upper bound where routing is skewed. With it p_e falls as rank^-skew (of mean k/E, none above
+    1). It is the number of expert weight blocks that a decode step reads; k experts at b = 1, all of them at large b.
     """
     if n_experts == 1:
         return np.ones_like(np.asarray(batch, dtype=float))[()]
-    return n_experts * -np.expm1(batch * np.log1p(-top_k / n_experts)) if top_k < n_experts else 0.0 * batch + n_experts
+    if top_k >= n_experts:
+        return 0.0 * batch + n_experts
+    if not skew:
+        return n_experts * -np.expm1(batch * np.log1p(-top_k / n_experts))
+    chosen = _chances(n_experts, top_k, skew)
+    tokens = np.asarray(batch, dtype=float)[..., None]
+    with np.errstate(divide="ignore"):
+        missed = np.where(chosen < 1, np.exp(tokens * np.log1p(-np.minimum(chosen, 1 - 1e-16))), 0.0)
+    return np.sum(1.0 - missed, axis=-1)[()]
 
 
-def weight_bytes_read(sizes: ModelSizes, tokens: Values, bytes_per_weight: float) -> Values:
-    """Bytes of weights that a pass over `tokens` tokens reads once: shared parts, routers and the experts touched.
+def _chances(n_experts: int, top_k: float, skew: float) -> npt.NDArray[np.float64]:
+    """How likely a token chooses each expert: falling as rank^-skew, k in all, what exceeds 1 shared out below."""
+    weights = np.arange(1, n_experts + 1, dtype=float) ** -skew
+    chosen = np.minimum(weights * top_k / weights.sum(), 1.0)
+    for _ in range(n_experts):
+        left = top_k - chosen.sum()
+        open_ = chosen < 1
+        if left < 1e-12 or not open_.any():
+            break
+        chosen[open_] = np.minimum(chosen[open_] + left * weights[open_] / weights[open_].sum(), 1.0)
+    return chosen
 
-    `bytes * (n_active + n_router + (U - k) n_expert)`: at one token the active parameters, at many everything.
+
+def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, touched: npt.ArrayLike) -> float:
+    """The skew at which batches of these sizes touch as many experts as was observed, least squares; 0 where as many as
+    an even router or more. Bisection is over [0, 8].
+    """
+    sizes, seen = np.asarray(batches, dtype=float), np.asarray(touched, dtype=float)
+    if n_experts <= top_k or np.all(seen >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
+        return 0.0
+    found = minimize_scalar(
+        lambda skew: float(np.sum((distinct_experts(n_experts, top_k, sizes, skew) - seen) ** 2)),
+        bounds=(0.0, 8.0), method="bounded", options={"xatol": 1e-6},
+    )  # fmt: skip
+    return float(found.x)
+
+
+def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layout: Layout = ALONE) -> Values:
+    """Bytes of weights that the busiest device reads in a pass over `tokens` tokens: shared parts, routers, experts touched.
+
+    One device: `bytes (n_active + n_router + (U - k) n_expert)`, at one token the active parameters, at many everything.
+    Split by matrix, that divided by G; by expert, the shared parts are copied and each device reads its 1/G of the experts
+    touched by all tokens. With `reads_all` every expert is read.
     """
     routed = min(sizes.top_k, sizes.n_experts)
-    extra = (distinct_experts(sizes.n_experts, routed, tokens) - routed) * sizes.n_expert
-    return bytes_per_weight * (sizes.n_active + sizes.n_router + extra)
+    touched = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
+    # Counts of somebody else's table may say of k and N_total what no model can have: never less than nothing.
+    shared = np.maximum(sizes.n_active + sizes.n_router - routed * sizes.n_expert, 0.0)
+    experts = touched * sizes.n_expert / layout.n_devices
+    return service.bytes_per_weight * (shared / np.where(layout.by_expert, 1, layout.n_devices) + experts)
 
 
-def decode_seconds(sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service) -> Values:
-    """Seconds of one decode step of `batch` sequences with `context` cached tokens each, on one device.
+def weight_bytes(sizes: ModelSizes, bytes_per_weight: float, layout: Layout = ALONE) -> Values:
+    """Bytes that each device must hold: every expert and every router, however few are active.
 
-    `max((weights touched + cache) / bandwidth, b (2 n_active + 4 n_layers T d_model) / peak) + overhead`.
-    Recomputed form of the project's laws sheet, section 4.2; memory-bound at every usual batch.
+    Split by matrix, that divided by G; by expert, the experts are divided and the rest is copied.
     """
-    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv
-    moved = weight_bytes_read(sizes, batch, service.bytes_per_weight) + cache
+    everything = sizes.n_total + sizes.n_router
+    experts = np.minimum(sizes.n_experts * sizes.n_expert, everything)
+    copied = np.where(layout.by_expert, everything - experts, 0.0)
+    return bytes_per_weight * (copied + (everything - copied) / layout.n_devices)[()]
+
+
+def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE) -> Values:
+    """Sequences that fit beside the weights, over all devices: `G (M0 - weights) / (mean context x cache of a token)`.
+
+    Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1: none.
+    """
+    free = on.memory - weight_bytes(sizes, service.bytes_per_weight, layout)
+    each = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
+    return layout.n_devices * free / each
+
+
+def decode_work(
+    sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
+) -> Work:
+    """One decode step of `batch` sequences with `context` cached tokens each.
+
+    Reads the weights touched and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet, section 4.2).
+    """
+    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv / layout.n_devices
     flops = batch * (2 * (sizes.n_active + sizes.n_router) + 4 * sizes.n_layers * context * sizes.d_model)
-    return _slower(moved, flops, on, service)
+    return _work(sizes, on, batch, cache, flops, service, layout)
 
 
-def prefill_seconds(sizes: ModelSizes, on: Device, requests: Values, service: Service) -> Values:
-    """Seconds to prefill `requests` prompts on one device: as a decode step, over all their tokens, causal attention.
+def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> Work:
+    """The prefill of `requests` prompts: as a decode step, over all their tokens, with causal attention.
 
     A token attends to half the prompt on average, hence `2 n_layers prompt d_model` FLOP of attention per token. Less
     than one request (at steady state, one every few steps) is its part of one whole request.
     """
     whole = np.maximum(requests, 1.0)
     tokens = whole * service.prompt
-    moved = weight_bytes_read(sizes, tokens, service.bytes_per_weight)
-    moved = moved + tokens * sizes.kv_elements_per_token * service.bytes_per_kv
+    cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv / layout.n_devices
     flops = tokens * (2 * (sizes.n_active + sizes.n_router) + 2 * sizes.n_layers * service.prompt * sizes.d_model)
-    return _slower(moved, flops, on, service) * (requests / whole)
+    return _work(sizes, on, tokens, cache, flops, service, layout).times(requests / whole)
 
 
-def _slower(moved: Values, flops: Values, on: Device, service: Service) -> Values:
-    memory_s = moved / (on.bandwidth * service.bandwidth_share)
-    compute_s = flops / (on.peak_flops * service.flops_share)
-    return np.maximum(memory_s, compute_s) + service.overhead_s
+def decode_seconds(
+    sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
+) -> Values:
+    """Seconds of one decode step (`decode_work`)."""
+    return decode_work(sizes, on, batch, context, service, layout).seconds(on, service.efficiency, service.overlap)
 
 
-def weight_bytes(sizes: ModelSizes, bytes_per_weight: float) -> Values:
-    """Bytes that must be resident: every expert and every router, however few are active."""
-    return bytes_per_weight * (sizes.n_total + sizes.n_router)
+def prefill_seconds(
+    sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE
+) -> Values:
+    """Seconds of a prefill (`prefill_work`)."""
+    return prefill_work(sizes, on, requests, service, layout).seconds(on, service.efficiency, service.overlap)
 
 
-def largest_batch(sizes: ModelSizes, memory: float, service: Service) -> Values:
-    """Sequences that fit beside the weights: `(memory - weights) / (mean context x cache of a token)`; below 1: none.
+def _work(
+    sizes: ModelSizes, on: Device, tokens: Values, cache: Values, flops: Values, service: Service, layout: Layout
+) -> Work:
+    spread = np.where(layout.by_expert, layout.n_devices, 1)  # a split by matrix has every device at every token
+    touched: Values = 0.0
+    if sizes.n_experts > 1:
+        touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) / spread
+    return Work(
+        layers=sizes.n_layers,
+        experts=sizes.n_layers * touched,
+        activations=tokens / spread * sizes.n_layers * sizes.d_model,
+        bytes=weight_bytes_read(sizes, tokens, service, layout) + cache,
+        flops=flops / layout.n_devices,
+        communication_s=communication_seconds(sizes, on, tokens, service, layout),
+    )
 
-    Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded.
+
+def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, service: Service, layout: Layout) -> Values:
+    """Seconds that devices send and wait in one pass over `tokens` tokens; 0 on one device.
+
+    By matrix: two ring all-reduces a layer, each 2 (G-1)/G of the activations over the link. By expert: two all-to-alls a
+    layer, of k copies of each device's tokens, (G-1)/G of which leave it; nothing for a dense model, whose replicas only
+    share out sequences. Each transfer waits the link's latency once a step of the ring, or once.
     """
-    free = memory - weight_bytes(sizes, service.bytes_per_weight)
-    return free / (service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv)
-
-
-def throughput(batch: Values, prefill_s: Values, decode_s: Values) -> Values:
-    """Generated tokens per second of one replica at steady state: `b / (L_P(b / n) + L_D(b))`.
-
-    Each iteration decodes b sequences (`decode_s` seconds) and prefills the b/n new ones that take the places of those
-    that have ended after n tokens (`prefill_s` seconds). Yun et al. (arXiv 2404.02852).
-    """
-    return batch / (prefill_s + decode_s)
-
-
-def serving_cost(sizes: ModelSizes, on: Device, service: Service = Service()) -> ServingCost:
-    """USD per generated token at steady state, the cheapest over powers of two of devices.
-
-    `min over G of G C0 / (utilisation T(G))`, C0 in USD per device-second, with the largest whole batch that fits (T
-    grows with the batch). Yun et al. (arXiv 2404.02852) with the roofline above in place of profiled latencies.
-    """
-    best, n_devices = _replica(sizes, on, 1, service), 2
-    while n_devices <= service.max_devices:
-        other = _replica(sizes, on, n_devices, service)
-        cheaper = np.asarray(other.usd_per_token < best.usd_per_token)
-        names = [field.name for field in fields(ServingCost)]
-        kept = {name: np.where(cheaper, getattr(other, name), getattr(best, name))[()] for name in names}
-        best, n_devices = ServingCost(**kept), 2 * n_devices
-    return best
-
-
-def _replica(sizes: ModelSizes, on: Device, n_devices: int, service: Service) -> ServingCost:
-    speedup = n_devices**service.speedup_power
-    batch = np.floor(np.clip(largest_batch(sizes, n_devices * on.memory, service), 0, service.max_batch))
-    held = np.maximum(batch, 1.0)
-    decode_s = decode_seconds(sizes, on, held, service.mean_context, service) / speedup
-    prefill_s = prefill_seconds(sizes, on, held / service.generated, service) / speedup
-    rate = np.where(batch >= 1, throughput(held, prefill_s, decode_s), 0.0)
-    with np.errstate(divide="ignore"):
-        usd = n_devices * on.usd_per_hour / 3600 / (service.utilisation * rate)
-    resident = weight_bytes(sizes, service.bytes_per_weight)
-    return ServingCost(n_devices, batch[()], rate[()], usd[()], resident, decode_s)
-
-
-def price_at_demand(
-    demand: float, capacity: float, n_devices: int, usd_per_hour: float, utilisation: float
-) -> tuple[int, float]:
-    """Whole replicas and USD per token at a demand in tokens/s: `r = ceil(demand / (u T))`, `r G C0 / demand`.
-
-    Below one replica the price of a token is inverse to the demand, so never state a price without its load.
-    Raises InputError for a demand, capacity or utilisation that is not positive.
-    """
-    if not (demand > 0 and capacity > 0 and 0 < utilisation <= 1):
-        found = f"demand={demand}, capacity={capacity}, utilisation={utilisation}"
-        raise InputError(f"price: {found}; allowed: above 0, utilisation at most 1")
-    replicas = int(np.ceil(demand / (utilisation * capacity)))
-    return replicas, replicas * n_devices * usd_per_hour / 3600 / demand
-
-
-def training_usd(train_flops: Values, on: Device, mfu: float = 0.4) -> Values:
-    """USD to train: `FLOPs / (peak x MFU)` device-seconds at the device's price; the default MFU is an assumption.
-
-    Sardana et al. (arXiv 2401.00448), dollar form. Raises InputError for an MFU outside (0, 1].
-    """
-    if not 0 < mfu <= 1:
-        raise InputError(f"training: mfu={mfu}; allowed: above 0, at most 1")
-    return train_flops / (on.peak_flops * mfu) * on.usd_per_hour / 3600
+    devices = np.asarray(layout.n_devices, dtype=float)
+    away = (devices - 1) / devices
+    exchanged = sizes.top_k if sizes.n_experts > 1 else 0.0
+    sent = away * tokens * sizes.d_model * np.where(layout.by_expert, exchanged / devices, 2.0)
+    waits = np.where(layout.by_expert, (devices > 1) * (exchanged > 0), 2 * (devices - 1))
+    return (2 * sizes.n_layers * (sent * service.bytes_per_kv / on.link + waits * on.link_latency_s))[()]

@@ -1,41 +1,31 @@
 """The serving model against the arithmetic of the laws sheet (sections 0.5, 4.1, 4.2, 4.4) and known cost mistakes."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from served import EXPERT, IDEAL, LAYERS, ROUTER, SHEET, TOY, D, E, K, dense
 
 from scaling import cost
 from scaling.config import ModelConfig
 from scaling.errors import InputError
-from scaling.hardware import Device, device
 from scaling.serving import (
+    Efficiency,
+    Layout,
     ModelSizes,
     Service,
+    Work,
+    communication_seconds,
     decode_seconds,
+    decode_work,
     distinct_experts,
-    largest_batch,
-    price_at_demand,
-    serving_cost,
-    throughput,
-    training_usd,
+    prefill_seconds,
+    skew_of,
     weight_bytes,
     weight_bytes_read,
 )
-
-# The toy model of section 4: d 2048, 24 layers, E 64, k 8, expert 3 d 1024, attention 4 d^2, router d E, vocabulary
-# 50304 with tied head.
-D, LAYERS, E, K = 2048, 24, 64, 8
-EXPERT, SHARED, ROUTER = 3 * D * 1024, LAYERS * 4 * D * D + 50304 * D, LAYERS * D * E
-TOY = ModelSizes(
-    n_active=SHARED + LAYERS * K * EXPERT, n_total=SHARED + LAYERS * E * EXPERT, kv_elements_per_token=2 * LAYERS * D,
-    n_layers=LAYERS, d_model=D, n_experts=E, top_k=K, n_router=ROUTER,
-)  # fmt: skip
-SHEET = Device("sheet", "as in section 4.2", 9.89e14, 3.35e12, 80e9, 2.0, "bfloat16", "laws sheet", "laws sheet")
-IDEAL = Service(prompt=512, generated=256, bandwidth_share=1, flops_share=1, speedup_power=1, utilisation=1)
 
 
 def test_the_toy_is_the_model_of_the_sheet():
@@ -77,7 +67,7 @@ def test_distinct_experts_lie_between_k_and_all(n_experts, top_k, batch):
      (256, 20.3450, 51.5396, 21458.09, 940.881, 11930.2, 0.04657)],
 )  # fmt: skip
 def test_memory_bound_decode_of_the_sheet(batch, weights_gb, cache_gb, memory_us, compute_us, rate, usd_per_million):
-    assert weight_bytes_read(TOY, batch, 2) / 1e9 == pytest.approx(weights_gb, rel=1e-4)
+    assert weight_bytes_read(TOY, batch, IDEAL) / 1e9 == pytest.approx(weights_gb, rel=1e-4)
     assert batch * 1024 * TOY.kv_elements_per_token * 2 / 1e9 == pytest.approx(cache_gb, rel=3e-4)  # 4 digits
     seconds = decode_seconds(TOY, SHEET, batch, 1024, IDEAL)
     assert seconds * 1e6 == pytest.approx(memory_us, rel=1e-4)
@@ -88,40 +78,9 @@ def test_memory_bound_decode_of_the_sheet(batch, weights_gb, cache_gb, memory_us
     assert 2 / 3600 / (batch / seconds) * 1e6 == pytest.approx(usd_per_million, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("devices", "batch", "latency", "rate", "usd_per_million"),
-    [(1, 474.0954, 0.114431, 4142.225, 0.134120), (2, 1109.8783, 0.130688, 8485.874, 0.130937)],
-)
-def test_steady_state_of_the_sheet(devices, batch, latency, rate, usd_per_million):
-    # Section 4.1 with its synthetic latencies: L_P(x) = (.010 + .020 x) / G^.8, L_D(b) = (.020 + 1e-4 b) / G^.8.
-    fits = largest_batch(TOY, devices * 80e9, IDEAL)
-    assert fits == pytest.approx(batch, rel=1e-6)
-    whole = np.floor(fits)
-    prefill_s = (0.010 + 0.020 * whole / 256) / devices**0.8
-    decode_s = (0.020 + 1e-4 * whole) / devices**0.8
-    assert prefill_s + decode_s == pytest.approx(latency, rel=1e-5)
-    assert throughput(whole, prefill_s, decode_s) == pytest.approx(rate, rel=1e-5)
-    assert devices * 2 / 3600 / throughput(whole, prefill_s, decode_s) * 1e6 == pytest.approx(usd_per_million, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("demand", "replicas", "usd_per_million"),
-    [(100, 1, 5.5556), (1000, 1, 0.55556), (7000, 1, 0.079365), (7001, 2, 0.158707), (70_000, 10, 0.079365),
-     (100_000, 15, 0.083333)],
-)  # fmt: skip
-def test_price_at_demand_of_the_sheet(demand, replicas, usd_per_million):
-    found, usd = price_at_demand(demand, capacity=1e4, n_devices=1, usd_per_hour=2.0, utilisation=0.7)
-    assert found == replicas
-    assert usd * 1e6 == pytest.approx(usd_per_million, rel=1e-5)
-
-
-def dense(n: float) -> ModelSizes:
-    return ModelSizes(n_active=n, n_total=n, kv_elements_per_token=2 * LAYERS * D, n_layers=LAYERS, d_model=D)
-
-
 def test_batch_one_reads_k_experts_and_not_all():
     # The mistake of AlexsJones/llmfit#474, #921: decode speed from the total parameters.
-    assert weight_bytes_read(TOY, 1, 2) == pytest.approx(2 * (TOY.n_active + ROUTER))
+    assert weight_bytes_read(TOY, 1, IDEAL) == pytest.approx(2 * (TOY.n_active + ROUTER))
 
 
 def test_memory_holds_every_expert():
@@ -147,53 +106,6 @@ def test_a_routed_model_of_one_kind_of_expert_is_the_dense_one():
         assert seconds == decode_seconds(plain, SHEET, batch, 640, IDEAL)
 
 
-def test_more_total_parameters_at_equal_active_ones_never_cost_less():
-    h100 = device("h100")
-    larger = [replace(TOY, n_total=TOY.n_active + extra) for extra in np.geomspace(1e9, 1e11, 20)]
-    usd = [serving_cost(sizes, h100).usd_per_token for sizes in larger]
-    assert all(later >= earlier for earlier, later in pairwise(usd))
-    assert usd[-1] > usd[0]
-
-
-def test_the_chosen_number_of_devices_is_the_cheapest():
-    service = Service()
-    sizes = replace(TOY, n_total=9e10)  # 180 GB in bf16: needs at least 4 of 80 GB
-    best = serving_cost(sizes, SHEET, service)
-    alone = [serving_cost(sizes, replace(SHEET, memory=g * SHEET.memory, usd_per_hour=g * SHEET.usd_per_hour,
-             bandwidth=g**0.8 * SHEET.bandwidth, peak_flops=g**0.8 * SHEET.peak_flops), replace(service, max_devices=1))
-             for g in (1, 2, 4, 8, 16, 32, 64)]  # fmt: skip
-    assert best.usd_per_token == pytest.approx(min(one.usd_per_token for one in alone), rel=1e-12)
-    assert best.n_devices >= 4
-    assert np.isinf(alone[0].usd_per_token)
-    assert alone[0].batch == 0
-
-
-def test_what_fits_nowhere_costs_infinitely_much():
-    cost = serving_cost(replace(TOY, n_total=1e14), SHEET)
-    assert np.isinf(cost.usd_per_token)
-    assert cost.tokens_per_s == 0
-
-
-def test_price_is_inverse_to_utilisation_and_linear_in_rent():
-    half, full = serving_cost(TOY, SHEET, Service(utilisation=0.5)), serving_cost(TOY, SHEET, Service(utilisation=1.0))
-    assert half.usd_per_token == pytest.approx(2 * full.usd_per_token)
-    dear = serving_cost(TOY, replace(SHEET, usd_per_hour=6.0), Service(utilisation=1.0))
-    assert dear.usd_per_token == pytest.approx(3 * full.usd_per_token)
-
-
-def test_arrays_of_sizes_are_priced_one_by_one():
-    active = np.geomspace(1e7, 1e11, 9)
-    together = serving_cost(replace(dense(1.0), n_active=active, n_total=active), SHEET)
-    one_by_one = [serving_cost(dense(n), SHEET) for n in active]
-    np.testing.assert_allclose(together.usd_per_token, [one.usd_per_token for one in one_by_one], rtol=1e-12)
-    np.testing.assert_array_equal(together.n_devices, [one.n_devices for one in one_by_one])
-
-
-def test_training_price_by_hand():
-    # 1e21 FLOP at 40 % of 9.89e14 FLOP/s: 2.5278e6 device-seconds = 702.17 hours at $2.
-    assert training_usd(1e21, SHEET, mfu=0.4) == pytest.approx(1404.3, rel=1e-4)
-
-
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -201,8 +113,11 @@ def test_training_price_by_hand():
         (lambda: ModelSizes(1e9, 1e9, 1, 1, 1, 4, 8), "top_k=8"),
         (lambda: Service(utilisation=0.0), r"utilisation=0\.0"),
         (lambda: Service(generated=0), "generated=0"),
-        (lambda: training_usd(1e20, SHEET, mfu=1.5), r"mfu=1\.5"),
-        (lambda: price_at_demand(0, 1e4, 1, 2.0, 0.7), "demand=0"),
+        (lambda: Service(tpot_s=-1.0), r"tpot_s=-1\.0"),
+        (lambda: Service(skew=-0.1), r"skew=-0\.1"),
+        (lambda: Efficiency(bandwidth_share=1.5), r"bandwidth_share=1\.5"),
+        (lambda: Efficiency(layer_s=-1e-6), "layer_s=-1e-06"),
+        (lambda: Layout(0), "0 devices"),
     ],
 )
 def test_wrong_input_is_named(build, says):
@@ -224,9 +139,98 @@ def test_bytes_of_a_decode_step_agree_with_the_structural_count():
         counts.router,
     )
     for batch in (1, 4, 64):
-        moved = weight_bytes_read(sizes, batch, 4) + batch * 128 * sizes.kv_elements_per_token * 4
+        moved = (
+            weight_bytes_read(sizes, batch, Service(bytes_per_weight=4)) + batch * 128 * sizes.kv_elements_per_token * 4
+        )
         # The structural count reads only the embedding rows of the batch; a continuous size knows no vocabulary.
         rows = 4 * (counts.embedding - min(counts.embedding, batch * model.d_model))
         assert moved - rows == pytest.approx(
             cost.bytes_read(model, 257, batch=batch, new_tokens=1, context=128), rel=1e-12
         )
+
+
+def test_time_is_the_sum_of_its_terms_by_hand():
+    """b = 1 of the sheet: 3.4336 GB of weights and .2013 GB of cache over 3.35e12 bytes/s are 1085.04 us, 3.675 us compute;
+    with shares .5 and .25, 10 us a step, 1 us a layer (24), .1 us an expert touched (24 x 8), 1 ps an activation (24 x
+    2048): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + .049 us."""
+    reached = Efficiency(0.5, 0.25, 10e-6, 1e-6, 0.1e-6, 1e-12)
+    seconds = decode_seconds(TOY, SHEET, 1, 1024, Service(efficiency=reached))
+    by_hand = 2 * 1085.04 + 4 * 3.675 + 10 + 24 + 0.1 * LAYERS * K + 1e-6 * LAYERS * D
+    assert seconds * 1e6 == pytest.approx(by_hand, rel=1e-5)
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1e-3), st.integers(1, 512), st.integers(1, 8192))
+def test_no_time_lies_under_the_roofline(bandwidth, flops, overhead, batch, context):
+    """Shares of at most 1 and overheads of at least 0 only add: max(bytes/bandwidth, FLOPs/peak) is a floor."""
+    service = Service(efficiency=Efficiency(bandwidth, flops, overhead))
+    work = decode_work(TOY, SHEET, batch, context, service)
+    floor = max(work.bytes / SHEET.bandwidth, work.flops / SHEET.peak_flops)
+    assert work.seconds(SHEET, service.efficiency) >= floor * (1 - 1e-12)
+    assert work.seconds(SHEET, service.efficiency, overlap=True) >= floor * (1 - 1e-12)
+
+
+def test_bytes_in_a_cache_are_read_at_its_speed():
+    quick = replace(SHEET, levels=((1e6, 1e14), (1e8, 1e13)))
+    for moved, speed in ((5e5, 1e14), (5e7, 1e13), (5e9, SHEET.bandwidth)):
+        work = Work(layers=0.0, experts=0.0, activations=0.0, bytes=moved, flops=0.0)
+        assert work.seconds(quick, Efficiency(1, 1)) == pytest.approx(moved / speed, rel=1e-12)
+
+
+def test_skewed_routers_touch_fewer_experts():
+    even = distinct_experts(64, 8, 16)
+    skewed = [distinct_experts(64, 8, 16, skew) for skew in (0.0, 0.5, 1.0, 2.0)]
+    assert skewed[0] == even
+    assert skewed == sorted(skewed, reverse=True)
+    assert skewed[-1] >= 8
+
+
+def test_skewed_routers_against_counting():
+    """Independent draws with the chances of rank^-1, none above 1: the mean count of experts hit by 5 tokens of k = 1."""
+    rng = np.random.default_rng(1)
+    chances = 1 / np.arange(1, 17)
+    chances /= chances.sum()
+    hits = [len(np.unique(rng.choice(16, 5, p=chances))) for _ in range(4000)]
+    assert abs(np.mean(hits) - distinct_experts(16, 1, 5, 1.0)) < 4 * np.std(hits) / np.sqrt(len(hits))
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.3, 1.2])
+def test_the_skew_is_found_from_what_was_touched(skew):
+    batches = np.array([1.0, 8.0, 64.0])
+    assert skew_of(32, 2, batches, distinct_experts(32, 2, batches, skew)) == pytest.approx(skew, abs=1e-4)
+
+
+def test_what_devices_share_adds_up():
+    """G devices hold and read together what one does; split by expert the shared parts are copied G - 1 times more."""
+    service, one = Service(), ModelSizes(TOY.n_active, TOY.n_total, TOY.kv_elements_per_token, LAYERS, D, E, K, ROUTER)
+    experts = 2 * E * LAYERS * EXPERT
+    alone = weight_bytes(one, 2)
+    assert 4 * weight_bytes(one, 2, Layout(4)) == pytest.approx(alone)
+    assert 4 * weight_bytes(one, 2, Layout(4, True)) == pytest.approx(alone + 3 * (alone - experts))
+    whole = decode_work(one, SHEET, 64, 1024, service)
+    for by_expert in (False, True):
+        work = decode_work(one, SHEET, 64, 1024, service, Layout(4, by_expert))
+        assert 4 * work.flops == pytest.approx(whole.flops)
+        assert (4 if by_expert else 1) * work.experts == pytest.approx(whole.experts)
+    assert 4 * decode_work(one, SHEET, 64, 1024, service, Layout(4)).bytes == pytest.approx(
+        decode_work(one, SHEET, 64, 1024, service).bytes
+    )
+
+
+def test_communication_by_hand():
+    """Four devices, b = 64, d = 2048, 24 layers, bf16, a link of 450e9 bytes/s and 5 us.
+
+    By matrix: two all-reduces a layer of 2 (3/4) 64 x 2048 x 2 bytes and 6 waits. By expert: two all-to-alls of (3/4) (64/4) 8 x
+    2048 x 2 bytes and one wait."""
+    linked = replace(SHEET, link=450e9, link_latency_s=5e-6)
+    tensor = 2 * 24 * (2 * 0.75 * 64 * 2048 * 2 / 450e9 + 6 * 5e-6)
+    expert = 2 * 24 * (0.75 * 16 * 8 * 2048 * 2 / 450e9 + 5e-6)
+    assert communication_seconds(TOY, linked, 64, Service(), Layout(4)) == pytest.approx(tensor, rel=1e-12)
+    assert communication_seconds(TOY, linked, 64, Service(), Layout(4, True)) == pytest.approx(expert, rel=1e-12)
+    assert communication_seconds(TOY, linked, 64, Service(), Layout(1)) == 0
+    assert communication_seconds(dense(1e9), linked, 64, Service(), Layout(4, True)) == 0
+
+
+def test_a_part_of_a_prefill_is_that_part_of_a_whole_one():
+    whole = prefill_seconds(TOY, SHEET, 1.0, IDEAL)
+    assert prefill_seconds(TOY, SHEET, 0.25, IDEAL) == pytest.approx(0.25 * whole, rel=1e-12)
+    assert prefill_seconds(TOY, SHEET, 2.0, IDEAL) > whole

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.figures import si
 from analysis.laws import EXPERTS, TOKENS
-from analysis.recommend import Question
+from analysis.question import Question
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import palette_of, sizes_of, sliced

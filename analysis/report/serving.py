@@ -10,14 +10,14 @@ import pandas as pd
 
 from analysis.figures import si
 from analysis.laws import EXPERTS
-from analysis.pricing import SERVICE
+from analysis.question import Question
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import shown_latency, sizes_of
 from analysis.report.study import Study
 from analysis.report.words import percent
 from scaling import hardware
-from scaling.serving import ModelSizes, decode_seconds
+from scaling.serving import ModelSizes, Service, decode_seconds
 
 UNLIKE = 2.0  # measured over priced, median: beyond it the report warns
 _COUNTS = ("prefill_flops_per_token", "decode_flops_per_token", "weight_bytes", "kv_bytes_per_token")
@@ -151,8 +151,9 @@ def priced_decode(study: Study) -> pd.DataFrame:
     rows = rows[rows["run_id"].isin(sizes.index)]
     if rows.empty:
         return pd.DataFrame()
-    on = hardware.device(name)
-    priced = [_priced_ms(row, sizes.loc[row["run_id"]], on) for _, row in rows.iterrows()]
+    asked = Question.from_json(study.decision["question"])
+    on = asked.pricing.rented
+    priced = [_priced_ms(row, sizes.loc[row["run_id"]], on, asked.service) for _, row in rows.iterrows()]
     return rows.assign(priced_ms=priced, device=on.title)
 
 
@@ -163,8 +164,8 @@ def _is(name: str, rows: pd.DataFrame) -> pd.Series:
     return rows["device_kind"].str.upper().str.contains(name.split("-")[0].upper(), regex=False)
 
 
-def _priced_ms(row: Any, model: Any, on: hardware.Device) -> float:
-    width = _BYTES.get(str(row["dtype"]), SERVICE.bytes_per_weight)
+def _priced_ms(row: Any, model: Any, on: hardware.Device, service: Service) -> float:
+    width = _BYTES.get(str(row["dtype"]), service.bytes_per_weight)
     router = model.get("n_router")
     sizes = ModelSizes(
         n_active=float(row["n_active"]),
@@ -176,7 +177,7 @@ def _priced_ms(row: Any, model: Any, on: hardware.Device) -> float:
         top_k=int(model["top_k"]),
         n_router=float(router) if pd.notna(router) else 0.0,
     )
-    service = replace(SERVICE, bytes_per_weight=width, bytes_per_kv=width)
+    service = replace(service, bytes_per_weight=width, bytes_per_kv=width)
     return 1e3 * float(np.asarray(decode_seconds(sizes, on, float(row["batch"]), float(row["context"]), service)))
 
 
@@ -186,7 +187,14 @@ def assumptions(study: Study) -> list[Block]:
     told = [*study.notes, *answer["assumptions"]]
     if answer["question"]["device"] is None:
         told.append(_not_priced(study))
-    blocks = [bullets(told), *([] if answer["question"]["device"] is None else _money_assumptions())]
+    blocks = [
+        bullets(told),
+        *(
+            []
+            if answer["question"]["device"] is None
+            else _money_assumptions(Question.from_json(answer["question"]).service)
+        ),
+    ]
     warnings = [*answer["warnings"], *_unlike(study)]
     return [*blocks, heading("Warnings"), bullets(warnings)] if warnings else blocks
 
@@ -212,12 +220,13 @@ def _unlike(study: Study) -> list[str]:
     ]
 
 
-def _money_assumptions() -> list[Block]:
-    service = SERVICE
+def _money_assumptions(service: Service) -> list[Block]:
+    reached = service.efficiency
     told = (
         f"a request brings {service.prompt} tokens and takes {service.generated}; weights and cache take "
-        f"{service.bytes_per_weight:g} and {service.bytes_per_kv:g} bytes an element; decode reaches "
-        f"{percent(service.bandwidth_share)} of the bandwidth, prefill {percent(service.flops_share)} of the peak; "
+        f"{service.bytes_per_weight:g} and {service.bytes_per_kv:g} bytes an element; a step "
+        f"reaches {percent(reached.bandwidth_share)} of the bandwidth and {percent(reached.flops_share)} of the peak "
+        f"({reached.source}); "
         f"replicas are busy {percent(service.utilisation)} of the time with at most {service.max_batch} sequences each; "
         "all experts are resident and idle ones are not read"
     )
@@ -228,13 +237,14 @@ def _money_assumptions() -> list[Block]:
             f"{row.bandwidth / 1e12:.4g}",
             f"{row.memory / 1e9:g}",
             f"{row.usd_per_hour:.2f}",
+            row.price_date,
             row.source,
         ]
         for row in (hardware.device(name) for name in hardware.NAMES if name != "cpu")
     ]
-    columns = ["device", "TFLOP/s", "TB/s", "GB", "$/h", "source"]
+    columns = ["device", "TFLOP/s", "TB/s", "GB", "$/h", "priced", "source"]
     caption = (
-        "Data-sheet values, dense bf16. Every price is a placeholder to be replaced (--usd-per-hour). The CPU has no "
+        "Data-sheet values, dense bf16. Every price is a placeholder to be replaced (--usd-per-hour, --devices). The CPU has no "
         "row: it has no data sheet here but is measured anew whenever it is asked for."
     )
-    return [bullets([told]), sheet(columns, rows, caption, wide=5)]
+    return [bullets([told]), sheet(columns, rows, caption, wide=6)]

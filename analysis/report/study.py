@@ -16,7 +16,8 @@ from analysis import laws, runs, uncertainty
 from analysis.effects import PairedEffects, paired_effects
 from analysis.fit import Fit
 from analysis.methods import Comparison, compare
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.report.checks import Checks, check
 from analysis.runs import RunTable
 from analysis.search import columns_of_model
@@ -210,9 +211,8 @@ def _all_implied(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, An
 
 def _implied(fit: Fit, question: Mapping[str, Any]) -> str:
     """The E that a fit recommends for a question, with a dash where it cannot answer."""
-    asked = Question(**{**question, "n_experts": tuple(question["n_experts"])})
     try:
-        chosen = recommend(replace(fit, draws={}), asked).recommendation
+        chosen = recommend(replace(fit, draws={}), Question.from_json(question)).recommendation
     except InputError:
         return "–"
     return str(chosen.n_experts) if fit.definition.uses_experts else "– (no E in it)"

@@ -136,7 +136,8 @@ def fit(
     from analysis import uncertainty
     from analysis.fit import fit as fit_law
     from analysis.laws import law as law_named
-    from scaling.cli.printing import show_fit, show_recommendation
+    from scaling.cli.printing import show_fit
+    from scaling.cli.printing_recommend import show_recommendation
 
     if figure is not None and figure.suffix not in PICTURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
@@ -180,7 +181,7 @@ def fit(
     else:
         show_fit(fitted, shapes)
         if optimum is not None:
-            show_recommendation(optimum)
+            show_recommendation(optimum, None)
     if not usable:
         raise WorkError(f"the fit is {fitted.status}: {'; '.join(fitted.warnings) or 'no start converged'}")
 
@@ -193,7 +194,8 @@ def _profiled(fitted: Fit, table: RunTable, names: Sequence[str], *, everything:
 
 
 def _optimum(fitted: Fit, train_flops: float) -> Recommendation:
-    from analysis.recommend import Question, recommend
+    from analysis.question import Question
+    from analysis.recommend import recommend
 
     return recommend(fitted, Question(train_flops=train_flops))
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from analysis.fit import Fit
     from analysis.methods import Comparison
     from analysis.profile import Profile
-    from analysis.recommend import Choice, Recommendation
 
 
 def show_fit(fitted: Fit, profiles: Sequence[Profile] = ()) -> None:
@@ -52,43 +51,6 @@ def _within(fitted: Fit, name: str) -> str:
 def _open_ended(low: float | None, high: float | None) -> str:
     """An interval whose missing ends the runs do not bound."""
     return f"{'unbounded' if low is None else f'{low:.5g}'} to {'unbounded' if high is None else f'{high:.5g}'}"
-
-
-def show_recommendation(found: Recommendation) -> None:
-    """A recommendation beside its alternatives, and how sure it is."""
-    console = Console(highlight=False, soft_wrap=True)
-    best = found.recommendation
-    cost = best.cost
-    console.print(f"{found.mode[0].upper()}{found.mode[1:]}:")
-    console.print(
-        f"E = {best.n_experts}, N_active {best.n_active:.4g}{_span(best.n_active_interval)}, "
-        f"D {best.tokens:.4g}{_span(best.tokens_interval)}, loss {best.loss:.4f}{_span(best.loss_interval, '.4f')}",
-        style="bold",
-    )
-    console.print(
-        f"{best.train_flops:.4g} training FLOPs; cost {cost.train:.4g} to train + {cost.serve:.4g} to serve = "
-        f"{cost.total:.4g} {cost.unit}{_span(best.cost_interval)}"
-    )
-    headings = ("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret", "unmet")
-    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))  # no lines: it fits 80 columns
-    for choice in (best, *found.alternatives):
-        table.add_row(*_row(choice))
-    console.print(table, soft_wrap=False)
-    if found.decided:
-        console.print("Decided.")
-    for doubt in found.undecided_because:
-        console.print(f"Undecided: {doubt}.")
-    if found.next_run is not None:
-        run = found.next_run
-        gain = (
-            "" if run.regret_after is None else f" (expected regret {run.regret_before:.2%} -> {run.regret_after:.2%})"
-        )
-        console.print(
-            f"The run that would help most: E = {run.n_experts}, N_active {run.n_active:.3g}, {run.tokens:.3g} tokens, "
-            f"{run.train_flops:.3g} FLOPs: {run.reason}{gain}."
-        )
-    for assumption in found.assumptions:
-        console.print(f"- {assumption}")
 
 
 def show_registry(routers: Mapping[str, Mapping[str, Any]], experts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -143,21 +105,3 @@ def show_comparison(made: Comparison) -> None:
         console.print(f"Not comparable: {row['method']}, loss {row['loss']:.4f}{leak}: {row['reason']}")
     for _, row in made.failed.iterrows():
         console.print(f"Failed: {row['cells']} of {row['method']} ({row['status']})")
-
-
-def _row(choice: Choice) -> list[str]:
-    return [
-        str(choice.n_experts),
-        f"{choice.n_active:.3g}",
-        "?" if choice.n_total is None else f"{choice.n_total:.3g}",
-        f"{choice.tokens:.3g}",
-        f"{choice.loss:.4f}",
-        f"{choice.cost.total:.3g}",
-        "?" if choice.probability_best is None else f"{choice.probability_best:.0%}",
-        "?" if choice.regret is None else f"{choice.regret:.1%}",
-        "?" if choice.unanswered is None else f"{choice.unanswered:.0%}",
-    ]
-
-
-def _span(interval: tuple[float, float] | None, form: str = ".3g") -> str:
-    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"

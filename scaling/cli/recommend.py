@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scaling.cli import service as options
 from scaling.cli.options import (
     FitArgument,
     Json,
@@ -20,6 +21,8 @@ from scaling.cli.options import (
     write,
 )
 
+_GOALS = ("lifetime", "serving", "loss")
+
 
 def register(app: typer.Typer) -> None:
     """Add the `recommend` command."""
@@ -29,58 +32,114 @@ def register(app: typer.Typer) -> None:
 def recommend(
     fit: FitArgument,
     train_flops: Annotated[str | None, typer.Option(metavar="C", help="Training budget in FLOPs.")] = None,
+    train_usd: Annotated[str | None, typer.Option(metavar="USD", help="Training budget in money.")] = None,
     target_loss: Annotated[str | None, typer.Option(metavar="L", help="Loss to reach, nats per token.")] = None,
+    lifetime_cost: Annotated[
+        str | None,
+        typer.Option(metavar="F", help="Budget of training and serving together: FLOPs, or USD on a device."),
+    ] = None,
     serve_tokens: Annotated[str, typer.Option(metavar="T", help="Tokens served over the model's life.")] = "0",
+    requests_per_month: Annotated[
+        str | None, typer.Option(metavar="R", help="Instead of T: the load, which a device serves in whole replicas.")
+    ] = None,
+    months: Annotated[str, typer.Option(help="Months of --requests-per-month.")] = "12",
+    minimise: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="lifetime, serving or loss, where the usual one is not wanted.")
+    ] = None,
     n_experts: Annotated[
         str | None, typer.Option(metavar="LIST", help="Expert counts to compare, e.g. 1,4,8. Default: those studied.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Count cost in USD on this device (h100, ...).")
-    ] = None,
-    usd_per_hour: Annotated[
-        str | None, typer.Option(help="Rent of one device, USD per hour, instead of the table's.")
-    ] = None,
-    mfu: Annotated[
-        str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
     ] = None,
     memory_gb: Annotated[
         str | None, typer.Option(metavar="M", help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes.")
     ] = None,
+    data_tokens: Annotated[
+        str | None, typer.Option(metavar="D", help="Tokens there are to train on: D is at most that.")
+    ] = None,
+    usd_per_million: Annotated[
+        str | None, typer.Option(metavar="USD", help="The most that a million generated tokens may cost.")
+    ] = None,
     reference_experts: Annotated[
         int, typer.Option(metavar="E", min=1, help="With a budget and a volume: keep the loss of this E's best model.")
     ] = 1,
+    device: options.DeviceName = None,
+    devices: options.Devices = None,
+    usd_per_hour: options.UsdPerHour = None,
+    mfu: Annotated[
+        str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
+    ] = None,
+    latency: options.Latency = None,
+    bandwidth_share: options.BandwidthShare = None,
+    flops_share: options.FlopsShare = None,
+    prompt: options.Prompt = "512",
+    generated: options.Generated = "256",
+    utilisation: options.Utilisation = "0.5",
+    max_batch: options.MaxBatch = "256",
+    max_devices: options.MaxDevices = "64",
+    ttft_ms: options.TtftMs = None,
+    tpot_ms: options.TpotMs = None,
+    skew: options.Skew = "0",
     settings: Settings = None,
+    what_if: Annotated[
+        bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="File for the recommendation.")] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend an expert count, a size and a token budget, and say how sure that is.
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
-    cost among the models trained within the budget that are no worse than the best dense one.
+    cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost: least
+    loss for that.
     """
     from analysis.fit import load
-    from analysis.recommend import Question
+    from analysis.question import Question
     from analysis.recommend import recommend as ask
-    from scaling.cli.printing import show_recommendation
+    from analysis.what_if import explore
+    from scaling.cli.printing_recommend import show_recommendation
+    from scaling.errors import InputError
 
+    if minimise is not None and minimise not in _GOALS:
+        raise InputError(f"--minimise: found {minimise!r}; allowed: {', '.join(_GOALS)}")
+    efficiency, speeds = options.reached(latency, bandwidth_share, flops_share)
     question = Question(
         train_flops=optional(train_flops, "--train-flops"),
+        train_usd=optional(train_usd, "--train-usd"),
         target_loss=optional(target_loss, "--target-loss"),
+        lifetime_cost=optional(lifetime_cost, "--lifetime-cost"),
         serve_tokens=number(serve_tokens, "--serve-tokens"),
+        requests_per_month=optional(requests_per_month, "--requests-per-month"),
+        months=number(months, "--months"),
+        minimise=minimise,  # type: ignore[arg-type]  # one of _GOALS
         n_experts=whole_list(n_experts, "--n-experts"),
         memory_gb=optional(memory_gb, "--memory-gb"),
+        data_tokens=optional(data_tokens, "--data-tokens"),
+        usd_per_million=optional(usd_per_million, "--usd-per-million"),
+        reference_experts=reference_experts,
         device=device,
+        rented=options.rented(device, devices),
         usd_per_hour=optional(usd_per_hour, "--usd-per-hour"),
         mfu=optional(mfu, "--mfu"),
-        reference_experts=reference_experts,
         settings=settings_of(settings),
+        service=options.service_of(
+            prompt=prompt,
+            generated=generated,
+            utilisation=utilisation,
+            max_batch=max_batch,
+            max_devices=max_devices,
+            ttft_ms=ttft_ms,
+            tpot_ms=tpot_ms,
+            skew=skew,
+            efficiency=efficiency,
+        ),
     )
-    found = ask(load(fit), question)
+    fitted = load(fit)
+    found = ask(fitted, question, speeds)
+    document = found.to_json() | {"what_if": explore(fitted, question, found).to_json() if what_if else None}
     if out is not None:
-        write(out, found.to_json())
+        write(out, document)
     for warning in found.warnings:
         note(f"warning: {warning}")
     if as_json:
-        print_json(found.to_json())
+        print_json(document)
     else:
-        show_recommendation(found)
+        show_recommendation(found, document["what_if"])

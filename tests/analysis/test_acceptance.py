@@ -17,7 +17,8 @@ from analysis.laws import law
 from analysis.laws.routed import effective_parameters
 from analysis.laws.shape import fine_grained_flops, fine_grained_optimum
 from analysis.published import published
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 
 
 def tencent(total, active, tokens, experts, shared):

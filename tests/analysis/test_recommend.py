@@ -16,7 +16,8 @@ from analysis.identify import Pin
 from analysis.intervals import interval
 from analysis.laws import HOFFMANN, JOINT_MOE
 from analysis.published import published
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.uncertainty import bootstrap
 from scaling.errors import InputError
 
@@ -136,7 +137,7 @@ def test_more_serving_means_smaller_models_on_more_tokens():
 
 
 def test_a_device_prices_in_usd_and_holds_the_model():
-    from scaling import hardware, serving
+    from scaling import fleet, hardware, serving
 
     question = Question(train_flops=1e20, serve_tokens=1e12, device="h100", usd_per_hour=4.0, n_experts=(8,), mfu=0.5)
     best = recommend(JOINT, question).recommendation
@@ -148,7 +149,7 @@ def test_a_device_prices_in_usd_and_holds_the_model():
         n_active=sizes.n_active, n_total=sizes.n_total, kv_elements_per_token=sizes.kv_elements_per_token,
         n_layers=sizes.n_layers, d_model=sizes.d_model, n_experts=8, top_k=1,
     )  # fmt: skip
-    each = serving.serving_cost(shape, replace(rented, usd_per_hour=4.0)).usd_per_token
+    each = fleet.cheapest(shape, replace(rented, usd_per_hour=4.0)).usd_per_token
     assert best.cost.serve == pytest.approx(1e12 * float(each[0]), rel=1e-9)
 
 
@@ -327,8 +328,8 @@ def test_epoch_allocation_interval(epoch):
 @pytest.mark.parametrize(
     ("given", "question", "message"),
     [
-        (JOINT, {}, "either --train-flops or --target-loss"),
-        (JOINT, {"train_flops": 1e20, "target_loss": 2.0}, "either --train-flops or --target-loss"),
+        (JOINT, {}, "give one of --train-flops"),
+        (JOINT, {"train_flops": 1e20, "target_loss": 2.0}, "give one of --train-flops"),
         (JOINT, {"train_flops": 1e20, "device": "h100", "mfu": 7.0}, "--mfu must be above 0 and at most 1"),
         (JOINT, {"train_flops": 1e20, "mfu": 0.4}, "--mfu needs --device"),
         (JOINT, {"train_flops": 1e20, "usd_per_hour": 3.0}, "--usd-per-hour needs --device"),

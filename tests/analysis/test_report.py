@@ -16,7 +16,8 @@ from analysis import report as reports
 from analysis.figures import si
 from analysis.imports import import_runs
 from analysis.pricing import SERVICE
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.report import build, pictures, words
 from analysis.report.pictures import measured_decode
 from analysis.report.study import load

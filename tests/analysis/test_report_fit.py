@@ -13,7 +13,8 @@ from synthetic import cells, write_study
 from analysis import fit, laws, runs, uncertainty
 from analysis import report as reports
 from analysis.imports import import_runs
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.report import belief, check_pictures, checks
 from analysis.report.study import load
 from analysis.search import columns_of_model

@@ -11,7 +11,8 @@ from synthetic_methods import EFFECTS, LEAKY, METHODS, write_methods
 from analysis import fit, laws, runs
 from analysis import report as reports
 from analysis.methods import compare
-from analysis.recommend import Question, recommend
+from analysis.question import Question
+from analysis.recommend import recommend
 from analysis.report import build
 from analysis.report.study import load
 

@@ -1,0 +1,115 @@
+"""A recommendation as a table for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from analysis.recommend import Choice, Recommendation
+
+
+def show_recommendation(found: Recommendation, what_if: Mapping[str, Any] | None) -> None:
+    """A recommendation beside its alternatives, how sure it is, and what would change it."""
+    console = Console(highlight=False, soft_wrap=True)
+    best = found.recommendation
+    cost = best.cost
+    console.print(f"{found.mode[0].upper()}{found.mode[1:]}:")
+    console.print(
+        f"E = {best.n_experts}, N_active {best.n_active:.4g}{_span(best.n_active_interval)}, "
+        f"D {best.tokens:.4g}{_span(best.tokens_interval)}, loss {best.loss:.4f}{_span(best.loss_interval, '.4f')}",
+        style="bold",
+    )
+    console.print(
+        f"{best.train_flops:.4g} training FLOPs; cost {cost.train:.4g} to train + {cost.serve:.4g} to serve = "
+        f"{cost.total:.4g} {cost.unit}{_span(best.cost_interval)}"
+    )
+    if best.run_interval is not None:
+        console.print(
+            f"One run of it is expected to measure a loss of {best.run_interval[0]:.4f} to {best.run_interval[1]:.4f}."
+        )
+    headings = ("E", "N_active", "N_total", "tokens", "loss", f"cost {cost.unit}", "best in", "regret", "unmet")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))  # no lines: it fits 80 columns
+    for choice in (best, *found.alternatives):
+        table.add_row(*_row(choice))
+    console.print(table, soft_wrap=False)
+    if best.served is not None:
+        _show_serving(console, found)
+    if found.decided:
+        console.print("Decided.")
+    for doubt in found.undecided_because:
+        console.print(f"Undecided: {doubt}.")
+    if found.next_run is not None:
+        run = found.next_run
+        gain = (
+            "" if run.regret_after is None else f" (expected regret {run.regret_before:.2%} -> {run.regret_after:.2%})"
+        )
+        console.print(
+            f"The run that would help most: E = {run.n_experts}, N_active {run.n_active:.3g}, {run.tokens:.3g} tokens, "
+            f"{run.train_flops:.3g} FLOPs: {run.reason}{gain}."
+        )
+    if what_if is not None:
+        _show_what_if(console, what_if, best.n_experts)
+    for assumption in found.assumptions:
+        console.print(f"- {assumption}")
+
+
+def _row(choice: Choice) -> list[str]:
+    return [
+        str(choice.n_experts),
+        f"{choice.n_active:.3g}",
+        "?" if choice.n_total is None else f"{choice.n_total:.3g}",
+        f"{choice.tokens:.3g}",
+        f"{choice.loss:.4f}",
+        f"{choice.cost.total:.3g}",
+        "?" if choice.probability_best is None else f"{choice.probability_best:.0%}",
+        "?" if choice.regret is None else f"{choice.regret:.1%}",
+        "?" if choice.unanswered is None else f"{choice.unanswered:.0%}",
+    ]
+
+
+def _show_serving(console: Console, found: Recommendation) -> None:
+    """How each is served: the cheapest replica, its latency and its price."""
+    headings = ("E", "devices", "batch", "ttft ms", "tpot ms", "tokens/s", "requests/s", "USD/M tokens", "replicas")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for choice in (found.recommendation, *found.alternatives):
+        one = choice.served
+        if one is None:
+            continue
+        split = " by expert" if one.experts_split else ""
+        least = f" (fits {one.fewest_devices})" if one.fewest_devices < one.n_devices else ""
+        table.add_row(
+            str(choice.n_experts),
+            f"{one.n_devices}{split}{least}",
+            str(one.batch),
+            f"{one.ttft_ms:.3g}",
+            f"{one.tpot_ms:.3g}",
+            f"{one.output_throughput:.3g}",
+            f"{one.request_goodput:.3g}",
+            f"{one.usd_per_million:.3g}",
+            "-" if one.replicas is None else str(one.replicas),
+        )
+    console.print("Served by replicas, busy, without queueing:")
+    console.print(table, soft_wrap=False)
+
+
+def _show_what_if(console: Console, what_if: Mapping[str, Any], best: int) -> None:
+    """What changes the answer, and the volumes at which one E overtakes another."""
+    changing = [case for case in what_if["cases"] if case["changes"]]
+    for case in changing:
+        then = "nothing can answer" if case["n_experts"] is None else f"E = {case['n_experts']} would be best"
+        console.print(f"If {case['what']} were {case['value']}: {then}.")
+    kept = sorted({case["what"] for case in what_if["cases"]} - {case["what"] for case in changing})
+    if kept:
+        console.print(f"E = {best} stays the best whatever was tried of {', '.join(kept)}.")
+    for crossing in what_if["crossovers"]:
+        console.print(
+            f"At {crossing['volume']:.3g} tokens served E = {crossing['after']} overtakes E = {crossing['before']}."
+        )
+
+
+def _span(interval: tuple[float, float] | None, form: str = ".3g") -> str:
+    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
