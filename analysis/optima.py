@@ -55,21 +55,18 @@ class Task:
         *,
         budgets: Array | None = None,
         volumes: Array | None = None,
+        target: Array | None = None,
     ) -> Optima:
         """The optimum of every E under each of `rows` rows of parameters.
 
         `speeds` (rows, terms) holds `Efficiency.coefficients` of the device in each row; None: the estimated ones in all.
-        `budgets` and `volumes` (rows,) are training FLOPs and tokens served instead of the question's. Of several rows
-        prices are looked up in a table (`PriceTable`), of one they are exact.
+        `budgets` and `volumes` (rows,) are training FLOPs and tokens served instead of the question's, `target` (rows,) the
+        loss to reach instead of this fit's (`target`). Of several rows prices are looked up in a table (`PriceTable`), of
+        one they are exact.
         """
         question = self.question
         spaces = {e: self.space(e, params) for e in {*experts, question.reference_experts}}
-        money = _Money(
-            budgets=_filled(rows, question.budget if budgets is None else budgets),
-            volumes=_filled(rows, self.pricing.serve_tokens if volumes is None else volumes),
-            lifetime=question.lifetime_cost,
-            most_tokens=question.data_tokens or np.inf,
-        )
+        money = self._money(rows, budgets, volumes)
         served = {e: self._served(spaces[e], speeds) if rows > 1 else self.pricing.per_token for e in spaces}
         if self.loss_is_minimised:
             found, more = (
@@ -78,12 +75,29 @@ class Task:
             )
             slopes = {e: (found[e].value - more[e].value) / np.log(_MORE) for e in experts}
             return Optima(tuple(experts), found, slopes, speeds)
-        if question.target_loss is not None:
-            target = np.full(rows, question.target_loss)
-        else:
-            target = self._least_loss(spaces[question.reference_experts], money, None).value
-        found = {e: self._least_cost(spaces[e], served[e], target, money) for e in experts}
+        wanted = self._target(spaces[question.reference_experts], money) if target is None else target
+        found = {e: self._least_cost(spaces[e], served[e], wanted, money) for e in experts}
         return Optima(tuple(experts), found, {}, speeds)
+
+    def target(self, params: Mapping[str, Any], rows: int) -> Array | None:
+        """The loss to reach in every row, where a cost is minimised: as asked, or that of the reference at the budget."""
+        if self.loss_is_minimised:
+            return None
+        return self._target(self.space(self.question.reference_experts, params), self._money(rows))
+
+    def _target(self, reference: Space, money: _Money) -> Array:
+        if self.question.target_loss is not None:
+            return np.full(money.volumes.shape, self.question.target_loss)
+        return self._least_loss(reference, money, None).value
+
+    def _money(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Money:
+        question = self.question
+        return _Money(
+            budgets=_filled(rows, question.budget if budgets is None else budgets),
+            volumes=_filled(rows, self.pricing.serve_tokens if volumes is None else volumes),
+            lifetime=question.lifetime_cost,
+            most_tokens=question.data_tokens or np.inf,
+        )
 
     def lifetime(self, n_experts: int, n_active: Array, tokens: Array, rows: int, speeds: Array | None) -> Array:
         """Lifetime cost of one model of one E in every row, by the table where `solve` looked it up for `rows` rows."""
@@ -141,8 +155,7 @@ class Task:
             lowest = min(float(least_loss(spaces[e], within).value[0]) for e in experts)
             highest = kept + max(kept - lowest, 0.01 * kept)
             levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), kept))
-        budgets, volumes = (_filled(len(levels), value) for value in (question.budget, self.pricing.serve_tokens))
-        money = _Money(budgets, volumes, None, question.data_tokens or np.inf)
+        money = self._money(len(levels))
         found = {e: self._least_cost(spaces[e], self.pricing.per_token, levels, money) for e in experts}
         cheapest = np.min([found[e].value for e in experts], axis=0)
         return tuple(

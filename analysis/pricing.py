@@ -177,6 +177,7 @@ def _costed(pricing: Pricing, sizes: Sizes) -> list[str]:
     told.append(
         f"serving {served:.4g} generated tokens, {service.generated} a request after a prompt of {service.prompt}; {load}; at most "
         f"{service.max_batch} sequences a replica and {service.max_devices} devices"
+        + ("" if service.max_fleet is None else f", {service.max_fleet} in all")
     )
     told.append(
         f"a step takes overhead + bytes / {reached.bandwidth_share:.0%} of {rent.bandwidth:.4g} bytes/s + FLOPs / "

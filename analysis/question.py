@@ -71,6 +71,8 @@ class Question:
                 raise InputError(f"{_option(name)} needs --device: without one, cost is in FLOPs")
         if self.device is None and (self.service.ttft_s is not None or self.service.tpot_s is not None):
             raise InputError("--ttft-ms and --tpot-ms need --device: without one there are no seconds")
+        if self.service.max_fleet is not None and self.requests_per_month is None:
+            raise InputError("--max-fleet needs --requests-per-month: without a load there is no fleet to count")
         if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
             raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
         if self.serve_tokens and self.requests_per_month is not None:

@@ -145,15 +145,15 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
         )
     fit = replace(fit, settings={**fit.settings, **question.settings})
     task = Task(fit, question)
-    candidates = _candidates(fit, question)
-    estimated = task.solve(candidates, dict(fit.params), 1)
-    possible = [e for e in candidates if np.isfinite(estimated.value(e)[0])]
+    asked = candidates(fit, question)
+    estimated = task.solve(asked, dict(fit.params), 1)
+    possible = [e for e in asked if np.isfinite(estimated.value(e)[0])]
     if not possible:
-        raise InputError(_impossible(question, candidates))
+        raise InputError(_impossible(question, asked))
     possible.sort(key=lambda e: float(estimated.value(e)[0]))
     best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
     met = None if speeds is None or not n_draws else speeds[np.arange(n_draws) % len(speeds)]
-    drawn = task.solve(possible, _some_draws(fit), n_draws, met) if n_draws else None
+    drawn = task.solve(possible, some_draws(fit), n_draws, met) if n_draws else None
     left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
     regrets = drawn.regrets() if drawn else None
     chances = drawn.probability_best() if drawn else None
@@ -170,7 +170,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
     ]
     unsure = _disagreement(choices[0])
     doubts = [*unsure, *_doubts(fit, choices[0], possible)]
-    unreachable = tuple(e for e in candidates if e not in possible)
+    unreachable = tuple(e for e in asked if e not in possible)
     return Recommendation(
         question=question,
         mode=question.mode,
@@ -185,7 +185,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
         if doubts
         else None,
         front=task.trade_off(possible, choices[0].loss),
-        warnings=tuple(_warnings(task, question, choices[0], unreachable, candidates)),
+        warnings=tuple(_warnings(task, question, choices[0], unreachable, asked)),
         assumptions=tuple(_assumptions(task, choices[0])),
         law=fit.law,
         fitted_to=fit.source,
@@ -206,11 +206,12 @@ def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:
     return tuple(sorted(kept))
 
 
-def _some_draws(fit: Fit) -> dict[str, Any]:
+def some_draws(fit: Fit) -> dict[str, Any]:
+    """The draws of a fit that are used, at most `MOST_DRAWS`."""
     return {name: value[:MOST_DRAWS] if np.ndim(value) else value for name, value in fit.parameter_draws().items()}
 
 
-def _candidates(fit: Fit, question: Question) -> list[int]:
+def candidates(fit: Fit, question: Question) -> list[int]:
     """The expert counts to compare. Raises InputError where the law has none and others than those fitted are asked."""
     if fit.definition.uses_experts:
         return sorted(set(question.n_experts or fit.experts or _USUAL_EXPERTS))
@@ -342,14 +343,14 @@ def _of_experts(fit: Fit, name: str) -> bool:
 
 
 def _warnings(
-    task: Task, question: Question, chosen: Choice, unreachable: Sequence[int], candidates: Sequence[int]
+    task: Task, question: Question, chosen: Choice, unreachable: Sequence[int], asked: Sequence[int]
 ) -> list[str]:
     fit = task.fit
     found = [f"the fit: {warning}" for warning in fit.warnings]
     where = {"n_active": chosen.n_active, TOKENS: chosen.tokens, "train_flops": chosen.train_flops}
     found += [f"extrapolation: {text}" for text in fit.outside_domain(where)]
     if fit.experts and fit.definition.uses_experts:
-        unseen = [e for e in candidates if e not in fit.experts]
+        unseen = [e for e in asked if e not in fit.experts]
         if unseen:
             found.append(f"E = {_listed(unseen)} was not studied; studied were {_listed(fit.experts)}")
     reference = question.reference_experts
@@ -404,7 +405,7 @@ def _sizes(task: Task, chosen: Choice) -> Sizes:
     return task.space(chosen.n_experts, dict(task.fit.params)).sizes(np.array([chosen.n_active]))
 
 
-def _impossible(question: Question, candidates: Sequence[int]) -> str:
+def _impossible(question: Question, asked_experts: Sequence[int]) -> str:
     if question.target_loss is not None:
         asked = f"loss {question.target_loss:g}"
     elif question.budget is not None:
@@ -421,7 +422,7 @@ def _impossible(question: Question, candidates: Sequence[int]) -> str:
     }
     told = "".join(f", {value:g} {name}" for name, value in limits.items() if value is not None)
     return (
-        f"no model with E = {_listed(candidates)} meets {asked}{told}: below the law's irreducible loss, or too large for "
+        f"no model with E = {_listed(asked_experts)} meets {asked}{told}: below the law's irreducible loss, or too large for "
         "memory, price, data or latency; ask for a higher loss or allow more"
     )
 

@@ -167,9 +167,9 @@ def price(
     """Replicas and USD per generated token.
 
     Without a demand, at the service's utilisation: `G C0 / (u T)` (Yun et al., arXiv 2404.02852; replicas 0: not told).
-    With one, in generated tokens per second, of whole replicas: `r = ceil(demand / (u T))`, `r G C0 / demand`. Below one
-    replica the price of a token is inverse to the demand, an idle device costs as much as a busy one: never state a
-    price without its load. Raises InputError for a demand that is not positive.
+    With one, in generated tokens per second, of whole replicas: `r = ceil(demand / (u T))`, `r G C0 / demand`, infinite where
+    that takes more than `max_fleet` devices. Below one replica the price of a token is inverse to the demand, an idle device
+    costs as much as a busy one: never state a price without its load. Raises InputError for a demand that is not positive.
     """
     per_second = on.usd_per_hour / 3600
     with np.errstate(divide="ignore"):
@@ -179,7 +179,8 @@ def price(
             raise InputError(f"price: demand={demand} tokens/s; allowed: above 0")
         # A hair less than whole, so that a demand that fills replicas exactly does not need one more by rounding.
         replicas = np.ceil(demand / (service.utilisation * output_throughput) * (1 - 1e-12))
-    return replicas, replicas * n_devices * per_second / demand
+    many = replicas * n_devices > (np.inf if service.max_fleet is None else service.max_fleet)
+    return replicas, np.where(many, np.inf, replicas * n_devices * per_second / demand)[()]
 
 
 def offer(

@@ -177,7 +177,8 @@ class Service:
     A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
     busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
     computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not, as
-    kernels that loop over all of them do. `skew`: how uneven the router is (`distinct_experts`); 0 is even.
+    kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas together,
+    where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even.
     `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
     """
 
@@ -188,6 +189,7 @@ class Service:
     utilisation: float = 0.5
     max_batch: int = 256
     max_devices: int = 64
+    max_fleet: int | None = None
     overlap: bool = False
     reads_all: bool = False
     skew: float = 0.0

@@ -155,6 +155,14 @@ def test_at_a_large_load_the_price_is_that_of_the_best_throughput_for_money():
     assert 1 <= found.usd_per_token / alone.usd_per_token * (1 + 1e-9) <= 1.0011
 
 
+def test_a_fleet_has_no_more_devices_than_there_are():
+    """Enough for the load or not at all: the demand of 10 replicas on one device each, in 10 and in 9."""
+    demand = 9.5 * float(replica(TOY, SHEET).output_throughput) * Service().utilisation
+    assert price(1, replica(TOY, SHEET).output_throughput, SHEET, Service(max_fleet=10), demand)[0] == 10
+    assert np.isfinite(offer(TOY, SHEET, Service(max_fleet=10), demand=demand).usd_per_token)
+    assert np.isinf(offer(TOY, SHEET, Service(max_fleet=9), demand=demand).usd_per_token)
+
+
 def test_a_replica_below_capacity_runs_at_the_batch_that_the_load_sustains():
     full = replica(TOY, SHEET)
     for share in (0.1, 0.5, 0.9):

@@ -16,6 +16,7 @@ STUDIES = {
     "02_methods": lambda out: write_methods(out, failed={("hash", 2): "diverged", ("sigmoid", 0): "oom"}),
     # Five sizes: enough dense runs that the notebook takes them and needs no planted grid of its own.
     "03_trust_a_fit": lambda out: write_study(out, configs=cells(experts=(1, 4), widths=(32, 48, 64, 96, 128))),
+    "04_price_serving": lambda out: write_study(out, configs=cells(widths=(32, 48, 64))),
 }
 
 

@@ -78,16 +78,6 @@ def test_memory_bound_decode_of_the_sheet(batch, weights_gb, cache_gb, memory_us
     assert 2 / 3600 / (batch / seconds) * 1e6 == pytest.approx(usd_per_million, rel=1e-4)
 
 
-def test_batch_one_reads_k_experts_and_not_all():
-    # The mistake of AlexsJones/llmfit#474, #921: decode speed from the total parameters.
-    assert weight_bytes_read(TOY, 1, IDEAL) == pytest.approx(2 * (TOY.n_active + ROUTER))
-
-
-def test_memory_holds_every_expert():
-    # The mistake of AlexsJones/llmfit#230: memory from the active parameters.
-    assert weight_bytes(TOY, 2) == 2 * (TOY.n_total + ROUTER)
-
-
 def test_batching_helps_a_dense_model_more_than_a_routed_one():
     # arXiv 2511.02237: decode follows the experts touched. The sheet: 1.48 from b = 1 to 4, a dense model about 4.
     def gain(sizes):

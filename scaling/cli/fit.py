@@ -181,7 +181,7 @@ def fit(
     else:
         show_fit(fitted, shapes)
         if optimum is not None:
-            show_recommendation(optimum, None)
+            show_recommendation(optimum)
     if not usable:
         raise WorkError(f"the fit is {fitted.status}: {'; '.join(fitted.warnings) or 'no start converged'}")
 

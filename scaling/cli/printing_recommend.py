@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from scaling.fleet import METRICS
+
 if TYPE_CHECKING:
     from analysis.recommend import Choice, Recommendation
 
 
-def show_recommendation(found: Recommendation, what_if: Mapping[str, Any] | None) -> None:
+def show_recommendation(
+    found: Recommendation, what_if: Mapping[str, Any] | None = None, rivals: Mapping[str, Any] | None = None
+) -> None:
     """A recommendation beside its alternatives, how sure it is, and what would change it."""
     console = Console(highlight=False, soft_wrap=True)
+    if rivals is not None:
+        _show_rivals(
+            console, rivals, "loss" if found.question.goal == "loss" else f"cost {found.recommendation.cost.unit}"
+        )
     best = found.recommendation
     cost = best.cost
     console.print(f"{found.mode[0].upper()}{found.mode[1:]}:")
@@ -73,7 +81,7 @@ def _row(choice: Choice) -> list[str]:
 
 def _show_serving(console: Console, found: Recommendation) -> None:
     """How each is served: the cheapest replica, its latency and its price."""
-    headings = ("E", "devices", "batch", "ttft ms", "tpot ms", "tokens/s", "requests/s", "USD/M tokens", "replicas")
+    headings = ("E", "devices", "batch", "ttft ms", "tpot ms", "tokens/s", "requests/s", "USD/M", "replicas")
     table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for choice in (found.recommendation, *found.alternatives):
         one = choice.served
@@ -92,7 +100,28 @@ def _show_serving(console: Console, found: Recommendation) -> None:
             f"{one.usd_per_million:.3g}",
             "-" if one.replicas is None else str(one.replicas),
         )
-    console.print("Served by replicas, busy, without queueing:")
+    console.print("Served by replicas, busy, without queueing (USD/M: a million generated tokens):")
+    console.print(table, soft_wrap=False)
+    for name in ("ttft", "tpot", "output_throughput", "request_goodput", "usd_per_token"):
+        console.print(f"  {name}: {METRICS[name]}", style="dim")
+
+
+def _show_rivals(console: Console, rivals: Mapping[str, Any], value: str) -> None:
+    """What every fit offers at its best, the best first."""
+    headings = ("fit", "k", "E", "N_active", "tokens", value, "best in", "regret")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for one in rivals["rivals"]:
+        table.add_row(
+            one["name"],
+            "?" if one["top_k"] is None else str(one["top_k"]),
+            str(one["n_experts"]),
+            f"{one['n_active']:.3g}",
+            f"{one['tokens']:.3g}",
+            f"{one['value']:.4g}",
+            "?" if one["probability_best"] is None else f"{one['probability_best']:.0%}",
+            "?" if one["regret"] is None else f"{one['regret']:.1%}",
+        )
+    console.print(f"Fits compared, the answer below is that of {rivals['rivals'][0]['name']}:")
     console.print(table, soft_wrap=False)
 
 

@@ -75,10 +75,15 @@ def recommend(
     utilisation: options.Utilisation = "0.5",
     max_batch: options.MaxBatch = "256",
     max_devices: options.MaxDevices = "64",
+    max_fleet: options.MaxFleet = None,
     ttft_ms: options.TtftMs = None,
     tpot_ms: options.TpotMs = None,
     skew: options.Skew = "0",
     settings: Settings = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option("--rival", metavar="FIT", help="A fit of runs with another k, router or experts: which is best?"),
+    ] = None,
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
     ] = True,
@@ -89,18 +94,19 @@ def recommend(
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
     cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost: least
-    loss for that.
+    loss for that. With --rival: the same of the best of several fits.
     """
     from analysis.fit import load
     from analysis.question import Question
     from analysis.recommend import recommend as ask
+    from analysis.rivals import compare
     from analysis.what_if import explore
     from scaling.cli.printing_recommend import show_recommendation
     from scaling.errors import InputError
 
     if minimise is not None and minimise not in _GOALS:
         raise InputError(f"--minimise: found {minimise!r}; allowed: {', '.join(_GOALS)}")
-    efficiency, speeds = options.reached(latency, bandwidth_share, flops_share)
+    on = options.device_of(device, devices, latency, bandwidth_share, flops_share)
     question = Question(
         train_flops=optional(train_flops, "--train-flops"),
         train_usd=optional(train_usd, "--train-usd"),
@@ -116,7 +122,7 @@ def recommend(
         usd_per_million=optional(usd_per_million, "--usd-per-million"),
         reference_experts=reference_experts,
         device=device,
-        rented=options.rented(device, devices),
+        rented=on.rented,
         usd_per_hour=optional(usd_per_hour, "--usd-per-hour"),
         mfu=optional(mfu, "--mfu"),
         settings=settings_of(settings),
@@ -126,15 +132,21 @@ def recommend(
             utilisation=utilisation,
             max_batch=max_batch,
             max_devices=max_devices,
+            max_fleet=max_fleet,
             ttft_ms=ttft_ms,
             tpot_ms=tpot_ms,
             skew=skew,
-            efficiency=efficiency,
+            on=on,
         ),
     )
-    fitted = load(fit)
-    found = ask(fitted, question, speeds)
-    document = found.to_json() | {"what_if": explore(fitted, question, found).to_json() if what_if else None}
+    fits = {name: load(name) for name in (fit, *(rival or ()))}
+    rivals = compare(fits, question, on.speeds) if rival else None
+    fitted = fits[rivals.rivals[0].name if rivals else fit]
+    found = ask(fitted, question, on.speeds)
+    document = found.to_json() | {
+        "rivals": rivals.to_json() if rivals else None,
+        "what_if": explore(fitted, question, found).to_json() if what_if else None,
+    }
     if out is not None:
         write(out, document)
     for warning in found.warnings:
@@ -142,4 +154,4 @@ def recommend(
     if as_json:
         print_json(document)
     else:
-        show_recommendation(found, document["what_if"])
+        show_recommendation(found, document["what_if"], document["rivals"])

@@ -1,7 +1,8 @@
-"""Options of how a model is served, on what and at what price: shared by `recommend` and `serve`."""
+"""Options of how a model is served, on what and at what price: which device, at what price, how fast, for which requests."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,9 @@ Generated = Annotated[str, typer.Option("--generated", metavar="N", help="Tokens
 Utilisation = Annotated[str, typer.Option("--utilisation", help="Share of the time that replicas are busy, at most.")]
 MaxBatch = Annotated[str, typer.Option("--max-batch", help="Sequences that a replica holds at once, at most.")]
 MaxDevices = Annotated[str, typer.Option("--max-devices", help="Devices of a replica, at most.")]
+MaxFleet = Annotated[
+    str | None, typer.Option("--max-fleet", help="Devices of all replicas together, with --requests-per-month.")
+]
 TtftMs = Annotated[
     str | None, typer.Option("--ttft-ms", metavar="MS", help="Limit on the time to the first token, without queueing.")
 ]
@@ -51,8 +55,55 @@ Skew = Annotated[
 ]
 
 
-def rented(name: str | None, devices: Path | None) -> Device | None:
-    """The device of that name in a file, or None: that of the table is meant. Raises InputError where neither has it."""
+@dataclass(frozen=True)
+class On:
+    """What is rented (None: the table's device of that name), what it reaches, and, where that was measured, draws of it and
+    the bytes of a number."""
+
+    rented: Device | None
+    efficiency: Efficiency
+    speeds: npt.NDArray[np.float64] | None = None
+    number_bytes: float = 2.0
+
+
+def device_of(
+    name: str | None,
+    devices: Path | None,
+    latency: Path | None,
+    bandwidth_share: str | None,
+    flops_share: str | None,
+) -> On:
+    """The device and its efficiency from the options. Raises InputError where they contradict each other."""
+    from scaling.serving import ASSUMED, Efficiency
+
+    found = _from_file(name, devices)
+    shares = {"--bandwidth-share": bandwidth_share, "--flops-share": flops_share}
+    given = [option for option, value in shares.items() if value is not None]
+    for option in [*(["--latency"] if latency else []), *given]:
+        if name is None:
+            raise InputError(f"{option} needs --device: without one, cost is in FLOPs")
+    if latency is None:
+        reached = ASSUMED
+        if given:
+            reached = Efficiency(
+                bandwidth_share=_or(bandwidth_share, "--bandwidth-share", ASSUMED.bandwidth_share),
+                flops_share=_or(flops_share, "--flops-share", ASSUMED.flops_share),
+                source=f"{' and '.join(given)} as given, the rest assumed",
+            )
+        return On(found, reached)
+    if given:
+        raise InputError(f"give either --latency or {' and '.join(given)}")
+    from analysis.latency import load
+
+    law = load(latency)
+    if law.device.name != name:
+        raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
+    # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
+    width = 4.0 if law.dtype == "float32" else 2.0
+    return On(law.device if found is None else found, law.efficiency, law.coefficient_draws, width)
+
+
+def _from_file(name: str | None, devices: Path | None) -> Device | None:
     from scaling.hardware import NAMES, read_devices
 
     if devices is None:
@@ -61,33 +112,9 @@ def rented(name: str | None, devices: Path | None) -> Device | None:
         raise InputError("--devices needs --device: which of them is rented?")
     found = read_devices(devices)
     if name not in found and name not in NAMES:
-        raise InputError(
-            f"--device {name}: neither in {devices} ({', '.join(found)}) nor in the table ({', '.join(NAMES)})"
-        )
+        known = f"{devices} ({', '.join(found)}) nor in the table ({', '.join(NAMES)})"
+        raise InputError(f"--device {name}: neither in {known}")
     return found.get(name)
-
-
-def reached(
-    latency: Path | None, bandwidth_share: str | None, flops_share: str | None
-) -> tuple[Efficiency, npt.NDArray[np.float64] | None]:
-    """The efficiency asked for, and draws of it where it was measured."""
-    from scaling.serving import ASSUMED, Efficiency
-
-    given = [name for name, value in (("bandwidth", bandwidth_share), ("flops", flops_share)) if value is not None]
-    if latency is not None:
-        from analysis.latency import load
-
-        if given:
-            raise InputError("give either --latency or --bandwidth-share and --flops-share")
-        law = load(latency)
-        return law.efficiency, law.coefficient_draws
-    if not given:
-        return ASSUMED, None
-    return Efficiency(
-        bandwidth_share=_or(bandwidth_share, "--bandwidth-share", ASSUMED.bandwidth_share),
-        flops_share=_or(flops_share, "--flops-share", ASSUMED.flops_share),
-        source=f"{' and '.join(given)} as given",
-    ), None
 
 
 def _or(text: str | None, option: str, default: float) -> float:
@@ -102,10 +129,11 @@ def service_of(
     utilisation: str,
     max_batch: str,
     max_devices: str,
+    max_fleet: str | None,
     ttft_ms: str | None,
     tpot_ms: str | None,
     skew: str,
-    efficiency: Efficiency,
+    on: On,
 ) -> Service:
     """How requests are served, from the options."""
     from scaling.serving import Service
@@ -117,10 +145,13 @@ def service_of(
         utilisation=number(utilisation, "--utilisation"),
         max_batch=_whole(max_batch, "--max-batch"),
         max_devices=_whole(max_devices, "--max-devices"),
+        max_fleet=None if max_fleet is None else _whole(max_fleet, "--max-fleet"),
         ttft_s=None if first is None else first / 1e3,
         tpot_s=None if further is None else further / 1e3,
         skew=number(skew, "--skew"),
-        efficiency=efficiency,
+        bytes_per_weight=on.number_bytes,
+        bytes_per_kv=on.number_bytes,
+        efficiency=on.efficiency,
     )
 
 

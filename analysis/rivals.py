@@ -1,0 +1,124 @@
+"""Rivals: fits of other k, routers, experts or granularities, and which of them a question is best answered with.
+
+A law sees one way to build a layer. Runs with another number of experts per token are fitted apart, and compared here: the
+best model of every fit, each at its best E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.dual import Array
+from analysis.fit import Fit
+from analysis.optima import Optima, Task, expected_regret
+from analysis.question import Question
+from analysis.recommend import candidates, some_draws
+from analysis.search import Optimum
+from scaling.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best that one fit offers: at the estimate its E, and how sure it is that no other fit offers better.
+
+    `value` is what is minimised, a cost or a loss. `probability_best` and `regret` as those of an E
+    (`analysis.recommend.Choice`), None unless every fit has draws.
+    """
+
+    name: str
+    top_k: int | None
+    n_experts: int
+    n_active: float
+    tokens: float
+    value: float
+    probability_best: float | None
+    regret: float | None
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Fits by what they offer, the best first; `n_draws` were compared."""
+
+    rivals: tuple[Rival, ...]
+    n_draws: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def compare(fits: Mapping[str, Fit], question: Question, speeds: Array | None = None) -> Rivals:
+    """The best model of each fit, at the loss of the first fit's reference where a budget says the loss to keep.
+
+    Draws of different fits are independent of each other and meet in their order. Losses must be of the same held-out text.
+    Raises InputError where a fit cannot answer at all, naming it.
+    """
+    fits = {name: replace(fit, settings={**fit.settings, **question.settings}) for name, fit in fits.items()}
+    n_draws = min(fit.n_draws for fit in fits.values())
+    met = None if speeds is None or not n_draws else speeds[np.arange(n_draws) % len(speeds)]
+    estimated, drawn = _solved(fits, question, 1, None), _solved(fits, question, n_draws, met) if n_draws else None
+    values = {name: float(estimated.value(i)[0]) for i, name in enumerate(fits)}
+    lost = [name for name, value in values.items() if not np.isfinite(value)]
+    if lost:
+        raise InputError(
+            f"{', '.join(lost)}: no model of it can answer within the limits given; leave it out, or allow more"
+        )
+    chances = drawn.probability_best() if drawn else {}
+    regrets = expected_regret(drawn.regrets()) if drawn else np.full(len(fits), np.nan)
+    found = []
+    for i, (name, fit) in enumerate(fits.items()):
+        best = estimated.found[i]
+        experts, task = candidates(fit, question), Task(fit, question)
+        each = task.solve(experts, dict(fit.params), 1, target=_target(fits, question, 1))
+        e = min(experts, key=lambda one, each=each: float(each.value(one)[0]))  # type: ignore[misc]
+        found.append(
+            Rival(
+                name=name,
+                top_k=task.space(e, dict(fit.params)).sizes(best.n_active).top_k,
+                n_experts=e,
+                n_active=float(best.n_active[0]),
+                tokens=float(best.tokens[0]),
+                value=values[name],
+                probability_best=chances.get(i),
+                regret=None if np.isnan(regrets[i]) else float(regrets[i]),
+            )
+        )
+    return Rivals(tuple(sorted(found, key=lambda rival: rival.value)), n_draws)
+
+
+def _target(fits: Mapping[str, Fit], question: Question, rows: int) -> Array | None:
+    """The loss that all have to reach: by the first fit's estimate, or draw after draw."""
+    first = next(iter(fits.values()))
+    return Task(first, question).target(_params(first, rows), rows)
+
+
+def _solved(fits: Mapping[str, Fit], question: Question, rows: int, speeds: Array | None) -> Optima:
+    """The best over E of every fit in every row, as if fits were expert counts: numbered in their order."""
+    target = _target(fits, question, rows)
+    found: dict[int, Optimum] = {}
+    slopes: dict[int, Array] = {}
+    for i, fit in enumerate(fits.values()):
+        experts = candidates(fit, question)
+        each = Task(fit, question).solve(experts, _params(fit, rows), rows, speeds, target=target)
+        best = np.argmin([each.value(e) for e in experts], axis=0)
+
+        def of_best(arrays: list[Array], best: npt.NDArray[np.intp] = best) -> Array:
+            return np.take_along_axis(np.stack(arrays), best[None], axis=0)[0]
+
+        found[i] = Optimum(
+            *(of_best([getattr(each.found[e], name) for e in experts]) for name in ("n_active", "tokens", "value"))
+        )
+        if each.budget_slopes:
+            slopes[i] = of_best([each.budget_slopes[e] for e in experts])
+    return Optima(tuple(found), found, slopes)
+
+
+def _params(fit: Fit, rows: int) -> dict[str, Any]:
+    if rows == 1:
+        return dict(fit.params)
+    return {name: value[:rows] if np.ndim(value) else value for name, value in some_draws(fit).items()}

@@ -1,0 +1,142 @@
+"""`scaling recommend` on a device: money, loads, limits, prices of one's own, measured speed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from analysis.latency import HeldOut, LatencyLaw
+from scaling.cli import recommend
+from scaling.errors import InputError
+from scaling.hardware import device
+from scaling.serving import ASSUMED
+
+JOINT = "published:joint-moe-2025"
+
+
+@pytest.fixture(scope="module")
+def call():
+    app = typer.Typer()
+    recommend.register(app)
+    runner = CliRunner()
+
+    def run(*words):
+        result = runner.invoke(app, [JOINT, *map(str, words)])
+        document = json.loads(result.stdout) if "--json" in words and result.stdout.strip() else None
+        return result, document
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def law_file(tmp_path_factory):
+    """A latency law of an H100 that reaches half of what is assumed, 20 % uncertain."""
+    slow = replace(ASSUMED, bandwidth_share=0.3, flops_share=0.2, overhead_s=1e-4, source="measured: planted")
+    errors = HeldOut(0.05, 0.1, 10)
+    draws = slow.coefficients()[:-1] * np.exp(0.2 * np.random.default_rng(0).standard_normal((200, 6)))
+    law = LatencyLaw(device("h100"), slow, draws, np.ones(101), (), 10, 4, "bfloat16", "jax", {}, errors, errors)
+    path = tmp_path_factory.mktemp("laws") / "latency.json"
+    path.write_text(json.dumps(law.to_json()))
+    return path
+
+
+def test_the_command_of_the_issue(call):
+    result, found = call("--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--json")
+    assert result.exit_code == 0
+    best = found["recommendation"]
+    assert best["cost"]["unit"] == "USD"
+    assert best["served"]["usd_per_million"] * 1e6 == pytest.approx(best["cost"]["serve"])
+    assert not found["decided"]
+    assert found["probability_best"] is None
+    assert found["what_if"]["cases"]
+    assert found["question"]["rented"] is None or found["question"]["rented"]["price_source"]
+
+
+def test_words_name_formulas_prices_and_what_would_change(call):
+    result, _ = call("--train-flops", "1e22", "--serve-tokens", "1e12", "--device", "h100")
+    assert result.exit_code == 0
+    for told in (
+        "tpot: time of one iteration",
+        "ttft: tpot / 2",
+        "placeholder, replace it",
+        "USD",
+        "overtakes E =",
+        "If data were",
+    ):
+        assert told in result.stdout
+
+
+def test_a_load_takes_whole_replicas_for_months(call):
+    given = ("--train-flops", "1e21", "--requests-per-month", "1e8", "--months", "6", "--device", "h100", "--json")
+    _, found = call(*given)
+    served = found["recommendation"]["served"]
+    month = 365.25 / 12 * 24
+    bill = served["replicas"] * served["n_devices"] * 2.69 * month * 6
+    assert found["recommendation"]["cost"]["serve"] == pytest.approx(bill, rel=1e-9)
+    capacity = served["replicas"] * served["output_throughput"] * 0.5
+    assert capacity >= 1e8 * 256 / (month * 3600) * (1 - 1e-9)
+
+
+def test_prices_of_ones_own_are_used_and_named(call, tmp_path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("h100: {usd_per_hour: 1.345, price_source: our contract, price_date: 2026-10-01}\n")
+    given = ("--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if")
+    _, dear = call(*given, "--json")
+    _, cheap = call(*given, "--devices", prices, "--json")
+    assert cheap["recommendation"]["cost"]["total"] == pytest.approx(dear["recommendation"]["cost"]["total"] / 2)
+    told, _ = call(*given, "--devices", prices)
+    assert "our contract; 2026-10-01" in told.stdout
+    assert cheap["question"]["rented"]["price_date"] == "2026-10-01"
+
+
+def test_a_measured_device_is_slower_and_said_to_be_measured(call, law_file):
+    given = ("--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if")
+    _, assumed = call(*given, "--json")
+    _, found = call(*given, "--latency", law_file, "--json")
+    assert found["recommendation"]["cost"]["serve"] > 1.5 * assumed["recommendation"]["cost"]["serve"]
+    assert any("measured: planted" in told for told in found["assumptions"])
+
+
+def test_limits_of_latency_are_milliseconds(call):
+    given = ("--train-flops", "1e22", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if", "--json")
+    _, found = call(*given, "--tpot-ms", "20")
+    assert found["recommendation"]["served"]["tpot_ms"] <= 20 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--train-flops", "1e20", "--minimise", "cost"), "allowed: lifetime, serving, loss"),
+        (("--train-flops", "1e20", "--latency", "x.json"), "--latency needs --device"),
+        (("--train-flops", "1e20", "--bandwidth-share", ".5"), "--bandwidth-share needs --device"),
+        (
+            ("--train-flops", "1e20", "--device", "h100", "--latency", "no.json"),
+            "no.json: cannot be read as a latency law",
+        ),
+        (("--train-flops", "1e20", "--devices", "x.yaml"), "--devices needs --device"),
+        (("--train-flops", "1e20", "--device", "h100", "--prompt", "0"), "--prompt takes a whole number from 1"),
+        (("--train-flops", "1e20", "--device", "h100", "--utilisation", "2"), "utilisation=2"),
+        (("--train-usd", "1e5"), "--train-usd needs --device"),
+    ],
+)
+def test_wrong_input_is_one_message(call, words, says):
+    result, _ = call(*words)
+    assert isinstance(result.exception, InputError)
+    assert says in str(result.exception)
+
+
+def test_a_law_of_another_device_is_refused(call, law_file):
+    result, _ = call("--train-flops", "1e20", "--device", "a100", "--latency", law_file)
+    assert "was measured on h100, not on --device a100" in str(result.exception)
+
+
+def test_a_limit_below_what_a_step_costs_on_its_own_is_refused(call, law_file):
+    given = ("--train-flops", "1e20", "--serve-tokens", "1e9", "--device", "h100", "--latency", law_file)
+    result, _ = call(*given, "--tpot-ms", "0.05")  # the planted overhead of a step is .1 ms
+    assert "no model with E" in str(result.exception)
+    assert "5e-05 s a further token" in str(result.exception)
