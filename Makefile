@@ -28,7 +28,8 @@ setup: $(READY)
 quickstart: $(READY)
 	$(BIN)/scaling sweep run quickstart --out $(STUDY)
 	$(BIN)/scaling fit $(STUDY) --law joint-moe --out $(STUDY)/fits/joint-moe.json
-	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --out $(STUDY)/recommendations/joint-moe.json
+	$(BIN)/scaling latency $(STUDY) --out $(STUDY)/latency.json
+	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --device cpu --latency $(STUDY)/latency.json --out $(STUDY)/recommendations/joint-moe.json
 	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
 
 bench: $(READY)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis import information
 from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.laws import Law
@@ -15,8 +16,6 @@ from analysis.search import Space, anything_fits, least_loss
 
 _COMPUTE = (1.0, 3.0)  # budgets tried, in units of the largest run so far
 _SIZE = (0.5, 1.0, 2.0)  # around the size of least loss at that budget
-_LEAST_NOISE = 1e-3  # of ln loss: no run is measured better than that
-_TRUTHS = 200
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def propose(
     * The draws disagree too much (`unsure`; `regrets` is (draws, E)): candidates are every E compared, at one and
       three times the largest run's compute, at half, one and two times the size of least loss. For each, its loss is
       simulated from draw after draw with the fit's noise, the draws are reweighted by how well they predicted it, and
-      an E is chosen again: the candidate that leaves the least regret wins (expected value of sample information).
+      an E is chosen again: the candidate that leaves the least regret wins (`information`).
       Where the E chosen cannot answer in more than 5 % of the draws, the candidate that settles most often whether it
       can wins, and of several the one that leaves the least regret.
     * They agree at an edge of the E studied: a run beyond that edge, at the largest compute so far.
@@ -55,7 +54,7 @@ def propose(
         return None
     if unsure:
         return _most_informative(fit, experts, regrets, largest)
-    beyond = _beyond_edge(fit, best)
+    beyond = beyond_edge(fit, best)
     if beyond is not None:
         size, tokens = _optimal(fit, best, largest)
         return NextRun(
@@ -68,7 +67,7 @@ def propose(
     return None
 
 
-def _beyond_edge(fit: Fit, best: int) -> int | None:
+def beyond_edge(fit: Fit, best: int) -> int | None:
     """Twice the largest E studied or half the smallest, where `best` is at that edge or beyond; never below 1."""
     if not fit.definition.uses_experts or not fit.experts:
         return None
@@ -80,7 +79,7 @@ def _beyond_edge(fit: Fit, best: int) -> int | None:
 
 def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest: float) -> NextRun:
     before, missed = (float(value[0]) for value in _chosen(regrets, np.ones((1, len(regrets)))))
-    noise = max(fit.noise or 0.0, fit.rmse_log or 0.0, _LEAST_NOISE)
+    noise = information.run_noise(fit).deviation
     proposals: list[tuple[float, NextRun]] = []
     for n_experts in experts:
         for compute in (factor * largest for factor in _COMPUTE):
@@ -108,11 +107,9 @@ def _after(predicted: Array, regrets: Array, noise: float) -> tuple[float, float
     """Expected regret of the E chosen once the run's loss is known, and how often it stays open whether it can answer.
 
     Both averaged over what the loss may turn out to be; open means that more than 5 % of the draws say it cannot and
-    more than 5 % that it can. The draws are the prior, and each in turn is the truth. Averaged over the noise of both,
-    the weight of draw s under truth t is proportional to exp(-(f_s - f_t)^2 / (4 noise^2)).
+    more than 5 % that it can. Every candidate meets the same noise, so that they differ by what they tell alone.
     """
-    truths = predicted[:: max(1, len(predicted) // _TRUTHS)]
-    weights = np.exp(-((predicted[None, :] - truths[:, None]) ** 2) / (4.0 * noise**2))
+    weights = information.outcome_weights(predicted[:, None], np.array([[noise**2]]), np.random.default_rng(0))
     regret, missed = _chosen(regrets, weights)
     unsettled = (missed > UNANSWERED_LIMIT) & (missed < 1.0 - UNANSWERED_LIMIT)
     return float(regret.mean()), float(unsettled.mean())

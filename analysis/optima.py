@@ -11,9 +11,9 @@ import numpy as np
 from analysis.dual import Array
 from analysis.families import Sizes
 from analysis.fit import Fit
-from analysis.pricing import PriceTable, Pricing
+from analysis.pricing import PriceTable, Pricing, Speeds
 from analysis.question import Question
-from analysis.search import Optimum, Space, largest_that_fits, least_cost, least_loss
+from analysis.search import Optimum, Space, anything_fits, largest_that_fits, least_cost, least_loss
 
 MOST_REGRET = 10.0  # of one draw: where an expert count can only just answer, its cost is without bound
 UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is chosen may be unable to answer
@@ -31,7 +31,7 @@ class Task:
 
     fit: Fit
     question: Question
-    _tables: dict[int, PriceTable] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _tables: dict[tuple[int, bool], PriceTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def pricing(self) -> Pricing:
@@ -51,7 +51,7 @@ class Task:
         experts: Sequence[int],
         params: Mapping[str, Any],
         rows: int,
-        speeds: Array | None = None,
+        speeds: Speeds | None = None,
         *,
         budgets: Array | None = None,
         volumes: Array | None = None,
@@ -59,36 +59,39 @@ class Task:
     ) -> Optima:
         """The optimum of every E under each of `rows` rows of parameters.
 
-        `speeds` (rows, terms) holds `Efficiency.coefficients` of the device in each row; None: the estimated ones in all.
+        `speeds` are draws of the device's speed, which rows meet in turn; None: the estimate in all.
         `budgets` and `volumes` (rows,) are training FLOPs and tokens served instead of the question's, `target` (rows,) the
         loss to reach instead of this fit's (`target`). Of several rows prices are looked up in a table (`PriceTable`), of
         one they are exact.
         """
         question = self.question
-        spaces = {e: self.space(e, params) for e in {*experts, question.reference_experts}}
+        spaces = {e: self.space(e, params) for e in experts}
         money = self._money(rows, budgets, volumes)
-        served = {e: self._served(spaces[e], speeds) if rows > 1 else self.pricing.per_token for e in spaces}
+        served = {e: self._served(spaces[e], rows, speeds) for e in experts}
         if self.loss_is_minimised:
             found, more = (
                 {e: self._least_loss(spaces[e], money.times(factor), served[e]) for e in experts}
                 for factor in (1.0, _MORE)
             )
-            slopes = {e: (found[e].value - more[e].value) / np.log(_MORE) for e in experts}
+            with np.errstate(invalid="ignore"):
+                slopes = {e: (found[e].value - more[e].value) / np.log(_MORE) for e in experts}
             return Optima(tuple(experts), found, slopes, speeds)
-        wanted = self._target(spaces[question.reference_experts], money) if target is None else target
-        found = {e: self._least_cost(spaces[e], served[e], wanted, money) for e in experts}
+        wanted = self._target(params, money) if target is None else target
+        found = {e: self._least_cost(spaces[e], served[e], wanted, money, question.goal == "serving") for e in experts}
         return Optima(tuple(experts), found, {}, speeds)
 
     def target(self, params: Mapping[str, Any], rows: int) -> Array | None:
         """The loss to reach in every row, where a cost is minimised: as asked, or that of the reference at the budget."""
         if self.loss_is_minimised:
             return None
-        return self._target(self.space(self.question.reference_experts, params), self._money(rows))
+        return self._target(params, self._money(rows))
 
-    def _target(self, reference: Space, money: _Money) -> Array:
+    def _target(self, params: Mapping[str, Any], money: _Money) -> Array:
         if self.question.target_loss is not None:
             return np.full(money.volumes.shape, self.question.target_loss)
-        return self._least_loss(reference, money, None).value
+        # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
+        free = replace(self.space(self.question.reference_experts, params), fits=anything_fits)
+        return self._least_loss(free, money, None).value
 
     def _money(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Money:
         question = self.question
@@ -99,20 +102,26 @@ class Task:
             most_tokens=question.data_tokens or np.inf,
         )
 
-    def lifetime(self, n_experts: int, n_active: Array, tokens: Array, rows: int, speeds: Array | None) -> Array:
+    def lifetime(self, n_experts: int, n_active: Array, tokens: Array, rows: int, speeds: Speeds | None) -> Array:
         """Lifetime cost of one model of one E in every row, by the table where `solve` looked it up for `rows` rows."""
         space = self.space(n_experts, dict(self.fit.params))
-        per_token = self._served(space, speeds) if rows > 1 else self.pricing.per_token
         sizes = space.sizes(n_active[:, None])
-        serving = per_token(sizes) * self.pricing.serve_tokens if self.pricing.serve_tokens else 0.0
+        volumes = _filled(len(n_active), self.pricing.serve_tokens)
+        serving = _serving(self._served(space, rows, speeds), sizes, volumes)
         return np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0]
 
-    def _served(self, space: Space, speeds: Array | None) -> Callable[[Sizes], Array]:
-        """The cost of a served token of one E, from its table."""
-        e = space.n_experts
-        if e not in self._tables:
-            self._tables[e] = self.pricing.tabulated(space.sizes, largest_that_fits(space))
-        return lambda sizes: self._tables[e].per_token(sizes.n_active, speeds)
+    def _served(self, space: Space, rows: int, speeds: Speeds | None) -> Callable[[Sizes], Array]:
+        """The cost of a served token of one E: exact for one row or in FLOPs, else from its table, made when first asked."""
+        if rows == 1 or self.pricing.device is None:
+            return self.pricing.per_token
+
+        def looked_up(sizes: Sizes) -> Array:
+            key = (space.n_experts, speeds is not None)
+            if key not in self._tables:
+                self._tables[key] = self.pricing.tabulated(space.sizes, largest_that_fits(space), speeds)
+            return self._tables[key].per_token(sizes.n_active)
+
+        return looked_up
 
     def _least_loss(self, space: Space, money: _Money, per_token: Callable[[Sizes], Array] | None) -> Optimum:
         pricing = self.pricing
@@ -129,18 +138,22 @@ class Task:
 
         return least_loss(space, budget, affordable)
 
-    def _least_cost(self, space: Space, per_token: Callable[[Sizes], Array], target: Array, money: _Money) -> Optimum:
-        pricing, alone = self.pricing, self.question.goal == "serving"
+    def _least_cost(
+        self, space: Space, per_token: Callable[[Sizes], Array], target: Array, money: _Money, alone: bool
+    ) -> Optimum:
+        """The cheapest model at a loss; `alone`: of serving only."""
+        pricing = self.pricing
 
         def cost(sizes: Sizes, tokens: Array) -> Array:
             serving = _serving(per_token, sizes, money.volumes)
             return serving + 0.0 * tokens if alone else pricing.train(sizes, tokens) + serving
 
         limited = np.isfinite(money.budgets).all()
-        return least_cost(space, target, cost, money.budgets if limited else None, money.most_tokens)
+        budgets = money.budgets if limited else None
+        return least_cost(space, target, cost, budgets, money.most_tokens, jumps=pricing.device is not None)
 
     def trade_off(self, experts: Sequence[int], kept: float) -> tuple[TradeOff, ...]:
-        """Loss against cost of every E around the loss `kept`, at the estimate, within the training budget if any.
+        """Loss against lifetime cost of every E around the loss `kept`, at the estimate, within the training budget if any.
 
         Empty where a training budget alone was asked about: all costs are equal then.
         """
@@ -156,7 +169,7 @@ class Task:
             highest = kept + max(kept - lowest, 0.01 * kept)
             levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), kept))
         money = self._money(len(levels))
-        found = {e: self._least_cost(spaces[e], self.pricing.per_token, levels, money) for e in experts}
+        found = {e: self._least_cost(spaces[e], self.pricing.per_token, levels, money, False) for e in experts}
         cheapest = np.min([found[e].value for e in experts], axis=0)
         return tuple(
             TradeOff(
@@ -208,7 +221,7 @@ class Optima:
     experts: tuple[int, ...]
     found: Mapping[int, Optimum]
     budget_slopes: Mapping[int, Array]  # -dL/dln(budget) at the optimum of each E, where the loss is minimised
-    speeds: Array | None = None  # of the device in every row, as given
+    speeds: Speeds | None = None  # of the device, as given
 
     def value(self, n_experts: int) -> Array:
         """What is minimised, in every row."""
@@ -222,12 +235,14 @@ class Optima:
         """
         values = np.stack([self.value(e) for e in self.experts], axis=1)
         least = values.min(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             if self.budget_slopes:
                 slopes = np.stack([self.budget_slopes[e] for e in self.experts], axis=1)
-                beyond = np.expm1((values - least) / slopes)
+                # Where limits leave nothing to be bought, no budget makes up for a loss: the most there is.
+                beyond = np.where(slopes > 0, np.expm1((values - least) / slopes), np.inf)
             else:
                 beyond = values / least - 1.0
+            beyond = np.where(values == least, 0.0, beyond)
         return np.where(np.isfinite(values), np.clip(beyond, 0.0, MOST_REGRET), np.nan)
 
     def probability_best(self) -> dict[int, float]:

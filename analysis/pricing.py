@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,14 @@ from analysis.dual import Array
 from analysis.families import Sizes
 from scaling import fleet, hardware, serving
 from scaling.errors import InputError
-from scaling.serving import SERVICE, Service
+from scaling.serving import SERVICE, Efficiency, Service
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
 MFU = 0.4  # an assumption: the share of a device's peak that training reaches, where nothing else is asked
-_TABULATED = 8_192  # sizes at which a price is tabulated, over 13 decades: .4 % apart
+_TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14 % apart
+_TABULATED_EACH = 2_048  # and for each draw of the speed: 1.1 % apart
+_LEAST = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])  # of the coefficients of a step's time
+MOST_SPEEDS = 64  # draws of a device's speed that are met; each has a table of its own
 
 
 @dataclass(frozen=True)
@@ -107,49 +110,82 @@ class Pricing:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
         if _known(sizes):
             return np.isfinite(self.per_token(sizes))
+        if self.service.ttft_s is not None or self.service.tpot_s is not None:
+            structure(sizes)  # what is not known is said
         weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
         return weights <= self.most_memory
 
-    def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float) -> PriceTable:
-        """The price of a served token against N_active up to `largest`, for searches over many draws."""
-        log_n = np.linspace(np.log(largest) - np.log(1e13), np.log(largest), _TABULATED)
+    def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float, speeds: Speeds | None = None) -> PriceTable:
+        """The price of a served token against N_active from 1 to `largest`, for searches over many draws.
+
+        With `speeds` one price curve for each of its rows, the cheapest replica within the limits chosen anew in each.
+        """
+        log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_EACH)
         sizes = sizes_of(np.exp(log_n))
-        if self.device is None:
-            return PriceTable(self, log_n, 2.0 * sizes.n_active)
-        offer = self.offer(sizes)
-        one = offer.replica
-        batch, devices, price = (np.asarray(v) for v in (one.batch, one.n_devices, offer.usd_per_token))
-        return PriceTable(self, log_n, price, one.terms, batch, devices)
+        if speeds is None:
+            return PriceTable(log_n, self._capped(self.per_token(sizes))[None])
+        rows = [other._capped(other.per_token(sizes)) for other in self.at(speeds, sizes.n_experts)]
+        return PriceTable(log_n, np.stack(rows))
+
+    def at(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
+        """The same at every draw of the device's speed, with the scatter of models of this E."""
+        found = []
+        for coefficients, ratio in zip(speeds.coefficients, speeds.ratios_of(n_experts), strict=True):
+            scattered = np.maximum(coefficients * ratio, _LEAST)  # no luck brings a device beyond its data sheet
+            efficiency = Efficiency.of(scattered, self.service.efficiency.source)
+            found.append(replace(self, service=replace(self.service, efficiency=efficiency)))
+        return found
+
+    def _capped(self, price: Array) -> Array:
+        """Infinite beyond what a served token may cost."""
+        return price if self.most_per_token is None else np.where(price <= self.most_per_token, price, np.inf)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """How sure the speed of a device is: draws of `Efficiency.coefficients` without communication, one a row, and the
+    scatter of what it makes of a shape that was not measured, quantiles of measured over modelled time.
+
+    Every expert count is a shape of its own: it meets the draws with a scatter in an order of its own.
+    """
+
+    coefficients: Array
+    ratios: Array
+
+    def some(self, most: int = MOST_SPEEDS) -> Speeds:
+        """At most so many draws, evenly among them."""
+        count = min(most, len(self.coefficients))
+        rows = np.linspace(0, len(self.coefficients) - 1, count).round().astype(int)
+        return Speeds(self.coefficients[rows], self.ratios)
+
+    def ratios_of(self, n_experts: int) -> Array:
+        """The scatter of one expert count, a value for each draw: evenly spread quantiles in an order of its own."""
+        count = len(self.coefficients)
+        even = np.quantile(self.ratios, (np.arange(count) + 0.5) / count)
+        return np.random.default_rng([n_experts, count]).permutation(even)
 
 
 @dataclass(frozen=True)
 class PriceTable:
-    """The cost of a served token of one E, tabulated over ln N_active and linear between; .4 % of N wide where it jumps.
+    """The cost of a served token of one E, tabulated over ln N_active and linear between; infinite beyond the table.
 
-    `terms` of the time of an iteration, `batch` and `n_devices` are those of the cheapest layout at the estimated
-    efficiency, so that the price follows at any other (`per_token`).
+    One curve, or one a draw of the device's speed: row s of a search meets curve s modulo their number.
     """
 
-    pricing: Pricing
     log_n: Array
-    price: Array
-    terms: Array | None = None
-    batch: Array | None = None
-    n_devices: Array | None = None
+    prices: Array
 
-    def per_token(self, n_active: Array, coefficients: Array | None = None) -> Array:
-        """Cost of a served token of models (rows, sizes), with one row of `Efficiency.coefficients` a row, if any."""
-        at = np.log(n_active)
-        if coefficients is None or self.terms is None or self.batch is None or self.n_devices is None:
-            return self._at(at, self.price)
-        seconds = sum(self._at(at, term) * c[:, None] for term, c in zip(self.terms, coefficients.T, strict=True))
-        rate = self._at(at, self.batch) / seconds
-        devices = self._at(at, self.n_devices)
-        pricing = self.pricing
-        return np.asarray(fleet.price(devices, rate, pricing.rented, pricing.service, pricing.demand)[1])
-
-    def _at(self, log_n: Array, values: Array) -> Array:
-        return np.interp(log_n, self.log_n, values)
+    def per_token(self, n_active: Array) -> Array:
+        """Cost of a served token of models (rows, sizes)."""
+        place = (np.log(n_active) - self.log_n[0]) / (self.log_n[1] - self.log_n[0])
+        below = np.clip(np.floor(place), 0, len(self.log_n) - 2).astype(int)
+        part = place - below
+        row = np.arange(len(n_active))[:, None] % len(self.prices)
+        low, high = self.prices[row, below], self.prices[row, below + 1]
+        with np.errstate(invalid="ignore"):
+            between = np.where(part > 0, low + part * (high - low), low)
+        inside = (place >= 0) & (part <= 1 + 1e-9) & np.isfinite(between)
+        return np.where(inside, between, np.inf)
 
 
 def explained(pricing: Pricing, sizes: Sizes) -> list[str]:

@@ -15,6 +15,7 @@ from scaling.errors import InputError
 from scaling.serving import SERVICE, Efficiency, Service
 
 Goal = Literal["lifetime", "serving", "loss"]
+_MONTHS = 12.0
 _BUDGETS = ("train_flops", "train_usd", "target_loss", "lifetime_cost")
 _MONEY = ("usd_per_hour", "mfu", "train_usd", "usd_per_million")
 _POSITIVE = (*_BUDGETS, "memory_gb", "usd_per_hour", "data_tokens", "requests_per_month", "months", "usd_per_million")
@@ -52,7 +53,7 @@ class Question:
     minimise: Goal | None = None
     data_tokens: float | None = None
     requests_per_month: float | None = None
-    months: float = 12.0
+    months: float = _MONTHS
     usd_per_million: float | None = None
     service: Service = SERVICE
     rented: hardware.Device | None = None
@@ -71,6 +72,13 @@ class Question:
                 raise InputError(f"{_option(name)} needs --device: without one, cost is in FLOPs")
         if self.device is None and (self.service.ttft_s is not None or self.service.tpot_s is not None):
             raise InputError("--ttft-ms and --tpot-ms need --device: without one there are no seconds")
+        if self.goal == "serving" and self.target_loss is not None and self.data_tokens is None:
+            raise InputError(
+                "--minimise serving at a --target-loss has no end: ever smaller models on ever more tokens serve ever cheaper; "
+                "bound the training with --train-flops, or the data with --data-tokens"
+            )
+        if self.months != _MONTHS and self.requests_per_month is None:
+            raise InputError("--months needs --requests-per-month")
         if self.service.max_fleet is not None and self.requests_per_month is None:
             raise InputError("--max-fleet needs --requests-per-month: without a load there is no fleet to count")
         if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
@@ -91,10 +99,12 @@ class Question:
 
     @property
     def served(self) -> float:
-        """Tokens generated over the model's life."""
+        """Tokens served over the model's life: on a device those generated, in whose price prompts are; in FLOPs, where every
+        token costs the same, those of prompts too."""
         if self.requests_per_month is None:
             return self.serve_tokens
-        return self.requests_per_month * self.months * self.service.generated
+        each = self.service.generated + (self.service.prompt if self.device is None else 0)
+        return self.requests_per_month * self.months * each
 
     @property
     def goal(self) -> Goal:

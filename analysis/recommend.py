@@ -12,14 +12,15 @@ from analysis import intervals, next_run
 from analysis.dual import Array
 from analysis.families import Sizes
 from analysis.fit import AS_ASKED, Fit
-from analysis.laws import TOKENS
+from analysis.laws import EXPERTS, TOKENS
 from analysis.next_run import NextRun
 from analysis.optima import MOST_REGRET, UNANSWERED_LIMIT, Optima, Task, TradeOff, expected_regret, unanswered
-from analysis.pricing import explained, memory_bytes, structure
+from analysis.pricing import Speeds, explained, memory_bytes, structure
 from analysis.question import Question
 from analysis.search import Optimum
 from scaling import fleet
 from scaling.errors import InputError
+from scaling.serving import ASSUMED
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
@@ -43,7 +44,8 @@ Interval = tuple[float, float]
 class Served:
     """How a model is served on the device: one replica, by the names and formulas of `scaling.fleet.METRICS`.
 
-    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. `replicas` is None without a load.
+    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. `replicas` is None without a load. The intervals
+    are 95 %, None where the device's speed was not measured.
     """
 
     n_devices: int
@@ -58,6 +60,8 @@ class Served:
     weight_gb: float
     usd_per_million: float
     replicas: int | None
+    tpot_ms_interval: Interval | None
+    usd_per_million_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,12 @@ class Recommendation:
         return asdict(self) | {"probability_best": None if chances is None else {str(e): p for e, p in chances.items()}}
 
 
-def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Recommendation:
+def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Recommendation:
     """Answer a question from a fit. Cost is 6 N_active D + 2 N_active T FLOPs, or USD with a device.
 
     Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
-    1,000). `speeds` (draws, terms) are draws of the device's `Efficiency.coefficients` around those of
-    `question.service`, as `analysis.latency` gives them: each draw of the fit meets one, prices carry both.
+    1,000). `speeds` say how sure the device's speed is (`analysis.latency.LatencyLaw.speeds`): each draw of the fit meets
+    one, and prices carry both.
     `decided` means: expected regret (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least
     80 % of the draws and able to answer in at least 95 %, not at an edge of the E studied (E = 1 is no edge where it
     was studied: there is nothing below it), and within 30 times the compute of the largest run. At a training budget
@@ -143,7 +147,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
             f"law {fit.law} predicts {fit.definition.target} from {', '.join(fit.definition.columns)}: it cannot divide a "
             "budget between size and tokens; `scaling predict` evaluates it"
         )
-    fit = replace(fit, settings={**fit.settings, **question.settings})
+    fit = with_settings(fit, question)
     task = Task(fit, question)
     asked = candidates(fit, question)
     estimated = task.solve(asked, dict(fit.params), 1)
@@ -152,7 +156,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
         raise InputError(_impossible(question, asked))
     possible.sort(key=lambda e: float(estimated.value(e)[0]))
     best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
-    met = None if speeds is None or not n_draws else speeds[np.arange(n_draws) % len(speeds)]
+    met = None if speeds is None else speeds.some()
     drawn = task.solve(possible, some_draws(fit), n_draws, met) if n_draws else None
     left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
     regrets = drawn.regrets() if drawn else None
@@ -161,7 +165,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
     missed = dict(zip(possible, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
     choices = [
         replace(
-            _choice(task, e, estimated, drawn, left),
+            _choice(task, e, estimated, drawn, left, met),
             probability_best=None if chances is None else chances[e],
             regret=None if np.isnan(expected.get(e, np.nan)) else expected[e],
             unanswered=missed.get(e),
@@ -169,7 +173,7 @@ def recommend(fit: Fit, question: Question, speeds: Array | None = None) -> Reco
         for e in possible
     ]
     unsure = _disagreement(choices[0])
-    doubts = [*unsure, *_doubts(fit, choices[0], possible)]
+    doubts = [*unsure, *_doubts(fit, choices[0], possible), *_assumed_speed(task, possible, best)]
     unreachable = tuple(e for e in asked if e not in possible)
     return Recommendation(
         question=question,
@@ -206,6 +210,17 @@ def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:
     return tuple(sorted(kept))
 
 
+def with_settings(fit: Fit, question: Question) -> Fit:
+    """The fit with the question's columns set. Raises InputError for one that the law lacks, or that is searched over."""
+    law = fit.definition
+    free = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
+    unknown = [name for name in question.settings if name not in free]
+    if unknown:
+        others = f"law {law.name} has {', '.join(free)} to set" if free else f"law {law.name} has nothing to set"
+        raise InputError(f"--set {unknown[0]}: {others}; sizes, tokens and experts are searched over")
+    return replace(fit, settings={**fit.settings, **question.settings})
+
+
 def some_draws(fit: Fit) -> dict[str, Any]:
     """The draws of a fit that are used, at most `MOST_DRAWS`."""
     return {name: value[:MOST_DRAWS] if np.ndim(value) else value for name, value in fit.parameter_draws().items()}
@@ -219,7 +234,9 @@ def candidates(fit: Fit, question: Question) -> list[int]:
     return [fit.only_experts or 1]
 
 
-def _choice(task: Task, n_experts: int, estimated: Optima, drawn: Optima | None, left: Optima | None) -> Choice:
+def _choice(
+    task: Task, n_experts: int, estimated: Optima, drawn: Optima | None, left: Optima | None, speeds: Speeds | None
+) -> Choice:
     """The optimum of one E, before it is compared with the others."""
     fit, pricing, optimum = task.fit, task.pricing, estimated.found[n_experts]
     space = task.space(n_experts, dict(fit.params))
@@ -241,7 +258,7 @@ def _choice(task: Task, n_experts: int, estimated: Optima, drawn: Optima | None,
         memory_bytes=None if held is None else float(held[0]),
         loss_interval=None if ends is None else (float(ends[0][0]), float(ends[1][0])),
         run_interval=None if run is None else (float(run[0][0]), float(run[1][0])),
-        served=_served(task, sizes) if pricing.device is not None and pricing.serve_tokens else None,
+        served=_served(task, sizes, speeds) if pricing.device is not None and pricing.serve_tokens else None,
         n_active_interval=moves.get("n_active"),
         tokens_interval=moves.get("tokens"),
         cost_interval=moves.get("cost"),
@@ -261,19 +278,27 @@ def _moves(task: Task, n_experts: int, optimum: Optimum, drawn: Optima, left: Op
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("n_active", "tokens", "cost"))}
 
 
-def _told(task: Task, n_experts: int, best: Optimum, rows: int, speeds: Array | None) -> Array:
+def _told(task: Task, n_experts: int, best: Optimum, rows: int, speeds: Speeds | None) -> Array:
     """N, D and lifetime cost of every row (rows, 3); NaN where it has no optimum."""
     known = np.isfinite(best.value) & np.isfinite(best.tokens)
     totals = task.lifetime(n_experts, best.n_active, np.where(known, best.tokens, 1.0), rows, speeds)
     return np.where(known[:, None], np.stack([best.n_active, best.tokens, totals], axis=1), np.nan)
 
 
-def _served(task: Task, sizes: Sizes) -> Served:
+def _served(task: Task, sizes: Sizes, speeds: Speeds | None) -> Served:
     """What one replica of a model reaches on the device, and what the load takes."""
     pricing = task.pricing
     offer = pricing.offer(sizes)
     one = {name: float(np.ravel(value)[0]) for name, value in vars(offer.replica).items() if name != "terms"}
     fewest = fleet.fewest_devices(structure(sizes), pricing.rented, pricing.service)
+    drawn = [] if speeds is None else [other.offer(sizes) for other in pricing.at(speeds, sizes.n_experts)]
+
+    def interval(values: list[float]) -> Interval | None:
+        if not values:
+            return None
+        low, high = np.quantile(values, intervals.ENDS)
+        return float(low), float(high)
+
     return Served(
         n_devices=int(one["n_devices"]),
         fewest_devices=int(np.ravel(fewest)[0]),
@@ -287,6 +312,8 @@ def _served(task: Task, sizes: Sizes) -> Served:
         weight_gb=one["weight_bytes"] / 1e9,
         usd_per_million=1e6 * float(np.ravel(offer.usd_per_token)[0]),
         replicas=None if pricing.demand is None else int(np.ravel(offer.replicas)[0]),
+        tpot_ms_interval=interval([1e3 * float(np.ravel(other.replica.tpot_s)[0]) for other in drawn]),
+        usd_per_million_interval=interval([1e6 * float(np.ravel(other.usd_per_token)[0]) for other in drawn]),
     )
 
 
@@ -336,6 +363,26 @@ def _doubts(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:
             f"{EXTRAPOLATION_LIMIT:.0f} times is allowed"
         )
     return doubts
+
+
+def _assumed_speed(task: Task, experts: Sequence[int], best: int) -> list[str]:
+    """Whether another E would be best if the device reached half as much, or half as much more, as was assumed unmeasured."""
+    question, reached = task.question, task.question.service.efficiency
+    if task.pricing.device is None or not task.pricing.serve_tokens or reached.source != ASSUMED.source:
+        return []
+    for name, what in (("bandwidth_share", "bandwidth"), ("flops_share", "peak FLOP/s in serving")):
+        for factor in (0.5, 1.5):
+            share = min(1.0, factor * getattr(reached, name))
+            service = replace(question.service, efficiency=replace(reached, **{name: share}))
+            other = Task(task.fit, replace(question, service=service)).solve(experts, dict(task.fit.params), 1)
+            values = {e: float(other.value(e)[0]) for e in experts}
+            leads = min(values, key=lambda e: values[e])
+            if leads != best:
+                return [
+                    f"what the device reaches is assumed, not measured: at {share:.0%} of its {what} E = {leads} would be best "
+                    "(--latency takes a measurement)"
+                ]
+    return []
 
 
 def _of_experts(fit: Fit, name: str) -> bool:

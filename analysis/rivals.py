@@ -7,7 +7,7 @@ best model of every fit, each at its best E.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.optima import Optima, Task, expected_regret
+from analysis.pricing import Speeds
 from analysis.question import Question
-from analysis.recommend import candidates, some_draws
+from analysis.recommend import candidates, some_draws, with_settings
 from analysis.search import Optimum
 from scaling.errors import InputError
 
@@ -52,15 +53,15 @@ class Rivals:
         return asdict(self)
 
 
-def compare(fits: Mapping[str, Fit], question: Question, speeds: Array | None = None) -> Rivals:
+def compare(fits: Mapping[str, Fit], question: Question, speeds: Speeds | None = None) -> Rivals:
     """The best model of each fit, at the loss of the first fit's reference where a budget says the loss to keep.
 
     Draws of different fits are independent of each other and meet in their order. Losses must be of the same held-out text.
     Raises InputError where a fit cannot answer at all, naming it.
     """
-    fits = {name: replace(fit, settings={**fit.settings, **question.settings}) for name, fit in fits.items()}
+    fits = {name: with_settings(fit, question) for name, fit in fits.items()}
     n_draws = min(fit.n_draws for fit in fits.values())
-    met = None if speeds is None or not n_draws else speeds[np.arange(n_draws) % len(speeds)]
+    met = None if speeds is None else speeds.some()
     estimated, drawn = _solved(fits, question, 1, None), _solved(fits, question, n_draws, met) if n_draws else None
     values = {name: float(estimated.value(i)[0]) for i, name in enumerate(fits)}
     lost = [name for name, value in values.items() if not np.isfinite(value)]
@@ -97,7 +98,7 @@ def _target(fits: Mapping[str, Fit], question: Question, rows: int) -> Array | N
     return Task(first, question).target(_params(first, rows), rows)
 
 
-def _solved(fits: Mapping[str, Fit], question: Question, rows: int, speeds: Array | None) -> Optima:
+def _solved(fits: Mapping[str, Fit], question: Question, rows: int, speeds: Speeds | None) -> Optima:
     """The best over E of every fit in every row, as if fits were expert counts: numbered in their order."""
     target = _target(fits, question, rows)
     found: dict[int, Optimum] = {}

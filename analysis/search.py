@@ -22,6 +22,7 @@ from scaling.errors import InputError
 _SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
 _LOG_TOKENS = (0.0, np.log(1e30))
 _COARSE, _FINE, _ROUNDS = 64, 13, 6
+_NEAR = 1.5
 _NEWTON_STEPS = 40
 _NARROWINGS, _GRID = 4, 257
 
@@ -102,11 +103,14 @@ def least_cost(
     cost: Callable[[Sizes, Array], Array],
     train_flops: Array | None = None,
     most_tokens: float = np.inf,
+    *,
+    jumps: bool = False,
 ) -> Optimum:
     """The model of least cost whose loss is the target (rows,), trained within C = 6 N_active D where one is given, on at
     most `most_tokens`.
 
-    The value is the cost, inf in the rows where no model reaches the target.
+    The value is the cost, inf in the rows where no model reaches the target. `jumps` says that cost is a sawtooth in the size
+    (whole devices, whole replicas): it is then searched more densely where it is low.
     """
 
     def score(n_active: Array) -> Array:
@@ -122,7 +126,8 @@ def least_cost(
             return np.where(excess <= 1 + 1e-9, value, 1e200 * np.minimum(excess, 1e99))
 
     rows = np.ones(target.shape)
-    size, value = _minimise(space, score, rows * np.log(_SIZES[0]), rows * np.log(_SIZES[1]))
+    low, high = rows * np.log(_SIZES[0]), rows * np.log(_SIZES[1])
+    size, value = _minimise(space, score, low, high, _dense(len(rows)) if jumps else 0)
     tokens = tokens_for_loss(space, space.sizes(size[:, None]), target[:, None])[:, 0]
     return Optimum(size, tokens, np.where(value < 1e200, value, np.inf))
 
@@ -150,17 +155,30 @@ def tokens_for_loss(space: Space, sizes: Sizes, target: Array) -> Array:
     return np.where(reachable, np.exp(x), np.inf)
 
 
-def _minimise(space: Space, score: Callable[[Array], Array], low: Array, high: Array) -> tuple[Array, Array]:
-    """argmin over ln N_active in [low, high] (rows,), as far as models fit: a coarse grid, then ever finer ones."""
+def _minimise(
+    space: Space, score: Callable[[Array], Array], low: Array, high: Array, dense: int = 0
+) -> tuple[Array, Array]:
+    """argmin over ln N_active in [low, high] (rows,), as far as models fit: a coarse grid, then ever finer ones.
+
+    With `dense` points in between over all sizes that the coarse grid finds at most `_NEAR` times as dear as its best.
+    """
     high = np.minimum(high, np.log(largest_that_fits(space)))
     low = np.minimum(low, high)
-    for points in (_COARSE, *[_FINE] * _ROUNDS):
+    rows = np.arange(len(low))
+    for points in (_COARSE, *([dense] if dense else []), *[_FINE] * _ROUNDS):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
         values = score(np.exp(grid))
-        best = np.argmin(values, axis=1)
-        rows = np.arange(len(grid))
-        low, high = grid[rows, np.maximum(best - 1, 0)], grid[rows, np.minimum(best + 1, points - 1)]
+        first = last = best = np.argmin(values, axis=1)
+        if dense and points == _COARSE:
+            near = values <= _NEAR * values[rows, best][:, None]
+            first, last = np.argmax(near, axis=1), points - 1 - np.argmax(near[:, ::-1], axis=1)
+        low, high = grid[rows, np.maximum(first - 1, 0)], grid[rows, np.minimum(last + 1, points - 1)]
     return np.exp(grid[rows, best]), values[rows, best]
+
+
+def _dense(rows: int) -> int:
+    """Points of the dense grid: many for one answer, fewer for draws, whose cost they share."""
+    return 2_049 if rows <= 16 else 193
 
 
 def largest_that_fits(space: Space) -> float:

@@ -12,7 +12,7 @@ from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.optima import Task
 from analysis.question import Question
-from analysis.recommend import Recommendation
+from analysis.recommend import Recommendation, with_settings
 from scaling.errors import InputError
 
 _DECADES, _VOLUMES = 4.0, 161  # of volume to either side, and how many are tried between
@@ -61,7 +61,7 @@ def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
     """Ask again with one assumption changed at a time, at the fit's estimate, among the E that could answer."""
     experts = sorted({answer.recommendation.n_experts, *(choice.n_experts for choice in answer.alternatives)})
     best = answer.recommendation.n_experts
-    fit = replace(fit, settings={**fit.settings, **question.settings})
+    fit = with_settings(fit, question)
     cases = [_case(fit, asked, experts, best, what, value) for what, value, asked in _variations(question, answer)]
     found, range_ = crossovers(fit, question, experts) if question.served else ((), None)
     return WhatIf(tuple(cases), found, range_)
@@ -87,7 +87,8 @@ def _variations(question: Question, answer: Recommendation) -> Iterator[tuple[st
         if pricing.device is None:
             continue
         yield "rent of a device", told, replace(question, usd_per_hour=factor * pricing.device.usd_per_hour)
-        yield "MFU of training", told, replace(question, mfu=min(1.0, factor * pricing.mfu))
+        mfu = min(1.0, factor * pricing.mfu)
+        yield "MFU of training", f"{mfu:.0%}", replace(question, mfu=mfu)
         if not question.served:
             continue
         busy = min(1.0, factor * service.utilisation)
@@ -168,7 +169,7 @@ def plane(fit: Fit, question: Question, experts: Sequence[int], budgets: Array, 
     """The best E at every training budget and volume, at the estimate. Raises InputError for a question without a budget."""
     if question.budget is None or question.goal == "loss":
         raise InputError("the plane needs a question that minimises a cost within a training budget")
-    fit = replace(fit, settings={**fit.settings, **question.settings})
+    fit = with_settings(fit, question)
     grid = np.meshgrid(budgets, volumes, indexing="ij")
     rows = grid[0].size
     found = Task(fit, question).solve(experts, dict(fit.params), rows, budgets=grid[0].ravel(), volumes=grid[1].ravel())

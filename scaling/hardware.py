@@ -28,7 +28,8 @@ class Device:
 
     `peak_flops`: dense (never sparse) FLOP/s of matrix products in `dtype`. `bandwidth`: bytes/s of main memory.
     `memory`: bytes. `usd_per_hour`: rent of one device, `price_source` and `price_date`: whose, and of when. `link`:
-    bytes/s that one device sends to its neighbours in one direction, `link_latency_s`: of one transfer. `levels`: caches,
+    bytes/s that one device sends to its neighbours in one direction, `link_latency_s`: of one transfer, `link_devices`: how
+    many are joined by it; more of them send at `fabric` bytes/s, an assumption: 400 Gbit/s a device. `levels`: caches,
     (bytes, bytes/s) each, the smallest first.
     """
 
@@ -44,6 +45,8 @@ class Device:
     price_date: str = "not dated"
     link: float = 25e9
     link_latency_s: float = 5e-6
+    link_devices: float = 8
+    fabric: float = 50e9
     levels: tuple[tuple[float, float], ...] = ()
 
     def bandwidth_of(self, working_set: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -75,10 +78,11 @@ _TABLE = (
     Device("b200", "NVIDIA B200 SXM 180 GB", 2.25e15, 8e12, 180e9, 5.98, "bfloat16",
            "NVIDIA DGX B200 data sheet, an eighth of the system (4.5e15 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 900e9),
     Device("tpu-v5e", "Google TPU v5e", 197e12, 800e9, 16e9, 1.20, "bfloat16",
-           "Google Cloud documentation, TPU v6e page (earlier editions print 819e9 bytes/s)", _GOOGLE, "not dated", 100e9),
+           "Google Cloud documentation, TPU v6e page (earlier: 819e9 bytes/s)", _GOOGLE, "not dated", 100e9, 5e-6, 256),
     Device("tpu-v6e", "Google TPU v6e (Trillium)", 918e12, 1600e9, 32e9, 2.70, "bfloat16",
-           "Google Cloud documentation, TPU v6e page (earlier editions print 1,640e9 bytes/s)", _GOOGLE, "not dated", 224e9),
+           "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, "not dated", 224e9, 5e-6, 256),
 )  # fmt: skip
+_LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # below, a unit was mistaken
 NAMES = (*(row.name for row in _TABLE), "cpu")
 
 
@@ -119,12 +123,18 @@ def _device_of(name: str, row: dict[str, Any], place: str) -> Device:
     for key, value in row.items():
         if key not in allowed:
             raise InputError(f"{place}: unknown field {key}; allowed: {', '.join(allowed)}")
+        if value is None or (key not in texts and isinstance(value, bool)):
+            raise InputError(f"{place}: {key} must be a {'text' if key in texts else 'number'}, found {value!r}")
         try:
             values[key] = str(value) if key in texts else float(value)
         except (TypeError, ValueError):
             raise InputError(f"{place}: {key} must be a number, found {value!r}") from None
         if key not in texts and not (np.isfinite(values[key]) and values[key] > 0):
             raise InputError(f"{place}: {key} must be a positive number, found {value!r}")
+        if key in _LEAST and values[key] < _LEAST[key]:
+            raise InputError(
+                f"{place}: {key} is in units of one, not of 1e9: at least {_LEAST[key]:g}, found {value!r}"
+            )
     lacking = [key for key in ("price_source", "price_date") if "usd_per_hour" in values and key not in values]
     known = name in NAMES
     if not known:
@@ -154,7 +164,8 @@ def calibrate_cpu() -> Device:
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     peak = _product_flops(len(cores))
-    bandwidth, levels = _reading(2**28, len(cores)), []
+    bandwidth = _reading(2**28, len(cores))
+    levels: list[tuple[float, float]] = []
     for size in reversed(cpu_caches(cores)):
         faster = levels[0][1] if levels else bandwidth
         levels.insert(0, (float(size), max(faster, _reading(size // 2, len(cores)))))

@@ -23,7 +23,7 @@ class Column:
     meaning: str
 
 
-_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+_TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
 def _column(type_: pa.DataType, unit: str, meaning: str) -> Column:
@@ -203,9 +203,15 @@ CURVES: dict[str, Column] = {
     **CHANCES,
 }
 
+_MEASURED = (
+    "n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "n_active", "n_total", "n_router", "dispatch",
+    "kernel",
+)  # fmt: skip
 LATENCY: dict[str, Column] = {
     "run_id": _column(_TEXT, "", "the cell the row belongs to"),
     "shape_id": _column(_TEXT, "", "cells of one shape share one measurement"),
+    **{name: RUNS[name] for name in _MEASURED},
+    "reads_all": _column(_FLAG, "", "whether the kernel reads every expert, touched or not"),
     "phase": _column(_TEXT, "", "prefill or decode"),
     "batch": _column(_INT, "", "sequences at once"),
     "context": _column(_INT, "tokens", "prefill: prompt length; decode: tokens in the cache"),
@@ -213,7 +219,7 @@ LATENCY: dict[str, Column] = {
     "time_q25_ms": _column(_REAL, "ms", "first quartile"),
     "time_q75_ms": _column(_REAL, "ms", "third quartile"),
     "repeats": _column(_INT, "", "timed calls, after the warm-up calls"),
-    "warmup": _column(_INT, "", "calls before them, compilation not among them"),
+    "warmup": _column(_INT, "", "calls before them in each round of repeats, compilation not among them"),
     "compile_s": _column(_REAL, "s", "tracing and compilation, in no time above"),
     "tokens_per_s": _column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
     "flops": _column(_REAL, "FLOP", "of one call, counted"),
@@ -221,7 +227,7 @@ LATENCY: dict[str, Column] = {
     "roofline_ms": _column(
         _REAL,
         "ms",
-        "floor: FLOPs over peak FLOP/s, and bytes over bytes/s where memory must be read; null where unknown",
+        "floor: FLOPs over peak FLOP/s, bytes over bytes/s of the level of memory that holds them; null where unknown",
     ),
     "distinct_experts": _column(_REAL, "", "observed in one call, mean over layers"),
     "weights": _column(_TEXT, "", "initial: routing is that of untrained weights"),
@@ -229,6 +235,12 @@ LATENCY: dict[str, Column] = {
     "device_kind": _column(_TEXT, "", "as JAX names it"),
     "dtype": _column(_TEXT, "", "of weights and cache"),
     "threads": _column(_INT, "", "CPU threads"),
+    "device": _column(_TEXT, "", "that the floor is of, JSON: peak FLOP/s, bytes/s and caches; null where unknown"),
+    "busy_cores": _column(
+        _REAL,
+        "",
+        "cores that others kept busy, the larger of before and after the shape's measurement; null where unknown",
+    ),
     "versions": _column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
 }
 

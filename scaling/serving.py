@@ -330,9 +330,9 @@ def decode_work(
 
     Reads the weights touched and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet, section 4.2).
     """
-    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv / layout.n_devices
-    flops = batch * (2 * (sizes.n_active + sizes.n_router) + 4 * sizes.n_layers * context * sizes.d_model)
-    return _work(sizes, on, batch, cache, flops, service, layout)
+    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv
+    attention = 4.0 * batch * sizes.n_layers * context * sizes.d_model
+    return _work(sizes, on, batch, batch, cache, attention, service, layout)
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> Work:
@@ -343,9 +343,9 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     """
     whole = np.maximum(requests, 1.0)
     tokens = whole * service.prompt
-    cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv / layout.n_devices
-    flops = tokens * (2 * (sizes.n_active + sizes.n_router) + 2 * sizes.n_layers * service.prompt * sizes.d_model)
-    return _work(sizes, on, tokens, cache, flops, service, layout).times(requests / whole)
+    cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv
+    attention = 2.0 * tokens * sizes.n_layers * service.prompt * sizes.d_model
+    return _work(sizes, on, tokens, whole, cache, attention, service, layout).times(requests / whole)
 
 
 def decode_seconds(
@@ -363,19 +363,33 @@ def prefill_seconds(
 
 
 def _work(
-    sizes: ModelSizes, on: Device, tokens: Values, cache: Values, flops: Values, service: Service, layout: Layout
+    sizes: ModelSizes,
+    on: Device,
+    tokens: Values,
+    sequences: Values,
+    cache: Values,
+    attention: Values,
+    service: Service,
+    layout: Layout,
 ) -> Work:
-    spread = np.where(layout.by_expert, layout.n_devices, 1)  # a split by matrix has every device at every token
-    touched: Values = 0.0
-    if sizes.n_experts > 1:
-        touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) / spread
+    """A pass over the tokens of some sequences, with the bytes of their cache and the FLOPs of their attention."""
+    devices = np.asarray(layout.n_devices, dtype=float)
+    # Whole sequences are shared out: of 33 on 32 devices one has two, and one alone leaves 31 devices to their experts.
+    busy = np.where(layout.by_expert, sequences / np.ceil(sequences / devices), devices)
+    copies = np.where(layout.by_expert, busy, 1.0)  # a split by matrix has every device at every token
+    routed = sizes.n_experts > 1
+    touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) if routed else 0.0
+    in_experts = 2.0 * tokens * sizes.top_k * sizes.n_expert if routed else 0.0
+    elsewhere = np.maximum(2.0 * tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
+    written, largest = elements_written(tokens, sizes.n_layers, sizes.d_model, routed=sizes.top_k if routed else 0.0)
     return Work(
         layers=sizes.n_layers,
-        experts=sizes.n_layers * touched,
-        activations=tokens / spread * sizes.n_layers * sizes.d_model,
-        bytes=weight_bytes_read(sizes, tokens, service, layout) + cache,
-        flops=flops / layout.n_devices,
-        communication_s=communication_seconds(sizes, on, tokens, service, layout),
+        experts=sizes.n_layers * touched / np.where(layout.by_expert, devices, 1.0),
+        activations=written / copies,
+        largest=largest / copies,
+        bytes=weight_bytes_read(sizes, tokens, service, layout) + cache / busy,
+        flops=elsewhere / busy + in_experts / devices,
+        communication_s=communication_seconds(sizes, on, tokens / busy * devices, service, layout),
     )
 
 
@@ -384,11 +398,13 @@ def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, service
 
     By matrix: two ring all-reduces a layer, each 2 (G-1)/G of the activations over the link. By expert: two all-to-alls a
     layer, of k copies of each device's tokens, (G-1)/G of which leave it; nothing for a dense model, whose replicas only
-    share out sequences. Each transfer waits the link's latency once a step of the ring, or once.
+    share out sequences. Each transfer waits the link's latency once a step of the ring, or once. More devices than the link
+    joins send over the fabric.
     """
     devices = np.asarray(layout.n_devices, dtype=float)
     away = (devices - 1) / devices
     exchanged = sizes.top_k if sizes.n_experts > 1 else 0.0
     sent = away * tokens * sizes.d_model * np.where(layout.by_expert, exchanged / devices, 2.0)
     waits = np.where(layout.by_expert, (devices > 1) * (exchanged > 0), 2 * (devices - 1))
-    return (2 * sizes.n_layers * (sent * service.bytes_per_kv / on.link + waits * on.link_latency_s))[()]
+    link = np.where(devices > on.link_devices, on.fabric, on.link)
+    return (2 * sizes.n_layers * (sent * service.bytes_per_kv / link + waits * on.link_latency_s))[()]

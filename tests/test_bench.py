@@ -1,6 +1,12 @@
 """Measured latency: the rows, and what must hold of any measurement."""
 
-from scaling import cost
+import json
+import os
+
+import jax
+import pytest
+
+from scaling import bench, cost, hardware
 from scaling.bench import measure
 from scaling.schema import to_arrow
 
@@ -24,5 +30,57 @@ def test_both_phases_at_every_point_with_their_counts(micro):
         assert row["shape_id"] == config.shape_id()
 
 
+def test_a_row_stands_alone(micro):
+    """Shape, sizes, kernel and device are in the row, as the run table and the device table have them."""
+    config = micro(n_experts=4, top_k=2, router="topk")
+    row = measure(config)[0]
+    counts = cost.parameters(config.model, 257)
+    assert (row["n_experts"], row["top_k"], row["d_model"], row["n_layers"], row["n_heads"]) == (4, 2, 16, 1, 2)
+    assert (row["n_active"], row["n_total"], row["n_router"]) == (counts.n_active, counts.n_total, counts.router)
+    assert (row["dispatch"], row["kernel"], row["reads_all"]) == ("grouped", "loop", False)
+    on = json.loads(row["device"])
+    assert on["peak_flops"] >= hardware.device("cpu").peak_flops
+    assert row["roofline_ms"] == pytest.approx(
+        1e3 * hardware.roofline_seconds(row["flops"], row["bytes"], bench.device_of(jax.devices()[0], "float32"))
+    )
+    assert row["busy_cores"] is None or row["busy_cores"] >= 0
+
+
 def test_a_dense_model_touches_its_one_expert(micro):
-    assert {row["distinct_experts"] for row in measure(micro())} == {1.0}
+    rows = measure(micro())
+    assert {row["distinct_experts"] for row in rows} == {1.0}
+    assert {(row["dispatch"], row["kernel"], row["reads_all"]) for row in rows} == {("dense", None, False)}
+
+
+def test_other_work_is_seen_and_warned_of(micro, monkeypatch, capsys):
+    ticks = iter(range(0, 10**6, 60))
+    cores = 60 / os.sysconf("SC_CLK_TCK") / 0.3  # so many ticks in .3 s
+    monkeypatch.setattr(bench, "_busy_ticks", lambda: float(next(ticks)))
+    assert bench.others_busy() == pytest.approx(cores)
+    assert measure(micro())[0]["busy_cores"] == pytest.approx(cores)
+    assert f"others kept {cores:.1f} cores busy" in capsys.readouterr().err
+    monkeypatch.setattr(bench, "_busy_ticks", lambda: None)
+    assert bench.others_busy() is None
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "kernel", "all_read"),
+    [
+        ("grouped", "loop", False),
+        ("grouped", "tokamax", False),
+        ("grouped", "ragged", True),
+        ("dense", "", True),
+        ("capacity", "", True),
+    ],
+)
+def test_which_kernels_read_every_expert(micro, dispatch, kernel, all_read):
+    router = "switch" if dispatch == "capacity" else "topk"
+    model = micro(n_experts=4, router=router, top_k=1, dispatch=dispatch).model
+    assert bench.reads_all(model, kernel) is all_read
+    assert not bench.reads_all(micro().model, kernel), "a dense model has one expert, and reads it"
+
+
+def test_repeats_are_spread_over_rounds():
+    assert bench._rounds(9) == [3, 3, 3]
+    assert sum(bench._rounds(5)) == 5
+    assert bench._rounds(5) == [2, 2, 1]

@@ -11,17 +11,18 @@ from served import EXPERT, IDEAL, LAYERS, ROUTER, SHEET, TOY, D, E, K, dense
 from scaling import cost
 from scaling.config import ModelConfig
 from scaling.errors import InputError
+from scaling.hardware import roofline_seconds
 from scaling.serving import (
     Efficiency,
     Layout,
     ModelSizes,
     Service,
-    Work,
     communication_seconds,
     decode_seconds,
     decode_work,
     distinct_experts,
     prefill_seconds,
+    prefill_work,
     skew_of,
     weight_bytes,
     weight_bytes_read,
@@ -141,11 +142,11 @@ def test_bytes_of_a_decode_step_agree_with_the_structural_count():
 
 def test_time_is_the_sum_of_its_terms_by_hand():
     """b = 1 of the sheet: 3.4336 GB of weights and .2013 GB of cache over 3.35e12 bytes/s are 1085.04 us, 3.675 us compute;
-    with shares .5 and .25, 10 us a step, 1 us a layer (24), .1 us an expert touched (24 x 8), 1 ps an activation (24 x
-    2048): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + .049 us."""
+    with shares .5 and .25, 10 us a step, 1 us a layer (24), .1 us an expert touched (24 x 8), 1 ps an element written (24 x
+    2048 x (20 + 10 k)): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + 4.9 us."""
     reached = Efficiency(0.5, 0.25, 10e-6, 1e-6, 0.1e-6, 1e-12)
     seconds = decode_seconds(TOY, SHEET, 1, 1024, Service(efficiency=reached))
-    by_hand = 2 * 1085.04 + 4 * 3.675 + 10 + 24 + 0.1 * LAYERS * K + 1e-6 * LAYERS * D
+    by_hand = 2 * 1085.04 + 4 * 3.675 + 10 + 24 + 0.1 * LAYERS * K + 1e-6 * LAYERS * D * (20 + 10 * K)
     assert seconds * 1e6 == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -159,11 +160,10 @@ def test_no_time_lies_under_the_roofline(bandwidth, flops, overhead, batch, cont
     assert work.seconds(SHEET, service.efficiency, overlap=True) >= floor * (1 - 1e-12)
 
 
-def test_bytes_in_a_cache_are_read_at_its_speed():
+def test_the_floor_goes_by_the_memory_that_holds_the_working_set():
     quick = replace(SHEET, levels=((1e6, 1e14), (1e8, 1e13)))
     for moved, speed in ((5e5, 1e14), (5e7, 1e13), (5e9, SHEET.bandwidth)):
-        work = Work(layers=0.0, experts=0.0, activations=0.0, bytes=moved, flops=0.0)
-        assert work.seconds(quick, Efficiency(1, 1)) == pytest.approx(moved / speed, rel=1e-12)
+        assert roofline_seconds(0.0, moved, quick) == pytest.approx(moved / speed, rel=1e-12)
 
 
 def test_skewed_routers_touch_fewer_experts():
@@ -224,3 +224,21 @@ def test_a_part_of_a_prefill_is_that_part_of_a_whole_one():
     whole = prefill_seconds(TOY, SHEET, 1.0, IDEAL)
     assert prefill_seconds(TOY, SHEET, 0.25, IDEAL) == pytest.approx(0.25 * whole, rel=1e-12)
     assert prefill_seconds(TOY, SHEET, 2.0, IDEAL) > whole
+
+
+def test_one_prompt_is_not_shared_out_over_devices_that_split_experts():
+    """32 devices by expert: one prompt takes one of them as long as its attention and shared parts take; 32 prompts no longer."""
+    service, layout = Service(prompt=2048), Layout(32, True)
+    shared = TOY.n_active + ROUTER - K * LAYERS * EXPERT
+    alone = prefill_work(TOY, SHEET, 1.0, service, layout)
+    by_hand = 2048 * (2 * shared + 2 * LAYERS * 2048 * D + 2 * K * LAYERS * EXPERT / 32)
+    assert alone.flops == pytest.approx(by_hand, rel=1e-12)
+    assert prefill_work(TOY, SHEET, 32.0, service, layout).flops == pytest.approx(
+        2048 * (2 * shared + 2 * LAYERS * 2048 * D + 2 * K * LAYERS * EXPERT), rel=1e-12
+    )
+
+
+def test_devices_beyond_the_link_send_over_the_fabric():
+    linked = replace(SHEET, link=450e9, link_latency_s=0.0, fabric=50e9, link_devices=8)
+    within, beyond = (communication_seconds(TOY, linked, 64, Service(), Layout(g)) for g in (8, 16))
+    assert beyond / within == pytest.approx(9 * (15 / 16) / (7 / 8))

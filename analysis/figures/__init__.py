@@ -25,6 +25,7 @@ from analysis.figures.methods import (
     metric_beside_chance,
     saturation,
 )
+from analysis.figures.serving import best_experts, cost_against_load, pareto, regret_bars, what_if_cases
 from analysis.figures.style import (
     Curve,
     Palette,
@@ -38,13 +39,15 @@ from analysis.figures.style import (
     si,
     titled,
 )
+from analysis.figures.timing import measured_modelled, time_errors
 from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
 
 __all__ = [
-    "Curve", "Figure", "Palette", "Panel", "along", "cloud", "colours", "coverage", "decode_times", "evidence",
-    "figure", "influence", "isoflop_frontier", "isoflop_valleys", "latency", "legend_columns", "loss_against",
-    "loss_against_experts", "losses_of_choices", "method_colours", "method_differences", "method_times",
-    "metric_beside_chance", "observed_predicted", "pages", "paired_differences", "parameter_intervals",
-    "powers", "probability_best", "profile_curve", "residuals", "residuals_against", "roll_out_errors",
-    "saturation", "save", "sheet", "si", "titled", "tradeoff",
+    "Curve", "Figure", "Palette", "Panel", "along", "best_experts", "cloud", "colours", "cost_against_load",
+    "coverage", "decode_times", "evidence", "figure", "influence", "isoflop_frontier", "isoflop_valleys",
+    "latency", "legend_columns", "loss_against", "loss_against_experts", "losses_of_choices",
+    "measured_modelled", "method_colours", "method_differences", "method_times", "metric_beside_chance",
+    "observed_predicted", "pages", "paired_differences", "parameter_intervals", "pareto", "powers",
+    "probability_best", "profile_curve", "regret_bars", "residuals", "residuals_against", "roll_out_errors",
+    "saturation", "save", "sheet", "si", "time_errors", "titled", "tradeoff", "what_if_cases",
 ]  # fmt: skip

@@ -8,12 +8,13 @@ from typing import Any
 from analysis.figures import si
 from analysis.laws import EXPERTS
 from analysis.optima import UNANSWERED_LIMIT
+from analysis.question import Question
 from analysis.recommend import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT
-from analysis.report import words
+from analysis.report import serving_pictures, what_if, words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import measured_decode
 from analysis.report.study import Study
-from analysis.report.words import between, flops, percent, sentence
+from analysis.report.words import between, flops, money, percent, sentence
 
 
 def front_page(study: Study) -> dict[str, Any]:
@@ -44,7 +45,10 @@ def _tiles(answer: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Label, value and note of the numbers under the decision."""
     chosen = answer["recommendation"]
     dense, unit = chosen["n_experts"] == 1, chosen["cost"]["unit"]
-    cost = flops if unit == "FLOP" else si
+
+    def cost(value: float) -> str:
+        return words.cost(value, unit)
+
     return [
         ("Experts, E", str(chosen["n_experts"]), "dense" if dense else f"{chosen['top_k']} per token"),
         ("Active parameters", si(chosen["n_active"]), between(chosen["n_active_interval"])),
@@ -80,7 +84,60 @@ def _summary(study: Study) -> list[Block]:
         f"{words.plural(len(study.table), 'run')} and {draws}.{_measured(study)}"
     )
     asked, answered = text(words.question(answer["question"])), text(" ".join(line for line in lines if line))
-    return [asked, *([answered] if answered["text"] else []), picture("hero", caption)]
+    return [asked, bullets(_told(study)), *([answered] if answered["text"] else []), picture("hero", caption)]
+
+
+def _told(study: Study) -> list[str]:
+    """What it costs, in all and a month, what loss to expect, how sure that is, and what would change it."""
+    answer = study.decision
+    return [_paid(answer), *_a_month(answer), *_loss(study), _how_sure(answer), *what_if.in_short(answer)]
+
+
+def _paid(answer: Mapping[str, Any]) -> str:
+    """The parts of the lifetime cost, and in USD the price of a million tokens."""
+    chosen, asked = answer["recommendation"], Question.from_json(answer["question"])
+    cost = chosen["cost"]
+    parts = {name: money(cost[name], cost["unit"]) for name in ("train", "serve", "total")}
+    if not asked.served:
+        return f"cost: {parts['train']} to train; nothing is served"
+    told = f"cost: {parts['total']}, {parts['train']} to train and {parts['serve']} to serve {si(asked.served)} tokens"
+    if (served := chosen.get("served")) is not None:
+        told += f" at {si(served['usd_per_million'])} USD a million"
+    return told
+
+
+def _a_month(answer: Mapping[str, Any]) -> list[str]:
+    """What a month of serving costs; nothing where no load was given."""
+    chosen, asked = answer["recommendation"], Question.from_json(answer["question"])
+    if asked.requests_per_month is None:
+        return []
+    monthly = money(chosen["cost"]["serve"] / asked.months, chosen["cost"]["unit"])
+    told = f"a month: {monthly} for {si(asked.requests_per_month)} requests"
+    if (served := chosen.get("served")) is not None and served["replicas"] is not None:
+        devices = words.plural(served["replicas"] * served["n_devices"], "device")
+        told += f", which take {devices} ({words.plural(served['replicas'], 'replica')} of {served['n_devices']})"
+    return [told]
+
+
+def _loss(study: Study) -> list[str]:
+    """The interval of the law and that of one run, as far as the fit knows them."""
+    ends = study.decision["recommendation"]["loss_interval"]
+    if ends is None:
+        return []
+    told = f"loss: {between(ends, words.loss)} by the law (95%)"
+    if study.new_run is not None:
+        told += f"; one run of it is expected to measure {between(study.new_run, words.loss)}"
+    return [told]
+
+
+def _how_sure(answer: Mapping[str, Any]) -> str:
+    regret, best = answer["expected_regret"], words.experts(answer["recommendation"]["n_experts"])
+    if regret is None:
+        return "how sure: that cannot be said, the fit has no draws"
+    return (
+        f"how sure: choosing {best} is expected to cost {100 * regret:.2g}% more than the best choice would; "
+        f"{percent(REGRET_LIMIT)} is allowed"
+    )
 
 
 def _measured(study: Study) -> str:
@@ -130,6 +187,8 @@ def decision(study: Study) -> list[Block]:
         if answer["unreachable"]:
             blocks.append(text(f"Not able to answer: E = {', '.join(map(str, answer['unreachable']))}."))
     answer = study.decision
+    if serving_pictures.regret in serving_pictures.drawn(study):
+        blocks.append(picture("regret", _REGRET_CAPTION, 0.7))
     reasons = answer["undecided_because"] or [
         f"expected regret is at most {percent(REGRET_LIMIT)} of the cost, the E chosen is best in at least "
         f"{percent(PROBABILITY_NEEDED)} of the draws and cannot answer in at most {percent(UNANSWERED_LIMIT)}, it lies "
@@ -144,10 +203,16 @@ def decision(study: Study) -> list[Block]:
     return [*blocks, heading(title), bullets(reasons)]
 
 
+_REGRET_CAPTION = (
+    "What choosing each E is expected to cost beyond the best choice, the mean over the draws in which it can answer; "
+    f"linear up to the dashed line, {percent(REGRET_LIMIT)}, which a decision may cost at most, logarithmic beyond. Over "
+    "the bars, the regret and the share of the draws in which this E is best."
+)
+
+
 def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:
     choices = [answer["recommendation"], *answer["alternatives"]]
     unit = choices[0]["cost"]["unit"]
-    cost = si if unit == "USD" else flops
     told = any(c.get("unanswered") is not None for c in choices)
     rows = [
         [
@@ -156,9 +221,9 @@ def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:
             si(c["n_total"]) if c["n_total"] else "–",
             si(c["tokens"]),
             f"{words.loss(c['loss'])}  ({between(c['loss_interval'], words.loss)})",
-            cost(c["cost"]["train"]),
-            cost(c["cost"]["serve"]),
-            cost(c["cost"]["total"]),
+            words.cost(c["cost"]["train"], unit),
+            words.cost(c["cost"]["serve"], unit),
+            words.cost(c["cost"]["total"], unit),
             percent(c["probability_best"]),
             percent(c["regret"]),
             *([percent(c["unanswered"])] if told else []),

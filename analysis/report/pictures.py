@@ -26,6 +26,7 @@ def palette_of(study: Study) -> Palette:
     """One colour for each E that was studied, failed or compared, ascending."""
     answer = study.decision
     compared = [choice["n_experts"] for choice in (answer["recommendation"], *answer["alternatives"])]
+    compared += answer["unreachable"]  # they may be the best elsewhere in the plane
     met = {*study.table.frame[EXPERTS].astype(int), *study.failed[EXPERTS].dropna().astype(int), *compared}
     palette = figures.colours(met)
     return {e: palette[e] for e in sorted(met)}
@@ -58,13 +59,12 @@ def hero(study: Study) -> Figure:
     palette, answer = palette_of(study), study.decision
     chosen, front = answer["recommendation"], pd.DataFrame(answer["front"])
     if len(front):
-        curves = []
-        for e in sorted(front["n_experts"].unique()):
-            rows = front[front["n_experts"] == e].sort_values("loss")
-            curves.append(Curve(int(e), rows["cost"].to_numpy(copy=True), rows["loss"].to_numpy(copy=True)))
-        place, bound = (chosen["cost"]["total"], chosen["loss"]), answer["question"]["target_loss"]
         note = "recommended" if answer["decided"] else "leads, not decided"
-        offer = partial(figures.tradeoff, curves, place, palette, unit=chosen["cost"]["unit"], note=note, bound=bound)
+        offer = partial(
+            figures.pareto, front, (chosen["cost"]["total"], chosen["loss"]), palette, unit=chosen["cost"]["unit"],
+            note=note, bound=answer["question"]["target_loss"], cost_interval=chosen["cost_interval"],
+            loss_interval=chosen["loss_interval"],
+        )  # fmt: skip
         panels = [titled(offer, "Loss against lifetime cost")]
     else:
         choices = sorted((chosen, *answer["alternatives"]), key=lambda choice: int(choice["n_experts"]))

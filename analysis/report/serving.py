@@ -14,9 +14,9 @@ from analysis.question import Question
 from analysis.report import words
 from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import shown_latency, sizes_of
-from analysis.report.study import Study
+from analysis.report.study import LATENCY_LAW, Study
 from analysis.report.words import percent
-from scaling import hardware
+from scaling import fleet, hardware
 from scaling.serving import ModelSizes, Service, decode_seconds
 
 UNLIKE = 2.0  # measured over priced, median: beyond it the report warns
@@ -26,8 +26,8 @@ _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
 def serving(study: Study) -> list[Block]:
-    """Serving as counted from the structure, as measured beside the roofline's floor, and as priced."""
-    counted = _counted(study)
+    """Serving as priced, as counted from the structure, and as measured beside the roofline's floor."""
+    counted = [*_offered(study), *_counted(study)]
     if study.latency.empty:
         return [*counted, text("No latency was measured in this study.")]
     shown = shown_latency(study)
@@ -44,7 +44,95 @@ def serving(study: Study) -> list[Block]:
     caption = "One decode step at the smallest and the largest batch that were measured; experts touched as observed."
     table = sheet(columns, [_timing(row) for _, row in ends.iterrows()], caption)
     blocks = [text(told), picture("latency", f"Time against batch: medians with quartiles (band). {_floors(shown)}")]
-    return [*counted, *blocks, *([table] if len(ends) else []), *_priced(study)]
+    return [*counted, *blocks, *([table] if len(ends) else []), *_modelled(study), *_priced(study)]
+
+
+def _offered(study: Study) -> list[Block]:
+    """Replicas of the best model of every E and what tokens cost; one line where the question has no device."""
+    answer = study.decision
+    if answer["question"]["device"] is None:
+        return [
+            text(
+                "The question counts FLOPs, so it has no prices, no latency and no load; with --device `scaling recommend` "
+                "counts USD and says how each model is served."
+            )
+        ]
+    asked = Question.from_json(answer["question"])
+    on, service = asked.pricing.rented, asked.service
+    load = (
+        f"replicas busy {percent(service.utilisation)} of the time"
+        if asked.pricing.demand is None
+        else f"whole replicas for {si(asked.pricing.demand)} generated tokens a second"
+    )
+    told = (
+        f"Priced on {on.title} at {on.usd_per_hour:g} USD an hour ({on.price_source}; {on.price_date}): {load}, "
+        f"{service.prompt} tokens a prompt and {service.generated} generated."
+    )
+    choices = [answer["recommendation"], *answer["alternatives"]]
+    served = {c["n_experts"]: c["served"] for c in choices if c.get("served") is not None}
+    if not served:
+        return [
+            text(f"{told} How models are served was not stored with the answer, or nothing is served."),
+            *_load(study),
+        ]
+    best = answer["recommendation"]["n_experts"]
+    rows = [
+        [
+            _named(e) + (" ★" if e == best else ""),
+            f"{one['n_devices']} by {'expert' if one['experts_split'] else 'matrix'}" if one["n_devices"] > 1 else "1",
+            str(one["fewest_devices"]),
+            str(one["batch"]),
+            *(_known(one[name]) for name in ("ttft_ms", "tpot_ms", "e2el_ms")),
+            si(one["output_throughput"]),
+            _known(one["request_goodput"]),
+            si(one["usd_per_million"]),
+            "–" if one["replicas"] is None else str(one["replicas"]),
+        ]
+        for e, one in sorted(served.items())
+    ]
+    columns = [
+        "E", "devices", "least", "batch", "ttft, ms", "tpot, ms", "e2el, ms", "tokens/s", "requests/s", "USD/million",
+        "replicas",
+    ]  # fmt: skip
+    caption = (
+        "How the best model of every E is served at the least price a token: devices of a replica and how it is split over "
+        "them, the fewest that hold it, sequences at once, latency without queueing, what one replica reaches when busy "
+        "(output_throughput, request_goodput), and the price."
+    )
+    return [text(told), sheet(columns, rows, caption), *_load(study), _FORMULAS]
+
+
+_FORMULAS = sheet(
+    ["name", "formula"],
+    [[name, formula] for name, formula in fleet.METRICS.items()],
+    "What these names mean, which are those of vLLM's serving benchmark; b sequences at once, n generated tokens of a "
+    "request, L_D and L_P the seconds of a decode step and of a prefill, G devices, r replicas, u the share of the time "
+    "that they are busy, C0 USD per device-second.",
+    wide=1,
+)
+
+
+def _load(study: Study) -> list[Block]:
+    """Price against load and who is cheapest where; nothing where the fit knows no widths."""
+    prices, changes = study.explored.prices, study.explored.overtakings
+    if prices.empty:
+        return []
+    if changes.empty:
+        told = "At no load shown does another E become the cheapest."
+    else:
+        first, last = changes.iloc[0], changes.iloc[-1]
+        told = (
+            f"Below {si(first['requests_per_month'])} requests a month no E is cheaper a token than "
+            f"{words.experts(first['before'])}, above {si(last['requests_per_month'])} none than "
+            f"{words.experts(last['after'])}."
+        )
+        told += f" The cheapest changes {len(changes)} times, as replicas come whole." if len(changes) > 1 else ""
+    caption = (
+        "Price of a million generated tokens against load, for the best model of every E. Devices come whole: below one "
+        "replica the price is inverse to the load, and every tooth is one more replica; rings, where another E becomes the "
+        "cheapest. Training is not in it."
+    )
+    return [picture("cost_against_load", f"{caption} {told}", 0.8)]
 
 
 def _weights(state: Any) -> str:
@@ -111,8 +199,45 @@ def _counted(study: Study) -> list[Block]:
     return [sheet(columns, rows, caption)]
 
 
+def _modelled(study: Study) -> list[Block]:
+    """How well the latency law of the study says these times; nothing where none is stored."""
+    law = study.latency_law
+    if law is None or study.modelled.empty:
+        return []
+    told = (
+        f"A latency law (laid in {LATENCY_LAW} by `scaling latency`) carries these times to shapes that were not run: fitted "
+        f"to {law.n_rows} times of {law.n_shapes} shapes in {law.dtype} on {law.device.title}."
+    )
+    if (left_out := law.held_out.get("all")) is not None:
+        told += (
+            f" On levels of batch, context, width and E that were left out in turn its median error is "
+            f"{percent(left_out.median)}, the 90th percentile {percent(left_out.p90)}; the assumed shares of the data sheet "
+            f"err by {percent(law.before.median)} and {percent(law.before.p90)}."
+        )
+    rows = [
+        [
+            name,
+            words.number(getattr(law.efficiency, name), ".3g"),
+            words.between(ends, lambda v: words.number(v, ".3g")),
+        ]
+        for name, ends in law.intervals.items()
+    ]
+    caption = "What a step costs by the latency law, in seconds (_s) or as shares of the device's peaks."
+    errors = (
+        "Measured against modelled times, with the roofline floor of each as a grey mark, and what the model misses; red "
+        "bars are medians."
+    )
+    warnings = bullets(list(law.warnings))
+    return [
+        text(told),
+        picture("measured_modelled", errors),
+        sheet(["term", "value", "95% interval"], rows, caption),
+        *([warnings] if law.warnings else []),
+    ]
+
+
 def _priced(study: Study) -> list[Block]:
-    """Measured decode beside the price's roofline; nothing where no price rests on the device measured."""
+    """Measured decode beside what the price takes it to be; nothing where no price rests on the device measured."""
     rows = priced_decode(study)
     if rows.empty:
         return []
@@ -128,14 +253,14 @@ def _priced(study: Study) -> list[Block]:
         for (_, row), r in zip(rows.iterrows(), ratio, strict=True)
     ]
     caption = (
-        f"Decode steps as measured and as the roofline prices them on {rows['device'].iloc[0]}, at the number format "
-        f"that was measured: a median of {ratio.median():.2g} times the price's."
+        f"Decode steps as measured and as the price takes them on {rows['device'].iloc[0]}, at the number format that was "
+        f"measured: a median of {ratio.median():.2g} times the price's."
     )
     return [sheet(["E", "batch", "measured, ms", "priced, ms", "measured/priced"], table, caption)]
 
 
 def priced_decode(study: Study) -> pd.DataFrame:
-    """Decode rows measured on the device that the decision is priced on, with `priced_ms` by its roofline and `device`.
+    """Decode rows measured on the device that the decision is priced on, with `priced_ms` and `device`.
 
     `scaling.serving.decode_seconds` with the assumptions of the prices, but the element size that was measured. Empty
     where no device prices the decision, or none was measured of its kind.
@@ -187,14 +312,9 @@ def assumptions(study: Study) -> list[Block]:
     told = [*study.notes, *answer["assumptions"]]
     if answer["question"]["device"] is None:
         told.append(_not_priced(study))
-    blocks = [
-        bullets(told),
-        *(
-            []
-            if answer["question"]["device"] is None
-            else _money_assumptions(Question.from_json(answer["question"]).service)
-        ),
-    ]
+    blocks = [bullets(told)]
+    if answer["question"]["device"] is not None:
+        blocks += _money_assumptions(Question.from_json(answer["question"]))
     warnings = [*answer["warnings"], *_unlike(study)]
     return [*blocks, heading("Warnings"), bullets(warnings)] if warnings else blocks
 
@@ -215,12 +335,13 @@ def _unlike(study: Study) -> list[str]:
     if rows.empty or (ratio := float((rows["time_ms"] / rows["priced_ms"]).median())) <= UNLIKE:
         return []
     return [
-        f"decode took a median of {ratio:.2g} times what the price assumes on {rows['device'].iloc[0]}: a roofline is no "
-        "prediction"
+        f"decode took a median of {ratio:.2g} times what the price takes it to on {rows['device'].iloc[0]}; `scaling latency` "
+        "measures what a device reaches, and --latency takes it into the price"
     ]
 
 
-def _money_assumptions(service: Service) -> list[Block]:
+def _money_assumptions(asked: Question) -> list[Block]:
+    service = asked.service
     reached = service.efficiency
     told = (
         f"a request brings {service.prompt} tokens and takes {service.generated}; weights and cache take "
@@ -230,9 +351,11 @@ def _money_assumptions(service: Service) -> list[Block]:
         f"replicas are busy {percent(service.utilisation)} of the time with at most {service.max_batch} sequences each; "
         "all experts are resident and idle ones are not read"
     )
+    own = asked.pricing.rented
+    listed = [own, *(hardware.device(name) for name in hardware.NAMES if name not in ("cpu", own.name))]
     rows = [
         [
-            row.title,
+            row.title + (" ★" if row is own else ""),
             f"{row.peak_flops / 1e12:.4g}",
             f"{row.bandwidth / 1e12:.4g}",
             f"{row.memory / 1e9:g}",
@@ -240,11 +363,13 @@ def _money_assumptions(service: Service) -> list[Block]:
             row.price_date,
             row.source,
         ]
-        for row in (hardware.device(name) for name in hardware.NAMES if name != "cpu")
+        for row in listed
     ]
     columns = ["device", "TFLOP/s", "TB/s", "GB", "$/h", "priced", "source"]
+    sources = "; ".join(dict.fromkeys(row.price_source for row in listed))
     caption = (
-        "Data-sheet values, dense bf16. Every price is a placeholder to be replaced (--usd-per-hour, --devices). The CPU has no "
-        "row: it has no data sheet here but is measured anew whenever it is asked for."
+        f"★ is the device of the question; the others stand beside it. Data-sheet values, dense bf16. Prices: {sources}. "
+        "Replace what is a placeholder (--usd-per-hour, --devices). The CPU has no data sheet here: it is measured anew "
+        "whenever it is asked for."
     )
     return [bullets([told]), sheet(columns, rows, caption, wide=6)]

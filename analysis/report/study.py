@@ -12,32 +12,41 @@ import numpy as np
 import pandas as pd
 
 from analysis import fit as fits
+from analysis import latency as latencies
 from analysis import laws, runs, uncertainty
 from analysis.effects import PairedEffects, paired_effects
 from analysis.fit import Fit
+from analysis.latency import LatencyLaw
+from analysis.latency_table import read as read_latency
+from analysis.latency_table import with_shapes
 from analysis.methods import Comparison, compare
 from analysis.question import Question
 from analysis.recommend import recommend
 from analysis.report.checks import Checks, check
+from analysis.report.explored import Explored, explored
 from analysis.runs import RunTable
 from analysis.search import columns_of_model
+from analysis.what_if import explore
 from scaling.errors import InputError
 
 DRAWS, SEED = 400, 0
 _NEEDED = ("n_active", "tokens", "train_flops")
 SERVED_PER_TRAINED = 10
+LATENCY_LAW = "latency.json"
 
 
 @dataclass(frozen=True)
 class Study:
     """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
 
+    `latency_law` is the one that `scaling latency` left in the folder as latency.json, if any, and `modelled` are the
+    latency rows that it can model, with what it says of them.
     `answers` are recommendations as their JSON documents; the first one is the decision. `implied` is the E that each
     fit recommends for its question. `new_run` is the 95 % prediction interval of the loss that training the recommended
-    model would measure, None where the fit behind it cannot say. `checks` say how far to believe that fit. `notes` say
-    what the report had to make itself because the folder lacked it. `comparisons` are those of its methods, the largest
-    first, where it has several. Where they are all that can be said, there are no fits, answers and checks, and
-    `without_law` says why.
+    model would measure, None where the fit behind it cannot say. `checks` say how far to believe that fit, `explored`
+    what it says around the answer. `notes` say what the report had to make itself because the folder lacked it.
+    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be said,
+    there are no fits, answers and checks, nothing is explored, and `without_law` says why.
     """
 
     path: Path
@@ -45,12 +54,15 @@ class Study:
     table: RunTable
     failed: pd.DataFrame
     latency: pd.DataFrame
+    latency_law: LatencyLaw | None
+    modelled: pd.DataFrame
     effects: PairedEffects
     fits: Mapping[str, Fit]
     answers: Mapping[str, Mapping[str, Any]]
     implied: Mapping[str, str]
     new_run: tuple[float, float] | None
     checks: Checks | None
+    explored: Explored
     comparisons: tuple[Comparison, ...]
     without_law: str
     grid: str
@@ -75,7 +87,7 @@ def load(path: Path) -> Study:
     table = _complete(runs.read(path), notes)
     everything, latency = runs.rows(path, "runs"), runs.rows(path, "latency")
     if len(latency):
-        latency = latency.merge(everything[["run_id", "n_experts", "n_active"]], on="run_id")
+        latency = with_shapes(latency, everything).dropna(subset=["n_experts", "n_active"])
     found = {file.stem: fits.load(str(file)) for file in sorted((path / "fits").glob("*.json"))}
     found = {name: fit for name, fit in found.items() if fit.params}
     answers = {file.stem: _document(file) for file in sorted((path / "recommendations").glob("*.json"))}
@@ -87,18 +99,22 @@ def load(path: Path) -> Study:
         found = found or _fitted(table, notes)
         answers = answers or _asked(table, found, notes)
     grid = path / "grid.yaml"
+    law, modelled = _latency_law(path)
     return Study(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,
         table=table,
         failed=everything[everything["status"] != "ok"],
         latency=latency,
+        latency_law=law,
+        modelled=modelled,
         effects=paired_effects(path, table.frame),
         fits=found,
         answers=answers,
         implied=_all_implied(found, answers),
         new_run=_new_run(found, answers) if answers else None,
         checks=_checked(table, found, answers) if answers else None,
+        explored=_explored(found, answers) if answers else Explored(),
         comparisons=comparisons,
         without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
@@ -116,6 +132,15 @@ def _complete(table: RunTable, notes: list[str]) -> RunTable:
         return table
     notes.append("Runs without n_experts are shown as dense ones.")
     return replace(table, frame=frame.assign(n_experts=frame["n_experts"].fillna(1) if "n_experts" in frame else 1))
+
+
+def _latency_law(path: Path) -> tuple[LatencyLaw | None, pd.DataFrame]:
+    """The latency law in a study's folder and its rows; it is not fitted here, because a CPU would be measured anew."""
+    file = path / LATENCY_LAW
+    if not file.is_file():
+        return None, pd.DataFrame()
+    law = latencies.load(file)
+    return law, latencies.modelled(read_latency(path), law)
 
 
 def _comparisons(path: Path, table: RunTable) -> tuple[Comparison, ...]:
@@ -173,7 +198,8 @@ def _asked(table: RunTable, found: Mapping[str, Fit], notes: list[str]) -> dict[
         "The folder has no recommendation: this report asks for the training budget of its largest run and "
         f"{SERVED_PER_TRAINED} times that run's tokens to be served."
     )
-    return {name: recommend(found[name], question).to_json()}
+    answer = recommend(found[name], question)
+    return {name: answer.to_json() | {"what_if": explore(found[name], question, answer).to_json()}}
 
 
 def _behind(answer: Mapping[str, Any], found: Mapping[str, Fit]) -> Fit:
@@ -187,6 +213,11 @@ def _checked(table: RunTable, found: Mapping[str, Fit], answers: Mapping[str, Ma
     answer = next(iter(answers.values()))
     budget = answer["question"]["train_flops"] or answer["recommendation"]["train_flops"]
     return check(_behind(answer, found), table, float(budget))
+
+
+def _explored(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> Explored:
+    answer = next(iter(answers.values()))
+    return explored(_behind(answer, found), answer, SERVED_PER_TRAINED)
 
 
 def _new_run(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:

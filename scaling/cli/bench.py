@@ -1,13 +1,19 @@
-"""`scaling bench`: measured latency of one configuration on this device."""
+"""`scaling bench`: measured latency on this device, of one shape or of several."""
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 SHOWN = {
+    "n_experts": "E",
+    "top_k": "k",
+    "d_model": "width",
+    "n_layers": "layers",
     "phase": "phase",
     "batch": "batch",
     "context": "context",
@@ -26,39 +32,74 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    d_model: Annotated[str, typer.Option(help="Width of the residual stream.")] = "64",
-    n_layers: Annotated[str, typer.Option(help="Blocks.")] = "2",
-    n_experts: Annotated[str, typer.Option(help="E, experts per MoE layer.")] = "1",
-    top_k: Annotated[str, typer.Option(help="k, experts per token.")] = "1",
+    d_model: Annotated[str, typer.Option(help="Width of the residual stream, a comma between several.")] = "64",
+    n_layers: Annotated[str, typer.Option(help="Blocks, a comma between several.")] = "2",
+    n_experts: Annotated[str, typer.Option(help="E, experts per MoE layer, a comma between several.")] = "1",
+    top_k: Annotated[str, typer.Option(help="k, experts per token, a comma between several.")] = "1",
     d_expert: Annotated[
         str | None, typer.Option(help="Hidden units of one expert; 2 d_model / k if not given.")
     ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both with a comma between.")] = "float32",
     router: Annotated[str, typer.Option(help="How tokens choose experts.")] = "topk",
     batch: Annotated[str, typer.Option(help="Sequences at once, a comma between.")] = "1,8",
     context: Annotated[str, typer.Option(help="Tokens of prompt and cache, a comma between.")] = "128",
     repeats: Annotated[str, typer.Option(help="Timed calls of each.")] = "15",
     cpus: Annotated[str | None, typer.Option(help="CPU threads; all of them if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.parquet", help="File for the rows, which `scaling latency` reads.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, messages on stderr.")] = False,
 ) -> None:
     """Measure prefill and decode with a KV cache: median and quartiles in milliseconds, compilation left out.
 
-    Run it with the machine to itself. Weights are untrained, prompts are Python source text.
+    Lists are crossed. Run it with the machine to itself. Weights are untrained, prompts are Python source text.
     """
     import os
 
+    from scaling import memory
+    from scaling.cli.options import note
+    from scaling.errors import InputError
+
+    if cpus is not None and not (cpus.isdigit() and int(cpus) > 0):
+        raise InputError(f"--cpus: expected a whole number from 1, found {cpus!r}")
+    if out is not None and out.suffix != ".parquet":
+        raise InputError(f"--out {out}: expected a name that ends in .parquet")
+    if cpus is not None:
+        os.environ["NPROC"] = cpus  # XLA reads it once, when it starts
+    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in a sweep: scaling/memory.py
+    memory.keep()
+    axes = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "dtype": dtype}
+    points = itertools.product(*(text.split(",") for text in axes.values()))
+    wanted = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
+    shared = {"router": router, "d_expert": d_expert}
+    configs = [_config({**dict(zip(axes, point, strict=True)), **shared}, wanted) for point in points]
+
+    from scaling.bench import measure
+
+    rows: list[dict[str, Any]] = []
+    for number, config in enumerate(configs, 1):
+        rows += measure(config)
+        if len(configs) > 1:
+            note(
+                f"[{number}/{len(configs)}] E={config.model.n_experts} d={config.model.d_model}: {len(rows)} rows so far"
+            )
+    if out is not None:
+        _write(out, rows)
+    if as_json:
+        print(json.dumps({"shape_id": configs[0].shape_id(), "latency": rows}))
+    else:
+        _show(rows)
+
+
+def _config(model: dict[str, Any], wanted: dict[str, Any]) -> Any:
+    """The checked configuration of one point. Raises InputError naming the option."""
     from pydantic import ValidationError
 
     from scaling.config import RunConfig
     from scaling.errors import InputError
 
-    if cpus is not None and not (cpus.isdigit() and int(cpus) > 0):
-        raise InputError(f"--cpus: expected a whole number from 1, found {cpus!r}")
-    if cpus is not None:
-        os.environ["NPROC"] = cpus  # XLA reads it once, when it starts
-    model = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "d_expert": d_expert}
-    wanted = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
     try:
-        config = RunConfig.model_validate({"model": {**model, "router": router}, "bench": wanted})
+        return RunConfig.model_validate({"model": model, "bench": wanted})
     except ValidationError as error:
         where = "; ".join(
             f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: "
@@ -67,13 +108,17 @@ def bench(
         )
         raise InputError(where) from error
 
-    from scaling.bench import measure
 
-    rows = measure(config)
-    if as_json:
-        print(json.dumps({"shape_id": config.shape_id(), "latency": rows}))
-        return
-    _show(rows)
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from scaling.files import write_atomically
+    from scaling.schema import to_arrow
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(to_arrow("latency", rows), buffer)
+    write_atomically(out, buffer.getvalue().to_pybytes())
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
@@ -81,9 +126,16 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     first = rows[0]
-    title = f"{first['device_kind']}, {first['threads']} threads, {first['dtype']}"
-    table = Table(*SHOWN.values(), title=title, title_justify="left")
+    shown = {  # of the shape only what was varied
+        name: title
+        for name, title in SHOWN.items()
+        if name not in ("n_experts", "top_k", "d_model", "n_layers") or len({row[name] for row in rows}) > 1
+    }
+    title = (
+        f"{first['device_kind']}, {first['threads']} threads, {', '.join(dict.fromkeys(row['dtype'] for row in rows))}"
+    )
+    table = Table(*shown.values(), title=title, title_justify="left")
     for row in rows:
-        cells = (row[name] for name in SHOWN)
+        cells = (row[name] for name in shown)
         table.add_row(*("?" if c is None else f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
-    Console(highlight=False, width=110).print(table)
+    Console(highlight=False, width=130).print(table)

@@ -56,9 +56,9 @@ def _options(
 
 
 def _mount() -> None:
-    from scaling.cli import bench, fit, isoflop, methods, recommend, report, sweep, tables, validate
+    from scaling.cli import bench, fit, isoflop, latency, methods, recommend, report, sweep, tables, validate
 
-    for group in (sweep, tables, fit, validate, isoflop, recommend, methods, bench, report):
+    for group in (sweep, tables, fit, validate, isoflop, recommend, methods, bench, latency, report):
         group.register(app)
 
 

@@ -12,9 +12,7 @@ from scaling.cli.options import number, optional
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from analysis.pricing import Speeds
     from scaling.hardware import Device
     from scaling.serving import Efficiency, Service
 
@@ -62,7 +60,7 @@ class On:
 
     rented: Device | None
     efficiency: Efficiency
-    speeds: npt.NDArray[np.float64] | None = None
+    speeds: Speeds | None = None
     number_bytes: float = 2.0
 
 
@@ -94,13 +92,14 @@ def device_of(
     if given:
         raise InputError(f"give either --latency or {' and '.join(given)}")
     from analysis.latency import load
+    from analysis.pricing import Speeds
 
     law = load(latency)
     if law.device.name != name:
         raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
     # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
     width = 4.0 if law.dtype == "float32" else 2.0
-    return On(law.device if found is None else found, law.efficiency, law.coefficient_draws, width)
+    return On(law.device if found is None else found, law.efficiency, Speeds(law.draws, law.ratios), width)
 
 
 def _from_file(name: str | None, devices: Path | None) -> Device | None:
@@ -157,6 +156,6 @@ def service_of(
 
 def _whole(text: str, option: str) -> int:
     value = number(text, option)
-    if not (value >= 1 and value == int(value)):
+    if not (1 <= value < 1e15 and value == int(value)):
         raise InputError(f"{option} takes a whole number from 1, found {text}")
     return int(value)

@@ -1,4 +1,4 @@
-"""`scaling sweep`: run, plan, status and grids."""
+"""`scaling sweep`: run, plan, suggest, status and grids."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ class ExecutorName(enum.StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the `sweep` group."""
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, status, grids.")
-    for command in (run, plan, status, pack, grids):
+    from scaling.cli.suggest import suggest
+
+    group = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, suggest, status, grids."
+    )
+    for command in (run, plan, suggest, status, pack, grids):
         group.command()(command)
     app.add_typer(group, name="sweep")
 

@@ -14,7 +14,7 @@ import typst
 
 from analysis import laws
 from analysis import report as reports
-from analysis.report import checks
+from analysis.report import checks, explored
 from analysis.report import study as studies
 
 COMPARED = (
@@ -32,6 +32,7 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "FOLDS", 3)
     monkeypatch.setattr(checks, "LAWS", {law.name: law for law in COMPARED})
     monkeypatch.setattr(studies, "DRAWS", 40)
+    coarse(monkeypatch)
 
     def once(fit: Any, table: Any, train_flops: float) -> checks.Checks:
         key = json.dumps(fit.to_json(), sort_keys=True), len(table)
@@ -42,8 +43,15 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "check", once)
 
 
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few cells of the plane (an odd number: the question is its middle) and few loads."""
+    monkeypatch.setattr(explored, "CELLS", 3)
+    monkeypatch.setattr(explored, "LOADS", 60)
+
+
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No checks at all, for studies whose tests are about something else."""
+    """No checks at all and little explored, for studies whose tests are about something else."""
+    coarse(monkeypatch)
     refused = partial(checks.Checks, resamples=0, refused="the test does without")
     monkeypatch.setattr(studies, "check", lambda fit, table, train_flops: refused(table, train_flops))
 

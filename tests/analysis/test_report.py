@@ -15,7 +15,6 @@ from analysis import fit, laws, runs, uncertainty
 from analysis import report as reports
 from analysis.figures import si
 from analysis.imports import import_runs
-from analysis.pricing import SERVICE
 from analysis.question import Question
 from analysis.recommend import recommend
 from analysis.report import build, pictures, words
@@ -23,6 +22,7 @@ from analysis.report.pictures import measured_decode
 from analysis.report.study import load
 from scaling import cost, hardware
 from scaling.errors import InputError, WorkError
+from scaling.serving import SERVICE
 
 CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
 
@@ -189,7 +189,7 @@ def test_a_cost_in_flops_says_what_it_leaves_out_and_what_was_measured(study, jo
     store(study / "recommendations" / "joint-moe.json", priced.to_json())
     blocks = section(content(study), "Assumptions and warnings")
     assert "price neither memory" not in " ".join(strings(blocks))
-    assert "The CPU has no row" in " ".join(strings(blocks))
+    assert "The CPU has no data sheet here" in " ".join(strings(blocks))
 
 
 def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(study):
@@ -206,15 +206,16 @@ def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(stu
 # A device whose decode takes as long as planted, and one that is ten times as fast.
 @pytest.mark.parametrize(("faster", "warned"), [(1.0, False), (10.0, True)])
 def test_prices_on_a_measured_device_are_held_against_the_measurement(study, joint, monkeypatch, faster, warned):
-    # Planted: 0.06 ms + 1.7 times the time of 20 GB/s and 100 GFLOP/s. The price takes shares of the peaks.
+    # Planted: 0.06 ms + 1.7 times the roofline of 20 GB/s and 100 GFLOP/s. The price takes shares of the peaks, and
+    # overlaps reading and computing as a roofline does.
     speed = faster / 1.7
     planted = replace(
-        hardware.device("h100"), name="cpu", title="planted CPU", bandwidth=20e9 * speed / SERVICE.bandwidth_share,
-        peak_flops=100e9 * speed / SERVICE.flops_share,
+        hardware.device("h100"), name="cpu", title="planted CPU", bandwidth=20e9 * speed / SERVICE.efficiency.bandwidth_share,
+        peak_flops=100e9 * speed / SERVICE.efficiency.flops_share,
     )  # fmt: skip
     monkeypatch.setattr(hardware, "calibrate_cpu", lambda: planted)
-    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="cpu"))
-    store(study / "recommendations" / "joint-moe.json", priced.to_json())
+    asked = Question(target_loss=1.6, serve_tokens=1e10, device="cpu", service=replace(SERVICE, overlap=True))
+    store(study / "recommendations" / "joint-moe.json", recommend(joint, asked).to_json())
     page = content(study)
     *_, table = tables(section(page, "What serving costs"))
     assert table["columns"][-1] == "measured/priced"
@@ -222,7 +223,7 @@ def test_prices_on_a_measured_device_are_held_against_the_measurement(study, joi
     largest = [float(row[-1]) for row in table["rows"] if row[1] == "64"]
     np.testing.assert_allclose(largest, faster, rtol=0.25)  # the overhead and the spread are beside the roofline
     told = " ".join(strings(section(page, "Assumptions and warnings")))
-    assert ("a roofline is no prediction" in told) == warned
+    assert ("`scaling latency` measures what a device reaches" in told) == warned
 
 
 def test_a_price_on_a_device_that_was_not_measured_is_held_against_nothing(study, joint):

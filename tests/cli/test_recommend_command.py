@@ -54,7 +54,7 @@ def test_the_command_of_the_issue(call):
     assert not found["decided"]
     assert found["probability_best"] is None
     assert found["what_if"]["cases"]
-    assert found["question"]["rented"] is None or found["question"]["rented"]["price_source"]
+    assert any("2.69 USD an hour (placeholder, replace it" in told for told in found["assumptions"])
 
 
 def test_words_name_formulas_prices_and_what_would_change(call):
@@ -100,6 +100,10 @@ def test_a_measured_device_is_slower_and_said_to_be_measured(call, law_file):
     _, found = call(*given, "--latency", law_file, "--json")
     assert found["recommendation"]["cost"]["serve"] > 1.5 * assumed["recommendation"]["cost"]["serve"]
     assert any("measured: planted" in told for told in found["assumptions"])
+    served = found["recommendation"]["served"]
+    assert served["tpot_ms_interval"][0] < served["tpot_ms"] < served["tpot_ms_interval"][1]
+    assert served["usd_per_million_interval"][0] < served["usd_per_million"] < served["usd_per_million_interval"][1]
+    assert assumed["recommendation"]["served"]["tpot_ms_interval"] is None
 
 
 def test_limits_of_latency_are_milliseconds(call):

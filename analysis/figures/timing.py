@@ -1,0 +1,47 @@
+"""Panels of the latency law: measured times against modelled ones and the floor, and what the model misses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.figures.style import ACCENT, MUTED, Palette, dots, side_by_side, ticks
+
+_LIMIT = 60.0  # percent; what is beyond stands at the edge
+
+
+def measured_modelled(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
+    """Measured against modelled time, ms, by E. The line is one to one; grey marks are the roofline floor of each row.
+
+    Columns `modelled_ms`, `time_ms`, `floor_ms`, `n_experts`.
+    """
+    reach = [rows[["modelled_ms", "time_ms"]].min().min(), rows[["modelled_ms", "time_ms"]].max().max()]
+    ax.plot(reach, reach, color=MUTED, lw=0.9, zorder=2)
+    ax.scatter(rows["modelled_ms"], rows["floor_ms"], s=7, marker="_", c=MUTED, linewidths=0.7, zorder=1)
+    dots(rows["modelled_ms"], rows["time_ms"], rows["n_experts"], palette, ax)
+    ax.annotate("− roofline floor", (0.98, 0.04), xycoords="axes fraction", ha="right", color=MUTED, fontsize=7)
+    ax.set(xscale="log", yscale="log", xlabel="modelled, ms", ylabel="measured, ms")
+    ticks(ax.xaxis, reach, digits=2, studied=False)
+    ticks(ax.yaxis, [min(reach[0], rows["floor_ms"].min()), reach[1]], digits=2, studied=False)
+    return ax
+
+
+def time_errors(rows: pd.DataFrame, by: str, label: str, palette: Palette, ax: Axes) -> Axes:
+    """Modelled over measured time less 1, in percent, against a column; medians by value as a red bar. What lies beyond
+    60 % stands at the edge.
+
+    Columns `error`, `n_experts` and that of `by`.
+    """
+    error = np.clip(100 * rows["error"].to_numpy(float), -_LIMIT, _LIMIT)
+    shift = 0.0 if by == "n_experts" else side_by_side(rows["n_experts"], palette, rows[by])
+    ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
+    ax.scatter(
+        rows[by] * np.exp(shift), error, c=[palette[int(e)] for e in rows["n_experts"]], s=5, alpha=0.6, linewidths=0
+    )
+    middle = (100 * rows["error"]).groupby(rows[by]).median()
+    span = max(rows[by].max() / rows[by].min(), 2.0) ** 0.03
+    ax.hlines(middle, middle.index / span, middle.index * span, colors=ACCENT, lw=1.6, zorder=4)
+    ax.set(xscale="log", xlabel=label, ylabel="modelled − measured, %", ylim=(-_LIMIT - 4, _LIMIT + 4))
+    ticks(ax.xaxis, rows[by])
+    return ax

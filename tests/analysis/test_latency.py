@@ -1,0 +1,266 @@
+"""The latency law: planted costs come back, closed forms and statsmodels agree, the floor is never crossed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_latency import CPU, GRID, TRUTH, frame
+
+from analysis import latency
+from analysis.latency import FITTED, LatencyLaw, left_out, modelled, robust
+from analysis.latency_table import LatencyTable, device_of, read, with_shapes, works
+from analysis.throughput import measured_throughput
+from scaling import fleet
+from scaling.errors import InputError
+from scaling.hardware import device, roofline_seconds
+from scaling.serving import SERVICE, TERMS, Efficiency, ModelSizes, Work, distinct_experts
+
+
+def table(**kinds):
+    return LatencyTable(frame(**kinds), "planted")
+
+
+EXACT = table()
+
+
+def test_planted_costs_come_back_exactly_without_noise():
+    found, at_bound = robust(latency._design(EXACT, CPU))
+    # 1e-6: the rounding of a least-squares problem whose columns span ten decades.
+    assert found == pytest.approx(TRUTH.coefficients()[:FITTED], rel=1e-6)
+    assert not at_bound.any()
+
+
+@pytest.mark.parametrize("axis", latency.AXES)
+def test_what_is_left_out_of_an_exact_table_is_predicted_exactly(axis):
+    rows = left_out(EXACT, CPU, axis)
+    assert len(rows) == len(EXACT)
+    assert np.abs(rows["error"]).max() < 1e-6
+
+
+def test_noise_and_outliers_are_seen_through_and_intervals_cover():
+    """6 % of noise and one row in 20 slowed threefold, which is what a disturbed machine does."""
+
+    def noise(n):
+        rng = np.random.default_rng(4)
+        return rng.normal(0, 0.06, n) + np.log(3) * (rng.random(n) < 0.05)
+
+    measured = table(noise=noise)
+    law = latency.fit(measured, CPU, np.random.default_rng(0), resamples=200)
+    truth = asdict(TRUTH)
+    covered = [low <= truth[name] <= high for name, (low, high) in law.intervals.items()]
+    assert sum(covered) >= len(covered) - 1  # six 95 % intervals: two misses have a chance of 3 %
+    clean = modelled(measured, law)["modelled_ms"] / EXACT.frame["time_ms"] - 1
+    # Outliers draw an M-estimate with Huber's corner by about .05 x 1.345 sd: .4 %; 3 % leaves room for the coefficients' error.
+    assert abs(float(np.median(clean))) < 0.03
+    assert law.held_out["all"].median < 0.10
+    assert law.after.median < law.before.median
+    plain = sm.OLS(np.ones(len(measured)), latency._design(measured, CPU)).fit().params
+    off = [
+        np.median(np.abs(latency._design(EXACT, CPU) @ one - 1))
+        for one in (law.efficiency.coefficients()[:FITTED], plain)
+    ]
+    assert off[0] < off[1], "least squares follows the outliers"
+
+
+def test_it_is_the_answer_of_statsmodels_where_no_bound_is_met():
+    measured = table(noise=lambda n: np.random.default_rng(1).normal(0, 0.05, n))
+    design = latency._design(measured, CPU)
+    found, at_bound = robust(design)
+    scaled = np.linalg.norm(design, axis=0)
+    judge = sm.RLM(np.ones(len(design)), design / scaled, M=sm.robust.norms.HuberT()).fit(
+        maxiter=500, tol=1e-12, conv="coefs"
+    )
+    assert not at_bound.any()
+    assert found == pytest.approx(judge.params / scaled, rel=1e-4)  # both stop when a step changes little
+
+
+def test_without_outliers_it_is_least_squares():
+    """Residuals of about 5 % either way: the scale is .05/.6745, its corner 10 %, every weight 1, and what is left is the
+    closed form (X'X)^-1 X'1."""
+    design = latency._design(
+        table(noise=lambda n: np.where(np.random.default_rng(2).random(n) < 0.5, -0.05, 0.05)), CPU
+    )
+    found, at_bound = robust(design)
+    scaled = np.linalg.norm(design, axis=0)
+    x = design / scaled
+    closed = np.linalg.solve(x.T @ x, x.T @ np.ones(len(x))) / scaled
+    assert np.abs(1 - design @ closed).max() < 1.345 * np.median(np.abs(1 - design @ closed)) / 0.6745
+    assert not at_bound.any()
+    assert found == pytest.approx(closed, rel=1e-6)  # the rounding of normal equations
+
+
+def test_a_share_above_one_and_a_negative_cost_are_refused_and_said():
+    fast = table(truth=replace(TRUTH, flops_share=1.0, overhead_s=0.0))
+    slower_peak = replace(CPU, peak_flops=CPU.peak_flops / 1.5)  # the data would have a share of 1.5
+    law = latency.fit(fast, slower_peak, np.random.default_rng(0), resamples=20)
+    assert law.efficiency.flops_share == 1.0
+    assert "flops" in law.at_bound
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shares=st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 1.0)),
+    costs=st.tuples(*[st.floats(0, 1e-3)] * 4),
+    asked=st.tuples(st.floats(1, 1e12), st.floats(1, 1e15), st.floats(0, 1e9), st.floats(0, 500), st.floats(0, 1e10)),
+)
+def test_no_modelled_time_is_under_the_floor(shares, costs, asked):
+    n_bytes, flops, activations, experts, largest = asked
+    work = Work(layers=4.0, experts=experts, activations=activations, bytes=n_bytes, flops=flops, largest=largest)
+    for on in (CPU, device("h100")):
+        assert work.seconds(on, Efficiency(*shares, *costs)) >= roofline_seconds(flops, n_bytes, on) * (1 - 1e-12)
+
+
+def test_the_interval_of_a_time_covers_what_is_measured_next():
+    def noise(seed):
+        return lambda n: np.random.default_rng(seed).normal(0, 0.08, n)
+
+    law = latency.fit(table(noise=noise(0)), CPU, np.random.default_rng(0), resamples=200)
+    again = table(noise=noise(1))
+    low, high = law.interval(works(again))
+    covered = np.mean((low <= again.seconds) & (again.seconds <= high))
+    assert (
+        0.90 <= covered <= 0.99
+    )  # 288 rows: .95 +- 2.6 standard errors of .013, and a little for the quantiles' own error
+
+
+def test_a_law_survives_its_file(tmp_path):
+    law = latency.fit(EXACT, CPU, np.random.default_rng(0), resamples=20)
+    again = LatencyLaw.from_json(json.loads(json.dumps(law.to_json(), allow_nan=False)))
+    assert again.to_json() == law.to_json()
+    assert np.array_equal(again.draws, law.draws)
+    assert again.coefficient_draws.shape == (20, len(TERMS))
+    assert Efficiency.of(again.coefficient_draws[0], "drawn").coefficients() == pytest.approx(
+        again.coefficient_draws[0]
+    )
+    path = tmp_path / "law.json"
+    path.write_text(json.dumps(law.to_json()))
+    assert latency.load(path).to_json() == law.to_json()
+    for text, told in (("{", "cannot be read as a latency law"), ("[]", "no latency law")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=told):
+            latency.load(path)
+    with pytest.raises(InputError, match="this version knows"):
+        LatencyLaw.from_json(law.to_json() | {"terms": ["bytes"]})
+
+
+def test_what_a_row_asked_is_what_the_shape_says():
+    """Shape (8, 1, 64, 2), decode of 4 at 512: two layers, the experts touched in each, and elements by their arithmetic."""
+    row = EXACT.frame.query(
+        "n_experts == 8 and d_model == 64 and n_layers == 2 and phase == 'decode' and batch == 4 and context == 512"
+    )
+    work = works(LatencyTable(row.reset_index(drop=True), "one"))
+    heads = int(row["n_heads"].iloc[0])
+    assert work.experts == pytest.approx(2 * distinct_experts(8, 1, 4))
+    assert work.activations == pytest.approx(2 * (4 * 64 * (20 + 10) + 4 * 512 * heads + 4 * 512 * 64))
+    every = works(LatencyTable(row.reset_index(drop=True).assign(reads_all=True), "one"))
+    expert = (row["n_total"] - row["n_active"]).iloc[0] / 7
+    assert every.experts == pytest.approx(16)
+    assert every.bytes - work.bytes == pytest.approx(4 * expert * (8 - distinct_experts(8, 1, 4)))
+
+
+def test_older_studies_take_their_shape_from_the_runs(tmp_path):
+    rows = frame(grid=GRID[:6])
+    rows["run_id"] = (
+        rows["n_experts"].astype(str) + rows["d_model"].astype(str) + rows["n_layers"].astype(str)
+    ).to_numpy()
+    of_shape = ["run_id", "n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router", "n_heads"]
+    cells = rows[of_shape].drop_duplicates("run_id")
+    bare = rows.drop(columns=[*of_shape[1:], "reads_all", "busy_cores", "device"])
+    for name, part in (("latency", bare), ("runs", cells)):
+        (tmp_path / name).mkdir()
+        part.to_parquet(tmp_path / name / "one.parquet")
+    found = read(tmp_path)
+    assert len(found) == len(rows)
+    assert works(found).activations == pytest.approx(works(LatencyTable(rows, "x")).activations)
+    assert "do not say whether the machine was busy" in found.notes[0]
+    null = bare.assign(n_experts=np.nan, d_model=np.nan)  # as the schema writes columns that a row lacks
+    assert with_shapes(null, cells)["d_model"].tolist() == rows["d_model"].tolist()
+
+
+def test_wrong_tables_are_refused_with_the_remedy(tmp_path):
+    def written(rows):
+        path = tmp_path / "rows.parquet"
+        rows.to_parquet(path)
+        return path
+
+    good = frame(grid=GRID[:3])
+    with pytest.raises(InputError, match=r"no latency rows; `scaling sweep run` measures"):
+        read(tmp_path)
+    with pytest.raises(InputError, match="the table has no rows"):
+        read(written(good.iloc[:0]))
+    with pytest.raises(InputError, match=r"column distinct_experts is missing.*scaling bench --out"):
+        read(written(good.drop(columns="distinct_experts")))
+    with pytest.raises(InputError, match=r"no usable latency row is left \(\d+ with a number that is missing"):
+        read(written(good.assign(time_ms=np.nan)))
+    with pytest.raises(InputError, match=r"dtype bfloat16, float32 are mixed.*--where"):
+        read(written(pd.concat([good, good.assign(dtype="bfloat16")])))
+    assert len(read(written(pd.concat([good, good.assign(dtype="bfloat16")])), where="dtype == 'bfloat16'")) == len(
+        good
+    )
+    some = good.assign(time_ms=np.where(np.arange(len(good)) < 2, np.nan, good["time_ms"]))
+    assert read(written(some)).dropped == (("a number that is missing or not positive", 2),)
+    busy = read(written(good.assign(busy_cores=0.7)))
+    assert "kept up to 0.7 cores busy" in busy.notes[0]
+    one = LatencyTable(frame(grid=GRID[:1]), "one shape")
+    with pytest.raises(InputError, match=r"one shape: 12 rows of 1 shapes.*`scaling bench`"):
+        latency.fit(one, CPU, np.random.default_rng(0))
+    with pytest.raises(InputError, match="a single d_model; to leave one out"):
+        left_out(one, CPU, "d_model")
+    with pytest.raises(InputError, match="name it with --device"):
+        device_of(LatencyTable(good.assign(platform="gpu"), "g"))
+
+
+def test_rows_carry_their_device():
+    told = json.dumps(asdict(CPU))
+    assert device_of(LatencyTable(frame(grid=GRID[:2]).assign(device=told), "x")) == CPU
+    assert device_of(EXACT, "h100").name == "h100"
+
+
+SIZES = ModelSizes(7e9, 47e9, 65_536 * 4, 32, 4096, n_experts=8, top_k=2)
+
+
+@pytest.mark.parametrize(
+    ("measure", "devices"), [("output_throughput", 1), ("output_throughput", 4), ("tpot_ms", 2), ("ttft_ms", 1)]
+)
+def test_somebody_elses_speed_is_reproduced(measure, devices):
+    """A row made by the serving model at 1.2 times the assumed shares gives 1.2 back, and with it the same speed."""
+    h100, planted = device("h100"), Efficiency(0.6 * 1.2, 0.4 * 1.2)
+    sizes = replace(SIZES, kv_elements_per_token=2 * 32 * 4096)
+    service = replace(SERVICE, prompt=1024, generated=128, efficiency=planted)
+    layout = fleet.Layout(devices)
+    batch = 16.0
+    terms = fleet._iteration(sizes, h100, batch, service, layout)
+    tpot = float(planted.coefficients() @ terms)
+    first = fleet.prefill_work(sizes, h100, 1.0, service, layout).seconds(h100, planted)
+    value = {"output_throughput": batch / tpot, "tpot_ms": 1e3 * tpot, "ttft_ms": 1e3 * (0.5 * tpot + float(first))}[
+        measure
+    ]
+    row = {"n_active": 7e9, "n_total": 47e9, "n_layers": 32, "d_model": 4096, "n_experts": 8, "top_k": 2, "max_concurrency": 16,
+           "input_len": 1024, "output_len": 128, "tensor_parallel_size": devices, measure: value}  # fmt: skip
+    found = measured_throughput(pd.DataFrame([row]), h100)
+    assert found.bandwidth_share == pytest.approx(planted.bandwidth_share, rel=1e-9)
+    assert found.flops_share == pytest.approx(planted.flops_share, rel=1e-9)
+    assert found.source.startswith("scaled by 1.2 to the measured speed of the table")
+
+
+def test_impossible_and_missing_speeds_are_refused():
+    row = {"n_active": 7e9, "n_total": 7e9, "n_layers": 32, "d_model": 4096, "batch": 1, "output_throughput": 1e6}
+    with pytest.raises(InputError, match=r"rows 1 are faster than NVIDIA H100.*check the units"):
+        measured_throughput(pd.DataFrame([row]), device("h100"))
+    with pytest.raises(InputError, match="column output_throughput or tpot_ms or ttft_ms is missing"):
+        measured_throughput(pd.DataFrame([row]).drop(columns="output_throughput"), device("h100"))
+    with pytest.raises(InputError, match="no row has positive"):
+        measured_throughput(pd.DataFrame([row | {"batch": np.nan}]), device("h100"))
+
+
+def test_the_terms_are_those_of_the_serving_model():
+    assert TERMS[-1] == "communication"
+    coefficients = TRUTH.coefficients()
+    assert Efficiency.of(coefficients, "planted").coefficients() == pytest.approx(coefficients)

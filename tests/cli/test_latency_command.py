@@ -1,0 +1,87 @@
+"""`scaling latency` from outside: what it prints, one JSON document, the figure and the law on disk, exit statuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from synthetic_latency import CPU, GRID, TRUTH, frame
+from typer.testing import CliRunner
+
+from analysis.latency import AXES, LatencyLaw
+from scaling.cli.main import app
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["latency", *map(str, words)], env={"COLUMNS": "140"})
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("latency") / "rows.parquet"
+    told = frame(noise=lambda n: np.random.default_rng(0).normal(0, 0.05, n)).assign(device=json.dumps(asdict(CPU)))
+    told.to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(rows):
+    law, picture = rows.parent / "deeper" / "law.json", rows.parent / "deeper" / "law.png"
+    return law, picture, call(rows, "--resamples", 200, "--out", law, "--figure", picture, "--json")
+
+
+def test_one_json_document_and_files(done):
+    law, picture, result = done
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert set(document["held_out"]) == {*AXES, "all"}
+    assert len(document["worst"]) == 5
+    assert abs(document["worst"][0]["error"]) >= abs(document["worst"][-1]["error"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    read = LatencyLaw.from_json(json.loads(law.read_text()))
+    assert read.device == CPU
+    # 5 % of noise over 288 rows: every share within a tenth of what was planted.
+    assert read.efficiency.bandwidth_share == pytest.approx(TRUTH.bandwidth_share, rel=0.1)
+    assert read.efficiency.flops_share == pytest.approx(TRUTH.flops_share, rel=0.1)
+
+
+def test_people_read_the_formula_the_units_and_the_errors(rows):
+    result = call(rows, "--resamples", 200, "--where", "batch < 32")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "seconds = overhead + layers",
+        "µs a layer",
+        "95 % interval",
+        "n_experts",
+        "none: assumed shares",
+        "modelled worst",
+    ):
+        assert words in result.stdout
+    assert "left out: 96 rows (not batch < 32)" in result.stderr
+
+
+def test_a_doubtful_table_is_warned_of(tmp_path):
+    path = tmp_path / "busy.parquet"
+    frame(grid=GRID[:6], contexts=(64,)).assign(device=json.dumps(asdict(CPU)), busy_cores=0.8).to_parquet(path)
+    result = call(path, "--resamples", 200)
+    assert result.exit_code == 0, result.output
+    assert "warning: others kept up to 0.8 cores busy" in result.stderr
+    assert "warning: a single context" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--figure", "law.txt"), "ends in .png, .svg, .pdf"),
+        (("--device", "h1000"), "allowed: a100"),
+        (("--where", "batch > 99"), "no usable latency row is left"),
+        (("--where", "n_experts == 1 and d_model == 64 and n_layers == 2"), "needs 12 rows of 3 shapes"),
+    ],
+)
+def test_wrong_input_is_one_message(rows, words, told):
+    result = call(rows, *words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.output
