@@ -10,8 +10,9 @@ import numpy as np
 from analysis import families
 from analysis.dual import Array
 from analysis.families import Family
-from analysis.laws import LOSS, TOKENS
+from analysis.laws import EXPERTS, LOSS, TOKENS
 from analysis.runs import RunTable
+from scaling.serving import skew_of
 
 _CONFIGURATION = (
     "task",
@@ -85,3 +86,19 @@ def finite(table: RunTable, name: str) -> Array:
     """The finite values of a column; none where the table lacks it."""
     values = table.column(name) if name in table.frame else np.empty(0)
     return values[np.isfinite(values)]
+
+
+def router_skew(table: RunTable) -> float | None:
+    """How uneven the trained routers are, `scaling.serving.skew_of` what 8 and 64 tokens touched: median over runs with experts.
+
+    None where the table has no such columns, `distinct_8` and `distinct_64`.
+    """
+    columns = ["distinct_8", "distinct_64", EXPERTS, "top_k"]
+    if not set(columns) <= set(table.frame.columns):
+        return None
+    rows = table.frame[columns].astype(float).dropna()
+    routed = rows[(rows[EXPERTS] > 1) & (rows["top_k"] < rows[EXPERTS])]
+    found = [
+        skew_of(int(e), k, (8, 64), (few, many)) for few, many, e, k in routed.drop_duplicates().to_numpy().tolist()
+    ]
+    return float(np.median(found)) if found else None

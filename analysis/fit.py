@@ -43,7 +43,7 @@ class Fit:
     that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None where no configuration was
     repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the columns of the law beside
     N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text trained on (of the largest, where
-    runs differ), None where unknown.
+    runs differ), `router_skew` how uneven the trained routers are (`facts.router_skew`), None where unknown.
     """
 
     law: str
@@ -70,6 +70,7 @@ class Fit:
     noise: float | None = None
     family: Family | None = None
     corpus_tokens: float | None = None
+    router_skew: float | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     dropped: tuple[tuple[str, int], ...] = ()
@@ -315,6 +316,7 @@ def fit(
         noise=facts.seed_noise(table),
         family=facts.family_of(table),
         corpus_tokens=facts.corpus_tokens(table),
+        router_skew=facts.router_skew(table),
         settings=_settings(law, columns),
         source=table.source,
         dropped=table.dropped,

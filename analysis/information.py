@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtri
 
 from analysis.dual import Array
@@ -49,7 +50,7 @@ class Noise:
         return (1.0 - self.shared) * self.deviation**2
 
 
-def run_noise(fit: Fit, trunks: Array | None = None) -> Noise:
+def run_noise(fit: Fit, trunks: npt.NDArray[np.int_] | None = None) -> Noise:
     """The noise that a new run will have: the spread of seeds or of the residuals, whichever is more, at least 1e-3.
 
     Residuals are enlarged by sqrt(n/(n - P)) for the P parameters fitted to them. What trunks share is their intraclass
@@ -64,7 +65,7 @@ def run_noise(fit: Fit, trunks: Array | None = None) -> Noise:
     return Noise(max(fit.noise or 0.0, float(spread), _LEAST_NOISE), shared)
 
 
-def _intraclass(values: Array, groups: Array) -> float:
+def _intraclass(values: Array, groups: npt.NDArray[np.int_]) -> float:
     """Share of the variance between groups: (MSB - MSW)/(MSB + (m - 1) MSW), groups of about m (Fisher 1925)."""
     _, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     n, k = len(values), len(counts)
@@ -146,13 +147,13 @@ class Belief:
         moved = surprise * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
         return self.risk - float((self.expected + moved).min(axis=1).mean())
 
-    def shifts(self, cells: Array, times: Array) -> Array:
+    def shifts(self, cells: npt.NDArray[np.int_], times: Array) -> Array:
         """By how much E[risk] will move per unit normal surprise, (cells, E), when a cell is run `times` over afresh."""
         at = self.n_experts + cells
         surprise = np.sqrt(np.diag(self.covariance)[at] + self.noise.deviation**2 / times)
         return np.asarray(self.covariance[at, : self.n_experts] / surprise[:, None])
 
-    def shifts_on(self, cells: Array, trunk: int) -> Array:
+    def shifts_on(self, cells: npt.NDArray[np.int_], trunk: int) -> Array:
         """The same for cells that are branched from a trunk begun before."""
         at, on = self.n_experts + cells, self.n_experts + self.n_cells + trunk
         c = self.covariance

@@ -22,6 +22,7 @@ from statsmodels.robust import norms, scale
 
 from analysis.dual import Array
 from analysis.latency_table import LatencyTable, works
+from analysis.pricing import Speeds
 from scaling.errors import InputError
 from scaling.hardware import Device, roofline_seconds
 from scaling.serving import ASSUMED, TERMS, Efficiency, Work
@@ -53,7 +54,9 @@ class LatencyLaw:
     `draws`: coefficients refitted to bootstrap samples of shapes, one a row, in the order of `TERMS` without communication.
     `ratios`: measured over modelled time of shapes that were left out, 101 of their quantiles. `at_bound`: terms
     whose coefficient the data would have below what is possible. `held_out`: errors by axis and over all of them.
-    `before`: errors of the efficiency assumed without a measurement, `after`: of this one, in sample.
+    `head_width`: of the attention that was measured, where it writes its scores (0: fused). `reads_all`: whether the kernel of
+    the experts reads all of them. `before`: errors of the efficiency assumed without a measurement, `after`: of this one, in
+    sample.
     """
 
     device: Device
@@ -69,6 +72,8 @@ class LatencyLaw:
     before: HeldOut
     after: HeldOut
     warnings: tuple[str, ...] = ()
+    head_width: float = 0.0
+    reads_all: bool = False
 
     def seconds(self, work: Work) -> Array:
         """Modelled time. Never below the roofline floor, because no share is above 1."""
@@ -93,9 +98,9 @@ class LatencyLaw:
         return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
 
     @property
-    def coefficient_draws(self) -> Array:
-        """The draws as rows of `Efficiency.coefficients`, for whoever carries their uncertainty on."""
-        return np.column_stack([self.draws, np.ones(len(self.draws))])
+    def speeds(self) -> Speeds:
+        """The draws and the scatter of shapes that were left out, for whoever carries their uncertainty on."""
+        return Speeds(self.draws, self.ratios)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as null; `from_json` reads them back."""
@@ -126,6 +131,8 @@ class LatencyLaw:
                 n_shapes=document["n_shapes"],
                 dtype=document["dtype"],
                 versions=document["versions"],
+                head_width=document["head_width"],
+                reads_all=document["reads_all"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"latency law: cannot be read, {error}; fit again with `scaling latency`") from error
@@ -170,7 +177,15 @@ def fit(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: in
         before=_summary(design @ ASSUMED.coefficients()[:FITTED] - 1),
         after=_summary(design @ coefficients - 1),
         warnings=(*table.notes, *_warnings(table, on)),
+        head_width=_head_width(table),
+        reads_all=bool(table.frame["reads_all"].any()),
     )
+
+
+def _head_width(table: LatencyTable) -> float:
+    """The median width of a head, 0 where attention is taken for fused."""
+    heads = table.column("n_heads")
+    return float(np.median(table.column("d_model")[heads > 0] / heads[heads > 0])) if np.any(heads > 0) else 0.0
 
 
 def load(path: str | Path) -> LatencyLaw:

@@ -100,7 +100,7 @@ def read(source: str | Path, mapping: Mapping[str, str] | None = None, where: st
         "a number that is missing or not positive",
     )
     frame = _known(frame)
-    frame = runs._selected(frame, where, dropped)
+    frame = runs.selected(frame, where, dropped)
     same = [*SHAPE, "reads_all", "phase", "batch", "context", "dtype", "device_kind", "time_ms"]
     keep(~frame.duplicated(same), "a measurement that several cells share, once kept")
     if frame.empty:

@@ -20,7 +20,7 @@ from analysis.question import Question
 from analysis.search import Optimum
 from scaling import fleet
 from scaling.errors import InputError
-from scaling.serving import ASSUMED
+from scaling.serving import ASSUMED, Layout
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
@@ -44,8 +44,9 @@ Interval = tuple[float, float]
 class Served:
     """How a model is served on the device: one replica, by the names and formulas of `scaling.fleet.METRICS`.
 
-    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. `replicas` is None without a load. The intervals
-    are 95 %, None where the device's speed was not measured.
+    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. Without a load `replicas`, and what each of them
+    is at under it (`load_batch`, `load_ttft_ms`, `load_tpot_ms`), are None. The intervals are 95 %, None where the device's
+    speed was not measured.
     """
 
     n_devices: int
@@ -60,6 +61,9 @@ class Served:
     weight_gb: float
     usd_per_million: float
     replicas: int | None
+    load_batch: float | None
+    load_ttft_ms: float | None
+    load_tpot_ms: float | None
     tpot_ms_interval: Interval | None
     usd_per_million_interval: Interval | None
 
@@ -293,6 +297,14 @@ def _served(task: Task, sizes: Sizes, speeds: Speeds | None) -> Served:
     fewest = fleet.fewest_devices(structure(sizes), pricing.rented, pricing.service)
     drawn = [] if speeds is None else [other.offer(sizes) for other in pricing.at(speeds, sizes.n_experts)]
 
+    replicas, loaded = None, None
+    if pricing.demand is not None:
+        replicas = int(np.ravel(offer.replicas)[0])
+        layout = Layout(one["n_devices"], bool(one["experts_split"]))
+        loaded = fleet.sustained(
+            structure(sizes).of(0), pricing.rented, pricing.service, layout, pricing.demand / max(replicas, 1)
+        )
+
     def interval(values: list[float]) -> Interval | None:
         if not values:
             return None
@@ -311,7 +323,10 @@ def _served(task: Task, sizes: Sizes, speeds: Speeds | None) -> Served:
         request_goodput=one["request_goodput"],
         weight_gb=one["weight_bytes"] / 1e9,
         usd_per_million=1e6 * float(np.ravel(offer.usd_per_token)[0]),
-        replicas=None if pricing.demand is None else int(np.ravel(offer.replicas)[0]),
+        replicas=replicas,
+        load_batch=None if loaded is None else float(loaded.batch),
+        load_ttft_ms=None if loaded is None else 1e3 * float(loaded.ttft_s),
+        load_tpot_ms=None if loaded is None else 1e3 * float(loaded.tpot_s),
         tpot_ms_interval=interval([1e3 * float(np.ravel(other.replica.tpot_s)[0]) for other in drawn]),
         usd_per_million_interval=interval([1e6 * float(np.ravel(other.usd_per_token)[0]) for other in drawn]),
     )

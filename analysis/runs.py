@@ -131,7 +131,7 @@ def read(
             + undecided(frame, missing)
         )
     frame = _usable(frame, wanted, unreadable, dropped, places)
-    frame = _selected(frame, where, dropped)
+    frame = selected(frame, where, dropped)
     if drop_highest_loss:
         if drop_highest_loss < 0:
             raise InputError(f"--drop-highest-loss must be at least 0, found {drop_highest_loss}")
@@ -369,7 +369,7 @@ def _examples(reason: str, labels: pd.Index[Any], cells: pd.Series[Any] | None =
     return [f"{reason} in row{'s' if len(labels) > 1 else ''} {', '.join(shown)}{more}"] if shown else []
 
 
-def _selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, int]]) -> pd.DataFrame:
+def selected(frame: pd.DataFrame, where: str | None, dropped: list[tuple[str, int]]) -> pd.DataFrame:
     if where is None:
         return frame
     if "@" in where or "__" in where:  # pandas would reach beyond the table by them

@@ -108,7 +108,7 @@ def suggest(
     candidates: Candidates,
     train_flops: float,
     rng: np.random.Generator,
-    trunks: Array | None = None,
+    trunks: Indices | None = None,
 ) -> Suggestion:
     """The cells, of `candidates` and within `train_flops` together, that do most for an undecided recommendation.
 
@@ -289,12 +289,12 @@ def _towards(run: NextRun, candidates: Candidates, train_flops: float) -> tuple[
     picks = [Pick(first, 0, train_flops - left, None, None, run.reason)]
     below = np.flatnonzero(candidates.shape == candidates.shape[first])
     for cell in below[np.argsort(-candidates.tokens[below])]:
-        cost = float(candidates.added_flops(np.array([cell]), held)[0])
-        if candidates.tokens[cell] <= _LADDER * candidates.tokens[held[-1]] * (1 + 1e-9) and cost <= left:
+        added = float(candidates.added_flops(np.array([cell]), held)[0])
+        if candidates.tokens[cell] <= _LADDER * candidates.tokens[held[-1]] * (1 + 1e-9) and added <= left:
             held.append(int(cell))
-            left -= cost
+            left -= added
             picks.append(
-                Pick(int(cell), 0, cost, None, None, "a shorter budget of that trunk: it costs its cooldown alone")
+                Pick(int(cell), 0, added, None, None, "a shorter budget of that trunk: it costs its cooldown alone")
             )
     return tuple(picks)
 

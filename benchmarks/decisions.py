@@ -5,9 +5,9 @@
 Each study has a truth of its own (a joint law drawn widely around the published one, arXiv 2502.05172), a grid of runs with
 noise of trunks and of runs, and a question. It goes the tool's own way: fit, bootstrap, recommend. Told are the reliability
 of the stated probabilities (in each tenth, the share that is right beside the mean stated, of the E chosen and of every E),
-the regret under the truth of what was chosen, and how many of the studies with a clear leader were decided. Saturation is
-pinned at its planted value, as by a user who knows it; `--free` draws and fits it too. `--out` keeps a line a study: a run
-that is killed goes on from there.
+the regret under the truth of what was chosen, and how many of the studies with a clear leader were decided. Saturation and
+interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest` pins the same); with `--free`
+they vary from truth to truth and are fitted. `--out` keeps a line a study: a run that is killed goes on from there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ KINDS = {"money": 0.6, "target": 0.2, "memory": 0.2}
 devices a replica); the same at that loss as a target, without a budget; least loss at a budget within a memory."""
 SERVED, DEVICES, MEMORY_GB = (1e10, 1e13), (1, 2, 4, 8), (5.0, 80.0)
 DRAWS, STARTS = 100, 8
+PINNED = ("gamma", "zeta", "E_start", "E_max")
 CLEAR = 0.05  # lead of the planted best over the second, share of the cost
 WITHIN = 3.0  # binomial standard errors
 TENTHS = 10
@@ -103,23 +104,20 @@ def _truth(rng: np.random.Generator, free: bool) -> dict[str, float]:
     """
     n, d = np.log(2e8), np.log(1e10)
     alpha, beta = -rng.uniform(0.13, 0.36, size=2)
-    gamma, zeta = PUBLISHED["gamma"] * rng.uniform(-0.5, 1.5), PUBLISHED["zeta"] * rng.uniform(-0.5, 1.5)
+    held = {name: PUBLISHED[name] for name in PINNED}
+    if free:
+        held |= {name: PUBLISHED[name] * rng.uniform(-0.5, 1.5) for name in ("gamma", "zeta")}
+        held |= {"E_start": _between(rng, (1.3, 3.5)), "E_max": _between(rng, (100.0, 800.0))}
     by_size, by_data = -rng.uniform(0.0, 0.06, size=2)  # dln(term)/dln(E_hat)
-    found = {
+    found = held | {
         "a": float(np.exp(np.log(0.9) + 0.3 * rng.standard_normal() - alpha * n)),
         "alpha": alpha,
-        "delta": by_size - gamma * n,
-        "gamma": gamma,
+        "delta": by_size - held["gamma"] * n,
         "b": float(np.exp(np.log(0.6) + 0.3 * rng.standard_normal() - beta * d)),
         "beta": beta,
-        "omega": by_data - zeta * d,
-        "zeta": zeta,
+        "omega": by_data - held["zeta"] * d,
         "c": rng.uniform(1.0, 2.0),
-        "E_start": PUBLISHED["E_start"],
-        "E_max": PUBLISHED["E_max"],
     }
-    if free:
-        found |= {"E_start": _between(rng, (1.3, 3.5)), "E_max": _between(rng, (100.0, 800.0))}
     return {name: float(value) for name, value in found.items()}
 
 
@@ -238,7 +236,7 @@ def study(seed: int, free: bool = False) -> dict[str, Any]:
         truth = oracle(here)
         told |= {"best": truth.best, "lead": truth.lead}
         table = measured(here, rng)
-        pins = {} if free else {name: here.params[name] for name in ("E_start", "E_max")}
+        pins = {} if free else {name: here.params[name] for name in PINNED}
         fitted = bootstrap(fit(table, laws.JOINT_MOE, pin=pins, n_starts=STARTS), table, DRAWS, rng)
         answer = recommend(fitted, here.question)
     except InputError as error:
@@ -346,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decisions", description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=5_000, help="simulated studies")
     parser.add_argument("--seed", type=int, default=0, help="of the first study")
-    parser.add_argument("--free", action="store_true", help="saturation varies and is fitted")
+    parser.add_argument("--free", action="store_true", help=f"{', '.join(PINNED)} vary and are fitted")
     parser.add_argument("--out", type=Path, help="file for a line a study, and to go on from (of one kind of run)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     asked = parser.parse_args(arguments)

@@ -46,6 +46,15 @@ class ModelSizes:
         if np.any(active <= 0) or np.any(total < active * (1 - 1e-9)):
             raise InputError(f"sizes: n_active={active}, n_total={total}; allowed: 0 < n_active <= n_total")
 
+    def of(self, index: int) -> ModelSizes:
+        """One of several models, by its place in the arrays."""
+        counts = {
+            name: float(np.ravel(value)[index if np.size(value) > 1 else 0])
+            for name, value in vars(self).items()
+            if name not in ("n_experts", "top_k")
+        }
+        return ModelSizes(n_experts=self.n_experts, top_k=self.top_k, **counts)
+
     @property
     def n_expert(self) -> Values:
         """Parameters of one expert over all layers: `(n_total - n_active) / (E - k)`; 0 where all are active."""
@@ -178,7 +187,8 @@ class Service:
     busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
     computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not, as
     kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas together,
-    where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even.
+    where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of attention
+    that is not fused and writes its scores (`elements_written`); 0 is fused attention.
     `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
     """
 
@@ -193,6 +203,7 @@ class Service:
     overlap: bool = False
     reads_all: bool = False
     skew: float = 0.0
+    head_width: float = 0.0
     ttft_s: float | None = None
     tpot_s: float | None = None
     efficiency: Efficiency = ASSUMED
@@ -207,8 +218,9 @@ class Service:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"service: {name}={value}; allowed: above 0, or none")
-        if not self.skew >= 0:
-            raise InputError(f"service: skew={self.skew}; allowed: at least 0")
+        for name in ("skew", "head_width"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"service: {name}={getattr(self, name)}; allowed: at least 0")
 
     @property
     def mean_context(self) -> float:
@@ -275,7 +287,7 @@ def _chances(n_experts: int, top_k: float, skew: float) -> npt.NDArray[np.float6
 
 def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, touched: npt.ArrayLike) -> float:
     """The skew at which batches of these sizes touch as many experts as was observed, least squares; 0 where as many as
-    an even router or more. Bisection is over [0, 8].
+    an even router or more. Searched over [0, 8].
     """
     sizes, seen = np.asarray(batches, dtype=float), np.asarray(touched, dtype=float)
     if n_experts <= top_k or np.all(seen >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
@@ -332,7 +344,7 @@ def decode_work(
     """
     cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv
     attention = 4.0 * batch * sizes.n_layers * context * sizes.d_model
-    return _work(sizes, on, batch, batch, cache, attention, service, layout)
+    return _work(sizes, on, batch, batch, context, cache, attention, service, layout)
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> Work:
@@ -345,7 +357,7 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     tokens = whole * service.prompt
     cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv
     attention = 2.0 * tokens * sizes.n_layers * service.prompt * sizes.d_model
-    return _work(sizes, on, tokens, whole, cache, attention, service, layout).times(requests / whole)
+    return _work(sizes, on, tokens, whole, service.prompt, cache, attention, service, layout).times(requests / whole)
 
 
 def decode_seconds(
@@ -367,6 +379,7 @@ def _work(
     on: Device,
     tokens: Values,
     sequences: Values,
+    context: float,
     cache: Values,
     attention: Values,
     service: Service,
@@ -381,7 +394,15 @@ def _work(
     touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) if routed else 0.0
     in_experts = 2.0 * tokens * sizes.top_k * sizes.n_expert if routed else 0.0
     elsewhere = np.maximum(2.0 * tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
-    written, largest = elements_written(tokens, sizes.n_layers, sizes.d_model, routed=sizes.top_k if routed else 0.0)
+    written, largest = elements_written(
+        tokens,
+        sizes.n_layers,
+        sizes.d_model,
+        routed=sizes.top_k if routed else 0.0,
+        n_heads=sizes.d_model / service.head_width if service.head_width else 0.0,
+        sequences=sequences,
+        context=context,
+    )
     return Work(
         layers=sizes.n_layers,
         experts=sizes.n_layers * touched / np.where(layout.by_expert, devices, 1.0),

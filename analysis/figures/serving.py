@@ -45,7 +45,7 @@ def pareto(
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     cost, loss = chosen
     if cost_interval is not None:  # further than half the picture beside it, an interval would flatten the curves
-        ax.hlines(loss, *cost_interval, colors=ACCENT, lw=1.1, zorder=4)
+        ax.hlines(loss, cost_interval[0], cost_interval[1], colors=ACCENT, lw=1.1, zorder=4)
         spare = np.sqrt(right / left)
         low, high = max(left / spare, min(left, cost_interval[0])), min(right * spare, max(right, cost_interval[1]))
         ticks(ax.xaxis, [low, high], most=5, studied=False)
@@ -53,7 +53,7 @@ def pareto(
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: powers(value)))
         ax.set_xlim(low, high)
     if loss_interval is not None:
-        ax.vlines(cost, *loss_interval, colors=ACCENT, lw=1.1, zorder=4)
+        ax.vlines(cost, loss_interval[0], loss_interval[1], colors=ACCENT, lw=1.1, zorder=4)
         spare = 0.5 * (top - bottom)
         ax.set_ylim(max(bottom - spare, min(bottom, loss_interval[0])), min(top + spare, max(top, loss_interval[1])))
     return ax

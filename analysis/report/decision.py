@@ -15,6 +15,7 @@ from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import measured_decode
 from analysis.report.study import Study
 from analysis.report.words import between, flops, money, percent, sentence
+from scaling.serving import ASSUMED
 
 
 def front_page(study: Study) -> dict[str, Any]:
@@ -102,7 +103,8 @@ def _paid(answer: Mapping[str, Any]) -> str:
         return f"cost: {parts['train']} to train; nothing is served"
     told = f"cost: {parts['total']}, {parts['train']} to train and {parts['serve']} to serve {si(asked.served)} tokens"
     if (served := chosen.get("served")) is not None:
-        told += f" at {si(served['usd_per_million'])} USD a million"
+        interval = words.spread(served.get("usd_per_million_interval"))
+        told += f" at {si(served['usd_per_million'])}{interval} USD a million"
     return told
 
 
@@ -149,9 +151,17 @@ def _measured(study: Study) -> str:
     dense = "; over the bars, how many times the dense model's" if (rows[EXPERTS] == 1).any() else ""
     return (
         f" Right: the decode step as measured on {first['device_kind']}, per token at batch {int(first['batch'])}, "
-        f"median and quartiles, models of {si(first['n_active'])} active parameters{dense}. These times are not in the "
-        "cost."
+        f"median and quartiles, models of {si(first['n_active'])} active parameters{dense}. {_in_the_cost(study.decision)}"
     )
+
+
+def _in_the_cost(answer: Mapping[str, Any]) -> str:
+    """Whether the cost rests on times that were measured."""
+    asked = Question.from_json(answer["question"])
+    source = asked.service.efficiency.source
+    if asked.pricing.device is None or source == ASSUMED.source:
+        return "These times are not in the cost."
+    return sentence(f"In the cost, what the device reaches is {source}")
 
 
 def _against_dense(chosen: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
@@ -173,7 +183,10 @@ def _next_run(run: Mapping[str, Any]) -> str:
     )
     if run["regret_before"] is not None:
         before, after = 100 * run["regret_before"], 100 * run["regret_after"]
-        told += f" Expected regret would fall from {before:.1f}% to {after:.1f}% of the cost."
+        told += (
+            f" Of the E that can answer in all but {percent(UNANSWERED_LIMIT)} of the draws, the best choice has an expected "
+            f"regret of {before:.1f}% of the cost; after that run, {after:.1f}%."
+        )
     return told
 
 
@@ -187,6 +200,8 @@ def decision(study: Study) -> list[Block]:
         if answer["unreachable"]:
             blocks.append(text(f"Not able to answer: E = {', '.join(map(str, answer['unreachable']))}."))
     answer = study.decision
+    if answer.get("rivals"):
+        blocks.append(_rivals(answer))
     if serving_pictures.regret in serving_pictures.drawn(study):
         blocks.append(picture("regret", _REGRET_CAPTION, 0.7))
     reasons = answer["undecided_because"] or [
@@ -208,6 +223,32 @@ _REGRET_CAPTION = (
     f"linear up to the dashed line, {percent(REGRET_LIMIT)}, which a decision may cost at most, logarithmic beyond. Over "
     "the bars, the regret and the share of the draws in which this E is best."
 )
+
+
+def _rivals(answer: Mapping[str, Any]) -> Block:
+    """The fits that were compared (other k, routers or experts), each at its best E."""
+    unit, value = answer["recommendation"]["cost"]["unit"], "loss"
+    if Question.from_json(answer["question"]).goal != "loss":
+        value = f"cost, {unit}"
+    rows = [
+        [
+            one["name"] + (" ★" if one is answer["rivals"]["rivals"][0] else ""),
+            "–" if one["top_k"] is None else str(one["top_k"]),
+            "dense" if one["n_experts"] == 1 else str(one["n_experts"]),
+            si(one["n_active"]),
+            si(one["tokens"]),
+            words.loss(one["value"]) if value == "loss" else words.cost(one["value"], unit),
+            percent(one["probability_best"]),
+            percent(one["regret"]),
+        ]
+        for one in answer["rivals"]["rivals"]
+    ]
+    columns = ["fit", "k", "best E", "active", "tokens", value, "best in", "regret"]
+    caption = (
+        "The best model of every fit that was compared; the answer is that of ★. “best in” and “regret” are over "
+        f"{answer['rivals']['n_draws']} draws, as those of an E."
+    )
+    return sheet(columns, rows, caption)
 
 
 def _choices(answer: Mapping[str, Any], n_runs: int) -> Block:

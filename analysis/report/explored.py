@@ -91,12 +91,10 @@ def _prices(fit: Fit, question: Question, choices: tuple[Mapping[str, Any], ...]
         found = fleet.replica(structure(sizes), on, service, fleet.layouts(service, e, models=1))
         if np.any(np.asarray(found.batch) >= 1):
             replicas[e] = found
-    full = [np.asarray(one.output_throughput)[np.asarray(one.batch) >= 1] for one in replicas.values()]
-    if not full:
+    if not replicas:
         return pd.DataFrame(columns=list(_PRICES))
-    ends = service.utilisation * np.array(
-        [_FEWEST * min(float(rates.min()) for rates in full), _MOST * max(float(rates.max()) for rates in full)]
-    )
+    full = [_cheapest_when_full(one) for one in replicas.values()]
+    ends = service.utilisation * np.array([_FEWEST * min(full), _MOST * max(full)])
     if pricing.demand is not None:
         ends = np.array([min(ends[0], 0.3 * pricing.demand), max(ends[1], 3.0 * pricing.demand)])
     rows = [
@@ -106,10 +104,16 @@ def _prices(fit: Fit, question: Question, choices: tuple[Mapping[str, Any], ...]
             1e6 * float(np.min(fleet.price(one.n_devices, one.output_throughput, on, service, float(demand))[1])),
         )
         for e, one in sorted(replicas.items())
-        for demand in np.geomspace(*ends, LOADS)
+        for demand in np.geomspace(ends[0], ends[1], LOADS)
     ]
-    found = pd.DataFrame(rows, columns=list(_PRICES))
-    return found[np.isfinite(found["usd_per_million"])]  # a fleet may be too small for the load
+    every = pd.DataFrame(rows, columns=list(_PRICES))
+    return every[np.isfinite(every["usd_per_million"])]  # a fleet may be too small for the load
+
+
+def _cheapest_when_full(one: fleet.Replica) -> float:
+    """Tokens per second of the replica, of all layouts, that makes most of them on each of its devices."""
+    rates = np.ravel(np.asarray(one.output_throughput))
+    return float(rates[np.argmax(rates / np.ravel(np.asarray(one.n_devices)))])
 
 
 def overtakings(prices: pd.DataFrame) -> pd.DataFrame:
@@ -118,7 +122,8 @@ def overtakings(prices: pd.DataFrame) -> pd.DataFrame:
     Loads at which several are equally cheap, as where each of them leaves one device idle, change nothing.
     """
     table = prices.pivot_table(index="requests_per_month", columns="n_experts", values="usd_per_million").fillna(np.inf)
-    found, last = [], None
+    found: list[tuple[int, int, float, float]] = []
+    last: int | None = None
     for load, row in zip(table.index, table.to_numpy(), strict=True):
         cheapest = np.flatnonzero(row <= row.min() * (1 + _SAME))
         if len(cheapest) > 1:

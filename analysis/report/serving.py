@@ -84,8 +84,8 @@ def _offered(study: Study) -> list[Block]:
             str(one["batch"]),
             *(_known(one[name]) for name in ("ttft_ms", "tpot_ms", "e2el_ms")),
             si(one["output_throughput"]),
-            _known(one["request_goodput"]),
-            si(one["usd_per_million"]),
+            si(one["request_goodput"]),
+            si(one["usd_per_million"]) + words.spread(one.get("usd_per_million_interval")),
             "–" if one["replicas"] is None else str(one["replicas"]),
         ]
         for e, one in sorted(served.items())
@@ -97,7 +97,7 @@ def _offered(study: Study) -> list[Block]:
     caption = (
         "How the best model of every E is served at the least price a token: devices of a replica and how it is split over "
         "them, the fewest that hold it, sequences at once, latency without queueing, what one replica reaches when busy "
-        "(output_throughput, request_goodput), and the price."
+        "(output_throughput, request_goodput), and the price, with its 95% interval where the device's speed was measured."
     )
     return [text(told), sheet(columns, rows, caption), *_load(study), _FORMULAS]
 
@@ -129,8 +129,8 @@ def _load(study: Study) -> list[Block]:
         told += f" The cheapest changes {len(changes)} times, as replicas come whole." if len(changes) > 1 else ""
     caption = (
         "Price of a million generated tokens against load, for the best model of every E. Devices come whole: below one "
-        "replica the price is inverse to the load, and every tooth is one more replica; rings, where another E becomes the "
-        "cheapest. Training is not in it."
+        "replica the price is inverse to the load, and every tooth is one more replica; lines that coincide take as many devices. "
+        "Rings, where another E becomes the cheapest. Training is not in it."
     )
     return [picture("cost_against_load", f"{caption} {told}", 0.8)]
 
@@ -146,7 +146,10 @@ def _floors(shown: pd.DataFrame) -> str:
         return "No floor is known for this device, so none is drawn."
     told = "Dashed, the floor that FLOPs and bytes set at this device's peaks, which is no prediction"
     if (shown["platform"] == "cpu").any():
-        told += "; what fits a CPU's cache need not come from memory, so bytes count only beyond its size"
+        told += (
+            "; on a CPU bytes count at the speed of the cache or memory that holds them (studies of older versions: not at "
+            "all within the cache)"
+        )
     if unknown:
         told += f"; {unknown} of the {len(shown)} times have no known floor"
     return f"{told}."
@@ -159,7 +162,7 @@ def _timing(row: Any) -> list[str]:
         _known(row["time_ms"]),
         f"{row['time_q25_ms']:.3g} – {row['time_q75_ms']:.3g}",
         _known(row["roofline_ms"]),
-        _known(row["time_ms"] / row["roofline_ms"], ".2g"),
+        _known(row["time_ms"] / row["roofline_ms"], ".3g"),
         _known(row["distinct_experts"]),
         si(row["tokens_per_s"]),
     ]
@@ -358,7 +361,7 @@ def _money_assumptions(asked: Question) -> list[Block]:
             row.title + (" ★" if row is own else ""),
             f"{row.peak_flops / 1e12:.4g}",
             f"{row.bandwidth / 1e12:.4g}",
-            f"{row.memory / 1e9:g}",
+            f"{row.memory / 1e9:.4g}",
             f"{row.usd_per_hour:.2f}",
             row.price_date,
             row.source,

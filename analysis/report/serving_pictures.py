@@ -52,7 +52,7 @@ def what_would_change(study: Study) -> Figure:
             asked=found.asked, most_budget=found.most_budget,
         )  # fmt: skip
         panels.append(titled(draw, "Best E over budget and volume"))
-    height = max(2.6 if found.plane is not None else 0.0, 0.7 + 0.15 * len(rows))
+    height = max(2.6 if found.plane is not None else 0.0, 0.65 + 0.135 * len(rows))
     return figures.figure(*panels, height=height, legend=None if found.plane is None else palette)
 
 

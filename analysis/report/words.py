@@ -15,7 +15,7 @@ def loss(value: float | None) -> str:
 
 def flops(value: float | None) -> str:
     """FLOPs in powers of ten, as budgets are quoted."""
-    return "–" if value is None else powers(value)
+    return "–" if value is None else "0" if value == 0 else powers(value)
 
 
 def number(value: float, form: str = ".4g") -> str:
@@ -31,6 +31,11 @@ def plural(count: int, noun: str) -> str:
 def between(interval: Sequence[float] | None, write: Any = si) -> str:
     """`low – high`, or a dash where there is no interval."""
     return "–" if interval is None else f"{write(interval[0])} – {write(interval[1])}"
+
+
+def spread(interval: Sequence[float] | None) -> str:
+    """` (low – high)` to set behind a number; nothing where there is no interval."""
+    return "" if interval is None else f" ({between(interval)})"
 
 
 def percent(share: float | None) -> str:

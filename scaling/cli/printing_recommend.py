@@ -102,8 +102,26 @@ def _show_serving(console: Console, found: Recommendation) -> None:
         )
     console.print("Served by replicas, busy, without queueing (USD/M: a million generated tokens):")
     console.print(table, soft_wrap=False)
+    _show_load(console, found.recommendation)
     for name in ("ttft", "tpot", "output_throughput", "request_goodput", "usd_per_token"):
         console.print(f"  {name}: {METRICS[name]}", style="dim")
+
+
+def _show_load(console: Console, chosen: Choice) -> None:
+    """How sure the speed is, and what a load makes of the replicas."""
+    one = chosen.served
+    if one is None:
+        return
+    if one.tpot_ms_interval is not None and one.usd_per_million_interval is not None:
+        (low, high), (least, most) = one.tpot_ms_interval, one.usd_per_million_interval
+        console.print(
+            f"E = {chosen.n_experts}: tpot {low:.3g} to {high:.3g} ms, {least:.3g} to {most:.3g} USD/M (95 %)."
+        )
+    if one.load_batch is not None:
+        console.print(
+            f"E = {chosen.n_experts} at this load: {one.load_batch:.3g} sequences in each replica, ttft {one.load_ttft_ms:.3g} ms, "
+            f"tpot {one.load_tpot_ms:.3g} ms."
+        )
 
 
 def _show_rivals(console: Console, rivals: Mapping[str, Any], value: str) -> None:

@@ -68,6 +68,7 @@ def recommend(
         str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
     ] = None,
     latency: options.Latency = None,
+    throughput: options.Throughput = None,
     bandwidth_share: options.BandwidthShare = None,
     flops_share: options.FlopsShare = None,
     prompt: options.Prompt = "512",
@@ -78,7 +79,8 @@ def recommend(
     max_fleet: options.MaxFleet = None,
     ttft_ms: options.TtftMs = None,
     tpot_ms: options.TpotMs = None,
-    skew: options.Skew = "0",
+    skew: options.Skew = None,
+    reads_all: options.ReadsAll = False,
     settings: Settings = None,
     rival: Annotated[
         list[str] | None,
@@ -106,7 +108,9 @@ def recommend(
 
     if minimise is not None and minimise not in _GOALS:
         raise InputError(f"--minimise: found {minimise!r}; allowed: {', '.join(_GOALS)}")
-    on = options.device_of(device, devices, latency, bandwidth_share, flops_share)
+    fits = {name: load(name) for name in (fit, *(rival or ()))}
+    shown, uneven = fits[fit].router_skew or 0.0, optional(skew, "--skew")
+    on = options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
     question = Question(
         train_flops=optional(train_flops, "--train-flops"),
         train_usd=optional(train_usd, "--train-usd"),
@@ -135,11 +139,11 @@ def recommend(
             max_fleet=max_fleet,
             ttft_ms=ttft_ms,
             tpot_ms=tpot_ms,
-            skew=skew,
+            skew=shown if uneven is None else uneven,
+            reads_all=reads_all,
             on=on,
         ),
     )
-    fits = {name: load(name) for name in (fit, *(rival or ()))}
     rivals = compare(fits, question, on.speeds) if rival else None
     fitted = fits[rivals.rivals[0].name if rivals else fit]
     found = ask(fitted, question, on.speeds)

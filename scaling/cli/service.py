@@ -49,25 +49,41 @@ TtftMs = Annotated[
 ]
 TpotMs = Annotated[str | None, typer.Option("--tpot-ms", metavar="MS", help="Limit on the time of a further token.")]
 Skew = Annotated[
-    str, typer.Option("--skew", help="How uneven the router is: loads fall as rank^-skew. 0: even, touches the most.")
+    str | None,
+    typer.Option(
+        "--skew",
+        help="How uneven the router is: loads fall as rank^-skew. 0: even, touches the most. Default: as the runs showed.",
+    ),
+]
+ReadsAll = Annotated[
+    bool, typer.Option("--reads-all", help="The kernel of the experts reads all of them, whichever are touched.")
+]
+Throughput = Annotated[
+    Path | None,
+    typer.Option(
+        "--throughput", metavar="TABLE", help="Somebody's measured tokens/s, tpot or ttft: scales what is assumed."
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class On:
-    """What is rented (None: the table's device of that name), what it reaches, and, where that was measured, draws of it and
-    the bytes of a number."""
+    """What is rented (None: the table's device of that name), what it reaches, and what a measurement of that knows beside:
+    draws, the bytes of a number, the attention and the kernel that were measured."""
 
     rented: Device | None
     efficiency: Efficiency
     speeds: Speeds | None = None
     number_bytes: float = 2.0
+    head_width: float = 0.0
+    reads_all: bool = False
 
 
 def device_of(
     name: str | None,
     devices: Path | None,
     latency: Path | None,
+    throughput: Path | None,
     bandwidth_share: str | None,
     flops_share: str | None,
 ) -> On:
@@ -75,31 +91,41 @@ def device_of(
     from scaling.serving import ASSUMED, Efficiency
 
     found = _from_file(name, devices)
-    shares = {"--bandwidth-share": bandwidth_share, "--flops-share": flops_share}
-    given = [option for option, value in shares.items() if value is not None]
-    for option in [*(["--latency"] if latency else []), *given]:
-        if name is None:
-            raise InputError(f"{option} needs --device: without one, cost is in FLOPs")
-    if latency is None:
-        reached = ASSUMED
-        if given:
-            reached = Efficiency(
-                bandwidth_share=_or(bandwidth_share, "--bandwidth-share", ASSUMED.bandwidth_share),
-                flops_share=_or(flops_share, "--flops-share", ASSUMED.flops_share),
-                source=f"{' and '.join(given)} as given, the rest assumed",
-            )
-        return On(found, reached)
-    if given:
-        raise InputError(f"give either --latency or {' and '.join(given)}")
-    from analysis.latency import load
-    from analysis.pricing import Speeds
+    given = {
+        "--latency": latency,
+        "--throughput": throughput,
+        "--bandwidth-share": bandwidth_share,
+        "--flops-share": flops_share,
+    }
+    options = [option for option, value in given.items() if value is not None]
+    if options and name is None:
+        raise InputError(f"{options[0]} needs --device: without one, cost is in FLOPs")
+    if len(options) > 1 and options != ["--bandwidth-share", "--flops-share"]:
+        raise InputError(f"{' and '.join(options)} say the same: give one")
+    if latency is not None:
+        from analysis.latency import load
 
-    law = load(latency)
-    if law.device.name != name:
-        raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
-    # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
-    width = 4.0 if law.dtype == "float32" else 2.0
-    return On(law.device if found is None else found, law.efficiency, Speeds(law.draws, law.ratios), width)
+        law = load(latency)
+        if law.device.name != name:
+            raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
+        # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
+        width = 4.0 if law.dtype == "float32" else 2.0
+        rented = law.device if found is None else found
+        return On(rented, law.efficiency, law.speeds, width, law.head_width, law.reads_all)
+    if throughput is not None:
+        from analysis.tables import load as table_of
+        from analysis.throughput import measured_throughput
+        from scaling.hardware import device
+
+        return On(found, measured_throughput(table_of(throughput), found or device(str(name)), source=str(throughput)))
+    if not options:
+        return On(found, ASSUMED)
+    reached = Efficiency(
+        bandwidth_share=_or(bandwidth_share, "--bandwidth-share", ASSUMED.bandwidth_share),
+        flops_share=_or(flops_share, "--flops-share", ASSUMED.flops_share),
+        source=f"{' and '.join(options)} as given, the rest assumed",
+    )
+    return On(found, reached)
 
 
 def _from_file(name: str | None, devices: Path | None) -> Device | None:
@@ -131,7 +157,8 @@ def service_of(
     max_fleet: str | None,
     ttft_ms: str | None,
     tpot_ms: str | None,
-    skew: str,
+    skew: float,
+    reads_all: bool,
     on: On,
 ) -> Service:
     """How requests are served, from the options."""
@@ -147,7 +174,9 @@ def service_of(
         max_fleet=None if max_fleet is None else _whole(max_fleet, "--max-fleet"),
         ttft_s=None if first is None else first / 1e3,
         tpot_s=None if further is None else further / 1e3,
-        skew=number(skew, "--skew"),
+        skew=skew,
+        head_width=on.head_width,
+        reads_all=reads_all or on.reads_all,
         bytes_per_weight=on.number_bytes,
         bytes_per_kv=on.number_bytes,
         efficiency=on.efficiency,

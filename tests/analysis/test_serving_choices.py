@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted import moe_grid, table_of
 
+from analysis.facts import router_skew
 from analysis.optima import Task
 from analysis.pricing import Speeds, structure
 from analysis.published import published
@@ -16,7 +18,7 @@ from analysis.search import tokens_for_loss
 from analysis.what_if import crossovers, explore, plane
 from scaling import fleet, hardware
 from scaling.errors import InputError
-from scaling.serving import ASSUMED, Service
+from scaling.serving import ASSUMED, Service, distinct_experts
 
 JOINT = published("joint-moe-2025")
 H100 = hardware.device("h100")
@@ -326,3 +328,28 @@ def test_a_question_survives_its_json():
     service = Service(tpot_s=0.05, efficiency=replace(ASSUMED, layer_s=1e-5))
     asked = Question(train_flops=1e20, serve_tokens=1e9, n_experts=(1, 8), device="h100", rented=H100, service=service)
     assert Question.from_json(asdict(asked)) == asked
+
+
+def test_the_skew_of_trained_routers_is_found_in_their_runs():
+    """Planted: 8 and 64 tokens touch what a router of skew .7 does; dense rows and gaps do not count."""
+    frame = moe_grid(experts=(1, 4, 16))
+    for tokens in (8, 64):
+        seen = [np.nan if e == 1 else distinct_experts(int(e), 1, tokens, 0.7) for e in frame["n_experts"]]
+        frame[f"distinct_{tokens}"] = seen
+    assert router_skew(table_of(frame)) == pytest.approx(0.7, abs=1e-4)
+    assert router_skew(table_of(frame.drop(columns="distinct_8"))) is None
+    assert router_skew(table_of(frame.query("n_experts == 1"))) is None
+
+
+def test_a_load_tells_at_which_batch_replicas_run():
+    """b = (demand / r) tpot(b), and no batch beyond what the replica holds."""
+    question = Question(train_flops=1e21, requests_per_month=1e8, device="h100", n_experts=(8,), reference_experts=8)
+    found = recommend(JOINT, question).recommendation.served
+    demand = fleet.demand_of(1e8) / found.replicas
+    assert found.load_batch == pytest.approx(max(demand * found.load_tpot_ms / 1e3, 0), rel=1e-6)
+    assert found.load_batch <= found.batch
+    assert found.load_tpot_ms <= found.tpot_ms
+    assert (
+        recommend(JOINT, Question(train_flops=1e21, serve_tokens=1e9, device="h100")).recommendation.served.load_batch
+        is None
+    )
