@@ -99,10 +99,18 @@ def _variations(question: Question, answer: Recommendation) -> Iterator[tuple[st
             yield what, f"{share:.0%}", replace(question, service=changed)
     if question.data_tokens is None:
         half = 0.5 * answer.recommendation.tokens
-        yield "data", f"{half:.3g} tokens, half of what is recommended", replace(question, data_tokens=half)
+        yield "data", f"{_spoken(half)} tokens, half of what is recommended", replace(question, data_tokens=half)
     if pricing.device is not None and question.served:
         skew = service.skew + 1.0
         yield "skew of the router", f"{skew:g}", replace(question, service=replace(service, skew=skew))
+
+
+def _spoken(tokens: float) -> str:
+    """A number of tokens with a suffix, to three digits."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{suffix}"
+    return f"{tokens:.3g}"
 
 
 def _case(fit: Fit, question: Question, experts: Sequence[int], best: int, what: str, value: str) -> Case:

@@ -168,7 +168,7 @@ def regret_bars(
     ax.set_yscale("symlog", linthresh=allowed)
     ax.set_xticks(range(len(regrets)), ["dense" if e == 1 else str(e) for e in regrets])
     ax.set(
-        xlabel="experts per layer E", ylabel="expected regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4),
+        xlabel="experts per layer E", ylabel="regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4),
         ylim=(0, 6 * top),  # room for two lines of text over the highest bar
     )  # fmt: skip
     ax.yaxis.set_major_locator(FixedLocator([tick for tick in _REGRET_TICKS if tick <= 3 * top]))

@@ -72,7 +72,7 @@ def _require(*packages: str) -> None:
 
 def _content(study: Any) -> dict[str, Any]:
     """The data of the template."""
-    from analysis.report import belief, decision, methods, sections, serving
+    from analysis.report import belief, decision, methods, sections, serving, what_if
 
     several = [(methods.TITLE, methods.section)] if study.comparisons else []
     if study.answers:
@@ -83,6 +83,7 @@ def _content(study: Any) -> dict[str, Any]:
         front = decision.front_page(study)
         parts = [
             ("The decision in detail", decision.decision),
+            (what_if.TITLE, what_if.what_if),
             ("What was run", sections.evidence),
             ("What experts do", sections.expert_effect),
             *several,
@@ -112,7 +113,7 @@ def _content(study: Any) -> dict[str, Any]:
 
 def _draw(study: Any, folder: Path) -> None:
     from analysis import figures
-    from analysis.report import check_pictures, pictures
+    from analysis.report import check_pictures, pictures, serving_pictures
 
     drawn: list[Callable[[Any], Any]] = []
     if study.answers:
@@ -125,6 +126,7 @@ def _draw(study: Any, folder: Path) -> None:
         drawn += [pictures.parameters]
         drawn += [pictures.paired] if len(study.effects.rows) else []
         drawn += [pictures.latency] if len(study.latency) else []
+        drawn += serving_pictures.drawn(study)
         drawn += check_pictures.drawn(study)
     if study.comparisons:
         drawn.append(pictures.methods)

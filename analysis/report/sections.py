@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import palette_of, sizes_of, sliced
 from analysis.report.study import Study
 from analysis.report.words import between, flops, sentence
+from scaling.serving import SERVICE
 
 _MOST_FAILED = 12
 _USUAL = asdict(Question(train_flops=1.0))
@@ -228,11 +231,13 @@ def _commands(study: Study) -> list[str]:
     if not study.answers:
         return [*trained, f"scaling methods {folder}", f"scaling report {folder} --out report.pdf"]
     fit, asked = study.law_fit, study.decision["question"]
-    given = {name: value for name, value in asked.items() if value and value != _USUAL.get(name)}
+    aside = ("service", "rented", "settings")
+    given = {k: value for k, value in asked.items() if value and value != _USUAL.get(k) and k not in aside}
     shown = {name: str(value) for name, value in given.items() if isinstance(value, (str, int))}
     shown |= {name: f"{value:.17g}" for name, value in given.items() if isinstance(value, float)}
     shown |= {"n_experts": ",".join(map(str, asked["n_experts"]))} if asked["n_experts"] else {}
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in shown.items()]
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in shown.items()] + _service_flags(asked, folder)
+    flags += [f"--set {name}={value:.17g}" for name, value in (asked.get("settings") or {}).items()]
     pins = [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == "as asked"]
     stored = f"{folder}/fits/{next(name for name, other in study.fits.items() if other is fit)}.json"
     answered = f"{folder}/recommendations/{next(iter(study.answers))}.json"
@@ -248,6 +253,25 @@ def _commands(study: Study) -> list[str]:
         " ".join([f"scaling recommend {stored}", *flags, f"--out {answered}"]),
         f"scaling report {folder} --out report.pdf",
     ]
+
+
+def _service_flags(asked: Mapping[str, Any], folder: str) -> list[str]:
+    """The options of how a model is served, where they are not the defaults; a device of one's own comes from a file."""
+    service, usual = asked.get("service") or {}, asdict(SERVICE)
+    flags = [
+        f"--{name.replace('_', '-')} {service[name]:.17g}"
+        for name in ("prompt", "generated", "utilisation", "max_batch", "max_devices", "max_fleet", "skew")
+        if name in service and service[name] != usual[name]
+    ]
+    for name, option in (("ttft_s", "--ttft-ms"), ("tpot_s", "--tpot-ms")):
+        flags += [f"{option} {1e3 * service[name]:.17g}"] if service.get(name) else []
+    reached = service.get("efficiency") or usual["efficiency"]
+    if reached["source"].startswith("measured"):
+        return [*flags, f"--latency {folder}/latency.json"]
+    for name in ("bandwidth_share", "flops_share"):
+        if reached[name] != usual["efficiency"][name]:
+            flags.append(f"--{name.replace('_', '-')} {reached[name]:.17g}")
+    return [*flags, *(["--devices devices.yaml"] if asked.get("rented") else [])]
 
 
 def _listed(values: pd.Series) -> str:

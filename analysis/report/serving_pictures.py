@@ -35,7 +35,7 @@ def regret(study: Study) -> Figure:
     regrets = {int(choice["n_experts"]): choice["regret"] for choice in choices}
     chances = {int(e): share for e, share in answer["probability_best"].items()}
     draw = partial(figures.regret_bars, regrets, chances, palette_of(study), limit=REGRET_LIMIT)
-    return figures.figure(draw, height=2.1, width=4.6)
+    return figures.figure(draw, height=1.8, width=4.6)
 
 
 def what_would_change(study: Study) -> Figure:
@@ -52,7 +52,7 @@ def what_would_change(study: Study) -> Figure:
             asked=found.asked, most_budget=found.most_budget,
         )  # fmt: skip
         panels.append(titled(draw, "Best E over budget and volume"))
-    height = max(2.6 if found.plane is not None else 0.0, 0.65 + 0.135 * len(rows))
+    height = max(2.6 if found.plane is not None else 0.0, 0.65 + 0.125 * len(rows))
     return figures.figure(*panels, height=height, legend=None if found.plane is None else palette)
 
 
