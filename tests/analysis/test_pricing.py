@@ -27,7 +27,7 @@ def test_a_device_holds_the_model_whether_it_is_served_or_not(served):
     free = recommend(JOINT, Question(train_flops=1e27, n_experts=(32,))).recommendation
     most = 64 * hardware.device("h100").memory
     assert 2 * free.n_total > most  # the premise of this test
-    question = Question(train_flops=1e27, n_experts=(32,), device="h100", serve_tokens=served, reference_experts=32)
+    question = Question(train_flops=1e27, n_experts=(32,), device="h100", serve_tokens=served, minimise="loss")
     found = recommend(JOINT, question)
     held = JOINT.family.sizes(np.array([found.recommendation.n_active]), 32)
     request = 2 * serving.Service().mean_context * held.kv_elements_per_token[0]

@@ -180,7 +180,7 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
         (("recommend", "FIT", "--train-flops", "1e20", "--usd-per-hour", "3"), "--usd-per-hour needs --device"),
         (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "7"), "--mfu must be above 0"),
         (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "0"), "--mfu must be above 0"),
-        (("recommend", "FIT"), "either --train-flops or --target-loss"),
+        (("recommend", "FIT"), "give one of --train-flops"),
         (("recommend", "FIT", "--train-flops", "1e20", "--n-experts", "1;8"), "such as 1,4,8"),
         (("recommend", "FIT", "--target-loss", "0.1"), "no model with E = 1 meets loss 0.1"),
         (("import", "CSV", "--out", "/tmp/x y"), "is no study name"),
