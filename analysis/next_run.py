@@ -38,7 +38,7 @@ class NextRun:
 def propose(
     fit: Fit, experts: Sequence[int], best: int, train_flops: float, regrets: Array | None, unsure: bool
 ) -> NextRun | None:
-    """The run that would help an undecided answer most; None where the fit cannot say (no draws, no run's compute).
+    """The run that would help an undecided answer most; None where the fit cannot say (no draws, no run's compute) or none does.
 
     * The draws disagree too much (`unsure`; `regrets` is (draws, E)): candidates are every E compared, at one and
       three times the largest run's compute, at half, one and two times the size of least loss. For each, its loss is
@@ -77,7 +77,8 @@ def beyond_edge(fit: Fit, best: int) -> int | None:
     return max(1, best // 2) if best < lowest or (best == lowest and best > 1) else None
 
 
-def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest: float) -> NextRun:
+def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest: float) -> NextRun | None:
+    """The candidate that leaves the least regret, or settles best whether any answer exists; None where none helps."""
     before, missed = (float(value[0]) for value in _chosen(regrets, np.ones((1, len(regrets)))))
     noise = information.run_noise(fit).deviation
     proposals: list[tuple[float, NextRun]] = []
@@ -95,6 +96,8 @@ def _most_informative(fit: Fit, experts: Sequence[int], regrets: Array, largest:
         key=lambda one: (one[0] if doubted else 0.0, one[1].regret_after or 0.0, one[1].train_flops),
     )
     reason = f"of {len(proposals)} candidate runs it leaves the least expected regret"
+    if not doubted and (chosen.regret_after or 0.0) >= before:
+        return None  # one run changes no choice; `scaling sweep suggest` looks for several
     if doubted:
         reason = (
             f"of {len(proposals)} candidate runs it settles best whether any size of the E chosen meets the loss: that "

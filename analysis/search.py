@@ -178,7 +178,7 @@ def _minimise(
 
 def _dense(rows: int) -> int:
     """Points of the dense grid: many for one answer, fewer for draws, whose cost they share."""
-    return 2_049 if rows <= 16 else 193
+    return 769 if rows <= 16 else 129
 
 
 def largest_that_fits(space: Space) -> float:

@@ -7,7 +7,8 @@ noise of trunks and of runs, and a question. It goes the tool's own way: fit, bo
 of the stated probabilities (in each tenth, the share that is right beside the mean stated, of the E chosen and of every E),
 the regret under the truth of what was chosen, and how many of the studies with a clear leader were decided. Saturation and
 interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest` pins the same); with `--free`
-they are fitted, and saturation too varies from truth to truth. `--out` keeps a line a study: a run that is killed goes on from there.
+they are fitted, and saturation too varies from truth to truth. `--out` keeps a line a study: a run that is killed goes on
+from there.
 """
 
 from __future__ import annotations

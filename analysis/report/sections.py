@@ -250,6 +250,11 @@ def _commands(study: Study) -> list[str]:
                 f"--out {stored}",
             ]
         ),
+        *(
+            [f"scaling latency {folder} --out {folder}/latency.json"]
+            if any("--latency" in flag for flag in flags)
+            else []
+        ),
         " ".join([f"scaling recommend {stored}", *flags, f"--out {answered}"]),
         f"scaling report {folder} --out report.pdf",
     ]
