@@ -31,6 +31,7 @@ class Task:
 
     fit: Fit
     question: Question
+    _largest: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tables: dict[tuple[int, bool], PriceTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -44,7 +45,11 @@ class Task:
 
     def space(self, n_experts: int, params: Mapping[str, Any]) -> Space:
         """The models of one E that may be chosen, under some parameters."""
-        return Space(self.fit.definition, params, n_experts, self.fit.family, self.pricing.fits, self.fit.settings)
+        fit = self.fit
+        space = Space(fit.definition, params, n_experts, fit.family, self.pricing.fits, fit.settings)
+        if n_experts not in self._largest:  # sizes do not depend on the law's parameters
+            self._largest[n_experts] = largest_that_fits(space)
+        return replace(space, largest=self._largest[n_experts])
 
     def solve(
         self,
@@ -90,7 +95,7 @@ class Task:
         if self.question.target_loss is not None:
             return np.full(money.volumes.shape, self.question.target_loss)
         # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
-        free = replace(self.space(self.question.reference_experts, params), fits=anything_fits)
+        free = replace(self.space(self.question.reference_experts, params), fits=anything_fits, largest=None)
         return self._least_loss(free, money, None).value
 
     def _money(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Money:
@@ -118,7 +123,7 @@ class Task:
         def looked_up(sizes: Sizes) -> Array:
             key = (space.n_experts, speeds is not None)
             if key not in self._tables:
-                self._tables[key] = self.pricing.tabulated(space.sizes, largest_that_fits(space), speeds)
+                self._tables[key] = self.pricing.tabulated(space.sizes, self._largest[space.n_experts], speeds)
             return self._tables[key].per_token(sizes.n_active)
 
         return looked_up

@@ -161,12 +161,12 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     possible.sort(key=lambda e: float(estimated.value(e)[0]))
     best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
     met = None if speeds is None else speeds.some()
-    drawn = task.solve(possible, some_draws(fit), n_draws, met) if n_draws else None
+    drawn = task.solve(asked, some_draws(fit), n_draws, met) if n_draws else None
     left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
     regrets = drawn.regrets() if drawn else None
     chances = drawn.probability_best() if drawn else None
-    expected = dict(zip(possible, expected_regret(regrets).tolist(), strict=True)) if regrets is not None else {}
-    missed = dict(zip(possible, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
+    expected = dict(zip(asked, expected_regret(regrets).tolist(), strict=True)) if regrets is not None else {}
+    missed = dict(zip(asked, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
     choices = [
         replace(
             _choice(task, e, estimated, drawn, left, met),
@@ -177,7 +177,7 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
         for e in possible
     ]
     unsure = _disagreement(choices[0])
-    doubts = [*unsure, *_doubts(fit, choices[0], possible), *_assumed_speed(task, possible, best)]
+    doubts = [*unsure, *_doubts(fit, choices[0], asked), *_assumed_speed(task, possible, best)]
     unreachable = tuple(e for e in asked if e not in possible)
     return Recommendation(
         question=question,
@@ -189,9 +189,7 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
         expected_regret=choices[0].regret,
         decided=not doubts,
         undecided_because=tuple(doubts),
-        next_run=next_run.propose(fit, possible, best, choices[0].train_flops, regrets, bool(unsure))
-        if doubts
-        else None,
+        next_run=next_run.propose(fit, asked, best, choices[0].train_flops, regrets, bool(unsure)) if doubts else None,
         front=task.trade_off(possible, choices[0].loss),
         warnings=tuple(_warnings(task, question, choices[0], unreachable, asked)),
         assumptions=tuple(_assumptions(task, choices[0])),

@@ -46,7 +46,8 @@ class Space:
     """The models of one expert count that may be chosen, and the law that predicts them.
 
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
-    model never fits where a smaller one does not. `settings` holds columns of the law that are equal for all of them.
+    model never fits where a smaller one does not. `settings` holds columns of the law that are equal for all of them,
+    `largest` is the largest N_active that fits, where that is known (`largest_that_fits`).
     """
 
     law: Law
@@ -55,6 +56,7 @@ class Space:
     family: Family | None
     fits: Callable[[Sizes], npt.NDArray[np.bool_]]
     settings: Mapping[str, float] = field(default_factory=dict)
+    largest: float | None = None
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
@@ -162,7 +164,7 @@ def _minimise(
 
     With `dense` points in between over all sizes that the coarse grid finds at most `_NEAR` times as dear as its best.
     """
-    high = np.minimum(high, np.log(largest_that_fits(space)))
+    high = np.minimum(high, np.log(space.largest or largest_that_fits(space)))
     low = np.minimum(low, high)
     rows = np.arange(len(low))
     for points in (_COARSE, *([dense] if dense else []), *[_FINE] * _ROUNDS):
