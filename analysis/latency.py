@@ -116,9 +116,8 @@ class LatencyLaw:
                 "`scaling latency STUDY --out FILE`"
             )
         try:
-            levels = tuple((float(size), float(speed)) for size, speed in document["device"]["levels"])
             return cls(
-                device=Device(**{**document["device"], "levels": levels}),
+                device=Device.from_json(document["device"]),
                 efficiency=Efficiency(**document["efficiency"]),
                 draws=np.array(document["draws"], dtype=float),
                 ratios=np.array(document["ratios"], dtype=float),

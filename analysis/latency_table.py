@@ -20,12 +20,11 @@ from analysis.mapping import mapped
 from analysis.tables import listed, load, numbers
 from scaling.errors import InputError
 from scaling.hardware import Device, device
-from scaling.serving import Work, elements_written
+from scaling.serving import NUMBER_BYTES, Work, elements_written
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
 _BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 BUSY = 0.1
 """Cores kept busy by others beyond which a row was not measured alone."""
 
@@ -152,7 +151,7 @@ def works(table: LatencyTable) -> Work:
         experts=of["n_layers"] * np.where(routed, of["distinct_experts"] + idle, 0.0),
         activations=written,
         largest=largest,
-        bytes=of["bytes"] + _BYTES[table.dtype] * idle * expert,
+        bytes=of["bytes"] + NUMBER_BYTES[table.dtype] * idle * expert,
         flops=of["flops"],
     )
 
@@ -169,8 +168,7 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
         known = [json.loads(cell) for cell in told]
         best = max(known, key=lambda one: float(one["peak_flops"]))  # of several calibrations, for a floor is wanted
         allowed = {field.name for field in fields(Device)}
-        levels = tuple((float(size), float(speed)) for size, speed in best.pop("levels", ()))
-        return Device(**{key: value for key, value in best.items() if key in allowed}, levels=levels)
+        return Device.from_json({key: value for key, value in best.items() if key in allowed})
     if (table.frame["platform"] == "cpu").all():
         return device("cpu")
     raise InputError(f"{table.source}: the rows do not say on which device they were measured; name it with --device")
@@ -196,9 +194,9 @@ def _known(frame: pd.DataFrame) -> pd.DataFrame:
     heads = filled.pop("n_heads", None)
     filled["n_heads"] = np.nan_to_num(numbers(frame["n_heads"] if heads is None else heads).floats)
     found = frame.assign(**filled)
-    unknown = sorted(set(found["dtype"]) - set(_BYTES))
+    unknown = sorted(set(found["dtype"]) - set(NUMBER_BYTES))
     if unknown:
-        raise InputError(f"latency: dtype {', '.join(map(str, unknown))}; allowed: {', '.join(_BYTES)}")
+        raise InputError(f"latency: dtype {', '.join(map(str, unknown))}; allowed: {', '.join(NUMBER_BYTES)}")
     return found
 
 

@@ -162,8 +162,7 @@ class Question:
         if (service := data.get("service")) is not None:
             values["service"] = Service(**{**service, "efficiency": Efficiency(**service["efficiency"])})
         if (rented := data.get("rented")) is not None:
-            levels = tuple(tuple(level) for level in rented["levels"])
-            values["rented"] = hardware.Device(**{**rented, "levels": levels})
+            values["rented"] = hardware.Device.from_json(rented)
         return cls(**values)
 
 

@@ -16,7 +16,7 @@ from analysis.information import Belief, Noise
 from analysis.next_run import NextRun, beyond_edge
 from analysis.optima import Task
 from analysis.question import Question
-from analysis.recommend import MOST_DRAWS, REGRET_LIMIT, recommend
+from analysis.recommend import MOST_DRAWS, REGRET_LIMIT, recommend, some_draws, with_settings
 from scaling.errors import InputError
 
 LARGEST_STEP = 3.0  # largest new run, in units of the largest so far
@@ -150,8 +150,8 @@ def suggest(
             )
         spent = sum(pick.train_flops for pick in picks)
         return Suggestion(picks, spent, None, None, "the draws agree", best, found.undecided_because)
-    known = replace(fit, settings={**fit.settings, **question.settings})
-    draws = {name: value[:MOST_DRAWS] if np.ndim(value) else value for name, value in known.parameter_draws().items()}
+    known = with_settings(fit, question)
+    draws = some_draws(known)
     regrets = Task(known, question).solve(experts, draws, min(fit.n_draws, MOST_DRAWS)).regrets()
     predicted = known.definition.log_loss(draws, candidates.columns)
     made = choose(regrets, predicted, candidates, information.run_noise(fit, trunks), train_flops, rng)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -48,6 +48,12 @@ class Device:
     link_devices: float = 8
     fabric: float = 50e9
     levels: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Device:
+        """The device that `dataclasses.asdict` wrote, by way of JSON. Raises as the constructor does."""
+        levels = tuple((float(size), float(speed)) for size, speed in data.get("levels", ()))
+        return cls(**{**data, "levels": levels})
 
     def bandwidth_of(self, working_set: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Bytes/s of the smallest level of memory that holds so many bytes; main memory's beyond all caches."""

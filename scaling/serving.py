@@ -228,6 +228,8 @@ class Service:
         return self.prompt + self.generated / 2
 
 
+NUMBER_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+"""Bytes of a weight or a cached value, by the name of its type."""
 SERVICE = Service()
 """The defaults."""
 

@@ -17,12 +17,11 @@ from analysis.report.pictures import shown_latency, sizes_of
 from analysis.report.study import LATENCY_LAW, Study
 from analysis.report.words import percent
 from scaling import fleet, hardware
-from scaling.serving import ModelSizes, Service, decode_seconds
+from scaling.serving import NUMBER_BYTES, ModelSizes, Service, decode_seconds
 
 UNLIKE = 2.0  # measured over priced, median: beyond it the report warns
 _COUNTS = ("prefill_flops_per_token", "decode_flops_per_token", "weight_bytes", "kv_bytes_per_token")
 _SHAPE = ("n_total", "n_layers", "d_model", "top_k")
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
 def serving(study: Study) -> list[Block]:
@@ -293,7 +292,7 @@ def _is(name: str, rows: pd.DataFrame) -> pd.Series:
 
 
 def _priced_ms(row: Any, model: Any, on: hardware.Device, service: Service) -> float:
-    width = _BYTES.get(str(row["dtype"]), service.bytes_per_weight)
+    width = NUMBER_BYTES.get(str(row["dtype"]), service.bytes_per_weight)
     router = model.get("n_router")
     sizes = ModelSizes(
         n_active=float(row["n_active"]),

@@ -88,7 +88,7 @@ def device_of(
     flops_share: str | None,
 ) -> On:
     """The device and its efficiency from the options. Raises InputError where they contradict each other."""
-    from scaling.serving import ASSUMED, Efficiency
+    from scaling.serving import ASSUMED, NUMBER_BYTES, Efficiency
 
     found = _from_file(name, devices)
     given = {
@@ -109,9 +109,8 @@ def device_of(
         if law.device.name != name:
             raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
         # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
-        width = 4.0 if law.dtype == "float32" else 2.0
         rented = law.device if found is None else found
-        return On(rented, law.efficiency, law.speeds, width, law.head_width, law.reads_all)
+        return On(rented, law.efficiency, law.speeds, NUMBER_BYTES[law.dtype], law.head_width, law.reads_all)
     if throughput is not None:
         from analysis.tables import load as table_of
         from analysis.throughput import measured_throughput
