@@ -19,14 +19,12 @@ from analysis.dual import Array
 from analysis.mapping import mapped
 from analysis.tables import listed, load, numbers
 from scaling.errors import InputError
-from scaling.hardware import Device, device
+from scaling.hardware import BUSY, Device, device
 from scaling.serving import NUMBER_BYTES, Work, elements_written
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
 _BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
-BUSY = 0.1
-"""Cores kept busy by others beyond which a row was not measured alone."""
 
 
 @dataclass(frozen=True)

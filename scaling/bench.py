@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling import cost, data, hardware
+from scaling import cost, data, hardware, memory
 from scaling.config import ModelConfig, RunConfig
 from scaling.data.batches import TrainBatches
 from scaling.layers.moe import routing
@@ -30,124 +30,43 @@ from scaling.models import transformer
 from scaling.models.transformer import Output, Transformer, empty_caches
 from scaling.tasks.lm import versions
 from scaling.training import host
+from scaling.training.kept import kept
 from scaling.training.kernel import kernel_of
 from scaling.training.step import initial_params
 
-WARMUP, ROUNDS = 2, 3
-BUSY = 0.1  # cores kept busy by others that spoil a measurement
+WARMUP, ROUNDS = 2, 5
 PHASES = ("prefill", "decode")
 _FLOPS = {"prefill": cost.prefill_flops_per_token, "decode": cost.decode_flops_per_token}
 
 
-def measure(config: RunConfig) -> list[dict[str, Any]]:
-    """Latency rows of one shape, without `run_id`: both phases at every batch and context of `config.bench`.
+def measure(*configs: RunConfig, told: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+    """Latency rows of shapes, without `run_id`: both phases of each at every batch and context of its `bench`.
 
     The weights are those of the seed before training, so the routing is that of an untrained router (column `weights`);
     the prompts are text of the corpus. Decode measures the step that brings the cache to `context` tokens. FLOPs and
     bytes are those of the experts that the call reached.
+
+    Repeats are spread over rounds, and each round takes all shapes in an order of its own, with weights placed in memory
+    anew: a machine's speed drifts over minutes, and where a shape lies matters too; neither must meet one shape alone.
+    Between its turns a shape's weights wait in the memory of the host and its programs on disk, for of many no process can
+    hold them all. `told` is given a line a shape and round.
     """
-    host.set_up()
-    corpus = data.prepare(config.data)
-    model, bench = config.model, config.bench
-    device = jax.devices()[0]
-    known = device_of(device, model.dtype)
-    kernel = kernel_of(config, device)
-    counts = cost.parameters(model, corpus.vocab_size)
-    network = Transformer(model, corpus.vocab_size, kernel)
-    held = jax.tree.map(
-        lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
-        initial_params(model, corpus.vocab_size, config.seed),
-    )
-    shared = {
-        "shape_id": config.shape_id(),
-        **{name: getattr(model, name) for name in ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")},
-        "n_active": counts.n_active,
-        "n_total": counts.n_total,
-        "n_router": counts.router,
-        "dispatch": model.dispatch if model.n_experts > 1 else "dense",
-        "kernel": kernel or None,
-        "reads_all": reads_all(model, kernel),
-        "repeats": bench.repeats,
-        "warmup": WARMUP,
-        "weights": "initial",
-        "platform": device.platform,
-        "device_kind": device.device_kind,
-        "dtype": model.dtype,
-        "threads": host.threads(),
-        "device": json.dumps(asdict(known)) if known else None,
-        "versions": versions(),
-    }
-
-    joined, free = _split(held)
-
-    def call(weights: Any, tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
-        output = transformer.apply(network, _merged(joined, weights), tokens, caches, start)
-        return output.logits_BxTxV[:, -1], output.caches, _reached(output)
-
-    run = jax.jit(call, donate_argnums=2)  # the cache is written in place, as an engine that serves does
-    phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
-    places = [(batch, context) for context in bench.context for batch in bench.batch]
-    points = [_Point(phase, batch, context) for batch, context in places for phase in phases]
-
-    def inputs(point: _Point) -> tuple[jax.Array, jax.Array]:
-        prompt = TrainBatches(corpus.tokens(), point.context, point.batch, config.seed)(0)[:, : point.context]
-        if point.phase == "prefill":
-            return jnp.asarray(prompt), jnp.int32(0)
-        return jnp.asarray(prompt[:, -1:]), jnp.int32(point.context - 1)
-
-    def compiled(point: _Point) -> tuple[Any, float]:
-        started = time.perf_counter()
-        tokens, start = inputs(point)
-        caches = jax.eval_shape(lambda: empty_caches(model, point.batch, point.context))
-        return run.lower(free, tokens, caches, start).compile(), time.perf_counter() - started
-
-    with ThreadPoolExecutor(2) as pool:  # nothing is timed yet, so programs may compile side by side
-        programs = dict(zip(points, pool.map(compiled, points), strict=True))
-    times: dict[_Point, list[float]] = {point: [] for point in points}
-    reached: dict[_Point, tuple[float, float]] = {}
-    busy = [others_busy()]
-    for repeats in _rounds(bench.repeats):
-        for batch, context in places:
-            caches = empty_caches(model, batch, context)
-            for point in (_Point(phase, batch, context) for phase in phases):
-                tokens, start = inputs(point)
-                # Decode goes on from the cache that the prefill before it has filled.
-                spent, caches, touched = _time(programs[point][0], (free, tokens), caches, start, repeats)
-                times[point] += spent
-                reached[point] = (float(touched[0]), float(touched[1]))
-        busy.append(others_busy())
-    seen = max((cores for cores in busy if cores is not None), default=None)
-    if seen is not None and seen > BUSY:
-        told = f"warning: others kept {seen:.1f} cores busy while latency was measured; give it the machine to itself"
-        print(told, file=sys.stderr)
-    rows = []
-    for point in points:
-        touched, per_token = reached[point]
-        new = point.context if point.phase == "prefill" else 1
-        flops = point.batch * new * _FLOPS[point.phase](model, corpus.vocab_size, point.context, per_token)
-        n_bytes = cost.bytes_read(
-            model, corpus.vocab_size, batch=point.batch, new_tokens=new, context=point.context, experts=touched
-        )
-        q25, median, q75 = np.quantile(times[point], [0.25, 0.5, 0.75]).tolist()
-        rows.append(
-            shared
-            | {
-                "phase": point.phase,
-                "batch": point.batch,
-                "context": point.context,
-                "time_ms": median * 1e3,
-                "time_q25_ms": q25 * 1e3,
-                "time_q75_ms": q75 * 1e3,
-                "compile_s": programs[point][1],
-                "tokens_per_s": point.batch * new / median,
-                "flops": flops,
-                "bytes": n_bytes,
-                "roofline_ms": hardware.roofline_seconds(flops, n_bytes, known) * 1e3 if known else None,
-                "distinct_experts": touched,
-                "busy_cores": seen,
-            }
-        )
-    return rows
+    memory.keep()
+    shapes = [_Shape.of(config) for config in configs]
+    for number, shape in enumerate(shapes, 1):
+        shape.programs()
+        told(f"[{number}/{len(shapes)}] E={shape.config.model.n_experts} d={shape.config.model.d_model}: compiled")
+    order = np.random.default_rng(0)
+    for number in range(ROUNDS):
+        for index in order.permutation(len(shapes)):
+            shapes[index].time(_rounds(shapes[index].config.bench.repeats)[number])
+        told(f"round {number + 1} of {ROUNDS}")
+    seen = [max((cores for cores in shape.busy if cores is not None), default=None) for shape in shapes]
+    most = max((cores for cores in seen if cores is not None), default=0.0)
+    if most > hardware.BUSY:
+        text = f"warning: others kept {most:.1f} cores busy while latency was measured; give it the machine to itself"
+        print(text, file=sys.stderr)
+    return [row for shape, cores in zip(shapes, seen, strict=True) for row in shape.rows(cores)]
 
 
 @dataclass(frozen=True)
@@ -157,6 +76,142 @@ class _Point:
     phase: str
     batch: int
     context: int
+
+    @property
+    def new_tokens(self) -> int:
+        """Of every sequence."""
+        return self.context if self.phase == "prefill" else 1
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A shape, and what has been measured of it so far.
+
+    `weights` are held by the host; those that a layer joins before it uses them are constants of the programs (`_split`).
+    """
+
+    config: RunConfig
+    corpus: data.Corpus
+    device: jax.Device
+    kernel: str
+    joined: Any
+    weights: Any
+    times: dict[_Point, list[float]]
+    compile_s: dict[_Point, float] = field(default_factory=dict)
+    reached: dict[_Point, tuple[float, float]] = field(default_factory=dict)
+    busy: list[float | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> _Shape:
+        model, bench, device = config.model, config.bench, jax.devices()[0]
+        corpus = data.prepare(config.data)
+        held = jax.tree.map(
+            lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
+            initial_params(model, corpus.vocab_size, config.seed),
+        )
+        joined, free = jax.device_get(_split(held))
+        phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
+        points = [_Point(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
+        return cls(config, corpus, device, kernel_of(config, device), joined, free, {point: [] for point in points})
+
+    def programs(self) -> dict[_Point, Any]:
+        """The compiled program of every point, from the disk where they were compiled before."""
+        points = list(self.times)
+        about = (self.config.model_dump(mode="json"), self.kernel, self.corpus.vocab_size)
+        *found, seconds = kept("latency", about, [self.device], lambda: self._compiled(points))
+        self.compile_s.update(zip(points, seconds, strict=True))
+        return dict(zip(points, found, strict=True))
+
+    def _compiled(self, points: list[_Point]) -> tuple[Any, ...]:
+        """Programs, and the seconds that each took. Nothing is timed meanwhile, so they are compiled side by side."""
+        model = self.config.model
+        network = Transformer(model, self.corpus.vocab_size, self.kernel)
+
+        def call(weights: Any, tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
+            output = transformer.apply(network, _merged(self.joined, weights), tokens, caches, start)
+            return output.logits_BxTxV[:, -1], output.caches, _reached(output)
+
+        run = jax.jit(call, donate_argnums=2)  # the cache is written in place, as an engine that serves does
+
+        def program(point: _Point) -> tuple[Any, float]:
+            started = time.perf_counter()
+            tokens, start = self.inputs(point)
+            caches = jax.eval_shape(lambda: empty_caches(model, point.batch, point.context))
+            return run.lower(self.weights, tokens, caches, start).compile(), time.perf_counter() - started
+
+        with ThreadPoolExecutor(2) as pool:
+            found, seconds = zip(*pool.map(program, points), strict=True)
+        return (*found, seconds)
+
+    def inputs(self, point: _Point) -> tuple[jax.Array, jax.Array]:
+        """New tokens of a call, and the place of the first of them."""
+        prompts = TrainBatches(self.corpus.tokens(), point.context, point.batch, self.config.seed)(0)
+        new = jnp.asarray(prompts[:, point.context - point.new_tokens : point.context])
+        return new, jnp.int32(point.context - point.new_tokens)
+
+    def time(self, repeats: int) -> None:
+        """So many timed calls of every point, after a warm-up of each."""
+        weights = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.weights)
+        for point, program in self.programs().items():
+            if point.phase == "prefill":
+                caches = empty_caches(self.config.model, point.batch, point.context)
+            # Decode goes on from the cache that the prefill before it has filled.
+            tokens, start = self.inputs(point)
+            spent, caches, touched = _time(program, (weights, tokens), caches, start, repeats)
+            self.times[point] += spent
+            self.reached[point] = (float(touched[0]), float(touched[1]))
+        self.busy.append(others_busy())
+
+    def rows(self, busy: float | None) -> list[dict[str, Any]]:
+        """What was measured, a row a point, with all that is known of the shape and the machine."""
+        model, bench, vocab = self.config.model, self.config.bench, self.corpus.vocab_size
+        counts, known = cost.parameters(model, vocab), device_of(self.device, model.dtype)
+        names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")
+        shared = {
+            "shape_id": self.config.shape_id(),
+            **{name: getattr(model, name) for name in names},
+            "n_active": counts.n_active,
+            "n_total": counts.n_total,
+            "n_router": counts.router,
+            "dispatch": model.dispatch if model.n_experts > 1 else "dense",
+            "kernel": self.kernel or None,
+            "reads_all": reads_all(model, self.kernel),
+            "repeats": bench.repeats,
+            "warmup": WARMUP,
+            "weights": "initial",
+            "platform": self.device.platform,
+            "device_kind": self.device.device_kind,
+            "dtype": model.dtype,
+            "threads": host.threads(),
+            "device": json.dumps(asdict(known)) if known else None,
+            "versions": versions(),
+            "busy_cores": busy,
+        }
+        rows = []
+        for point, times in self.times.items():
+            touched, per_token = self.reached[point]
+            batch, context, new = point.batch, point.context, point.new_tokens
+            flops = batch * new * _FLOPS[point.phase](model, vocab, context, per_token)
+            n_bytes = cost.bytes_read(model, vocab, batch=batch, new_tokens=new, context=context, experts=touched)
+            q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+            rows.append(
+                shared
+                | {
+                    "phase": point.phase,
+                    "batch": batch,
+                    "context": context,
+                    "time_ms": median * 1e3,
+                    "time_q25_ms": q25 * 1e3,
+                    "time_q75_ms": q75 * 1e3,
+                    "compile_s": self.compile_s[point],
+                    "tokens_per_s": batch * new / median,
+                    "flops": flops,
+                    "bytes": n_bytes,
+                    "roofline_ms": hardware.roofline_seconds(flops, n_bytes, known) * 1e3 if known else None,
+                    "distinct_experts": touched,
+                }
+            )
+        return rows
 
 
 def _reached(output: Output) -> tuple[jax.Array, jax.Array]:
@@ -187,9 +242,9 @@ def _merged(joined: Any, free: Any) -> Any:
 
 
 def _rounds(repeats: int) -> list[int]:
-    """Timed calls of each round over all points: what disturbs the machine for a moment then spoils a part of a point's
-    calls, not all of them."""
-    return [len(part) for part in np.array_split(range(repeats), min(ROUNDS, repeats))]
+    """Timed calls of each round over all shapes and points: what disturbs the machine for a moment then spoils a part of a
+    point's calls, not all of them."""
+    return [len(part) for part in np.array_split(range(repeats), ROUNDS)]
 
 
 def _time(

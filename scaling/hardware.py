@@ -21,6 +21,9 @@ import yaml
 
 from scaling.errors import InputError
 
+BUSY = 0.1
+"""Cores kept busy by others beyond which a measurement was not made alone."""
+
 
 @dataclass(frozen=True)
 class Device:

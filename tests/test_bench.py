@@ -81,6 +81,23 @@ def test_which_kernels_read_every_expert(micro, dispatch, kernel, all_read):
 
 
 def test_repeats_are_spread_over_rounds():
-    assert bench._rounds(9) == [3, 3, 3]
-    assert sum(bench._rounds(5)) == 5
-    assert bench._rounds(5) == [2, 2, 1]
+    assert bench._rounds(15) == [3] * 5
+    assert bench._rounds(7) == [2, 2, 1, 1, 1]
+
+
+def test_shapes_take_turns_and_each_gets_all_its_repeats(micro, monkeypatch):
+    turns = []
+    timed = bench._Shape.time
+
+    def noted(shape, repeats):
+        turns.append((shape.config.model.n_experts, repeats))
+        timed(shape, repeats)
+
+    monkeypatch.setattr(bench._Shape, "time", noted)
+    one = {"batch": (1,), "context": (8,)}
+    configs = [micro(n_experts=e, bench=one | {"repeats": 5 + e}) for e in (1, 2, 4)]
+    rows = measure(*configs)
+    assert [(row["n_experts"], row["phase"]) for row in rows] == [(e, p) for e in (1, 2, 4) for p in bench.PHASES]
+    for begin in range(0, 3 * bench.ROUNDS, 3):
+        assert sorted(e for e, _ in turns[begin : begin + 3]) == [1, 2, 4], "a round takes every shape once"
+    assert {e: sum(n for other, n in turns if other == e) for e in (1, 2, 4)} == {1: 6, 2: 7, 4: 9}

@@ -76,13 +76,7 @@ def bench(
 
     from scaling.bench import measure
 
-    rows: list[dict[str, Any]] = []
-    for number, config in enumerate(configs, 1):
-        rows += measure(config)
-        if len(configs) > 1:
-            note(
-                f"[{number}/{len(configs)}] E={config.model.n_experts} d={config.model.d_model}: {len(rows)} rows so far"
-            )
+    rows = measure(*configs, told=note if len(configs) > 1 else lambda _: None)
     if out is not None:
         _write(out, rows)
     if as_json:

@@ -1,4 +1,4 @@
-"""Settings of this process that decide how fast a CPU trains; nothing here changes a number."""
+"""What a training process has of its host: threads and memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ import os
 
 import jax
 
-from scaling import memory
-from scaling.data.cache import cache_folder
 from scaling.training.program import Program
-
-
-def set_up() -> None:
-    """Keep freed memory mapped, and what JAX compiles on disk (training keeps its programs itself: kept.py)."""
-    memory.keep()
-    if jax.config.values.get("jax_compilation_cache_dir") is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def threads() -> int:
