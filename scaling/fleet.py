@@ -22,6 +22,7 @@ from scaling.serving import (
     Values,
     decode_work,
     largest_batch,
+    prefill_seconds,
     prefill_work,
     weight_bytes,
 )
@@ -87,7 +88,7 @@ def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: L
     held = np.maximum(batch, 1.0)
     terms = _iteration(sizes, on, held, service, layout)
     tpot = _seconds(terms, service)
-    ttft = 0.5 * tpot + prefill_work(sizes, on, 1.0, service, layout).seconds(on, service.efficiency, service.overlap)
+    ttft = _ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
     rate = np.where(batch >= 1, held / tpot, 0.0)
     plain = 0.0 * batch
     return Replica(
@@ -108,21 +109,15 @@ def _iteration(
     sizes: ModelSizes, on: Device, batch: Values, service: Service, layout: Layout
 ) -> npt.NDArray[np.float64]:
     """Terms of the time of an iteration that decodes `batch` sequences and prefills batch/n new ones."""
+    overlapped = service.efficiency if service.overlap else None  # within each of the two, not across
     decode = decode_work(sizes, on, batch, service.mean_context, service, layout)
     prefill = prefill_work(sizes, on, batch / service.generated, service, layout)
-    if service.overlap:  # the larger of reading and computing, each for itself
-        both = [_roofline(work.terms(on), service) for work in (decode, prefill)]
-        return both[0] + both[1]
-    return decode.terms(on) + prefill.terms(on)
+    return decode.terms(on, overlapped) + prefill.terms(on, overlapped)
 
 
-def _roofline(terms: npt.NDArray[np.float64], service: Service) -> npt.NDArray[np.float64]:
-    """The same with the shorter of reading and computing taken off."""
-    factors = service.efficiency.coefficients()
-    reading = terms[4] * factors[4] >= terms[5] * factors[5]
-    hidden = terms.copy()
-    hidden[4], hidden[5] = np.where(reading, terms[4], 0.0), np.where(reading, 0.0, terms[5])
-    return hidden
+def _ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
+    """Seconds to the first token: part of an iteration is waited for, then the prompt takes `prompt_s`."""
+    return waited * tpot + prompt_s
 
 
 def _seconds(terms: npt.NDArray[np.float64], service: Service) -> Values:
@@ -133,12 +128,12 @@ def _within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layo
     """The largest whole batch up to `most` whose tpot and ttft keep the limits; 0 where not even one sequence does."""
     if service.tpot_s is None and service.ttft_s is None:
         return most
-    prompt_s = prefill_work(sizes, on, 1.0, service, layout).seconds(on, service.efficiency, service.overlap)
+    prompt_s = prefill_seconds(sizes, on, 1.0, service, layout)
 
     def keeps(batch: Values) -> npt.NDArray[np.bool_]:
         tpot = _seconds(_iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
         kept = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
-        soon = 0.5 * tpot + prompt_s <= (np.inf if service.ttft_s is None else service.ttft_s)
+        soon = _ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
         return np.asarray(kept & soon)
 
     low = np.where(keeps(np.ones(np.shape(most))), np.minimum(most, 1.0), 0.0)
@@ -231,8 +226,7 @@ def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, d
         low, high = (low, middle) if enough else (middle, high)
     terms = _iteration(sizes, on, max(high, 1.0), service, layout)
     tpot = float(_seconds(terms, service))
-    prompt_s = prefill_work(sizes, on, 1.0, service, layout).seconds(on, service.efficiency, service.overlap)
-    ttft = 0.5 * tpot * min(high, 1.0) + float(prompt_s)
+    ttft = float(_ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
     return replace(
         full,
         batch=high,

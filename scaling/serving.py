@@ -103,6 +103,7 @@ class Efficiency:
 ASSUMED = Efficiency()
 TERMS = ("overhead", "layers", "experts", "activations", "bytes", "flops", "communication")
 """The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
+_BYTES, _FLOPS = TERMS.index("bytes"), TERMS.index("flops")
 
 
 STREAM, DISPATCH = 20, 10
@@ -156,8 +157,11 @@ class Work:
         """So many times the work."""
         return Work(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
 
-    def terms(self, on: Device) -> npt.NDArray[np.float64]:
+    def terms(self, on: Device, overlapped: Efficiency | None = None) -> npt.NDArray[np.float64]:
         """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, counts for the rest.
+
+        With `overlapped` reading and computing hide each other at these shares of the peaks (the roofline): the shorter of
+        the two is 0. Without it they add up.
 
         Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind, not
         the cache (results/latency-cpu). Only the floor, `hardware.roofline_seconds`, goes by the cache. Where the device
@@ -168,15 +172,15 @@ class Work:
         spilled = np.where(self.largest > last * self.steps, 8.0 * self.activations, 0.0)
         reading = (self.bytes + spilled) / on.bandwidth
         counted = (self.steps, self.layers, self.experts, self.activations, reading, self.flops / on.peak_flops)
-        return np.stack(np.broadcast_arrays(*counted, self.communication_s)).astype(float)
+        terms = np.stack(np.broadcast_arrays(*counted, self.communication_s)).astype(float)
+        if overlapped is not None:
+            reads = terms[_BYTES] / overlapped.bandwidth_share >= terms[_FLOPS] / overlapped.flops_share
+            terms[_BYTES], terms[_FLOPS] = np.where(reads, terms[_BYTES], 0.0), np.where(reads, 0.0, terms[_FLOPS])
+        return terms
 
     def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:
-        """Seconds of the step. With `overlap` reading and computing hide each other (the roofline); else they add up."""
-        each = self.terms(on) * efficiency.coefficients().reshape(-1, *[1] * np.ndim(self.bytes))
-        if overlap:
-            each[4] = np.maximum(each[4], each[5])
-            each[5] = 0.0
-        return np.sum(each, axis=0)[()]
+        """Seconds of the step, reading and computing overlapped or not (`terms`)."""
+        return np.tensordot(efficiency.coefficients(), self.terms(on, efficiency if overlap else None), axes=1)[()]
 
 
 @dataclass(frozen=True)
