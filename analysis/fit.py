@@ -178,10 +178,16 @@ class Fit:
         low, high = self.quantiles(intervals.ENDS, lambda params: self.definition.loss(params, _rows(columns)))
         return low, high
 
+    @property
+    def enlargement(self) -> float:
+        """By how much residuals fall short of the noise, sqrt(n/(n - P)) for P parameters fitted to n of them."""
+        n = max(self.n_runs, len(self.residuals))
+        return float(np.sqrt(n / max(1, n - len(self.free))))
+
     def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
         """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
 
-        Noise is the fit's own residuals, each enlarged by sqrt(n/(n - P)) for the P parameters fitted to them; where
+        Noise is the fit's own residuals, each enlarged (`enlargement`); where
         seeds were repeated and spread more, by as much as they do. Every quantile of the law is paired with every
         residual, so that no seed is needed and heavy tails stay.
         """
@@ -189,7 +195,7 @@ class Fit:
             return None
         levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
         law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
-        noise = -np.sort(self.residuals) * np.sqrt(len(self.residuals) / max(1, len(self.residuals) - len(self.free)))
+        noise = -np.sort(self.residuals) * self.enlargement
         spread = np.sqrt(np.mean(noise**2))
         if self.noise is not None and self.noise > spread > 0:
             noise = noise * (self.noise / spread)

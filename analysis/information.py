@@ -53,12 +53,11 @@ class Noise:
 def run_noise(fit: Fit, trunks: npt.NDArray[np.int_] | None = None) -> Noise:
     """The noise that a new run will have: the spread of seeds or of the residuals, whichever is more, at least 1e-3.
 
-    Residuals are enlarged by sqrt(n/(n - P)) for the P parameters fitted to them. What trunks share is their intraclass
+    Residuals are enlarged for the parameters fitted to them (`Fit.enlargement`). What trunks share is their intraclass
     correlation in the residuals (one-way analysis of variance), where `trunks` names the trunk of every residual and some
     trunk has several; otherwise one half.
     """
-    n, free = fit.n_runs, len(fit.free)
-    spread = (fit.rmse_log or 0.0) * (np.sqrt(n / (n - free)) if n > free else 1.0)
+    spread = (fit.rmse_log or 0.0) * fit.enlargement
     shared = _UNKNOWN_SHARE
     if trunks is not None and len(trunks) == len(fit.residuals):
         shared = _intraclass(np.asarray(fit.residuals), trunks)

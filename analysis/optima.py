@@ -169,8 +169,7 @@ class Task:
         if question.budget is None:
             levels = kept * np.linspace(0.97, 1.03, _LEVELS + 1)
         else:
-            within = np.array([question.budget])
-            lowest = min(float(least_loss(spaces[e], within).value[0]) for e in experts)
+            lowest = min(float(self._least_loss(spaces[e], self._money(1), None).value[0]) for e in experts)
             highest = kept + max(kept - lowest, 0.01 * kept)
             levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), kept))
         money = self._money(len(levels))

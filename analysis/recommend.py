@@ -145,6 +145,11 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     alone the cost is the same for all, and regret is the extra compute that would make up for the loss. Raises
     InputError where the fit predicts nothing or no expert count can answer.
     """
+    return answer(fit, question, speeds)[0]
+
+
+def answer(fit: Fit, question: Question, speeds: Speeds | None = None) -> tuple[Recommendation, Array | None]:
+    """`recommend`, and what each of the `candidates` costs beyond the best of a draw (`Optima.regrets`), None without draws."""
     fit.require_params()
     if not fit.definition.divides_compute:
         raise InputError(
@@ -179,7 +184,7 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     unsure = _disagreement(choices[0])
     doubts = [*unsure, *_doubts(fit, choices[0], asked), *_assumed_speed(task, possible, best)]
     unreachable = tuple(e for e in asked if e not in possible)
-    return Recommendation(
+    found = Recommendation(
         question=question,
         mode=question.mode,
         recommendation=choices[0],
@@ -198,6 +203,7 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
         n_draws=n_draws,
         unreachable=unreachable,
     )
+    return found, regrets
 
 
 def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:

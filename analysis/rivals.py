@@ -62,7 +62,8 @@ def compare(fits: Mapping[str, Fit], question: Question, speeds: Speeds | None =
     fits = {name: with_settings(fit, question) for name, fit in fits.items()}
     n_draws = min(fit.n_draws for fit in fits.values())
     met = None if speeds is None else speeds.some()
-    estimated, drawn = _solved(fits, question, 1, None), _solved(fits, question, n_draws, met) if n_draws else None
+    estimated, best_experts = _solved(fits, question, 1, None)
+    drawn = _solved(fits, question, n_draws, met)[0] if n_draws else None
     values = {name: float(estimated.value(i)[0]) for i, name in enumerate(fits)}
     lost = [name for name, value in values.items() if not np.isfinite(value)]
     if lost:
@@ -73,14 +74,11 @@ def compare(fits: Mapping[str, Fit], question: Question, speeds: Speeds | None =
     regrets = expected_regret(drawn.regrets()) if drawn else np.full(len(fits), np.nan)
     found = []
     for i, (name, fit) in enumerate(fits.items()):
-        best = estimated.found[i]
-        experts, task = candidates(fit, question), Task(fit, question)
-        each = task.solve(experts, dict(fit.params), 1, target=_target(fits, question, 1))
-        e = min(experts, key=lambda one, each=each: float(each.value(one)[0]))  # type: ignore[misc]
+        best, e = estimated.found[i], int(best_experts[i][0])
         found.append(
             Rival(
                 name=name,
-                top_k=task.space(e, dict(fit.params)).sizes(best.n_active).top_k,
+                top_k=Task(fit, question).space(e, dict(fit.params)).sizes(best.n_active).top_k,
                 n_experts=e,
                 n_active=float(best.n_active[0]),
                 tokens=float(best.tokens[0]),
@@ -98,15 +96,19 @@ def _target(fits: Mapping[str, Fit], question: Question, rows: int) -> Array | N
     return Task(first, question).target(_params(first, rows), rows)
 
 
-def _solved(fits: Mapping[str, Fit], question: Question, rows: int, speeds: Speeds | None) -> Optima:
-    """The best over E of every fit in every row, as if fits were expert counts: numbered in their order."""
+def _solved(
+    fits: Mapping[str, Fit], question: Question, rows: int, speeds: Speeds | None
+) -> tuple[Optima, list[npt.NDArray[np.int_]]]:
+    """The best over E of every fit in every row, as if fits were expert counts numbered in their order; and of which E."""
     target = _target(fits, question, rows)
     found: dict[int, Optimum] = {}
     slopes: dict[int, Array] = {}
+    chosen = []
     for i, fit in enumerate(fits.values()):
         experts = candidates(fit, question)
         each = Task(fit, question).solve(experts, _params(fit, rows), rows, speeds, target=target)
         best = np.argmin([each.value(e) for e in experts], axis=0)
+        chosen.append(np.array(experts)[best])
 
         def of_best(arrays: list[Array], best: npt.NDArray[np.intp] = best) -> Array:
             return np.take_along_axis(np.stack(arrays), best[None], axis=0)[0]
@@ -116,7 +118,7 @@ def _solved(fits: Mapping[str, Fit], question: Question, rows: int, speeds: Spee
         )
         if each.budget_slopes:
             slopes[i] = of_best([each.budget_slopes[e] for e in experts])
-    return Optima(tuple(found), found, slopes)
+    return Optima(tuple(found), found, slopes), chosen
 
 
 def _params(fit: Fit, rows: int) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from analysis.dual import Array
 from analysis.fit import Fit
 from analysis.information import Belief, Noise
 from analysis.next_run import NextRun, beyond_edge
-from analysis.optima import Task
 from analysis.question import Question
-from analysis.recommend import MOST_DRAWS, REGRET_LIMIT, recommend, some_draws, with_settings
+from analysis.recommend import REGRET_LIMIT, answer, some_draws, with_settings
 from scaling.errors import InputError
 
 LARGEST_STEP = 3.0  # largest new run, in units of the largest so far
@@ -122,7 +121,7 @@ def suggest(
         raise InputError(
             f"the fit of {fit.law} has no draws, so nothing says what a run would change: fit with --bootstrap 1000"
         )
-    found = recommend(fit, question)
+    found, regrets = answer(fit, question)
     best = found.recommendation.n_experts
     if found.decided:
         raise InputError(
@@ -141,7 +140,7 @@ def suggest(
     next_run = found.next_run
     if next_run is None:
         raise InputError(f"no run of these shapes would decide it: {told}")
-    if next_run.regret_before is None:
+    if next_run.regret_before is None or regrets is None:
         picks = _towards(next_run, candidates, train_flops)
         if not picks:
             raise InputError(
@@ -151,9 +150,7 @@ def suggest(
         spent = sum(pick.train_flops for pick in picks)
         return Suggestion(picks, spent, None, None, "the draws agree", best, found.undecided_because)
     known = with_settings(fit, question)
-    draws = some_draws(known)
-    regrets = Task(known, question).solve(experts, draws, min(fit.n_draws, MOST_DRAWS)).regrets()
-    predicted = known.definition.log_loss(draws, candidates.columns)
+    predicted = known.definition.log_loss(some_draws(known), candidates.columns)
     made = choose(regrets, predicted, candidates, information.run_noise(fit, trunks), train_flops, rng)
     if not made.picks:
         raise InputError(
