@@ -1,8 +1,8 @@
 """The latency law: what a device reaches of its data sheet, by robust regression of measured times on what a step asks.
 
-    seconds = overhead + layers + experts touched + activations + bytes / bandwidth + FLOPs / peak
+    seconds = overhead + layers + prompts + experts + activations + bytes / bandwidth + rereads + FLOPs / peak
 
-each with one coefficient (`scaling.serving.Efficiency`). Errors of time are relative, so relative residuals are what is
+each with one coefficient (`scaling.work.Efficiency`). Errors of time are relative, so relative residuals are what is
 made small: rows are divided by their time, and the target is 1.
 """
 
@@ -21,15 +21,15 @@ from scipy.optimize import nnls
 from statsmodels.robust import norms, scale
 
 from analysis.dual import Array
-from analysis.latency_table import LatencyTable, works
+from analysis.latency_table import LOOP, LatencyTable, works
 from analysis.pricing import Speeds
 from scaling.errors import InputError
 from scaling.hardware import Device, roofline_seconds
-from scaling.serving import ASSUMED, TERMS, Efficiency, Work
+from scaling.work import ASSUMED, LEAST, TERMS, Efficiency, Work
 
 AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
-_BOUNDS = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()[:FITTED]
+_BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
 _QUANTILES = (np.arange(101) + 0.5) / 101
@@ -55,8 +55,8 @@ class LatencyLaw:
     `ratios`: measured over modelled time of shapes that were left out, 101 of their quantiles. `at_bound`: terms
     whose coefficient the data would have below what is possible. `held_out`: errors by axis and over all of them.
     `head_width`: of the attention that was measured, where it writes its scores (0: fused). `reads_all`: whether the kernel of
-    the experts reads all of them. `before`: errors of the efficiency assumed without a measurement, `after`: of this one, in
-    sample.
+    the experts reads all of them, `loops`: whether it takes their rows block by block (`scaling.work.looped`). `before`:
+    errors of the efficiency assumed without a measurement, `after`: of this one, in sample.
     """
 
     device: Device
@@ -74,6 +74,7 @@ class LatencyLaw:
     warnings: tuple[str, ...] = ()
     head_width: float = 0.0
     reads_all: bool = False
+    loops: bool = False
 
     def seconds(self, work: Work) -> Array:
         """Modelled time. Never below the roofline floor, because no share is above 1."""
@@ -132,6 +133,7 @@ class LatencyLaw:
                 versions=document["versions"],
                 head_width=document["head_width"],
                 reads_all=document["reads_all"],
+                loops=document["loops"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"latency law: cannot be read, {error}; fit again with `scaling latency`") from error
@@ -178,6 +180,7 @@ def fit(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: in
         warnings=(*table.notes, *_warnings(table, on)),
         head_width=_head_width(table),
         reads_all=bool(table.frame["reads_all"].any()),
+        loops=bool((table.frame["kernel"] == LOOP).any()),
     )
 
 

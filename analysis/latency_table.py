@@ -20,11 +20,14 @@ from analysis.mapping import mapped
 from analysis.tables import listed, load, numbers
 from scaling.errors import InputError
 from scaling.hardware import BUSY, Device, device
-from scaling.serving import NUMBER_BYTES, Work, elements_written
+from scaling.serving import NUMBER_BYTES
+from scaling.work import Work, elements_written, looped
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
-_BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
+_BESIDE = ("n_heads", "dispatch", "kernel")  # of the shape, too, but not needed
+LOOP = "loop"
+"""The kernel that takes the experts' rows block by block (scaling/layers/moe/kernels.py)."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def works(table: LatencyTable) -> Work:
 
     Rows with `n_heads` are taken for this package's attention, which is not fused; without it, for fused attention. A
     kernel that reads every expert reads those that no token chose too, `(E - touched) (n_total - n_active) / (E - k)`
-    parameters more.
+    parameters more; `LOOP` computes padding and reads weights again (`scaling.work.looped`).
     """
     of = {name: table.column(name) for name in _COUNTED}
     routed, every = of["n_experts"] > 1, table.frame["reads_all"].to_numpy(dtype=bool)
@@ -144,13 +147,18 @@ def works(table: LatencyTable) -> Work:
         tokens, of["n_layers"], of["d_model"], routed=np.where(routed, of["top_k"], 0.0),
         n_heads=table.column("n_heads"), sequences=of["batch"], context=of["context"],
     )  # fmt: skip
+    loops = routed & (table.frame["kernel"] == LOOP).to_numpy()
+    padding, again = looped(tokens, of["distinct_experts"], of["n_experts"], of["top_k"], np.where(loops, expert, 0.0))
+    value = NUMBER_BYTES[table.dtype]
     return Work(
         layers=of["n_layers"],
+        prompts=np.where(table.frame["phase"] == "prefill", of["n_layers"], 0.0),
         experts=of["n_layers"] * np.where(routed, of["distinct_experts"] + idle, 0.0),
         activations=written,
         largest=largest,
-        bytes=of["bytes"] + NUMBER_BYTES[table.dtype] * idle * expert,
-        flops=of["flops"],
+        bytes=of["bytes"] + value * idle * expert,
+        rereads=value * again,
+        flops=of["flops"] + padding,
     )
 
 
@@ -182,6 +190,7 @@ def _known(frame: pd.DataFrame) -> pd.DataFrame:
         "device": None,
         "busy_cores": np.nan,
         "n_heads": 0,
+        "kernel": None,
     }
     for name, value in usual.items():
         if name not in frame:

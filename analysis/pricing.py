@@ -12,13 +12,13 @@ from analysis.dual import Array
 from analysis.families import Sizes
 from scaling import fleet, hardware, serving
 from scaling.errors import InputError
-from scaling.serving import SERVICE, Efficiency, Service
+from scaling.serving import SERVICE, Service
+from scaling.work import LEAST, Efficiency
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
 MFU = 0.4  # an assumption: the share of a device's peak that training reaches, where nothing else is asked
 _TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14 % apart
 _TABULATED_EACH = 1_024  # and for each draw of the speed: 2.3 % apart
-_LEAST = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])  # of the coefficients of a step's time
 MOST_SPEEDS = 48  # draws of a device's speed that are met; each has a table of its own
 
 
@@ -131,7 +131,7 @@ class Pricing:
         """The same at every draw of the device's speed, with the scatter of models of this E."""
         found = []
         for coefficients, ratio in zip(speeds.coefficients, speeds.ratios_of(n_experts), strict=True):
-            scattered = np.maximum(coefficients * ratio, _LEAST)  # no luck brings a device beyond its data sheet
+            scattered = np.maximum(coefficients * ratio, LEAST[:-1])  # no luck brings a device beyond its data sheet
             efficiency = Efficiency.of(scattered, self.service.efficiency.source)
             found.append(replace(self, service=replace(self.service, efficiency=efficiency)))
         return found

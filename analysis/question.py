@@ -12,7 +12,8 @@ import numpy as np
 from analysis.pricing import MFU, Pricing
 from scaling import fleet, hardware
 from scaling.errors import InputError
-from scaling.serving import SERVICE, Efficiency, Service
+from scaling.serving import SERVICE, Service
+from scaling.work import Efficiency
 
 Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0

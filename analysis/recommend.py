@@ -20,7 +20,8 @@ from analysis.question import Question
 from analysis.search import Optimum
 from scaling import fleet
 from scaling.errors import InputError
-from scaling.serving import ASSUMED, Layout
+from scaling.serving import Layout
+from scaling.work import ASSUMED
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100

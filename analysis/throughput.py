@@ -13,7 +13,8 @@ from analysis.dual import Array
 from analysis.tables import listed, numbers
 from scaling.errors import InputError
 from scaling.hardware import Device
-from scaling.serving import ASSUMED, SERVICE, TERMS, Efficiency, Layout, ModelSizes, Service, decode_work, prefill_work
+from scaling.serving import SERVICE, Layout, ModelSizes, Service, decode_work, prefill_work
+from scaling.work import ASSUMED, TERMS, Efficiency
 
 # Ours first, then vLLM's serving benchmark and its results' usual spellings.
 NAMES: Mapping[str, tuple[str, ...]] = {

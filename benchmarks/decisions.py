@@ -40,7 +40,8 @@ from analysis.runs import RunTable  # noqa: E402
 from analysis.search import tokens_for_loss  # noqa: E402
 from analysis.uncertainty import bootstrap  # noqa: E402
 from scaling.errors import InputError  # noqa: E402
-from scaling.serving import Efficiency, Service  # noqa: E402
+from scaling.serving import Service  # noqa: E402
+from scaling.work import Efficiency  # noqa: E402
 
 PUBLISHED = dict(published("joint-moe-2025").params)
 EXPERTS = (1, 2, 4, 8, 16, 32)

@@ -36,7 +36,7 @@ from analysis.published import published
 from analysis.question import Question
 from analysis.recommend import recommend
 from scaling import fleet, hardware
-from scaling.serving import TERMS
+from scaling.work import TERMS
 
 law, h100 = published("joint-moe-2025"), hardware.device("h100")
 print(f"{h100.title}: {h100.bandwidth:.3g} bytes/s, {h100.peak_flops:.3g} FLOP/s, {h100.memory / 1e9:g} GB")

@@ -117,7 +117,8 @@ class _Shape:
     def programs(self) -> dict[_Point, Any]:
         """The compiled program of every point, from the disk where they were compiled before."""
         points = list(self.times)
-        about = (self.config.model_dump(mode="json"), self.kernel, self.corpus.vocab_size)
+        parts = self.config.model_dump(mode="json", include={"model", "data", "seed"})
+        about = (parts, points, self.kernel, self.corpus.vocab_size)
         *found, seconds = kept("latency", about, [self.device], lambda: self._compiled(points))
         self.compile_s.update(zip(points, seconds, strict=True))
         return dict(zip(points, found, strict=True))

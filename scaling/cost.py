@@ -12,8 +12,7 @@ from dataclasses import dataclass, fields
 
 from scaling.config import ModelConfig, RunConfig
 from scaling.serving import distinct_experts
-
-MIN_BLOCK, MAX_BLOCK = 64, 128
+from scaling.work import block_rows
 
 
 @dataclass(frozen=True)
@@ -200,19 +199,6 @@ def bytes_read(
     return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
 
 
-def block_rows(tokens: int, top_k: int, n_experts: int) -> int:
-    """Rows of a block for `tokens` that meet `n_experts`: a power of two, at most half of the mean load or MIN_BLOCK.
-
-    Small blocks waste few rows on padding (half a block per expert on average), large ones read each expert's weights
-    less often and are faster products. Within MIN_BLOCK and MAX_BLOCK both cost about the same on a CPU.
-    """
-    mean_load = tokens * top_k / n_experts
-    rows = 1
-    while rows * 2 <= min(MAX_BLOCK, max(mean_load / 2, min(MIN_BLOCK, mean_load))):
-        rows *= 2
-    return rows
-
-
 def block_count(assignments: int, n_experts: int, rows: int) -> int:
     """Blocks that hold any shares of the experts: each share padded to whole blocks wastes at most rows - 1 of them."""
     return (assignments + n_experts * (rows - 1)) // rows
@@ -309,7 +295,7 @@ def _kept(model: ModelConfig, tokens: int, sequences: int, spread: int) -> _Kept
         copies = tokens * top_k * d
         return beside.and_also(_Kept(rows * (4 * hidden + d) + copies, 0, rows * (2 * hidden + d) + copies, 0))
     experts, together = model.n_experts // spread, tokens * spread
-    rows = block_rows(together, top_k, model.n_experts)
+    rows = int(block_rows(together, top_k, model.n_experts))
     rows *= block_count(together * columns, experts, rows)
     gradients = 3 * d * hidden * experts * model.n_layers
     gathered = together * columns * d

@@ -19,13 +19,13 @@ from scaling.serving import (
     Layout,
     ModelSizes,
     Service,
-    Values,
     decode_work,
     largest_batch,
     prefill_seconds,
     prefill_work,
     weight_bytes,
 )
+from scaling.work import Values
 
 SECONDS_A_MONTH = 365.25 / 12 * 86_400.0
 METRICS = {
@@ -43,7 +43,7 @@ METRICS = {
 class Replica:
     """One replica that holds `batch` sequences at once, and what it reaches.
 
-    `terms`: of the time of one iteration, as `scaling.serving.Work.terms`. Where the weights do not fit, or no batch keeps
+    `terms`: of the time of one iteration, as `scaling.work.Work.terms`. Where the weights do not fit, or no batch keeps
     the limits on latency, batch and throughput are 0.
     """
 

@@ -1,6 +1,4 @@
-"""How long a step takes: what a pass reads, computes and sends, on one device or on several, and what must be held.
-
-    seconds = overhead + layers + experts touched + activations + bytes / bandwidth + FLOPs / peak + communication
+"""What serving asks of a device: what a pass reads, computes and sends, on one device or on several, and what must be held.
 
 Works from counts alone (`ModelSizes`), so a law's continuous N can be priced; counts may be NumPy arrays, and then so
 are the answers. Estimates from a data sheet and the shares of it that a device reaches: `scaling.bench` measures steps,
@@ -9,7 +7,7 @@ are the answers. Estimates from a data sheet and the shares of it that a device 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from scaling.errors import InputError
 from scaling.hardware import Device
-
-Values = float | npt.NDArray[np.float64]
+from scaling.work import ASSUMED, Efficiency, Values, Work, elements_written, looped
 
 
 @dataclass(frozen=True)
@@ -63,127 +60,6 @@ class ModelSizes:
 
 
 @dataclass(frozen=True)
-class Efficiency:
-    """What a device reaches of its data sheet, and what every step costs beside.
-
-    `bandwidth_share`, `flops_share`: parts of the peaks that are reached. `overhead_s`: of a step; `layer_s`: of each
-    layer in it; `expert_s`: of each expert that a layer touches (launch, gather and scatter); `activation_s`: of each
-    element that is written between products (`elements_written`). `source` says whence: the defaults are assumptions,
-    `analysis.latency` measures them.
-    """
-
-    bandwidth_share: float = 0.6
-    flops_share: float = 0.4
-    overhead_s: float = 0.0
-    layer_s: float = 0.0
-    expert_s: float = 0.0
-    activation_s: float = 0.0
-    source: str = "assumed, not measured"
-
-    def __post_init__(self) -> None:
-        for name in ("bandwidth_share", "flops_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: above 0, at most 1")
-        for name in ("overhead_s", "layer_s", "expert_s", "activation_s"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: at least 0")
-
-    def coefficients(self) -> npt.NDArray[np.float64]:
-        """The factors of `Work.terms`, in its order."""
-        shares = (1 / self.bandwidth_share, 1 / self.flops_share)
-        return np.array([self.overhead_s, self.layer_s, self.expert_s, self.activation_s, *shares, 1.0])
-
-    @classmethod
-    def of(cls, coefficients: npt.ArrayLike, source: str) -> Efficiency:
-        """The efficiency with these factors of `Work.terms`, in its order; that of communication is 1 and may be left out."""
-        overhead, layer, expert, activation, reading, computing, *_ = np.asarray(coefficients, dtype=float).tolist()
-        return cls(1 / reading, 1 / computing, overhead, layer, expert, activation, source)
-
-
-ASSUMED = Efficiency()
-TERMS = ("overhead", "layers", "experts", "activations", "bytes", "flops", "communication")
-"""The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
-_BYTES, _FLOPS = TERMS.index("bytes"), TERMS.index("flops")
-
-
-STREAM, DISPATCH = 20, 10
-
-
-def elements_written(
-    tokens: Values,
-    n_layers: Values,
-    d_model: Values,
-    *,
-    routed: Values = 0.0,
-    n_heads: Values = 0.0,
-    sequences: Values = 0.0,
-    context: Values = 0.0,
-) -> tuple[Values, Values]:
-    """Elements that a step writes between its products over all layers, and bytes of the largest array of them.
-
-    Of each token and layer about 20 d: norms (2 d), queries, keys and values (3 d), turned (3 d), mixed and back (3 d),
-    hidden units of a gated MLP of width 2 d (6 d), sums (3 d). In a routed layer (`routed` is k, 0 elsewhere) 10 k d more:
-    rows sorted by expert, their blocks and what comes back. Attention that is not fused also writes its scores, H
-    elements for each pair of a token and a place of the `context`, and copies the values of each sequence, context x d;
-    `n_heads` 0 is fused attention. The largest array is read and written: in float32, 8 bytes an element.
-    """
-    stream = tokens * d_model
-    scores = tokens * context * n_heads
-    copied = sequences * context * d_model * np.sign(n_heads)
-    elements = n_layers * ((STREAM + DISPATCH * routed) * stream + scores + copied)
-    return elements, 8.0 * np.maximum(stream, scores)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one step asks of the busiest device of a replica.
-
-    `layers`: passed through. `experts`: touched, over all layers; 0 in a dense model. `activations`: elements written
-    between products, and `largest`: bytes of the largest array of them (`elements_written`). `bytes`: read, weights and
-    cache. `flops`. `communication_s`: sending and waiting. `steps`: how many steps this is; the part of one where a step
-    serves others too.
-    """
-
-    layers: Values
-    experts: Values
-    activations: Values
-    bytes: Values
-    flops: Values
-    communication_s: Values = 0.0
-    steps: Values = 1.0
-    largest: Values = 0.0
-
-    def times(self, factor: Values) -> Work:
-        """So many times the work."""
-        return Work(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
-
-    def terms(self, on: Device, overlapped: Efficiency | None = None) -> npt.NDArray[np.float64]:
-        """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, counts for the rest.
-
-        With `overlapped` reading and computing hide each other at these shares of the peaks (the roofline): the shorter of
-        the two is 0. Without it they add up.
-
-        Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind, not
-        the cache (results/latency-cpu). Only the floor, `hardware.roofline_seconds`, goes by the cache. Where the device
-        has caches and the largest array of activations does not fit the last, elements go to main memory and come back, 8
-        bytes of each; without caches that is part of what each costs.
-        """
-        last = max((size for size, _ in on.levels), default=np.inf)
-        spilled = np.where(self.largest > last * self.steps, 8.0 * self.activations, 0.0)
-        reading = (self.bytes + spilled) / on.bandwidth
-        counted = (self.steps, self.layers, self.experts, self.activations, reading, self.flops / on.peak_flops)
-        terms = np.stack(np.broadcast_arrays(*counted, self.communication_s)).astype(float)
-        if overlapped is not None:
-            reads = terms[_BYTES] / overlapped.bandwidth_share >= terms[_FLOPS] / overlapped.flops_share
-            terms[_BYTES], terms[_FLOPS] = np.where(reads, terms[_BYTES], 0.0), np.where(reads, 0.0, terms[_FLOPS])
-        return terms
-
-    def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:
-        """Seconds of the step, reading and computing overlapped or not (`terms`)."""
-        return np.tensordot(efficiency.coefficients(), self.terms(on, efficiency if overlap else None), axes=1)[()]
-
-
-@dataclass(frozen=True)
 class Service:
     """How a model is served. Every default is a stated assumption, not a measurement; replace what you know.
 
@@ -192,7 +68,8 @@ class Service:
     computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not, as
     kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas together,
     where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of attention
-    that is not fused and writes its scores (`elements_written`); 0 is fused attention.
+    that is not fused and writes its scores (`elements_written`); 0 is fused attention. `loops`: whether the kernel of the
+    experts takes their rows block by block (`scaling.work.looped`), as this package's does on a CPU.
     `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
     """
 
@@ -206,6 +83,7 @@ class Service:
     max_fleet: int | None = None
     overlap: bool = False
     reads_all: bool = False
+    loops: bool = False
     skew: float = 0.0
     head_width: float = 0.0
     ttft_s: float | None = None
@@ -363,7 +241,8 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     tokens = whole * service.prompt
     cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv
     attention = 2.0 * tokens * sizes.n_layers * service.prompt * sizes.d_model
-    return _work(sizes, on, tokens, whole, service.prompt, cache, attention, service, layout).times(requests / whole)
+    one = _work(sizes, on, tokens, whole, service.prompt, cache, attention, service, layout)
+    return replace(one, prompts=one.layers).times(requests / whole)
 
 
 def decode_seconds(
@@ -400,6 +279,10 @@ def _work(
     touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) if routed else 0.0
     in_experts = 2.0 * tokens * sizes.top_k * sizes.n_expert if routed else 0.0
     elsewhere = np.maximum(2.0 * tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
+    padding: Values = 0.0
+    again: Values = 0.0
+    if routed and service.loops:
+        padding, again = looped(tokens, touched, sizes.n_experts, sizes.top_k, sizes.n_expert)
     written, largest = elements_written(
         tokens,
         sizes.n_layers,
@@ -415,7 +298,8 @@ def _work(
         activations=written / copies,
         largest=largest / copies,
         bytes=weight_bytes_read(sizes, tokens, service, layout) + cache / busy,
-        flops=elsewhere / busy + in_experts / devices,
+        rereads=service.bytes_per_weight * again / devices,
+        flops=elsewhere / busy + (in_experts + padding) / devices,
         communication_s=communication_seconds(sizes, on, tokens / busy * devices, service, layout),
     )
 

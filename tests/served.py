@@ -1,7 +1,8 @@
 """The toy model of the laws sheet, section 4, and a device as in section 4.2."""
 
 from scaling.hardware import Device
-from scaling.serving import Efficiency, ModelSizes, Service
+from scaling.serving import ModelSizes, Service
+from scaling.work import Efficiency
 
 # d 2048, 24 layers, E 64, k 8, expert 3 d 1024, attention 4 d^2, router d E, vocabulary 50304 with tied head.
 D, LAYERS, E, K = 2048, 24, 64, 8

@@ -11,12 +11,13 @@ from analysis.latency_table import LatencyTable, works
 from scaling import cost
 from scaling.config import ModelConfig
 from scaling.hardware import Device
-from scaling.serving import Efficiency, distinct_experts
+from scaling.serving import distinct_experts
+from scaling.work import Efficiency
 
 VOCAB = 257
 CPU = Device("cpu", "a planted CPU", 2e11, 2.5e10, 24e9, 0.1, "float32", "planted", "planted",
              levels=((2e6, 9e10), (32e6, 6e10)))  # fmt: skip
-TRUTH = Efficiency(0.6, 0.7, 60e-6, 30e-6, 25e-6, 0.8e-9, "planted")
+TRUTH = Efficiency(0.6, 0.7, 60e-6, 30e-6, 45e-6, 25e-6, 0.8e-9, 0.5, "planted")
 GRID = [(e, k, d, layers) for e, k in ((1, 1), (4, 2), (8, 1), (32, 2)) for d in (64, 128, 256) for layers in (2, 4)]
 
 
@@ -42,6 +43,7 @@ def frame(
                         "phase": phase, "batch": batch, "context": context, "n_experts": n_experts, "top_k": top_k,
                         "d_model": d_model, "n_layers": n_layers, "n_heads": model.n_heads, "n_active": sizes.n_active,
                         "n_total": sizes.n_total, "n_router": sizes.router, "reads_all": False, "dtype": "float32",
+                        "kernel": "loop" if n_experts > 1 else None,
                         "device_kind": "cpu", "platform": "cpu", "distinct_experts": touched, "time_ms": 1.0,
                         "flops": batch * new * per_token(model, VOCAB, context), "busy_cores": 0.0, "device": None,
                         "bytes": cost.bytes_read(model, VOCAB, batch=batch, new_tokens=new, context=context),

@@ -19,7 +19,8 @@ from analysis.question import Question
 from analysis.recommend import recommend
 from scaling import cost, fleet
 from scaling.config import ModelConfig, RunConfig, TrainConfig
-from scaling.serving import ASSUMED, ModelSizes, Service, decode_work, distinct_experts, weight_bytes, weight_bytes_read
+from scaling.serving import ModelSizes, Service, decode_work, distinct_experts, weight_bytes, weight_bytes_read
+from scaling.work import ASSUMED
 
 STUDY = Path(__file__).parents[1] / "results" / "latency-cpu"
 

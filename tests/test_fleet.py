@@ -23,7 +23,8 @@ from scaling.fleet import (
     training_usd,
 )
 from scaling.hardware import device
-from scaling.serving import Efficiency, Layout, Service, decode_seconds, largest_batch, prefill_seconds
+from scaling.serving import Layout, Service, decode_seconds, largest_batch, prefill_seconds
+from scaling.work import Efficiency
 
 
 @pytest.mark.parametrize(

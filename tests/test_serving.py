@@ -13,7 +13,6 @@ from scaling.config import ModelConfig
 from scaling.errors import InputError
 from scaling.hardware import roofline_seconds
 from scaling.serving import (
-    Efficiency,
     Layout,
     ModelSizes,
     Service,
@@ -27,6 +26,7 @@ from scaling.serving import (
     weight_bytes,
     weight_bytes_read,
 )
+from scaling.work import Efficiency
 
 
 def test_the_toy_is_the_model_of_the_sheet():
@@ -144,7 +144,7 @@ def test_time_is_the_sum_of_its_terms_by_hand():
     """b = 1 of the sheet: 3.4336 GB of weights and .2013 GB of cache over 3.35e12 bytes/s are 1085.04 us, 3.675 us compute;
     with shares .5 and .25, 10 us a step, 1 us a layer (24), .1 us an expert touched (24 x 8), 1 ps an element written (24 x
     2048 x (20 + 10 k)): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + 4.9 us."""
-    reached = Efficiency(0.5, 0.25, 10e-6, 1e-6, 0.1e-6, 1e-12)
+    reached = Efficiency(0.5, 0.25, 10e-6, 1e-6, expert_s=0.1e-6, activation_s=1e-12)
     seconds = decode_seconds(TOY, SHEET, 1, 1024, Service(efficiency=reached))
     by_hand = 2 * 1085.04 + 4 * 3.675 + 10 + 24 + 0.1 * LAYERS * K + 1e-6 * LAYERS * D * (20 + 10 * K)
     assert seconds * 1e6 == pytest.approx(by_hand, rel=1e-5)

@@ -15,7 +15,7 @@ from analysis.report.blocks import Block, bullets, heading, picture, sheet, text
 from analysis.report.pictures import measured_decode
 from analysis.report.study import Study
 from analysis.report.words import between, flops, money, percent, sentence
-from scaling.serving import ASSUMED
+from scaling.work import ASSUMED
 
 
 def front_page(study: Study) -> dict[str, Any]:

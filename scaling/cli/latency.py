@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from analysis.latency import LatencyLaw
 
 _WORST = 5
-_FORMULA = "seconds = overhead + layers + experts + activations + bytes / (share x bandwidth) + FLOPs / (share x peak)"
+_FORMULA = (
+    "seconds = overhead + layers + prompts + experts + activations + bytes / (share x bandwidth) + rereads + "
+    "FLOPs / (share x peak)"
+)
 _UNITS = {
     "overhead_s": ("µs a step", 1e6),
     "layer_s": ("µs a layer", 1e6),
+    "prompt_s": ("µs a layer more in a prefill", 1e6),
     "expert_s": ("µs an expert touched", 1e6),
     "activation_s": ("ns an element written", 1e9),
+    "reread": ("of the time of a first reading", 1.0),
     "bandwidth_share": ("of the bytes/s", 1.0),
     "flops_share": ("of the peak FLOP/s", 1.0),
 }

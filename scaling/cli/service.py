@@ -14,7 +14,8 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     from analysis.pricing import Speeds
     from scaling.hardware import Device
-    from scaling.serving import Efficiency, Service
+    from scaling.serving import Service
+    from scaling.work import Efficiency
 
 DeviceName = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="Count cost in USD on this device (h100, ...).")
@@ -69,7 +70,7 @@ Throughput = Annotated[
 @dataclass(frozen=True)
 class On:
     """What is rented (None: the table's device of that name), what it reaches, and what a measurement of that knows beside:
-    draws, the bytes of a number, the attention and the kernel that were measured."""
+    draws, the bytes of a number, the attention and the kernel of the experts that were measured."""
 
     rented: Device | None
     efficiency: Efficiency
@@ -77,6 +78,7 @@ class On:
     number_bytes: float = 2.0
     head_width: float = 0.0
     reads_all: bool = False
+    loops: bool = False
 
 
 def device_of(
@@ -88,7 +90,8 @@ def device_of(
     flops_share: str | None,
 ) -> On:
     """The device and its efficiency from the options. Raises InputError where they contradict each other."""
-    from scaling.serving import ASSUMED, NUMBER_BYTES, Efficiency
+    from scaling.serving import NUMBER_BYTES
+    from scaling.work import ASSUMED, Efficiency
 
     found = _from_file(name, devices)
     given = {
@@ -110,7 +113,8 @@ def device_of(
             raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
         # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
         rented = law.device if found is None else found
-        return On(rented, law.efficiency, law.speeds, NUMBER_BYTES[law.dtype], law.head_width, law.reads_all)
+        measured = (law.head_width, law.reads_all, law.loops)
+        return On(rented, law.efficiency, law.speeds, NUMBER_BYTES[law.dtype], *measured)
     if throughput is not None:
         from analysis.tables import load as table_of
         from analysis.throughput import measured_throughput
@@ -176,6 +180,7 @@ def service_of(
         skew=skew,
         head_width=on.head_width,
         reads_all=reads_all or on.reads_all,
+        loops=on.loops,
         bytes_per_weight=on.number_bytes,
         bytes_per_kv=on.number_bytes,
         efficiency=on.efficiency,

@@ -20,7 +20,8 @@ from analysis.throughput import measured_throughput
 from scaling import fleet
 from scaling.errors import InputError
 from scaling.hardware import device, roofline_seconds
-from scaling.serving import SERVICE, TERMS, Efficiency, ModelSizes, Work, distinct_experts
+from scaling.serving import SERVICE, ModelSizes, distinct_experts
+from scaling.work import TERMS, Efficiency, Work
 
 
 def table(**kinds):

@@ -18,7 +18,8 @@ from analysis.search import tokens_for_loss
 from analysis.what_if import crossovers, explore, plane
 from scaling import fleet, hardware
 from scaling.errors import InputError
-from scaling.serving import ASSUMED, Service, distinct_experts
+from scaling.serving import Service, distinct_experts
+from scaling.work import ASSUMED
 
 JOINT = published("joint-moe-2025")
 H100 = hardware.device("h100")

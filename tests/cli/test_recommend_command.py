@@ -14,7 +14,7 @@ from analysis.latency import HeldOut, LatencyLaw
 from scaling.cli import recommend
 from scaling.errors import InputError
 from scaling.hardware import device
-from scaling.serving import ASSUMED
+from scaling.work import ASSUMED
 
 JOINT = "published:joint-moe-2025"
 

@@ -7,9 +7,9 @@ import pytest
 from routing_cases import tokens
 
 from scaling.config import ModelConfig
-from scaling.cost import block_rows
 from scaling.layers.moe import MoE, Routing, routing
 from scaling.layers.moe.routers.token_choice import Switch, TopK
+from scaling.work import block_rows
 
 F32 = {"rtol": 2e-5, "atol": 2e-6}  # float32 rounding over sums of a few hundred products
 
@@ -144,7 +144,7 @@ def test_z_loss_and_entropy_at_zero_logits():
     ("tokens", "top_k", "n_experts"), [(2048, 1, 8), (2048, 2, 64), (1, 2, 8), (8, 1, 8), (131072, 1, 4)]
 )
 def test_block_size_is_a_power_of_two_within_its_limits(tokens, top_k, n_experts):
-    rows = block_rows(tokens, top_k, n_experts)
+    rows = int(block_rows(tokens, top_k, n_experts))
     assert rows & (rows - 1) == 0
     assert 1 <= rows <= 128
     assert rows == 1 or rows <= max(tokens * top_k / n_experts / 2, min(64, tokens * top_k / n_experts))

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scaling.cost import block_count, block_rows, capacity_rows
+from scaling.cost import block_count, capacity_rows
 from scaling.layers.moe.experts import Form, Weights
 from scaling.layers.moe.kernels import KERNELS
 from scaling.layers.moe.routing import Routing, weights_by_expert
 from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
+from scaling.work import block_rows
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: Form, weights: Weights) -> jax.Array:
@@ -96,7 +97,7 @@ def grouped(
     spread = placement.expert > 1
     chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
     n_experts = routing.gates_TxE.shape[-1] // placement.expert
-    rows = block_rows(chosen_TxK.shape[0], usual or chosen_TxK.shape[1], n_experts)
+    rows = int(block_rows(chosen_TxK.shape[0], usual or chosen_TxK.shape[1], n_experts))
     if spread:
         x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
