@@ -276,6 +276,7 @@ def _service_flags(asked: Mapping[str, Any], folder: str) -> list[str]:
     for name in ("bandwidth_share", "flops_share"):
         if reached[name] != usual["efficiency"][name]:
             flags.append(f"--{name.replace('_', '-')} {reached[name]:.17g}")
+    flags += ["--reads-all"] if service.get("reads_all") else []
     return [*flags, *(["--devices devices.yaml"] if asked.get("rented") else [])]
 
 

@@ -188,7 +188,7 @@ def test_prices_from_the_table_are_those_of_the_model():
     ratio = table.per_token(size[None, :])[0] / exact
     assert np.median(np.abs(ratio - 1)) < 1e-5
     assert np.mean(np.abs(ratio - 1) > 5e-3) < 0.02
-    speeds = Speeds(np.tile(ASSUMED.coefficients()[:6], (3, 1)), np.ones(11))
+    speeds = Speeds(np.tile(ASSUMED.coefficients()[:-1], (3, 1)), np.ones(11))
     again = (
         pricing.tabulated(lambda n: JOINT.family.sizes(n, 8), 1e12, speeds).per_token(np.tile(size, (3, 1)))[1] / exact
     )
@@ -201,7 +201,7 @@ def test_prices_from_the_table_are_those_of_the_model():
 def test_every_draw_of_the_speed_is_priced_as_a_device_of_that_speed(limits):
     """Batch, layout and limits are chosen anew: against the exact price of the slower device."""
     slow = replace(ASSUMED, bandwidth_share=ASSUMED.bandwidth_share / 2, flops_share=ASSUMED.flops_share / 2)
-    speeds = Speeds(np.stack([one.coefficients()[:6] for one in (ASSUMED, slow)]), np.ones(11))
+    speeds = Speeds(np.stack([one.coefficients()[:-1] for one in (ASSUMED, slow)]), np.ones(11))
     question = Question(target_loss=2.4, serve_tokens=1e13, device="h100", service=Service(**limits))
     found = Task(JOINT, question).solve([8], dict(JOINT.params), 2, speeds).value(8)
     exact = [
@@ -218,7 +218,7 @@ def test_the_scatter_of_unmeasured_shapes_is_in_the_chances():
     """Two E whose costs are equal at the estimate are each best in half of the draws when shapes scatter by 10 %, though
     every draw of the coefficients is the same."""
     ratios = np.exp(0.1 * np.linspace(-2, 2, 101))
-    speeds = Speeds(np.tile(ASSUMED.coefficients()[:6], (64, 1)), ratios)
+    speeds = Speeds(np.tile(ASSUMED.coefficients()[:-1], (64, 1)), ratios)
     each = [speeds.ratios_of(e) for e in (8, 16)]
     assert abs(np.corrcoef(*each)[0, 1]) < 0.35  # 64 independent pairs: a standard error of .125
     assert np.std(each[0]) == pytest.approx(np.std(ratios), rel=0.02)

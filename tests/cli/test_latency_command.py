@@ -77,7 +77,7 @@ def test_a_doubtful_table_is_warned_of(tmp_path):
         (("--figure", "law.txt"), "ends in .png, .svg, .pdf"),
         (("--device", "h1000"), "allowed: a100"),
         (("--where", "batch > 99"), "no usable latency row is left"),
-        (("--where", "n_experts == 1 and d_model == 64 and n_layers == 2"), "needs 12 rows of 3 shapes"),
+        (("--where", "n_experts == 1 and d_model == 64 and n_layers == 2"), "needs 16 rows of 3 shapes"),
     ],
 )
 def test_wrong_input_is_one_message(rows, words, told):
