@@ -180,9 +180,10 @@ class Fit:
 
     @property
     def enlargement(self) -> float:
-        """By how much residuals fall short of the noise, sqrt(n/(n - P)) for P parameters fitted to n of them."""
+        """By how much residuals fall short of the noise, sqrt(n/(n - P)) for P parameters fitted to n runs; with n <= P
+        sqrt(n), and 1 where the fit does not say of how many runs it is."""
         n = max(self.n_runs, len(self.residuals))
-        return float(np.sqrt(n / max(1, n - len(self.free))))
+        return float(np.sqrt(n / max(1, n - len(self.free)))) if n else 1.0
 
     def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
         """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.

@@ -52,8 +52,9 @@ class LatencyLaw:
     """What a device reaches, and how sure that is.
 
     `draws`: coefficients refitted to bootstrap samples of shapes, one a row, in the order of `TERMS` without communication.
-    `ratios`: measured over modelled time of shapes that were left out, 101 of their quantiles. `at_bound`: terms
-    whose coefficient the data would have below what is possible. `held_out`: errors by axis and over all of them.
+    `ratios`: measured over modelled time of shapes that were left out, 101 of their quantiles. `at_bound`: terms whose
+    coefficient the data would have below what is possible, `absent`: those that no row has. `held_out`: errors by axis and
+    over all of them.
     `head_width`: of the attention that was measured, where it writes its scores (0: fused). `reads_all`: whether the kernel of
     the experts reads all of them, `loops`: whether it takes their rows block by block (`scaling.work.looped`). `before`:
     errors of the efficiency assumed without a measurement, `after`: of this one, in sample.
@@ -64,6 +65,7 @@ class LatencyLaw:
     draws: Array
     ratios: Array
     at_bound: tuple[str, ...]
+    absent: tuple[str, ...]
     n_rows: int
     n_shapes: int
     dtype: str
@@ -126,6 +128,7 @@ class LatencyLaw:
                 before=_errors_of(document["before"]),
                 after=_errors_of(document["after"]),
                 at_bound=tuple(document["at_bound"]),
+                absent=tuple(document["absent"]),
                 warnings=tuple(document["warnings"]),
                 n_rows=document["n_rows"],
                 n_shapes=document["n_shapes"],
@@ -151,7 +154,7 @@ def fit(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: in
             f"{table.source}: {len(table)} rows of {n_shapes} shapes; a latency law of {FITTED} coefficients needs "
             f"{2 * FITTED} rows of 3 shapes at least: measure more with `scaling bench` (comma lists) or `sweep run latency`"
         )
-    coefficients, at_bound = robust(design)
+    (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
     members = [np.flatnonzero(shapes == one) for one in np.unique(shapes)]
     draws = np.array([
         robust(design[np.concatenate([members[i] for i in rng.integers(n_shapes, size=n_shapes)])], coefficients)[0]
@@ -169,7 +172,8 @@ def fit(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: in
         efficiency=Efficiency.of(coefficients, source),
         draws=draws,
         ratios=np.quantile(ratios, _QUANTILES),
-        at_bound=tuple(np.array(TERMS[:FITTED])[at_bound]),
+        at_bound=tuple(np.array(TERMS[:FITTED])[at_bound & present]),
+        absent=tuple(np.array(TERMS[:FITTED])[~present]),
         n_rows=len(table),
         n_shapes=n_shapes,
         dtype=table.dtype,

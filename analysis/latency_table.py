@@ -25,7 +25,7 @@ from scaling.work import Work, elements_written, looped
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
-_BESIDE = ("n_heads", "dispatch", "kernel")  # of the shape, too, but not needed
+_BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
 LOOP = "loop"
 """The kernel that takes the experts' rows block by block (scaling/layers/moe/kernels.py)."""
 
@@ -56,7 +56,7 @@ class LatencyTable:
 
     @property
     def shapes(self) -> pd.Series[Any]:
-        """Rows of one shape have one number; their times are not independent, since a shape is measured in one go."""
+        """Rows of one shape have one number; their times are not independent, since a shape is itself in all of them."""
         found: pd.Series[Any] = self.frame.groupby([*SHAPE, "reads_all"], sort=False).ngroup()
         return found
 
@@ -190,7 +190,6 @@ def _known(frame: pd.DataFrame) -> pd.DataFrame:
         "device": None,
         "busy_cores": np.nan,
         "n_heads": 0,
-        "kernel": None,
     }
     for name, value in usual.items():
         if name not in frame:
@@ -198,6 +197,12 @@ def _known(frame: pd.DataFrame) -> pd.DataFrame:
     skips = frame["dispatch"].isin(["grouped", "dense"]) if "dispatch" in frame else pd.Series(True, index=frame.index)
     told = frame["reads_all"] if "reads_all" in frame else pd.Series([None] * len(frame), index=frame.index)
     filled["reads_all"] = told.where(told.notna(), ~skips & (frame["n_experts"] > 1)).astype(bool)
+    # Before there was a column, grouped dispatch on a CPU measured with this kernel; of other people's nothing is known.
+    ours = frame["dispatch"] == "grouped" if "dispatch" in frame else pd.Series(False, index=frame.index)
+    platform = filled.get("platform", frame.get("platform"))
+    kernels = frame["kernel"] if "kernel" in frame else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+    by_blocks = kernels.isna() & ours & (platform == "cpu") & (frame["n_experts"] > 1)
+    filled["kernel"] = kernels.astype(object).where(~by_blocks, LOOP)
     heads = filled.pop("n_heads", None)
     filled["n_heads"] = np.nan_to_num(numbers(frame["n_heads"] if heads is None else heads).floats)
     found = frame.assign(**filled)

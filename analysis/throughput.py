@@ -11,9 +11,10 @@ import pandas as pd
 
 from analysis.dual import Array
 from analysis.tables import listed, numbers
+from scaling import fleet
 from scaling.errors import InputError
 from scaling.hardware import Device
-from scaling.serving import SERVICE, Layout, ModelSizes, Service, decode_work, prefill_work
+from scaling.serving import SERVICE, Layout, ModelSizes, Service, prefill_work
 from scaling.work import ASSUMED, TERMS, Efficiency
 
 # Ours first, then vLLM's serving benchmark and its results' usual spellings.
@@ -98,14 +99,13 @@ def _factor(row: pd.Series[Any], on: Device, service: Service) -> tuple[float, f
     )  # fmt: skip
     service = replace(service, prompt=int(row["prompt"]), generated=int(row["generated"]))
     layout, batch = Layout(int(row["n_devices"])), row["batch"]
-    decode = decode_work(sizes, on, batch, service.mean_context, service, layout).terms(on)
-    iteration = decode + prefill_work(sizes, on, batch / service.generated, service, layout).terms(on)
+    iteration = fleet.iteration(sizes, on, batch, service, layout)
     if row["measure"] == "output_throughput":
         seconds = batch / row["value"]
     else:
         seconds = row["value"] / 1e3
     if row["measure"] == "ttft_ms":
-        iteration = 0.5 * iteration + prefill_work(sizes, on, 1.0, service, layout).terms(on)
+        iteration = np.asarray(fleet.ttft(iteration, prefill_work(sizes, on, 1.0, service, layout).terms(on)))
     each = dict(zip(TERMS, iteration, strict=True))
     assumed = each["bytes"] / ASSUMED.bandwidth_share + each["flops"] / ASSUMED.flops_share
     sending = float(each["communication"])

@@ -154,8 +154,9 @@ figures.figure(
 # %% [markdown]
 # ## A measured device
 #
-# A step that was measured is overhead, layers, experts touched, activations, bytes and FLOPs, each times one coefficient. Relative
-# errors are what matters, so every row is divided by its time; ordinary least squares by hand, then the package's
+# A step that was measured is overhead, layers, layers of a prompt, experts touched, activations, bytes, bytes read again and FLOPs,
+# each times one coefficient. Relative errors are what matters, so every row is divided by its time; ordinary least squares by
+# hand, then the package's
 # robust and bounded fit, which outliers do not bend.
 
 # %%

@@ -30,7 +30,7 @@ from scaling.models import transformer
 from scaling.models.transformer import Output, Transformer, empty_caches
 from scaling.tasks.lm import versions
 from scaling.training import host
-from scaling.training.kept import kept
+from scaling.training.kept import keeps, kept
 from scaling.training.kernel import kernel_of
 from scaling.training.step import initial_params
 
@@ -52,7 +52,8 @@ def measure(*configs: RunConfig, told: Callable[[str], None] = lambda _: None) -
     hold them all. `told` is given a line a shape and round.
     """
     memory.keep()
-    shapes = [_Shape.of(config) for config in configs]
+    # Of one shape the programs are held: a disk that keeps nothing must not have them compiled before each round.
+    shapes = [_Shape.of(config, hold=len(configs) == 1 or not keeps()) for config in configs]
     for number, shape in enumerate(shapes, 1):
         shape.programs()
         told(f"[{number}/{len(shapes)}] E={shape.config.model.n_experts} d={shape.config.model.d_model}: compiled")
@@ -96,32 +97,40 @@ class _Shape:
     kernel: str
     joined: Any
     weights: Any
+    hold: bool
     times: dict[_Point, list[float]]
     compile_s: dict[_Point, float] = field(default_factory=dict)
     reached: dict[_Point, tuple[float, float]] = field(default_factory=dict)
     busy: list[float | None] = field(default_factory=list)
+    held: dict[_Point, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: RunConfig) -> _Shape:
+    def of(cls, config: RunConfig, hold: bool) -> _Shape:
         model, bench, device = config.model, config.bench, jax.devices()[0]
         corpus = data.prepare(config.data)
-        held = jax.tree.map(
+        every = jax.tree.map(
             lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
             initial_params(model, corpus.vocab_size, config.seed),
         )
-        joined, free = jax.device_get(_split(held))
+        joined, free = jax.device_get(_split(every))
         phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
         points = [_Point(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
-        return cls(config, corpus, device, kernel_of(config, device), joined, free, {point: [] for point in points})
+        kernel = kernel_of(config, device)
+        return cls(config, corpus, device, kernel, joined, free, hold, {point: [] for point in points})
 
     def programs(self) -> dict[_Point, Any]:
-        """The compiled program of every point, from the disk where they were compiled before."""
+        """The compiled program of every point, from the disk where they were compiled before; kept in memory with `hold`."""
+        if self.held:
+            return self.held
         points = list(self.times)
         parts = self.config.model_dump(mode="json", include={"model", "data", "seed"})
         about = (parts, points, self.kernel, self.corpus.vocab_size)
         *found, seconds = kept("latency", about, [self.device], lambda: self._compiled(points))
         self.compile_s.update(zip(points, seconds, strict=True))
-        return dict(zip(points, found, strict=True))
+        programs = dict(zip(points, found, strict=True))
+        if self.hold:
+            self.held.update(programs)
+        return programs
 
     def _compiled(self, points: list[_Point]) -> tuple[Any, ...]:
         """Programs, and the seconds that each took. Nothing is timed meanwhile, so they are compiled side by side."""

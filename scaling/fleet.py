@@ -86,18 +86,18 @@ def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: L
     most = np.asarray(np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch)))
     batch = _within_limits(sizes, on, service, layout, most)
     held = np.maximum(batch, 1.0)
-    terms = _iteration(sizes, on, held, service, layout)
+    terms = iteration(sizes, on, held, service, layout)
     tpot = _seconds(terms, service)
-    ttft = _ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
+    first = ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
     rate = np.where(batch >= 1, held / tpot, 0.0)
     plain = 0.0 * batch
     return Replica(
         n_devices=plain + layout.n_devices,
         experts_split=plain + np.where(np.asarray(layout.n_devices) > 1, layout.by_expert, False),
         batch=batch,
-        ttft_s=plain + ttft,
+        ttft_s=plain + first,
         tpot_s=plain + tpot,
-        e2el_s=plain + ttft + (service.generated - 1) * tpot,
+        e2el_s=plain + first + (service.generated - 1) * tpot,
         output_throughput=rate,
         request_goodput=rate / service.generated,
         weight_bytes=plain + weight_bytes(sizes, service.bytes_per_weight, layout),
@@ -105,7 +105,7 @@ def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: L
     )
 
 
-def _iteration(
+def iteration(
     sizes: ModelSizes, on: Device, batch: Values, service: Service, layout: Layout
 ) -> npt.NDArray[np.float64]:
     """Terms of the time of an iteration that decodes `batch` sequences and prefills batch/n new ones."""
@@ -115,8 +115,8 @@ def _iteration(
     return decode.terms(on, overlapped) + prefill.terms(on, overlapped)
 
 
-def _ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
-    """Seconds to the first token: part of an iteration is waited for, then the prompt takes `prompt_s`."""
+def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
+    """Time to the first token: part of an iteration is waited for, then the prompt takes `prompt_s`. Seconds, or their terms."""
     return waited * tpot + prompt_s
 
 
@@ -131,9 +131,9 @@ def _within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layo
     prompt_s = prefill_seconds(sizes, on, 1.0, service, layout)
 
     def keeps(batch: Values) -> npt.NDArray[np.bool_]:
-        tpot = _seconds(_iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
+        tpot = _seconds(iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
         kept = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
-        soon = _ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
+        soon = ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
         return np.asarray(kept & soon)
 
     low = np.where(keeps(np.ones(np.shape(most))), np.minimum(most, 1.0), 0.0)
@@ -222,17 +222,17 @@ def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, d
     low, high = 0.0, float(full.batch)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        enough = middle / float(_seconds(_iteration(sizes, on, max(middle, 1.0), service, layout), service)) >= demand
+        enough = middle / float(_seconds(iteration(sizes, on, max(middle, 1.0), service, layout), service)) >= demand
         low, high = (low, middle) if enough else (middle, high)
-    terms = _iteration(sizes, on, max(high, 1.0), service, layout)
+    terms = iteration(sizes, on, max(high, 1.0), service, layout)
     tpot = float(_seconds(terms, service))
-    ttft = float(_ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
+    first = float(ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
     return replace(
         full,
         batch=high,
-        ttft_s=ttft,
+        ttft_s=first,
         tpot_s=tpot,
-        e2el_s=ttft + (service.generated - 1) * tpot,
+        e2el_s=first + (service.generated - 1) * tpot,
         output_throughput=demand,
         request_goodput=demand / service.generated,
         terms=terms,

@@ -220,7 +220,9 @@ LATENCY: dict[str, Column] = {
     "time_q75_ms": _column(_REAL, "ms", "third quartile"),
     "repeats": _column(_INT, "", "timed calls, after the warm-up calls"),
     "warmup": _column(_INT, "", "calls before them in each round of repeats, compilation not among them"),
-    "compile_s": _column(_REAL, "s", "tracing and compilation, in no time above"),
+    "compile_s": _column(
+        _REAL, "s", "tracing and compilation, in no time above; by an earlier process where programs were kept"
+    ),
     "tokens_per_s": _column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
     "flops": _column(_REAL, "FLOP", "of one call, counted"),
     "bytes": _column(_REAL, "bytes", "weights of the experts touched (as observed) and cache, read in one call"),
@@ -239,7 +241,7 @@ LATENCY: dict[str, Column] = {
     "busy_cores": _column(
         _REAL,
         "",
-        "cores that others kept busy, the larger of before and after the shape's measurement; null where unknown",
+        "cores that others kept busy, the most seen after a round of the shape; null where unknown",
     ),
     "versions": _column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
 }

@@ -25,9 +25,9 @@ class Efficiency:
 
     `bandwidth_share`, `flops_share`: parts of the peaks that are reached. `overhead_s`: of a step; `layer_s`: of each
     layer in it; `prompt_s`: of each layer of a prefill beside; `expert_s`: of each expert that a layer touches (launch,
-    gather and scatter); `activation_s`: of each element that is written between products (`elements_written`); `reread`: of
-    the time that weights take from main memory, the part that reading them again takes (`looped`; from a cache, where they
-    fit). `source` says whence: the defaults are assumptions, `analysis.latency` measures them.
+    gather and scatter); `activation_s`: of each element that is written between products (`elements_written`); `reread`:
+    of weights that are read again, in units of their bytes over the bandwidth (`looped`): less than 1 / bandwidth_share
+    where a cache holds them. `source` says whence: the defaults are assumptions, `analysis.latency` measures them.
     """
 
     bandwidth_share: float = 0.6
@@ -66,7 +66,7 @@ TERMS = ("overhead", "layers", "prompts", "experts", "activations", "bytes", "re
 """The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
 LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
 """The smallest coefficients that are possible: no cost below 0, no device beyond its data sheet."""
-_BYTES, _FLOPS = TERMS.index("bytes"), TERMS.index("flops")
+_BYTES, _REREADS, _FLOPS = (TERMS.index(name) for name in ("bytes", "rereads", "flops"))
 STREAM, DISPATCH = 20, 10
 MIN_BLOCK, MAX_BLOCK = 64, 128
 
@@ -100,8 +100,8 @@ class Work:
     def terms(self, on: Device, overlapped: Efficiency | None = None) -> npt.NDArray[np.float64]:
         """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, counts for the rest.
 
-        With `overlapped` reading and computing hide each other at these shares of the peaks (the roofline): the shorter of
-        the two is 0. Without it they add up.
+        With `overlapped` reading, for the first time and again, and computing hide each other at this efficiency (the
+        roofline): the shorter of the two is 0. Without it they add up.
 
         Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind, not
         the cache (results/latency-cpu). Only the floor, `hardware.roofline_seconds`, goes by the cache. Where the device
@@ -115,8 +115,13 @@ class Work:
         peaks = (reading, self.rereads / on.bandwidth, self.flops / on.peak_flops)
         terms = np.stack(np.broadcast_arrays(*counts, *peaks, self.communication_s)).astype(float)
         if overlapped is not None:
-            reads = terms[_BYTES] / overlapped.bandwidth_share >= terms[_FLOPS] / overlapped.flops_share
-            terms[_BYTES], terms[_FLOPS] = np.where(reads, terms[_BYTES], 0.0), np.where(reads, 0.0, terms[_FLOPS])
+            read = terms[_BYTES] / overlapped.bandwidth_share + terms[_REREADS] * overlapped.reread
+            longer = read >= terms[_FLOPS] / overlapped.flops_share
+            terms[_BYTES], terms[_REREADS] = (
+                np.where(longer, terms[_BYTES], 0.0),
+                np.where(longer, terms[_REREADS], 0.0),
+            )
+            terms[_FLOPS] = np.where(longer, 0.0, terms[_FLOPS])
         return terms
 
     def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:

@@ -20,7 +20,6 @@ from typing import Any
 
 from scaling import memory
 from scaling.config import RunConfig
-from scaling.data.cache import cache_folder
 from scaling.errors import WorkError
 from scaling.rows import describe
 from sweeps.store import Store
@@ -71,8 +70,7 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
 
     NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). With
     `spread` each thread is a device of its own, over which training spreads a cell: small products do not divide well
-    among the threads of one. Training keeps its programs itself (scaling/training/kept.py); elsewhere JAX's cache is on, local
-    to the node and apart for each thread count: XLA divides loops among threads as it compiles.
+    among the threads of one. Compiled programs are kept by scaling/training/kept.py, not by JAX's cache.
     """
     devices = cpus if spread and not gpus else 1
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICES not in flag]
@@ -83,11 +81,7 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
         "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries of the calling thread: scaling/memory.py
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    if not spread:
-        settings["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "xla" / f"threads-{cpus}")
     if 0 < gpus < 1:  # a share of one device: Ray only keeps the books, XLA keeps the memory
         settings["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
     return settings

@@ -9,6 +9,7 @@ import pytest
 from scaling import bench, cost, hardware
 from scaling.bench import measure
 from scaling.schema import to_arrow
+from scaling.training import kept
 
 
 def test_both_phases_at_every_point_with_their_counts(micro):
@@ -101,3 +102,23 @@ def test_shapes_take_turns_and_each_gets_all_its_repeats(micro, monkeypatch):
     for begin in range(0, 3 * bench.ROUNDS, 3):
         assert sorted(e for e, _ in turns[begin : begin + 3]) == [1, 2, 4], "a round takes every shape once"
     assert {e: sum(n for other, n in turns if other == e) for e in (1, 2, 4)} == {1: 6, 2: 7, 4: 9}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_every_shape_is_compiled_once_whether_or_not_a_disk_keeps_programs(micro, monkeypatch, tmp_path, keeps):
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+    compiled = []
+    compile_ = bench._Shape._compiled
+
+    def noted(shape, points):
+        compiled.append(shape.config.model.n_experts)
+        return compile_(shape, points)
+
+    monkeypatch.setattr(bench._Shape, "_compiled", noted)
+    monkeypatch.setattr(bench, "keeps", lambda: keeps)
+    monkeypatch.setattr(kept, "keeps", lambda: keeps)
+    one = {"batch": (1,), "context": (8,), "repeats": 5}
+    rows = measure(*(micro(n_experts=e, bench=one) for e in (1, 2)))
+    assert compiled == [1, 2]
+    assert all(row["compile_s"] > 0 for row in rows)
+    assert (tmp_path / "programs").is_dir() == keeps

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from analysis.latency_table import LOOP
 from scaling.hardware import device
+from scaling.layers.moe.dispatch import _blocks
+from scaling.layers.moe.kernels import KERNELS
 from scaling.serving import ModelSizes, Service, prefill_work
 from scaling.work import LEAST, MAX_BLOCK, MIN_BLOCK, TERMS, Efficiency, Work, block_rows, looped
 
@@ -30,9 +36,14 @@ def test_blocks_are_as_many_as_a_router_of_chance_fills(top_k, n_experts):
         blocks, touched = np.ceil(shares / rows).sum(axis=1).mean(), (shares > 0).sum(axis=1).mean()
         padding, again = looped(tokens, touched, n_experts, top_k, 1.0)
         assert again == pytest.approx(blocks - touched, abs=0.2 * blocks)
+        assert int(_blocks(jnp.asarray(chosen[0]), n_experts, int(rows))[3]) == np.ceil(shares[0] / rows).sum()
         counted.append((blocks * rows, blocks - touched))
         formula.append((tokens * top_k + padding / 2.0, again))
     assert np.sum(formula, axis=0) == pytest.approx(np.sum(counted, axis=0), rel=0.05)
+
+
+def test_the_kernel_of_blocks_is_one_there_is():
+    assert LOOP in KERNELS
 
 
 def test_blocks_of_one_row_waste_nothing():
@@ -62,4 +73,8 @@ def test_the_least_is_the_roofline_and_what_overlaps_is_the_longer():
     least = Efficiency.of(LEAST, "least")
     assert work.seconds(on, least) == pytest.approx(apart[0] + apart[1])
     assert work.seconds(on, least, overlap=True) == pytest.approx(np.maximum(*apart))
+    twice = replace(work, rereads=work.bytes)
+    assert twice.seconds(on, replace(least, reread=1.0), overlap=True) == pytest.approx(
+        np.maximum(2 * apart[0], apart[1])
+    )
     assert len(LEAST) == len(TERMS)

@@ -270,13 +270,13 @@ def _service_flags(asked: Mapping[str, Any], folder: str) -> list[str]:
     ]
     for name, option in (("ttft_s", "--ttft-ms"), ("tpot_s", "--tpot-ms")):
         flags += [f"{option} {1e3 * service[name]:.17g}"] if service.get(name) else []
+    flags += ["--reads-all"] if service.get("reads_all") else []
     reached = service.get("efficiency") or usual["efficiency"]
     if reached["source"].startswith("measured"):
         return [*flags, f"--latency {folder}/latency.json"]
     for name in ("bandwidth_share", "flops_share"):
         if reached[name] != usual["efficiency"][name]:
             flags.append(f"--{name.replace('_', '-')} {reached[name]:.17g}")
-    flags += ["--reads-all"] if service.get("reads_all") else []
     return [*flags, *(["--devices devices.yaml"] if asked.get("rented") else [])]
 
 

@@ -225,8 +225,8 @@ def _modelled(study: Study) -> list[Block]:
         for name, ends in law.intervals.items()
     ]
     caption = (
-        "What a step costs by the latency law, in seconds (_s) or as shares: of the device's peaks, and reread of the time "
-        "that a first reading takes."
+        "What a step costs by the latency law, in seconds (_s), as shares of the device's peaks, and reread in units of the "
+        "bytes over the bandwidth."
     )
     errors = (
         "Measured against modelled times, with the roofline floor of each as a grey mark, and what the model misses; red "

@@ -25,7 +25,7 @@ _UNITS = {
     "prompt_s": ("µs a layer more in a prefill", 1e6),
     "expert_s": ("µs an expert touched", 1e6),
     "activation_s": ("ns an element written", 1e9),
-    "reread": ("of the time of a first reading", 1.0),
+    "reread": ("of bytes / bandwidth", 1.0),
     "bandwidth_share": ("of the bytes/s", 1.0),
     "flops_share": ("of the peak FLOP/s", 1.0),
 }
@@ -108,6 +108,8 @@ def _show(law: LatencyLaw, worst: pd.DataFrame) -> None:
     console.print(table)
     if law.at_bound:
         console.print(f"at its bound (a cost of 0, or a share of 1): {', '.join(law.at_bound)}")
+    if law.absent:
+        console.print(f"not in these rows, and taken for 0: {', '.join(law.absent)}")
     errors = Table("left out, level by level", "median error", "90th percentile", "rows", "levels")
     for axis, one in law.held_out.items():
         levels = ", ".join(f"{level:g}" for level in one.levels)

@@ -1,4 +1,5 @@
-"""Compiled programs kept on disk, so that a cell of a shape that this host has seen neither traces nor compiles it."""
+"""Compiled programs kept on disk, so that what this host has compiled once, to train or to measure, it neither traces nor
+compiles again."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[
     lowering are as long again for small models. Where that cache is on nothing is kept here: an executable that came out
     of it has lost the code of its kernels, and a copy of it fails when it is called.
     """
-    if jax.config.values.get("jax_compilation_cache_dir"):
+    if not keeps():
         return build()
     parts: tuple[Any, ...] = (
         what,
@@ -49,6 +50,11 @@ def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, pickle.dumps([_packed(one) for one in made]))
     return made
+
+
+def keeps() -> bool:
+    """Whether `kept` writes anything: not beside JAX's own cache."""
+    return not jax.config.values.get("jax_compilation_cache_dir")
 
 
 def _packed(one: Any) -> tuple[int, Any]:

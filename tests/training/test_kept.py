@@ -28,7 +28,7 @@ def steps(program):
 
 @pytest.fixture
 def own_cache_alone():
-    """Without JAX's cache, which other tests of this process may have switched on: once used, it stays in use until reset."""
+    """Without JAX's cache, which the environment may have switched on: once used, it stays in use until reset."""
     before = jax.config.values.get("jax_compilation_cache_dir")
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
