@@ -215,9 +215,20 @@ def _costed(pricing: Pricing, sizes: Sizes) -> list[str]:
         f"{service.max_batch} sequences a replica and {service.max_devices} devices"
         + ("" if service.max_fleet is None else f", {service.max_fleet} in all")
     )
+    costs = {
+        "a step": reached.overhead_s,
+        "layers": reached.layer_s,
+        "layers of a prompt": reached.prompt_s,
+        "experts touched": reached.expert_s,
+        "elements written": reached.activation_s,
+        "weights read again": reached.reread if service.loops else 0.0,
+    }
+    beside = ", ".join(name for name, cost in costs.items() if cost)
     told.append(
-        f"a step takes overhead + bytes / {reached.bandwidth_share:.0%} of {rent.bandwidth:.4g} bytes/s + FLOPs / "
-        f"{reached.flops_share:.0%} of the peak + communication ({reached.source}); experts touched by "
+        f"a step takes bytes / {reached.bandwidth_share:.0%} of {rent.bandwidth:.4g} bytes/s + FLOPs / "
+        f"{reached.flops_share:.0%} of the peak + communication"
+        + (f" + what {beside} cost" if beside else "")
+        + f" ({reached.source}); experts touched by "
         + ("an even router" if not service.skew else f"a router of skew {service.skew:.2g}")
     )
     if sizes.n_experts > 1 and sizes.n_router is None:

@@ -25,6 +25,7 @@ def pairs(name: str) -> list[tuple[str, str]]:
     return [(cell.model.router, cell.model.experts) for cell in grid.load(name).cells if cell.model.n_experts > 1]
 
 
+@pytest.mark.slow
 def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> None:
     """Trained and measured for real, tiny. Every router has a loss of its own, but for those that are top-1 softmax by
     another name at k = 1: `topk` and `prototype` are `switch` there, and equal it to the bit."""
