@@ -204,7 +204,10 @@ def load(path: str | Path) -> LatencyLaw:
         ) from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: no latency law; write one with `scaling latency STUDY --out FILE`")
-    return LatencyLaw.from_json(document)
+    try:
+        return LatencyLaw.from_json(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def robust(design: Array, start: Array | None = None) -> tuple[Array, npt.NDArray[np.bool_]]:

@@ -96,11 +96,16 @@ def _config(model: dict[str, Any], wanted: dict[str, Any]) -> Any:
         return RunConfig.model_validate({"model": model, "bench": wanted})
     except ValidationError as error:
         where = "; ".join(
-            f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: "
-            f"{e['msg'].removeprefix('Value error, ')}, found {e['input']!r}"
+            f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: " + _told(e)
             for e in error.errors()
         )
         raise InputError(where) from error
+
+
+def _told(error: Any) -> str:
+    """What is wrong, with what was found, once."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message if "found" in message else f"{message}, found {error['input']!r}"
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
