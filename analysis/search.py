@@ -21,7 +21,11 @@ from scaling.errors import InputError
 
 _SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
 _LOG_TOKENS = (0.0, np.log(1e30))
-_COARSE, _FINE, _ROUNDS = 64, 13, 6
+_COARSE = 64
+_FEW = 16  # rows
+_FINE = {True: (73,) * 3, False: (13,) * 6}
+"""Points of the finer grids, for few rows and for many: 36^3 = 6^6, as fine in half as many calls, whose overhead is what
+few rows pay for."""
 _NEAR = 1.5
 _NEWTON_STEPS = 40
 _NARROWINGS, _GRID = 4, 257
@@ -167,7 +171,7 @@ def _minimise(
     high = np.minimum(high, np.log(space.largest or largest_that_fits(space)))
     low = np.minimum(low, high)
     rows = np.arange(len(low))
-    for points in (_COARSE, *([dense] if dense else []), *[_FINE] * _ROUNDS):
+    for points in (_COARSE, *([dense] if dense else []), *_FINE[len(rows) <= _FEW]):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
         values = score(np.exp(grid))
         first = last = best = np.argmin(values, axis=1)
@@ -180,7 +184,7 @@ def _minimise(
 
 def _dense(rows: int) -> int:
     """Points of the dense grid: many for one answer, fewer for draws, whose cost they share."""
-    return 769 if rows <= 16 else 129
+    return 769 if rows <= _FEW else 129
 
 
 def largest_that_fits(space: Space) -> float:

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("scaling", "sweeps", "analysis")
-LEAF_NAMES = "architecture chance clusters config cost errors fields files fleet hardware memory methods schema serving work"
+LEAF_NAMES = (
+    "architecture chance clusters config cost errors fields files fleet hardware memory methods schema serving work"
+)
 LEAVES = tuple(f"scaling.{leaf}" for leaf in LEAF_NAMES.split())
 HEAVY = ("jax", "flax", "optax", "ray", "matplotlib", "typst")
 
