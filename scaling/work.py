@@ -66,7 +66,7 @@ TERMS = ("overhead", "layers", "prompts", "experts", "activations", "bytes", "re
 """The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
 LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
 """The smallest coefficients that are possible: no cost below 0, no device beyond its data sheet."""
-_BYTES, _REREADS, _FLOPS = (TERMS.index(name) for name in ("bytes", "rereads", "flops"))
+_READING, _FLOPS = [TERMS.index("bytes"), TERMS.index("rereads")], TERMS.index("flops")
 STREAM, DISPATCH = 20, 10
 MIN_BLOCK, MAX_BLOCK = 64, 128
 
@@ -115,12 +115,10 @@ class Work:
         peaks = (reading, self.rereads / on.bandwidth, self.flops / on.peak_flops)
         terms = np.stack(np.broadcast_arrays(*counts, *peaks, self.communication_s)).astype(float)
         if overlapped is not None:
-            read = terms[_BYTES] / overlapped.bandwidth_share + terms[_REREADS] * overlapped.reread
-            longer = read >= terms[_FLOPS] / overlapped.flops_share
-            terms[_BYTES], terms[_REREADS] = (
-                np.where(longer, terms[_BYTES], 0.0),
-                np.where(longer, terms[_REREADS], 0.0),
-            )
+            each = overlapped.coefficients()
+            read = np.tensordot(each[_READING], terms[_READING], axes=1)
+            longer = read >= each[_FLOPS] * terms[_FLOPS]
+            terms[_READING] = np.where(longer, terms[_READING], 0.0)
             terms[_FLOPS] = np.where(longer, 0.0, terms[_FLOPS])
         return terms
 
