@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 def asked(
     name: str, description: str, parts: Mapping[str, str], arguments: Sequence[str] | None
 ) -> tuple[list[str], bool]:
-    """The parts asked for (all by default), and whether the answer is to be JSON. Ends with status 2 for an unknown part."""
+    """The parts asked for (all by default), and whether the answer is to be JSON. Ends with status 2 for an unknown
+    part."""
     width = max(map(len, parts))
     listed = "\n".join(f"  {part:{width}} {meaning}" for part, meaning in parts.items())
     parser = argparse.ArgumentParser(

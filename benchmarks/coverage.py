@@ -5,7 +5,8 @@
 A design is a law, its true parameters, a grid, and noise of runs and of trunks; every study draws its noise anew, is
 fitted by the defaults and resampled. Quantities are the parameters that the grid identifies and what people decide with
 at ten times the largest compute: the compute-optimal N, the loss there and, with experts, the gain of eight of them
-and the best E within a memory. About .25 s of CPU a study for hoffmann, 1.5 s for joint-moe; studies are spread over all cores.
+and the best E within a memory. About .25 s of CPU a study for hoffmann, 1.5 s for joint-moe; studies are spread over
+all cores.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ for _library in ("OPENBLAS", "OMP", "MKL"):  # before numpy: a study a core
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from analysis import laws, uncertainty  # noqa: E402
-from analysis.families import JOINT_MOE_2025  # noqa: E402
-from analysis.fit import Fit, fit  # noqa: E402
+from analysis import laws  # noqa: E402
+from analysis.decision.question import Question  # noqa: E402
+from analysis.decision.recommend import recommend  # noqa: E402
+from analysis.fitting import bootstrap  # noqa: E402
+from analysis.fitting.fit import Fit, fit  # noqa: E402
+from analysis.fitting.published import published  # noqa: E402
 from analysis.laws import Law  # noqa: E402
-from analysis.published import published  # noqa: E402
-from analysis.question import Question  # noqa: E402
-from analysis.recommend import recommend  # noqa: E402
-from analysis.runs import RunTable  # noqa: E402
+from analysis.laws.model_family import JOINT_MOE_2025  # noqa: E402
+from analysis.tables.runs import RunTable  # noqa: E402
 
 EPOCH = {"E": 1.81721802, "A": 477.825486, "alpha": 0.34731045, "B": 2143.41717, "beta": 0.36717243}
 """The minimum on Epoch's points (data of arXiv 2404.10102)."""
@@ -141,7 +143,7 @@ def study(name: str, draws: int, seed: int) -> dict[str, bool] | None:
     columns = {column: design.frame[column].to_numpy(dtype=float, copy=True) for column in design.law.columns}
     loss = design.law.loss(design.truth, columns) * np.exp(np.asarray(design.noise(design.frame, rng)))
     table = RunTable(design.frame.assign(loss_val=loss), "simulated")
-    fitted = uncertainty.bootstrap(fit(table, design.law, n_starts=16), table, draws, rng)
+    fitted = bootstrap.bootstrap(fit(table, design.law, n_starts=16), table, draws, rng)
     if not fitted.draws:
         return None
     names = list(quantities(design.law, design.truth, design.budget))
@@ -166,7 +168,8 @@ def _best_held(design: Design, fitted: Fit, rng: np.random.Generator) -> bool:
 
 
 def measure(name: str, studies: int, draws: int, workers: int) -> dict[str, Any]:
-    """Share of the studies of a design whose interval holds the truth, by quantity, with its binomial standard error."""
+    """Share of the studies of a design whose interval holds the truth, by quantity, with its binomial standard
+    error."""
     if workers == 1:
         found = [study(name, draws, seed) for seed in range(studies)]
     else:

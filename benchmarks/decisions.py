@@ -2,13 +2,13 @@
 
     python -m benchmarks.decisions [--studies 5000] [--seed 0] [--free] [--out FILE] [--json]
 
-Each study has a truth of its own (a joint law drawn widely around the published one, arXiv 2502.05172), a grid of runs with
-noise of trunks and of runs, and a question. It goes the tool's own way: fit, bootstrap, recommend. Told are the reliability
-of the stated probabilities (in each tenth, the share that is right beside the mean stated, of the E chosen and of every E),
-the regret under the truth of what was chosen, and how many of the studies with a clear leader were decided. Saturation and
-interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest` pins the same); with `--free`
-they are fitted, and saturation too varies from truth to truth. `--out` keeps a line a study: a run that is killed goes on
-from there.
+Each study has a truth of its own (a joint law drawn widely around the published one, arXiv 2502.05172), a grid of runs
+with noise of trunks and of runs, and a question. It goes the tool's own way: fit, bootstrap, recommend. Told are the
+reliability of the stated probabilities (in each tenth, the share that is right beside the mean stated, of the E chosen
+and of every E), the regret under the truth of what was chosen, and how many of the studies with a clear leader were
+decided. Saturation and interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest`
+pins the same); with `--free` they are fitted, and saturation too varies from truth to truth. `--out` keeps a line a
+study: a run that is killed goes on from there.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from analysis import laws  # noqa: E402
-from analysis.dual import Array  # noqa: E402
-from analysis.families import JOINT_MOE_2025  # noqa: E402
-from analysis.fit import Fit, fit  # noqa: E402
-from analysis.optima import MOST_REGRET, Task  # noqa: E402
-from analysis.published import published  # noqa: E402
-from analysis.question import Question  # noqa: E402
-from analysis.recommend import recommend  # noqa: E402
-from analysis.runs import RunTable  # noqa: E402
-from analysis.search import tokens_for_loss  # noqa: E402
-from analysis.uncertainty import bootstrap  # noqa: E402
+from analysis.decision.optima import MOST_REGRET, SizeOptimiser  # noqa: E402
+from analysis.decision.question import Question  # noqa: E402
+from analysis.decision.recommend import recommend  # noqa: E402
+from analysis.decision.size_search import tokens_for_loss  # noqa: E402
+from analysis.fitting.bootstrap import bootstrap  # noqa: E402
+from analysis.fitting.fit import Fit, fit  # noqa: E402
+from analysis.fitting.published import published  # noqa: E402
+from analysis.laws.model_family import JOINT_MOE_2025  # noqa: E402
+from analysis.tables.runs import RunTable  # noqa: E402
+from scaling.arrays import Array  # noqa: E402
 from scaling.errors import InputError  # noqa: E402
-from scaling.serving import Service  # noqa: E402
-from scaling.work import Efficiency  # noqa: E402
+from scaling.serving.service import Service  # noqa: E402
+from scaling.serving.step_time import Efficiency  # noqa: E402
 
 PUBLISHED = dict(published("joint-moe-2025").params)
 EXPERTS = (1, 2, 4, 8, 16, 32)
 BLOCKS = (6, 8, 11, 15, 20)  # of width 64 n: 50M to 550M active parameters
 RATIOS = (5.0, 20.0, 80.0)  # tokens a parameter, branches of one trunk
 NOISE, SHARED = (0.002, 0.01), 0.4
-"""Deviation of ln loss, drawn evenly in ln, and the share of its variance that a trunk's budgets have in common: .0066 in the
-quickstart, .007 and a correlation of .43 between two budgets of a trunk in results/routers (seeds of 19 methods)."""
+"""Deviation of ln loss, drawn evenly in ln, and the share of its variance that a trunk's budgets have in common: .0066
+in the quickstart, .007 and a correlation of .43 between two budgets of a trunk in results/routers (seeds of 19
+methods)."""
 BEYOND = (3.0, 30.0)  # times the largest compute of the grid
 KINDS = {"money": 0.6, "target": 0.2, "memory": 0.2}
 """What is asked, and how often: least money on an h100 at the loss of the best dense model at a budget (at most so many
@@ -101,8 +102,8 @@ def world(seed: int, free: bool = False) -> World:
 def _truth(rng: np.random.Generator, free: bool) -> dict[str, float]:
     """Parameters by what they mean: sizes of the terms in the middle of the grid, effects of experts where it is asked.
 
-    So wide that the runs, not this prior, say what is true: exponents from those of Ludziejewski et al. to beyond those of
-    Hoffmann et al., effects of experts from none to what saves most of the compute.
+    So wide that the runs, not this prior, say what is true: exponents from those of Ludziejewski et al. to beyond those
+    of Hoffmann et al., effects of experts from none to what saves most of the compute.
     """
     n, d = np.log(2e8), np.log(1e10)
     alpha, beta = -rng.uniform(0.13, 0.36, size=2)
@@ -167,7 +168,8 @@ def measured(here: World, rng: np.random.Generator) -> RunTable:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The regret of every E under the truth (NaN where it cannot answer), the best of them, and its lead over the second."""
+    """The regret of every E under the truth (NaN where it cannot answer), the best of them, and its lead over the
+    second."""
 
     world: World
     regrets: Mapping[int, float]
@@ -185,19 +187,21 @@ class Oracle:
         return min(others, default=MOST_REGRET)
 
     def of_expert_count(self, n_experts: int) -> float:
-        """What choosing an E costs beyond the best, each at its best size; at most `MOST_REGRET`, also where it cannot answer."""
+        """What choosing an E costs beyond the best, each at its best size; at most `MOST_REGRET`, also where it cannot
+        answer."""
         return float(np.nan_to_num(self.regrets[n_experts], nan=MOST_REGRET))
 
     def of_model(self, n_experts: int, n_active: float, tokens: float) -> tuple[float, float]:
-        """What training this very size costs beyond the best, with the error of its size in it, and its overrun of the budget.
+        """What training this very size costs beyond the best, with the error of its size in it, and its overrun of the
+        budget.
 
-        Where a loss is asked for, the model is trained until it truly has it, on fewer or more tokens than was thought: what
-        that takes beyond the training budget, as a share of it, is the overrun, which a cost below the oracle's comes from.
-        Where a budget is spent, loss is made up for by compute, to first order, as in `Optima.regrets`. Both are at least 0
-        and at most `MOST_REGRET`.
+        Where a loss is asked for, the model is trained until it truly has it, on fewer or more tokens than was thought:
+        what that takes beyond the training budget, as a share of it, is the overrun, which a cost below the oracle's
+        comes from. Where a budget is spent, loss is made up for by compute, to first order, as in `Optima.regrets`.
+        Both are at least 0 and at most `MOST_REGRET`.
         """
         question, params = self.world.question, dict(self.world.params)
-        task = Task(self.world.exact, question)
+        task = SizeOptimiser(self.world.exact, question)
         space = task.space(n_experts, params)
         sizes = space.sizes(np.array([n_active]))
         if self.slope is not None:
@@ -217,7 +221,7 @@ def _limited(share: float) -> float:
 
 def oracle(here: World) -> Oracle:
     """The answer under the truth, by the search that `recommend` uses. Raises InputError where no E can answer."""
-    found = Task(here.exact, here.question).solve(EXPERTS, dict(here.params), 1)
+    found = SizeOptimiser(here.exact, here.question).solve(EXPERTS, dict(here.params), 1)
     values = {e: float(found.value(e)[0]) for e in EXPERTS}
     best = min(values, key=lambda e: values[e])
     if not np.isfinite(values[best]):
@@ -260,8 +264,8 @@ def study(seed: int, free: bool = False) -> dict[str, Any]:
 def reliability(stated: Array, right: Array) -> list[dict[str, Any]]:
     """In each tenth of stated probability: how many, the mean stated, the share right, and how far apart they may be.
 
-    The standard error is that of the share if the mean stated were true, sqrt(p (1 - p)/n); `within` says whether they differ
-    by at most three of it. Tenths that nothing falls into are left out.
+    The standard error is that of the share if the mean stated were true, sqrt(p (1 - p)/n); `within` says whether they
+    differ by at most three of it. Tenths that nothing falls into are left out.
     """
     tenth = np.minimum(np.floor(TENTHS * stated + 1e-9).astype(int), TENTHS - 1)
     rows = []
@@ -325,7 +329,8 @@ def _mean(values: pd.Series[Any]) -> dict[str, float | None]:
 
 
 def studies(count: int, seed: int, free: bool, out: Path | None) -> Iterator[dict[str, Any]]:
-    """Studies of consecutive seeds; those whose line is in `out` already are read, the others added to it one by one."""
+    """Studies of consecutive seeds; those whose line is in `out` already are read, the others added to it one by
+    one."""
     known = {}
     if out is not None and out.is_file():
         known = {one["seed"]: one for one in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
@@ -368,8 +373,8 @@ def _told(found: Mapping[str, Any]) -> Iterator[str]:
         f"{_share(found['overrun_of_decided'])}"
     )
     yield (
-        f"regret of all: {_share(found['regret_of_all'])}, of the E alone {_share(found['regret_of_all_by_E'])}, expected "
-        f"{_share(found['expected_regret_of_all'])}"
+        f"regret of all: {_share(found['regret_of_all'])}, of the E alone {_share(found['regret_of_all_by_E'])}, "
+        f"expected {_share(found['expected_regret_of_all'])}"
     )
     yield (
         f"decided where the planted best leads by more than {CLEAR:.0%}: {_share(found['decided_of_clear'])} of "

@@ -2,8 +2,9 @@
 
     python -m benchmarks.engine [--json] [part ...]
 
-All parts take about 15 minutes on two quiet cores that do nothing else. Two CPU threads, float32, 16 x 128 tokens a step, four
-layers, expert width 2 d, heads 32 wide at d = 64 and 64 wide above, on both sides. Shapes are `d-layers-E-k`.
+All parts take about 15 minutes on two quiet cores that do nothing else. Two CPU threads, float32, 16 x 128 tokens a
+step, four layers, expert width 2 d, heads 32 wide at d = 64 and 64 wide above, on both sides. Shapes are
+`d-layers-E-k`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 from benchmarks import peer, steps, studies
 from benchmarks.command import asked
 from benchmarks.steps import MOE, Times, dense_twin, name_of, ours
-from scaling import cost
-from scaling.config import DataConfig, ModelConfig
+from scaling.config import counts
+from scaling.config.data import DataConfig
+from scaling.config.model import ModelConfig
 
 PARTS = {
     "vs_mixtral": "tokens/s, ours over Mixtral's",
@@ -140,7 +142,7 @@ def _medians(times: Times) -> str:
 
 
 def _trunk(results: Results) -> None:
-    n_active = cost.parameters(TRUNK, DataConfig().vocab_size).n_active
+    n_active = counts.parameters(TRUNK, DataConfig().vocab_size).n_active
     budgets = [ratio * n_active for ratio in TOKENS_PER_PARAMETER]
     say(f"trunk of {n_active:,} active parameters, budgets {budgets}")
     rounds = []
@@ -173,7 +175,8 @@ def _sweeps(parts: list[str], results: Results) -> None:
             say("the sweep one cell after another")
             alone = studies.run(Path(folder) / "inline", cache, "inline", say)
             raw = [
-                f"cells one by one {alone.wall_s:.1f} s; training phase of two workers, start of Ray in, {warm.phase_s:.1f} s"
+                f"cells one by one {alone.wall_s:.1f} s; training phase of two workers, start of Ray in, "
+                f"{warm.phase_s:.1f} s"
             ]
             results.add("parallel_efficiency", alone.wall_s / (2 * warm.phase_s), *raw)
 

@@ -34,7 +34,8 @@ def installed() -> dict[str, str | None]:
 
 
 def chinchilla(levels: int, summed: bool, n: list[float], d: list[float], loss: list[float]) -> dict[str, Any]:
-    """Parameters and CPU seconds of kyo-takano/chinchilla under log-Huber(1e-3), from `levels`^5 starts in this process.
+    """Parameters and CPU seconds of kyo-takano/chinchilla under log-Huber(1e-3), from `levels`^5 starts in this
+    process.
 
     The grid spans what its README shows, where it has 5 levels. It minimises the mean of its loss function; `summed`
     multiplies that by the number of runs, which is the sum that the law's authors minimised.

@@ -1,10 +1,11 @@
-"""How good and how fast fits are: against the lowest minima known, certified answers, published errors, and other fitters.
+"""How good and how fast fits are: against the lowest minima known, certified answers, published errors, and other
+fitters.
 
     python -m benchmarks.fits [--json] [part ...]
 
-All parts take about three minutes of one core. Times are CPU seconds of one thread: on a busy machine they hold where wall
-time does not. What needs a public table or a peer that is not here says so and is left out. Of the peers, chinchilla alone
-can be had from the package registry.
+All parts take about three minutes of one core. Times are CPU seconds of one thread: on a busy machine they hold where
+wall time does not. What needs a public table or a peer that is not here says so and is left out. Of the peers,
+chinchilla alone can be had from the package registry.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from analysis import laws
-from analysis.fit import Fit, fit
-from analysis.objectives import Kind, Objective
-from analysis.problem import problem
-from analysis.runs import RunTable
-from analysis.uncertainty import bootstrap, resample_weights
+from analysis.fitting.bootstrap import bootstrap, resample_weights
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.objective import Kind, Objective
+from analysis.fitting.problem import problem
+from analysis.tables.runs import RunTable
 from benchmarks import nist
 from benchmarks.command import asked
 from benchmarks.peer import Peer
@@ -97,7 +98,8 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def huber_sum(params: Mapping[str, float], table: RunTable) -> float:
-    """Sum of Huber(1e-3) of log residuals at anybody's parameters of L = E + A/N^alpha + B/D^beta; no code of a fitter."""
+    """Sum of Huber(1e-3) of log residuals at anybody's parameters of L = E + A/N^alpha + B/D^beta; no code of a
+    fitter."""
     n, d, loss = (table.column(name) for name in ("n_active", "tokens", "loss_val"))
     predicted = params["E"] + params["A"] / n ** params["alpha"] + params["B"] / d ** params["beta"]
     size = np.abs(np.log(predicted / loss))
@@ -144,7 +146,8 @@ def _resampled(kind: Kind) -> tuple[Fit, float]:
 
 
 def resamples() -> Figures:
-    """The bootstrap of Epoch's points, every resample fitted globally; LAD is what Epoch's published fit is in effect."""
+    """The bootstrap of Epoch's points, every resample fitted globally; LAD is what Epoch's published fit is in
+    effect."""
     huber, lad = _resampled("huber"), _resampled("lad")
     figures = {
         "bootstrap.cpu_s_huber": Figure(
@@ -203,7 +206,7 @@ def global_minima() -> Figures:
 
 def clark() -> Figures:
     """The bilinear law of Clark et al. for each router."""
-    law, figures, total = laws.law("clark"), {}, 0.0
+    law, figures, total = laws.law_named("clark"), {}, 0.0
     for router, goal in CLARK_GOALS.items():
         table = clark_table(router)
         found, seconds = timed(functools.partial(fit, table, law, objective="least-squares"))
@@ -282,7 +285,8 @@ PARTS: dict[str, tuple[Callable[[], Figures], str]] = {
 
 
 def measure(parts: list[str]) -> tuple[Figures, dict[str, str]]:
-    """The figures of some parts, in the order of PARTS, and why a part was left out. Raises what a child could not do."""
+    """The figures of some parts, in the order of PARTS, and why a part was left out. Raises what a child could not
+    do."""
     figures: Figures = {}
     left_out: dict[str, str] = {}
     for part in PARTS:

@@ -4,8 +4,8 @@ A step is forward, backward, clipping by global norm and fused AdamW, in float32
 has no router z-loss and ours does, which costs us a little. `python -m benchmarks.mixtral --threads 2` answers the
 requests of `benchmarks.peer` and then prints nothing else; it needs torch and transformers, and no JAX.
 
-Our architecture is Mixtral's with as many key-value heads as heads, so weights carry over one to one: the two have equal
-losses on equal tokens (tests/benchmarks/test_mixtral.py).
+Our architecture is Mixtral's with as many key-value heads as heads, so weights carry over one to one: the two have
+equal losses on equal tokens (tests/benchmarks/test_mixtral.py).
 """
 
 from __future__ import annotations

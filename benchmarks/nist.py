@@ -1,9 +1,10 @@
-"""Two nonlinear least-squares problems with certified answers: NIST's Statistical Reference Datasets, DanWood and Bennett5.
+"""Two nonlinear least-squares problems with certified answers: NIST's Statistical Reference Datasets, DanWood and
+Bennett5.
 
-NIST certifies the parameters, their standard deviations (of s^2 (J'J)^-1, s^2 = RSS/(n - P)) and RSS to 11 digits (NIST/ITL
-StRD, nonlinear regression, files DanWood.dat and Bennett5.dat; works of the US government, not under copyright). DanWood is
-of its lower level of difficulty, Bennett5 of its higher one. The certified RSS at the certified parameters, which depends on
-every observation, is what proves the numbers below (tests/analysis/test_nist.py).
+NIST certifies the parameters, their standard deviations (of s^2 (J'J)^-1, s^2 = RSS/(n - P)) and RSS to 11 digits
+(NIST/ITL StRD, nonlinear regression, files DanWood.dat and Bennett5.dat; works of the US government, not under
+copyright). DanWood is of its lower level of difficulty, Bennett5 of its higher one. The certified RSS at the certified
+parameters, which depends on every observation, is what proves the numbers below (tests/analysis/test_nist.py).
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from analysis.dual import log
-from analysis.fit import Fit, fit
+from analysis.fitting.bootstrap import standard_errors
+from analysis.fitting.fit import Fit, fit
 from analysis.laws import LAWS, Law, Parameter
-from analysis.runs import RunTable
-from analysis.uncertainty import standard_errors
+from analysis.laws.autodiff import log
+from analysis.tables.runs import RunTable
 
 
 @dataclass(frozen=True)
 class Certified:
-    """A law, its observations, and what NIST certifies: parameters, their standard deviations, residual sum of squares."""
+    """A law, its observations, and what NIST certifies: parameters, their standard deviations, residual sum of
+    squares."""
 
     law: Law
     table: RunTable
@@ -112,8 +114,8 @@ DANWOOD = Certified(
     rss=4.3173084083e-03,
 )
 
-# A law predicts a positive quantity and the magnetism is negative, so -y is fitted and b1 has the other sign. Starts are
-# within a factor of about two of NIST's own two (b2 50 and 45, b3 .8 and .85).
+# A law predicts a positive quantity and the magnetism is negative, so -y is fitted and b1 has the other sign. Starts
+# are within a factor of about two of NIST's own two (b2 50 and 45, b3 .8 and .85).
 BENNETT5 = Certified(
     law=_law(
         "Bennett5",

@@ -1,11 +1,12 @@
 """Our side of the benchmark of a training step, and the two other clocks it needs: a matrix product, and a trunk.
 
-A child process of `benchmarks.peer.Peer`, one program in each, for what a process has freed of one program slows the next.
-`python -m benchmarks.ours --threads 2` answers
+A child process of `benchmarks.peer.Peer`, one program in each, for what a process has freed of one program slows the
+next. `python -m benchmarks.ours --threads 2` answers
 
     {"shape": {...}, "settings": {}, "inputs": "weights-and-tokens.npz" or null, "steps": n}    as the peer does
     {"product": 1024, "steps": n}      {"seconds": [n]}: a jitted float32 product of two square matrices
-    {"trunk": {...}, "budgets": [...]} {"trunk": s, "alone": [s, ...]}: a trunk's cells together, and each from its beginning
+    {"trunk": {...}, "budgets": [...]} {"trunk": s, "alone": [s, ...]}: a trunk's cells together, and each from its
+    beginning
 
 `inputs` is written where there is no such file yet: our first weights, and random tokens. The settings are those of a
 sweep's cell, `sweeps.worker.environment`: a device for each thread, or with `--whole` one device with all of them.
@@ -24,8 +25,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peer import Shape, random_tokens, save_inputs, serve, timed
-from scaling import memory
-from scaling.config import ModelConfig, Resources, RunConfig, TrainConfig
+from scaling.config.bench import Resources
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.config.training import TrainConfig
+from scaling.training import malloc
 from sweeps import worker
 
 
@@ -44,7 +48,7 @@ def trainer(shape: Shape, cpus: int, inputs: str | None) -> Callable[[], tuple[f
     """A function that takes one step and returns its seconds and the cross-entropy before its update."""
     import jax
 
-    from scaling.training.kernel import kernel_of
+    from scaling.training.kernel_choice import kernel_of
     from scaling.training.step import metric_names
     from scaling.training.trunk import program_of
 
@@ -87,7 +91,7 @@ def trunk_and_alone(model: ModelConfig, budgets: Sequence[int]) -> tuple[float, 
     import jax
 
     from scaling.training import trunk
-    from scaling.training.kernel import kernel_of
+    from scaling.training.kernel_choice import kernel_of
 
     cells = [RunConfig(model=model, tokens=tokens) for tokens in budgets]
     kernel, vocab_size = kernel_of(cells[0], jax.devices()[0]), cells[0].data.vocab_size
@@ -96,7 +100,7 @@ def trunk_and_alone(model: ModelConfig, budgets: Sequence[int]) -> tuple[float, 
 
     def seconds(some: list[RunConfig]) -> float:
         started = time.perf_counter()
-        if any(trained.error for trained in trunk.train([some], tokens, vocab_size, kernel)):
+        if any(trained.error for trained in trunk.train_trunks([some], tokens, vocab_size, kernel)):
             raise RuntimeError("a cell of the trunk diverged")
         return time.perf_counter() - started
 
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="one device with all threads, not one for each")
     options = parser.parse_args()
     os.environ |= worker.environment(options.threads, 0, spread=not options.whole)  # before JAX is imported
-    memory.keep()
+    malloc.keep()
     serve(answers(options.threads))
 
 

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Shape:
-    """What both train: `d_model // d_head` heads, `n_experts` gated experts of width `d_expert`, `top_k` of them a token."""
+    """What both train: `d_model // d_head` heads, `n_experts` gated experts of width `d_expert`, `top_k` of them a
+    token."""
 
     d_model: int
     n_layers: int
@@ -71,8 +72,8 @@ class Settings:
     grad_clip: float = 1.0
 
 
-# What the library offers on a CPU, less batched_mm, which copies three D x F matrices for each assignment: 1.6 GB a step at
-# d_model 64, where it was over 20 times slower, and 26 GB at 256.
+# What the library offers on a CPU, less batched_mm, which copies three D x F matrices for each assignment: 1.6 GB a
+# step at d_model 64, where it was over 20 times slower, and 26 GB at 256.
 EXPERTS = ("eager", "grouped_mm")
 ATTENTION = ("eager", "sdpa")
 CANDIDATES = tuple(Settings(experts, attention) for experts in EXPERTS for attention in ATTENTION)
@@ -85,7 +86,8 @@ def random_tokens(shape: Shape, batches: int, rng: np.random.Generator) -> np.nd
 
 
 def save_inputs(path: Path, params: Mapping[str, Any], tokens_NxBxT1: np.ndarray) -> None:
-    """Weights of our Transformer and batches [N, B, T + 1], for both sides to start from; steps take the batches in turn."""
+    """Weights of our Transformer and batches [N, B, T + 1], for both sides to start from; steps take the batches in
+    turn."""
     weights = {f"weights/{name}": np.asarray(value) for name, value in _flat(params.get("params", params))}
     np.savez(path, tokens=tokens_NxBxT1, **weights)
 
@@ -199,8 +201,8 @@ def timed(step: Callable[[], tuple[float, float]], steps: int) -> dict[str, Any]
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """The child's side: answer each line of standard input with one of standard output, until the input ends. An error is
-    an answer too. Whatever a library prints goes to the error stream."""
+    """The child's side: answer each line of standard input with one of standard output, until the input ends. An error
+    is an answer too. Whatever a library prints goes to the error stream."""
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         for line in sys.stdin:

@@ -1,7 +1,7 @@
 """Public tables of runs that fits are judged on, and what others got from them.
 
-Tables are looked for in $SCALING_DATA, as by the tests; they are never part of this repository. Figures of others without a
-printed source were recomputed: their own code, run once on the same points, one thread.
+Tables are looked for in $SCALING_DATA, as by the tests; they are never part of this repository. Figures of others
+without a printed source were recomputed: their own code, run once on the same points, one thread.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import laws, runs
-from analysis.runs import RunTable
+from analysis import laws
+from analysis.tables import runs
+from analysis.tables.runs import RunTable
 from benchmarks.peer import ROOT
 
-# 245 runs digitised from a figure of arXiv 2203.15556 by epoch-research/analyzing-chinchilla (arXiv 2404.10102); the five
-# highest losses are left out by its own rule. Objective: sum of Huber(1e-3) of log residuals, by one function for all.
+# 245 runs digitised from a figure of arXiv 2203.15556 by epoch-research/analyzing-chinchilla (arXiv 2404.10102); the
+# five highest losses are left out by its own rule. Objective: sum of Huber(1e-3) of log residuals, by one function for
+# all.
 EPOCH = "epoch_chinchilla.csv"
 EPOCH_MAP = {"n_active": "Model Size", "train_flops": "Training FLOP", "loss_val": "loss"}
 EPOCH_MINIMUM = {"E": 1.81722, "alpha": 0.34731, "beta": 0.36717}  # where the lowest of the peers' objectives is
@@ -64,7 +66,7 @@ def public_data(name: str) -> Path:
 @functools.cache
 def epoch_table() -> RunTable:
     """Epoch's digitised Chinchilla runs by its own rule, n = 240."""
-    return runs.read(public_data(EPOCH), EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
+    return runs.read_runs(public_data(EPOCH), EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
 
 
 @functools.cache

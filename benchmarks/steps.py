@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.ours import model_config
 from benchmarks.peer import KEEP_MEMORY, SHAPES, Peer, Settings, Shape
-from scaling import cost
+from scaling.config import counts
 
 THREADS = 2
 PRODUCT = 1024  # square, float32
@@ -47,9 +47,9 @@ def dense_twin(shape: Shape) -> Shape:
 
 
 def train_flops_per_token(shape: Shape) -> float:
-    """Forward and backward, in the convention of `scaling.cost`: 6 FLOPs for each matrix parameter that a token uses,
-    router and head in, and 6 L d (T + 1) for causal attention."""
-    return 3 * cost.prefill_flops_per_token(model_config(shape), shape.vocab_size, shape.seq_len)
+    """Forward and backward, in the convention of `scaling.config.counts`: 6 FLOPs for each matrix parameter that a
+    token uses, router and head in, and 6 L d (T + 1) for causal attention."""
+    return 3 * counts.prefill_flops_per_token(model_config(shape), shape.vocab_size, shape.seq_len)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeps.grid import load
+from sweeps.grid import load_grid
 
 GRID = "quickstart"
 INTERRUPTED = 130
@@ -84,7 +84,7 @@ def read(out: Path, begun: float) -> Sweep:
     """What the rows of a finished training say. `begun`: when it began, as the file system counts seconds."""
     parts = sorted((out / "runs").glob("*.parquet"))
     rows = pd.concat([pd.read_parquet(part, columns=["status", "wall_s", "compile_s"]) for part in parts])
-    expected, well = len(load(GRID).cells), int((rows["status"] == "ok").sum())
+    expected, well = len(load_grid(GRID).cells), int((rows["status"] == "ok").sum())
     if well != expected:
         raise RuntimeError(f"{well} of {expected} cells of {GRID} are ok")
     ended = max(part.stat().st_mtime for part in parts)

@@ -1,14 +1,16 @@
-"""Suggest against chance: training FLOPs until the choice of E is as good, by `scaling sweep suggest` and by random cells.
+"""Suggest against chance: training FLOPs until the choice of E is as good, by `scaling sweep suggest` and by random
+cells.
 
     python -m benchmarks.suggest [--question budget|target] [--budget 1] [--studies 100] [--seed 0] [--workers 1]
         [--json]
 
-Each study has a truth of its own around the published joint law (arXiv 2502.05172), a small first grid with noise of runs
-and of trunks, and a question whose best E lies inside. Two ways then may spend equal FLOPs, round after round (`--budget`
-times the dearest run of the first grid), on cells of one candidate set: `analysis.suggest.choose`, and cells drawn uniformly
-from those that still fit into the round. After every round the study is fitted anew and the E that the estimate makes best is
-judged by its regret under the truth. The figure is the ratio of FLOPs at equal mean regret, with its standard error over
-studies (bootstrap). Saturation and interaction are pinned, as the tool pins them for a grid of that size.
+Each study has a truth of its own around the published joint law (arXiv 2502.05172), a small first grid with noise of
+runs and of trunks, and a question whose best E lies inside. Two ways then may spend equal FLOPs, round after round
+(`--budget` times the dearest run of the first grid), on cells of one candidate set: `analysis.decision.suggest.choose`,
+and cells drawn uniformly from those that still fit into the round. After every round the study is fitted anew and the E
+that the estimate makes best is judged by its regret under the truth. The figure is the ratio of FLOPs at equal mean
+regret, with its standard error over studies (bootstrap). Saturation and interaction are pinned, as the tool pins them
+for a grid of that size.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ for _library in ("OPENBLAS", "OMP", "MKL"):  # before numpy: a study a core
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from analysis import information, laws  # noqa: E402
-from analysis.families import JOINT_MOE_2025  # noqa: E402
-from analysis.fit import Fit, fit  # noqa: E402
-from analysis.optima import MOST_REGRET, Task  # noqa: E402
-from analysis.published import published  # noqa: E402
-from analysis.question import Question  # noqa: E402
-from analysis.runs import RunTable  # noqa: E402
-from analysis.suggest import LARGEST_STEP, MOST_CELLS, Candidates, choose  # noqa: E402
-from analysis.uncertainty import bootstrap  # noqa: E402
+from analysis import laws  # noqa: E402
+from analysis.decision import value_of_information  # noqa: E402
+from analysis.decision.optima import MOST_REGRET, SizeOptimiser  # noqa: E402
+from analysis.decision.question import Question  # noqa: E402
+from analysis.decision.suggest import LARGEST_STEP, MOST_CELLS, Candidates, choose  # noqa: E402
+from analysis.fitting.bootstrap import bootstrap  # noqa: E402
+from analysis.fitting.fit import Fit, fit  # noqa: E402
+from analysis.fitting.published import published  # noqa: E402
+from analysis.laws.model_family import JOINT_MOE_2025  # noqa: E402
+from analysis.tables.runs import RunTable  # noqa: E402
 
 PUBLISHED = dict(published("joint-moe-2025").params)
 SPREAD = {"alpha": 0.006, "delta": 0.03, "beta": 0.006, "omega": 0.06}  # standard deviations of the truths around it
@@ -70,7 +73,7 @@ class World:
     def regrets(self) -> dict[int, float]:
         """What choosing each E really costs, as a share of the cost; NaN where it cannot answer."""
         exact = Fit(law="joint-moe", params=self.params, family=JOINT_MOE_2025)
-        found = Task(exact, self.question).solve(EXPERTS, dict(self.params), 1).regrets()[0]
+        found = SizeOptimiser(exact, self.question).solve(EXPERTS, dict(self.params), 1).regrets()[0]
         return dict(zip(EXPERTS, found.tolist(), strict=True))
 
     def regret(self, n_experts: int) -> float:
@@ -97,7 +100,8 @@ def first_runs() -> list[Run]:
 
 
 def candidates() -> Candidates:
-    """Every E compared, over more sizes and budgets than the first grid has, from its smallest run to thrice its largest."""
+    """Every E compared, over more sizes and budgets than the first grid has, from its smallest run to thrice its
+    largest."""
     first = [6.0 * n * d for _, n, d, _ in first_runs()]
     cells = [
         (e, n, r * n, number)
@@ -161,7 +165,7 @@ def _decide(here: World, frame: pd.DataFrame, before: int) -> tuple[int, Fit]:
     )
     if not fitted.params:
         return before or EXPERTS[0], fitted
-    solved = Task(fitted, here.question).solve(EXPERTS, dict(fitted.params), 1)
+    solved = SizeOptimiser(fitted, here.question).solve(EXPERTS, dict(fitted.params), 1)
     values = [float(solved.value(e)[0]) for e in EXPERTS]
     return (EXPERTS[int(np.argmin(values))] if np.isfinite(min(values)) else before or EXPERTS[0]), fitted
 
@@ -175,9 +179,9 @@ def _suggested(here: World, fitted: Fit, frame: pd.DataFrame, cells: Candidates,
     if not drawn.draws:
         return []
     draws = drawn.parameter_draws()
-    regrets = Task(drawn, here.question).solve(EXPERTS, draws, drawn.n_draws).regrets()
+    regrets = SizeOptimiser(drawn, here.question).solve(EXPERTS, draws, drawn.n_draws).regrets()
     predicted = laws.JOINT_MOE.log_loss(draws, cells.columns)
-    noise = information.run_noise(drawn, table.trunks)
+    noise = value_of_information.run_noise(drawn, table.trunks)
     trunks: dict[tuple[int, int], list[int]] = {}
     for pick in choose(regrets, predicted, cells, noise, budget, here.rng, enough=0.0).picks:
         trunks.setdefault((int(cells.shape[pick.cell]), pick.trunk), []).append(pick.cell)
@@ -210,7 +214,8 @@ def _as_runs(cells: Candidates, trunks: list[list[int]], frame: pd.DataFrame) ->
 
 
 def flops_to_reach(level: float, path: np.ndarray[Any, Any]) -> float:
-    """FLOPs at which a mean path (rounds, [FLOPs, regret]) first falls to a level, straight between rounds; inf if never."""
+    """FLOPs at which a mean path (rounds, [FLOPs, regret]) first falls to a level, straight between rounds; inf if
+    never."""
     for (low, high), (more, less) in itertools.pairwise(path):
         if less <= level < high:
             return float(low + (more - low) * (high - level) / (high - less))
@@ -218,7 +223,8 @@ def flops_to_reach(level: float, path: np.ndarray[Any, Any]) -> float:
 
 
 def compared(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """After each round of `suggest`: its mean FLOPs and regret, and how many times the FLOPs random cells take to get there.
+    """After each round of `suggest`: its mean FLOPs and regret, and how many times the FLOPs random cells take to get
+    there.
 
     Where they do not get there in their rounds, what they spent is a lower bound, and the entry says so.
     """
@@ -284,14 +290,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     first = result["mean_paths"]["suggest"][0][1]
     print(
-        f"{asked.studies} studies, question {asked.question}, {asked.budget:g} dearest runs a round: mean regret {first:.2%} before"
+        f"{asked.studies} studies, question {asked.question}, {asked.budget:g} dearest runs a round: mean regret "
+        f"{first:.2%} before"
     )
     for row in result["rounds"]:
         bound = "at least " if row["at_least"] else ""
         print(
-            f"round {row['round']}: {row['train_flops']:.3g} FLOPs, regret {row['regret']:.2%} (+-{row['regret_se']:.2%}), "
-            f"random {row['regret_of_random_after_as_many_rounds']:.2%} after as many rounds; random cells take {bound}"
-            f"{row['ratio']:.2f} (+-{row['ratio_se']:.2f}) times the FLOPs to get there"
+            f"round {row['round']}: {row['train_flops']:.3g} FLOPs, regret {row['regret']:.2%} "
+            f"(+-{row['regret_se']:.2%}), random {row['regret_of_random_after_as_many_rounds']:.2%} after as many "
+            f"rounds; random cells take {bound}{row['ratio']:.2f} (+-{row['ratio_se']:.2f}) times the FLOPs to get "
+            "there"
         )
 
 

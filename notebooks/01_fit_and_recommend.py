@@ -29,13 +29,16 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from analysis import figures, fit, laws, recommend, runs, uncertainty
-from analysis.question import Question
+from analysis import figures, laws
+from analysis.decision import recommend
+from analysis.decision.question import Question
+from analysis.fitting import bootstrap, fit
+from analysis.tables import runs
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "quickstart"))
-table = runs.read(study)
+table = runs.read_runs(study)
 print(f"{len(table)} runs from {study.name}; left out: {dict(table.dropped) or 'none'}")
 table.frame[["n_experts", "n_active", "n_total", "tokens", "loss_val", "loss_val_se"]].sort_values("loss_val").head(8)
 
@@ -87,7 +90,7 @@ best = min(ends, key=lambda end: end.fun)
 # lower or equal.
 
 # %%
-packaged = fit.fit(dense, laws.law("hoffmann"), seed=0)
+packaged = fit.fit(dense, laws.law_named("hoffmann"), seed=0)
 print(
     f"by hand {best.fun:.9g}, package {packaged.objective:.9g} ({packaged.status}, condition {packaged.condition:.3g})"
 )
@@ -104,8 +107,8 @@ if packaged.status == "ok":
 # small grid cannot identify is pinned to published values; the fit says which.
 
 # %%
-joint = fit.fit(table, laws.law("joint-moe"), seed=0)
-joint = uncertainty.bootstrap(joint, table, 200, np.random.default_rng(0))
+joint = fit.fit(table, laws.law_named("joint-moe"), seed=0)
+joint = bootstrap.bootstrap(joint, table, 200, np.random.default_rng(0))
 for name, value in joint.params.items():
     interval = joint.intervals.get(name)
     print(f"{name:8} {value:10.4g}", "pinned" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]")
@@ -120,7 +123,7 @@ for name, value in joint.params.items():
 # %%
 def loss_of(n, d, e):
     p, columns = joint.params, {"n_active": n, "tokens": d, "n_experts": e}
-    return laws.law("joint-moe").loss(p, columns)
+    return laws.law_named("joint-moe").loss(p, columns)
 
 
 C = float(table.column("train_flops").max())

@@ -30,12 +30,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import figures, methods, runs
+from analysis import figures
+from analysis.methods import comparison as methods
+from analysis.methods import router_metrics
+from analysis.tables import study as runs
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "routers"))
-comparison = methods.compare(study, np.random.default_rng(0))[0]
+comparison = methods.compare_methods(study, np.random.default_rng(0))[0]
 frame = comparison.runs
 print(
     f"{len(frame)} runs from {study.name}: {frame['method'].nunique()} methods, seeds {sorted(frame['seed'].unique())}"
@@ -102,7 +105,7 @@ by_hand.sort_values("difference").round(4)
 
 # %%
 order = list(comparison.rows["method"])
-times = methods.decode_times(study, comparison)
+times = router_metrics.decode_times(study, comparison)
 panels = [partial(figures.method_differences, comparison.rows, reference)]
 panels += [partial(figures.method_times, times, order)] if times["times"].notna().any() else []
 figures.figure(*panels, height=0.6 + 0.17 * len(order), ratios=[2, 1][: len(panels)])
@@ -119,7 +122,7 @@ comparison.rows[["method", "seeds", "loss", "difference", "rank_low", "rank_high
 # Each metric stands beside what independent uniform choices of as many experts would give (grey strokes).
 
 # %%
-metrics = methods.router_metrics(comparison)
+metrics = router_metrics.router_metrics(comparison)
 routed = [name for name in order if name in set(metrics["method"])]
 shown = [
     name for name in ("load_cv", "distinct_8", "saturation_50", "specialisation") if name in set(metrics["metric"])

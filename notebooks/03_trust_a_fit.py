@@ -32,14 +32,19 @@ import pandas as pd
 from scipy.optimize import least_squares, minimize_scalar
 from scipy.stats import multivariate_t, norm, t
 
-from analysis import evidence, figures, fit, isoflop, laws, runs, uncertainty
-from analysis.profile import profile
-from analysis.validate import roll_out
+from analysis import figures, laws
+from analysis.fitting import bootstrap, fit
+from analysis.fitting.profile import profile
+from analysis.fitting.roll_out import roll_out
+from analysis.isoflop import bias as bias_module
+from analysis.isoflop import valleys
+from analysis.tables import runs
+from analysis.validation import law_comparison
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "quickstart"))
-table = runs.read(study)
+table = runs.read_runs(study)
 print(f"{len(table)} runs from {study.name}; left out: {dict(table.dropped) or 'none'}")
 dense = replace(table, frame=table.frame[table.frame["n_experts"] == 1].reset_index(drop=True))
 
@@ -93,7 +98,7 @@ def fitted(rows, starts=STARTS):
 
 everything = np.arange(len(dense))
 by_hand = fitted(everything)
-packaged = uncertainty.bootstrap(fit.fit(dense, laws.HOFFMANN, seed=0), dense, 150, np.random.default_rng(0))
+packaged = bootstrap.bootstrap(fit.fit(dense, laws.HOFFMANN, seed=0), dense, 150, np.random.default_rng(0))
 print(f"by hand {by_hand.cost:.10g}, package {packaged.objective:.10g}; exponents {by_hand.x[[1, 3]].round(4)}")
 # Both end where the objective is flat to rounding: 1e-6 of it is far less than any difference that moves a prediction.
 np.testing.assert_allclose(packaged.objective, by_hand.cost, rtol=1e-6)
@@ -223,8 +228,8 @@ off = np.array(vertices) / true
 grid = runs.RunTable(
     pd.DataFrame(rows, columns=["n_experts", "n_active", "tokens", "train_flops", "loss_val"]), "surface"
 )
-found = isoflop.valleys(grid)
-bias = isoflop.bias(fit.Fit(law="hoffmann", params=surface), found, float(budgets[-1]))
+found = valleys.valleys(grid)
+bias = bias_module.bias(fit.Fit(law="hoffmann", params=surface), found, float(budgets[-1]))
 # The parabola is linear algebra, exact to rounding; the package finds the true optimum numerically, to 1e-7 or so.
 np.testing.assert_allclose(bias.vertex_over_true, off, rtol=1e-5)
 slope = np.polyfit(np.log(budgets), np.log(vertices), 1)[0]
@@ -263,7 +268,7 @@ def held_out(law, starts):
 def score_of(residuals, scale, correlation):
     m = len(residuals)
     shape = scale**2 * ((1 - correlation) * np.eye(m) + correlation * np.ones((m, m)))
-    return multivariate_t.logpdf(residuals, np.zeros(m), shape, df=evidence.FREEDOM)
+    return multivariate_t.logpdf(residuals, np.zeros(m), shape, df=law_comparison.FREEDOM)
 
 
 def scores(left):
@@ -297,7 +302,7 @@ print(f"hoffmann leads by {difference.sum():+.2f} +- {np.sqrt(T * difference.var
 # %%
 shares = np.random.default_rng(1).dirichlet(np.ones(T), size=4000)
 weight = float(np.mean(1 / (1 + np.exp(-T * shares @ difference))))
-compared = evidence.compare_laws(dense, [laws.HOFFMANN, laws.OVERTRAINING], rng=np.random.default_rng(0), folds=T)
+compared = law_comparison.compare_laws(dense, [laws.HOFFMANN, laws.OVERTRAINING], rng=np.random.default_rng(0), folds=T)
 by_law = {one.law: one for one in compared.contenders}
 for name, values in told.items():
     # A scale known to 1e-7 and minima to 1e-6: the log score of a trunk to far less than a hundredth of a nat.

@@ -30,15 +30,18 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from analysis import figures, latency, latency_table, what_if
-from analysis.pricing import structure
-from analysis.published import published
-from analysis.question import Question
-from analysis.recommend import recommend
-from scaling import fleet, hardware
-from scaling.work import TERMS
+from analysis import figures
+from analysis.decision import what_if
+from analysis.decision.lifetime_cost import structure
+from analysis.decision.question import Question
+from analysis.decision.recommend import recommend
+from analysis.fitting.published import published
+from analysis.latency import law as latency
+from analysis.latency import table as latency_table
+from scaling.serving import devices, replicas
+from scaling.serving.step_time import TERMS
 
-law, h100 = published("joint-moe-2025"), hardware.device("h100")
+law, h100 = published("joint-moe-2025"), devices.device("h100")
 print(f"{h100.title}: {h100.bandwidth:.3g} bytes/s, {h100.peak_flops:.3g} FLOP/s, {h100.memory / 1e9:g} GB")
 print(f"{h100.usd_per_hour} USD an hour ({h100.price_source}; {h100.price_date})")
 
@@ -88,11 +91,11 @@ prefill = share * step(prompt, prompt * (2 * N + 2 * layers * prompt * width), p
 usd = h100.usd_per_hour / 3600 / (busy * b / (decode + prefill))
 print(f"batch {b:.0f}: tpot {1e3 * (decode + prefill):.2f} ms, {1e6 * usd:.4f} USD per million tokens")
 
-offer = fleet.cheapest(structure(sizes), h100)
+offer = replicas.cheapest(structure(sizes), h100)
 assert float(offer.replica.n_devices[0]) == 1
 assert np.isclose(usd, offer.usd_per_token[0], rtol=1e-12)
 print("the package agrees; its formulas:")
-for name, formula in fleet.METRICS.items():
+for name, formula in replicas.METRICS.items():
     print(f"  {name}: {formula}")
 
 # %% [markdown]
@@ -116,8 +119,8 @@ for e in (1, 4, 8, 16, 32):
         if gap(np.log(C / (6 * n))) <= 1e-12:  # within the budget
             tokens[i] = np.exp(brentq(gap, np.log(1e8), np.log(C / (6 * n)) + 1e-9))
     reached = np.isfinite(tokens)
-    train = fleet.training_usd(6 * grid[reached] * tokens[reached], h100)
-    serve = T * fleet.cheapest(structure(law.family.sizes(grid[reached], e)), h100).usd_per_token
+    train = replicas.training_usd(6 * grid[reached] * tokens[reached], h100)
+    serve = T * replicas.cheapest(structure(law.family.sizes(grid[reached], e)), h100).usd_per_token
     i = np.argmin(train + serve)
     found[e] = (train + serve)[i]
     print(f"E = {e:2}: N_active {grid[reached][i]:.3g}, {found[e]:,.0f} USD, {train[i]:,.0f} of it to train")
@@ -163,11 +166,11 @@ figures.figure(
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "quickstart"))
-table = latency_table.read(study)
+table = latency_table.read_latency(study)
 device = latency_table.device_of(table)
 terms = (latency_table.works(table).terms(device)[: latency.FITTED] / table.seconds).T
 by_hand, *_ = np.linalg.lstsq(terms, np.ones(len(terms)), rcond=None)
-law_of_times = latency.fit(table, device, np.random.default_rng(0))
+law_of_times = latency.fit_latency(table, device, np.random.default_rng(0))
 print(f"latency of runs from {study.name}: {len(table)} rows on {device.title}")
 print(f"median error by hand {np.median(np.abs(terms @ by_hand - 1)):.1%}, ", end="")
 print(f"of the package {law_of_times.after.median:.1%}, of the assumed shares {law_of_times.before.median:.1%}")

@@ -16,9 +16,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: temporary name in its folder, fsync, rename, fsync of the folder.
 
-    The folder is made where it is missing; the file's mode is what the umask leaves; what a symlink points to is written.
-    Raises WorkError when the disk refuses (full, read-only), and for what is no regular file (a folder, a device, a pipe:
-    a rename would replace it); what was there before is untouched then.
+    The folder is made where it is missing; the file's mode is what the umask leaves; what a symlink points to is
+    written. Raises WorkError when the disk refuses (full, read-only), and for what is no regular file (a folder, a
+    device, a pipe: a rename would replace it); what was there before is untouched then.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():

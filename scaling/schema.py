@@ -82,8 +82,8 @@ RUNS: dict[str, Column] = {
     "leak": _column(
         _REAL,
         "nats/token",
-        "held-out: what a router that is not causal gains from later tokens at inference: loss with these replaced, less the "
-        "loss without; null for causal ones, which gain nothing",
+        "held-out: what a router that is not causal gains from later tokens at inference: loss with these replaced, "
+        "less the loss without; null for causal ones, which gain nothing",
     ),
     "loss_floor": _column(
         _REAL,

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import heapq
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from scaling import cost
-from scaling.architecture import FOLLOWING
-from scaling.config import LR_AT_64, RunConfig
-from scaling.methods import EXPERTS, ROUTERS
-from sweeps.grid import AXES, SECTIONS, Grid
-from sweeps.store import Part
-from sweeps.together import plan_calls, tokens_own, trunks
+from scaling.config import counts as cost
+from scaling.config import training_memory
+from scaling.config.model import FOLLOWING
+from scaling.config.run import RunConfig
+from scaling.config.training import LR_AT_64
+from sweeps.calls import plan_calls, tokens_own, trunks
+from sweeps.grid import SECTIONS, Grid
+from sweeps.labels import cell_labels
+from sweeps.lint import lint, unread
+from sweeps.store import StoredCell
 from sweeps.worker import machine_cpus
 
-# Assumed until the study has rows of its own. On two busy cores of a server: 5e9 counted FLOP/s per core at d_model = 32
-# and 10e9 at 64 (float32, one thread per cell), and 5 s (program in the cache) to 30 s beside training.
+# Assumed until the study has rows of its own. On two busy cores of a server: 5e9 counted FLOP/s per core at d_model =
+# 32 and 10e9 at 64 (float32, one thread per cell), and 5 s (program in the cache) to 30 s beside training.
 CPU_FLOPS_PER_CORE = 10e9
 CELL_OVERHEAD_S = 15.0
-_SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
-SAME_SIZE = 0.02  # models of "one size": n_active within 2 %, as the design has it
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class Plan:
         }
 
 
-def plan(grid: Grid, parts: dict[RunConfig, Part] | None = None) -> Plan:
+def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
     """Price a grid. `parts`: what the study's folder has of its cells; they calibrate the time of the others."""
     parts = parts or {}
     cpus = grid.cells[0].resources.cpus
     speed = _speed(parts.values(), cpus)
-    named = labels(grid)
+    named = cell_labels(grid)
     of_trunk = {cell: number for number, trunk in enumerate(trunks(grid.cells), start=1) for cell in trunk}
     own = tokens_own(grid.cells)
     missing = [cell for cell in grid.cells if cell not in parts]
@@ -132,43 +132,12 @@ def plan(grid: Grid, parts: dict[RunConfig, Part] | None = None) -> Plan:
         alone_seconds=_makespan(sorted(alone.values(), reverse=True), workers),
         calls=len(calls),
         speed=speed,
-        lint=(*_unread(grid), *lint(grid.cells)),
+        lint=(*unread(grid), *lint(grid.cells)),
         defaults=_defaults(grid),
     )
 
 
-def labels(grid: Grid) -> dict[RunConfig, str]:
-    """Each cell in a few words, by what varies in the grid: `E=8 d=64 D=4M seed=1`; of the model only what it reads."""
-    named = {name for block in grid.blocks for name in block}
-    values = {cell: {name: _field(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
-    shown = [*_SHORT, *(name for name in AXES if name in named and name not in _SHORT)]
-    shown = [name for name in shown if name in _SHORT or len({cell[name] for cell in values.values()}) > 1]
-    words = {}
-    for cell, fields in values.items():
-        read = cell.model.identity()
-        own = [name for name in shown if name in _SHORT or AXES[name] != "model" or name in read]
-        words[cell] = " ".join(f"{_SHORT.get(name, name)}={_short(fields[name])}" for name in own)
-    return words
-
-
-def _field(cell: RunConfig, name: str) -> Any:
-    section = AXES[name]
-    return getattr(getattr(cell, section) if section else cell, name)
-
-
-def _short(value: Any) -> str:
-    return si(value) if isinstance(value, int | float) and value >= 10_000 else str(value)
-
-
-def si(number: float) -> str:
-    """A number with its suffix: 250K, 4M, 1.5B."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.3g}"
-
-
-def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, part: Part | None) -> CellPlan:
+def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, part: StoredCell | None) -> CellPlan:
     counts = cost.parameters(cell.model, cell.data.vocab_size)
     flops = cost.train_flops(cell)
     return CellPlan(
@@ -180,13 +149,13 @@ def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, par
         n_active=counts.n_active,
         n_total=counts.n_total,
         train_flops=flops,
-        memory_bytes=cost.training_memory_bytes(cell),
+        memory_bytes=training_memory.training_memory_bytes(cell),
         seconds=speed.overhead_s + flops * own / (cell.steps * cell.train.batch_tokens) / speed.flops_per_s,
         status=part.status if part else "missing",
     )
 
 
-def _speed(parts: Iterable[Part], cpus: int) -> Speed:
+def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
     """From the study's own rows where there are any: all FLOPs over all training time, the mean time beside it."""
     known = [part for part in parts if part.ok and part.train_s > 0]
     if not known:
@@ -220,71 +189,3 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
             k: v for k, v in values.items() if k not in grid.settings[section] and k not in used and v != ()
         }
     return {section: values for section, values in left.items() if values}
-
-
-# ---------------------------------------------------------------------------------------------------------- lint
-
-
-def lint(cells: Iterable[RunConfig]) -> list[str]:
-    """What the design of a grid keeps its analysis from telling, each with a remedy. Nothing here stops a sweep."""
-    cells = list(cells)
-    sizes = {cell: cost.parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
-    said = []
-    budgets = {cell.tokens for cell in cells}
-    ratios = [cell.tokens / sizes[cell] for cell in cells]
-    if len(budgets) == 1:
-        said.append(f"one token budget ({si(min(budgets))}): the exponent of D cannot be told; sweep `tokens`")
-    if len({cell.model.d_model for cell in cells}) == 1 and len({cell.model.n_layers for cell in cells}) == 1:
-        said.append("one width and depth: the exponent of N cannot be told; sweep `d_model`")
-    if len(cells) > 2 and len(budgets) > 1 and max(ratios) <= min(ratios) * 1.1:
-        said.append(
-            f"tokens per parameter is constant ({statistics.mean(ratios):.3g}): the exponents of N and D cannot "
-            "be told apart; cross `d_model` with `tokens`"
-        )
-    experts = {cell.model.n_experts for cell in cells}
-    if len(experts) == 1:
-        said.append(f"one expert count (E = {min(experts)}): nothing can be said about E; sweep `n_experts`")
-    else:
-        said += _confounded(cells, sizes)
-        if 1 not in experts:
-            said.append("no dense model (E = 1): the effect of experts has no reference; add 1 to `n_experts`")
-    replicates: dict[str, set[int]] = defaultdict(set)
-    for cell in cells:
-        replicates[cell.model_copy(update={"seed": 0}).run_id("")].add(cell.seed)
-    if max(map(len, replicates.values())) == 1:
-        said.append("one seed per configuration: run-to-run noise is not estimated; give a few cells two or more seeds")
-    return said
-
-
-def _unread(grid: Grid) -> list[str]:
-    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else would tell."""
-    given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
-    read = set().union(*(cell.model.read for cell in grid.cells))
-    options = {name: one.options for name, one in ROUTERS.items()} | {
-        name: one.options for name, one in EXPERTS.items()
-    }
-    said = []
-    for name in sorted(given - read):
-        users = [method for method, reads in options.items() if name in reads]
-        who = f"; {', '.join(users)} would" if users else ""
-        said.append(f"`{name}` is set and no cell reads it{who}")
-    return said
-
-
-def _confounded(cells: list[RunConfig], sizes: dict[RunConfig, int]) -> list[str]:
-    """E must vary while N_active is held: each E needs a cell of one size, within 2 %, with a cell of another E."""
-    by_experts: dict[int, set[int]] = defaultdict(set)
-    for cell in cells:
-        by_experts[cell.model.n_experts].add(sizes[cell])
-
-    def matched(n_experts: int) -> bool:
-        others = [size for other, group in by_experts.items() if other != n_experts for size in group]
-        return any(abs(size - other) <= SAME_SIZE * other for size in by_experts[n_experts] for other in others)
-
-    alone = sorted(n_experts for n_experts in by_experts if not matched(n_experts))
-    if not alone:
-        return []
-    return [
-        f"E is confounded with size: no other E has a cell whose n_active is within {SAME_SIZE:.0%} of one of "
-        f"E = {', '.join(map(str, alone))}; keep d_model, depth and `top_k * d_expert` the same across `n_experts`"
-    ]

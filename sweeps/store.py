@@ -27,7 +27,7 @@ _UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredCell:
     """What the store says of a trained or failed cell without reading its tables."""
 
     run_id: str
@@ -54,7 +54,7 @@ class Part:
 class Survey:
     """The parts of a study: cells by run id, and what could not be used and why (file -> reason)."""
 
-    cells: dict[str, Part]
+    cells: dict[str, StoredCell]
     unusable: dict[Path, str]
 
     def missing(self, run_ids: Iterable[str], *, retry_failed: bool = False) -> list[str]:
@@ -116,7 +116,7 @@ class Store:
 
     def survey(self) -> Survey:
         """Look at every cell on disk. A part that is truncated, foreign or incomplete is missing, with a reason."""
-        cells: dict[str, Part] = {}
+        cells: dict[str, StoredCell] = {}
         unusable: dict[Path, str] = {}
         for path in self._parts("runs"):
             try:
@@ -125,16 +125,16 @@ class Store:
                 unusable[path] = f"cannot be used: {_first_line(error)}"
         return Survey(cells, unusable)
 
-    def part(self, run_id: str) -> Part | None:
+    def part(self, run_id: str) -> StoredCell | None:
         """One cell, or None when it has no usable part."""
         try:
             return self._cell(self.path("runs", run_id))
         except _UNUSABLE:
             return None
 
-    def _cell(self, path: Path) -> Part:
+    def _cell(self, path: Path) -> StoredCell:
         """The cell of one `runs` part; an ok cell needs its evals and curves too. Raises what makes it unusable."""
-        rows = pq.ParquetFile(path).read(columns=list(Part.__dataclass_fields__)).to_pylist()
+        rows = pq.ParquetFile(path).read(columns=list(StoredCell.__dataclass_fields__)).to_pylist()
         if len(rows) != 1 or rows[0].get("run_id") != path.stem:
             raise ValueError("it is not one row with the run_id of its name")
         row = rows[0]
@@ -142,7 +142,7 @@ class Store:
             for table in ("evals", "curves"):
                 pq.read_metadata(self.out / table / path.name)
         known = {name: value for name, value in row.items() if value is not None}
-        return Part(**known)
+        return StoredCell(**known)
 
     def latency_shapes(self) -> dict[str, str]:
         """run_id -> shape_id of every readable latency part."""
@@ -174,8 +174,9 @@ class Store:
     def pack(self, out: Path) -> list[Path]:
         """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid beside it.
 
-        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either. Only parts can be swept
-        on. Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be written.
+        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either. Only parts can be
+        swept on. Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be
+        written.
         """
         written = []
         for table in TABLES:

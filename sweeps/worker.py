@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling import memory
-from scaling.config import RunConfig
+from scaling.config.run import RunConfig
+from scaling.config.run_row import describe
 from scaling.errors import WorkError
-from scaling.rows import describe
+from scaling.training import malloc
+from sweeps.calls import trunks
 from sweeps.store import Store
-from sweeps.together import trunks
 
 _ERROR_CHARACTERS = 4000
 _DEVICES = "--xla_force_host_platform_device_count"
@@ -31,23 +31,24 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 
 
 @dataclass(frozen=True)
-class Work:
+class CellFunctions:
     """The functions that do the work, as `module:function`, so that they are imported where they run and nowhere else.
 
     train: (cells of one call, folder for checkpoints) -> CellResults (scaling/tasks).
     measure: cell -> latency rows (scaling/bench).
     """
 
-    train: str = "scaling.tasks:train"
-    measure: str = "scaling.bench:measure"
+    train: str = "scaling.training.tasks:train_cells"
+    measure: str = "scaling.training.inference_bench:measure"
 
 
-WORK = Work()
+CELL_FUNCTIONS = CellFunctions()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended, for the display and the driver; the row itself is on disk. Tokens and FLOPs are its own share."""
+    """How a cell ended, for the display and the driver; the row itself is on disk. Tokens and FLOPs are its own
+    share."""
 
     run_id: str
     status: str
@@ -58,7 +59,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Shape:
+class LatencyShape:
     """Cells that one latency measurement serves: all of one `RunConfig.shape_id()`."""
 
     config: RunConfig
@@ -70,7 +71,7 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
 
     NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). With
     `spread` each thread is a device of its own, over which training spreads a cell: small products do not divide well
-    among the threads of one. Compiled programs are kept by scaling/training/kept.py, not by JAX's cache.
+    among the threads of one. Compiled programs are kept by scaling/training/executable_cache.py, not by JAX's cache.
     """
     devices = cpus if spread and not gpus else 1
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICES not in flag]
@@ -79,7 +80,7 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
         "OMP_NUM_THREADS": str(cpus),
         "XLA_FLAGS": " ".join([*flags, *([f"{_DEVICES}={devices}"] if devices > 1 else [])]),
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
-        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries of the calling thread: scaling/memory.py
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries of the calling thread: scaling/training/malloc.py
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     if 0 < gpus < 1:  # a share of one device: Ray only keeps the books, XLA keeps the memory
@@ -99,7 +100,7 @@ def machine_cpus() -> int:
 
 
 def train_cells(
-    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, work: Work
+    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, work: CellFunctions
 ) -> Iterator[Outcome]:
     """Train the cells of one call and write the parts of each as it is done; those that are done already are left out.
 
@@ -163,8 +164,8 @@ def is_out_of_memory(text: str) -> bool:
 
 
 def measure_shapes(
-    shapes: list[Shape], store: Store, work: Work, cpus: int, gpus: float
-) -> Iterator[tuple[Shape, str]]:
+    shapes: list[LatencyShape], store: Store, work: CellFunctions, cpus: int, gpus: float
+) -> Iterator[tuple[LatencyShape, str]]:
     """Measure shapes one after another in a fresh process with `cpus` threads; yields each with its error or "".
 
     The process writes the parts. Should it die, the shape it was at has failed and a new process does the rest.
@@ -211,7 +212,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, and we end with it
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    memory.keep()
+    malloc.keep()
     store, measure = Store(Path(job["out"])), _function(job["measure"])
     for shape in job["shapes"]:
         try:

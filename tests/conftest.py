@@ -17,7 +17,10 @@ os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / f"scaling-tests-{os.ge
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-from scaling.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from scaling.config.data import DataConfig
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.config.training import TrainConfig
 
 
 def write_documents(folder: Path, count: int = 260, seed: int = 0) -> str:

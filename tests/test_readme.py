@@ -15,10 +15,10 @@ from notebook import run_notebook
 from synthetic import write_study
 from synthetic_methods import write_methods
 
-from analysis.published import published
-from scaling import methods
-from scaling.tasks.lm import train
-from sweeps.grid import load
+from analysis.fitting.published import published
+from scaling.config import registry
+from scaling.training.language_model import train_cells
+from sweeps.grid import load_grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -40,7 +40,8 @@ def test_every_command_is_known_here():
 
 
 def test_the_scaling_commands_run_as_printed(tmp_path):
-    """In a folder that holds what the pages say is there: the quickstart's results, somebody's runs.csv and isoflop.csv."""
+    """In a folder that holds what the pages say is there: the quickstart's results, somebody's runs.csv and
+    isoflop.csv."""
     study = write_study(tmp_path / "results" / "quickstart")
     write_methods(tmp_path / "results" / "routers")
     runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
@@ -79,21 +80,21 @@ def test_what_a_page_links_to_is_there(page):
 
 def test_what_it_says_of_the_quickstart_is_so():
     text = (ROOT / "README.md").read_text()
-    assert f"trains {len(load('quickstart').cells)} small models" in text
+    assert f"trains {len(load_grid('quickstart').cells)} small models" in text
 
 
 def test_the_router_that_the_readme_adds_trains_like_the_others(monkeypatch, micro):
     """The file and the line as printed: the router is found by its name, counted, trained and evaluated."""
     block = next(b for b in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S))
-    code, line = block.split("# scaling/methods.py, in ROUTERS\n")
+    code, line = block.split("# scaling/config/registry.py, in ROUTERS\n")
     assert sum(bool(part.strip()) for part in block.splitlines()) <= 10
-    module = types.ModuleType("scaling.layers.moe.routers.unit")
+    module = types.ModuleType("scaling.model.moe.routers.unit")
     exec(compile(code, "unit.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    (name, facts), *_ = eval("{" + line + "}", vars(methods)).items()
-    monkeypatch.setitem(methods.ROUTERS, name, facts)
+    (name, facts), *_ = eval("{" + line + "}", vars(registry)).items()
+    monkeypatch.setitem(registry.ROUTERS, name, facts)
     config = micro(router=name, n_experts=4, top_k=2, tokens=2048, study="readme")
-    (result,) = train([config])
+    (result,) = train_cells([config])
     assert result.run["status"] == "ok"
     assert result.run["router"] == "unit"
     assert result.run["n_router"] == 4 * 16
@@ -126,7 +127,7 @@ def test_the_quickstart_from_a_clone_and_again(tmp_path):
     runs = pd.read_parquet(tree / "results/quickstart/runs")
     assert set(runs["status"]) == {"ok"}
 
-    from analysis.runs import paired_difference
+    from analysis.methods.paired import paired_difference
 
     largest = runs[(runs["d_model"] == runs["d_model"].max()) & (runs["tokens"] == runs["tokens"].max())]
     by_experts = largest.set_index("n_experts")["run_id"]

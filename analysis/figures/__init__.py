@@ -1,15 +1,28 @@
 """The figures: one function per panel, data in, Axes out; one style; the only place that draws.
 
-A panel is a function of an `Axes` that returns it; `figure` lays panels out in a row under one legend, and `save` writes
-SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and every method, has one colour in all figures.
+A panel is a function of an `Axes` that returns it; `figure` lays panels out in a row under one legend, and `save`
+writes SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and every method, has one colour in all
+figures.
 """
 
 from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
 
-from analysis.figures.choices import decode_times, latency, losses_of_choices, probability_best, tradeoff
-from analysis.figures.fits import along, cloud, profile_curve, sheet
+from analysis.figures.decision import (
+    best_experts,
+    cost_against_load,
+    decode_times,
+    losses_of_choices,
+    pareto,
+    probability_best,
+    regret_bars,
+    step_times,
+    tradeoff,
+    what_if_cases,
+)
+from analysis.figures.fit import along, cloud, profile_curve, sheet
 from analysis.figures.isoflop import isoflop_frontier, isoflop_valleys
-from analysis.figures.laws import (
+from analysis.figures.latency import measured_modelled, time_errors
+from analysis.figures.law import (
     coverage,
     loss_against,
     loss_against_experts,
@@ -18,36 +31,56 @@ from analysis.figures.laws import (
     parameter_intervals,
     residuals,
 )
-from analysis.figures.methods import (
-    method_colours,
-    method_differences,
-    method_times,
-    metric_beside_chance,
-    saturation,
-)
-from analysis.figures.serving import best_experts, cost_against_load, pareto, regret_bars, what_if_cases
-from analysis.figures.style import (
-    Curve,
-    Palette,
-    Panel,
-    colours,
-    figure,
-    legend_columns,
-    pages,
-    powers,
-    save,
-    si,
-    titled,
-)
-from analysis.figures.timing import measured_modelled, time_errors
+from analysis.figures.methods import method_colours, method_differences, method_times, metric_beside_chance, saturation
+from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, pages, save, titled
 from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
+from scaling.formatting import powers, si
 
 __all__ = [
-    "Curve", "Figure", "Palette", "Panel", "along", "best_experts", "cloud", "colours", "cost_against_load",
-    "coverage", "decode_times", "evidence", "figure", "influence", "isoflop_frontier", "isoflop_valleys",
-    "latency", "legend_columns", "loss_against", "loss_against_experts", "losses_of_choices",
-    "measured_modelled", "method_colours", "method_differences", "method_times", "metric_beside_chance",
-    "observed_predicted", "pages", "paired_differences", "parameter_intervals", "pareto", "powers",
-    "probability_best", "profile_curve", "regret_bars", "residuals", "residuals_against", "roll_out_errors",
-    "saturation", "save", "sheet", "si", "time_errors", "titled", "tradeoff", "what_if_cases",
+    "Curve",
+    "Figure",
+    "Palette",
+    "Panel",
+    "along",
+    "best_experts",
+    "cloud",
+    "colours",
+    "cost_against_load",
+    "coverage",
+    "decode_times",
+    "evidence",
+    "figure",
+    "influence",
+    "isoflop_frontier",
+    "isoflop_valleys",
+    "legend_columns",
+    "loss_against",
+    "loss_against_experts",
+    "losses_of_choices",
+    "measured_modelled",
+    "method_colours",
+    "method_differences",
+    "method_times",
+    "metric_beside_chance",
+    "observed_predicted",
+    "pages",
+    "paired_differences",
+    "parameter_intervals",
+    "pareto",
+    "powers",
+    "probability_best",
+    "profile_curve",
+    "regret_bars",
+    "residuals",
+    "residuals_against",
+    "roll_out_errors",
+    "saturation",
+    "save",
+    "sheet",
+    "si",
+    "step_times",
+    "time_errors",
+    "titled",
+    "tradeoff",
+    "what_if_cases",
 ]  # fmt: skip

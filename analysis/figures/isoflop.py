@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import ACCENT, INK, MUTED, powers, ticks
-from analysis.isoflop import Frontier, Valley, Valleys
+from analysis.figures.style import ACCENT, INK, MUTED, ticks
+from analysis.isoflop.frontier import Frontier
+from analysis.isoflop.valleys import Valley, Valleys
+from scaling.formatting import powers
 
 _PAST = 0.12  # of its window that a parabola is drawn beyond it
 _LABELS = 9  # budgets named beside their parabolas; of more, some of those that are not flagged

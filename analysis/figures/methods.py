@@ -29,9 +29,9 @@ def method_colours(methods: Sequence[str]) -> dict[str, str]:
 def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
     """Loss minus the reference's, best method on top: dot, 95 % interval (thick), and that of all together (thin).
 
-    Columns `method`, `difference`, `low`, `high`, `low_all`, `high_all`, `rank_low`, `group`; without intervals the dots are
-    hollow. Letters on the right: methods that share one cannot be told apart; red: may be the best. One that is so far
-    off that the others would not be told apart by eye stands at the edge as an arrow with its value.
+    Columns `method`, `difference`, `low`, `high`, `low_all`, `high_all`, `rank_low`, `group`; without intervals the
+    dots are hollow. Letters on the right: methods that share one cannot be told apart; red: may be the best. One that
+    is so far off that the others would not be told apart by eye stands at the edge as an arrow with its value.
     """
     reach = _FARTHEST * float(rows["difference"].abs().quantile(0.75)) or np.inf
     for place, (_, row) in enumerate(rows.iterrows()):

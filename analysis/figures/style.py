@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-Array = npt.NDArray[np.float64]
+from scaling.arrays import Array
+from scaling.formatting import si
+
 Panel = Callable[[Axes], Axes]
 Palette = Mapping[int, str]
 
@@ -45,26 +47,6 @@ class Curve:
     high: Array | None = None
 
 
-def si(value: float, digits: int = 3) -> str:
-    """A number as people say it: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond."""
-    if not np.isfinite(value):
-        return "–"
-    rounded = float(f"{value:.{digits}g}")
-    if abs(rounded) >= 1e15 or 0 < abs(rounded) < 1e-4:
-        return powers(value, digits)
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(rounded) >= unit:
-            return f"{rounded / unit:g}{suffix}"
-    return f"{rounded:g}"
-
-
-def powers(value: float, digits: int = 3) -> str:
-    """A number in powers of ten, as budgets of compute are quoted: 5.684e12 -> `5.68×10¹²`."""
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{float(mantissa):g}×10{raised}"
-
-
 def colours(experts: Iterable[int]) -> Palette:
     """One colour for each of these E: dense in grey, routed ones along viridis (legible in print, to the colour-blind).
 
@@ -89,7 +71,8 @@ def figure(
     ratios: Sequence[float] | None = None,
     legend: Palette | Mapping[str, str] | None = None,
 ) -> Figure:
-    """Panels side by side in the one style, sizes in inches, with a legend above: the colours of expert counts or names."""
+    """Panels side by side in the one style, sizes in inches, with a legend above: the colours of expert counts or
+    names."""
     with mpl.rc_context(_STYLE):
         page = Figure(figsize=(width, height), layout="constrained")
         axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))

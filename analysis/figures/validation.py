@@ -7,23 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.style import (
-    ACCENT,
-    INK,
-    MUTED,
-    Array,
-    Palette,
-    dots,
-    powers,
-    ticks,
-)
+from analysis.figures.style import ACCENT, INK, MUTED, Palette, dots, ticks
+from scaling.arrays import Array
+from scaling.formatting import powers
 
 _MOST_BARS = 12
 _SPREAD = 0.012  # of the axis' logarithm: predictions at one compute ratio stand beside each other
 
 
 def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured loss of runs that were not fitted, in percent of the prediction, against how much more compute they took.
+    """Measured loss of runs that were not fitted, in percent of the prediction, against how much more compute they
+    took.
 
     Columns `ratio` (run's compute over the largest fitted), `n_experts`, `error`, `low`, `high`: the measurement and
     the ends of its 95 % prediction interval, all in percent of the predicted loss. Bars are the intervals; a run

@@ -1,21 +1,22 @@
 """The laws: what each predicts, in what parameters, from which columns, and where it was established.
 
 A law is one declaration: its parameters, its formula for the natural log of the loss (nats per token), and, where one
-exists, its closed-form optimum. Gradients follow from the formula (`analysis.dual`). Parameters keep their paper's
-letters, so `E` is hoffmann's irreducible loss while the column `n_experts` is the number of experts. To add a law, declare it
-in a module here and name it in `LAWS`; fits, intervals, validation, recommendation and `scaling laws` then know it.
+exists, its closed-form optimum. Gradients follow from the formula (`analysis.laws.autodiff`). Parameters keep their
+paper's letters, so `E` is hoffmann's irreducible loss while the column `n_experts` is the number of experts. To add a
+law, declare it in a module here and name it in `LAWS`; fits, intervals, validation, recommendation and `scaling laws`
+then know it.
 """
 
 from __future__ import annotations
 
 from analysis.laws.dense import FARSEER, HOFFMANN, KAPLAN, OVERTRAINING
-from analysis.laws.law import EXPERTS, LOSS, TOKENS, Law, Parameter
-from analysis.laws.routed import CLARK, JOINT_MOE, YUN, saturated_experts
-from analysis.laws.shape import FINE_GRAINED, LEVERAGE, SPARSITY, TENCENT
+from analysis.laws.law import Law, Parameter
+from analysis.laws.moe import CLARK, JOINT_MOE, YUN, saturated_experts
+from analysis.laws.moe_shape import FINE_GRAINED, LEVERAGE, SPARSITY, TENCENT
 from scaling.errors import InputError
 
 __all__ = [
-    "EXPERTS", "HOFFMANN", "JOINT_MOE", "LAWS", "LOSS", "TOKENS", "YUN", "Law", "Parameter", "law", "saturated_experts",
+    "HOFFMANN", "JOINT_MOE", "LAWS", "YUN", "Law", "Parameter", "law_named", "saturated_experts",
 ]  # fmt: skip
 
 _ALL = (
@@ -34,7 +35,7 @@ _ALL = (
 LAWS: dict[str, Law] = {law.name: law for law in _ALL}
 
 
-def law(name: str) -> Law:
+def law_named(name: str) -> Law:
     """The law of that name. Raises InputError listing the names there are."""
     if name not in LAWS:
         raise InputError(f"no law is called {name!r}; the laws are {', '.join(LAWS)}")

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.dual import exp, log, log_sum_exp
-from analysis.laws.law import TOKENS, Law, Parameter, coefficient, exponent, floor, two_term_optimum
+from analysis.laws.autodiff import exp, log, log_sum_exp
+from analysis.laws.law import Law, Parameter, coefficient, exponent, floor, two_term_optimum
+from scaling.columns import TOKENS
 
 _NATS_N, _NATS_D = "nats x parameters^alpha", "nats x tokens^beta"
 

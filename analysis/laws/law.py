@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.dual import Array, Dual, exp
+from analysis.laws.autodiff import Dual, exp
+from scaling.arrays import Array
+from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
 
 Role = Literal["size", "data", "expert", "saturation", "interaction", "floor"]
-TOKENS, EXPERTS, LOSS = "tokens", "n_experts", "loss_val"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Law:
     `formula` and `typst` are for people, `log_formula(params, columns)` is the natural log of the formula and its only
     code: gradients follow from it. `n_column` says which parameter count its N is ("" where it has none).
     `optimum(params, C, E)` gives N and D of least loss on 6 N D = C in closed form, where there is one. `domain` says
-    on which runs it was established, `columns` what it reads. `needs(columns)` says what a design lacks for the law to be
-    fitted at all ("" where nothing).
+    on which runs it was established, `columns` what it reads. `needs(columns)` says what a design lacks for the law to
+    be fitted at all ("" where nothing).
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.report.words import sentence
+from scaling.formatting import sentence
 
 Block = dict[str, Any]
 

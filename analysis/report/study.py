@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import fit as fits
-from analysis import latency as latencies
-from analysis import laws, runs, uncertainty
-from analysis.effects import PairedEffects, paired_effects
-from analysis.fit import Fit
-from analysis.latency import LatencyLaw
-from analysis.latency_table import read as read_latency
-from analysis.latency_table import with_shapes
-from analysis.methods import Comparison, compare
-from analysis.question import Question
-from analysis.recommend import recommend
-from analysis.report.checks import Checks, check
-from analysis.report.explored import Explored, explored
-from analysis.runs import RunTable
-from analysis.search import columns_of_model
-from analysis.what_if import explore
+from analysis import laws
+from analysis.decision.cost_curves import CostCurves, explored
+from analysis.decision.question import Question
+from analysis.decision.recommend import recommend
+from analysis.decision.size_search import columns_of_model
+from analysis.decision.what_if import explore
+from analysis.fitting import bootstrap, fit_file
+from analysis.fitting import fit as fits
+from analysis.fitting.fit import Fit
+from analysis.latency import law as latencies
+from analysis.latency.law import LatencyLaw
+from analysis.latency.table import read_latency, with_shapes
+from analysis.methods.comparison import MethodComparison, compare_methods
+from analysis.methods.dense_twins import PairedEffects, paired_effects
+from analysis.tables import method_kinds, runs, study
+from analysis.tables.runs import RunTable
+from analysis.validation.checks import Checks, check
 from scaling.errors import InputError
 
 DRAWS, SEED = 400, 0
@@ -45,8 +46,8 @@ class Study:
     fit recommends for its question. `new_run` is the 95 % prediction interval of the loss that training the recommended
     model would measure, None where the fit behind it cannot say. `checks` say how far to believe that fit, `explored`
     what it says around the answer. `notes` say what the report had to make itself because the folder lacked it.
-    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be said,
-    there are no fits, answers and checks, nothing is explored, and `without_law` says why.
+    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be
+    said, there are no fits, answers and checks, nothing is explored, and `without_law` says why.
     """
 
     path: Path
@@ -62,8 +63,8 @@ class Study:
     implied: Mapping[str, str]
     new_run: tuple[float, float] | None
     checks: Checks | None
-    explored: Explored
-    comparisons: tuple[Comparison, ...]
+    explored: CostCurves
+    comparisons: tuple[MethodComparison, ...]
     without_law: str
     grid: str
     notes: tuple[str, ...]
@@ -78,17 +79,17 @@ class Study:
         return _behind(self.decision, self.fits)
 
 
-def load(path: Path) -> Study:
+def load_report_study(path: Path) -> Study:
     """Read a study folder; fit and ask with the defaults what it lacks.
 
     Raises InputError where there is no usable run, or a fit or recommendation in it cannot be read.
     """
     notes: list[str] = []
-    table = _complete(runs.read(path), notes)
-    everything, latency = runs.rows(path, "runs"), runs.rows(path, "latency")
+    table = _complete(runs.read_runs(path), notes)
+    everything, latency = study.rows(path, "runs"), study.rows(path, "latency")
     if len(latency):
         latency = with_shapes(latency, everything).dropna(subset=["n_experts", "n_active"])
-    found = {file.stem: fits.load(str(file)) for file in sorted((path / "fits").glob("*.json"))}
+    found = {file.stem: fit_file.load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
     found = {name: fit for name, fit in found.items() if fit.params}
     answers = {file.stem: _document(file) for file in sorted((path / "recommendations").glob("*.json"))}
     comparisons = _comparisons(path, table)
@@ -114,7 +115,7 @@ def load(path: Path) -> Study:
         implied=_all_implied(found, answers),
         new_run=_new_run(found, answers) if answers else None,
         checks=_checked(table, found, answers) if answers else None,
-        explored=_explored(found, answers) if answers else Explored(),
+        explored=_explored(found, answers) if answers else CostCurves(),
         comparisons=comparisons,
         without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
@@ -139,23 +140,23 @@ def _latency_law(path: Path) -> tuple[LatencyLaw | None, pd.DataFrame]:
     file = path / LATENCY_LAW
     if not file.is_file():
         return None, pd.DataFrame()
-    law = latencies.load(file)
+    law = latencies.load_latency_law(file)
     return law, latencies.modelled(read_latency(path), law)
 
 
-def _comparisons(path: Path, table: RunTable) -> tuple[Comparison, ...]:
+def _comparisons(path: Path, table: RunTable) -> tuple[MethodComparison, ...]:
     """The comparisons of methods of a study that has several and can compare them; else none."""
-    if len(runs.kinds_of_method(table.frame)) < 2:
+    if len(method_kinds.kinds_of_method(table.frame)) < 2:
         return ()
     try:
-        return compare(path, np.random.default_rng(SEED))
+        return compare_methods(path, np.random.default_rng(SEED))
     except InputError:  # no two of them at one size and token budget
         return ()
 
 
 def _without_law(table: RunTable) -> str:
     """Why a study of several methods is given no law of its own accord."""
-    kinds, budgets = len(runs.kinds_of_method(table.frame)), table.frame["tokens"].unique()
+    kinds, budgets = len(method_kinds.kinds_of_method(table.frame)), table.frame["tokens"].unique()
     told = f"the runs are of {kinds} methods, which a law over E would take for one"
     return told + (", and of one token budget, which determines none" if len(budgets) == 1 else "")
 
@@ -176,10 +177,10 @@ def _fitted(table: RunTable, notes: list[str]) -> dict[str, Fit]:
     names = ("joint-moe", "yun") if len(table.frame["n_experts"].unique()) > 1 else ("hoffmann",)
     made = {}
     for name in names:
-        definition = laws.law(name)
+        definition = laws.law_named(name)
         rows = replace(table, frame=table.frame.dropna(subset=list(definition.columns)))
         fitted = fits.fit(rows, definition, seed=SEED)
-        made[name] = uncertainty.bootstrap(fitted, rows, DRAWS, np.random.default_rng(SEED))
+        made[name] = bootstrap.bootstrap(fitted, rows, DRAWS, np.random.default_rng(SEED))
     usable = {name: fit for name, fit in made.items() if fit.params}
     if not usable:
         reason = made[names[0]].warnings[-1]
@@ -215,7 +216,7 @@ def _checked(table: RunTable, found: Mapping[str, Fit], answers: Mapping[str, Ma
     return check(_behind(answer, found), table, float(budget))
 
 
-def _explored(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> Explored:
+def _explored(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> CostCurves:
     answer = next(iter(answers.values()))
     return explored(_behind(answer, found), answer, SERVED_PER_TRAINED)
 

@@ -56,9 +56,9 @@ def bench(
     """
     import os
 
-    from scaling import memory
     from scaling.cli.options import note
     from scaling.errors import InputError
+    from scaling.training import malloc
 
     if cpus is not None and not (cpus.isdigit() and int(cpus) > 0):
         raise InputError(f"--cpus: expected a whole number from 1, found {cpus!r}")
@@ -66,15 +66,15 @@ def bench(
         raise InputError(f"--out {out}: expected a name that ends in .parquet")
     if cpus is not None:
         os.environ["NPROC"] = cpus  # XLA reads it once, when it starts
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in a sweep: scaling/memory.py
-    memory.keep()
+    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in a sweep: scaling/training/malloc.py
+    malloc.keep()
     axes = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "dtype": dtype}
     points = itertools.product(*(text.split(",") for text in axes.values()))
     wanted = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
     shared = {"router": router, "d_expert": d_expert}
     configs = [_config({**dict(zip(axes, point, strict=True)), **shared}, wanted) for point in points]
 
-    from scaling.bench import measure
+    from scaling.training.inference_bench import measure
 
     rows = measure(*configs, told=note if len(configs) > 1 else lambda _: None)
     if out is not None:
@@ -89,7 +89,7 @@ def _config(model: dict[str, Any], wanted: dict[str, Any]) -> Any:
     """The checked configuration of one point. Raises InputError naming the option."""
     from pydantic import ValidationError
 
-    from scaling.config import RunConfig
+    from scaling.config.run import RunConfig
     from scaling.errors import InputError
 
     try:

@@ -35,14 +35,15 @@ from scaling.cli.options import (
     say_table,
     settings_of,
     write,
-)  # fmt: skip
+)
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from analysis.fit import Fit
-    from analysis.profile import Profile
-    from analysis.recommend import Recommendation
-    from analysis.runs import RunTable
+    from analysis.decision.recommendation import Recommendation
+    from analysis.fitting.fit import Fit
+    from analysis.fitting.profile import Profile
+    from analysis.tables.runs import RunTable
+
 
 _DRAWS, _MOST_ROWS = 400, 50_000  # resamples by default, and the rows up to which they are quick
 _CLOUDS = 3  # pairs of parameters drawn against each other
@@ -56,8 +57,8 @@ def register(app: typer.Typer) -> None:
 
 def laws(as_json: Json = False) -> None:
     """List every law with formula, parameters, source and domain, and the published fits."""
+    from analysis.fitting.published import PUBLISHED
     from analysis.laws import LAWS
-    from analysis.published import PUBLISHED
 
     if as_json:
         print_json(
@@ -127,17 +128,17 @@ def fit(
 ) -> None:
     """Fit a law to runs: the global minimum of a summed robust objective, with bootstrap intervals by trunk.
 
-    How far to believe it says `scaling validate`; which law to take, docs/choosing-a-law.md. Exits with 1 where the runs
-    determine no parameters; the document then says why.
+    How far to believe it says `scaling validate`; which law to take, docs/choosing-a-law.md. Exits with 1 where the
+    runs determine no parameters; the document then says why.
     """
     import numpy as np
 
-    from analysis import runs as runs_module
-    from analysis import uncertainty
-    from analysis.fit import fit as fit_law
-    from analysis.laws import law as law_named
-    from scaling.cli.printing import show_fit
-    from scaling.cli.printing_recommend import show_recommendation
+    from analysis.fitting import bootstrap as uncertainty
+    from analysis.fitting.fit import fit as fit_law
+    from analysis.laws import law_named
+    from analysis.tables import runs as runs_module
+    from scaling.cli.show_fit import show_fit
+    from scaling.cli.show_recommendation import show_recommendation
 
     if figure is not None and figure.suffix not in PICTURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
@@ -145,7 +146,7 @@ def fit(
     if train_flops is not None and not train_flops > 0:
         raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
     definition = law_named(law)
-    table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
+    table = runs_module.read_runs(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
     say_table(table.dropped, table.notes)
     pins = pins_of(pin)
     fitted = fit_law(
@@ -163,7 +164,8 @@ def fit(
         bootstrap = _DRAWS if len(table) <= _MOST_ROWS else 0
         if not bootstrap:
             note(
-                f"warning: no intervals, since {len(table):,} rows take long to resample; ask for some with --bootstrap 50"
+                f"warning: no intervals, since {len(table):,} rows take long to resample; ask for some with "
+                "--bootstrap 50"
             )
     fitted = uncertainty.bootstrap(fitted, table, bootstrap, np.random.default_rng(seed))
     if out is not None:
@@ -187,15 +189,15 @@ def fit(
 
 
 def _profiled(fitted: Fit, table: RunTable, names: Sequence[str], *, everything: bool) -> list[Profile]:
-    from analysis.profile import profile
+    from analysis.fitting.profile import profile
 
     wanted = fitted.free if everything or "all" in names else names
     return [profile(fitted, table, name) for name in wanted] if fitted.draws or names else []
 
 
 def _optimum(fitted: Fit, train_flops: float) -> Recommendation:
-    from analysis.question import Question
-    from analysis.recommend import recommend
+    from analysis.decision.question import Question
+    from analysis.decision.recommend import recommend
 
     return recommend(fitted, Question(train_flops=train_flops))
 
@@ -228,10 +230,10 @@ def predict(
 
     One interval is that of the law, from the fit's draws; the other that of a new run, with the noise of runs in it.
     """
-    from analysis.fit import load
-    from analysis.search import columns_of_model
+    from analysis.decision.size_search import columns_of_model
+    from analysis.fitting.fit_file import load_fit
 
-    source, fitted = fit, load(fit)
+    source, fitted = fit, load_fit(fit)
     fitted.require_params()
     given = settings_of(settings)
     fitted.require_experts(() if n_experts is None else (n_experts,))

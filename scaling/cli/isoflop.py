@@ -24,10 +24,12 @@ from scaling.cli.options import (
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from analysis.envelope import Envelope
-    from analysis.fit import Fit
-    from analysis.isoflop import Bias, Frontier, Valleys
-    from analysis.regression import PowerLaw
+    from analysis.fitting.fit import Fit
+    from analysis.isoflop.bias import Bias
+    from analysis.isoflop.envelope import Envelope
+    from analysis.isoflop.frontier import Frontier
+    from analysis.isoflop.power_law import PowerLaw
+    from analysis.isoflop.valleys import Valleys
 
 
 def register(app: typer.Typer) -> None:
@@ -71,30 +73,31 @@ def isoflop(
     listed and left out. A fit of the whole surface (`scaling fit`) uses the runs better. Exits with 1 where no E has
     three usable valleys.
     """
-    from analysis import isoflop as method
-    from analysis import runs as runs_module
-    from analysis.fit import load
-    from scaling.cli.printing_isoflop import show_isoflop
+    from analysis.fitting.fit_file import load_fit
+    from analysis.isoflop import bias as bias_module
+    from analysis.isoflop import frontier, valleys
+    from analysis.tables import runs as runs_module
+    from scaling.cli.show_isoflop import show_isoflop
 
     at = optional(budget, "--budget")
     if at is not None and not 0.0 < at < float("inf"):
         raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
-    surface = None if bias is None else load(bias)
-    table = runs_module.read(runs, pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
+    surface = None if bias is None else load_fit(bias)
+    table = runs_module.read_runs(runs, pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
     say_table(table.dropped, table.notes)
-    found = method.valleys(
+    found = valleys.valleys(
         table, n_column=n_column, tolerance=number(tolerance, "--tolerance"), n_budgets=groups, log_loss=log_loss
     )
     warnings = [f"{len(rows)} runs left out: {reason}" for reason, rows in found.left_out]
     lines, envelopes, biases = {}, {}, {}
     for e in found.experts:
         try:
-            lines[e] = method.frontier(found, e, include_flagged=keep_flagged)
+            lines[e] = frontier.frontier(found, e, include_flagged=keep_flagged)
         except InputError as error:
             warnings.append(str(error))
         if e in lines and surface is not None:
             there = lines[e].used[-1].train_flops if at is None else at
-            biases[e] = method.bias(surface, found, there, e, include_flagged=keep_flagged)
+            biases[e] = bias_module.bias(surface, found, there, e, include_flagged=keep_flagged)
         try:
             envelopes[e] = _envelope(Path(runs), found, e, bootstrap, seed, curves)
         except InputError as error:
@@ -115,7 +118,7 @@ def isoflop(
 def _envelope(study: Path, found: Valleys, e: int, draws: int, seed: int, curves: bool) -> Envelope:
     import numpy as np
 
-    from analysis.envelope import envelope, training_curves
+    from analysis.isoflop.envelope import envelope, training_curves
 
     table = training_curves(study, found.table) if curves else found.table
     rng = np.random.default_rng(seed) if draws else None

@@ -12,7 +12,8 @@ from scaling.cli.options import PICTURES, Json, Maps, Where, note, pairs, print_
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.latency import LatencyLaw
+    from analysis.latency.law import LatencyLaw
+
 
 _WORST = 5
 _FORMULA = (
@@ -56,20 +57,20 @@ def latency(
 ) -> None:
     """Fit what a device reaches of its data sheet, and its fixed costs, to measured prefill and decode times.
 
-    Prints the coefficients with 95 % intervals, the errors on levels of batch, context, width and E that were left out, the
-    error before and after, and the rows that are modelled worst.
+    Prints the coefficients with 95 % intervals, the errors on levels of batch, context, width and E that were left out,
+    the error before and after, and the rows that are modelled worst.
     """
     import numpy as np
 
-    from analysis import latency as law_of
-    from analysis.latency_table import device_of, read
+    from analysis.latency import law as law_of
+    from analysis.latency.table import device_of, read_latency
     from scaling.errors import InputError
 
     if figure is not None and figure.suffix not in PICTURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
-    measured = read(table, pairs(maps, "--map"), where)
+    measured = read_latency(table, pairs(maps, "--map"), where)
     say_table(measured.dropped, [])
-    law = law_of.fit(measured, device_of(measured, device), np.random.default_rng(seed), resamples)
+    law = law_of.fit_latency(measured, device_of(measured, device), np.random.default_rng(seed), resamples)
     rows = law_of.modelled(measured, law)
     worst = rows.iloc[rows["error"].abs().argsort()[::-1][:_WORST]]
     for told in law.warnings:

@@ -56,9 +56,9 @@ def _options(
 
 
 def _mount() -> None:
-    from scaling.cli import bench, fit, isoflop, latency, methods, recommend, report, sweep, tables, validate
+    from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, sweep, validate
 
-    for group in (sweep, tables, fit, validate, isoflop, recommend, methods, bench, latency, report):
+    for group in (sweep, import_table, fit, validate, isoflop, recommend, methods, bench, latency, report):
         group.register(app)
 
 

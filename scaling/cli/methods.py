@@ -33,7 +33,7 @@ def methods(
 
 
 def _registry(as_json: bool) -> None:
-    from scaling.methods import EXPERTS, ROUTERS
+    from scaling.config.registry import EXPERTS, ROUTERS
 
     routers = {
         name: {
@@ -49,7 +49,7 @@ def _registry(as_json: bool) -> None:
     if as_json:
         print(json.dumps({"routers": routers, "experts": experts}))
         return
-    from scaling.cli.printing import show_registry
+    from scaling.cli.show_fit import show_registry
 
     show_registry(routers, experts)
 
@@ -57,10 +57,11 @@ def _registry(as_json: bool) -> None:
 def _ranking(study: Path, seed: int, as_json: bool) -> None:
     import numpy as np
 
-    from analysis.methods import compare, document
-    from scaling.cli.printing import show_comparison
+    from analysis.methods.comparison import compare_methods
+    from analysis.methods.document import document
+    from scaling.cli.show_fit import show_comparison
 
-    found = compare(study, np.random.default_rng(seed))
+    found = compare_methods(study, np.random.default_rng(seed))
     if as_json:
         print(
             json.dumps({"study": str(study), "comparisons": [document(study, one) for one in found]}, allow_nan=False)

@@ -89,7 +89,7 @@ def pins_of(items: Sequence[str] | None) -> dict[str, float]:
 
 def number(text: str, option: str) -> float:
     """A number with suffixes such as 1.2B. Raises InputError naming the option."""
-    from scaling.fields import parse_number
+    from scaling.config.fields import parse_number
 
     try:
         return parse_number(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli import service as options
+from scaling.cli import serving_options
 from scaling.cli.options import (
     FitArgument,
     Json,
@@ -61,26 +61,26 @@ def recommend(
     reference_experts: Annotated[
         int, typer.Option(metavar="E", min=1, help="With a budget and a volume: keep the loss of this E's best model.")
     ] = 1,
-    device: options.DeviceName = None,
-    devices: options.Devices = None,
-    usd_per_hour: options.UsdPerHour = None,
+    device: serving_options.DeviceName = None,
+    devices: serving_options.Devices = None,
+    usd_per_hour: serving_options.UsdPerHour = None,
     mfu: Annotated[
         str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
     ] = None,
-    latency: options.Latency = None,
-    throughput: options.Throughput = None,
-    bandwidth_share: options.BandwidthShare = None,
-    flops_share: options.FlopsShare = None,
-    prompt: options.Prompt = "512",
-    generated: options.Generated = "256",
-    utilisation: options.Utilisation = "0.5",
-    max_batch: options.MaxBatch = "256",
-    max_devices: options.MaxDevices = "64",
-    max_fleet: options.MaxFleet = None,
-    ttft_ms: options.TtftMs = None,
-    tpot_ms: options.TpotMs = None,
-    skew: options.Skew = None,
-    reads_all: options.ReadsAll = False,
+    latency: serving_options.Latency = None,
+    throughput: serving_options.Throughput = None,
+    bandwidth_share: serving_options.BandwidthShare = None,
+    flops_share: serving_options.FlopsShare = None,
+    prompt: serving_options.Prompt = "512",
+    generated: serving_options.Generated = "256",
+    utilisation: serving_options.Utilisation = "0.5",
+    max_batch: serving_options.MaxBatch = "256",
+    max_devices: serving_options.MaxDevices = "64",
+    max_fleet: serving_options.MaxFleet = None,
+    ttft_ms: serving_options.TtftMs = None,
+    tpot_ms: serving_options.TpotMs = None,
+    skew: serving_options.Skew = None,
+    reads_all: serving_options.ReadsAll = False,
     settings: Settings = None,
     rival: Annotated[
         list[str] | None,
@@ -95,22 +95,22 @@ def recommend(
     """Recommend an expert count, a size and a token budget, and say how sure that is.
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
-    cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost: least
-    loss for that. With --rival: the same of the best of several fits.
+    cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost:
+    least loss for that. With --rival: the same of the best of several fits.
     """
-    from analysis.fit import load
-    from analysis.question import Question
-    from analysis.recommend import recommend as ask
-    from analysis.rivals import compare
-    from analysis.what_if import explore
-    from scaling.cli.printing_recommend import show_recommendation
+    from analysis.decision.fit_comparison import compare_fits
+    from analysis.decision.question import Question
+    from analysis.decision.recommend import recommend as ask
+    from analysis.decision.what_if import explore
+    from analysis.fitting.fit_file import load_fit
+    from scaling.cli.show_recommendation import show_recommendation
     from scaling.errors import InputError
 
     if minimise is not None and minimise not in _GOALS:
         raise InputError(f"--minimise: found {minimise!r}; allowed: {', '.join(_GOALS)}")
-    fits = {name: load(name) for name in (fit, *(rival or ()))}
+    fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
     shown, uneven = fits[fit].router_skew or 0.0, optional(skew, "--skew")
-    on = options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
+    on = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
     question = Question(
         train_flops=optional(train_flops, "--train-flops"),
         train_usd=optional(train_usd, "--train-usd"),
@@ -130,7 +130,7 @@ def recommend(
         usd_per_hour=optional(usd_per_hour, "--usd-per-hour"),
         mfu=optional(mfu, "--mfu"),
         settings=settings_of(settings),
-        service=options.service_of(
+        service=serving_options.service_of(
             prompt=prompt,
             generated=generated,
             utilisation=utilisation,
@@ -144,7 +144,7 @@ def recommend(
             on=on,
         ),
     )
-    rivals = compare(fits, question, on.speeds) if rival else None
+    rivals = compare_fits(fits, question, on.speeds) if rival else None
     fitted = fits[rivals.rivals[0].name if rivals else fit]
     found = ask(fitted, question, on.speeds)
     document = found.to_json() | {

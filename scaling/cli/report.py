@@ -25,9 +25,9 @@ def report(
 
     It uses DIR/fits/*.json and DIR/recommendations/*.json; what is missing is made with the defaults, and it says so.
     """
-    from analysis.report import build
+    from analysis.report.build import build_report
 
-    made = build(study, study / "report.pdf" if out is None else out, picture)
+    made = build_report(study, study / "report.pdf" if out is None else out, picture)
     for note in made.notes:
         print(note, file=sys.stderr)
     drawn = None if made.picture is None else str(made.picture)

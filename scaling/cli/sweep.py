@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
-    from sweeps.study import Summary
+    from sweeps.status import StudyStatus
+
 
 GridArgument = Annotated[
     str, typer.Argument(metavar="GRID", help="A grid.yaml, or the name of one that ships (see `sweep grids`).")
@@ -66,29 +67,29 @@ def run(
     from importlib.util import find_spec
 
     from scaling.errors import InputError
-    from sweeps import execute
-    from sweeps.grid import load
+    from sweeps import execute, job
+    from sweeps.grid import load_grid
     from sweeps.progress import Progress
 
     if find_spec("jax") is None:
         raise InputError("training needs JAX: pip install 'scaling[train]'")
-    options = execute.Options(
+    options = job.Options(
         executor=executor.value, address=address, max_concurrent=max_concurrent,
         max_hours=max_hours, retry_failed=retry_failed, fail_fast=fail_fast,
     )  # fmt: skip
-    cells = load(grid)
+    cells = load_grid(grid)
     with Progress() as progress:
-        summary = execute.run(cells, out or Path("results") / cells.study, options, progress)
+        summary = execute.run_sweep(cells, out or Path("results") / cells.study, options, progress)
     _say_summary(summary, as_json)
 
 
 def plan(grid: GridArgument, out: Out = None, as_json: Json = False) -> None:
     """What a grid will cost before it starts: its cells, FLOPs, memory and time; and what its design cannot tell."""
     from sweeps import plan as planning
-    from sweeps.grid import load
-    from sweeps.study import known_parts
+    from sweeps.grid import load_grid
+    from sweeps.status import known_parts
 
-    cells = load(grid)
+    cells = load_grid(grid)
     priced = planning.plan(cells, known_parts(out or Path("results") / cells.study, cells.cells))
     if as_json:
         typer.echo(json.dumps(priced.to_json()))
@@ -101,12 +102,12 @@ def status(
     as_json: Json = False,
 ) -> None:
     """What of a study is done, failed, left or owed, and who is at work in it."""
+    from sweeps.status import opened, study_status
     from sweeps.store import Store
-    from sweeps.study import opened, summarise
 
     grid, run_ids = opened(folder)
     store = Store(folder)
-    _say_summary(summarise(store, grid, run_ids, driver=store.driver()), as_json, to=sys.stdout)
+    _say_summary(study_status(store, grid, run_ids, driver=store.driver()), as_json, to=sys.stdout)
 
 
 def pack(
@@ -123,9 +124,9 @@ def pack(
 
 def grids(as_json: Json = False) -> None:
     """The grids that ship with the package."""
-    from sweeps.grid import load, named_grids
+    from sweeps.grid import load_grid, named_grids
 
-    known = {name: load(path) for name, path in named_grids().items()}
+    known = {name: load_grid(path) for name, path in named_grids().items()}
     if as_json:
         typer.echo(
             json.dumps(
@@ -138,7 +139,7 @@ def grids(as_json: Json = False) -> None:
         typer.echo(f"{name:<16}{len(grid.cells):>4} cells   {first}")
 
 
-def _say_summary(summary: Summary, as_json: bool, to: Any = None) -> None:
+def _say_summary(summary: StudyStatus, as_json: bool, to: Any = None) -> None:
     """The state of a study: as JSON on standard output, else as lines (of `sweep run` on standard error)."""
     from dataclasses import asdict
 
@@ -174,7 +175,7 @@ def _show_plan(plan: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sweeps.plan import si
+    from scaling.formatting import si
     from sweeps.progress import duration
 
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file has room for whole names
@@ -192,8 +193,8 @@ def _show_plan(plan: Plan) -> None:
     saved = 1 - totals["tokens_trained"] / totals["tokens"]
     console.print(
         f"{totals['cells']} cells{duplicates}, {totals['missing']} to train; {si(totals['tokens'])} tokens and "
-        f"{totals['train_flops']:.2e} FLOP as if each trained alone, {si(totals['tokens_trained'])} tokens as branches of "
-        f"{totals['trunks']} trunks ({saved:.0%} saved). About {duration(plan.seconds)} of training instead of "
+        f"{totals['train_flops']:.2e} FLOP as if each trained alone, {si(totals['tokens_trained'])} tokens as branches "
+        f"of {totals['trunks']} trunks ({saved:.0%} saved). About {duration(plan.seconds)} of training instead of "
         f"{duration(plan.alone_seconds)}, in {plan.calls} calls, {plan.workers} at a time",
         highlight=False,
     )

@@ -34,9 +34,9 @@ from scaling.cli.options import (
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from analysis.fit import Fit
-    from analysis.regression import Diagnostics
-    from analysis.runs import RunTable
+    from analysis.fitting.fit import Fit
+    from analysis.tables.runs import RunTable
+    from analysis.validation.residuals import Diagnostics
 
 
 def register(app: typer.Typer) -> None:
@@ -77,23 +77,24 @@ def validate(
     """
     import numpy as np
 
-    from analysis import runs as runs_module
-    from analysis import uncertainty
-    from analysis.evidence import compare_laws
-    from analysis.fit import fit as fit_law
-    from analysis.laws import LAWS
-    from analysis.laws import law as law_named
-    from analysis.objectives import Objective
-    from analysis.sensitivity import diagnose, sensitivity
-    from analysis.validate import leave_one_expert_count_out, refusal, roll_out
-    from scaling.cli.printing_validate import show_validation
+    from analysis.fitting import bootstrap as uncertainty
+    from analysis.fitting.fit import fit as fit_law
+    from analysis.fitting.objective import Objective
+    from analysis.fitting.roll_out import refusal, roll_out
+    from analysis.laws import LAWS, law_named
+    from analysis.tables import runs as runs_module
+    from analysis.validation.held_out import leave_one_expert_count_out
+    from analysis.validation.influence import sensitivity
+    from analysis.validation.law_comparison import compare_laws
+    from analysis.validation.residuals import diagnose
+    from scaling.cli.show_validation import show_validation
 
     if figure is not None and figure.suffix not in PICTURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
     definition, flops = law_named(law), optional(budget, "--budget")
     others = list(LAWS.values()) if laws is None else [law_named(name.strip()) for name in laws.split(",")]
     compared = [definition, *(one for one in others if one.name != definition.name)]
-    table = runs_module.read(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
+    table = runs_module.read_runs(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
     say_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
     goal, pins = Objective(objective.value, residual.value, number(delta, "--delta")), pins_of(pin)
@@ -153,8 +154,7 @@ def _draw(path: Path, fitted: Fit, table: RunTable, parts: Mapping[str, Any]) ->
     import pandas as pd
 
     from analysis import figures
-    from analysis.laws import EXPERTS
-    from analysis.runs import COMPUTE
+    from scaling.columns import COMPUTE, EXPERTS
 
     law = fitted.definition
     experts = np.nan_to_num(table.column(EXPERTS), nan=1.0) if EXPERTS in table.frame else np.ones(len(table))

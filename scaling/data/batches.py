@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.data.corpus import HeldOut
+from scaling.data.corpus import HeldOutText
 from scaling.data.packing import PackedBlocks
 from scaling.errors import InputError
 
@@ -96,7 +96,7 @@ class EvalWindows:
     names: tuple[str, ...]
 
 
-def eval_windows(heldout: list[HeldOut], seq_len: int, per_document: int) -> EvalWindows:
+def eval_windows(heldout: list[HeldOutText], seq_len: int, per_document: int) -> EvalWindows:
     """At most `per_document` windows of each document, spread evenly from its first symbol to its last.
 
     The estimand is the mean loss per token over these windows: long documents count up to a cap, so no document

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data import sources, tokenizer
 from scaling.data.cache import cache_folder
 from scaling.errors import InputError
@@ -24,7 +24,7 @@ _META = "meta.json"
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutText:
     """A held-out document: its name, its symbols with the separator in front, and the bytes each symbol stands for."""
 
     name: str
@@ -48,22 +48,23 @@ class Corpus:
         """The training documents, each behind a separator, in their order; memory-mapped."""
         return np.memmap(self.folder / "train.bin", dtype=np.uint16, mode="r")
 
-    def heldout(self) -> list[HeldOut]:
+    def heldout(self) -> list[HeldOutText]:
         """The held-out documents, whole, in name order."""
         with np.load(self.folder / "heldout.npz") as parts:
             names = json.loads(parts["names"].tobytes())
             ends, tokens, lengths = parts["ends"], parts["tokens"], parts["byte_lengths"]
         starts = np.r_[0, ends[:-1]]
         cut = [tokens[a:b] for a, b in zip(starts, ends, strict=True)]
-        return [HeldOut(name, part, lengths[part]) for name, part in zip(names, cut, strict=True)]
+        return [HeldOutText(name, part, lengths[part]) for name, part in zip(names, cut, strict=True)]
 
 
 def prepare(config: DataConfig) -> Corpus:
     """Tokenise a corpus into the cache, or find it there. Safe when several processes do it at once.
 
     The held-out documents are the `heldout_docs` with the smallest SHA-256 of their text: a choice that needs no pass
-    of its own, does not depend on where files lie, and keeps exact copies of a held-out text out of training. A document
-    that occurs several times is trained on as often as it occurs. Raises InputError when there are too few documents.
+    of its own, does not depend on where files lie, and keeps exact copies of a held-out text out of training. A
+    document that occurs several times is trained on as often as it occurs. Raises InputError when there are too few
+    documents.
     """
     folder = cache_folder() / "corpora" / _fingerprint(config)
     if not (folder / _META).is_file():
@@ -128,7 +129,8 @@ def _build(config: DataConfig, folder: Path) -> None:
     if len(chosen) < config.heldout_docs or n_documents < config.heldout_docs:
         raise InputError(
             f"data: corpus={config.corpus} has {len(chosen) + n_documents} different documents; with "
-            f"heldout_docs={config.heldout_docs} at least {2 * config.heldout_docs} are needed, so that as many remain to train on"
+            f"heldout_docs={config.heldout_docs} at least {2 * config.heldout_docs} are needed, so that as many remain "
+            "to train on"
         )
     heldout = sorted(chosen.values())
     tokens = [np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16) for _, text in heldout]

@@ -1,9 +1,10 @@
 """Datasets of the Hugging Face `datasets` library, streamed once into the cache.
 
-The stream is read in its own order, which the library does not shuffle, and its texts are spooled to one compressed file
-as they come; nothing else of the dataset is kept, and every later pass and every other tokeniser reads the file. It is
-named by what was asked for: dataset, subset, split, field, max_documents and, for the hub, the commit, which fixes the
-text for good (DataConfig refuses a branch), so no entry can go stale; for local files their paths, sizes and times.
+The stream is read in its own order, which the library does not shuffle, and its texts are spooled to one compressed
+file as they come; nothing else of the dataset is kept, and every later pass and every other tokeniser reads the file.
+It is named by what was asked for: dataset, subset, split, field, max_documents and, for the hub, the commit, which
+fixes the text for good (DataConfig refuses a branch), so no entry can go stale; for local files their paths, sizes and
+times.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data.cache import cache_folder
 from scaling.errors import InputError
 
@@ -68,7 +69,8 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
     assert config.dataset is not None
     if not files and Path(config.dataset).exists():  # the library would read it instead of the hub
         raise InputError(
-            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, parquet, ..."
+            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, parquet, "
+            "..."
         )
     local = {"data_files": {config.split: [str(path) for path in files]}} if files else {"revision": config.revision}
     try:
@@ -77,5 +79,6 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
         place = ", ".join(str(path) for path in files) or f"the hub at {config.revision}"
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from {place} ({reason})"
+            f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from {place} "
+            f"({reason})"
         ) from error

@@ -1,4 +1,5 @@
-"""Text of known entropy: documents of latent topics, each topic a Markov chain, with the exact loss of the best predictor.
+"""Text of known entropy: documents of latent topics, each topic a Markov chain, with the exact loss of the best
+predictor.
 
 Source. A document has a topic z with P(z) = w_z, proportional to 1 / (z + 1), and a length n >= 1 with
 P(n) = h (1 - h)^(n - 1), h = 1 / markov_length, independent of z. Its symbols are a chain of order m over V symbols,
@@ -16,19 +17,19 @@ irreducible and aperiodic and pi_z is unique.
 Why so. The levels are learned one after the other: frequencies of symbols, of pairs, .., then of the contexts of one
 topic, which a larger model can hold more of and a longer run has seen more often; g_0 and w_z make some contexts and
 topics many times as frequent as others, so what is left to learn shrinks gradually and not at once (the picture of
-arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers: more than models of
-1e5 parameters hold; and the rarer half of the rows is 3 % of the text, four visits to each per million symbols: more than
-runs of 1e7 tokens show.
+arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers: more than
+models of 1e5 parameters hold; and the rarer half of the rows is 3 % of the text, four visits to each per million
+symbols: more than runs of 1e7 tokens show.
 
 Entropy rate, nats per symbol: sum_z w_z sum_s pi_z(s) H(P_z(. | s)). The topic is a finite amount of information per
 document and adds nothing to the rate; within a window it does, and `bayes_loss` counts it.
 
-Separator and end. Separators are not symbols of the source: neither the entropy rate nor the Bayes loss counts them, for
-the held-out windows have no separator among their targets. A model trained on the stream of documents cannot know that:
-at best it pays -ln(1 - h) nats more (`end_cost`) for every target but the first of a document, because the length is
-memoryless and says nothing else about what comes. `loss_floor` is without it, so it is a floor however blocks are made.
-One more trace of the split: held-out texts are distinct and kept out of training, which only documents of a symbol or two
-are ever drawn twice to notice; the floor is that of the windows as they are.
+Separator and end. Separators are not symbols of the source: neither the entropy rate nor the Bayes loss counts them,
+for the held-out windows have no separator among their targets. A model trained on the stream of documents cannot know
+that: at best it pays -ln(1 - h) nats more (`end_cost`) for every target but the first of a document, because the length
+is memoryless and says nothing else about what comes. `loss_floor` is without it, so it is a floor however blocks are
+made. One more trace of the split: held-out texts are distinct and kept out of training, which only documents of a
+symbol or two are ever drawn twice to notice; the floor is that of the windows as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 
 FIRST = 33  # symbol i is written as the ASCII character 33 + i, the printable ones that are not blank
 # Nats, deviation of the log-odds: at 32 symbols it puts the entropy rate at about half of that of even odds, and each
@@ -52,12 +53,12 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class MarkovSource:
     """A mixture of Markov chains of one order.
 
-    prior [Z] of the topics; tables[j] [Z, V^j, V] = P_z(x | the j symbols before it), for j = 0 .. m, where fewer than m
-    are those known at the beginning of a window; contexts [Z, V^m] the stationary distribution; hazard of the end of a
-    document after each symbol. A context is the number whose digits to the base V are its symbols, the oldest first.
+    prior [Z] of the topics; tables[j] [Z, V^j, V] = P_z(x | the j symbols before it), for j = 0 .. m, where fewer than
+    m are those known at the beginning of a window; contexts [Z, V^m] the stationary distribution; hazard of the end of
+    a document after each symbol. A context is the number whose digits to the base V are its symbols, the oldest first.
     """
 
     prior: Floats
@@ -113,10 +114,11 @@ class Source:
         return loss
 
 
-def make(prior: Floats, table: Floats, hazard: float) -> Source:
+def make(prior: Floats, table: Floats, hazard: float) -> MarkovSource:
     """The source of given topic weights [Z], transition probabilities [Z, V^m, V] (all positive) and hazard.
 
-    pi_z solves pi = pi T with sum(pi) = 1, T the chain over contexts that drops the oldest symbol and takes the new one.
+    pi_z solves pi = pi T with sum(pi) = 1, T the chain over contexts that drops the oldest symbol and takes the new
+    one.
     """
     n_topics, n_contexts, n_symbols = table.shape
     order = round(np.log(n_contexts) / np.log(n_symbols))
@@ -134,11 +136,11 @@ def make(prior: Floats, table: Floats, hazard: float) -> Source:
     for known in range(order - 1, -1, -1):
         joint = contexts.reshape(n_topics, -1, n_symbols**known, n_symbols).sum(axis=1)
         tables.insert(0, joint / joint.sum(axis=2, keepdims=True))
-    return Source(prior, tuple(tables), contexts, hazard)
+    return MarkovSource(prior, tuple(tables), contexts, hazard)
 
 
 @functools.lru_cache(maxsize=4)
-def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> Source:
+def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> MarkovSource:
     draws = np.random.default_rng([seed, 0])
     levels = [draws.standard_normal((1, symbols**known, symbols)) for known in range(order + 1)]
     levels.append(draws.standard_normal((topics, symbols**order, symbols)))
@@ -149,7 +151,7 @@ def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> So
     return make(prior / prior.sum(), odds / odds.sum(axis=2, keepdims=True), 1.0 / length)
 
 
-def source(config: DataConfig) -> Source:
+def source(config: DataConfig) -> MarkovSource:
     """The source that `corpus: markov` draws from: a function of its `markov_` fields alone."""
     return _source(
         config.markov_symbols, config.markov_order, config.markov_topics, config.markov_length, config.markov_seed
@@ -157,10 +159,11 @@ def source(config: DataConfig) -> Source:
 
 
 def known_entropy(config: DataConfig, windows: NDArray[np.integer], weight: NDArray[np.floating]) -> dict[str, float]:
-    """The columns `loss_floor` and `entropy_rate` of a run evaluated on these windows; none where the source is not known.
+    """The columns `loss_floor` and `entropy_rate` of a run evaluated on these windows; none where the source is not
+    known.
 
-    The floor is the mean of `Source.bayes_loss` by weight, as the held-out loss is: the two differ by what the model has
-    yet to learn, without the noise of which text was drawn.
+    The floor is the mean of `Source.bayes_loss` by weight, as the held-out loss is: the two differ by what the model
+    has yet to learn, without the noise of which text was drawn.
     """
     if config.corpus != "markov":
         return {}
@@ -180,8 +183,9 @@ def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
             yield f"markov:{number}", (symbols + FIRST).tobytes().decode("ascii")
 
 
-def _draw(source: Source, seed: int, numbers: range) -> list[NDArray[np.uint8]]:
-    """The symbols of some documents: topic, length and each symbol by inverting its distribution at a uniform number."""
+def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.uint8]]:
+    """The symbols of some documents: topic, length and each symbol by inverting its distribution at a uniform
+    number."""
     lengths = np.empty(len(numbers), np.int64)
     topics = np.empty(len(numbers))
     parts = []

@@ -3,10 +3,10 @@
 "Fewer truncations improve language modeling" (arXiv 2404.10830): a document is cut only when it is longer than a block,
 and pieces are packed so that few places stay empty. A block has `seq_len` inputs.
 
-A document is its separator and its symbols. Up to seq_len of them are one piece. A longer one is cut where the windows of
-the evaluation are: pieces of seq_len inputs, which fill a block each, and the rest, which gets a separator in front where
-others may share its block. So a piece begins with a separator or begins its block, and what belongs together can be told
-from the tokens alone: the number of separators so far.
+A document is its separator and its symbols. Up to seq_len of them are one piece. A longer one is cut where the windows
+of the evaluation are: pieces of seq_len inputs, which fill a block each, and the rest, which gets a separator in front
+where others may share its block. So a piece begins with a separator or begins its block, and what belongs together can
+be told from the tokens alone: the number of separators so far.
 
 Behind the pieces of a block come separators. A place whose input and target both are separators is padding, and nothing
 else is, for no document is empty. The target of the last input is what follows it in its document: the separator where
@@ -52,8 +52,8 @@ def cut(tokens: NDArray[np.uint16], separator: int, seq_len: int) -> Pieces:
 def best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
     """The block of each piece: largest first, each into the fullest block that has room, else into a new one.
 
-    Equal sizes go in their order, equal rooms to the block that was filled last: nothing is left to chance. Rooms are the
-    bits of one number, so the least sufficient one is found without a search.
+    Equal sizes go in their order, equal rooms to the block that was filled last: nothing is left to chance. Rooms are
+    the bits of one number, so the least sufficient one is found without a search.
     """
     assert sizes.ndim == 1
     assert not len(sizes) or (sizes.min() > 0 and sizes.max() <= capacity)

@@ -1,4 +1,5 @@
-"""Where documents come from: text on this computer, files of the user's, a streamed dataset, a source of known entropy."""
+"""Where documents come from: text on this computer, files of the user's, a streamed dataset, a source of known
+entropy."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data import hub, markov
 from scaling.errors import InputError
 
@@ -79,7 +80,8 @@ def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, 
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL, row of Parquet or of a dataset.
+    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL, row of Parquet or of a
+    dataset.
 
     Raises InputError naming file and line where a record has no text.
     """

@@ -1,4 +1,5 @@
-"""Text to symbols: bytes, those of a known source, or byte-level BPE trained on the corpus. The last one separates documents."""
+"""Text to symbols: bytes, those of a known source, or byte-level BPE trained on the corpus. The last one separates
+documents."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data import markov
 from scaling.errors import InputError
 
@@ -74,7 +75,8 @@ class BytePairs:
 
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
-    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too little text."""
+    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too little
+    text."""
     if config.corpus == "markov":
         return Symbols(config.markov_symbols)
     if config.tokenizer == "bytes":
@@ -113,8 +115,8 @@ CLASSES = ("lower case", "upper case", "digit", "white space", "punctuation", "o
 
 
 def classes(config: DataConfig, folder: Path) -> NDArray[np.int64]:
-    """Class of each symbol, an index into CLASSES: of a byte by what it is, of a piece of BPE by its first byte that is no
-    space. The symbols of a known source have no such classes: there each is one of its own."""
+    """Class of each symbol, an index into CLASSES: of a byte by what it is, of a piece of BPE by its first byte that is
+    no space. The symbols of a known source have no such classes: there each is one of its own."""
     if config.corpus == "markov":
         return np.arange(config.vocab_size)
     if config.tokenizer == "bytes":

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.rows import code_version
+from scaling.config.run_row import code_version
 
 
 @dataclass
-class Run:
+class TrainingState:
     """Training on its way: the state after `at` steps, what each step reported [M, metrics], the choices of the
     router at some steps [M, L, T, E], the seconds they took.
 
@@ -34,12 +34,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Point:
+class Checkpoint:
     """Where a trunk stands: the trunk itself (no state once its last budget is in its cooldown), the branch that is in
     its cooldown, and the steps of that budget."""
 
-    trunk: Run
-    branch: Run | None
+    trunk: TrainingState
+    branch: TrainingState | None
     steps: int
 
 
@@ -57,7 +57,7 @@ class Checkpoints:
     def due(self) -> bool:
         return self._folder is not None and time.monotonic() - self._last >= self._every
 
-    def save(self, point: Point) -> None:
+    def save(self, point: Checkpoint) -> None:
         """Write a point and drop the one before it."""
         import orbax.checkpoint as ocp  # takes a second to import, and short cells never need it
 
@@ -85,7 +85,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
         self._last = time.monotonic()
 
-    def load(self, shape: Any, sharding: Any) -> Point | None:
+    def load(self, shape: Any, sharding: Any) -> Checkpoint | None:
         """The newest point, its arrays placed as `sharding` says. None without one, or when other code wrote it."""
         kept = self._kept()
         if not kept:
@@ -102,7 +102,7 @@ class Checkpoints:
             states = reader.restore(kept[-1] / "states", dict.fromkeys(about["states"], one))
         with np.load(kept[-1] / "reported.npz") as reported:
             runs = {
-                name: Run(
+                name: TrainingState(
                     states.get(name),
                     about[name]["at"],
                     list(reported[name]),
@@ -113,7 +113,7 @@ class Checkpoints:
                 for name in ("trunk", "branch")
                 if name in about
             }
-        return Point(runs["trunk"], runs.get("branch"), about["steps"])
+        return Checkpoint(runs["trunk"], runs.get("branch"), about["steps"])
 
     def remove(self) -> None:
         """The trunk is done."""

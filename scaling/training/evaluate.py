@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
-from scaling.clusters import clustered_mean
-from scaling.config import ModelConfig
+from scaling.clustered_mean import clustered_mean
+from scaling.config.model import ModelConfig
 from scaling.data.batches import EvalWindows
-from scaling.layers.moe import routing
-from scaling.layers.placement import DATA, EXPERT, Placement
-from scaling.models import transformer
-from scaling.models.transformer import Transformer
-from scaling.training.kept import kept
-from scaling.training.observe import Choices, Division
+from scaling.model import transformer
+from scaling.model.moe import routing
+from scaling.model.sharding import DATA, EXPERT, Placement
+from scaling.model.transformer import Transformer
+from scaling.training.executable_cache import kept
+from scaling.training.router_metrics import Choices, Division
 from scaling.training.step import BATCH, Params, mesh_of, places_of, specs_of, token_losses
 
 
@@ -39,7 +39,7 @@ class HeldOutLoss:
     routing: dict[str, float]
 
 
-class Watch:
+class HeldOutRouting:
     """The routing of held-out text: what the program of the evaluation tells beside the losses.
 
     windows, batch: as `evaluate` has them.   classes: of each symbol (`scaling.data.tokenizer.classes`).
@@ -74,8 +74,8 @@ def losses_program(
     devices: tuple[jax.Device, ...],
     shape: tuple[int, int],
 ) -> Any:
-    """Compiled (params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of their
-    routing over the tokens that count and the experts of each token [L, B T, E]."""
+    """Compiled (params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of
+    their routing over the tokens that count and the experts of each token [L, B T, E]."""
     wanted = (model, vocab_size, kernel, where, shape)
     return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
 
@@ -146,8 +146,8 @@ def evaluate(
 ) -> HeldOutLoss:
     """Held-out loss of the given weights over all windows, `batch` windows at a time, by the program `forward`.
 
-    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token. Padding,
-    and the windows of the front that fill up the last batch, count in nothing.
+    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token.
+    Padding, and the windows of the front that fill up the last batch, count in nothing.
     """
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)

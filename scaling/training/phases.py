@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scaling.config import ModelConfig
+from scaling.config.model import ModelConfig
 
 ADDED = ("router", "adapters_gate", "adapters_up", "adapters_down")
 
@@ -15,8 +15,8 @@ ADDED = ("router", "adapters_gate", "adapters_up", "adapters_down")
 def moving(model: ModelConfig, step: jax.Array, dense_steps: int, tree: Any) -> Any:
     """Whether each weight moves in this step, as a tree like `tree`; None where all do, always.
 
-    With a frozen base (LoRA experts): everything but routers and adapters before the end of the dense phase, routers and
-    adapters alone after it.
+    With a frozen base (LoRA experts): everything but routers and adapters before the end of the dense phase, routers
+    and adapters alone after it.
     """
     if model.n_experts == 1 or not model.experts_kind.frozen_base:
         return None
@@ -37,8 +37,8 @@ def spawns(model: ModelConfig) -> bool:
 def spawned(tree: Any, masked_share: float, key: jax.Array) -> Any:
     """Every expert a copy of the first, with `masked_share` of its weights set to zero, at random and its own.
 
-    EvoMoE, arXiv 2112.14397, section 4.1: experts begin from one trained expert, and random masks tell them apart. Trees of
-    weights and of moments of one model get the same masks, so a masked weight has no moments either.
+    EvoMoE, arXiv 2112.14397, section 4.1: experts begin from one trained expert, and random masks tell them apart.
+    Trees of weights and of moments of one model get the same masks, so a masked weight has no moments either.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     experts = [jax.tree_util.keystr(path) for path, _ in leaves if "experts" in _names(path)]

@@ -11,24 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.placement import ALONE, Placement
-from scaling.training.kept import kept
+from scaling.config.model import ModelConfig
+from scaling.config.training import TrainConfig
+from scaling.model.sharding import ALONE, Placement
+from scaling.training.executable_cache import kept
 from scaling.training.phases import spawned
-from scaling.training.step import (
-    BATCH,
-    State,
-    first_state,
-    mesh_of,
-    places_of,
-    quick,
-    specs_of,
-    step_function,
-)
+from scaling.training.step import BATCH, State, first_state, mesh_of, places_of, quick, specs_of, step_function
 
 
 @dataclass(frozen=True)
-class Shape:
+class ProgramShape:
     """What decides the programs of a cell: cells of one shape, on the same devices, share them.
 
     train: without what varies among cells of one program.   packed, kernel, where: as `step_function` takes them.
@@ -47,7 +39,7 @@ class Shape:
 class Program:
     """The compiled first state and step of a shape, on the devices of a cell."""
 
-    def __init__(self, shape: Shape, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, shape: ProgramShape, devices: Sequence[jax.Device]) -> None:
         self._shape = shape
         self._first, self.step, self.shape = kept("step", shape, devices, lambda: _build(shape, devices))
         self.state, _ = places_of(self.shape, shape.where, devices)
@@ -65,7 +57,8 @@ class Program:
         return jax.tree.map(jnp.copy, state)
 
     def spawn(self, state: State) -> State:
-        """The state with all experts made from the first, at the end of a dense phase (`scaling/training/phases.py`)."""
+        """The state with all experts made from the first, at the end of a dense phase
+        (`scaling/training/phases.py`)."""
         keys = jax.random.wrap_key_data(state.key)
 
         def one(params: Any, moments: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -87,7 +80,7 @@ class Program:
         return int(arguments + known.temp_size_in_bytes)
 
 
-def _build(shape: Shape, devices: Sequence[jax.Device]) -> tuple[Any, Any, Any]:
+def _build(shape: ProgramShape, devices: Sequence[jax.Device]) -> tuple[Any, Any, Any]:
     """The compiled first state and step, and the shape of the state of one trunk."""
     train, where = shape.train, shape.where
     step = step_function(shape.model, shape.vocab_size, train, packed=shape.packed, kernel=shape.kernel, where=where)

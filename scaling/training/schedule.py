@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 
-from scaling.config import RunConfig
+from scaling.config.run import RunConfig
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Rate of optimiser step `step` (0-based): linear warm-up, constant, then the cooldown 1 - sqrt((n - (N - N_d)) / N_d).
+    """Rate of optimiser step `step` (0-based): linear warm-up, constant, then the cooldown 1 - sqrt((n - (N - N_d)) /
+    N_d).
 
-    arXiv 2405.18392, eq. 1 with N steps and N_d = `cooldown_steps`, taken at (n + 1)/(N_d + 1) so that neither the first
-    cooldown step repeats the peak nor the last one is wasted on a rate of zero. Before the cooldown it does not depend
-    on the token budget.
+    arXiv 2405.18392, eq. 1 with N steps and N_d = `cooldown_steps`, taken at (n + 1)/(N_d + 1) so that neither the
+    first cooldown step repeats the peak nor the last one is wasted on a rate of zero. Before the cooldown it does not
+    depend on the token budget.
     """
     warmup = math.ceil(config.train.warmup_tokens / config.train.batch_tokens)
     peak = config.learning_rate

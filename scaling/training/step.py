@@ -15,11 +15,13 @@ import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.moe import Training, routing
-from scaling.layers.placement import ALONE, DATA, EXPERT, Placement
-from scaling.models import transformer
-from scaling.models.transformer import Transformer, rebalanced
+from scaling.config.model import ModelConfig
+from scaling.config.training import TrainConfig
+from scaling.model import transformer
+from scaling.model.moe import routing
+from scaling.model.moe.routing import TrainingStep
+from scaling.model.sharding import ALONE, DATA, EXPERT, Placement
+from scaling.model.transformer import Transformer, rebalanced
 from scaling.training.phases import moving
 
 Params = Any
@@ -59,9 +61,9 @@ def token_losses(logits_BxTxV: jax.Array, target_BxT: jax.Array) -> jax.Array:
 def optimiser(train: TrainConfig) -> optax.GradientTransformation:
     """Adam and decoupled weight decay on matrices (not on norms); the step scales by the rate.
 
-    Adam's update does not depend on the scale of a gradient, so an expert that sees k/E of the tokens learns at the rate
-    of the dense MLP. `eps` is so small that this holds for any gradient: optax's 1e-8 is no longer small beside the
-    gradient of one of many experts (arXiv 2309.14322, section 4.3, sees the same in large models).
+    Adam's update does not depend on the scale of a gradient, so an expert that sees k/E of the tokens learns at the
+    rate of the dense MLP. `eps` is so small that this holds for any gradient: optax's 1e-8 is no longer small beside
+    the gradient of one of many experts (arXiv 2309.14322, section 4.3, sees the same in large models).
     """
     return optax.chain(
         optax.scale_by_adam(train.beta1, train.beta2, eps=1e-15),
@@ -139,10 +141,10 @@ def step_function(
     dense_steps = model.dense_steps(train.batch_tokens)
 
     def objective(
-        weights: Params, fixed: Params, batch: jax.Array, n_targets: jax.Array, training: Training
+        weights: Params, fixed: Params, batch: jax.Array, n_targets: jax.Array, training: TrainingStep
     ) -> tuple[jax.Array, tuple[Any, ...]]:
-        """This part's share of the objective: the shares of all parts add up to it. And of the part the metrics, and the
-        tokens of each expert over those of all parts."""
+        """This part's share of the objective: the shares of all parts add up to it. And of the part the metrics, and
+        the tokens of each expert over those of all parts."""
         inputs, targets = batch[:, :-1], batch[:, 1:]
         document = documents(inputs, separator) if packed else None
         params = {"params": weights, **fixed}
@@ -172,7 +174,7 @@ def step_function(
         step, key = state.moments[0].count, jax.random.wrap_key_data(state.key)
 
         def value(batch: jax.Array, number_B: jax.Array) -> Any:
-            training = Training(step, key, number_B, train.batch_tokens)
+            training = TrainingStep(step, key, number_B, train.batch_tokens)
             return jax.grad(objective, has_aux=True)(weights, fixed, batch, n_targets, training)
 
         if train.accumulate == 1:

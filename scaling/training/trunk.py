@@ -1,7 +1,8 @@
-"""A trunk and its branches: one run at a constant rate that serves every token budget, each through a cooldown of its own.
+"""A trunk and its branches: one run at a constant rate that serves every token budget, each through a cooldown of its
+own.
 
-A cell that is branched off equals the same cell trained alone, bit for bit on one device: both take the same steps of the
-same program, and nothing before the cooldown depends on the budget (arXiv 2405.18392).
+A cell that is branched off equals the same cell trained alone, bit for bit on one device: both take the same steps of
+the same program, and nothing before the cooldown depends on the budget (arXiv 2405.18392).
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.config import RunConfig, TrainConfig
+from scaling.config.run import RunConfig
+from scaling.config.training import TrainConfig
 from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
-from scaling.layers.placement import placement
-from scaling.training.checkpoint import Checkpoints, Point, Run
-from scaling.training.observe import Choices, next_probe
+from scaling.model.sharding import placement
+from scaling.training.checkpoint import Checkpoint, Checkpoints, TrainingState
 from scaling.training.phases import spawns
-from scaling.training.program import Program, Shape, program
+from scaling.training.program import Program, ProgramShape, program
+from scaling.training.router_metrics import Choices, next_probe
 from scaling.training.schedule import learning_rate
 from scaling.training.step import Params, metric_names
 
@@ -32,12 +34,13 @@ _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the de
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCell:
     """What the training of one cell leaves.
 
-    params: None when it diverged, and then `error` says where.   probes: the choices of the router on a fixed text after
-    so many steps, trunk and branch (`scaling/training/observe.py`).   tokens_own: tokens that no other cell shares.
-    train_s: seconds of all its steps, those of the trunk in.   own_s: seconds of the steps since the budget before it.
+    params: None when it diverged, and then `error` says where.   probes: the choices of the router on a fixed text
+    after so many steps, trunk and branch (`scaling/training/router_metrics.py`).   tokens_own: tokens that no other
+    cell shares. train_s: seconds of all its steps, those of the trunk in.   own_s: seconds of the steps since the
+    budget before it.
     """
 
     config: RunConfig
@@ -51,7 +54,8 @@ class Trained:
 
 
 def bundles(cells: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Cells by trunk, each trunk's in the order of their budgets. Raises InputError when the budgets of trunks differ."""
+    """Cells by trunk, each trunk's in the order of their budgets. Raises InputError when the budgets of trunks
+    differ."""
     trunks: dict[RunConfig, list[RunConfig]] = {}
     for cell in cells:
         trunks.setdefault(cell.model_copy(update={"tokens": 1}), []).append(cell)
@@ -79,7 +83,7 @@ def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
     """The compiled program of a cell's shape, for as many trunks side by side."""
     devices = devices_of(config, trunks)
-    shape = Shape(
+    shape = ProgramShape(
         config.model,
         vocab_size,
         shape_of(config.train),
@@ -91,14 +95,14 @@ def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1)
     return program(shape, devices)
 
 
-def train(
+def train_trunks(
     trunks: Sequence[Sequence[RunConfig]],
     tokens: NDArray[np.uint16],
     vocab_size: int,
     kernel: str,
     checkpoints: Path | None = None,
     probe: Callable[[Params], Choices] | None = None,
-) -> Iterator[Trained]:
+) -> Iterator[TrainedCell]:
     """Train the cells of some trunks side by side; each comes as its last step is done, in the order of the budgets.
 
     With a folder for checkpoints a run that was killed goes on from the last of them and ends with the same weights.
@@ -117,7 +121,7 @@ def train(
         drive.cool(trunk, branch, cells)
         for index, cell in enumerate(cells):
             curves, error = _curves(cell, np.stack([step[index] for step in branch.metrics]))
-            yield Trained(
+            yield TrainedCell(
                 config=cell,
                 params=None if error else _one(branch.state.params, index, beside),
                 curves=curves,
@@ -133,8 +137,9 @@ def train(
 
 def _resume(
     saved: Checkpoints, compiled: Program, cells: Sequence[RunConfig], seeds: list[int]
-) -> tuple[Run, Run | None]:
-    """Trunk and branch of the checkpoint if these cells, whose others are done, can go on from it; else the beginning."""
+) -> tuple[TrainingState, TrainingState | None]:
+    """Trunk and branch of the checkpoint if these cells, whose others are done, can go on from it; else the
+    beginning."""
     point = saved.load(compiled.shape, compiled.state)
     if point is not None and point.branch is not None and point.steps == cells[0].steps:
         return point.trunk, point.branch
@@ -146,7 +151,7 @@ def _resume(
         if point.steps != cells[0].steps:  # that budget is done
             point.trunk.left = (point.trunk.at, point.trunk.seconds)
         return point.trunk, None
-    return Run(compiled.first(seeds), 0, []), None
+    return TrainingState(compiled.first(seeds), 0, []), None
 
 
 class _Drive:
@@ -170,21 +175,22 @@ class _Drive:
             for leader in leaders
         ]
 
-    def leave(self, trunk: Run, cells: Sequence[RunConfig], *, last: bool) -> Run:
-        """Take the trunk to where these cells leave it; the run that goes on from there. The last one takes its state."""
-        self._steps(trunk, cells, cells[0].steps - cells[0].cooldown_steps, Point(trunk, None, cells[0].steps))
-        branch = Run(
+    def leave(self, trunk: TrainingState, cells: Sequence[RunConfig], *, last: bool) -> TrainingState:
+        """Take the trunk to where these cells leave it; the run that goes on from there. The last one takes its
+        state."""
+        self._steps(trunk, cells, cells[0].steps - cells[0].cooldown_steps, Checkpoint(trunk, None, cells[0].steps))
+        branch = TrainingState(
             trunk.state if last else self._compiled.copy(trunk.state), trunk.at, list(trunk.metrics), dict(trunk.probes)
         )
         if last:
             trunk.state = None
         return branch
 
-    def cool(self, trunk: Run, branch: Run, cells: Sequence[RunConfig]) -> None:
+    def cool(self, trunk: TrainingState, branch: TrainingState, cells: Sequence[RunConfig]) -> None:
         """Take a branch through its cooldown."""
-        self._steps(branch, cells, cells[0].steps, Point(trunk, branch, cells[0].steps))
+        self._steps(branch, cells, cells[0].steps, Checkpoint(trunk, branch, cells[0].steps))
 
-    def _steps(self, run: Run, cells: Sequence[RunConfig], until: int, point: Point) -> None:
+    def _steps(self, run: TrainingState, cells: Sequence[RunConfig], until: int, point: Checkpoint) -> None:
         """Take the steps from `run.at` to `until` at the rates of these cells, one per trunk.
 
         A run whose losses all are lost takes no more steps: what is missing counts as lost too. `point` is where a
@@ -217,7 +223,7 @@ class _Drive:
         return min(stop for stop in stops if stop is not None and stop > step)
 
 
-def _lost(run: Run) -> bool:
+def _lost(run: TrainingState) -> bool:
     return bool(run.metrics) and not np.isfinite(run.metrics[-1][:, 0]).any()
 
 

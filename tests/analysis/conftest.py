@@ -8,8 +8,9 @@ import pytest
 from planted import EPOCH_MAP, public_data
 from theirs import content
 
-from analysis import laws, runs
-from analysis.runs import RunTable
+from analysis import laws
+from analysis.tables import runs
+from analysis.tables.runs import RunTable
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,7 @@ def epoch_path() -> Path:
 @pytest.fixture(scope="session")
 def epoch(epoch_path: Path) -> RunTable:
     """Epoch's digitised Chinchilla runs by its own rule: D = C/6N, the five highest losses dropped, n = 240."""
-    return runs.read(epoch_path, EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
+    return runs.read_runs(epoch_path, EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from analysis import facts
-from analysis.families import JOINT_MOE_2025
+from analysis.fitting import fitted_to
+from analysis.laws.model_family import JOINT_MOE_2025
 from benchmarks import decisions
 from scaling.errors import InputError
 
@@ -63,7 +63,7 @@ def test_truths_differ_in_their_best_expert_count():
 
 def test_the_family_that_the_runs_tell_is_that_of_the_truth():
     table = decisions.measured(decisions.world(0), np.random.default_rng(0))
-    family = facts.family_of(table)
+    family = fitted_to.family_of(table)
     n_active = np.geomspace(1e8, 1e11, 20)
     for e in decisions.EXPERTS:
         told, true = family.sizes(n_active, e), JOINT_MOE_2025.sizes(n_active, e)
@@ -90,7 +90,8 @@ def test_noise_is_of_the_size_it_says_and_shared_by_trunks(monkeypatch):
 
 
 def test_reliability_of_numbers_counted_by_hand():
-    """Ten at .95 of which nine are right: .9 beside .95, se sqrt(.95 x .05/10) = .0689. Four at .25, all right: se .2165."""
+    """Ten at .95 of which nine are right: .9 beside .95, se sqrt(.95 x .05/10) = .0689. Four at .25, all right: se
+    .2165."""
     stated = np.array([0.95] * 10 + [0.25] * 4 + [1.0, 0.0, 0.3])
     right = np.array([True] * 9 + [False] + [True] * 4 + [True, False, False])
     rows = {row["from"]: row for row in decisions.reliability(stated, right)}
@@ -105,7 +106,8 @@ def test_reliability_of_numbers_counted_by_hand():
 
 
 def test_probabilities_that_are_shares_are_called_calibrated_and_certain_ones_that_are_not_are_not():
-    """Bold probabilities halve the doubt: in a tenth of 1,000 to 4,000 they are a twentieth off or more, and 3 errors .047."""
+    """Bold probabilities halve the doubt: in a tenth of 1,000 to 4,000 they are a twentieth off or more, and 3 errors
+    .047."""
     rng = np.random.default_rng(0)
     stated = rng.random(20_000)
     right = rng.random(20_000) < stated

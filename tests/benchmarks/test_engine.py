@@ -52,7 +52,8 @@ def document(capsys, *arguments):
 
 
 def test_the_document_has_every_figure(clockless, capsys):
-    """Fractions: counts below and, at d = 256, 6 x 4,333,568 + 6 x 4 x 256 x 129 FLOP a token, of 2 x 1024^3 in .02 s."""
+    """Fractions: counts below and, at d = 256, 6 x 4,333,568 + 6 x 4 x 256 x 129 FLOP a token, of 2 x 1024^3 in .02
+    s."""
     rate = 2 * 1024**3 / 0.02
     assert document(capsys) == {
         "vs_mixtral": dict.fromkeys(SHAPES, 1.5),
@@ -105,9 +106,9 @@ def test_an_unknown_part_is_an_error_with_the_list(capsys):
 
 
 def test_flops_of_a_token_by_hand():
-    """d = 64, 4 layers, 2 of 8 experts of width 128, V = 512, T = 128. Matrices that a token uses: head 64 x 512 = 32,768;
-    attention 4 layers x 4 x 64^2 = 65,536; experts 4 x 2 x 3 x 64 x 128 = 196,608; routers 4 x 64 x 8 = 2,048: 296,960,
-    times 6 is 1,781,760. Attention 6 x 4 x 64 x 129 = 198,144. The dense twin has no routers: 6 x 2,048 less.
+    """d = 64, 4 layers, 2 of 8 experts of width 128, V = 512, T = 128. Matrices that a token uses: head 64 x 512 =
+    32,768; attention 4 layers x 4 x 64^2 = 65,536; experts 4 x 2 x 3 x 64 x 128 = 196,608; routers 4 x 64 x 8 = 2,048:
+    296,960, times 6 is 1,781,760. Attention 6 x 4 x 64 x 129 = 198,144. The dense twin has no routers: 6 x 2,048 less.
     """
     assert name_of(MOE[0]) == "64-4-8-2"
     assert train_flops_per_token(MOE[0]) == 1_781_760 + 198_144

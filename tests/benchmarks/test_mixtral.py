@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
-from scaling.config import ModelConfig, TrainConfig
+from scaling.config.model import ModelConfig
+from scaling.config.training import TrainConfig
 from scaling.training.step import initial_params, metric_names, state_of, step_function
 
 SMALL = Shape(
@@ -85,7 +86,8 @@ def test_equal_weights_give_equal_losses(peer, start, settings):
     assert theirs == pytest.approx(our_losses(SMALL, params, tokens[:1], settings)[0], rel=1e-5)
 
 
-# The peer pools its balance loss over layers and ours is a mean of the layers', so the two are equal at one layer alone.
+# The peer pools its balance loss over layers and ours is a mean of the layers', so the two are equal at one layer
+# alone.
 @pytest.mark.parametrize(("n_layers", "balance_coef"), [(2, 0.0), (1, 0.5)])
 def test_whole_steps_agree(peer, start, n_layers, balance_coef):
     """Gradients, clipping, AdamW and which weights decay: the losses after three updates agree.

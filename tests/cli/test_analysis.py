@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from analysis.laws import HOFFMANN
-from scaling.cli import fit, recommend, tables
+from scaling.cli import fit, import_table, recommend
 from scaling.errors import InputError, WorkError
 
 TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
@@ -26,7 +26,7 @@ TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
 def call():
     """Runs a command; returns (result, JSON document or None)."""
     app = typer.Typer()
-    for group in (tables, fit, recommend):
+    for group in (import_table, fit, recommend):
         group.register(app)
     runner = CliRunner()
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from analysis.fitting.published import published
 from analysis.laws import HOFFMANN
-from analysis.published import published
 from scaling.cli.main import app
 
 FIT = published("chinchilla-tex")

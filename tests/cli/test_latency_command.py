@@ -10,7 +10,7 @@ import pytest
 from synthetic_latency import CPU, GRID, TRUTH, frame
 from typer.testing import CliRunner
 
-from analysis.latency import AXES, LatencyLaw
+from analysis.latency.law import AXES, LatencyLaw
 from scaling.cli.main import app
 
 

@@ -10,7 +10,7 @@ from synthetic_methods import EFFECTS, LEAKY, METHODS, write_methods
 from typer.testing import CliRunner
 
 from scaling.cli.main import app
-from scaling.methods import EXPERTS, ROUTERS
+from scaling.config.registry import EXPERTS, ROUTERS
 
 
 def call(*words):
@@ -76,7 +76,8 @@ def test_help_says_what_it_does_and_the_registry_needs_neither_pandas_nor_matplo
         "from scaling.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('pandas', 'scipy', 'matplotlib', 'jax', 'rich.table') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('pandas', 'scipy', 'matplotlib', 'jax', 'rich.table') if m in sys.modules], "
+        "file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)

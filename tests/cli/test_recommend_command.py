@@ -10,11 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from analysis.latency import HeldOut, LatencyLaw
+from analysis.latency.law import HeldOutTimes, LatencyLaw
 from scaling.cli import recommend
 from scaling.errors import InputError
-from scaling.hardware import device
-from scaling.work import ASSUMED, TERMS
+from scaling.serving.devices import device
+from scaling.serving.step_time import ASSUMED, TERMS
 
 JOINT = "published:joint-moe-2025"
 
@@ -37,7 +37,7 @@ def call():
 def law_file(tmp_path_factory):
     """A latency law of an H100 that reaches half of what is assumed, 20 % uncertain."""
     slow = replace(ASSUMED, bandwidth_share=0.3, flops_share=0.2, overhead_s=1e-4, source="measured: planted")
-    errors = HeldOut(0.05, 0.1, 10)
+    errors = HeldOutTimes(0.05, 0.1, 10)
     draws = slow.coefficients()[:-1] * np.exp(0.2 * np.random.default_rng(0).standard_normal((200, len(TERMS) - 1)))
     law = LatencyLaw(device("h100"), slow, draws, np.ones(101), (), (), 10, 4, "bfloat16", "jax", {}, errors, errors)
     path = tmp_path_factory.mktemp("laws") / "latency.json"

@@ -14,18 +14,18 @@ import yaml
 from synthetic import TRUTH, cells, write_study
 from typer.testing import CliRunner
 
-from analysis.fit import Fit, fit, load
+from analysis.decision.question import Question
+from analysis.decision.recommend import recommend
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.fit_file import load_fit
 from analysis.laws import JOINT_MOE
-from analysis.question import Question
-from analysis.recommend import recommend
-from analysis.runs import read
+from analysis.tables.runs import read_runs
 from scaling.cli.main import app
-from scaling.cost import train_flops
+from scaling.config.counts import train_flops
 from scaling.errors import InputError
-from sweeps import extend
-from sweeps.grid import load as load_grid
-from sweeps.grid import parse
-from sweeps.together import own_flops
+from sweeps import new_cells
+from sweeps.calls import own_flops
+from sweeps.grid import load_grid, parse
 
 GRID = """study: synthetic
 grid:
@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 66 cells whose fit disagrees with itself about the best E."""
     folder = write_study(tmp_path_factory.mktemp("suggest") / "study", configs=cells())
     (folder / "grid.yaml").write_text(GRID)
-    found = fit(read(folder, law=JOINT_MOE), JOINT_MOE, pin=TRUTH | INSIDE)
+    found = fit(read_runs(folder, law=JOINT_MOE), JOINT_MOE, pin=TRUTH | INSIDE)
     chance = np.random.default_rng(0)
     draws = {name: found.params[name] + 0.03 * chance.standard_normal(150) for name in ("delta", "omega")}
     found = replace(
@@ -94,7 +94,7 @@ def test_the_grid_written_is_a_grid_of_new_cells_alone(study: Path, suggested: t
 def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tuple[dict[str, Any], Path]) -> None:
     told, out = suggested
     assert told["train_flops"] == pytest.approx(own_flops(load_grid(out).cells), rel=1e-9)
-    table = read(study)
+    table = read_runs(study)
     spent = table.column("train_flops").sum()
     assert told["share_of_study"] == pytest.approx(told["train_flops"] / spent)
     assert told["budget"] == max(table.column("train_flops").max(), 0.1 * spent)
@@ -102,7 +102,7 @@ def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tupl
     assert told["train_flops"] <= told["budget"]
     assert 0 <= told["regret_after"] < told["regret_before"]
     assert told["method"]
-    answer = recommend(load(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
+    answer = recommend(load_fit(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
     assert told["recommended_experts"] == answer.recommendation.n_experts
     assert told["undecided_because"] == list(answer.undecided_because)
     # every E here can answer, so it is the least of the expected regrets
@@ -111,7 +111,7 @@ def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tupl
 
 
 def test_the_budget_asked_for_is_kept_and_the_words_say_the_same(study: Path, tmp_path: Path) -> None:
-    table = read(study)
+    table = read_runs(study)
     budget = float(table.column("train_flops").max()) / 3
     ended = call(study, "--out", tmp_path / "g.yaml", *ASKED, "--flops", budget)
     assert ended.exit_code == 0, ended.stderr
@@ -127,7 +127,7 @@ def test_the_budget_asked_for_is_kept_and_the_words_say_the_same(study: Path, tm
 
 
 def test_the_question_is_that_of_the_recommendation_in_the_folder(study: Path, tmp_path: Path, suggested: Any) -> None:
-    answer = recommend(load(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
+    answer = recommend(load_fit(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
     path = tmp_path / "answer.json"
     path.write_text(json.dumps(answer.to_json()))
     ended = call(study, "--out", tmp_path / "g.yaml", "--question", path, "--json")
@@ -163,13 +163,13 @@ def test_what_is_refused_is_one_message_and_status_2(study: Path, tmp_path: Path
     refused("--flops must be above 0", study, *out, *ASKED, "--flops", 0)
     refused("give a larger --flops", study, *out, *ASKED, "--flops", 10)
     drawless = tmp_path / "fit.json"
-    drawless.write_text(json.dumps(replace(load(str(study / "fits" / "joint.json")), draws={}).to_json()))
+    drawless.write_text(json.dumps(replace(load_fit(str(study / "fits" / "joint.json")), draws={}).to_json()))
     refused("has no draws", study, *out, *ASKED, "--fit", drawless)
     refused("give --fit FILE", tmp_path, *out, *ASKED)
     assert not (tmp_path / "g.yaml").exists()
 
 
-# -------------------------------------------------------------------------------------------------- sweeps.extend
+# -------------------------------------------------------------------------------------------------- sweeps.new_cells
 
 
 def grid_of(text: str) -> Any:
@@ -178,17 +178,17 @@ def grid_of(text: str) -> Any:
 
 def test_new_cells_have_widths_of_whole_heads_budgets_on_a_ladder_and_seeds_of_their_own() -> None:
     grid = grid_of("grid: {n_experts: [1, 4], d_model: [32, 64], tokens: [0.5M, 1.5M], seed: [0, 2]}\n")
-    known = extend.studied(grid)
-    found = extend.new_cells(grid, known, (1, 4, 8))
+    known = new_cells.studied(grid)
+    found = new_cells.new_cells(grid, known, (1, 4, 8))
     assert sorted({cell.model.d_model for cell in found}) == [32, 48, 64, 96, 128]  # 45 -> 48, 1.5 and 2 times 64
     assert sorted({cell.tokens for cell in found}) == [500_000, 1_000_000, 1_500_000, 2_000_000, 4_000_000]
     assert {cell.seed for cell in found if cell.model.d_model == 32 and cell.model.n_experts == 4} == {3}
     assert {cell.seed for cell in found if cell.model.n_experts == 8} == {0}
     assert len({cell.run_id("") for cell in found}) == len(found)
     # an earlier round, of which the grid says nothing any more
-    again = extend.studied(grid, [(4, 48, 8_000_000, 5)])
+    again = new_cells.studied(grid, [(4, 48, 8_000_000, 5)])
     assert again.free_seed(4, 48) == 6
-    assert 16_000_000 in extend.budgets(again)
+    assert 16_000_000 in new_cells.budgets(again)
 
 
 def test_impossible_cells_are_left_out_and_other_axes_follow_the_width() -> None:
@@ -196,23 +196,23 @@ def test_impossible_cells_are_left_out_and_other_axes_follow_the_width() -> None
         "grid:\n  - {n_experts: [4], d_model: [32], n_layers: [2], tokens: [1M]}\n"
         "  - {n_experts: [4], d_model: [64], n_layers: [4], tokens: [1M]}\nmodel: {top_k: 2, router: topk}\n"
     )
-    found = extend.new_cells(grid, extend.studied(grid), (1, 4))
+    found = new_cells.new_cells(grid, new_cells.studied(grid), (1, 4))
     assert {(cell.model.d_model, cell.model.n_layers) for cell in found} == {(32, 2), (64, 4)}
-    assert {cell.model.n_experts for cell in extend.new_cells(grid, extend.studied(grid), (0, 4))} == {4}
-    written = yaml.safe_load(extend.as_grid(grid, found, Path("h.yaml"), "two words"))
+    assert {cell.model.n_experts for cell in new_cells.new_cells(grid, new_cells.studied(grid), (0, 4))} == {4}
+    written = yaml.safe_load(new_cells.as_grid(grid, found, Path("h.yaml"), "two words"))
     assert all({"n_layers", "d_model"} <= set(block) for block in written["grid"])
 
 
 def test_an_axis_with_several_values_at_one_width_is_refused() -> None:
     grid = grid_of("grid: {n_experts: [4], tokens: [1M], lr: [0.001, 0.002]}\n")
     with pytest.raises(InputError, match="`lr` takes several values at d_model=64"):
-        extend.studied(grid)
+        new_cells.studied(grid)
 
 
 def test_cells_come_back_from_the_grid_that_they_are_written_to() -> None:
     grid = grid_of("grid: {n_experts: [1, 4], d_model: [32, 64], tokens: [0.5M, 1.5M]}\n")
-    cells_new = extend.new_cells(grid, extend.studied(grid), (1, 4, 8))[::3]
-    text = extend.as_grid(grid, cells_new, Path("h.yaml"), "one\ntwo")
+    cells_new = new_cells.new_cells(grid, new_cells.studied(grid), (1, 4, 8))[::3]
+    text = new_cells.as_grid(grid, cells_new, Path("h.yaml"), "one\ntwo")
     assert text.startswith("# one\n# two\n")
     assert {cell.run_id("") for cell in parse(text, Path("h.yaml")).cells} == {c.run_id("") for c in cells_new}
     assert sum(map(train_flops, cells_new)) > 0

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data import prepare, sources
 from scaling.data.batches import TrainBatches, eval_windows
 from scaling.data.tokenizer import Bytes
@@ -171,7 +171,7 @@ def test_an_epoch_visits_every_block_once_and_any_step_can_be_asked_for():
 
 WORKER = """
 import hashlib, json, sys
-from scaling.config import DataConfig
+from scaling.config.run import DataConfig
 from scaling.data import prepare
 from scaling.data.batches import TrainBatches
 config, rank, workers = DataConfig(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])

@@ -1,4 +1,5 @@
-"""Streamed datasets: local files through the path that the hub's take, offline; read once, named by what was asked for."""
+"""Streamed datasets: local files through the path that the hub's take, offline; read once, named by what was asked
+for."""
 
 import gzip
 import json
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from scaling.config import DataConfig, RunConfig
+from scaling.config.data import DataConfig
+from scaling.config.run import RunConfig
 from scaling.data import hub, prepare, sources
 from scaling.errors import InputError
 

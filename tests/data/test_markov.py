@@ -8,10 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from scaling import data
-from scaling.config import DataConfig, RunConfig
+from scaling.config.data import DataConfig
+from scaling.config.run import RunConfig
 from scaling.data import markov, prepare
 from scaling.data.batches import eval_windows
-from scaling.tasks import lm
+from scaling.training import language_model
 
 SMALL = {
     "corpus": "markov", "markov_symbols": 6, "markov_order": 2, "markov_topics": 3, "markov_documents": 600,
@@ -78,9 +79,9 @@ def test_the_rate_of_two_states_is_the_closed_form(a, b):
 
 
 def test_the_rate_is_what_block_entropies_converge_to():
-    """For one chain of order m, H_n - H_{n-1} is the rate for n > m. A mixture adds I_n = I(topic; n symbols): H_n - I_n
-    grows by the rate, 0 <= I_n <= ln Z, and as increments of a stationary source never grow, the excess of the nth over
-    the rate is at most ln Z / (n - m)."""
+    """For one chain of order m, H_n - H_{n-1} is the rate for n > m. A mixture adds I_n = I(topic; n symbols): H_n -
+    I_n grows by the rate, 0 <= I_n <= ln Z, and as increments of a stationary source never grow, the excess of the nth
+    over the rate is at most ln Z / (n - m)."""
     prior, table, source = tiny(symbols=2, order=2, topics=3)
     blocks = [entropy(probabilities(prior, table, 2, n)) for n in range(1, 12)]
     increments = np.diff(blocks)
@@ -98,8 +99,9 @@ def test_the_rate_is_what_block_entropies_converge_to():
 
 @pytest.mark.parametrize(("symbols", "order", "topics"), [(3, 2, 2), (2, 3, 3), (3, 1, 1)])
 def test_the_bayes_loss_is_that_of_enumeration(symbols, order, topics):
-    """-ln P(x_1 .. x_t) + ln P(x_1 .. x_{t-1}), P by enumeration, for every window of 5 symbols of either kind. One that
-    begins inside a document has the law of what follows k symbols, summed over all that these may be: the same for all k."""
+    """-ln P(x_1 .. x_t) + ln P(x_1 .. x_{t-1}), P by enumeration, for every window of 5 symbols of either kind. One
+    that begins inside a document has the law of what follows k symbols, summed over all that these may be: the same for
+    all k."""
     prior, table, source = tiny(symbols, order, topics)
     chance = {n: probabilities(prior, table, order, n) for n in range(1, 8)}
     strings = list(chance[5])
@@ -163,7 +165,8 @@ def test_drawn_documents_have_the_law_of_the_source():
 
 
 def test_a_source_of_the_default_kind_has_levels_to_learn():
-    """Conditional entropies given 0, 1, 2 symbols and then the topic too: each known thing is worth a tenth of a nat."""
+    """Conditional entropies given 0, 1, 2 symbols and then the topic too: each known thing is worth a tenth of a
+    nat."""
     source = markov.source(DataConfig(corpus="markov"))
     joint = source.prior[:, None, None] * source.contexts[:, :, None] * source.tables[-1]
 
@@ -256,7 +259,7 @@ def test_what_the_end_costs_is_what_a_reader_of_the_stream_cannot_know():
 
 def test_a_cell_reports_the_floor_of_its_own_windows(micro):
     cell = micro(**SMALL, paths=[])
-    row = next(iter(lm.train([cell]))).run
+    row = next(iter(language_model.train_cells([cell]))).run
     windows = eval_windows(prepare(cell.data).heldout(), cell.train.seq_len, cell.data.eval_windows)
     assert row["vocab_size"] == 7
     assert row["loss_floor"] == data.known_entropy(cell.data, windows.tokens, windows.weight)["loss_floor"]

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from scaling.data.batches import TrainBatches, padding_share
 from scaling.data.packing import PackedBlocks, best_fit_decreasing, cut
 from scaling.errors import InputError
-from scaling.tasks import lm
+from scaling.training import language_model
 
 SEPARATOR = 60_000
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 
 
 def stream(lengths):
-    """Documents of so many symbols behind their separators; every symbol is another number, one above the one before."""
+    """Documents of so many symbols behind their separators; every symbol is another number, one above the one
+    before."""
     first = np.cumsum([0, *lengths])
     documents = [np.arange(a, a + n) for a, n in zip(first, lengths, strict=False)]
     return np.concatenate([np.r_[SEPARATOR, part] for part in documents]).astype(np.uint16), documents
@@ -46,7 +47,8 @@ def naive(sizes, capacity):
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40))
 def test_it_is_best_fit_decreasing(sizes):
-    """Which of two equally full blocks takes a piece changes no room: the sorted rooms are those of the naive search."""
+    """Which of two equally full blocks takes a piece changes no room: the sorted rooms are those of the naive
+    search."""
     block_of = best_fit_decreasing(np.array(sizes), 20)
     rooms = 20 - np.bincount(block_of, sizes)
     assert sorted(rooms) == sorted(naive(sizes, 20))
@@ -57,8 +59,8 @@ def test_it_is_best_fit_decreasing(sizes):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=6))
 def test_it_needs_hardly_more_blocks_than_the_best_packing(sizes):
-    """At most 11/9 of the optimum and 6/9 (Dosa, 2007, for first-fit decreasing; best-fit shares the bound); the optimum
-    by trying every assignment."""
+    """At most 11/9 of the optimum and 6/9 (Dosa, 2007, for first-fit decreasing; best-fit shares the bound); the
+    optimum by trying every assignment."""
     n_blocks = best_fit_decreasing(np.array(sizes), 10).max() + 1
     best = min(
         len(set(blocks))
@@ -69,8 +71,9 @@ def test_it_needs_hardly_more_blocks_than_the_best_packing(sizes):
 
 
 def test_a_worked_example():
-    """seq_len 6. Document A of 4 symbols takes 5 inputs, B of 2 takes 3, C of 2 takes 3; D has 9 symbols, 10 inputs: 6 of
-    them are a block, the other 4 are a rest and take 5 with a separator. Sizes 5, 3, 3, 6, 5: blocks D1 | A | D2 | B C."""
+    """seq_len 6. Document A of 4 symbols takes 5 inputs, B of 2 takes 3, C of 2 takes 3; D has 9 symbols, 10 inputs: 6
+    of them are a block, the other 4 are a rest and take 5 with a separator. Sizes 5, 3, 3, 6, 5: blocks D1 | A | D2 | B
+    C."""
     _, found, _ = packed([4, 2, 2, 9], 6)
     s = SEPARATOR
     assert found.tolist() == [
@@ -150,7 +153,7 @@ def test_batches_of_packed_documents_visit_each_block_once_an_epoch():
 
 def test_a_cell_trains_on_packed_documents_and_is_another_run(micro):
     stream_cell, packed_cell = micro(), micro(packing="documents")
-    one, other = (next(iter(lm.train([cell]))).run for cell in (stream_cell, packed_cell))
+    one, other = (next(iter(language_model.train_cells([cell]))).run for cell in (stream_cell, packed_cell))
     assert one["corpus_hash"] == other["corpus_hash"]
     assert one["run_id"] != other["run_id"]
     assert other["status"] == "ok"

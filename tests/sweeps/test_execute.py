@@ -15,23 +15,15 @@ from typing import Any
 
 import fakes
 import pytest
-from places import ROOT, Place
+from places import FAKE, ROOT, Place, sweep
 
 from scaling.errors import InputError, WorkError
-from sweeps import execute, grid, study, worker
-from sweeps.execute import Options
+from sweeps import execute, grid, ray_executor, status, worker
+from sweeps.job import Options
 from sweeps.progress import Progress
 from sweeps.store import Store
-from sweeps.study import Summary
-from sweeps.worker import Work
 
-FAKE = Work("fakes:train", "fakes:measure")
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "executor"}
-
-
-def sweep(path: Path, place: Place, work: Work = FAKE, **options: Any) -> Summary:
-    options = {"executor": "inline"} | options
-    return execute.run(grid.load(path), place.out, Options(**options), Progress(io.StringIO()), work)
 
 
 def table(out: Path, name: Any) -> list[dict[str, Any]]:
@@ -56,7 +48,7 @@ def test_a_sweep_trains_every_cell_once_and_measures_every_shape_once(place: Pla
     summary = sweep(path, place)
     assert (summary.cells, summary.ok, summary.trained_now, summary.left, summary.latency_owed) == (8, 8, 8, 0, 0)
     assert len(place.noted("train")) == len(set(place.noted("train"))) == 8
-    cells = grid.load(path).cells
+    cells = grid.load_grid(path).cells
     shapes = {cell.shape_id() for cell in cells}
     # With every CPU of the machine and no GPU, in two calls because E = 1 and E = 4 are two shapes.
     assert sorted(place.noted("measure")) == sorted(f"{shape} {worker.machine_cpus()} cpu" for shape in shapes)
@@ -73,7 +65,7 @@ def test_a_second_call_does_nothing_and_needs_neither_jax_nor_ray(place: Place) 
     script = (
         "import sys; sys.modules |= {'jax': None, 'ray': None, 'flax': None}\n"
         "import io, pathlib; from sweeps import execute, grid, progress\n"
-        f"execute.run(grid.load({str(path)!r}), pathlib.Path({str(place.out)!r}), execute.Options(),"
+        f"execute.run_sweep(grid.load_grid({str(path)!r}), pathlib.Path({str(place.out)!r}), execute.Options(),"
         " progress.Progress(io.StringIO()))\n"
     )
     subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
@@ -178,7 +170,7 @@ def test_latency_that_kills_its_process_or_fails_costs_only_itself(place: Place)
     widths = {row["run_id"]: row["d_model"] for row in table(place.out, "runs")}
     assert {widths[row["run_id"]] for row in table(place.out, "latency")} == {16, 64}
     assert len(place.noted("measure")) == 4
-    assert study.summarise(Store(place.out), *study.opened(place.out)).latency_owed == 2
+    assert status.study_status(Store(place.out), *status.opened(place.out)).latency_owed == 2
 
 
 def test_a_damaged_part_is_trained_again(place: Place) -> None:
@@ -188,7 +180,7 @@ def test_a_damaged_part_is_trained_again(place: Place) -> None:
     part = Store(place.out).path("evals", rows[0]["run_id"])
     part.write_bytes(part.read_bytes()[:50])
     said = io.StringIO()
-    execute.run(grid.load(path), place.out, Options(executor="inline"), Progress(said), FAKE)
+    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(said), FAKE)
     assert "warning" in said.getvalue()
     assert rows[0]["run_id"] in said.getvalue()
     assert place.noted("train").count(rows[0]["run_id"]) == 2
@@ -235,8 +227,8 @@ def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place)
     sweep(path, place)
     before = snapshot(place.out / "runs")
     store = Store(place.out)
-    for run_id, cell in study.opened(place.out)[1].items():
-        outcome = execute._lost(
+    for run_id, cell in status.opened(place.out)[1].items():
+        outcome = ray_executor._lost(
             cell, store.read("runs", run_id)[0]["corpus_hash"], store, "Failure 1\nIt died: low memory"
         )
         assert outcome.run_id == run_id
@@ -253,7 +245,7 @@ def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place)
 def test_what_ends_is_said_in_plain_lines(place: Place) -> None:
     said = io.StringIO()
     path = place.grid(f"{{d_model: 16, tokens: [1K, 2K], seed: [0, {fakes.ERROR}]}}")
-    execute.run(grid.load(path), place.out, Options(executor="inline"), Progress(said), FAKE)
+    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(said), FAKE)
     lines = said.getvalue().splitlines()
     assert any(line.startswith("[4/4] ") and "2 failed" in line and "tokens/s" in line for line in lines)
     assert any("ValueError: an unlucky seed" in line for line in lines)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scaling.architecture import FOLLOWING
-from scaling.config import DataConfig, ModelConfig, TrainConfig
+from scaling.config.data import DataConfig
+from scaling.config.model import FOLLOWING, ModelConfig
+from scaling.config.training import TrainConfig
 from scaling.errors import InputError
 from sweeps import grid
 
@@ -55,7 +56,8 @@ def test_an_axis_wins_over_its_section_and_null_is_the_default() -> None:
 def test_the_same_run_is_a_cell_once() -> None:
     # 1,000,000 and 1,000,010 tokens are the same 488 steps; at E = 1 the router routes nothing.
     read = parse(
-        "study: a\ntrain: {batch_tokens: 2048}\ngrid: {tokens: [1M, 1000010], router: [switch, topk], n_experts: [1, 4]}"
+        "study: a\ntrain: {batch_tokens: 2048}\ngrid: {tokens: [1M, 1000010], router: [switch, topk], n_experts: [1, "
+        "4]}"
     )
     assert len(read.cells) == 3
     assert read.duplicates == 5
@@ -69,7 +71,7 @@ def test_different_files_are_different_cells_and_their_paths_absolute() -> None:
 
 def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
     for name in grid.named_grids():
-        read = grid.load(name)
+        read = grid.load_grid(name)
         text = grid.resolved(read, {"code_version": "1"})
         again = parse(text)
         assert again.cells == read.cells
@@ -82,7 +84,7 @@ def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
 
 def test_named_grids_ship_and_load() -> None:
     assert {"quickstart", "smoke"} <= set(grid.named_grids())
-    assert grid.load("quickstart").study == "quickstart"
+    assert grid.load_grid("quickstart").study == "quickstart"
 
 
 # Each: the text, and what the message must hold: line and column, field, what was found, what is allowed.
@@ -153,9 +155,9 @@ def test_all_mistakes_are_told_at_once_in_order_of_their_lines() -> None:
 
 def test_a_missing_file_says_which_grids_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No such file.*quickstart"):
-        grid.load(tmp_path / "absent.yaml")
+        grid.load_grid(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="directory"):
-        grid.load(tmp_path)
+        grid.load_grid(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"study: \xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
-        grid.load(tmp_path / "binary.yaml")
+        grid.load_grid(tmp_path / "binary.yaml")

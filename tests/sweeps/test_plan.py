@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling import cost
-from scaling.config import TrainConfig
-from sweeps import grid, plan
-from sweeps.store import Part
-from sweeps.together import plan_calls, trunks
+from scaling import formatting
+from scaling.config import counts
+from scaling.config.training import TrainConfig
+from sweeps import grid, lint, plan
+from sweeps.calls import plan_calls, trunks
+from sweeps.store import StoredCell
 
 
 def read(block: str, more: str = "") -> grid.Grid:
@@ -27,24 +28,24 @@ def test_a_plan_adds_up_and_counts_as_the_cost_model_does() -> None:
     priced = plan.plan(cells)
     said = priced.to_json()
     assert [cell.config for cell in priced.cells] == list(cells.cells)
-    assert said["totals"]["train_flops"] == sum(cost.train_flops(cell) for cell in cells.cells)
+    assert said["totals"]["train_flops"] == sum(counts.train_flops(cell) for cell in cells.cells)
     assert said["totals"]["tokens"] == sum(cell.steps * cell.train.batch_tokens for cell in cells.cells)
     for cell in priced.cells:
-        assert cell.n_active == cost.parameters(cell.config.model, 257).n_active
+        assert cell.n_active == counts.parameters(cell.config.model, 257).n_active
     assert len({cell.label for cell in priced.cells}) == len(priced.cells)
     assert priced.lint == ()
 
 
 def test_time_is_calibrated_by_the_rows_of_the_study() -> None:
     cells = read(GOOD)
-    flops = cost.train_flops(cells.cells[0])
-    part = Part("id", "ok", "v", train_flops=flops, train_s=4.0, wall_s=7.0)
+    flops = counts.train_flops(cells.cells[0])
+    part = StoredCell("id", "ok", "v", train_flops=flops, train_s=4.0, wall_s=7.0)
     priced = plan.plan(cells, {cells.cells[0]: part})
     assert priced.speed.flops_per_s == pytest.approx(flops / 4.0)
     assert priced.cells[0].seconds == pytest.approx(7.0)  # the cell itself is predicted exactly
     assert priced.cells[0].status == "ok"
     assert priced.to_json()["totals"]["missing"] == len(cells.cells) - 1
-    failed = Part("id", "error", "v", train_flops=flops, wall_s=1.0)
+    failed = StoredCell("id", "error", "v", train_flops=flops, wall_s=1.0)
     assert plan.plan(cells, {cells.cells[0]: failed}).speed == plan.plan(cells).speed
 
 
@@ -87,7 +88,7 @@ def test_a_trunk_costs_its_longest_budget_and_the_cooldowns_of_the_others() -> N
     assert [cell.tokens_own for cell in priced.cells] == [512_000, 614_400, 716_800]
     totals = priced.to_json()["totals"]
     assert totals["tokens_trained"] / totals["tokens"] == pytest.approx(0.6)
-    done = {priced.cells[1].config: Part("0" * 16, "ok", "")}
+    done = {priced.cells[1].config: StoredCell("0" * 16, "ok", "")}
     left = {cell.config.tokens: cell.tokens_own for cell in plan.plan(read(
         "{d_model: 32, tokens: [0.512M, 1.024M, 1.536M]}", "train: {batch_tokens: 512}\n"
     ), done).cells}  # fmt: skip
@@ -132,7 +133,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_of_the_design_is_the_only_one_found(fault: str) -> None:
     block, expected = FAULTS[fault]
-    found = plan.lint(read(block).cells)
+    found = lint.lint(read(block).cells)
     assert len(found) == 1
     for part in expected:
         assert part in found[0]
@@ -144,7 +145,7 @@ def test_top_k_of_half_width_is_the_same_size_and_no_fault() -> None:
         " {n_experts: 8, top_k: 2, d_expert: 32, d_model: 32, tokens: [1M, 2M]},"
         " {n_experts: 8, top_k: 2, d_expert: 64, d_model: 64, tokens: [1M, 2M]}]"
     )
-    assert plan.lint(read(block, "model: {router: topk}\n").cells) == []
+    assert lint.lint(read(block, "model: {router: topk}\n").cells) == []
 
 
 def test_defaults_in_force_are_those_that_the_grid_leaves_out() -> None:
@@ -157,4 +158,4 @@ def test_defaults_in_force_are_those_that_the_grid_leaves_out() -> None:
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999"), (250_000, "250K"), (4e6, "4M"), (1.5e9, "1.5B"), (0, "0")])
 def test_numbers_are_written_as_they_are_read(number: float, text: str) -> None:
-    assert plan.si(number) == text
+    assert formatting.si(number) == text

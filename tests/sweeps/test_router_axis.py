@@ -6,23 +6,22 @@ import io
 
 import pandas as pd
 import pytest
-from places import Place
-from test_execute import sweep
+from places import Place, sweep
 
-from scaling import cost
-from scaling.methods import EXPERTS, ROUTERS
-from scaling.rows import counts
+from scaling.config import training_memory
+from scaling.config.registry import EXPERTS, ROUTERS
+from scaling.config.run_row import cost_columns
 from sweeps import execute, grid
-from sweeps.execute import Options
+from sweeps.job import Options
 from sweeps.progress import Progress
-from sweeps.worker import WORK
+from sweeps.worker import CELL_FUNCTIONS
 
 CAUSAL = [name for name, facts in ROUTERS.items() if facts.causal]
 
 
 def pairs(name: str) -> list[tuple[str, str]]:
     """(router, experts) of the routed cells of a shipped grid."""
-    return [(cell.model.router, cell.model.experts) for cell in grid.load(name).cells if cell.model.n_experts > 1]
+    return [(cell.model.router, cell.model.experts) for cell in grid.load_grid(name).cells if cell.model.n_experts > 1]
 
 
 @pytest.mark.slow
@@ -33,7 +32,7 @@ def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> 
     path = place.grid(f"{{router: [{names}], n_experts: [2], d_model: [8], tokens: [2K]}}")
     text = path.read_text().replace("n_experts: 2}", "dense_tokens: 256, anneal_tokens: 512}")
     path.write_text(text)
-    summary = sweep(path, place, work=WORK)
+    summary = sweep(path, place, work=CELL_FUNCTIONS)
     runs = pd.read_parquet(place.out / "runs").set_index("router")
     assert set(runs.index) == set(CAUSAL)
     assert runs["status"].eq("ok").all(), runs["error"].to_dict()
@@ -54,17 +53,17 @@ def test_the_smoke_grid_has_every_causal_method_once() -> None:
 
 
 def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
-    """All routed models hold eight dense MLPs' worth of experts, within 5 %, but the factorised ones and LoRA, which store
-    few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of them, but of soft
-    MoE, which mixes tokens at a cost and is not ranked."""
-    cells = grid.load("routers").cells
+    """All routed models hold eight dense MLPs' worth of experts, within 5 %, but the factorised ones and LoRA, which
+    store few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of
+    them, but of soft MoE, which mixes tokens at a cost and is not ranked."""
+    cells = grid.load_grid("routers").cells
     assert {router for router, _ in pairs("routers")} == set(ROUTERS)
     assert {experts for _, experts in pairs("routers")} == set(EXPERTS)
     seeds = pd.Series([cell.seed for cell in cells]).groupby([c.configuration("") for c in cells]).nunique()
     assert seeds.eq(3).all()
 
     large = [cell for cell in cells if cell.tokens == max(c.tokens for c in cells) and cell.seed == 0]
-    rows = {cell: counts(cell) for cell in large}
+    rows = {cell: cost_columns(cell) for cell in large}
     dense = next(row for cell, row in rows.items() if cell.model.n_experts == 1)
     mlp = 3 * 64 * 128 * 2
     for cell, row in rows.items():
@@ -78,13 +77,16 @@ def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
 
 @pytest.mark.slow
 def test_the_smoke_grid_runs(place: Place) -> None:
-    """As shipped: every row ok, every pair a loss of its own, and a memory estimate within a fifth of what XLA laid out."""
-    read = grid.load("router-smoke")
-    execute.run(read, place.out, Options(executor="inline"), Progress(io.StringIO()))
+    """As shipped: every row ok, every pair a loss of its own, and a memory estimate within a fifth of what XLA laid
+    out."""
+    read = grid.load_grid("router-smoke")
+    execute.run_sweep(read, place.out, Options(executor="inline"), Progress(io.StringIO()))
     runs = pd.read_parquet(place.out / "runs").set_index("run_id")
     assert len(runs) == len(read.cells)
     assert runs["status"].eq("ok").all(), runs["error"].to_dict()
     assert runs["loss_val"].nunique() == len(runs)
     for cell in read.cells:
         row = runs.loc[cell.run_id(runs["corpus_hash"].iloc[0])]
-        assert cost.training_memory_bytes(cell) == pytest.approx(row["peak_memory_bytes"], rel=0.2), cell.model
+        assert training_memory.training_memory_bytes(cell) == pytest.approx(row["peak_memory_bytes"], rel=0.2), (
+            cell.model
+        )

@@ -15,12 +15,13 @@ import pytest
 from places import ROOT
 from synthetic import cells, write_study
 
-from analysis import runs
-from analysis.effects import paired_effects
-from scaling.config import RunConfig
+from analysis.methods.dense_twins import paired_effects
+from analysis.tables import runs
+from analysis.tables import study as study_module
+from scaling.config.run import RunConfig
+from scaling.config.run_row import describe
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
-from scaling.rows import describe
 from sweeps.store import Store
 
 CURVE = [{"step": 1, "loss": 2.0}]
@@ -182,18 +183,19 @@ def test_a_packed_study_reads_as_its_parts(tmp_path: Path) -> None:
     written = Store(study).pack(packed)
     assert [path.name for path in written] == ["runs.parquet", "evals.parquet", "curves.parquet", "latency.parquet"]
     assert (packed / "grid.yaml").read_bytes() == (study / "grid.yaml").read_bytes()
-    one, other = (runs.read(path).frame.set_index("run_id").sort_index() for path in (study, packed))
+    one, other = (runs.read_runs(path).frame.set_index("run_id").sort_index() for path in (study, packed))
     pd.testing.assert_frame_equal(one, other)
     for table in ("runs", "latency"):
-        pd.testing.assert_frame_equal(runs.rows(study, table), runs.rows(packed, table))
+        pd.testing.assert_frame_equal(study_module.rows(study, table), study_module.rows(packed, table))
     for run_id in one.index:
-        pd.testing.assert_frame_equal(runs.evaluation(study, run_id), runs.evaluation(packed, run_id))
+        pd.testing.assert_frame_equal(study_module.evaluation(study, run_id), study_module.evaluation(packed, run_id))
         pd.testing.assert_frame_equal(
-            runs.curve(study, run_id), runs.curve(packed, run_id)[runs.curve(study, run_id).columns]
+            study_module.curve(study, run_id),
+            study_module.curve(packed, run_id)[study_module.curve(study, run_id).columns],
         )
     with pytest.raises(InputError, match="no evaluation"):
-        runs.evaluation(packed, "0" * 16)
-    effects = [paired_effects(path, runs.read(path).frame).rows for path in (study, packed)]
+        study_module.evaluation(packed, "0" * 16)
+    effects = [paired_effects(path, runs.read_runs(path).frame).rows for path in (study, packed)]
     pd.testing.assert_frame_equal(*effects)
     assert sum(path.stat().st_size for path in written) < sum(p.stat().st_size for p in study.rglob("*.parquet")) / 3
 

@@ -16,7 +16,7 @@ SLOW = dict.fromkeys(
 @pytest.mark.parametrize("cases", [DEFAULT, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["some", "the others"])
 def test_steps_and_evaluation_on_several_devices_equal_those_on_one(cases):
     """By name of the case and on how many numbers of devices it is tried."""
-    script = Path(__file__).with_name("on_devices.py")
+    script = Path(__file__).parents[1] / "support" / "on_devices.py"
     environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
     ended = subprocess.run(
         [sys.executable, script, *cases], env=environment, capture_output=True, text=True, check=False

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.config import ModelConfig, TrainConfig
+from scaling.config.model import ModelConfig
+from scaling.config.training import TrainConfig
 from scaling.training.phases import ADDED, spawned, spawns
-from scaling.training.program import Shape, program
+from scaling.training.program import ProgramShape, program
 from scaling.training.step import first_state, metric_names, step_function
 
 VOCAB = 23
@@ -50,7 +51,8 @@ def moved(before, after):
 
 def test_lora_trains_the_base_first_and_then_routers_and_adapters_alone():
     """Every weight of one kind moves and none of the other, to the bit: decay and clipping included. (The downward
-    adapters move from the second step on: at first their gradient goes through an upward one that is zero, but decay.)"""
+    adapters move from the second step on: at first their gradient goes through an upward one that is zero, but
+    decay.)"""
     states, _ = steps(LORA, DENSE + 3)
     names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(states[0].params["params"])}
     added = {name for name in names if any(f"'{part}'" in name for part in ADDED)}
@@ -105,7 +107,7 @@ def test_spawned_experts_are_masked_copies_of_the_first():
 
 
 def test_the_program_spawns_weights_and_moments_alike():
-    compiled = program(Shape(EVO, VOCAB, TRAIN), tuple(jax.devices()[:1]))
+    compiled = program(ProgramShape(EVO, VOCAB, TRAIN), tuple(jax.devices()[:1]))
     states, _ = steps(EVO, DENSE)
     state = compiled.spawn(states[-1])
     for name in ("gate", "up", "down"):

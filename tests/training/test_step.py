@@ -8,11 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from scaling.config import ModelConfig, TrainConfig
-from scaling.layers.moe import Routing, dispatch
-from scaling.layers.moe.experts import GATED_MLP
-from scaling.models import transformer
-from scaling.models.transformer import Transformer
+from scaling.config.model import ModelConfig
+from scaling.config.training import TrainConfig
+from scaling.model import transformer
+from scaling.model.moe import dispatch
+from scaling.model.moe.experts import GATED_MLP
+from scaling.model.moe.routing import Routing
+from scaling.model.transformer import Transformer
 from scaling.training.step import State, first_params, metric_names, optimiser, state_of, step_function, token_losses
 
 VOCAB, SEPARATOR = 31, 30
@@ -156,8 +158,8 @@ def trajectory(scale, eps=None):
 
 
 def test_the_scale_of_the_loss_does_not_reach_the_weights():
-    """As for one expert of a thousand; a power of two, so that scaling itself rounds nothing. What is left is eps = 1e-15
-    beside the smallest gradients, whose squares float32 cannot hold. optax's own eps, 1e-8, would not do."""
+    """As for one expert of a thousand; a power of two, so that scaling itself rounds nothing. What is left is eps =
+    1e-15 beside the smallest gradients, whose squares float32 cannot hold. optax's own eps, 1e-8, would not do."""
     step = 1e-3
     large, small = trajectory(1.0), trajectory(2.0**-10)
     assert np.mean(np.abs(large - small) > 1e-3 * step) < 1e-3
@@ -166,8 +168,9 @@ def test_the_scale_of_the_loss_does_not_reach_the_weights():
 
 @pytest.mark.parametrize(("n_experts", "top_k"), [(4, 1), (4, 2), (8, 3)])
 def test_an_expert_of_many_learns_at_the_rate_of_the_dense_mlp(n_experts, top_k):
-    """E copies of one expert; every token comes E times and goes to k experts in turn, with weight 1. So each expert sees
-    each token k times where the dense MLP sees it E times: its gradient is k/E of the dense one, its update the same."""
+    """E copies of one expert; every token comes E times and goes to k experts in turn, with weight 1. So each expert
+    sees each token k times where the dense MLP sees it E times: its gradient is k/E of the dense one, its update the
+    same."""
     keys = jax.random.split(jax.random.key(0), 4)
     x, pull = jax.random.normal(keys[0], (5, 6)), jax.random.normal(keys[1], (5, 6))
     one = {name: jax.random.normal(key, (6, 6)) for name, key in zip(("gate", "up", "down"), keys[1:], strict=True)}

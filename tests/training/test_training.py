@@ -9,15 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from scaling import data, tasks
-from scaling.clusters import clustered_mean
-from scaling.config import RunConfig, TrainConfig
+from scaling import data
+from scaling.clustered_mean import clustered_mean
+from scaling.config.run import RunConfig
+from scaling.config.training import TrainConfig
 from scaling.data import tokenizer
 from scaling.data.batches import EvalWindows, TrainBatches, eval_windows
-from scaling.layers.placement import ALONE
-from scaling.models.transformer import Transformer
+from scaling.model.sharding import ALONE
+from scaling.model.transformer import Transformer
 from scaling.schema import CHANCES, to_arrow
-from scaling.training.evaluate import Watch, evaluate, losses_program
+from scaling.training import language_model
+from scaling.training.evaluate import HeldOutRouting, evaluate, losses_program
 from scaling.training.program import program
 from scaling.training.schedule import learning_rate
 from scaling.training.step import initial_params, state_of, step_function
@@ -27,7 +29,7 @@ TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
 
 def trained(config):
     """The result of a cell trained alone."""
-    (result,) = tasks.train([config])
+    (result,) = language_model.train_cells([config])
     return result
 
 
@@ -89,8 +91,8 @@ def test_the_row_agrees_with_its_documents(micro):
     assert result.run["bits_per_byte"] == pytest.approx(
         result.run["loss_val"] / math.log(2), rel=1e-12
     )  # one byte a token
-    # The clustered error against a bootstrap over documents, an independent method; 4,000 draws are good to 1.1 % (1 sd),
-    # the linearisation to O(1/n).
+    # The clustered error against a bootstrap over documents, an independent method; 4,000 draws are good to 1.1 % (1
+    # sd), the linearisation to O(1/n).
     rng = np.random.default_rng(0)
     picks = rng.integers(0, 100, (4000, 100))
     draws = (tokens * losses)[picks].sum(axis=1) / tokens[picks].sum(axis=1)
@@ -222,7 +224,7 @@ def test_padding_counts_in_no_router_metric(micro):
         forward = forward_of(config, corpus, padded, 3)
         params = initial_params(config.model, corpus.vocab_size, 0)
         found = evaluate(params, forward, padded, 3, tokenizer.classes(config.data, corpus.folder), lambda k: {})
-        watched = Watch(forward, padded, 3, np.zeros(257, int)).choices(params)
+        watched = HeldOutRouting(forward, padded, 3, np.zeros(257, int)).choices(params)
         if tokens == 0:
             first, seen = found, watched
     assert watched.shape[1] == 3 * 19

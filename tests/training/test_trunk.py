@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling import tasks
-from scaling.config import RunConfig
+from scaling.config.run import RunConfig
 from scaling.errors import InputError
-from scaling.training import checkpoint
+from scaling.training import checkpoint, language_model
 from scaling.training.trunk import bundles
 
 # Times, and what says who trained what: all else is the cell's own.
@@ -34,11 +33,11 @@ def own(result):
 
 
 def together(cells, folder=None):
-    return [own(result) for result in tasks.train(cells, folder)]
+    return [own(result) for result in language_model.train_cells(cells, folder)]
 
 
 def alone(cell):
-    (result,) = tasks.train([cell])
+    (result,) = language_model.train_cells([cell])
     return own(result)
 
 
@@ -49,7 +48,9 @@ def separate(micro):
 
 
 def test_branches_of_a_trunk_equal_cells_trained_alone(micro, separate):
-    results = list(tasks.train(list(reversed(trunk(micro)))))  # in the order of budgets, whatever the order asked
+    results = list(
+        language_model.train_cells(list(reversed(trunk(micro))))
+    )  # in the order of budgets, whatever the order asked
     assert [own(result) for result in results] == separate
     assert len({result.run["loss_val"] for result in results}) == 3
     # The first cell's are all its own; each later one's begin where the one before left the trunk, a fifth earlier.
@@ -61,7 +62,7 @@ def test_branches_of_a_trunk_equal_cells_trained_alone(micro, separate):
 def test_a_trunk_that_diverges_equals_cells_that_do(micro):
     """Also in where: the error names the step, the curve ends there."""
     cells = trunk(micro, lr=1e30)
-    results = list(tasks.train(cells))
+    results = list(language_model.train_cells(cells))
     assert {result.run["status"] for result in results} == {"diverged"}
     assert [own(result) for result in results] == [alone(cell) for cell in cells]
     assert all("step" in result.run["error"] and not math.isfinite(result.curves[-1]["loss"]) for result in results)
@@ -76,11 +77,11 @@ def test_trunks_side_by_side_are_close_to_each_alone_and_one_that_diverges_harms
         for cell in trunk(micro, (4096, 8192), **settings)
     ]
     found = {}
-    for result in tasks.train(cells):
+    for result in language_model.train_cells(cells):
         found[result.run["run_id"]] = result
     assert len(found) == len(cells)
     for index, cell in enumerate(cells):
-        (judge,) = tasks.train([cell])
+        (judge,) = language_model.train_cells([cell])
         result = found[judge.run["run_id"]]
         assert (result.run["status"], result.run["error"]) == (judge.run["status"], judge.run["error"])
         assert result.run.keys() == judge.run.keys()
@@ -103,8 +104,8 @@ def test_trunks_side_by_side_need_equal_budgets(micro):
 
 KILLED = """
 import json, os, signal, sys
-from scaling import tasks
-from scaling.config import RunConfig
+from scaling.training import tasks
+from scaling.config.run import RunConfig
 from scaling.training import checkpoint, trunk
 
 trunk._CHECK_EVERY = 4
@@ -119,7 +120,7 @@ def save_and_die(self, point):
 
 checkpoint.Checkpoints.save = save_and_die
 from pathlib import Path
-for result in tasks.train([RunConfig.model_validate_json(cell) for cell in settings["cells"]], Path(settings["folder"])):
+for result in tasks.train_cells([RunConfig.model_validate_json(cell) for cell in settings["cells"]], Path(settings["folder"])):
     with open(settings["out"], "a") as out:
         out.write(json.dumps([result.run, result.evals, result.curves]) + "\\n")
 """
@@ -142,7 +143,7 @@ def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, tmp_path):
     cells = [
         RunConfig(**(dict(cell) | {"resources": {"checkpoint_minutes": 1e-9}})) for cell in trunk(micro, cooldown=0.5)
     ]
-    whole = [own(result) for result in tasks.train(cells)]
+    whole = [own(result) for result in language_model.train_cells(cells)]
     folder, out = tmp_path / "checkpoints", tmp_path / "rows.jsonl"
     # Budgets of 16, 32, 64 steps leave the trunk at 8, 16, 32.
     done = kill(cells, folder, out, ["trunk", 32, 12])
@@ -150,9 +151,9 @@ def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, tmp_path):
     assert list(folder.iterdir())
     done = kill(cells[1:], folder, out, ["branch", 64, 40])
     assert len(done) == 2
-    last = list(tasks.train(cells[2:], folder))
+    last = list(language_model.train_cells(cells[2:], folder))
     assert not folder.exists()  # the trunk is done
-    found = [tasks.CellResult(*row) for row in done] + last
+    found = [language_model.CellResult(*row) for row in done] + last
     assert [own(result) for result in found] == whole
     # Nothing was trained twice: tokens since the budget before, as in one go.
     assert [result.run["tokens_own"] for result in found] == [256 * steps for steps in (16, 32 - 8, 64 - 16)]
@@ -162,7 +163,7 @@ def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, tmp_path):
 def left(micro, tmp_path):
     """The folder of a trunk that stopped after its first budget."""
     cells = [RunConfig(**(dict(c) | {"resources": {"checkpoint_minutes": 1e-9}})) for c in trunk(micro, BUDGETS[1:])]
-    running = tasks.train(cells, tmp_path / "left")
+    running = language_model.train_cells(cells, tmp_path / "left")
     next(running)
     running.close()
     assert list((tmp_path / "left").iterdir())
@@ -189,17 +190,17 @@ def test_a_checkpoint_of_other_code_is_not_used(left, separate):
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["one", "side by side"])
 @pytest.mark.parametrize("killed", [("trunk", 16, 5), ("branch", 16, 12)], ids=["at the spawn", "in the cooldown"])
 def test_a_method_with_phases_goes_on_where_it_was_killed(micro, tmp_path, seeds, killed):
-    """One expert until step 5, then four, annealed until step 10; noise, masks and probes are as if nothing had happened,
-    for one trunk and for two that train as one program."""
+    """One expert until step 5, then four, annealed until step 10; noise, masks and probes are as if nothing had
+    happened, for one trunk and for two that train as one program."""
     phases = {"router": "dense-to-sparse", "dense_tokens": 256 * 5, "anneal_tokens": 256 * 5}
     cells = [
         RunConfig(**(dict(cell) | {"resources": {"checkpoint_minutes": 1e-9}}))
         for seed in seeds
         for cell in trunk(micro, BUDGETS[:2], seed=seed, cooldown=0.3, **phases)
     ]
-    whole = [own(result) for result in tasks.train(cells)]
+    whole = [own(result) for result in language_model.train_cells(cells)]
     folder, out = tmp_path / "checkpoints", tmp_path / "rows.jsonl"
     assert kill(cells, folder, out, killed) == []
-    found = list(tasks.train(cells, folder))
+    found = list(language_model.train_cells(cells, folder))
     assert [own(result) for result in found] == whole
     assert [result.run["experts_per_token"] for result in found] == pytest.approx([1.0] * len(cells))

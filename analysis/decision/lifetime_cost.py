@@ -1,0 +1,208 @@
+"""Prices: lifetime cost and memory of a model, in FLOPs and bytes or, on a device, in USD, with latency and load kept
+to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analysis.latency.speeds import Speeds
+from analysis.laws.model_family import Sizes
+from scaling.arrays import Array, Booleans
+from scaling.errors import InputError
+from scaling.serving import device as hardware
+from scaling.serving import replicas
+from scaling.serving import service as serving
+from scaling.serving.service import SERVICE, Service
+from scaling.serving.step_time import LEAST, Efficiency
+
+CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
+MFU = 0.4  # an assumption: the share of a device's peak that training reaches, where nothing else is asked
+_TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14 % apart
+_TABULATED_EACH = 1_024  # and for each draw of the speed: 2.3 % apart
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """How training, serving and memory are paid for.
+
+    Without a device, cost is FLOPs: 6 N_active D to train and 2 N_active T to serve T tokens. With one it is USD: those
+    training FLOPs at `mfu` of the device's peak, and `scaling.serving.replicas.cheapest` a generated token: at the
+    utilisation of `service`, or with `demand` (generated tokens per second) of whole replicas, idle ones in it.
+    `memory` is what there is for bf16 weights of all experts and 16,384 cached tokens, in bytes; `most_per_token` the
+    most that a served token may cost, in USD or FLOPs; None: no such limit. On a device, models that cannot be held or
+    served within the limits on latency of `service` are not allowed either, served or not.
+    """
+
+    serve_tokens: float = 0.0
+    memory: float | None = None
+    device: hardware.Device | None = None
+    mfu: float = MFU
+    service: Service = SERVICE
+    demand: float | None = None
+    most_per_token: float | None = None
+
+    @property
+    def unit(self) -> str:
+        return "FLOP" if self.device is None else "USD"
+
+    @property
+    def rented(self) -> hardware.Device:
+        """The device. Raises InputError where there is none."""
+        if self.device is None:
+            raise InputError("a price needs a device")
+        return self.device
+
+    def train(self, sizes: Sizes, tokens: Array) -> Array:
+        """Cost of training models on `tokens` each."""
+        return self.train_per_token(sizes) * tokens
+
+    def train_per_token(self, sizes: Sizes) -> Array:
+        """Cost of one training token: 6 N_active FLOPs, or their price."""
+        flops = 6.0 * sizes.n_active
+        return flops if self.device is None else np.asarray(replicas.training_usd(flops, self.device, self.mfu))
+
+    def train_flops(self, cost: float) -> float:
+        """Training FLOPs that so much buys."""
+        return cost if self.device is None else cost / float(replicas.training_usd(1.0, self.device, self.mfu))
+
+    def per_token(self, sizes: Sizes) -> Array:
+        """Cost of one served token; infinite where the device cannot serve the model."""
+        if self.device is None:
+            return 2.0 * sizes.n_active
+        return np.asarray(self.offer(sizes).usd_per_token)
+
+    def offer(self, sizes: Sizes) -> replicas.Offer:
+        """How models are served: replica, devices, latency and price. Raises InputError without a device or widths."""
+        return replicas.cheapest(structure(sizes), self.rented, self.service, self.demand)
+
+    def serve(self, sizes: Sizes) -> Array:
+        """Cost of serving `serve_tokens`; infinite where the device cannot."""
+        return self.per_token(sizes) * self.serve_tokens if self.serve_tokens else 0.0 * sizes.n_active
+
+    def total(self, sizes: Sizes, tokens: Array) -> Array:
+        """Lifetime cost."""
+        return self.train(sizes, tokens) + self.serve(sizes)
+
+    def fits(self, sizes: Sizes) -> Booleans:
+        """Which models keep all limits; without any all do."""
+        held = self._held(sizes)
+        if self.most_per_token is not None:
+            held = held & (self.per_token(sizes) <= self.most_per_token)
+        if self.memory is None:
+            return held
+        needed = memory_bytes(sizes)
+        if needed is None:
+            raise InputError(
+                f"--memory-gb needs the total size of models with E = {sizes.n_experts}, which this fit does not know; "
+                "fit a table with the columns n_active and n_total"
+            )
+        return held & (needed <= self.memory)
+
+    @property
+    def most_memory(self) -> float:
+        """Bytes of the most devices that one replica may be spread over."""
+        return self.service.max_devices * self.rented.memory
+
+    def _held(self, sizes: Sizes) -> Booleans:
+        """Which models the device can serve within the limits; of models without widths, those whose weights fit."""
+        if self.device is None or sizes.n_total is None:
+            return np.ones(np.shape(sizes.n_active), dtype=bool)
+        if _known(sizes):
+            return np.isfinite(self.per_token(sizes))
+        if self.service.ttft_s is not None or self.service.tpot_s is not None:
+            structure(sizes)  # what is not known is said
+        weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
+        return weights <= self.most_memory
+
+    def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float, speeds: Speeds | None = None) -> PriceTable:
+        """The price of a served token against N_active from 1 to `largest`, for searches over many draws.
+
+        With `speeds` one price curve for each of its rows, the cheapest replica within the limits chosen anew in each.
+        """
+        log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_EACH)
+        sizes = sizes_of(np.exp(log_n))
+        if speeds is None:
+            return PriceTable(log_n, self._capped(self.per_token(sizes))[None])
+        rows = [other._capped(other.per_token(sizes)) for other in self.at(speeds, sizes.n_experts)]
+        return PriceTable(log_n, np.stack(rows))
+
+    def at(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
+        """The same at every draw of the device's speed, with the scatter of models of this E."""
+        found = []
+        for coefficients, ratio in zip(speeds.coefficients, speeds.ratios_of(n_experts), strict=True):
+            scattered = np.maximum(coefficients * ratio, LEAST[:-1])  # no luck brings a device beyond its data sheet
+            efficiency = Efficiency.of(scattered, self.service.efficiency.source)
+            found.append(replace(self, service=replace(self.service, efficiency=efficiency)))
+        return found
+
+    def _capped(self, price: Array) -> Array:
+        """Infinite beyond what a served token may cost."""
+        return price if self.most_per_token is None else np.where(price <= self.most_per_token, price, np.inf)
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """The cost of a served token of one E, tabulated over ln N_active and linear between; infinite beyond the table.
+
+    One curve, or one a draw of the device's speed: row s of a search meets curve s modulo their number.
+    """
+
+    log_n: Array
+    prices: Array
+
+    def per_token(self, n_active: Array) -> Array:
+        """Cost of a served token of models (rows, sizes)."""
+        place = (np.log(n_active) - self.log_n[0]) / (self.log_n[1] - self.log_n[0])
+        below = np.clip(np.floor(place), 0, len(self.log_n) - 2).astype(int)
+        part = place - below
+        row = np.arange(len(n_active))[:, None] % len(self.prices)
+        low, high = self.prices[row, below], self.prices[row, below + 1]
+        with np.errstate(invalid="ignore"):
+            between = np.where(part > 0, low + part * (high - low), low)
+        inside = (place >= 0) & (part <= 1 + 1e-9) & np.isfinite(between)
+        return np.where(inside, between, np.inf)
+
+
+def _routers(sizes: Sizes) -> Array | float:
+    """Parameters of the routers, which N_total leaves out; 0 where the family does not know them."""
+    return 0.0 if sizes.n_router is None else sizes.n_router
+
+
+def memory_bytes(sizes: Sizes) -> Array | None:
+    """Bytes of bf16 weights of all experts and of 16,384 cached tokens; None where N_total is unknown.
+
+    2 (N_total + n_router + 16384 x 2 n_layers d_model): the rule of Ludziejewski et al. 2025, arXiv 2502.05172, with
+    the routers, which N_total leaves out here, where they are known, and the cache left out where widths are not.
+    """
+    if sizes.n_total is None:
+        return None
+    cache = sizes.kv_elements_per_token
+    return BYTES_PER_VALUE * (sizes.n_total + _routers(sizes) + (0.0 if cache is None else CACHED_TOKENS * cache))
+
+
+def _known(sizes: Sizes) -> bool:
+    """Whether the family knows what a device needs to price them."""
+    return not any(v is None for v in (sizes.n_total, sizes.kv_elements_per_token, sizes.top_k))
+
+
+def structure(sizes: Sizes) -> serving.ModelSizes:
+    """The counts that serving is priced by. Raises InputError where the family does not know them."""
+    cache = sizes.kv_elements_per_token
+    if sizes.n_total is None or cache is None or sizes.n_layers is None or sizes.d_model is None or sizes.top_k is None:
+        raise InputError(
+            "pricing on a device needs widths and depths, which this fit does not know; "
+            "fit a table with the columns n_active, n_total, d_model, n_layers and top_k, or leave --device out"
+        )
+    return serving.ModelSizes(
+        n_active=sizes.n_active,
+        n_total=np.maximum(sizes.n_total, sizes.n_active),
+        kv_elements_per_token=cache,
+        n_layers=sizes.n_layers,
+        d_model=sizes.d_model,
+        n_experts=sizes.n_experts,
+        top_k=sizes.top_k,
+        n_router=_routers(sizes),
+    )

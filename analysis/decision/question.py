@@ -1,0 +1,174 @@
+"""The question a recommendation answers: what is minimised, under which limits, and what is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.decision.lifetime_cost import MFU, Pricing
+from scaling.errors import InputError
+from scaling.serving import device as device_module
+from scaling.serving import devices, replicas
+from scaling.serving.service import SERVICE, Service
+from scaling.serving.step_time import Efficiency
+
+Goal = Literal["lifetime", "serving", "loss"]
+_MONTHS = 12.0
+_BUDGETS = ("train_flops", "train_usd", "target_loss", "lifetime_cost")
+_MONEY = ("usd_per_hour", "mfu", "train_usd", "usd_per_million")
+_POSITIVE = (*_BUDGETS, "memory_gb", "usd_per_hour", "data_tokens", "requests_per_month", "months", "usd_per_million")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`, and what is paid for.
+
+    `lifetime_cost` pays for training and serving together, in FLOPs or, with a device, in USD. `serve_tokens` are
+    served over the model's life; instead of them `requests_per_month` for `months` (of `service.generated` tokens each)
+    says the load as well, and a device then comes in whole replicas. `minimise` is "lifetime", "serving" or "loss";
+    None takes what is usual for what was given (`goal`). `n_experts` are the expert counts compared (default: those
+    studied).
+
+    Limits: `memory_gb` (GB = 1e9 bytes) on weights and cached tokens; `data_tokens` on D; `usd_per_million` on the
+    price of a million generated tokens; those of `service` on devices, batch and latency.
+
+    `device` names what prices are those of, at `usd_per_hour` instead of the table's, or as `rented` says in full.
+    `mfu` None: 40 %. `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised
+    within one. `settings` are other columns of the law, equal for all models, such as `granularity`.
+    """
+
+    train_flops: float | None = None
+    target_loss: float | None = None
+    serve_tokens: float = 0.0
+    n_experts: tuple[int, ...] = ()
+    memory_gb: float | None = None
+    device: str | None = None
+    usd_per_hour: float | None = None
+    mfu: float | None = None
+    reference_experts: int = 1
+    settings: Mapping[str, float] = field(default_factory=dict)
+    train_usd: float | None = None
+    lifetime_cost: float | None = None
+    minimise: Goal | None = None
+    data_tokens: float | None = None
+    requests_per_month: float | None = None
+    months: float = _MONTHS
+    usd_per_million: float | None = None
+    service: Service = SERVICE
+    rented: device_module.Device | None = None
+
+    def __post_init__(self) -> None:
+        if sum(getattr(self, name) is not None for name in _BUDGETS) != 1:
+            raise InputError(f"give one of {', '.join(map(_option, _BUDGETS))}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"{_option(name)} must be a positive number, found {value}")
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            raise InputError(f"--mfu must be above 0 and at most 1, found {self.mfu}")
+        for name in _MONEY:
+            if self.device is None and getattr(self, name) is not None:
+                raise InputError(f"{_option(name)} needs --device: without one, cost is in FLOPs")
+        if self.device is None and (self.service.ttft_s is not None or self.service.tpot_s is not None):
+            raise InputError("--ttft-ms and --tpot-ms need --device: without one there are no seconds")
+        if self.goal == "serving" and self.target_loss is not None and self.data_tokens is None:
+            raise InputError(
+                "--minimise serving at a --target-loss has no end: ever smaller models on ever more tokens serve ever "
+                "cheaper; bound the training with --train-flops, or the data with --data-tokens"
+            )
+        if self.months != _MONTHS and self.requests_per_month is None:
+            raise InputError("--months needs --requests-per-month")
+        if self.service.max_fleet is not None and self.requests_per_month is None:
+            raise InputError("--max-fleet needs --requests-per-month: without a load there is no fleet to count")
+        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
+            raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
+        if self.serve_tokens and self.requests_per_month is not None:
+            raise InputError("give either --serve-tokens or --requests-per-month")
+        if any(e < 1 for e in (*self.n_experts, self.reference_experts)):
+            raise InputError(
+                f"expert counts are whole numbers from 1, found {(*self.n_experts, self.reference_experts)}"
+            )
+        if self.goal == "loss" and self.target_loss is not None:
+            raise InputError("--minimise loss needs a budget, not --target-loss")
+        if self.goal != "loss" and self.lifetime_cost is not None:
+            raise InputError(f"--lifetime-cost is what is spent: only the loss can be minimised, not {self.goal}")
+        if self.goal == "serving" and not self.served:
+            raise InputError("--minimise serving needs --serve-tokens or --requests-per-month")
+        self.pricing  # noqa: B018  an unknown device is named now
+
+    @property
+    def served(self) -> float:
+        """Tokens served over the model's life: on a device those generated, in whose price prompts are; in FLOPs, where
+        every token costs the same, those of prompts too."""
+        if self.requests_per_month is None:
+            return self.serve_tokens
+        each = self.service.generated + (self.service.prompt if self.device is None else 0)
+        return self.requests_per_month * self.months * each
+
+    @property
+    def goal(self) -> Goal:
+        """What is minimised: the loss of a lifetime cost, or of a training budget with nothing to serve; else lifetime
+        cost."""
+        if self.minimise is not None:
+            return self.minimise
+        if self.lifetime_cost is not None:
+            return "loss"
+        return "lifetime" if self.target_loss is not None or self.served else "loss"
+
+    @property
+    def mode(self) -> str:
+        """What is minimised, in words."""
+        if self.goal == "loss":
+            budget = "lifetime cost" if self.lifetime_cost is not None else "training budget"
+            return f"least loss at the {budget}"
+        cost = f"least {'cost of serving' if self.goal == 'serving' else 'lifetime cost'}"
+        if self.target_loss is not None:
+            return f"{cost} at the target loss"
+        return (
+            f"{cost} among the models trained within the budget whose loss is no worse than that of the best model "
+            f"with E = {self.reference_experts} at it"
+        )
+
+    @cached_property
+    def pricing(self) -> Pricing:
+        """How it is paid for."""
+        rented = self.rented
+        if rented is None and self.device is not None:
+            rented = devices.device(self.device)
+        if rented is not None and self.usd_per_hour is not None:
+            rented = replace(
+                rented, usd_per_hour=self.usd_per_hour, price_source="as given", price_date="when this was asked"
+            )
+        load = None if self.requests_per_month is None else replicas.demand_of(self.requests_per_month, self.service)
+        return Pricing(
+            serve_tokens=self.served,
+            memory=None if self.memory_gb is None else self.memory_gb * 1e9,
+            device=rented,
+            mfu=MFU if self.mfu is None else self.mfu,
+            service=self.service,
+            demand=load if rented is not None else None,
+            most_per_token=None if self.usd_per_million is None else self.usd_per_million / 1e6,
+        )
+
+    @property
+    def budget(self) -> float | None:
+        """Training FLOPs, at most; None where a loss or a lifetime cost is given."""
+        return self.train_flops if self.train_usd is None else self.pricing.train_flops(self.train_usd)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Question:
+        """The question that `dataclasses.asdict` wrote."""
+        values = {**data, "n_experts": tuple(data["n_experts"])}
+        if (service := data.get("service")) is not None:
+            values["service"] = Service(**{**service, "efficiency": Efficiency(**service["efficiency"])})
+        if (rented := data.get("rented")) is not None:
+            values["rented"] = device_module.Device.from_json(rented)
+        return cls(**values)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,121 @@
+"""A recommendation: the choice for each expert count, its cost, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analysis.decision.next_run import NextRun
+from analysis.decision.optima import TradeOff
+from analysis.decision.question import Question
+
+REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
+MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Lifetime cost: training, serving and both, in `unit` (FLOP or USD)."""
+
+    train: float
+    serve: float
+    total: float
+    unit: str
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a model is served on the device: one replica, by the names and formulas of
+    `scaling.serving.replicas.METRICS`.
+
+    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. Without a load `replicas`, and what each
+    of them is at under it (`load_batch`, `load_ttft_ms`, `load_tpot_ms`), are None. The intervals are 95 %, None where
+    the device's speed was not measured.
+    """
+
+    n_devices: int
+    fewest_devices: int
+    experts_split: bool
+    batch: int
+    ttft_ms: float
+    tpot_ms: float
+    e2el_ms: float
+    output_throughput: float
+    request_goodput: float
+    weight_gb: float
+    usd_per_million: float
+    replicas: int | None
+    load_batch: float | None
+    load_ttft_ms: float | None
+    load_tpot_ms: float | None
+    tpot_ms_interval: Interval | None
+    usd_per_million_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best model of one expert count. Intervals are 95 %, from the fit's draws; None where it has none.
+
+    `loss_interval` is the law's for this very model, `run_interval` that of one run of it, run-to-run noise in it; the
+    intervals of N, D and cost say how the optimum of this E moves from draw to draw. `served` is None without a device.
+    `probability_best` is the share of all draws in which this E is best. `regret` is what choosing this E costs beyond
+    the best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which this E can answer
+    (None where it can in none). `unanswered` is the share of the draws in which it cannot, because no size of it meets
+    the loss within the limits.
+    """
+
+    n_experts: int
+    top_k: int | None
+    n_active: float
+    n_total: float | None
+    tokens: float
+    train_flops: float
+    loss: float
+    cost: Cost
+    memory_bytes: float | None
+    loss_interval: Interval | None
+    run_interval: Interval | None
+    served: Served | None
+    n_active_interval: Interval | None
+    tokens_interval: Interval | None
+    cost_interval: Interval | None
+    probability_best: float | None
+    regret: float | None
+    unanswered: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer: what to train, the best of every other E, how sure it is, and what would make it surer.
+
+    `best_experts` is the 95 % set of the best E: the fewest E, by their share of the draws, that hold .95 of them
+    (empty without draws). `front` lists, for every E, loss against lifetime cost (empty where only a training budget
+    was asked about).
+    """
+
+    question: Question
+    mode: str
+    recommendation: Choice
+    alternatives: tuple[Choice, ...]
+    probability_best: Mapping[int, float] | None
+    best_experts: tuple[int, ...]
+    expected_regret: float | None
+    decided: bool
+    undecided_because: tuple[str, ...]
+    next_run: NextRun | None
+    front: tuple[TradeOff, ...]
+    warnings: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    law: str
+    fitted_to: str
+    n_draws: int
+    unreachable: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the keys of `probability_best` are text."""
+        chances = self.probability_best
+        return asdict(self) | {"probability_best": None if chances is None else {str(e): p for e, p in chances.items()}}

@@ -1,0 +1,132 @@
+"""Panels of one fit: the law against data along each axis, profiles of parameters, the cloud of bootstrap draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis.figures.law import observed_predicted, residuals
+from analysis.figures.style import ACCENT, INK, MUTED, Palette, Panel, colours, dots, pages, ticks, titled
+from scaling.arrays import Array
+from scaling.formatting import si
+
+if TYPE_CHECKING:
+    from analysis.fitting.fit import Fit
+    from analysis.fitting.profile import Profile
+    from analysis.tables.runs import RunTable
+
+
+_LABELS = {"tokens": "training tokens D", "n_experts": "experts per layer E", "train_flops": "training FLOPs C"}
+_POINTS = 120
+_A_ROW = 3
+
+
+def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) -> Axes:
+    """The law along one of its columns with all others at their medians, and every run brought there.
+
+    A run's point is the law's value there times what the law leaves over of that run, so that scatter is residual and
+    nothing else (component plus residual). The band is the law's 95 % interval.
+    """
+    columns = table.columns(fit.definition.columns)
+    middle = {name: float(np.median(values)) for name, values in columns.items()}
+    middle |= {"n_experts": float(_nearest(columns["n_experts"]))} if "n_experts" in columns else {}
+    x = columns[column]
+    grid = np.geomspace(x.min(), x.max(), _POINTS) if x.min() > 0 else np.linspace(x.min(), x.max(), _POINTS)
+    line = {name: np.full(_POINTS, value) for name, value in middle.items()} | {column: grid}
+    band = fit.loss_interval(line)
+    ax.plot(grid, fit.loss(line), color=INK, lw=1.2, zorder=2)
+    if band is not None:
+        ax.fill_between(grid, *band, color=INK, alpha=0.14, lw=0, zorder=1)
+    there = {name: np.full(len(x), value) for name, value in middle.items()} | {column: x}
+    left = table.column(fit.definition.target) / fit.loss(columns)
+    dots(x, fit.loss(there) * left, _experts(table), palette, ax)
+    ax.set(
+        xscale="log" if x.min() > 0 else "linear",
+        xlabel=_LABELS.get(column, column),
+        ylabel="loss, others at their median",
+    )
+    if x.min() > 0:
+        ticks(ax.xaxis, x, digits=2)
+    return ax
+
+
+def profile_curve(found: Profile, estimate: float, ax: Axes) -> Axes:
+    """How far the objective rises as a parameter is held; in units of what cuts off the 95 % interval, shaded."""
+    low, high = (
+        found.values[place] if end is None else end for end, place in zip(found.interval, (0, -1), strict=True)
+    )
+    ax.axvspan(low, high, color=MUTED, alpha=0.13, lw=0)
+    ax.axhline(1.0, color=ACCENT, lw=0.9, ls=(0, (4, 3)))
+    ax.plot(found.values, np.array(found.rise) / found.threshold, color=INK, lw=1.2, marker="o", ms=2.2)
+    ax.axvline(estimate, color=MUTED, lw=0.8)
+    ax.set(xlabel=found.name, ylabel="rise, times the 95 % threshold", ylim=(0, 2.3))
+    ax.locator_params(axis="x", nbins=5)
+    return ax
+
+
+def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, str], ax: Axes) -> Axes:
+    """One bootstrap draw a point, two quantities; the estimate as a cross. A thin cloud is a flat valley."""
+    inside = np.ones(len(x), dtype=bool)
+    for values in (x, y):  # a handful of far draws must not hide the shape of the rest
+        low, high = np.quantile(values, [0.005, 0.995])
+        inside &= (values >= low - 0.2 * (high - low)) & (values <= high + 0.2 * (high - low))
+    ax.scatter(x[inside], y[inside], s=5, color=INK, alpha=0.22, linewidths=0)
+    ax.plot(*estimate, "+", color=ACCENT, ms=9, mew=1.6)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.locator_params(nbins=5)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    return ax
+
+
+def _blank(ax: Axes) -> Axes:
+    ax.set_axis_off()
+    return ax
+
+
+def sheet(
+    fit: Fit, table: RunTable, profiles: Sequence[Profile], clouds: Mapping[tuple[str, str], tuple[Array, Array]]
+) -> Figure:
+    """A fit on one page: the law along every axis, what it leaves over, profiles, and clouds of draws.
+
+    `clouds` are draws of two quantities by their labels; the estimate of a parameter is marked.
+    """
+    experts = _experts(table)
+    palette = colours(experts)
+    columns = table.columns(fit.definition.columns)
+    observed, predicted = table.column(fit.definition.target), fit.loss(columns)
+    law: list[Panel] = [partial(along, name, fit, table, palette) for name in columns if np.ptp(columns[name]) > 0]
+    law.append(partial(observed_predicted, observed, predicted, experts, palette))
+    if "tokens" in columns:
+        law.append(partial(residuals, columns["tokens"], np.log(observed / predicted), experts, palette))
+    held: list[Panel] = [partial(profile_curve, found, fit.params[found.name]) for found in profiles]
+    drawn: list[Panel] = [
+        partial(cloud, x, y, (_estimate(fit, labels[0], x), _estimate(fit, labels[1], y)), labels)
+        for labels, (x, y) in clouds.items()
+    ]
+    rows: list[list[Panel]] = []
+    for title, panels in (("The law and the runs", law), ("Profiles", held), ("Bootstrap draws", drawn)):
+        for first in range(0, len(panels), _A_ROW):
+            row = panels[first : first + _A_ROW]
+            head = [titled(row[0], title if first == 0 else "")]
+            rows.append([*head, *row[1:], *[_blank] * (_A_ROW - len(row))])
+    return pages(*rows, heights=[2.1] * len(rows), legend=palette)
+
+
+def _estimate(fit: Fit, label: str, draws: Array) -> float:
+    return fit.params[label] if label in fit.params else float(np.median(draws))
+
+
+def _experts(table: RunTable) -> Array:
+    return np.nan_to_num(table.column("n_experts"), nan=1.0) if "n_experts" in table.frame else np.ones(len(table))
+
+
+def _nearest(values: Array) -> float:
+    """The studied value next to the median."""
+    return float(values[np.argmin(np.abs(np.log(values) - np.median(np.log(values))))])

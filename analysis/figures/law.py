@@ -1,0 +1,151 @@
+"""Panels of runs and the law through them: coverage, loss, residuals, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analysis.figures.style import ACCENT, INK, MUTED, Curve, Palette, dots, side_by_side, ticks
+from scaling.arrays import Array
+from scaling.formatting import si
+
+_FARTHEST = 300.0  # percent of an estimate
+
+
+def coverage(runs: pd.DataFrame, failed: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
+    """The grid: active parameters against training tokens, one dot per E, failed cells crossed out in red."""
+    for frame, marker in ((runs, "o"), (failed, "x")):
+        place = frame["tokens"] * np.exp(side_by_side(frame["n_experts"], palette, runs["tokens"]))
+        tint = [palette[int(e)] for e in frame["n_experts"]] if marker == "o" else ACCENT
+        ax.scatter(place, frame["n_active"], c=tint, s=15, marker=marker, linewidths=0 if marker == "o" else 1.3)
+    ax.set(xscale="log", yscale="log", xlabel="training tokens D", ylabel="active parameters")
+    ticks(ax.xaxis, runs["tokens"], digits=2)
+    ticks(ax.yaxis, runs["n_active"])
+    return ax
+
+
+def loss_against(
+    column: str, points: pd.DataFrame, curves: Sequence[Curve], palette: Palette, ax: Axes, *, label: str
+) -> Axes:
+    """Held-out loss against one column: measured points in the colour of their E, the law with its 95 % band."""
+    for curve in curves:
+        ax.plot(curve.x, curve.y, color=palette[curve.n_experts], lw=1.3, zorder=2)
+        if curve.low is not None and curve.high is not None:
+            ax.fill_between(curve.x, curve.low, curve.high, color=palette[curve.n_experts], alpha=0.16, lw=0, zorder=1)
+    dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
+    ax.set(xscale="log", xlabel=label, ylabel="held-out loss, nats per token")
+    ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
+    return ax
+
+
+def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve]], ax: Axes) -> Axes:
+    """Held-out loss against E, a line of the law for each named slice of the grid, points of the column `slice`."""
+    names = [name for name, _ in curves]
+    shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.75, len(names)))
+    for (name, curve), shade in zip(curves, shades, strict=True):
+        ax.plot(curve.x, curve.y, color=shade, lw=1.3)
+        if curve.low is not None and curve.high is not None:
+            ax.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.16, lw=0)
+        rows = points[points["slice"] == name]
+        ax.scatter(rows["n_experts"], rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
+        ax.annotate(
+            name,
+            (curve.x[-1], curve.y[-1]),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=6.5,
+            color=shade,
+        )
+    ax.set(xscale="log", xlabel="experts per layer E", ylabel="held-out loss, nats per token")
+    ax.margins(x=0.05)
+    ax.set_xlim(right=float(points["n_experts"].max()) * 2.6)
+    ticks(ax.xaxis, points["n_experts"], most=8)
+    return ax
+
+
+def observed_predicted(observed: Array, predicted: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
+    """Loss as measured against the law's; on the diagonal the law is exact."""
+    ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
+    ax.plot(ends, ends, color=MUTED, lw=0.9, zorder=1)
+    dots(predicted, observed, n_experts, palette, ax)
+    ax.set(xlabel="loss by the law, nats per token", ylabel="measured loss, nats per token")
+    return ax
+
+
+def residuals(tokens: Array, log_residuals: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
+    """Residuals of log loss, in percent of the loss, against tokens; a trend, or colours in order, faults the law."""
+    ax.axhline(0, color=MUTED, lw=0.9)
+    dots(tokens * np.exp(side_by_side(n_experts, palette, tokens)), 100 * log_residuals, n_experts, palette, ax)
+    ax.set(xscale="log", xlabel="training tokens D", ylabel="measured − law, % of loss")
+    ticks(ax.xaxis, tokens, digits=2)
+    return ax
+
+
+def paired_differences(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
+    """Loss minus that of the dense model of equal active size and tokens, with 95 % bars, grouped by size.
+
+    Columns `n_active`, `tokens`, `n_experts`, `difference`, `se`.
+    """
+    experts, sizes = sorted(set(rows["n_experts"].astype(int))), sorted(set(rows["n_active"]))
+    cells = [(n, d) for n in sizes for d in sorted(set(rows.loc[rows["n_active"] == n, "tokens"]))]
+    place = {cell: index + 0.6 * sizes.index(cell[0]) for index, cell in enumerate(cells)}
+    for index, e in enumerate(experts):
+        mine = rows[rows["n_experts"] == e]
+        x = [place[cell] for cell in zip(mine["n_active"], mine["tokens"], strict=True)]
+        beside = (index - (len(experts) - 1) / 2) * 0.6 / len(experts)
+        bars = 1.96 * mine["se"]
+        ax.errorbar(np.array(x) + beside, mine["difference"], yerr=bars, fmt="o", color=palette[e], ms=3.4, lw=1.1)
+    ax.axhline(0, color=palette[1], lw=1.4)
+    ax.set_xticks(list(place.values()), [si(d, 2) for _, d in cells], fontsize=6.5)
+    for n in sizes:
+        mine_at = [x for (size, _), x in place.items() if size == n]
+        ax.annotate(
+            f"{si(n)} active",
+            (float(np.mean(mine_at)), 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -16),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=7,
+        )
+    ax.set_ylabel("loss − dense loss, nats per token")
+    ax.set_xlabel("training tokens D, by active parameters", labelpad=13)
+    ax.grid(visible=False, axis="x")
+    return ax
+
+
+def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
+    """Fitted parameters with their 95 % intervals, in percent of each estimate; one without an interval was pinned.
+
+    An interval that reaches beyond +-300 % ends in an arrow.
+    """
+    names = list(params)[::-1]
+    for row, name in enumerate(names):
+        value, interval = params[name], intervals.get(name)
+        if interval is None:
+            ax.plot(0, row, "D", color="white", mec=MUTED, ms=4)
+            continue
+        ends = [float(np.clip(100 * (bound - value) / abs(value), -_FARTHEST, _FARTHEST)) for bound in interval]
+        ax.plot(ends, [row, row], color=INK, lw=1.6, solid_capstyle="butt")
+        ax.plot(0, row, "o", color=INK, ms=4)
+        for end in ends:
+            if abs(end) == _FARTHEST:
+                ax.plot(end, row, ">" if end > 0 else "<", color=INK, ms=5)
+    ax.axvline(0, color=MUTED, lw=0.8, zorder=0)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="95% interval, % of the estimate", ylim=(-0.6, len(names) - 0.4))
+    ax.set_xscale("symlog", linthresh=10)
+    reach = max(abs(bound) for bound in ax.get_xlim())
+    marks = [sign * mark for sign in (-1, 1) for mark in (10, 30, 100, _FARTHEST) if mark <= reach]
+    ax.xaxis.set_major_locator(FixedLocator(sorted([0, *marks])))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0f}".replace("-", "−") if value else "0"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(visible=False, axis="y")
+    return ax

@@ -1,0 +1,362 @@
+"""Fits: a law with estimated parameters, what they were fitted to, and how far they can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.fitting import bca, fitted_to, identifiability
+from analysis.fitting.bca import Resampled, Supply
+from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
+from analysis.fitting.objective import Kind, Objective, Residual
+from analysis.fitting.problem import FEW_AGREE, Problem, problem, search
+from analysis.laws import Law, law_named, model_family
+from analysis.laws.model_family import Family
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array
+from scaling.columns import COMPUTE, EXPERTS, TOKENS
+from scaling.errors import InputError
+
+Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
+AS_ASKED = "as asked"  # the source of a pin that is the user's own
+FEW_TRUNKS, SCARCE_TRUNKS = 5, 3  # trunks a free parameter, below which intervals are made otherwise
+MOST_RESIDUALS = 10_000
+_LEVELS = 200  # quantiles of law and noise that are paired
+_POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law and its parameters; `law` and `params` alone make a valid file, the rest says how they came about.
+
+    `params` holds every parameter, the `pinned` ones too, and is empty where the status is "unidentified" or "failed":
+    failure is a value, never a number. `objective` is the sum that was minimised; `residuals` are prediction minus
+    observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them.
+    `intervals` are 95 %, BCa (`intervals.quantiles`), from `draws`, one value per bootstrap resample of every free
+    parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`.
+    `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None where no
+    configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
+    columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
+    trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
+    (`facts.router_skew`), None where unknown.
+    """
+
+    law: str
+    params: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    objective: float | None = None
+    objective_kind: Kind = "huber"
+    residual: Residual = "log"
+    delta: float = 1e-3
+    rmse_log: float | None = None
+    residuals: tuple[float, ...] = ()
+    n_runs: int = 0
+    n_trunks: int = 0
+    n_starts: int = 0
+    n_starts_at_minimum: int = 0
+    condition: float | None = None
+    status: Status = "given"
+    warnings: tuple[str, ...] = ()
+    findings: tuple[IdentifiabilityFinding, ...] = ()
+    pinned: Mapping[str, Pin] = field(default_factory=dict)
+    at_bounds: tuple[str, ...] = ()
+    domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    experts: tuple[int, ...] = ()
+    noise: float | None = None
+    family: Family | None = None
+    corpus_tokens: float | None = None
+    router_skew: float | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    dropped: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    draws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    draws_failed: int = 0
+    jackknife: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    strata: tuple[int, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def definition(self) -> Law:
+        """The law itself."""
+        return law_named(self.law)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The parameters that were estimated, in the law's order."""
+        return tuple(name for name in self.definition.names if name not in self.pinned)
+
+    @property
+    def n_draws(self) -> int:
+        return len(next(iter(self.draws.values()), ()))
+
+    @property
+    def largest_train_flops(self) -> float | None:
+        """The compute of the largest run that was fitted."""
+        return self.domain[COMPUTE][1] if COMPUTE in self.domain else None
+
+    @property
+    def only_experts(self) -> int | None:
+        """The expert count that a law without experts speaks of (1 where several were mixed); None for other laws."""
+        if self.definition.uses_experts:
+            return None
+        return self.experts[0] if len(self.experts) == 1 else 1
+
+    def require_experts(self, asked: Iterable[int]) -> None:
+        """Raises InputError where the law knows no experts and others than those fitted are asked about."""
+        only = self.only_experts
+        if only is not None and any(e != only for e in asked):
+            raise InputError(f"law {self.law} says nothing about experts: --n-experts can only be {only}")
+
+    def require_params(self) -> None:
+        """Raises InputError where the fit has no parameters to predict with."""
+        if not self.params:
+            raise InputError(f"the fit of {self.law} is {self.status} and predicts nothing: {'; '.join(self.warnings)}")
+
+    def parameter_draws(self) -> dict[str, Any]:
+        """The parameters as columns (draws, 1), the pinned ones as numbers; without draws, the estimate alone."""
+        self.require_params()
+        if not self.draws:
+            return dict(self.params)
+        return {
+            name: np.array(self.draws[name])[:, None] if name in self.draws else self.params[name]
+            for name in self.definition.names
+        }
+
+    def loss(self, columns: Mapping[str, Any]) -> Array:
+        """Predicted loss, nats per token."""
+        self.require_params()
+        return self.definition.loss(self.params, columns)
+
+    def problem(self, table: RunTable) -> tuple[Problem, Array]:
+        """What was minimised on the table that was fitted, and the coordinates of the estimate.
+
+        Raises InputError for another table.
+        """
+        if len(table) != self.n_runs:
+            raise InputError(f"the fit has {self.n_runs} runs, the table {len(table)}: give the table that was fitted")
+        pinned = {name: pin.value for name, pin in self.pinned.items()}
+        task = problem(table, self.definition, pinned, Objective(self.objective_kind, self.residual, self.delta))
+        return task, np.array([task.law.to_coordinates(name, self.params[name]) for name in self.free], dtype=float)
+
+    @property
+    def resampled(self) -> Resampled:
+        """How the draws were made."""
+        each = self.n_trunks / max(1, len(self.free))
+        supply: Supply = "many" if each >= FEW_TRUNKS else "few" if each >= SCARCE_TRUNKS else "scarce"
+        return Resampled(self.strata, self.n_trunks, supply if self.n_trunks > 1 else "many")
+
+    def parameter_jackknife(self) -> dict[str, Any]:
+        """The parameters without each trunk as columns (m, 1), the pinned ones as numbers."""
+        return {
+            name: np.array(self.jackknife[name])[:, None] if name in self.jackknife else self.params[name]
+            for name in self.definition.names
+        }
+
+    def quantiles(self, probabilities: Sequence[float] | Array, quantity: Callable[[Mapping[str, Any]], Any]) -> Array:
+        """BCa quantiles (`intervals.quantiles`) of anything that parameters give, shape (len(probabilities), n).
+
+        `quantity(params)` takes the parameters as numbers, or as columns (B, 1), and gives (n,) or (B, n). Raises
+        InputError where the fit has no draws.
+        """
+        if not self.draws:
+            raise InputError(f"the fit of {self.law} has no draws: fit with --bootstrap")
+        jackknife = quantity(self.parameter_jackknife()) if self.jackknife else None
+        estimate = np.ravel(quantity(dict(self.params)))
+        draws = np.asarray(quantity(self.parameter_draws()), dtype=float)
+        return bca.quantiles(probabilities, estimate, draws, jackknife, self.resampled)
+
+    def loss_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """95 % interval of the predicted loss (run-to-run noise not in it); None without draws."""
+        if not self.draws:
+            return None
+        low, high = self.quantiles(bca.ENDS, lambda params: self.definition.loss(params, _rows(columns)))
+        return low, high
+
+    @property
+    def enlargement(self) -> float:
+        """By how much residuals fall short of the noise, sqrt(n/(n - P)) for P parameters fitted to n runs; with n <= P
+        sqrt(n), and 1 where the fit does not say of how many runs it is."""
+        n = max(self.n_runs, len(self.residuals))
+        return float(np.sqrt(n / max(1, n - len(self.free)))) if n else 1.0
+
+    def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
+
+        Noise is the fit's own residuals, each enlarged (`enlargement`); where
+        seeds were repeated and spread more, by as much as they do. Every quantile of the law is paired with every
+        residual, so that no seed is needed and heavy tails stay.
+        """
+        if not self.draws or not self.residuals:
+            return None
+        levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
+        law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
+        noise = -np.sort(self.residuals) * self.enlargement
+        spread = np.sqrt(np.mean(noise**2))
+        if self.noise is not None and self.noise > spread > 0:
+            noise = noise * (self.noise / spread)
+        noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
+        ends = [np.quantile((column[:, None] + noise).ravel(), bca.ENDS) for column in law.T]
+        low, high = np.exp(np.array(ends).T)
+        alone = self.loss_interval(columns) or (low, high)
+        return np.minimum(low, alone[0]), np.maximum(high, alone[1])
+
+    def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
+        """One warning a column whose value lies outside what was fitted."""
+        return [
+            f"{name} = {columns[name]:.4g} is outside the fitted range {low:.4g} to {high:.4g}"
+            for name, (low, high) in self.domain.items()
+            if name in columns and not low * (1 - 1e-9) <= columns[name] <= high * (1 + 1e-9)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` reads them back."""
+        data = asdict(replace(self, family=None)) | {"family": model_family.to_json(self.family)}
+        if self.condition is not None and not np.isfinite(self.condition):
+            data["condition"] = None
+        return data
+
+
+def _rows(columns: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in columns.items()}
+
+
+def fit(
+    table: RunTable,
+    law: Law,
+    *,
+    objective: Kind = "huber",
+    residual: Residual = "log",
+    delta: float = 1e-3,
+    pin: Mapping[str, float] | None = None,
+    auto_pin: bool = True,
+    n_starts: int = 64,
+    seed: int = 0,
+) -> Fit:
+    """The global minimum of a law's summed objective over a table's runs.
+
+    `n_starts` starts are each driven to a minimum; where fewer than three reach the lowest, four times as many are
+    tried. `pin` holds parameters at values; with `auto_pin` those the table cannot identify are held at published
+    values too (`identify.automatic_pins`), each with a warning. Intervals come from `uncertainty.bootstrap`.
+    Raises InputError for a missing column, an unknown parameter or objective.
+    """
+    goal = Objective(objective, residual, delta)
+    columns = table.columns(law.columns)
+    pins = {name: Pin(_checked_pin(law, name, value), AS_ASKED) for name, value in (pin or {}).items()}
+    n_trunks = len(np.unique(table.trunks))
+    automatic = identifiability.automatic_pins(law, columns, n_trunks, pins) if auto_pin else {}
+    pins = {name: (pins | automatic)[name] for name in law.names if name in pins or name in automatic}
+    free = tuple(name for name in law.names if name not in pins)
+    findings = identifiability.design_findings(law, columns, free, _n_total(table))
+    warnings = [*map(str, findings), *identifiability.pin_warnings(automatic)]
+    experts = tuple(int(e) for e in np.unique(fitted_to.finite(table, EXPERTS)))
+    if len(experts) > 1 and not law.uses_experts:
+        warnings.append(
+            f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
+            "select one with --where, or fit a law with experts"
+        )
+    contradiction = model_family.contradiction(fitted_to.counts(table))
+    if contradiction:
+        warnings.append(f"{contradiction}: total size and memory are not known; select one kind with --where")
+    task = problem(table, law, {name: pin.value for name, pin in pins.items()}, goal)
+    base = Fit(
+        law=law.name,
+        params={},
+        objective_kind=objective,
+        residual=residual,
+        delta=delta,
+        n_runs=len(table),
+        n_trunks=n_trunks,
+        status="unidentified",
+        pinned=pins,
+        domain=fitted_to.domain(table, (*law.columns, COMPUTE)),
+        experts=experts,
+        noise=fitted_to.seed_noise(table),
+        family=fitted_to.family_of(table),
+        corpus_tokens=fitted_to.corpus_tokens(table),
+        router_skew=fitted_to.router_skew(table),
+        settings=_settings(law, columns),
+        source=table.source,
+        dropped=table.dropped,
+        notes=table.notes,
+        versions={"scaling": _version("scaling"), "numpy": np.__version__},
+    )
+    if any(finding.refused for finding in findings):
+        return replace(base, warnings=tuple(warnings), findings=tuple(findings))
+    rng = np.random.default_rng(seed)
+    theta, value, tried, agreeing = search(task, n_starts, rng)
+    if not np.isfinite(value):
+        told = (*warnings, f"none of {tried} starts converged")
+        return replace(base, n_starts=tried, status="failed", warnings=told, findings=tuple(findings))
+    if agreeing < FEW_AGREE:
+        warnings.append(f"only {agreeing} of {tried} starts reached the lowest objective: it may not be the global one")
+    log_loss, jacobian = law.log_loss_gradient(theta[None], task.free, task.pinned, task.columns)
+    lower, upper = task.bounds
+    inside = (theta > lower + 1e-6) & (theta < upper - 1e-6)
+    at_bounds = tuple(name for name, within in zip(task.free, inside, strict=True) if not within)
+    condition = identifiability.condition_number(jacobian[0][inside]) if inside.any() else 1.0
+    estimate = {name: float(law.from_coordinates(name, x)) for name, x in zip(task.free, theta, strict=True)}
+    params = {name: pins[name].value if name in pins else estimate[name] for name in law.names}
+    residuals = log_loss[0] - np.log(task.loss)
+    rmse = float(np.sqrt(np.mean(residuals**2)))
+    if rmse > _POOR_RMSE:
+        warnings.append(
+            f"the law misses these runs by {rmse:.1%} (rmse of ln loss): look at the residuals before using it"
+        )
+    warnings += [f"{name} ended at its bound {estimate[name]:g}: these runs do not determine it" for name in at_bounds]
+    status: Status = "at_bound" if at_bounds else "ok"
+    determined = [name for name, within in zip(task.free, inside, strict=True) if within]
+    valley = identifiability.flat_valley(law, determined, jacobian[0][inside]) if determined else None
+    if valley is not None:
+        findings.append(valley)
+        warnings.append(str(valley))
+        if valley.refused:
+            params, status = {}, "unidentified"
+    return replace(
+        base,
+        params=params,
+        status=status,
+        at_bounds=at_bounds,
+        condition=condition,
+        objective=float(value),
+        rmse_log=rmse,
+        residuals=tuple(residuals.tolist()) if len(table) <= MOST_RESIDUALS else (),
+        n_starts=tried,
+        n_starts_at_minimum=agreeing,
+        warnings=tuple(warnings),
+        findings=tuple(findings),
+    )
+
+
+def _checked_pin(definition: Law, name: str, value: float) -> float:
+    parameter = definition.parameter(name)
+    low, high = parameter.bounds
+    if np.isfinite(value) and not low <= value <= high and not (parameter.scale == "log" and value <= 0):
+        raise InputError(f"--pin {name}={value}: {name} of law {definition.name} lies within {low:g} to {high:g}")
+    if not np.isfinite(value) or (parameter.scale == "log" and value <= 0):
+        kind = "positive number" if parameter.scale == "log" else "number"
+        raise InputError(f"--pin {name}={value}: {name} of law {definition.name} must be a {kind}")
+    return float(value)
+
+
+def _settings(law: Law, columns: Mapping[str, Array]) -> dict[str, float]:
+    """The columns beside N, tokens and E that all runs agree in."""
+    others = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
+    return {name: float(columns[name][0]) for name in others if np.ptp(columns[name]) == 0}
+
+
+def _n_total(table: RunTable) -> Array | None:
+    """Total sizes, where every run has one."""
+    values = fitted_to.finite(table, "n_total")
+    return values if len(values) == len(table) else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "unknown"

@@ -1,0 +1,105 @@
+"""Facts: what a table tells beside its losses: noise between seeds, ranges, how counts hang together, the text used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+import numpy as np
+
+from analysis.laws import model_family
+from analysis.laws.model_family import Family
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array
+from scaling.columns import EXPERTS, LOSS, TOKENS
+from scaling.serving.expert_load import skew_of
+
+_CONFIGURATION = (
+    "task",
+    "n_experts",
+    "top_k",
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "d_expert",
+    "vocab_size",
+    "router",
+    "dispatch",
+    "experts",
+    "n_active",
+    "n_total",
+    "tokens",
+    "batch_tokens",
+    "seq_len",
+    "lr",
+    "corpus_hash",
+)
+
+
+def seed_noise(table: RunTable) -> float | None:
+    """Deviation of ln loss between runs that differ in their seed only, pooled over configurations and budgets.
+
+    Runs of one `configuration` and one token budget are replicates; where the table does not name configurations,
+    runs that agree in every column that describes one. None, "not estimated", where the table has no seeds or no
+    configuration was repeated.
+    """
+    if "seed" not in table.frame:
+        return None
+    named = "configuration" in table.frame and bool(table.frame["configuration"].notna().all())
+    same = [name for name in (("configuration", TOKENS) if named else _CONFIGURATION) if name in table.frame]
+    spread = (
+        table.frame.assign(log_loss=np.log(table.column(LOSS)))
+        .groupby(same, dropna=False)
+        .agg(variance=("log_loss", "var"), seeds=("seed", "nunique"), runs=("seed", "size"))
+    )
+    repeated = spread[(spread["seeds"] == spread["runs"]) & (spread["runs"] > 1)]
+    freedom = repeated["runs"] - 1
+    return float(np.sqrt((repeated["variance"] * freedom).sum() / freedom.sum())) if len(repeated) else None
+
+
+def corpus_tokens(table: RunTable) -> float | None:
+    """Tokens of the text that was trained on, tokens/epochs; the largest where runs differ, None where unknown."""
+    if "epochs" not in table.frame or TOKENS not in table.frame:
+        return None
+    epochs, tokens = table.column("epochs"), table.column(TOKENS)
+    known = np.isfinite(tokens) & np.isfinite(epochs) & (epochs > 0)
+    return float((tokens[known] / epochs[known]).max()) if known.any() else None
+
+
+def family_of(table: RunTable) -> Family | None:
+    """How the counts of the table's models hang together (`analysis.laws.model_family`)."""
+    return model_family.from_rows(counts(table))
+
+
+def counts(table: RunTable) -> dict[str, Array]:
+    """The counts of the table's models that a family may know (`families.Sizes`)."""
+    return table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
+
+
+def domain(table: RunTable, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Least and largest value of every column that has one."""
+    values = {name: finite(table, name) for name in names}
+    return {name: (float(found.min()), float(found.max())) for name, found in values.items() if found.size}
+
+
+def finite(table: RunTable, name: str) -> Array:
+    """The finite values of a column; none where the table lacks it."""
+    values = table.column(name) if name in table.frame else np.empty(0)
+    return values[np.isfinite(values)]
+
+
+def router_skew(table: RunTable) -> float | None:
+    """How uneven the trained routers are, `scaling.serving.expert_load.skew_of` what 8 and 64 tokens touched: median
+    over runs with experts.
+
+    None where the table has no such columns, `distinct_8` and `distinct_64`.
+    """
+    columns = ["distinct_8", "distinct_64", EXPERTS, "top_k"]
+    if not set(columns) <= set(table.frame.columns):
+        return None
+    rows = table.frame[columns].astype(float).dropna()
+    routed = rows[(rows[EXPERTS] > 1) & (rows["top_k"] < rows[EXPERTS])]
+    found = [
+        skew_of(int(e), k, (8, 64), (few, many)) for few, many, e, k in routed.drop_duplicates().to_numpy().tolist()
+    ]
+    return float(np.median(found)) if found else None

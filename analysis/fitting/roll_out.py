@@ -1,0 +1,344 @@
+"""Roll-out: fit the runs of little compute, predict those of more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from analysis.fitting import bootstrap
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.objective import Objective
+from analysis.laws import Law
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array, Booleans, Integers
+from scaling.columns import COMPUTE, EXPERTS
+from scaling.errors import InputError
+
+Kind = Literal["roll-out", "interpolation", "extrapolation"]
+_QUANTILES = (
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+)  # of the trunks' largest compute; Krajewski et al. (2402.07871) hold out the dearest fifth
+_RATIOS = (1.0, 2.0, 5.0, 10.0, 30.0, np.inf)
+_SPARE_RUNS = 2  # beyond the free parameters: with fewer, nothing says how far the fit is off
+_STARTS = 16
+_ALIKE = 1.1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One run that was not fitted. `ratio` is its compute over that of the largest run fitted.
+
+    `error` is predicted/observed - 1 in percent; `interval` the 95 % prediction interval of a new run's loss, nats per
+    token, and `inside` whether the observed loss lies in it (None without draws).
+    """
+
+    run: str
+    trunk: str
+    n_experts: int | None
+    train_flops: float | None
+    ratio: float | None
+    observed: float
+    predicted: float
+    error: float
+    interval: tuple[float, float] | None
+    inside: bool | None
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """Predictions together: sizes of error in percent, and how many of the `n_judged` intervals held.
+
+    `bias` is the mean signed error, `worst` the largest in size with its compute ratio. `share_interval` is the 95 %
+    Clopper-Pearson interval of the share inside, at an effective sample size of `n_trunks` (Korn and Graubard 1998,
+    Survey Methodology 24): predictions of one trunk share its deviation, so together they count as one.
+    """
+
+    label: str
+    n: int
+    n_trunks: int
+    median_error: float
+    bias: float
+    worst: float
+    worst_ratio: float | None
+    n_judged: int
+    n_inside: int | None
+    share_inside: float | None
+    share_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class HeldOutRuns:
+    """One split: what was fitted, and how the runs held out were predicted; or `reason`, why they could not be."""
+
+    label: str
+    kind: Kind
+    n_fitted: int
+    n_fitted_trunks: int
+    runs: tuple[Prediction, ...] = ()
+    summary: ErrorSummary | None = None
+    pinned: tuple[str, ...] = ()
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """A law fitted below compute cuts and judged above them. `by_ratio` groups all predictions by compute ratio."""
+
+    law: str
+    cuts: tuple[HeldOutRuns, ...]
+    by_ratio: tuple[ErrorSummary, ...]
+    overall: ErrorSummary | None
+
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.overall is None:
+            return f"roll-out: nothing could be predicted ({_first_reason(self.cuts)})"
+        done = sum(1 for cut in self.cuts if not cut.reason)
+        return f"roll-out over {done} compute cut{'s' * (done > 1)}: {summary_sentence(self.overall, with_ratio=True)}"
+
+    def frame(self) -> pd.DataFrame:
+        """Every prediction that has an interval, as `figures.roll_out_errors` takes it: in percent of the
+        prediction."""
+        return pd.DataFrame(
+            [
+                {
+                    "ratio": run.ratio,
+                    "n_experts": run.n_experts or 1,
+                    **{
+                        name: 100 * (loss / run.predicted - 1)
+                        for name, loss in zip(("error", "low", "high"), (run.observed, *run.interval), strict=True)
+                    },
+                }
+                for cut in self.cuts
+                for run in cut.runs
+                if run.interval is not None and run.ratio is not None
+            ],
+            columns=["ratio", "n_experts", "error", "low", "high"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the verdict among them."""
+        return asdict(self) | {"verdict": self.verdict()}
+
+
+def roll_out(
+    table: RunTable,
+    law: Law,
+    *,
+    rng: np.random.Generator,
+    cuts: Iterable[float] | None = None,
+    resamples: int = 200,
+    keep_trunks: bool = False,
+    objective: Objective | None = None,
+    pin: Mapping[str, float] | None = None,
+) -> RollOut:
+    """Fit the runs with train_flops at or below each cut, predict those above, and compare.
+
+    `cuts` are FLOPs (default: the .4 to .8 quantiles of the trunks' largest train_flops). Points of one trunk are
+    correlated, so a prediction for a trunk that was fitted below the cut is flattered: by default its points above the
+    cut are left out, and counted. Where that leaves nothing to predict (every trunk begins below the cut) trunks that
+    reach beyond the cut are held out whole instead, and a note says so. `keep_trunks` keeps all points where the cut
+    puts them. A cut below which nothing is determined is listed with the reason. Holding out by compute rather than at
+    random follows Krajewski et al., arXiv 2402.07871, and Ludziejewski et al., arXiv 2502.05172. Raises InputError
+    without a column train_flops and for a cut that is not a positive number.
+    """
+    compute = table.column(COMPUTE)
+    known = np.isfinite(compute) & (compute > 0)
+    if not known.any():
+        raise InputError(f"{table.source}: no run has its {COMPUTE}: without it nothing can be rolled out")
+    chosen = _usual_cuts(compute[known], table.trunks[known]) if cuts is None else list(cuts)
+    if not all(np.isfinite(cut) and cut > 0 for cut in chosen):
+        raise InputError(f"cuts are training FLOPs above 0, found {', '.join(f'{cut:g}' for cut in chosen)}")
+    judge = Judge(table, law, rng, resamples, objective or Objective(), dict(pin or {}))
+    parts = []
+    for cut in sorted({float(cut) for cut in chosen}):
+        below, above = known & (compute <= cut), known & (compute > cut)
+        below, above, notes = (below, above, []) if keep_trunks else _whole_trunks(table.trunks, below, above)
+        if not known.all():
+            notes = [*notes, f"{int((~known).sum())} runs without {COMPUTE} were left out"]
+        parts.append(replace(judge.split(f"train_flops <= {cut:.3g}", "roll-out", below, above), notes=tuple(notes)))
+    runs = [run for part in parts for run in part.runs]
+    bands = [
+        summarise(
+            f"{low:g} to {high:g} times" if np.isfinite(high) else f"above {low:g} times",
+            [run for run in runs if run.ratio is not None and low < run.ratio <= high],
+        )
+        for low, high in pairwise(_RATIOS)
+    ]
+    return RollOut(law.name, tuple(parts), tuple(b for b in bands if b is not None), summarise("all", runs))
+
+
+def summarise(label: str, runs: Sequence[Prediction]) -> ErrorSummary | None:
+    """Predictions together; None without any."""
+    if not runs:
+        return None
+    errors = np.array([run.error for run in runs])
+    worst = runs[int(np.abs(errors).argmax())]
+    n_trunks = len({run.trunk for run in runs})
+    judged = [run.inside for run in runs if run.inside is not None]
+    share = sum(judged) / len(judged) if judged else None
+    return ErrorSummary(
+        label=label,
+        n=len(runs),
+        n_trunks=n_trunks,
+        median_error=float(np.median(np.abs(errors))),
+        bias=float(errors.mean()),
+        worst=worst.error,
+        worst_ratio=worst.ratio,
+        n_judged=len(judged),
+        n_inside=sum(judged) if judged else None,
+        share_inside=share,
+        share_interval=None if share is None else share_interval(share, n_trunks),
+    )
+
+
+def refusal(found: Fit) -> str:
+    """Why a fit has no parameters."""
+    refused = [str(finding) for finding in found.findings if finding.refused]
+    return "; ".join(refused or found.warnings[-1:]) or f"the fit is {found.status}"
+
+
+def share_interval(share: float, n: float) -> tuple[float, float]:
+    """95 % Clopper-Pearson interval of a share at a sample size that need not be whole.
+
+    Quantiles of Beta(x, n - x + 1) and Beta(x + 1, n - x) with x = share n; for whole x the exact binomial interval.
+    """
+    inside = share * n
+    low = 0.0 if share <= 0 else float(stats.beta.ppf(0.025, inside, n - inside + 1))
+    high = 1.0 if share >= 1 else float(stats.beta.ppf(0.975, inside + 1, n - inside))
+    return low, high
+
+
+def selected_runs(table: RunTable, rows: Booleans) -> RunTable:
+    """The table with some of its rows."""
+    return replace(table, frame=table.frame[rows].reset_index(drop=True))
+
+
+def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
+    """A name of the trunk of every row, as text: its `trunk_id`, else the run's id, else the row's number from 0."""
+    names = np.array([f"row {number}" for number in range(len(table))], dtype=object)
+    for column in ("run_id", "trunk_id"):
+        if column in table.frame:
+            given = table.frame[column]
+            names = np.where(given.notna().to_numpy(), given.astype("str").to_numpy(dtype=object), names)
+    return names
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How every split of one table is fitted and predicted."""
+
+    table: RunTable
+    law: Law
+    rng: np.random.Generator
+    resamples: int
+    objective: Objective
+    pin: Mapping[str, float]
+
+    def split(self, label: str, kind: Kind, fitted: Booleans, held: Booleans) -> HeldOutRuns:
+        """Fit some runs and predict others; a refusal is a value."""
+        part = HeldOutRuns(label, kind, int(fitted.sum()), len(np.unique(self.table.trunks[fitted])))
+        if not held.any():
+            return replace(part, reason="no run is left to predict")
+        if not fitted.any():
+            return replace(part, reason="no run is left to fit")
+        below = selected_runs(self.table, fitted)
+        goal, seed = self.objective, int(self.rng.integers(2**31))
+        found = fit(
+            below, self.law, objective=goal.kind, residual=goal.residual, delta=goal.delta, pin=self.pin,
+            n_starts=_STARTS, seed=seed,
+        )  # fmt: skip
+        if not found.params:
+            return replace(part, reason=refusal(found))
+        if len(below) < len(found.free) + _SPARE_RUNS:
+            return replace(part, reason=f"{len(below)} runs for {len(found.free)} parameters: nothing judges the fit")
+        found = bootstrap.bootstrap(found, below, self.resamples, self.rng)
+        above = selected_runs(self.table, held)
+        columns = above.columns(self.law.columns)
+        runs = self._compared(above, found.loss(columns), found.prediction_interval(columns), found.largest_train_flops)
+        return replace(part, runs=runs, summary=summarise(label, runs), pinned=tuple(found.pinned))
+
+    def _compared(
+        self, above: RunTable, predicted: Array, ends: tuple[Array, Array] | None, largest: float | None
+    ) -> tuple[Prediction, ...]:
+        observed, trunks = above.column(self.law.target), trunk_names(above)
+        names = above.frame["run_id"].astype("str").tolist() if "run_id" in above.frame else trunks.tolist()
+        experts, compute = (
+            above.column(name) if name in above.frame else np.full(len(above), np.nan) for name in (EXPERTS, COMPUTE)
+        )
+        return tuple(
+            Prediction(
+                run=names[i],
+                trunk=str(trunks[i]),
+                n_experts=int(experts[i]) if np.isfinite(experts[i]) else None,
+                train_flops=float(compute[i]) if np.isfinite(compute[i]) else None,
+                ratio=float(compute[i] / largest) if largest and np.isfinite(compute[i]) else None,
+                observed=float(observed[i]),
+                predicted=float(predicted[i]),
+                error=float(100 * (predicted[i] / observed[i] - 1)),
+                interval=None if ends is None else (float(ends[0][i]), float(ends[1][i])),
+                inside=None if ends is None else bool(ends[0][i] <= observed[i] <= ends[1][i]),
+            )
+            for i in range(len(above))
+        )
+
+
+def _usual_cuts(compute: Array, trunks: Integers) -> list[float]:
+    """Quantiles of the trunks' largest compute, each moved up past the trunks within 10 % of it.
+
+    So every cut leaves whole trunks below it, and models of one size whose routers cost a little stay together.
+    """
+    _, member = np.unique(trunks, return_inverse=True)
+    largest = np.zeros(int(member.max()) + 1)
+    np.maximum.at(largest, member, compute)
+    quantiles = np.quantile(largest, _QUANTILES, method="lower")
+    cuts = {float(largest[largest <= _ALIKE * quantile].max()) for quantile in quantiles}
+    return [cut for cut in sorted(cuts) if cut < largest.max()]
+
+
+def _whole_trunks(trunks: Integers, below: Booleans, above: Booleans) -> tuple[Booleans, Booleans, list[str]]:
+    """Runs to fit and to predict such that no trunk is in both; see `roll_out`."""
+    straddles = np.isin(trunks, np.intersect1d(trunks[below], trunks[above]))
+    if not straddles.any():
+        return below, above, []
+    count = len(np.unique(trunks[straddles]))
+    if (above & ~straddles).any():
+        left = int((above & straddles).sum())
+        return below, above & ~straddles, [f"{left} points above the cut of {count} trunks fitted below were left out"]
+    left = int((below & straddles).sum())
+    return (
+        below & ~straddles,
+        above,
+        [f"every trunk begins below the cut: the {count} that reach beyond it were held out whole, {left} points of "
+         "theirs below it were not fitted"],
+    )  # fmt: skip
+
+
+def brief(percent: float, sign: str = "") -> str:
+    """A percentage in two digits, whole from 100 on; `sign` "+" keeps one on positive numbers too."""
+    return f"{percent:{sign}.2g}" if abs(percent) < 99.5 else f"{percent:{sign}.0f}"
+
+
+def summary_sentence(found: ErrorSummary, *, with_ratio: bool) -> str:
+    held = (
+        "" if found.n_inside is None else f"{found.n_inside} of {found.n_judged} predictions inside their intervals, "
+    )
+    ratio = f" at {found.worst_ratio:.2g} times the compute" if with_ratio and found.worst_ratio is not None else ""
+    worst = f"worst {brief(abs(found.worst))} %{ratio}"
+    return f"{held}median error {brief(found.median_error)} %, {worst}"
+
+
+def _first_reason(parts: Sequence[HeldOutRuns]) -> str:
+    return next((part.reason for part in parts if part.reason), "no cut was given")

@@ -1,0 +1,1 @@
+"""IsoFLOP analysis: valleys, their frontier, the envelope of training curves."""

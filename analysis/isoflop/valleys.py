@@ -1,0 +1,259 @@
+"""IsoFLOP valleys, the compute-optimal frontier through them, and how far off a parabola puts it.
+
+Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.2). A fit of the whole surface (`analysis.fitting.fit`,
+approach 3) uses the runs better: this is its cross-check (`bias` says what a parabola costs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from analysis.fitting.bootstrap import resample_weights
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array, Integers
+from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
+from scaling.errors import InputError
+
+SIZE = "n_active"
+TOLERANCE = 0.05
+WIDEST = 8.0  # beyond this factor either side of its centre a window biases the vertex by 3 % and more (`bias`)
+_LOPSIDED = 3.0  # ratio of the window's two sides, in ln N from the vertex
+_FEWEST_POINTS = 4
+ENOUGH_DRAWS = 0.95  # share of the resamples that must have a minimum for an interval to be given
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Valley:
+    """One budget of one E: the parabola c0 + c1 u + c2 u^2 in u = ln N - centre, and its minimum.
+
+    `train_flops` is the geometric mean of the runs'. `n_opt`, `d_opt` and `loss` are NaN where the parabola opens
+    downward. Intervals are 95 %, None where nothing is left to judge by. `flags` say why it should not be relied on.
+    """
+
+    n_experts: int
+    train_flops: float
+    n_opt: float
+    n_interval: Interval | None
+    d_opt: float
+    d_interval: Interval | None
+    loss: float
+    loss_interval: Interval | None
+    n_range: Interval
+    centre: float
+    coefficients: tuple[float, float, float]
+    rows: Integers
+    flags: tuple[str, ...]
+
+    @property
+    def n_points(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> float:
+        """The factor that the window spans either side of its centre: sqrt(N_max/N_min)."""
+        return float(np.sqrt(self.n_range[1] / self.n_range[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Valleys:
+    """The valleys of a table, by E and budget, and the rows that belong to none with the reason.
+
+    `n_column` is what N is; with `log_loss` the parabolas are of ln loss.
+    """
+
+    table: RunTable
+    n_column: str
+    log_loss: bool
+    found: tuple[Valley, ...]
+    left_out: tuple[tuple[str, Integers], ...]
+
+    @property
+    def usable(self) -> tuple[Valley, ...]:
+        return tuple(valley for valley in self.found if not valley.flags)
+
+    @property
+    def experts(self) -> tuple[int, ...]:
+        return tuple(sorted({valley.n_experts for valley in self.found}))
+
+    def of(self, n_experts: int) -> Valleys:
+        """The valleys of one E. Raises InputError listing the E there are."""
+        if n_experts not in self.experts:
+            raise InputError(
+                f"{self.table.source}: no valley has n_experts = {n_experts}; they have "
+                f"{', '.join(map(str, self.experts)) or 'none'}"
+            )
+        return replace(self, found=tuple(valley for valley in self.found if valley.n_experts == n_experts))
+
+
+def valleys(
+    table: RunTable,
+    *,
+    n_column: str = SIZE,
+    tolerance: float = TOLERANCE,
+    n_budgets: int | None = None,
+    log_loss: bool = False,
+    rng: np.random.Generator | None = None,
+    draws: int = 1000,
+) -> Valleys:
+    """A parabola of the loss in ln N for every budget of every E, and its minimum (arXiv 2203.15556, section 3.2).
+
+    Budgets are windows of +-`tolerance` in `train_flops`, the one with most runs first; or the `n_budgets` most compact
+    groups (complete linkage in ln C), however wide. Within a budget losses are compared as they are, so that scatter in
+    C counts as noise (`bias` shows how much it is). N* = exp(centre - c1/(2 c2)); D* = C/(kappa N*), where kappa = C/(N
+    D) of the group's runs, as a line in ln N, taken at N*: 6 where C = 6 N D. Intervals are by the delta method with
+    Student's t; with `rng`, from `draws` resamples of runs by trunk.
+
+    A valley is flagged where it has fewer than 4 points, opens downward, has its vertex outside the sampled sizes, its
+    lowest run at their edge, a window wider than a factor 8 either side of its centre, or one whose sides differ more
+    than threefold in ln N: a loss is no parabola, and such windows move the vertex.
+    Raises InputError for a missing column or where no budget has three sizes.
+    """
+    if not 0.0 < tolerance < 1.0:
+        raise InputError(f"tolerance must lie between 0 and 1, found {tolerance}")
+    if n_budgets is not None and n_budgets < 1:
+        raise InputError(f"the number of budgets must be at least 1, found {n_budgets}")
+    columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
+    experts = experts_of(table)
+    proper = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
+    weights = None if rng is None else resample_weights(table, draws, rng)
+    found: list[Valley] = []
+    left_out = {
+        f"no positive {', '.join(columns)}": [*np.flatnonzero(~proper)],
+        "in no budget with three sizes of model": [],
+    }
+    for e in np.unique(experts[proper]):
+        mine = np.flatnonzero(proper & (experts == e))
+        groups = _groups(np.log(columns[COMPUTE][mine]), tolerance, n_budgets)
+        for group in np.unique(groups):
+            rows = mine[groups == group]
+            if len(np.unique(columns[n_column][rows])) < 3:
+                left_out["in no budget with three sizes of model"] += [*rows]
+                continue
+            size, tokens, compute, loss = (values[rows] for values in columns.values())
+            drawn = None if weights is None else weights[:, rows]
+            found.append(fitted_valley(int(e), rows, size, tokens, compute, np.log(loss) if log_loss else loss, drawn))
+    if log_loss:
+        found = [_in_nats(valley) for valley in found]
+    if not found:
+        raise InputError(
+            f"{table.source}: no budget has runs of three sizes: an isoFLOP analysis needs models of several "
+            f"{n_column} at equal {COMPUTE}; widen --tolerance, or fit a law to all runs"
+        )
+    found.sort(key=lambda valley: (valley.n_experts, valley.train_flops))
+    told = tuple((reason, np.array(sorted(rows), dtype=int)) for reason, rows in left_out.items() if rows)
+    return Valleys(table, n_column, log_loss, tuple(found), told)
+
+
+def experts_of(table: RunTable) -> Array:
+    """E of each row; 1 where the table does not say."""
+    return np.nan_to_num(table.column(EXPERTS), nan=1.0) if EXPERTS in table.frame else np.ones(len(table))
+
+
+def _groups(log_compute: Array, tolerance: float, n_budgets: int | None) -> Integers:
+    """A group number for each run: the most runs within the tolerance, then of the rest; or as many groups as asked."""
+    if n_budgets is not None and len(log_compute) > 1:
+        return np.asarray(fcluster(linkage(log_compute[:, None], "complete"), n_budgets, "maxclust"), dtype=int)
+    group, width = np.zeros(len(log_compute), dtype=int), 2.0 * np.log1p(tolerance)
+    while (left := np.flatnonzero(group == 0)).size:
+        after = log_compute[left] - log_compute[left][:, None]
+        window = (after >= 0.0) & (after <= width)  # of each run: those that cost up to the tolerance more
+        group[left[window[np.argmax(window.sum(axis=1))]]] = group.max() + 1
+    return group
+
+
+def fitted_valley(
+    e: int, rows: Integers, size: Array, tokens: Array, compute: Array, loss: Array, weights: Array | None
+) -> Valley:
+    log_n = np.log(size)
+    centre = float(log_n.mean())
+    u = log_n - centre
+    design = np.stack([np.ones_like(u), u, u * u], axis=1)
+    c0, c1, c2 = (float(c) for c in np.linalg.lstsq(design, loss, rcond=None)[0])
+    budget = float(np.exp(np.log(compute).mean()))
+    flags = [f"fewer than {_FEWEST_POINTS} points"] if len(rows) < _FEWEST_POINTS else []
+    place = depth = float("nan")
+    between = None
+    # Rounding alone can bend a straight line by this much.
+    if c2 * np.ptp(u) ** 2 > 1e-12 * np.abs(loss).max():
+        place, depth = -c1 / (2 * c2), c0 - c1 * c1 / (4 * c2)
+        flags += _window_flags(u, loss, place)
+        between = _by_delta(design, loss, (c0, c1, c2)) if weights is None else _by_resampling(design, loss, weights)
+    else:
+        flags.append("the parabola opens downward")
+    # D at the vertex from the runs' own accounting: C = kappa N D, with kappa = 6 where C is counted as 6 N D.
+    kappa = float(np.exp(np.polyval(np.polyfit(u, np.log(compute / (size * tokens)), 1), place)))
+    n_opt, n_interval, loss_interval = float(np.exp(centre + place)), None, None
+    if between is not None:
+        ends, loss_interval = between
+        n_interval = (float(np.exp(centre + ends[0])), float(np.exp(centre + ends[1])))
+    return Valley(
+        n_experts=e,
+        train_flops=budget,
+        n_opt=n_opt,
+        n_interval=n_interval,
+        d_opt=budget / (kappa * n_opt),
+        d_interval=None if n_interval is None else (budget / (kappa * n_interval[1]), budget / (kappa * n_interval[0])),
+        loss=depth,
+        loss_interval=loss_interval,
+        n_range=(float(size.min()), float(size.max())),
+        centre=centre,
+        coefficients=(c0, c1, c2),
+        rows=rows,
+        flags=tuple(flags),
+    )
+
+
+def _window_flags(u: Array, loss: Array, place: float) -> list[str]:
+    low, high = float(u.min()), float(u.max())
+    flags = []
+    if not low <= place <= high:
+        flags.append("the vertex lies outside the sampled sizes")
+    elif max(high - place, place - low) > _LOPSIDED * min(high - place, place - low):
+        flags.append(f"the window is lopsided: its sides differ more than {_LOPSIDED:g} times in ln N")
+    if u[np.argmin(loss)] in (low, high):
+        flags.append("the lowest run is at the edge of the sampled sizes")
+    if (high - low) / 2 > np.log(WIDEST) * (1 + 1e-9):
+        flags.append(f"the window is wider than a factor {WIDEST:g} either side of its centre")
+    return flags
+
+
+def _by_delta(design: Array, loss: Array, parabola: tuple[float, float, float]) -> tuple[Interval, Interval] | None:
+    """95 % intervals of the vertex's place and depth: gradient' Cov gradient, Student's t with n - 3 degrees of
+    freedom."""
+    freedom = len(loss) - 3
+    if freedom < 1:
+        return None
+    c0, c1, c2 = parabola
+    place, depth = -c1 / (2 * c2), c0 - c1 * c1 / (4 * c2)
+    covariance = np.sum((loss - design @ np.array(parabola)) ** 2) / freedom * np.linalg.inv(design.T @ design)
+    half = stats.t.ppf(0.975, freedom)
+    gradients = (np.array([0.0, -0.5 / c2, c1 / (2 * c2**2)]), np.array([1.0, place, place**2]))
+    by_place, by_depth = (half * float(np.sqrt(g @ covariance @ g)) for g in gradients)
+    return (place - by_place, place + by_place), (depth - by_depth, depth + by_depth)
+
+
+def _by_resampling(design: Array, loss: Array, weights: Array) -> tuple[Interval, Interval] | None:
+    """95 % percentile intervals of place and depth over resamples; None where too many of them have no minimum."""
+    sizes = (design[:, None, 1] == np.unique(design[:, 1])).astype(float)
+    fits = weights[((weights @ sizes) > 0).sum(axis=1) >= 3]
+    gram = np.einsum("bi,ip,iq->bpq", fits, design, design)
+    c0, c1, c2 = np.linalg.solve(gram, (fits @ (design * loss[:, None]))[..., None])[..., 0].T
+    bowl = c2 > 0
+    if bowl.sum() < ENOUGH_DRAWS * len(weights):
+        return None
+    place, depth = -c1[bowl] / (2 * c2[bowl]), c0[bowl] - c1[bowl] ** 2 / (4 * c2[bowl])
+    ends = [np.percentile(values, [2.5, 97.5]) for values in (place, depth)]
+    return (float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1]))
+
+
+def _in_nats(valley: Valley) -> Valley:
+    """A valley whose parabola is of ln loss, with its depth as a loss."""
+    ends = valley.loss_interval
+    interval = None if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
+    return replace(valley, loss=float(np.exp(valley.loss)), loss_interval=interval)

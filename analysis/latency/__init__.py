@@ -1,0 +1,1 @@
+"""From measured step times to a law of latency."""

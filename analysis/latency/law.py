@@ -1,0 +1,305 @@
+"""The latency law: what a device reaches of its data sheet, by robust regression of measured times on what a step asks.
+
+    seconds = overhead + layers + prompts + experts + activations + bytes / bandwidth + rereads + FLOPs / peak
+
+each with one coefficient (`scaling.serving.step_time.Efficiency`). Errors of time are relative, so relative residuals
+are what is made small: rows are divided by their time, and the target is 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+from statsmodels.robust import norms, scale
+
+from analysis.latency.speeds import Speeds
+from analysis.latency.table import LOOP, LatencyTable, works
+from scaling.arrays import Array, Booleans
+from scaling.errors import InputError
+from scaling.serving.device import Device, roofline_seconds
+from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWork
+
+AXES = ("batch", "context", "d_model", "n_experts")
+FITTED = len(TERMS) - 1  # all but communication, which one device has none of
+_BOUNDS = LEAST[:FITTED]
+_HUBER = norms.HuberT()
+_STEPS = 60
+_QUANTILES = (np.arange(101) + 0.5) / 101
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class HeldOutTimes:
+    """Errors of predictions, |modelled / measured - 1|: median, 90th percentile, over `rows` rows; `levels` left out in
+    turn."""
+
+    median: float
+    p90: float
+    rows: int
+    levels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class LatencyLaw:
+    """What a device reaches, and how sure that is.
+
+    `draws`: coefficients refitted to bootstrap samples of shapes, one a row, in the order of `TERMS` without
+    communication. `ratios`: measured over modelled time of shapes that were left out, 101 of their quantiles.
+    `at_bound`: terms whose coefficient the data would have below what is possible, `absent`: those that no row has.
+    `held_out`: errors by axis and over all of them. `head_width`: of the attention that was measured, where it writes
+    its scores (0: fused). `reads_all`: whether the kernel of the experts reads all of them, `loops`: whether it takes
+    their rows block by block (`scaling.serving.step_time.looped`). `before`: errors of the efficiency assumed without a
+    measurement, `after`: of this one, in sample.
+    """
+
+    device: Device
+    efficiency: Efficiency
+    draws: Array
+    ratios: Array
+    at_bound: tuple[str, ...]
+    absent: tuple[str, ...]
+    n_rows: int
+    n_shapes: int
+    dtype: str
+    versions: str
+    held_out: Mapping[str, HeldOutTimes]
+    before: HeldOutTimes
+    after: HeldOutTimes
+    warnings: tuple[str, ...] = ()
+    head_width: float = 0.0
+    reads_all: bool = False
+    loops: bool = False
+
+    def seconds(self, work: StepWork) -> Array:
+        """Modelled time. Never below the roofline floor, because no share is above 1."""
+        return np.asarray(work.seconds(self.device, self.efficiency), dtype=float)
+
+    def interval(self, work: StepWork, level: float = 0.95) -> tuple[Array, Array]:
+        """Where a measured time of this work is expected, with the uncertainty of the coefficients (`draws`) and the
+        scatter of shapes that were not fitted (`ratios`)."""
+        terms = work.terms(self.device)[:FITTED]
+        modelled = np.tensordot(self.draws, terms, axes=1)  # draws x rows
+        # Draws are in no order, so multiples of the golden ratio meet each with a scatter of its own, evenly spread.
+        levels = (np.arange(len(self.draws)) + 0.5) * _GOLDEN % 1
+        scatter = np.quantile(self.ratios, levels).reshape(-1, *[1] * (modelled.ndim - 1))
+        low, high = np.quantile(modelled * scatter, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the fields of `efficiency`, percentiles of the draws."""
+        every = pd.DataFrame([asdict(Efficiency.of(one, "")) for one in self.draws]).drop(columns="source")
+        limits = {str(name): np.quantile(every[name], [0.025, 0.975]) for name in every}
+        return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
+
+    @property
+    def speeds(self) -> Speeds:
+        """The draws and the scatter of shapes that were left out, for whoever carries their uncertainty on."""
+        return Speeds(self.draws, self.ratios)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, NaN as null; `from_json` reads them back."""
+        found = asdict(self) | {"draws": self.draws.tolist(), "ratios": self.ratios.tolist()}
+        return found | {"terms": list(TERMS[:FITTED]), "intervals": {k: list(v) for k, v in self.intervals.items()}}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LatencyLaw:
+        """The law of a document that `to_json` made. Raises InputError for another, or one of other terms."""
+        if list(document.get("terms", ())) != list(TERMS[:FITTED]):
+            raise InputError(
+                f"latency law: terms {document.get('terms')}; this version knows {list(TERMS[:FITTED])}. Fit again "
+                "with `scaling latency STUDY --out FILE`"
+            )
+        try:
+            return cls(
+                device=Device.from_json(document["device"]),
+                efficiency=Efficiency(**document["efficiency"]),
+                draws=np.array(document["draws"], dtype=float),
+                ratios=np.array(document["ratios"], dtype=float),
+                held_out={name: _errors_of(one) for name, one in document["held_out"].items()},
+                before=_errors_of(document["before"]),
+                after=_errors_of(document["after"]),
+                at_bound=tuple(document["at_bound"]),
+                absent=tuple(document["absent"]),
+                warnings=tuple(document["warnings"]),
+                n_rows=document["n_rows"],
+                n_shapes=document["n_shapes"],
+                dtype=document["dtype"],
+                versions=document["versions"],
+                head_width=document["head_width"],
+                reads_all=document["reads_all"],
+                loops=document["loops"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"latency law: cannot be read, {error}; fit again with `scaling latency`") from error
+
+
+def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: int = 400) -> LatencyLaw:
+    """The latency law of a table, with `resamples` bootstrap draws of its shapes and the errors of what was left out.
+
+    Raises InputError with fewer shapes or rows than coefficients need.
+    """
+    design, shapes = _design(table, on), table.shapes.to_numpy()
+    n_shapes = len(np.unique(shapes))
+    if n_shapes < 3 or len(table) < 2 * FITTED:
+        raise InputError(
+            f"{table.source}: {len(table)} rows of {n_shapes} shapes; a latency law of {FITTED} coefficients needs "
+            f"{2 * FITTED} rows of 3 shapes at least: measure more with `scaling bench` (comma lists) or `sweep run "
+            "latency`"
+        )
+    (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
+    members = [np.flatnonzero(shapes == one) for one in np.unique(shapes)]
+    draws = np.array([
+        robust(design[np.concatenate([members[i] for i in rng.integers(n_shapes, size=n_shapes)])], coefficients)[0]
+        for _ in range(resamples)
+    ])  # fmt: skip
+    predicted = {axis: left_out(table, on, axis) for axis in AXES if len(np.unique(table.column(axis))) > 1}
+    held_out = {axis: held_out_errors(rows, axis) for axis, rows in predicted.items()}
+    if predicted:
+        held_out["all"] = _summary(pd.concat(predicted.values())["error"])
+    ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
+    source = f"measured: {len(table)} rows of {n_shapes} shapes, {table.dtype}, {on.title}"
+
+    return LatencyLaw(
+        device=on,
+        efficiency=Efficiency.of(coefficients, source),
+        draws=draws,
+        ratios=np.quantile(ratios, _QUANTILES),
+        at_bound=tuple(np.array(TERMS[:FITTED])[at_bound & present]),
+        absent=tuple(np.array(TERMS[:FITTED])[~present]),
+        n_rows=len(table),
+        n_shapes=n_shapes,
+        dtype=table.dtype,
+        versions=str(table.frame["versions"].iloc[0]) if "versions" in table.frame else "",
+        held_out=held_out,
+        before=_summary(design @ ASSUMED.coefficients()[:FITTED] - 1),
+        after=_summary(design @ coefficients - 1),
+        warnings=(*table.notes, *_warnings(table, on)),
+        head_width=_head_width(table),
+        reads_all=bool(table.frame["reads_all"].any()),
+        loops=bool((table.frame["kernel"] == LOOP).any()),
+    )
+
+
+def _head_width(table: LatencyTable) -> float:
+    """The median width of a head, 0 where attention is taken for fused."""
+    heads = table.column("n_heads")
+    return float(np.median(table.column("d_model")[heads > 0] / heads[heads > 0])) if np.any(heads > 0) else 0.0
+
+
+def load_latency_law(path: str | Path) -> LatencyLaw:
+    """The law in a file of `scaling latency --out`. Raises InputError where it is none."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a latency law: {error}; write one with `scaling latency --out`"
+        ) from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: no latency law; write one with `scaling latency STUDY --out FILE`")
+    try:
+        return LatencyLaw.from_json(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def robust(design: Array, start: Array | None = None) -> tuple[Array, Booleans]:
+    """Coefficients c of `design @ c = 1` within their bounds by Huber's M-estimate, and which of them are at their
+    bound.
+
+    Iteratively reweighted least squares with Huber's weights (t = 1.345) and the scale re-estimated as the median
+    absolute deviation from 0 over .6745: the iteration of `statsmodels.RLM`, whose answer it gives where no bound is
+    met. But each step is solved within bounds (Lawson and Hanson's NNLS on what exceeds them): no cost is negative, no
+    share of a peak above 1, which plain RLM would return where terms are nearly collinear.
+    """
+    sizes = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
+    target = 1.0 - design @ _BOUNDS
+    found = start
+    if found is None:
+        found = _BOUNDS + nnls(design / sizes, target)[0] / sizes
+    for _ in range(_STEPS):
+        residuals = 1.0 - design @ found
+        spread = float(scale.mad(residuals, center=0))
+        if spread < 1e-12:
+            break
+        root = np.sqrt(_HUBER.weights(residuals / spread))
+        before = found
+        found = _BOUNDS + nnls(design / sizes * root[:, None], target * root)[0] / sizes
+        if np.max(np.abs(design @ (found - before))) < 1e-9:
+            break
+    return found, found <= _BOUNDS * (1 + 1e-12)
+
+
+def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
+    """The rows with `modelled_ms` and `error` (modelled / measured - 1) of a law fitted without their level of `by`.
+
+    `by`: a column, each of whose values is left out in turn; or "shape", where ten parts of the shapes are. Raises
+    InputError with a single level.
+    """
+    design = _design(table, on)
+    levels = table.shapes.to_numpy() % 10 if by == "shape" else table.column(by)
+    if len(np.unique(levels)) < 2:
+        raise InputError(f"{table.source}: a single {by}; to leave one out and predict it two are needed")
+    error = np.full(len(table), np.nan)
+    for level in np.unique(levels):
+        out = levels == level
+        if len(np.unique(table.shapes[~out])) < 2:
+            continue
+        error[out] = design[out] @ robust(design[~out])[0] - 1
+    return table.frame.assign(error=error, modelled_ms=table.column("time_ms") * (1 + error)).dropna(subset=["error"])
+
+
+def held_out_errors(rows: pd.DataFrame, by: str) -> HeldOutTimes:
+    """Median and 90th percentile of the absolute errors of `left_out`."""
+    return _summary(rows["error"], tuple(float(level) for level in sorted(rows[by].unique())))
+
+
+def modelled(table: LatencyTable, law: LatencyLaw) -> pd.DataFrame:
+    """The rows with `modelled_ms`, `error` (modelled / measured - 1) and `floor_ms`, the roofline of the law's
+    device."""
+    seconds = law.seconds(works(table))
+    floor = floor_seconds(table, law.device)
+    return table.frame.assign(modelled_ms=1e3 * seconds, error=seconds / table.seconds - 1, floor_ms=1e3 * floor)
+
+
+def _design(table: LatencyTable, on: Device) -> Array:
+    """Terms of the model over the measured time, rows x terms."""
+    return np.ascontiguousarray((works(table).terms(on)[:FITTED] / table.seconds).T)
+
+
+def _summary(errors: Any, levels: tuple[float, ...] = ()) -> HeldOutTimes:
+    size = np.abs(np.asarray(errors, dtype=float))
+    return HeldOutTimes(float(np.median(size)), float(np.quantile(size, 0.9)), len(size), levels)
+
+
+def _errors_of(values: Mapping[str, Any]) -> HeldOutTimes:
+    return HeldOutTimes(**{**values, "levels": tuple(values["levels"])})
+
+
+def _warnings(table: LatencyTable, on: Device) -> tuple[str, ...]:
+    single = [name for name in (*AXES, "n_layers") if len(np.unique(table.column(name))) < 2]
+    told = [f"warning: a single {', '.join(single)}: what it costs cannot be told from the rest"] if single else []
+    phases = sorted(set(table.frame["phase"]))
+    if len(phases) < 2:
+        told.append(f"warning: only {phases[0]} was measured")
+    under = int((table.seconds < floor_seconds(table, on)).sum())
+    if under:
+        told.append(
+            f"warning: {under} measured times lie under the roofline floor: another device, or a busy one when "
+            "calibrated?"
+        )
+    return tuple(told)
+
+
+def floor_seconds(table: LatencyTable, on: Device) -> Array:
+    """The roofline of each row: the larger of FLOPs over peak and counted bytes over the bandwidth of the memory that
+    holds them (`scaling.serving.device.roofline_seconds`)."""
+    counted = zip(table.column("flops"), table.column("bytes"), strict=True)
+    return np.array([roofline_seconds(flops, n_bytes, on) for flops, n_bytes in counted])

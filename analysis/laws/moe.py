@@ -1,0 +1,196 @@
+"""Laws in the number of experts beside size and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis.laws.autodiff import log, log_sum_exp
+from analysis.laws.law import Law, Parameter, coefficient, exponent, floor, two_term_optimum
+from scaling.columns import EXPERTS, TOKENS
+
+
+def saturated_experts(n_experts: Any, e_start: Any, e_max: Any) -> Any:
+    """E_hat: 1/E_hat = 1/(E - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max, so E_hat(1) = E_start and E_hat(inf) = E_max.
+
+    Clark et al., arXiv 2202.01169; reused by 2404.02852 and 2502.05172. E_start < E_max.
+    """
+    return 1.0 / (1.0 / (n_experts - 1.0 + 1.0 / (1.0 / e_start - 1.0 / e_max)) + 1.0 / e_max)
+
+
+_LN10 = np.log(10.0)
+# Ludziejewski et al. are preferred to Clark: they fit a D term too, so their E_hat means the same in all laws but
+# Clark's.
+_LUDZIEJEWSKI = "Ludziejewski et al. 2025, arXiv 2502.05172"
+
+
+def _saturation(e_start: float, e_max: float, source: str) -> tuple[Parameter, Parameter]:
+    """E_start and E_max, with the published values that stand in where a grid has too few E."""
+
+    def end(name: str, at: str, start: tuple[float, float], bounds: tuple[float, float], value: float) -> Parameter:
+        meaning = f"saturated expert count at E = {at}"
+        return Parameter(name, "saturation", meaning, start, bounds, "log", pin=value, pin_source=source)
+
+    return (
+        end("E_start", "1", (1.2, 8.0), (1.0 + 1e-6, 30.0), e_start),
+        end("E_max", "infinity", (60.0, 1200.0), (32.0, 1e6), e_max),
+    )
+
+
+def _clark(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    log_n, log_e = np.log(x["n_dense_nonembed"]), log(saturated_experts(x[EXPERTS], p["E_start"], p["E_max"]))
+    return p["a"] * log_n + p["b"] * log_e + p["c"] * (log_n * log_e / _LN10) + p["d"] * _LN10
+
+
+CLARK = Law(
+    name="clark",
+    formula="log10 L = a log10 N + b log10 E_hat + c log10 N log10 E_hat + d",
+    typst="log L = a log N + b log hat(E) + c log N log hat(E) + d",
+    n_column="n_dense_nonembed",
+    parameters=(
+        Parameter("a", "size", "exponent of N at E_hat = 1 (negative)", (-0.6, -0.02), (-4.0, 4.0), linear="log"),
+        Parameter("b", "expert", "exponent of E_hat at N = 1 (negative)", (-0.4, 0.0), (-4.0, 4.0), linear="log"),
+        Parameter(
+            "c",
+            "interaction",
+            "change of either exponent with log10 of the other",
+            (-0.03, 0.03),
+            (-1.0, 1.0),
+            linear="log",
+        ),
+        Parameter("d", "size", "log10 of the loss at N = 1, E_hat = 1", (0.5, 2.0), (-10.0, 10.0), linear="log"),
+        *_saturation(1.847, 314.478, "Clark et al. 2022, arXiv 2202.01169, S-BASE"),
+    ),
+    log_formula=_clark,
+    source="Clark et al. 2022, arXiv 2202.01169, bilinear with saturation (log10; every run on 130B tokens, so it has no D)",
+    domain="top-1 MoE in every second layer, dense backbone 16M to 1.3B, E 1 to 512, 130B tokens",
+    columns=("n_dense_nonembed", EXPERTS),
+)
+
+
+def effective_parameters(p: Mapping[str, Any], n_dense: Any, n_experts: Any) -> Any:
+    """N_bar of clark: the size of the dense model with the loss of the routed one.
+
+    N_bar = N^(alpha(E_hat)/alpha(E_start)) (E_hat/E_start)^(b/alpha(E_start)), alpha(x) = a + c log10 x (Clark et al.,
+    arXiv 2202.01169). `p` are the law's parameters, `n_dense` is its N, in parameters.
+    """
+    saturated = saturated_experts(np.asarray(n_experts, dtype=float), p["E_start"], p["E_max"])
+    steepness, first = (p["a"] + p["c"] * np.log10(x) for x in (saturated, p["E_start"]))
+    return n_dense ** (steepness / first) * (saturated / p["E_start"]) ** (p["b"] / first)
+
+
+def _yun(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    log_n, log_e = np.log(x["n_dense_nonembed"]), log(saturated_experts(x[EXPERTS], p["E_start"], p["E_max"]))
+    terms = log_sum_exp(
+        log(p["A"]) - p["alpha"] * log_n,
+        log(p["B"]) - p["beta"] * log_e,
+        log(p["C"]) - p["gamma"] * log(x[TOKENS]),
+        log(p["F"]),
+    )
+    return terms + p["d"] * (log_n * log_e)
+
+
+YUN = Law(
+    name="yun",
+    formula="ln L = ln(A/N^alpha + B/E_hat^beta + C/D^gamma + F) + d ln N ln E_hat",
+    typst="ln L = ln(A / N^alpha + B / hat(E)^beta + C / D^gamma + F) + d ln N ln hat(E)",
+    n_column="n_dense_nonembed",
+    parameters=(
+        coefficient("A", "size", "size of the term in N", "nats x parameters^alpha"),
+        exponent("alpha", "size", "exponent of N"),
+        coefficient("B", "expert", "size of the term in E_hat", "nats", upper=1e6),
+        exponent("beta", "expert", "exponent of E_hat"),
+        coefficient("C", "data", "size of the term in D", "nats x tokens^gamma"),
+        exponent("gamma", "data", "exponent of D"),
+        floor("F"),
+        Parameter(
+            "d",
+            "interaction",
+            "interaction of ln N and ln E_hat",
+            (-0.01, 0.01),
+            (-0.2, 0.2),
+            pin=0.0,
+            pin_source="no interaction (Yun's constants are unpublished, arXiv 2404.02852)",
+        ),
+        *_saturation(2.0732, 290.4521, _LUDZIEJEWSKI),
+    ),
+    log_formula=_yun,
+    source="Yun et al. 2024, arXiv 2404.02852, eq. 4 (natural logs; its constants are unpublished)",
+    domain="MoE in every second layer, dense backbone 100M to 730M without embeddings, E 1 to 32, D 2.5B to 20B, top-2",
+    columns=("n_dense_nonembed", TOKENS, EXPERTS),
+)
+
+
+def _joint_moe(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    log_e = log(saturated_experts(x[EXPERTS], p["E_start"], p["E_max"]))
+    return log_sum_exp(
+        log(p["a"]) + p["delta"] * log_e + (p["alpha"] + p["gamma"] * log_e) * np.log(x["n_active"]),
+        log(p["b"]) + p["omega"] * log_e + (p["beta"] + p["zeta"] * log_e) * log(x[TOKENS]),
+        log(p["c"]),
+    )
+
+
+def _joint_moe_optimum(p: Mapping[str, Any], train_flops: Any, n_experts: Any) -> tuple[Any, Any]:
+    log_e = np.log(saturated_experts(np.asarray(n_experts, dtype=float), p["E_start"], p["E_max"]))
+    m, mu = p["a"] * np.exp(p["delta"] * log_e), -(p["alpha"] + p["gamma"] * log_e)
+    n, nu = p["b"] * np.exp(p["omega"] * log_e), -(p["beta"] + p["zeta"] * log_e)
+    return two_term_optimum(m, mu, n, nu, train_flops)
+
+
+JOINT_MOE = Law(
+    name="joint-moe",
+    formula="L = a E_hat^delta N^(alpha + gamma ln E_hat) + b E_hat^omega D^(beta + zeta ln E_hat) + c",
+    typst="L = a hat(E)^delta N^(alpha + gamma ln hat(E)) + b hat(E)^omega D^(beta + zeta ln hat(E)) + c",
+    n_column="n_active",
+    parameters=(
+        coefficient("a", "size", "size of the term in N", "nats x parameters^-alpha"),
+        exponent("alpha", "size", "exponent of N at E_hat = 1 (negative)", sign=-1),
+        Parameter(
+            "delta",
+            "expert",
+            "exponent of E_hat in the term in N",
+            (-0.8, 0.4),
+            (-6.0, 6.0),
+            pin=-0.2285,
+            pin_source=_LUDZIEJEWSKI,
+        ),
+        Parameter(
+            "gamma",
+            "interaction",
+            "change of N's exponent with ln E_hat",
+            (-0.05, 0.05),
+            (-1.0, 1.0),
+            pin=0.0098,
+            pin_source=_LUDZIEJEWSKI,
+        ),
+        coefficient("b", "data", "size of the term in D", "nats x tokens^-beta"),
+        exponent("beta", "data", "exponent of D at E_hat = 1 (negative)", sign=-1),
+        Parameter(
+            "omega",
+            "expert",
+            "exponent of E_hat in the term in D",
+            (-0.4, 0.8),
+            (-6.0, 6.0),
+            pin=0.5529,
+            pin_source=_LUDZIEJEWSKI,
+        ),
+        Parameter(
+            "zeta",
+            "interaction",
+            "change of D's exponent with ln E_hat",
+            (-0.05, 0.05),
+            (-1.0, 1.0),
+            pin=-0.0259,
+            pin_source=_LUDZIEJEWSKI,
+        ),
+        floor("c"),
+        *_saturation(2.0732, 290.4521, _LUDZIEJEWSKI),
+    ),
+    log_formula=_joint_moe,
+    source="Ludziejewski et al. 2025, arXiv 2502.05172, joint MoE law (natural logs, signs as printed)",
+    domain="top-1 MoE in every layer, N_active 79M to 2.7B with embeddings, E 1 to 32, D 0.5B to 80B",
+    columns=("n_active", TOKENS, EXPERTS),
+    optimum=_joint_moe_optimum,
+)

@@ -1,0 +1,1 @@
+"""Comparison of routers and expert kinds at one size."""

@@ -1,0 +1,213 @@
+"""Contrasts: differences between methods that were run with a few seeds each and evaluated on the same documents.
+
+A loss is taken as `method + seed + (method, seed) + (method, document) + (method, seed, document)`. Seeds and documents
+are both samples, so an interval carries both: run-to-run noise, pooled over all methods because three seeds of one
+method say next to nothing (2 degrees of freedom, t = 4.3), and document sampling, which more seeds do not lower. The
+last term is in both, and is taken out once: the two-way clustering of Cameron, Gelbach and Miller (J. Bus. Econ. Stat.
+29, 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from scaling.arrays import Array, Booleans, Integers
+
+LEVEL = 0.95
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Estimated losses of M methods, of which only differences mean anything, and the covariance of their errors.
+
+    `mean` M, nats per token, seeds adjusted for. `spread` M x M: a difference a'mean has a'spread a units of run-to-run
+    variance. `variance`: that of one run, pooled, `df` degrees of freedom, NaN without repeats; `interaction`: the part
+    of it that is document sampling. `documents` M x M: covariance of the means under document sampling. `own` M: each
+    method's own run-to-run variance, and `own_df`. `paired`: whether the effect common to a seed is taken out.
+    """
+
+    mean: Array
+    spread: Array
+    documents: Array
+    variance: float
+    interaction: float
+    df: int
+    own: Array
+    own_df: Array
+    n_documents: int
+    paired: bool
+
+    @property
+    def seeds_alone(self) -> float:
+        """Run-to-run variance that the documents do not explain; not below zero."""
+        return max(self.variance - self.interaction, 0.0)
+
+    @property
+    def differences(self) -> Array:
+        """Row minus column."""
+        return self.mean[:, None] - self.mean[None, :]
+
+    @property
+    def errors(self) -> Array:
+        """Standard error of every difference; NaN without repeats."""
+        return np.sqrt(self.seeds_alone * _between(self.spread) + _between(self.documents)) + 0 * self.variance
+
+    @property
+    def degrees(self) -> Array:
+        """Degrees of freedom of every difference's error, after Satterthwaite (Biometrics Bulletin 2, 1946)."""
+        seeds, documents = _between(self.spread), _between(self.documents)
+        wobble = (seeds**2 * self.variance**2) / self.df + documents**2 / max(self.n_documents - 1, 1)
+        with np.errstate(invalid="ignore"):
+            return (self.seeds_alone * seeds + documents) ** 2 / wobble
+
+    def intervals(self) -> tuple[Array, Array]:
+        """Ends of the 95 % t interval of every difference, each for itself."""
+        half = stats.t.ppf((1 + LEVEL) / 2, np.fmax(self.degrees, 1.0)) * self.errors
+        return self.differences - half, self.differences + half
+
+    def critical(self, pairs: tuple[Integers, Integers], rng: np.random.Generator, draws: int = DRAWS) -> float:
+        """How many standard errors all these differences stay within together, with probability 95 %.
+
+        The quantile of max |t| where nothing differs, drawn from the multivariate t distribution of these errors with
+        the fewest degrees of freedom among them (Hothorn, Bretz, Westfall, Biometrical Journal 50, 2008): with one
+        reference it is Dunnett's, with all pairs Tukey's, here with documents as a second source of error.
+        """
+        i, j = pairs
+        error = self._drawn(self.seeds_alone, rng, draws)
+        df = max(float(self.degrees[i, j].min()), 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.abs(error[:, i] - error[:, j]) / self.errors[i, j] / np.sqrt(rng.chisquare(df, draws) / df)[:, None]
+        return float(np.quantile(np.nan_to_num(t, nan=0.0).max(axis=1), LEVEL))
+
+    def apart(self, rng: np.random.Generator, draws: int = DRAWS) -> Booleans:
+        """M x M: which pairs differ, all pairs taken together at 95 % (Tukey's honest significance)."""
+        i, j = np.triu_indices(len(self.mean), 1)
+        limit = self.critical((i, j), rng, draws) if len(i) else 0.0
+        return np.abs(self.differences) > limit * self.errors
+
+    def winners(self, rng: np.random.Generator, draws: int = DRAWS) -> tuple[Array, float]:
+        """How often each method has the least loss in draws of the true losses, and by how much the choice flatters.
+
+        Draws: the estimates with both errors, run-to-run variance drawn from its own uncertainty. The second value is
+        the expected loss of the apparent best of M in another such study, less its loss in the study that chose it.
+        """
+        scale = self.variance * self.df / rng.chisquare(self.df, draws) - self.interaction
+        truth = self.mean + self._drawn(np.maximum(scale, 0.0), rng, draws)
+        best = np.bincount(truth.argmin(axis=1), minlength=len(self.mean)) / draws
+        error = self._drawn(self.seeds_alone, rng, draws)
+        chosen = (self.mean + error).argmin(axis=1)
+        return best, float(-error[np.arange(draws), chosen].mean())
+
+    def _drawn(self, seeds: float | Array, rng: np.random.Generator, draws: int) -> Array:
+        """Errors (draws, M) less their mean over methods, which is in no difference."""
+        size = (draws, len(self.mean))
+        root = [_root(_centred(part)) for part in (self.spread, self.documents)]
+        runs, documents = (rng.standard_normal(size) @ part for part in root)
+        drawn: Array = np.sqrt(np.broadcast_to(seeds, draws))[:, None] * runs + documents
+        return drawn
+
+
+def estimate(losses: Array, sizes: Array, method: Integers, seed: Integers) -> Effects:
+    """Effects of methods from losses (runs, documents), nats per token, of documents of so many tokens.
+
+    Least squares of `method + seed` on the token-weighted mean losses: runs of one seed see the same text in the same
+    order, so what a seed does to all methods cancels, and a missing run costs only itself. Where no two methods share a
+    seed (or nothing is left to estimate the noise from), of `method` alone. A single column of losses carries no
+    document sampling.
+    """
+    n_methods, weights = int(method.max()) + 1, sizes / sizes.sum()
+    design = np.eye(n_methods)[method]
+    crossed = np.column_stack([design, np.eye(int(seed.max()) + 1)[seed][:, 1:]])
+    whole = int(np.linalg.matrix_rank(crossed)) == crossed.shape[1] < len(losses)
+    paired = whole and crossed.shape[1] > n_methods
+    design = crossed if paired else design
+    solve = np.linalg.pinv(design)
+    weigh, residual = solve[:n_methods], np.eye(len(losses)) - design @ solve
+    df = len(losses) - design.shape[1]
+    over, by_document = losses @ weights, residual @ losses
+    left = residual @ over
+    own_df: Array = np.bincount(method, np.diag(residual), n_methods).astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.bincount(method, left**2, n_methods) / np.where(own_df > 1e-9, own_df, np.nan)
+    clusters = [_clustered(row[None, :], weights)[0, 0] for row in by_document]
+    return Effects(
+        mean=weigh @ over,
+        spread=weigh @ weigh.T,
+        documents=_clustered(_less_mean(weigh @ losses), weights),
+        variance=float(left @ left) / df if df else float("nan"),
+        interaction=float(np.sum(clusters)) / df if df else 0.0,
+        df=df,
+        own=own,
+        own_df=own_df,
+        n_documents=len(sizes) if len(sizes) > 1 else 0,
+        paired=paired,
+    )
+
+
+def noisier(effects: Effects) -> list[int]:
+    """Methods whose own runs differ more than those of all others together: F test, 5 % over all methods."""
+    found = []
+    for index, (own, df) in enumerate(zip(effects.own, effects.own_df, strict=True)):
+        rest = effects.df - df
+        if df > 1e-9 and rest > 1e-9:
+            others = (effects.df * effects.variance - df * own) / rest
+            if others > 0 and stats.f.sf(own / others, df, rest) < (1 - LEVEL) / len(effects.own):
+                found.append(index)
+    return found
+
+
+def groups(apart: Booleans) -> list[str]:
+    """Letters for rows in order: two share one exactly where they are not told apart (Piepho, J. Comp. Graph. Stat.
+    2004).
+
+    The columns of letters are the largest sets in which no pair differs.
+    """
+    columns = [frozenset(range(len(apart)))]
+    for i, j in zip(*np.nonzero(np.triu(apart)), strict=True):
+        split = [part for one in columns for part in ((one - {i}, one - {j}) if {i, j} <= one else (one,))]
+        columns = [one for one in dict.fromkeys(split) if not any(one < other for other in split)]
+    ordered = sorted(columns, key=lambda one: sorted(one))
+    return [" ".join(_letter(n) for n, one in enumerate(ordered) if row in one) for row in range(len(apart))]
+
+
+def _letter(n: int) -> str:
+    return chr(ord("a") + n % 26) * (n // 26 + 1)
+
+
+def _between(covariance: Array) -> Array:
+    """Variance of every difference; rounding never below zero."""
+    own = np.diag(covariance)
+    return np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0)
+
+
+def _clustered(values: Array, weights: Array) -> Array:
+    """Covariance of weighted means over documents, the rows of `values`; see `scaling.clustered_mean`. Zero for one
+    document."""
+    count = values.shape[1]
+    if count < 2:
+        return np.zeros((len(values), len(values)))
+    apart = weights * (values - (values @ weights)[:, None])
+    covariance: Array = count / (count - 1) * apart @ apart.T
+    return covariance
+
+
+def _less_mean(values: Array) -> Array:
+    """Less what all methods share, which is large and in no difference."""
+    return values - values.mean(axis=0)
+
+
+def _centred(covariance: Array) -> Array:
+    """The covariance of the same effects less their mean."""
+    keep = np.eye(len(covariance)) - 1 / len(covariance)
+    return keep @ covariance @ keep
+
+
+def _root(covariance: Array) -> Array:
+    """R with R'R = covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: Array = (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    return root

@@ -1,0 +1,1 @@
+"""From files to runs: readers, column mapping, conventions."""

@@ -1,0 +1,228 @@
+"""Conventions of somebody else's table: what each count is taken for, what follows from it, and what looks wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.tables.mapping import TIED
+from scaling.arrays import Array, Booleans
+from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
+from scaling.schema import RUNS
+
+COUNTS = tuple(name for name, column in RUNS.items() if column.unit == "parameters" and name != "n_router")
+_TRAINED = ("n_active", "n_active_nonembed", "n_dense_nonembed")  # what a token multiplies with: the N of 6 N D
+_PAIRS = (("n_active", "n_total"), ("n_active_nonembed", "n_total_nonembed"))
+_ROUNDED = 1.01  # counts in tables are rounded: those that differ by 1 % are not in conflict
+_FLOPS_APART = 2.0  # attention, recomputation and what N counts explain less than a factor 2 of 6 N D
+_USUAL_RATIO = 20.0  # tokens per parameter, arXiv 2203.15556; here it only ranks units that are 1,000 times apart
+_FEW_TOKENS, _FEW_PARAMETERS, _LARGE_MODEL, _HIGH_LOSS = 1e4, 1e3, 1e6, 12.0
+_UNITS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
+_FLOP_UNITS = {1e9: "GFLOP", 1e12: "TFLOP", 1e15: "PFLOP", 1e18: "EFLOP", 1e21: "ZFLOP"}
+
+
+def with_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Parameter counts that follow from those given, each with a note; cells that are given stay.
+
+    n_*_nonembed = n_* - V d where embedding and head are tied, - 2 V d where they are not (`TIED` must say which), and
+    the reverse. Dense models (E = 1) have one count: n_active = n_total = n_dense_nonembed, the embeddings apart. With
+    E > k experts of one size e per token, n_total - n_active = (E - k) e and n_dense_nonembed = n_active_nonembed - (k
+    - 1) e. The counts are those of `scaling.config.counts.Parameters`. What would not be positive is not derived.
+    """
+    if {"vocab_size", "d_model", TIED} <= set(frame.columns):
+        matrix = _floats(frame, "vocab_size") * _floats(frame, "d_model")
+        tied = _floats(frame, TIED)
+        for what, copies in (("V d (tied)", 1.0), ("2 V d (untied)", 2.0)):
+            embeddings = np.where((tied != 0) == (copies == 1.0), copies * matrix, np.nan)
+            embeddings[np.isnan(tied)] = np.nan
+            for name in ("n_active", "n_total"):
+                bare = f"{name}_nonembed"
+                frame = _filled(frame, bare, _floats(frame, name) - embeddings, f"{name} - {what}", notes)
+                frame = _filled(frame, name, _floats(frame, bare) + embeddings, f"{bare} + {what}", notes)
+    if EXPERTS not in frame:
+        return frame
+    experts = _floats(frame, EXPERTS)
+    same = (*_PAIRS, *(pair[::-1] for pair in _PAIRS), ("n_dense_nonembed", "n_active_nonembed"))
+    for name, other in same:
+        values = np.where(experts == 1, _floats(frame, other), np.nan)
+        frame = _filled(frame, name, values, f"{other}, as n_experts = 1", notes)
+    top_k, total = _floats(frame, "top_k"), _floats(frame, "n_total")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expert = (total - _floats(frame, "n_active")) / (experts - top_k)
+    expert[~((experts > top_k) & (top_k >= 1) & (expert > 0))] = np.nan
+    backbone = _floats(frame, "n_active_nonembed") - (top_k - 1) * expert
+    formula = "n_active_nonembed - (k - 1) (n_total - n_active) / (E - k), for routed experts of one size"
+    return _filled(frame, "n_dense_nonembed", backbone, formula, notes)
+
+
+def with_tokens(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The frame with D from C, or C from D, where one is missing: C = 6 N D (arXiv 2001.08361, 2203.15556), with a
+    note.
+
+    N is the first there of n_active, n_active_nonembed and n_dense_nonembed; a total count is never it, since a token
+    of a routed model does not meet all parameters.
+    """
+    size = next((name for name in _TRAINED if name in frame), None)
+    if size is None or (TOKENS in frame) == (COMPUTE in frame):
+        return frame
+    per_token = 6.0 * _floats(frame, size)
+    if TOKENS in frame:
+        name, formula, values = COMPUTE, f"6 {size} {TOKENS}", per_token * _floats(frame, TOKENS)
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            name, formula, values = TOKENS, f"{COMPUTE}/(6 {size})", _floats(frame, COMPUTE) / per_token
+    notes.append(f"{name} computed as {formula}; 6 N D leaves attention out")
+    return frame.assign(**{name: values})
+
+
+def stated(frame: pd.DataFrame, names: Sequence[str]) -> str:
+    """One note that says what each parameter count and the loss among the columns `names` are taken for."""
+    told = [f"{name} is {RUNS[name].meaning}" for name in names if name in frame and name in COUNTS]
+    told += [f"{LOSS} is in nats per token"] if LOSS in names else []
+    return f"taken as given: {'; '.join(told)}; --map converts what is counted otherwise" if told else ""
+
+
+def undecided(frame: pd.DataFrame, missing: Sequence[str]) -> str:
+    """What to say to have a missing count derived, or nothing."""
+    counts = {name.removesuffix("_nonembed") for name in frame.columns if name in COUNTS}
+    derivable = any(name.removesuffix("_nonembed") in counts for name in missing if name in COUNTS)
+    if derivable and {"vocab_size", "d_model"} <= set(frame.columns) and TIED not in frame:
+        return (
+            f", or have it derived with --map {TIED}=1 (embedding and head are one matrix) or {TIED}=0 (they are two)"
+        )
+    return ""
+
+
+def doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collection[str]) -> list[str]:
+    """A note for every column whose size is implausible for its meaning, with the unit that would explain it, and for
+    columns that contradict each other, with the rows and the largest ratio. Nothing is changed.
+
+    `terms` says what each of our columns was made of (`analysis.tables.mapping.mapped`), `given` which columns were not
+    derived from others.
+    """
+    return [*_unit_doubts(frame, terms, given), *_loss_doubts(frame, terms), *_conflicts(frame, given)]
+
+
+def _unit_doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collection[str]) -> list[str]:
+    found = []
+    tokens = _positive(frame, TOKENS)
+    middle_tokens = float(np.median(tokens)) if tokens.size else np.nan
+    for name in (name for name in COUNTS if name in given):
+        counts = _positive(frame, name)
+        if counts.size and np.median(counts) < _FEW_PARAMETERS:
+            units = {unit: _UNITS[unit] for unit in (1e6, 1e9)}
+            if middle_tokens >= _FEW_TOKENS and TOKENS in given:
+                units = _likely(units, middle_tokens / float(np.median(counts)), inverse=True)
+            found.append(_suggestion(name, counts, units, terms))
+    sizes = next((values for values in (_positive(frame, name) for name in _TRAINED) if values.size), np.empty(0))
+    if not sizes.size or not middle_tokens < _FEW_TOKENS:
+        return found
+    size = float(np.median(sizes))
+    if TOKENS in given and size > _LARGE_MODEL:
+        found.append(_suggestion(TOKENS, tokens, _likely(_UNITS, middle_tokens / size), terms))
+    elif TOKENS in given and size < _FEW_PARAMETERS:
+        found.append(_suggestion(TOKENS, tokens, {1e9: _UNITS[1e9]}, terms))
+    elif COMPUTE in given and size > _LARGE_MODEL:
+        units = _likely(_FLOP_UNITS, middle_tokens / size)
+        found.append(_suggestion(COMPUTE, _positive(frame, COMPUTE), units, terms))
+    return found
+
+
+def _loss_doubts(frame: pd.DataFrame, terms: Mapping[str, str]) -> list[str]:
+    loss, term = _positive(frame, LOSS), terms.get(LOSS, LOSS)
+    plain = not term.startswith("(")  # arithmetic on the column is the conversion
+    if plain and re.search(r"bpb|bpc|\bbits|_bits", term, re.IGNORECASE):
+        return [
+            f"{LOSS} is the column {term}: in bits? nats per token = bits per byte x ln 2 x bytes per token: "
+            f"--map '{LOSS}={term}*0.6931*BYTES_PER_TOKEN' (without the last factor for bits per token)"
+        ]
+    high = loss.size > 0 and float(np.median(loss)) > _HIGH_LOSS
+    if high or (plain and re.search(r"ppl|perplexity", term, re.IGNORECASE)):
+        return [f"{LOSS} is {_span(loss)}: perplexity? --map '{LOSS}=log({_bare(term)})'"]
+    return []
+
+
+def _conflicts(frame: pd.DataFrame, given: Collection[str]) -> list[str]:
+    found = []
+    experts = _floats(frame, EXPERTS)
+    for active_name, total_name in _PAIRS:
+        active, total = _floats(frame, active_name), _floats(frame, total_name)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = active / total
+        above, apart = ratio > _ROUNDED, (experts == 1) & (ratio < 1 / _ROUNDED)
+        if above.any():
+            found.append(
+                f"warning: {active_name} exceeds {total_name} in {_rows(above)} (up to {ratio[above].max():.3g} "
+                "times): are the two exchanged?"
+            )
+        if apart.any():
+            found.append(
+                f"warning: {total_name} exceeds {active_name} in {_rows(apart)} with {EXPERTS} = 1 (up to "
+                f"{1 / ratio[apart].min():.3g} times): a dense model has one count"
+            )
+    if TOKENS in given and COMPUTE in given:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = _floats(frame, COMPUTE) / (6.0 * _floats(frame, "n_active") * _floats(frame, TOKENS))
+            apart_by = np.maximum(ratio, 1.0 / ratio)
+        off = apart_by > _FLOPS_APART
+        if off.any():
+            worst = int(np.nanargmax(np.where(off, apart_by, np.nan)))
+            found.append(
+                f"warning: {COMPUTE} differs from 6 n_active {TOKENS} by more than a factor {_FLOPS_APART:g} in "
+                f"{_rows(off)} (the furthest is {ratio[worst]:.3g} times it): other units, another N, or compute that "
+                "6 N D leaves out"
+            )
+    return found
+
+
+def _likely(units: Mapping[float, str], ratio: float, *, inverse: bool = False) -> dict[float, str]:
+    """The unit that brings tokens per parameter closest to the usual; `inverse` where it multiplies the parameters."""
+    best = min(units, key=lambda unit: abs(np.log((ratio / unit if inverse else ratio * unit) / _USUAL_RATIO)))
+    return {best: units[best]}
+
+
+def _suggestion(name: str, values: Array, units: Mapping[float, str], terms: Mapping[str, str]) -> str:
+    """ "tokens is 2 to 300: in billions? --map 'tokens=D*1e9'"."""
+    told = " or ".join(units.values())
+    maps = " or ".join(
+        f"--map '{name}={terms.get(name, name)}*{unit:.0e}'".replace("e+0", "e").replace("e+", "e") for unit in units
+    )
+    return f"{name} is {_span(values)}: in {told}? {maps}"
+
+
+def _filled(frame: pd.DataFrame, name: str, values: Array, formula: str, notes: list[str]) -> pd.DataFrame:
+    have = _floats(frame, name)
+    filled = np.isnan(have) & np.isfinite(values) & (values > 0)
+    if not filled.any():
+        return frame
+    where = "" if filled.all() else f" in {_rows(filled)}"
+    notes.append(f"{name} derived as {formula}{where}")
+    return frame.assign(**{name: np.where(filled, values, have)})
+
+
+def _floats(frame: pd.DataFrame, name: str) -> Array:
+    """A column as floats; NaN throughout where there is none."""
+    if name not in frame:
+        return np.full(len(frame), np.nan)
+    return frame[name].to_numpy(dtype=float, na_value=np.nan, copy=True)
+
+
+def _positive(frame: pd.DataFrame, name: str) -> Array:
+    values = _floats(frame, name)
+    return values[np.isfinite(values) & (values > 0)]
+
+
+def _rows(mask: Booleans) -> str:
+    count = int(mask.sum())
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+def _span(values: Array) -> str:
+    return f"{values.min():.3g} to {values.max():.3g}"
+
+
+def _bare(term: str) -> str:
+    return term[1:-1] if term.startswith("(") else term

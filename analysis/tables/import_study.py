@@ -1,0 +1,83 @@
+"""Imports: somebody else's table as a study folder, in our columns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.tables.runs import RunTable, read_runs
+from scaling.errors import InputError
+from scaling.files import write_atomically
+from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema
+
+
+def import_runs(
+    source: str | Path,
+    out: Path,
+    mapping: Mapping[str, str] | None = None,
+    where: str | None = None,
+    drop_highest_loss: int = 0,
+    drop_duplicates: bool = False,
+) -> tuple[RunTable, Path, tuple[str, ...]]:
+    """Write a table's runs as one part under `out`/runs; the table read, the part, and the columns left behind.
+
+    The part is named by its content, so importing the same table twice writes it once; `run_id` is made of the row's
+    content where the table has none, so imports of overlapping selections into one study repeat no run. Counts are
+    rounded to whole numbers. Raises InputError where a row has no loss, no tokens or no parameter count at all, or a
+    value does not fit its column's type.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
+        raise InputError(
+            f"--out {out}: {out.name!r} is no study name; use letters, digits, dots, dashes and underscores"
+        )
+    table = read_runs(source, mapping, where, None, drop_highest_loss, drop_duplicates)
+    missing = [name for name in ("tokens",) if name not in table.frame]
+    if missing or not any(
+        name.startswith("n_") and name in table.frame for name in RUNS if RUNS[name].unit == "parameters"
+    ):
+        raise InputError(f"{source}: needs tokens (or train_flops and n_active) and a parameter count such as n_active")
+    known = [name for name in RUNS if name in table.frame]
+    frame = table.frame[known].assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
+    if "run_id" not in frame:
+        frame["run_id"] = _content_ids(table.frame)
+    schema = arrow_schema("runs")
+    for name in RUNS:
+        if name not in frame:
+            frame[name] = None
+        elif RUNS[name].type == pa.int64():
+            whole = frame[name].round()
+            beyond = whole[whole.abs() >= 2.0**63]
+            if len(beyond):
+                raise InputError(
+                    f"{source}: {name} = {beyond.iloc[0]:g} is too large for a count; drop such rows with --where"
+                )
+            frame[name] = whole.astype("Int64")
+        elif RUNS[name].type == pa.string():
+            frame[name] = frame[name].astype("str").where(frame[name].notna(), None)
+    try:
+        part = pa.Table.from_pandas(frame[list(RUNS)], schema=schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{source}: a value does not fit its column ({error})") from error
+    digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
+    path = out / "runs" / f"{digest.hexdigest()[:16]}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(part, sink)
+    write_atomically(path, memoryview(sink.getvalue()))
+    return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
+
+
+def _content_ids(frame: pd.DataFrame) -> list[str]:
+    """A name for every row made of its content alone; of equal rows the second gets "-2", and so on.
+
+    The same row has the same name whatever else was selected, so parts of one table that overlap repeat no run.
+    """
+    hashes = pd.util.hash_pandas_object(frame, index=False)
+    copies = hashes.groupby(hashes).cumcount()
+    return [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]

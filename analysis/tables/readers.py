@@ -1,0 +1,224 @@
+"""Tables: anybody's CSV, TSV, JSON, JSON lines or Parquet file as a frame, and its cells as numbers."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scaling.arrays import Array, Booleans
+from scaling.config.fields import parse_number
+from scaling.errors import InputError
+
+_TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+FORMATS = (*_TEXTS, *(f"{ending}.gz" for ending in _TEXTS), ".parquet")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_MAGIC = {
+    b"PAR1": "it is a Parquet file: name it .parquet",
+    b"\x1f\x8b": "it is compressed: add .gz to its name",
+    b"PK": "it is a zip archive or a spreadsheet: export the sheet as CSV",
+    b"\xff\xfe": "it is UTF-16: save it as UTF-8",
+    b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+}
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column as numbers: NaN where a cell is `missing` or `unreadable`; `conventions` says how text was read."""
+
+    floats: Array
+    missing: Booleans
+    unreadable: Booleans
+    conventions: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table in a file, one run a row, cells as they stand; row i of the file has label i - 1.
+
+    By its ending: comma-separated .csv, tab-separated .tsv, a .json array of objects, .jsonl or .ndjson with an object
+    a line (all five also .gz), .parquet. Text is UTF-8, with or without byte-order mark. Lists and objects in cells
+    become JSON text. Raises InputError that names the file and says what is wrong with it.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file or study folder")
+    if not path.name.endswith(FORMATS):
+        raise InputError(f"{path}: expected a study folder or a file ending in {', '.join(FORMATS)}")
+    try:
+        frame = _parquet(path) if path.suffix == ".parquet" else _text_table(path)
+    except RecursionError as error:
+        raise _unreadable(path, "cells are nested too deeply") from error
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        zlib.error,
+        csv.Error,
+        pa.ArrowException,
+    ) as error:  # pandas' are ValueErrors
+        raise _unreadable(path, str(error)) from error
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    nested = {
+        name: frame[name].map(lambda cell: json.dumps(cell, default=list) if _is_nested(cell) else cell)
+        for name in frame.columns
+        if pd.api.types.is_object_dtype(frame[name]) and frame[name].map(_is_nested).any()
+    }
+    return frame.assign(**nested)
+
+
+def numbers(column: pd.Series[Any]) -> Numbers:
+    """A column's cells as floats. Text is read as people write numbers: `1e9`, `1,000,000`, `7B` (K, M, B = G, T).
+
+    Commas are separators of thousands only where all that have one are written so and one of them shows it, by two
+    commas or as in 300,000: "2,145" alone may be a decimal comma, and is unreadable. Blank text is missing;
+    percentages, dates and other text are unreadable.
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(dtype=float, na_value=np.nan, copy=True)
+        return Numbers(values, np.isnan(values), np.zeros(len(column), dtype=bool))
+    cells = column.astype("str") if pd.api.types.is_datetime64_any_dtype(column) else column.astype(object)
+    missing = cells.isna().to_numpy(dtype=bool, copy=True)
+    try:
+        values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan, copy=True)
+    except (OverflowError, TypeError):  # whole numbers beyond the largest float, cells that are no scalars
+        values = np.full(len(cells), np.nan)
+    left = np.flatnonzero(np.isnan(values) & ~missing)
+    text = cells.iloc[left].astype(str).str.strip()
+    blank = text.eq("").to_numpy(dtype=bool)
+    missing[left[blank]] = True
+    with_comma = text.str.contains(",", regex=False).to_numpy(dtype=bool)
+    grouped = text[with_comma]
+    sure = bool(grouped.str.count(",").gt(1).any() or grouped.str.fullmatch("[1-9][0-9]{0,2},000").any())
+    thousands = with_comma & (sure and bool(grouped.str.fullmatch(_THOUSANDS).all()))
+    plain = text.where(~thousands, text.str.replace(",", "", regex=False))
+    found = plain.map({cell: _number(cell) for cell in plain.unique()}).to_numpy(dtype=float)
+    values[left] = found
+    suffixes = np.isfinite(found) & text.str.contains("[KMBGT]$", case=False).to_numpy(dtype=bool)
+    told = (
+        (thousands, "commas are separators of thousands in {} cells"),
+        (suffixes, "K, M, B (or G) and T are powers of 1,000 in {} cells"),
+    )
+    conventions = tuple(words.format(mask.sum()) for mask, words in told if mask.any())
+    return Numbers(values, missing, np.isnan(values) & ~missing, conventions)
+
+
+def _number(text: str) -> float:
+    try:
+        return parse_number(text)
+    except (ValueError, OverflowError):
+        return np.nan
+
+
+def _text_table(path: Path) -> pd.DataFrame:
+    text, ending = _text(path), path.name.removesuffix(".gz").rpartition(".")[2]
+    if not text.strip():
+        raise _unreadable(path, "the file is empty")
+    if ending == "json":
+        return pd.DataFrame(_records(path, json.loads(text)))
+    if ending in ("jsonl", "ndjson"):
+        return pd.DataFrame(_lines(path, text))
+    return _separated(path, text, _SEPARATORS[f".{ending}"])
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = next((told for magic, told in _MAGIC.items() if content.startswith(magic)), "save it as UTF-8")
+        raise _unreadable(path, f"byte {error.start + 1} is not UTF-8 text; {what}") from error
+    if "\0" in text:
+        raise _unreadable(path, "it holds zero bytes, as no text does")
+    return text
+
+
+def _separated(path: Path, text: str, separator: str) -> pd.DataFrame:
+    header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
+    names = [name.strip() for name in header]
+    if len(names) == 1:
+        other = next((mark for mark in _SEPARATOR_NAMES if mark in names[0]), None)
+        if other is not None:
+            remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(
+                other, "save it with commas, and with points in decimals"
+            )
+            raise _unreadable(
+                path,
+                f"its header is the one column {names[0]!r}: it is separated by {_SEPARATOR_NAMES[other]}, "
+                f"not by {_SEPARATOR_NAMES[separator]}; {remedy}",
+            )
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:  # pandas would number them
+        raise InputError(f"{path}: two columns are called {twice!r}; rename one")
+    # low_memory reads in pieces, each with types of its own.
+    frame = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise _unreadable(
+            path, "rows have more cells than the header has names; quote numbers that have commas in them"
+        )
+    return frame
+
+
+def _lines(path: Path, text: str) -> list[dict[str, Any]]:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise _unreadable(path, f"line {number} is not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise _unreadable(path, f"line {number} is no JSON object but {_brief(record)}")
+            found.append(record)
+    return found
+
+
+def _records(path: Path, document: Any) -> list[dict[str, Any]]:
+    if not isinstance(document, list):
+        raise _unreadable(path, "expected an array of objects; a file with an object a line is named .jsonl")
+    for number, record in enumerate(document, start=1):
+        if not isinstance(record, dict):
+            raise _unreadable(path, f"item {number} is no JSON object but {_brief(record)}")
+    return document
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    frame = pq.read_table(path).to_pandas()
+    named = any(name is not None for name in frame.index.names)  # an index with a name is a column that pandas moved
+    return frame.reset_index(drop=not named)
+
+
+def _is_nested(cell: object) -> bool:
+    return isinstance(cell, (list, tuple, Mapping, np.ndarray))
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(f"{path}: not readable as a table ({why})")
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names with commas between them, at most 40."""
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:40]) + (f" and {len(shown) - 40} more" if len(shown) > 40 else "") or "no columns"

@@ -1,0 +1,344 @@
+"""Evidence between laws: how well each predicts trunks it has not seen, and what each would recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from analysis.decision.question import Question
+from analysis.decision.recommend import recommend
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.objective import Objective
+from analysis.fitting.refit import refit
+from analysis.fitting.roll_out import refusal
+from analysis.laws import Law
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array, Integers
+from scaling.columns import COMPUTE, EXPERTS, LOSS
+from scaling.errors import InputError
+
+FREEDOM = 4.0  # of Student's t: tails heavy enough that one run that went wrong does not decide between laws
+_CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+_EXACT = 1e-12  # of ln loss: a scale below it is rounding error
+_SCALE_STEPS, _STACKING_STEPS = 100, 2_000
+_BEYOND = 10.0  # the default budget, times the largest run's
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a law would have one train at the budget, and the loss it promises."""
+
+    n_experts: int
+    n_active: float
+    tokens: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One law's account. `elpd` is the log score of all trunks held out in turn, in nats; `difference` that to the
+    best law (0 for the best) and `difference_se` its standard error over trunks.
+
+    `weight` is the pseudo-BMA+ weight, `stacking` the weight in the mixture of laws that predicts best. `aicc` is
+    -2 ln L + 2p + 2p(p+1)/(n - p - 1) on all runs with n = `effective_runs`, None where that leaves nothing to judge
+    by. `correlation` is that of the residuals of one trunk. Both rmse are of ln loss. Without `advice`, `no_advice`
+    says why.
+    """
+
+    law: str
+    n_free: int
+    pinned: tuple[str, ...]
+    elpd: float
+    difference: float
+    difference_se: float
+    weight: float
+    stacking: float
+    aicc: float | None
+    effective_runs: float
+    correlation: float
+    rmse: float
+    rmse_held_out: float
+    advice: Advice | None
+    no_advice: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LawComparison:
+    """Laws on the same runs, the best first. `skipped` says why others could not be compared."""
+
+    contenders: tuple[Contender, ...]
+    skipped: Mapping[str, str]
+    n_runs: int
+    n_trunks: int
+    n_folds: int
+    train_flops: float | None
+
+    def verdict(self) -> str:
+        """One sentence."""
+        if not self.contenders:
+            return f"laws: none could be compared ({'; '.join(f'{k}: {v}' for k, v in self.skipped.items())})"
+        best = self.contenders[0]
+        if len(self.contenders) == 1:
+            return f"laws: {best.law} alone could be fitted"
+        close = [one for one in self.contenders if -one.difference <= 2 * one.difference_se]
+        if len(close) > 1:
+            names = ", ".join(f"{one.law} (weight {one.weight:.2f})" for one in close)
+            told = f"laws: {names} predict unseen trunks alike, within two standard errors"
+        else:
+            second = self.contenders[1]
+            told = (
+                f"laws: {best.law} predicts unseen trunks best of {len(self.contenders)} (weight {best.weight:.2f}); "
+                f"next {second.law}, {-second.difference:.1f} +- {second.difference_se:.1f} nats behind"
+            )
+        advised = [one.advice.n_active for one in self.contenders if one.advice and one.weight >= 0.05]
+        if len(advised) > 1:
+            told += (
+                f"; the laws of weight .05 and above advise N that differ by a factor {max(advised) / min(advised):.2g}"
+            )
+        return told
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the verdict among them."""
+        return asdict(self) | {"verdict": self.verdict(), "likelihood": LIKELIHOOD}
+
+
+LIKELIHOOD = (
+    f"log residuals of a trunk are multivariate Student-t with {FREEDOM:g} degrees of freedom, one scale, and one "
+    "correlation between the points of a trunk"
+)
+
+
+def compare_laws(
+    table: RunTable,
+    laws: Iterable[Law],
+    *,
+    rng: np.random.Generator,
+    folds: int = 10,
+    draws: int = 4000,
+    train_flops: float | None = None,
+    objective: Objective | None = None,
+) -> LawComparison:
+    """The weight of evidence between laws fitted to the same runs.
+
+    Trunks are dealt into folds within each `n_experts`; each fold in turn is predicted by the law fitted to the rest.
+    The unit of evidence is a trunk: its score is the joint log density of its held-out residuals of ln loss under a
+    multivariate Student-t (`LIKELIHOOD`), whose scale and correlation come from the held-out residuals of the other
+    folds, so a law that overfits pays for it twice. A trunk of one run is scored by the plain Student-t.
+
+    elpd, its differences and their standard errors sqrt(T var(d_t)): Vehtari et al. 2017 (arXiv 1507.04544), eqs.
+    22-24. `stacking` maximises sum_t ln sum_k w_k p_k(t), Yao et al. 2018 (arXiv 1704.02030), eq. 4; `weight` is their
+    pseudo-BMA+ (section 3.4): the mean over Bayesian bootstraps of trunks (Dirichlet(1, ..., 1) weights a) of the
+    softmax of T sum_t a_t elpd_t, so that few trunks give no certainty. Effective runs of the AICc are n/(1 + (m - 1)
+    rho), m = sum m_t^2/n (Kish): the trunks where points of a trunk agree, the runs where they do not.
+
+    Laws whose target is not the loss, whose columns the table lacks, or that these runs do not determine are skipped
+    with the reason. `train_flops` is the budget that advice is for (default: 10 times the largest run's). Raises
+    InputError with fewer than two folds or trunks.
+    """
+    _, trunks = np.unique(table.trunks, return_inverse=True)
+    n_trunks = int(trunks.max()) + 1
+    if folds < 2 or n_trunks < 2:
+        raise InputError(f"{table.source}: cross-validation takes two folds and trunks, found {folds} and {n_trunks}")
+    goal, budget = objective or Objective(), train_flops or _ten_times_the_largest(table)
+    fold_of_row = _deal(table, trunks, min(folds, n_trunks), rng)[trunks]
+    kept = fold_of_row[None, :] != np.unique(fold_of_row)[:, None]
+    fits: list[Fit] = []
+    held: list[Array] = []
+    skipped: dict[str, str] = {}
+    seed = int(rng.integers(2**31))
+    for law in laws:
+        reason = _cannot_serve(table, law)
+        if not reason:
+            found = fit(table, law, objective=goal.kind, residual=goal.residual, delta=goal.delta, seed=seed)
+            again = refit(found, table, kept, np.random.default_rng(seed)) if found.params else None
+            if again is None:
+                reason = refusal(found)
+            elif not again.determined.all():
+                reason = f"with a fold of trunks left out, {next(r for r in again.reasons if r)}"
+            else:
+                fits.append(found)
+                held.append(again.log_residuals[fold_of_row, np.arange(len(table))])
+        if reason:
+            skipped[law.name] = reason
+    if not fits:
+        return LawComparison((), skipped, len(table), n_trunks, len(kept), budget)
+    scores = np.array([_held_out_scores(residuals, trunks, fold_of_row) for residuals in held])
+    weights, stacking = pseudo_bma_plus(scores, draws, rng), stacking_weights(scores)
+    totals = scores.sum(axis=1)
+    best = int(totals.argmax())
+    contenders = []
+    for index, found in enumerate(fits):
+        behind = scores[index] - scores[best]
+        aicc, effective, correlation, rmse = _in_sample(found, table, trunks)
+        advice, no_advice = _advice(found, budget)
+        contenders.append(
+            Contender(
+                law=found.law,
+                n_free=len(found.free),
+                pinned=tuple(found.pinned),
+                elpd=float(totals[index]),
+                difference=float(behind.sum()),
+                difference_se=float(np.sqrt(n_trunks * behind.var(ddof=1))),
+                weight=float(weights[index]),
+                stacking=float(stacking[index]),
+                aicc=aicc,
+                effective_runs=effective,
+                correlation=correlation,
+                rmse=rmse,
+                rmse_held_out=float(np.sqrt(np.mean(held[index] ** 2))),
+                advice=advice,
+                no_advice=no_advice,
+                warnings=found.warnings,
+            )
+        )
+    contenders.sort(key=lambda one: -one.elpd)
+    return LawComparison(tuple(contenders), skipped, len(table), n_trunks, len(kept), budget)
+
+
+def pseudo_bma_plus(scores: Array, draws: int, rng: np.random.Generator) -> Array:
+    """Weights of models from their log scores (models, units): Yao et al. 2018, arXiv 1704.02030, section 3.4.
+
+    The mean over `draws` Dirichlet(1, ..., 1) weights a of softmax_k(n sum_i a_i s_ki). Without them (pseudo-BMA) a
+    difference that rests on few units would count as if it were known exactly.
+    """
+    units = scores.shape[1]
+    shares = rng.dirichlet(np.ones(units), size=draws)
+    return np.asarray(special.softmax(units * shares @ scores.T, axis=1).mean(axis=0))
+
+
+def stacking_weights(scores: Array) -> Array:
+    """Weights that maximise sum_i ln sum_k w_k exp(s_ki): Yao et al. 2018, arXiv 1704.02030, eq. 4.
+
+    The sum is concave in w; the steps are those of expectation maximisation, w_k <- mean_i of k's share in i, which
+    never leave the simplex and never lower the sum. Models that predict alike share alike.
+    """
+    density = np.exp(scores - scores.max(axis=0))
+    weights = np.full(len(scores), 1 / len(scores))
+    for _ in range(_STACKING_STEPS):
+        share = weights[:, None] * density
+        following = (share / share.sum(axis=0)).mean(axis=1)
+        if np.abs(following - weights).max() < 1e-9:
+            break
+        weights = following
+    return weights
+
+
+def log_density(residuals: Array, trunks: Integers, scale: float, correlation: float) -> Array:
+    """Log density of each trunk's residuals, shape (trunks,), under the multivariate Student-t of `LIKELIHOOD`.
+
+    `trunks` are whole numbers from 0, every one of them used. The scale matrix of m points is
+    s^2 ((1 - rho) 1 + rho J); its inverse and determinant are in closed form (Sherman-Morrison).
+    """
+    count = np.bincount(trunks)
+    form = _quadratic_form(residuals, trunks, correlation) / scale**2
+    log_determinant = (
+        2 * count * np.log(scale) + (count - 1) * np.log1p(-correlation) + np.log1p((count - 1) * correlation)
+    )
+    constant = (
+        special.gammaln((FREEDOM + count) / 2) - special.gammaln(FREEDOM / 2) - count / 2 * np.log(FREEDOM * np.pi)
+    )
+    return np.asarray(constant - log_determinant / 2 - (FREEDOM + count) / 2 * np.log1p(form / FREEDOM))
+
+
+def scale_and_correlation(residuals: Array, trunks: Integers) -> tuple[float, float]:
+    """Maximum likelihood of the scale and the correlation of `log_density`; no correlation where trunks are single.
+
+    For each correlation of a grid the scale solves s^2 = sum_t u_t q_t/n with u_t = (nu + m_t)/(nu + q_t/s^2), the
+    fixed point of expectation maximisation for the t distribution (Lange, Little and Taylor 1989).
+    """
+    count = np.bincount(trunks)
+    found = []
+    for correlation in _CORRELATIONS if count.max() > 1 else _CORRELATIONS[:1]:
+        form = _quadratic_form(residuals, trunks, float(correlation))
+        square = max(float(form.sum() / count.sum()), _EXACT**2)
+        for _ in range(_SCALE_STEPS):
+            following = max(
+                float(((FREEDOM + count) / (FREEDOM + form / square) * form).sum() / count.sum()), _EXACT**2
+            )
+            done, square = abs(following - square) < 1e-10 * square, following
+            if done:
+                break
+        scale = float(np.sqrt(square))
+        found.append(
+            (float(log_density(residuals, trunks, scale, float(correlation)).sum()), scale, float(correlation))
+        )
+    _, scale, best = max(found)
+    return scale, best
+
+
+def _quadratic_form(residuals: Array, trunks: Integers, correlation: float) -> Array:
+    """r' ((1 - rho) 1 + rho J)^-1 r of each trunk."""
+    count = np.bincount(trunks)
+    squares, sums = np.bincount(trunks, residuals**2), np.bincount(trunks, residuals)
+    return np.asarray((squares - correlation * sums**2 / (1 + (count - 1) * correlation)) / (1 - correlation))
+
+
+def _held_out_scores(residuals: Array, trunks: Integers, folds: Integers) -> Array:
+    """Log score of every trunk; the scale is that of the held-out residuals of the other folds."""
+    scores = np.empty(int(trunks.max()) + 1)
+    for fold in np.unique(folds):
+        mine, others = folds == fold, folds != fold
+        names, compact = np.unique(trunks[mine], return_inverse=True)
+        _, compact_others = np.unique(trunks[others], return_inverse=True)
+        scale, correlation = scale_and_correlation(residuals[others], compact_others)
+        scores[names] = log_density(residuals[mine], compact, scale, correlation)
+    return scores
+
+
+def _in_sample(found: Fit, table: RunTable, trunks: Integers) -> tuple[float | None, float, float, float]:
+    """AICc, effective runs, correlation within trunks and rmse of ln loss, on the runs that were fitted."""
+    residuals = np.log(found.loss(table.columns(found.definition.columns))) - np.log(table.column(LOSS))
+    scale, correlation = scale_and_correlation(residuals, trunks)
+    count = np.bincount(trunks)
+    effective = float(count.sum() / (1 + ((count**2).sum() / count.sum() - 1) * correlation))
+    n_params = len(found.free) + (2 if count.max() > 1 else 1)
+    aicc = None
+    if effective > n_params + 1:
+        likelihood = float(log_density(residuals, trunks, scale, correlation).sum())
+        aicc = -2 * likelihood + 2 * n_params + 2 * n_params * (n_params + 1) / (effective - n_params - 1)
+    return aicc, effective, correlation, float(np.sqrt(np.mean(residuals**2)))
+
+
+def _deal(table: RunTable, trunks: Integers, folds: int, rng: np.random.Generator) -> Integers:
+    """The fold of every trunk: each E's trunks are shuffled and dealt on where the last E's ended."""
+    _, first = np.unique(trunks, return_index=True)
+    strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
+    order = np.concatenate([rng.permutation(np.flatnonzero(strata == e)) for e in np.unique(strata)])
+    dealt = np.empty(len(first), dtype=np.int_)
+    dealt[order] = np.arange(len(order)) % folds
+    return dealt
+
+
+def _cannot_serve(table: RunTable, law: Law) -> str:
+    """Why a law cannot be compared on these runs; empty where it can."""
+    if law.target != LOSS:
+        return f"it predicts {law.target}, not {LOSS}"
+    missing = [name for name in law.columns if name not in table.frame]
+    if missing:
+        return f"the table has no {', '.join(missing)}"
+    for name, values in table.columns(law.columns).items():
+        bad = int((~(np.isfinite(values) & (values > 0))).sum())
+        if bad:
+            return f"{bad} runs have no {name}: select those that do with --where '{name} > 0'"
+    return ""
+
+
+def _ten_times_the_largest(table: RunTable) -> float | None:
+    known = table.column(COMPUTE) if COMPUTE in table.frame else np.empty(0)
+    known = known[np.isfinite(known)]
+    return float(_BEYOND * known.max()) if known.size else None
+
+
+def _advice(found: Fit, budget: float | None) -> tuple[Advice | None, str]:
+    if budget is None:
+        return None, f"no budget is known: the table has no {COMPUTE}"
+    try:
+        best = recommend(replace(found, draws={}), Question(train_flops=budget)).recommendation
+    except InputError as error:
+        return None, str(error)
+    return Advice(best.n_experts, best.n_active, best.tokens, best.loss), ""

@@ -1,0 +1,227 @@
+"""Residuals of a fit: spread, tails, trends and outliers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.sandbox.stats.runs import runstest_1samp
+from statsmodels.stats.diagnostic import het_breuschpagan
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.stattools import durbin_watson
+
+from analysis.fitting.fit import Fit
+from analysis.isoflop.power_law import DECIDES_ALONE, most_leverage
+from analysis.tables.runs import RunTable
+from scaling.arrays import Array
+from scaling.columns import COMPUTE, EXPERTS
+from scaling.errors import InputError
+
+FEWEST_RESIDUALS = 10
+_FEWEST_FOR_TAILS = 20  # Anscombe and Glynn's approximation is good from there
+_LARGEST_LOG = 710.0  # ln of the largest double: a larger number is not a logarithm of one
+
+
+Test = Literal["spread", "tails", "trend", "curvature", "serial", "outlier"]
+
+
+@dataclass(frozen=True)
+class ResidualFinding:
+    """One test on residuals. `p_adjusted` is Holm's, over all findings of the same residuals, and decides
+    `sentence`."""
+
+    test: Test
+    column: str | None
+    statistic: float
+    p_value: float
+    p_adjusted: float
+    sentence: str
+
+    @property
+    def significant(self) -> bool:
+        """Whether it stands at 5 % among all that were looked at."""
+        return self.p_adjusted < 0.05
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """All findings on one set of residuals; `largest` is the row of the largest by robust z, `largest_z` that z."""
+
+    findings: tuple[ResidualFinding, ...]
+    n: int
+    largest: int
+    largest_z: float
+
+    @property
+    def faults(self) -> tuple[ResidualFinding, ...]:
+        """The findings that stand after Holm's adjustment."""
+        return tuple(finding for finding in self.findings if finding.significant)
+
+
+def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) -> Diagnostics:
+    """What a law has left in its residuals: trends, unequal spread, heavy tails, order in compute, an outlier.
+
+    `residuals` are of ln loss, prediction minus observation; `columns` hold natural logs, by the table's names
+    (n_active, tokens, n_experts, train_flops). Tests, two-sided unless said:
+
+    * spread: Breusch and Pagan 1979 in Koenker's form (F statistic) on all columns together;
+    * tails: excess kurtosis above the normal's (Anscombe and Glynn 1983, one-sided), from 20 residuals on;
+    * trend, curvature: coefficients of each column and of its square made orthogonal to it, t with HC3 errors;
+    * serial: runs about the median in order of `train_flops` (Wald and Wolfowitz 1940); Durbin and Watson's statistic
+      is in the sentence;
+    * outlier: the largest robust z = (r - median)/(1.4826 MAD), its normal p times n (Bonferroni).
+
+    A fit has already bent the residuals towards none of this, so a finding is real while its absence proves little.
+    Columns that do not vary are passed over. Raises InputError for fewer than 10 residuals, lengths that differ,
+    numbers that are not finite or no logs, and residuals that are half or more the same.
+    """
+    r = np.asarray(residuals, dtype=float)
+    logs = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+    if r.ndim != 1 or r.size < FEWEST_RESIDUALS:
+        raise InputError(f"diagnostics need at least {FEWEST_RESIDUALS} residuals in a list, found {r.size}: add runs")
+    for name, values in {"residuals": r, **logs}.items():
+        if values.shape != r.shape or not np.isfinite(values).all():
+            raise InputError(f"diagnostics: {name} must hold {r.size} finite numbers, one a residual")
+    for name, values in logs.items():
+        if np.abs(values).max() > _LARGEST_LOG:
+            raise InputError(f"diagnostics: {name} reaches {np.abs(values).max():.3g}, which is no logarithm: pass ln")
+    deviation = float(stats.median_abs_deviation(r, scale="normal"))
+    if deviation == 0.0:
+        raise InputError("diagnostics: half or more of the residuals are the same; nothing can be told from them")
+    r = r / deviation  # tests do not mind, and tiny residuals lose no digits
+    logs = {name: values for name, values in logs.items() if np.ptp(values) > 1e-9}
+    z = r - np.median(r)
+    largest = int(np.argmax(np.abs(z)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small samples, which the sizes above bound
+        found = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest)]
+        found += [finding for name, values in logs.items() for finding in _trends(r, name, values)]
+    adjusted = multipletests([one.p_value for one in found], method="holm")[1]
+    return Diagnostics(
+        tuple(one.judged(float(p)) for one, p in zip(found, adjusted, strict=True)),
+        int(r.size),
+        largest,
+        float(z[largest]),
+    )
+
+
+class _Tested(NamedTuple):
+    """A test before the adjustment for the others, with what is said if it stands and if it does not."""
+
+    test: Test
+    column: str | None
+    statistic: float
+    p_value: float
+    found: str
+    nothing: str
+
+    def judged(self, p_adjusted: float) -> ResidualFinding:
+        finding = ResidualFinding(self.test, self.column, self.statistic, self.p_value, p_adjusted, self.nothing)
+        return replace(finding, sentence=self.found) if finding.significant else finding
+
+
+def _spread(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
+    """Breusch-Pagan on columns that none of the others make up (ln C is often ln N + ln D + a constant)."""
+    if not logs:
+        return []
+    names = list(logs)
+    scaled = np.column_stack([stats.zscore(values) for values in logs.values()])
+    _, upper, order = linalg.qr(scaled, mode="economic", pivoting=True)
+    kept = sorted(order[np.abs(np.diag(upper)) > 1e-6 * abs(upper[0, 0])])
+    if len(kept) + 2 > r.size:
+        return []
+    with_constant = np.column_stack([np.ones_like(r), scaled[:, kept]])
+    _, _, statistic, p = het_breuschpagan(r - r.mean(), with_constant)
+    if not np.isfinite(p):
+        return []
+    on = ", ".join(names[index] for index in kept)
+    even = f"no sign that the residuals' spread changes with {on}"
+    uneven = f"the residuals' spread changes with {on}: weigh the runs, or take intervals from the bootstrap alone"
+    return [_Tested("spread", None, float(statistic), float(p), uneven, even)]
+
+
+def _tails(r: Array) -> list[_Tested]:
+    if r.size < _FEWEST_FOR_TAILS:
+        return []
+    statistic, p = stats.kurtosistest(r, alternative="greater")
+    excess = float(stats.kurtosis(r, bias=False))
+    heavy = f"the residuals have heavy tails (excess kurtosis {excess:.1f}): fit by huber or lad, not least squares"
+    return [_Tested("tails", None, float(statistic), float(p), heavy, "the residuals' tails are not heavy")]
+
+
+def _trends(r: Array, name: str, values: Array) -> list[_Tested]:
+    x = stats.zscore(values)
+    square = x**2 - np.polyval(np.polyfit(x, x**2, 1), x)
+    bends = len(np.unique(np.round(x, 9))) >= 3
+    for columns in ([x, square] if bends else [x], [x]):
+        design = np.column_stack([np.ones_like(x), *columns])
+        if most_leverage(design) < DECIDES_ALONE:
+            robust = OLS(r, design).fit(cov_type="HC3", use_t=True)
+            break
+    else:
+        return []
+    t, p = ([float(value) for value in values[1:]] for values in (robust.tvalues, robust.pvalues))
+    tested = [_Tested("trend", name, t[0], p[0], *_trend_words(name, t[0]))]
+    if len(t) == 2:
+        tested.append(_Tested("curvature", name, t[1], p[1], *_curvature_words(name, t[1])))
+    return tested
+
+
+def _trend_words(name: str, t: float) -> tuple[str, str]:
+    if name == EXPERTS:
+        reading = f"the law {'misses' if t > 0 else 'overstates'} experts' effect at large E"
+    else:
+        reading = f"the law predicts too {'high' if t > 0 else 'low'} a loss at large {name}"
+    told = f"residuals {'rise' if t > 0 else 'fall'} with {name} (t {t:.1f}): {reading}"
+    return told, f"no trend of the residuals with {name} (t {t:.1f})"
+
+
+def _curvature_words(name: str, t: float) -> tuple[str, str]:
+    told = (
+        f"residuals bend {'up' if t > 0 else 'down'} along {name} (t {t:.1f}): the law predicts too "
+        f"{'high' if t > 0 else 'low'} a loss at both ends of {name}"
+    )
+    return told, f"no bend of the residuals along {name} (t {t:.1f})"
+
+
+def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
+    if COMPUTE not in logs:
+        return []
+    ordered = r[np.argsort(logs[COMPUTE], kind="stable")]
+    z, p = (float(value) for value in runstest_1samp(ordered, cutoff="median"))
+    dw = float(durbin_watson(ordered - ordered.mean()))
+    alike = (
+        f"neighbours in {COMPUTE} have {'like' if z < 0 else 'alternating'} residuals (runs z {z:.1f}, Durbin-Watson "
+        f"{dw:.2f}): the law misses something that changes with compute"
+    )
+    mixed = f"no order of the residuals along {COMPUTE} (Durbin-Watson {dw:.2f})"
+    return [_Tested("serial", COMPUTE, z, p, alike, mixed)]
+
+
+def _outlier(z: Array, largest: int) -> _Tested:
+    size = float(z[largest])
+    p = min(1.0, 2.0 * z.size * float(stats.norm.sf(abs(size))))
+    far = f"row {largest} lies {abs(size):.1f} robust deviations off: look at that run, and fit without it too"
+    return _Tested("outlier", None, size, p, far, f"no residual stands out (largest z {abs(size):.1f})")
+
+
+def diagnose(fit: Fit, table: RunTable) -> Diagnostics:
+    """What the fit's residuals of ln loss still hold, by N, tokens, experts and compute (`regression.diagnostics`).
+
+    Columns that some run lacks are passed over. Raises InputError for a fit without parameters, and where there are
+    too few runs to tell.
+    """
+    law = fit.definition
+    residuals = np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target))
+    logs = {}
+    for name in dict.fromkeys((*law.columns, EXPERTS, COMPUTE)):
+        values = table.column(name) if name in table.frame else np.zeros(len(table))
+        if (np.isfinite(values) & (values > 0)).all():
+            logs[name] = np.log(values)
+    return diagnostics(residuals, logs)

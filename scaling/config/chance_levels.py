@@ -1,0 +1,123 @@
+"""What routing looks like by chance: the level beside which each router metric is read. NumPy and SciPy alone.
+
+T tokens each choose k of E experts, uniformly and independently, unless a function says otherwise; k may be a mean, and
+so need not be whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+
+def load_cv(n_experts: float, top_k: float, tokens: float) -> float:
+    """Expected coefficient of variation of the loads, about sqrt((1 - k/E) E / (k T)).
+
+    A load is Binomial(T, k/E), of variance k T/E (1 - k/E); the deviation over the E loads of one draw.
+    """
+    return math.sqrt(max(0.0, 1 - top_k / n_experts) * n_experts / (top_k * tokens))
+
+
+def utilisation(n_experts: float, top_k: float, tokens: float) -> float:
+    """Jain's index 1 / (1 + CV^2) of the loads."""
+    return 1 / (1 + load_cv(n_experts, top_k, tokens) ** 2)
+
+
+def max_load(n_experts: int, top_k: float, tokens: int) -> float:
+    """Expected largest load over the mean load (MaxVio + 1): E[max of E independent Binomial(T, k/E)] E / (k T).
+
+    Loads are taken as independent, though they add up to k T: the excess over 1 comes out low, by up to a tenth at E =
+    8. The usual rule, sqrt(2 ln E (1 - k/E) E / (k T)), is high by 10 to 40 % of it.
+    """
+    from scipy import stats
+
+    if top_k >= n_experts:
+        return 1.0
+    loads = np.arange(tokens + 1)
+    at_most = stats.binom.cdf(loads, tokens, top_k / n_experts) ** n_experts
+    return float(np.sum(1 - at_most)) * n_experts / (top_k * tokens)
+
+
+def distinct(n_experts: int, top_k: float, tokens: int) -> float:
+    """Experts that a batch of tokens touches, E (1 - (1 - k/E)^b)."""
+    return n_experts * (1 - max(0.0, 1 - top_k / n_experts) ** tokens)
+
+
+def saturation(n_experts: int, top_k: float) -> float:
+    """Share of a token's experts that an independent choice has in common with it, k/E; the change rate is the rest."""
+    return min(1.0, top_k / n_experts)
+
+
+def specialisation(n_experts: int, assignments: float, classes: int, class_entropy: float) -> float:
+    """Share of the class of a token that its expert tells when the two are independent.
+
+    The mutual information of a table of counts is biased upwards by (C - 1)(E - 1) / (2 n) nats (Miller 1955), over the
+    entropy of the class. Choices of one token are not independent of each other, so for k > 1 this is a little high.
+    """
+    if class_entropy <= 0:
+        return 0.0
+    return min(1.0, (classes - 1) * (n_experts - 1) / (2 * assignments * class_entropy))
+
+
+def dropped(n_experts: int, top_k: float, tokens: int, rows: int) -> float:
+    """Share of assignments for which experts with `rows` places have no room: E[max(0, load - rows)] E / (k T)."""
+    from scipy import stats
+
+    load = stats.binom(tokens, min(1.0, top_k / n_experts))
+    over = np.arange(rows + 1, tokens + 1)
+    return float(np.sum(load.pmf(over) * (over - rows))) * n_experts / (top_k * tokens)
+
+
+# ---------------------------------------------------------------- experts per token where the router decides on it
+
+
+@functools.lru_cache(maxsize=256)
+def gumbel_active(n_experts: int, tau: float, draws: int = 4000) -> float:
+    """Experts above the threshold of a Gumbel softmax of temperature tau at equal logits, by simulation (arXiv
+    2112.14397)."""
+    noise = np.random.default_rng(0).gumbel(size=(draws, n_experts)) / tau
+    gates = np.exp(noise - noise.max(axis=1, keepdims=True))
+    gates /= gates.sum(axis=1, keepdims=True)
+    return float(np.mean(np.sum(gates > threshold(n_experts), axis=1)))
+
+
+def threshold(n_experts: int) -> float:
+    """The gate below which dense-to-sparse leaves an expert out: .001 as released; a tenth of 1/E where that is less,
+    or hundreds of experts of equal gates would all be left out."""
+    return min(0.001, 0.1 / n_experts)
+
+
+def temperature(progress: Any, tau_max: float, tau_min: float, anneal: str) -> Any:
+    """At `progress` 0 to 1 of the anneal: tau_max (tau_min / tau_max)^progress, or linear."""
+    if anneal == "linear":
+        return tau_max - (tau_max - tau_min) * progress
+    return tau_max * (tau_min / tau_max) ** progress
+
+
+def dense_to_sparse(n_experts: int, tau_max: float, tau_min: float, anneal: str, until: float = 1.0) -> float:
+    """Mean experts per token over the first `until` of the anneal, at equal logits: decided ones reach fewer."""
+    points = (np.arange(16) + 0.5) / 16 * until
+    return float(np.mean([gumbel_active(n_experts, temperature(at, tau_max, tau_min, anneal)) for at in points]))
+
+
+@functools.lru_cache(maxsize=256)
+def entropy_or_top_p(n_experts: int, top_k: int, q: float, entropy: float, top_p: float, crossing: bool) -> float:
+    """Experts per token of the Tsallis hybrid (arXiv 2504.00661) for logits of variance 1, as an untrained router has
+    them; by simulation of 20,000 tokens. A trained one decides for itself, and is counted as it does."""
+    logits = np.random.default_rng(0).normal(size=(20_000, n_experts))
+    p = np.exp(logits)
+    p /= p.sum(axis=1, keepdims=True)
+    p = -np.sort(-p, axis=1)
+    below = np.cumsum(p, axis=1) - (p if crossing else 0)
+    kept = below < top_p if crossing else np.minimum(below, 1) <= top_p
+    kept |= np.arange(n_experts) < top_k
+    if entropy < 1:
+        if abs(q - 1) < 1e-4:
+            normalised = -np.sum(p * np.log(p), axis=1) / np.log(n_experts)
+        else:
+            normalised = (1 - np.sum(p**q, axis=1)) / (1 - n_experts ** (1 - q))
+        kept |= (normalised > entropy)[:, None]
+    return float(np.mean(np.sum(kept, axis=1)))

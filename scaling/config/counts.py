@@ -1,0 +1,216 @@
+"""What a model costs by its structure: parameters by group, FLOPs of training and inference, bytes.
+
+Conventions. A multiply-add is 2 FLOPs; only matrix products count (norms, softmax and rotations do not, nor does the
+padding of a dispatch); an embedding is a look-up and costs none; attention is causal, so a token attends to those
+before it and to itself; the backward pass costs twice the forward pass. Embeddings and head are not tied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scaling.architecture import capacity_rows
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.serving.expert_load import distinct_experts
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters by group. `experts` counts all experts, `experts_active` what one token passes through of them;
+    `shared` what is beside the single experts and used by every token: shared experts, factors, a frozen base."""
+
+    embedding: int
+    head: int
+    norms: int
+    attention: int
+    shared: int
+    experts: int
+    experts_active: int
+    expert_per_layer: int
+    router: int
+
+    @property
+    def n_active(self) -> int:
+        return self.embedding + self.head + self.n_active_nonembed
+
+    @property
+    def n_total(self) -> int:
+        return self.embedding + self.head + self.n_total_nonembed
+
+    @property
+    def n_active_nonembed(self) -> int:
+        return self.norms + self.attention + self.shared + self.experts_active
+
+    @property
+    def n_total_nonembed(self) -> int:
+        return self.norms + self.attention + self.shared + self.experts
+
+    @property
+    def n_dense_nonembed(self) -> int:
+        """The dense backbone: one expert per layer. It is Clark's and Yun's N; for k > 1 it is below
+        n_active_nonembed."""
+        return self.norms + self.attention + self.shared + self.expert_per_layer
+
+    @property
+    def allocated(self) -> int:
+        """Every trained parameter of the initialised tree, routers in."""
+        return self.n_total + self.router
+
+
+def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
+    """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + experts + routers.
+
+    Of gated MLPs: 3 L E d f of experts, and mostly L d E of routers; other forms and routers say theirs in
+    `scaling/config/registry.py`. At E = 1 there is a single MLP of width `dense_width` and no router.
+    `experts_per_token`: as measured, where the router decides how many; None takes what is expected of it. Factorised
+    experts are in every product, so all are active.
+    """
+    d, layers = model.d_model, model.n_layers
+    fixed: dict[str, int] = {
+        "embedding": vocab_size * d,
+        "head": d * vocab_size,
+        "norms": (2 * layers + 1) * d,
+        "attention": 4 * d * d * layers,
+    }
+    if model.n_experts == 1:
+        mlp = 3 * d * model.dense_width * layers
+        return Parameters(**fixed, shared=0, experts=mlp, experts_active=mlp, expert_per_layer=mlp, router=0)
+    shared, one = (layers * size for size in model.experts_kind.sizes(model))
+    return Parameters(
+        **fixed,
+        shared=shared,
+        experts=model.n_experts * one,
+        experts_active=round(_active(model, experts_per_token) * one),
+        expert_per_layer=one,
+        router=model.router_facts.parameters(model) * layers,
+    )
+
+
+def _active(model: ModelConfig, experts_per_token: float | None) -> float:
+    """Experts whose parameters one token meets."""
+    if model.experts_kind.every:
+        return model.n_experts
+    expected = model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
+    if model.dispatch == "capacity":  # experts have no more places than these for a token
+        return min(expected, model.capacity_factor * places_per_token(model))
+    return expected
+
+
+def forward_flops_by_group(
+    model: ModelConfig, vocab_size: int, attended: float, experts_per_token: float | None = None
+) -> dict[str, float]:
+    """Forward FLOPs of one token that attends to `attended` tokens, itself among them, by group.
+
+    `shared`: of shared experts, factors or a frozen base.   `router`: scores, and for soft MoE the mixing of tokens
+    into slots and back, 4 E p d.
+    """
+    counts = parameters(model, vocab_size, experts_per_token)
+    routed = model.n_experts > 1
+    mixing = 4.0 * model.n_experts * model.slots * model.d_model if routed and model.dispatch == "soft" else 0.0
+    products = model.experts_kind.products(model) if routed else 0
+    return {
+        "head": 2.0 * counts.head,
+        "projections": 2.0 * counts.attention,
+        "attention": 4.0 * model.n_layers * model.d_model * attended,
+        "shared": 2.0 * (counts.shared + products * model.n_layers),
+        "experts": 2.0 * counts.experts_active,
+        "router": 2.0 * counts.router + mixing * model.n_layers,
+    }
+
+
+def prefill_flops_per_token(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> float:
+    """Forward FLOPs per token of a prompt of `context` tokens: causal, so a token attends to (context + 1)/2 on
+    average."""
+    return sum(prefill_flops_by_group(model, vocab_size, context, experts_per_token).values())
+
+
+def prefill_flops_by_group(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> dict[str, float]:
+    """The same by group. Soft MoE computes E p slots for a prompt of any length, so E p / context experts a token."""
+    if model.n_experts > 1 and model.dispatch == "soft":
+        experts_per_token = model.n_experts * model.slots / context
+    return forward_flops_by_group(model, vocab_size, (context + 1) / 2, experts_per_token)
+
+
+def decode_flops_per_token(
+    model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
+) -> float:
+    """Forward FLOPs of one new token when the cache holds `context` tokens, the new one among them."""
+    return sum(forward_flops_by_group(model, vocab_size, context, experts_per_token).values())
+
+
+def train_flops(config: RunConfig, experts_per_token: float | None = None) -> float:
+    """FLOPs of all training steps, forward and backward (3 x forward), causal attention and router in; achieved tokens.
+
+    `experts_per_token`: mean over the training as measured, where the router decides how many; None takes what is
+    expected of its schedule. With a frozen base (LoRA experts) the steps before it is frozen cost 3 forward passes of
+    the base alone; those after it 2 of the base, whose weights need no gradient, and 3 of routers, experts and what
+    attention multiplies, which are no weights. (Our program computes what it then does not use; what is counted is the
+    method.)
+    """
+    model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
+    tokens = config.steps * config.train.batch_tokens
+    if model.n_experts > 1 and experts_per_token is None and model.router_facts.training_experts_per_token:
+        experts_per_token = model.router_facts.training_experts_per_token(model, tokens)
+    by_group = prefill_flops_by_group(model, vocab, seq_len, experts_per_token)
+    if model.n_experts == 1 or not model.experts_kind.frozen_base:
+        return 3.0 * sum(by_group.values()) * tokens
+    added = by_group["experts"] + by_group["router"]
+    base, attention = sum(by_group.values()) - added, by_group["attention"]
+    first = config.dense_steps * config.train.batch_tokens
+    return 3.0 * base * first + (2.0 * (base - attention) + 3.0 * (attention + added)) * (tokens - first)
+
+
+def value_bytes(model: ModelConfig) -> int:
+    """Bytes of one weight or cached value when the model is served: its products' dtype."""
+    return {"float32": 4, "bfloat16": 2}[model.dtype]
+
+
+def weight_bytes(model: ModelConfig, vocab_size: int) -> int:
+    """Resident bytes of the weights when served: every expert and the routers are held, whichever are used."""
+    return parameters(model, vocab_size).allocated * value_bytes(model)
+
+
+def kv_bytes_per_token(model: ModelConfig) -> int:
+    """Bytes of keys and values of one cached token: 2 n_layers d_model values (all heads have their own)."""
+    return 2 * model.n_layers * model.d_model * value_bytes(model)
+
+
+def bytes_read(
+    model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int, experts: float | None = None
+) -> float:
+    """Bytes that one inference call must read at least: weights of the experts touched, and the cache.
+
+    `experts` of a layer were touched (mean over layers); None takes what uniform routing is expected to touch.
+
+    `new_tokens` per sequence enter (the prompt in a prefill, 1 in a decode step) and attend to a cache of `context`
+    tokens. Of the embedding only the rows of the new tokens are read.
+    """
+    counts = parameters(model, vocab_size)
+    tokens = batch * new_tokens
+    if experts is None:
+        per_token = min(_active(model, None), model.n_experts)
+        experts = float(distinct_experts(model.n_experts, per_token, tokens))
+    share = 1.0 if model.n_experts == 1 or model.experts_kind.every else experts / model.n_experts
+    embedding = min(counts.embedding, tokens * model.d_model)
+    always = counts.head + counts.norms + counts.attention + counts.router + counts.shared
+    weights = always + counts.experts * share + embedding
+    return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
+
+
+def capacity_factor(config: RunConfig) -> float | None:
+    """What rounding makes of the capacity factor in a training step, C E / (k T); None where nothing is dropped."""
+    model, tokens = config.model, config.train.batch_tokens // config.train.accumulate
+    if model.n_experts == 1 or model.dispatch != "capacity":
+        return None
+    rows = capacity_rows(tokens, places_per_token(model), model.n_experts, model.capacity_factor)
+    return rows * model.n_experts / (model.top_k * tokens)
+
+
+def places_per_token(model: ModelConfig) -> int:
+    """k of the capacity: `top_k` for "kx", 1 for "1x", which keeps the cost of a top-1 router (arXiv 2105.15082)."""
+    return model.top_k if model.capacity_per == "kx" else 1

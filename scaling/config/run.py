@@ -1,0 +1,137 @@
+"""What a run is: frozen, validated configurations and the content hash that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from scaling.config.bench import BenchConfig, Resources
+from scaling.config.data import DataConfig
+from scaling.config.fields import Count, Frozen, Whole
+from scaling.config.model import ModelConfig as ModelConfig
+from scaling.config.training import TrainConfig, peak_learning_rate
+from scaling.schema import SCHEMA_VERSION
+
+
+class RunConfig(Frozen):
+    """One cell: everything that shapes its training, and where its latency is measured."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
+    task: Literal["lm"] = "lm"
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    seed: Whole = 0
+    tokens: Count = 1_000_000
+    bench: BenchConfig = BenchConfig()
+    resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slots(cls, values: Any) -> Any:
+        """Of soft MoE as many slots as tokens reach experts, top_k T / E for each, where the grid is silent."""
+        model = values.get("model") if isinstance(values, dict) else None
+        if not isinstance(model, dict) or model.get("router") != "soft" or model.get("slots") is not None:
+            return values
+        known = ModelConfig.model_validate(model)
+        train = values.get("train", {})
+        train = train if isinstance(train, TrainConfig) else TrainConfig.model_validate(train)
+        return {**values, "model": {**model, "slots": max(1, math.ceil(known.top_k * train.seq_len / known.n_experts))}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        model, seq_len = self.model, self.train.seq_len
+        if model.router in ("base", "expert-choice") and model.top_k * seq_len % model.n_experts:
+            raise ValueError(
+                f"router={model.router} gives each expert as many tokens of a sequence: n_experts={model.n_experts} "
+                f"must divide top_k={model.top_k} times seq_len={seq_len}"
+            )
+        if self.routed_alike_steps > self.steps - self.cooldown_steps:
+            room = (self.steps - self.cooldown_steps) * self.train.batch_tokens
+            phases = [name for name in ("dense_tokens", "anneal_tokens") if name in model.identity()]
+            raise ValueError(
+                f"tokens={self.tokens} leave {room} before the cooldown, and router={model.router}, "
+                f"experts={model.experts} takes {self.routed_alike_steps * self.train.batch_tokens} for its phases; "
+                f"lower {' and '.join(phases)}"
+            )
+        needed = math.ceil(self.train.warmup_tokens / self.train.batch_tokens) + self.cooldown_steps
+        if self.steps < max(needed, 2):
+            raise ValueError(
+                f"tokens={self.tokens} are {self.steps} steps of batch_tokens={self.train.batch_tokens}: too few for "
+                f"warmup_tokens={self.train.warmup_tokens} and a cooldown of {self.train.cooldown:g}"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: the token budget in whole batches, rounded to the nearest."""
+        return max(1, round(self.tokens / self.train.batch_tokens))
+
+    def expert_devices(self, devices: int) -> int:
+        """Over how many of these devices the experts are spread: where they are at all, as many as divide them
+        evenly."""
+        spread = self.resources.expert_parallel and self.model.dispatch == "grouped"
+        return math.gcd(self.model.n_experts, devices) if spread else 1
+
+    @property
+    def dense_steps(self) -> int:
+        """Steps of the dense model that some methods begin with; 0 for the others."""
+        return self.model.dense_steps(self.train.batch_tokens)
+
+    @property
+    def routed_alike_steps(self) -> int:
+        """Steps after which a method routes, and trains, as it will to the end."""
+        model = self.model
+        annealed = model.n_experts > 1 and "anneal_tokens" in model.router_facts.options
+        return self.dense_steps + (math.ceil(model.anneal_tokens / self.train.batch_tokens) if annealed else 0)
+
+    @property
+    def cooldown_steps(self) -> int:
+        return max(1, round(self.train.cooldown * self.steps))
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak rate: what the grid says, or the rule of `peak_learning_rate`."""
+        return self.train.lr or peak_learning_rate(self.model.d_model, self.model.n_layers)
+
+    def identity(self, corpus_hash: str) -> dict[str, Any]:
+        """What shapes the training, as plain values: two cells with equal identities are the same run.
+
+        `study`, `bench` and `resources` are left out, and what of the model is not read (`ModelConfig.identity`).
+        """
+        parts = self.model_dump(mode="json", include={"task", "train", "seed"})
+        parts |= {
+            "model": self.model.identity(),
+            "data": self.data.identity(),
+            "steps": self.steps,
+            "corpus_hash": corpus_hash,
+            "schema_version": SCHEMA_VERSION,
+        }
+        parts["train"]["lr"] = self.learning_rate
+        return parts
+
+    def run_id(self, corpus_hash: str) -> str:
+        """Content hash of the cell: 16 hex digits that name its parts on disk."""
+        return _digest(self.identity(corpus_hash))
+
+    def trunk_id(self, corpus_hash: str) -> str:
+        """Content hash of the cell without its token budget: such cells share data order and initial weights."""
+        return _digest({key: value for key, value in self.identity(corpus_hash).items() if key != "steps"})
+
+    def configuration(self, corpus_hash: str) -> str:
+        """Content hash of the cell without its seed and token budget: within it runs are replicates."""
+        parts = self.identity(corpus_hash)
+        return _digest({key: value for key, value in parts.items() if key not in ("steps", "seed")})
+
+    def shape_id(self) -> str:
+        """Content hash of what decides the speed of inference: cells of one shape are measured once."""
+        model = self.model_dump(mode="json", include={"model", "bench"})
+        return _digest({**model, "vocab_size": self.data.vocab_size})
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""The part of a run's row that is known before it trains: what it is and what it costs by its structure."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import scaling
+from scaling.config import counts as cost
+from scaling.config.run import RunConfig
+from scaling.schema import SCHEMA_VERSION
+
+
+def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
+    """Identity, architecture, parameter and FLOP columns of the `runs` table for one cell."""
+    model, train = config.model, config.train
+    vocab = config.data.vocab_size
+    tokens = config.steps * train.batch_tokens
+    dense = model.n_experts == 1
+    return {
+        "run_id": config.run_id(corpus_hash),
+        "trunk_id": config.trunk_id(corpus_hash),
+        "configuration": config.configuration(corpus_hash),
+        "config": json.dumps(config.identity(corpus_hash), sort_keys=True),
+        "study": config.study,
+        "task": config.task,
+        "seed": config.seed,
+        "n_experts": model.n_experts,
+        "top_k": model.top_k,
+        "d_model": model.d_model,
+        "n_layers": model.n_layers,
+        "n_heads": model.n_heads,
+        "d_expert": model.d_expert,
+        "vocab_size": vocab,
+        "router": "dense" if dense else model.router,
+        "dispatch": "dense" if dense else model.dispatch,
+        "experts": "mlp" if dense else model.experts,
+        "granularity": 2 * model.d_model / (model.dense_width if dense else model.d_expert),
+        "tokens": tokens,
+        "tokens_requested": config.tokens,
+        "batch_tokens": train.batch_tokens,
+        "seq_len": train.seq_len,
+        "steps": config.steps,
+        "lr": config.learning_rate,
+        "warmup_tokens": train.warmup_tokens,
+        "weight_decay": train.weight_decay,
+        "capacity_factor": cost.capacity_factor(config),
+        "corpus": config.data.corpus,
+        "corpus_hash": corpus_hash,
+        "code_version": code_version(),
+        "schema_version": SCHEMA_VERSION,
+    } | cost_columns(config)
+
+
+def cost_columns(
+    config: RunConfig, experts_per_token: float | None = None, in_training: float | None = None
+) -> dict[str, Any]:
+    """Parameter, FLOP and byte columns of the `runs` table; experts per token at inference and on average in training
+    as expected, or as measured where a router decides how many."""
+    model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
+    if model.n_experts > 1 and model.dispatch == "soft":
+        experts_per_token = model.n_experts * model.slots / seq_len
+    known = cost.parameters(model, vocab, experts_per_token)
+    return {
+        "n_active": known.n_active,
+        "n_total": known.n_total,
+        "n_active_nonembed": known.n_active_nonembed,
+        "n_total_nonembed": known.n_total_nonembed,
+        "n_dense_nonembed": known.n_dense_nonembed,
+        "n_router": known.router,
+        "train_flops": cost.train_flops(config, in_training),
+        "train_flops_6nd": 6.0 * known.n_active * config.steps * config.train.batch_tokens,
+        "prefill_flops_per_token": cost.prefill_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "decode_flops_per_token": cost.decode_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "weight_bytes": cost.weight_bytes(model, vocab),
+        "kv_bytes_per_token": cost.kv_bytes_per_token(model),
+    }
+
+
+# What shapes a training: its configuration, its text, its model, its steps, and how many rows a layer computes.
+_SHAPES_A_TRAINING = ("architecture.py", "config/*.py", "data/*.py", "model/**/*.py", "training/*.py")
+_ONLY_MEASURES = ("inference_bench.py", "executable_cache.py")
+
+
+def training_sources() -> list[Path]:
+    """The source files that shape a training, sorted."""
+    package = Path(scaling.__file__).parent
+    every = {path for pattern in _SHAPES_A_TRAINING for path in package.glob(pattern)}
+    return sorted(path for path in every if path.name not in _ONLY_MEASURES)
+
+
+@functools.cache
+def code_version() -> str:
+    """Version of the package and a hash of the sources that shape a training, so that rows of different code can be
+    told apart. What serves, measures, schedules or analyses runs is not among them: editing it voids no checkpoint."""
+    digest = hashlib.sha256()
+    for path in training_sources():
+        digest.update(path.read_bytes())
+    return f"{scaling.__version__}+{digest.hexdigest()[:8]}"

@@ -1,0 +1,86 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def si(value: float, digits: int = 3) -> str:
+    """A number as people say it: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond."""
+    if not np.isfinite(value):
+        return "–"
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) >= 1e15 or 0 < abs(rounded) < 1e-4:
+        return powers(value, digits)
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(rounded) >= unit:
+            return f"{rounded / unit:g}{suffix}"
+    return f"{rounded:g}"
+
+
+def powers(value: float, digits: int = 3) -> str:
+    """A number in powers of ten, as budgets of compute are quoted: 5.684e12 -> `5.68×10¹²`."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{float(mantissa):g}×10{raised}"
+
+
+def loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def flops(value: float | None) -> str:
+    """FLOPs in powers of ten, as budgets are quoted."""
+    return "–" if value is None else "0" if value == 0 else powers(value)
+
+
+def number(value: float, form: str = ".4g") -> str:
+    """A plain number with a true minus sign; very large and very small ones in powers of ten."""
+    plain = format(value, form) if value == 0 or 1e-4 <= abs(value) < 1e5 else powers(value)
+    return plain.replace("-", "−")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def between(interval: Sequence[float] | None, write: Any = si) -> str:
+    """`low – high`, or a dash where there is no interval."""
+    return "–" if interval is None else f"{write(interval[0])} – {write(interval[1])}"
+
+
+def spread(interval: Sequence[float] | None) -> str:
+    """` (low – high)` to set behind a number; nothing where there is no interval."""
+    return "" if interval is None else f" ({between(interval)})"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; never `100 %` or `0 %` for what is only close to it."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.005:
+        return "< 1%"
+    return "> 99%" if 0.995 <= share < 1 else f"{100 * share:.0f}%"
+
+
+def experts(count: int) -> str:
+    return "the dense model" if count == 1 else f"E = {count}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    text = text.strip()
+    return (text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")) if text else ""
+
+
+def cost(value: float, unit: str) -> str:
+    """A cost without its unit: FLOPs in powers of ten, USD as people say it."""
+    return flops(value) if unit == "FLOP" else si(value)
+
+
+def money(value: float, unit: str) -> str:
+    """A cost with its unit."""
+    return f"{cost(value, unit)} {unit}"

@@ -1,9 +1,0 @@
-"""A mixture-of-experts layer is three choices: a router, a dispatch and a form of experts.
-
-Axes used below: T tokens of the batch in one row, D width, F hidden units of an expert, E experts, k experts per token.
-"""
-
-from scaling.layers.moe.layer import MoE
-from scaling.layers.moe.routing import Routing, Tokens, Training
-
-__all__ = ["MoE", "Routing", "Tokens", "Training"]

@@ -1,1 +1,0 @@
-"""Routers, one file a method or a family: token representations to a Routing. Their registry is `scaling/methods.py`."""

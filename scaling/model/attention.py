@@ -1,0 +1,161 @@
+"""Causal self-attention with rotary positions, over whole sequences or one token at a time against a cache.
+
+Axes: B sequences, T new tokens, S tokens attended to, H heads, K width of a head, D = H K.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from scaling.model.matmul import product_of_sequences
+
+ROTARY_BASE = 10_000.0
+MASKED = -1e30
+
+
+@struct.dataclass
+class Cache:
+    """Keys (rotated) and values of one layer, [B, H, S, K], filled up to a position that the caller keeps."""
+
+    key_BxHxSxK: jax.Array
+    value_BxHxSxK: jax.Array
+
+
+def turns(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
+    """What multiplies an element, and what multiplies its partner: cos, (-sin, sin), each [3, T, 1, 2, K/2].
+
+    For query, key and value: the first also takes the scale 1/sqrt(K), the last does not turn. Of positions that are
+    known to the compiler the tables are constants; otherwise XLA computes a cosine per element of what is turned.
+    """
+    np_ = np if isinstance(position_T, np.ndarray) else jnp
+    half = width // 2
+    frequency = ROTARY_BASE ** (-np.arange(half, dtype=np.float32) / half)
+    angle_TxK = position_T[:, None].astype(np.float32) * frequency
+    cos, sin = np_.cos(angle_TxK), np_.sin(angle_TxK)
+    cos_Tx2xK, sin_Tx2xK = np_.stack([cos, cos], axis=1), np_.stack([-sin, sin], axis=1)
+    scale = width**-0.5
+    own = np_.stack([cos_Tx2xK * scale, cos_Tx2xK, np_.ones_like(cos_Tx2xK)])
+    partner = np_.stack([sin_Tx2xK * scale, sin_Tx2xK, np_.zeros_like(sin_Tx2xK)])
+    return jnp.asarray(own)[:, :, None], jnp.asarray(partner)[:, :, None]
+
+
+@jax.custom_vjp
+def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
+    """Query, key and value of each head, [3, B, H, T, K], scaled and turned as `turns` says.
+
+    Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) turn by position / base^(2i/K), so that the
+    product of two rotated vectors depends on the difference of their positions alone. The gradient turns back.
+    A reversed axis of two instead of two halves side by side: XLA:CPU joins slices element by element.
+    """
+    pairs = x_BxTx3xD.reshape(*x_BxTx3xD.shape[:3], -1, 2, own.shape[-1]).transpose(2, 0, 3, 1, 4, 5)
+    turned = pairs * _by_head(own, pairs) + jnp.flip(pairs, -2) * _by_head(partner, pairs)
+    return turned.reshape(*turned.shape[:-2], -1)
+
+
+def _by_head(table: jax.Array, like: jax.Array) -> jax.Array:
+    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of what it multiplies."""
+    return table.transpose(0, 2, 1, 3, 4)[:, None].astype(like.dtype)
+
+
+def _to_heads_forward(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> tuple[jax.Array, Any]:
+    return to_heads(x_BxTx3xD, own, partner), (own, partner)
+
+
+def _to_heads_backward(kept: Any, grad_3xBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
+    own, partner = kept
+    three, batch, heads, new, width = grad_3xBxHxTxK.shape
+    pairs = grad_3xBxHxTxK.reshape(three, batch, heads, new, 2, width // 2)
+    turned = pairs * _by_head(own, pairs) - jnp.flip(pairs, -2) * _by_head(partner, pairs)
+    return turned.transpose(1, 3, 0, 2, 4, 5).reshape(batch, new, three, heads * width), None, None
+
+
+to_heads.defvjp(_to_heads_forward, _to_heads_backward)
+
+
+@jax.custom_vjp
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
+    """softmax(q k^T) v over the places that are `seen`; the caller scales q. Softmax in float32.
+
+    query [B, H, T, K], key and value [B, H, S, K], seen [T, S] or [B, 1, T, S]; at least one place of each row is seen.
+    The backward pass is the usual one written out (dS = P (dP - row sums of dO O)): fewer sweeps over [T, S] than
+    differentiating the softmax, which at short contexts costs as much as the projections.
+    """
+    return _attend_forward(query, key, value, seen)[0]
+
+
+def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> tuple[jax.Array, Any]:
+    score = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
+    score = jnp.where(seen, score, MASKED)
+    share = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).astype(value.dtype)  # not yet divided by its sum
+    ones = jnp.ones_like(value[..., :1])  # their product is the sum over S: cheaper than a reduction on CPU
+    mixed = jnp.einsum("bhts,bhsk->bhtk", share, jnp.concatenate([value, ones], -1), preferred_element_type=jnp.float32)
+    scale = 1.0 / mixed[..., -1:]
+    out = (mixed[..., :-1] * scale).astype(value.dtype)
+    return out, (query, key, value, share, scale, out)
+
+
+def _attend_backward(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    query, key, value, share, scale, out = kept
+    scaled = grad.astype(jnp.float32) * scale
+    both = jnp.sum(scaled * out, axis=-1, keepdims=True)
+    scaled = scaled.astype(value.dtype)
+    grad_share = jnp.einsum("bhtk,bhsk->bhts", scaled, value, preferred_element_type=jnp.float32)
+    grad_score = (share * (grad_share - both)).astype(query.dtype)
+    return (
+        jnp.einsum("bhts,bhsk->bhtk", grad_score, key),
+        jnp.einsum("bhts,bhtk->bhsk", grad_score, query),
+        jnp.einsum("bhts,bhtk->bhsk", share, scaled),
+        None,
+    )
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention without biases.
+
+    Without a cache: position t sees 0..t. With one: the T new tokens stand at `start .. start + T - 1`, are written
+    into the cache and see all that stands at or before their own position. `document` [B, T] numbers the documents of a
+    sequence: a token sees its own alone.
+    """
+
+    n_heads: int
+    out_scale: float
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: Cache | None = None, start: Any = 0, document_BxT: jax.Array | None = None
+    ) -> tuple[jax.Array, Cache | None]:
+        width = x_BxTxD.shape[-1]
+        batch, new, heads = x_BxTxD.shape[0], x_BxTxD.shape[1], self.n_heads
+        into = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
+
+        # One product for the three: fewer and larger ones run closer to the peak.
+        weight_Dx3D = jnp.concatenate(
+            [self.param(name, into, (width, width)).astype(x_BxTxD.dtype) for name in ("query", "key", "value")], axis=1
+        )
+        known = isinstance(start, int)
+        position_T = start + (np.arange(new) if known else jnp.arange(new))
+        projected_BxTx3xD = product_of_sequences(x_BxTxD, weight_Dx3D).reshape(batch, new, 3, width)
+        query, key, value = to_heads(projected_BxTx3xD, *turns(position_T, width // heads))
+        if cache is not None:
+            cache = Cache(
+                jax.lax.dynamic_update_slice_in_dim(cache.key_BxHxSxK, key, start, axis=2),
+                jax.lax.dynamic_update_slice_in_dim(cache.value_BxHxSxK, value, start, axis=2),
+            )
+            key, value = cache.key_BxHxSxK, cache.value_BxHxSxK
+        seen = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
+        if document_BxT is not None:
+            seen = seen & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
+        mixed_BxHxTxK = attend(query, key, value, seen)
+        mixed_BxTxD = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, width)
+        out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
+        return product_of_sequences(mixed_BxTxD, out_DxD), cache

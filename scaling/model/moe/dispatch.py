@@ -1,0 +1,234 @@
+"""Dispatch: how tokens reach their experts and come back.
+
+Rows below are places in the padded layout: N blocks of R rows, each of one expert; A = T k assignments, token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.architecture import block_count, block_rows, capacity_rows
+from scaling.model.moe.experts import ExpertForm, Weights
+from scaling.model.moe.kernels import KERNELS
+from scaling.model.moe.routing import Routing, weights_by_expert
+from scaling.model.sharding import ALONE, DATA, EXPERT, Placement
+
+
+def dense(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
+    """The reference: every expert computes every token and the weights pick. Costs E/k times the work."""
+    weight_TxE = weights_by_expert(routing).astype(x_TxD.dtype)
+    return jnp.einsum("te,etd->td", weight_TxE, jax.vmap(form, in_axes=(0, None))(weights, x_TxD))
+
+
+def capacity(
+    x_TxD: jax.Array,
+    routing: Routing,
+    form: ExpertForm,
+    weights: Weights,
+    factor: float,
+    placement: Placement = ALONE,
+    places: int | None = None,
+) -> jax.Array:
+    """Each expert takes its first C = ceil(factor places T / E) tokens in the order of the text, what comes later is
+    dropped. `places` of a token: its k choices, or 1 to keep the cost of a top-1 router (arXiv 2105.15082).
+
+    Filled token by token (a token's k choices before the next token's), so that no token's place depends on a later
+    one; by rank of the choice, as GShard does, it would. A dropped choice adds nothing: the residual stream carries on.
+
+    C is that of the tokens of all devices, and those of the devices before this one come first: the result does not
+    depend on how many devices there are.
+    """
+    tokens, top_k = routing.chosen_TxK.shape
+    n_experts = routing.gates_TxE.shape[-1]
+    room = capacity_rows(tokens * placement.devices, places or top_k, n_experts, factor)
+    rows = min(room, tokens)
+    chosen_A = routing.chosen_TxK.reshape(-1)
+    place_A, count_E = _place(chosen_A, n_experts)
+    free_A = room if placement.devices == 1 else (room - _on_devices_before(count_E))[chosen_A]
+    row_A = jnp.where(place_A < free_A, chosen_A * rows + place_A, n_experts * rows)
+    assignment_R = _inverse(row_A, n_experts * rows)
+    x_ExRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(n_experts, rows, -1)
+    out_RxD = jax.vmap(form)(weights, x_ExRxD).reshape(n_experts * rows, -1)
+    return _combine(out_RxD, row_A, assignment_R, routing.weight_TxK)
+
+
+def _on_devices_before(count_E: jax.Array) -> jax.Array:
+    """How many assignments each expert has on the devices whose tokens come before this one's, [E]."""
+    count_NxE = jax.lax.all_gather(count_E, (DATA, EXPERT))
+    before_N = jnp.arange(count_NxE.shape[0]) < jax.lax.axis_index((DATA, EXPERT))
+    return jnp.sum(jnp.where(before_N[:, None], count_NxE, 0), axis=0)
+
+
+def dropped(routing: Routing, factor: float, placement: Placement = ALONE, places: int | None = None) -> jax.Array:
+    """Share of the assignments of all devices that `capacity` drops."""
+    tokens, top_k = routing.chosen_TxK.shape
+    tokens, n_experts = tokens * placement.devices, routing.gates_TxE.shape[-1]
+    count_E = jnp.sum(routing.chosen_TxK.reshape(-1, 1) == jnp.arange(n_experts), axis=0)
+    if placement.devices > 1:
+        count_E = jax.lax.psum(count_E, (DATA, EXPERT))
+    over_E = jnp.maximum(count_E - capacity_rows(tokens, places or top_k, n_experts, factor), 0)
+    return jnp.sum(over_E) / (tokens * top_k)
+
+
+def grouped(
+    x_TxD: jax.Array,
+    routing: Routing,
+    form: ExpertForm,
+    weights: Weights,
+    kernel: str,
+    placement: Placement = ALONE,
+    usual: int | None = None,
+) -> jax.Array:
+    """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, put the results back.
+
+    Dropless (after MegaBlocks, arXiv 2211.15841): there are always enough blocks, since E shares padded to whole blocks
+    of R rows need at most (T k + E (R - 1)) / R of them. Columns in which a token has chosen none cost no block;
+    `usual` is how many of them it is expected to use (None: all), from which R follows.
+
+    Where experts are spread over devices, each gathers the tokens of its group, computes those of its own experts, and
+    the sums go back to where the tokens are.
+    """
+    spread = placement.expert > 1
+    chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
+    n_experts = routing.gates_TxE.shape[-1] // placement.expert
+    rows = int(block_rows(chosen_TxK.shape[0], usual or chosen_TxK.shape[1], n_experts))
+    if spread:
+        x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
+        chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
+        chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # another's
+    tokens, top_k = chosen_TxK.shape
+    row_A, assignment_R, expert_N, used = _blocks(chosen_TxK.reshape(-1), n_experts, rows)
+    x_NxRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(-1, rows, x_TxD.shape[-1])
+    out_RxD = KERNELS[kernel](form, weights, x_NxRxD, expert_N, used).reshape(-1, x_TxD.shape[-1])
+    out_TxD = _combine(out_RxD, row_A, assignment_R, weight_TxK)
+    return jax.lax.psum_scatter(out_TxD, EXPERT, tiled=True) if spread else out_TxD
+
+
+def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
+    """Experts compute slots, which are mixtures of all tokens of a sequence, and their outputs are mixed into
+    tokens."""
+    dispatch_GxTxExP = routing.slots.dispatch_GxTxExP.astype(x_TxD.dtype)
+    combine_GxTxExP = routing.slots.combine_GxTxExP.astype(x_TxD.dtype)
+    groups, length, n_experts, slots = dispatch_GxTxExP.shape
+    x_GxTxD = x_TxD.reshape(groups, length, -1)
+    slot_ExGxPxD = jnp.einsum("gtep,gtd->egpd", dispatch_GxTxExP, x_GxTxD)
+    out_ExRxD = jax.vmap(form)(weights, slot_ExGxPxD.reshape(n_experts, groups * slots, -1))
+    out_ExGxPxD = out_ExRxD.reshape(slot_ExGxPxD.shape)
+    return jnp.einsum("gtep,egpd->gtd", combine_GxTxExP, out_ExGxPxD).reshape(x_TxD.shape)
+
+
+@jax.custom_vjp
+def _gathered(x_TxD: jax.Array, weight_TxK: jax.Array, chosen_TxK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The tokens of all devices of the group. One exchange, not three, where the stream is float32 as the weights are:
+    at each the devices wait for the slowest, and its gradient is another."""
+    small_Tx2K = jnp.concatenate([weight_TxK, chosen_TxK.astype(weight_TxK.dtype)], axis=1)
+    x_TxD, small_Tx2K = _exchanged(partial(jax.lax.all_gather, axis_name=EXPERT, tiled=True), x_TxD, small_Tx2K)
+    top_k = weight_TxK.shape[1]
+    return x_TxD, small_Tx2K[:, :top_k], small_Tx2K[:, top_k:].astype(jnp.int32)
+
+
+def _exchanged(
+    exchange: Callable[[jax.Array], jax.Array], wide: jax.Array, narrow: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    if wide.dtype != narrow.dtype:
+        return exchange(wide), exchange(narrow)
+    both = exchange(jnp.concatenate([wide, narrow], axis=1))
+    return both[:, : wide.shape[1]], both[:, wide.shape[1] :]
+
+
+def _gathered_forward(*inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
+    return _gathered(*inputs), None
+
+
+def _gathered_backward(_: None, grads: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, None]:
+    scatter = partial(jax.lax.psum_scatter, axis_name=EXPERT, tiled=True)
+    return *_exchanged(scatter, grads[0], grads[1]), None
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _place(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
+    """How many assignments before each one go to its expert [A], and how many each expert has [E].
+
+    An assignment to expert `n_experts`, which is none of these, has place 0.
+    """
+    is_expert_AxE = (chosen_A[:, None] == jnp.arange(n_experts)).astype(jnp.int32)
+    upto_AxE = jnp.cumsum(is_expert_AxE, axis=0)
+    return jnp.sum((upto_AxE - 1) * is_expert_AxE, axis=1), upto_AxE[-1]
+
+
+def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Row of each assignment [A], assignment of each row [R], expert of each block [N], blocks in use.
+
+    Beyond the last row stands what has none, and A stands in rows that are padding.
+    """
+    n_blocks = block_count(chosen_A.shape[0], n_experts, rows)
+    place_A, count_E = _place(chosen_A, n_experts)
+    blocks_E = -(-count_E // rows)
+    end_E = jnp.cumsum(blocks_E)
+    start_A = jnp.concatenate([end_E - blocks_E, jnp.full(1, n_blocks)])[chosen_A] * rows
+    row_A = start_A + place_A
+    expert_N = jnp.minimum(jnp.searchsorted(end_E, jnp.arange(n_blocks), side="right"), n_experts - 1)
+    return row_A, _inverse(row_A, n_blocks * rows), expert_N, end_E[-1]
+
+
+def _inverse(row_A: jax.Array, n_rows: int) -> jax.Array:
+    assignments = jnp.arange(row_A.shape[0], dtype=jnp.int32)
+    return jnp.full(n_rows, row_A.shape[0], jnp.int32).at[row_A].set(assignments, mode="drop")
+
+
+def _combine(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array, weight_TxK: jax.Array) -> jax.Array:
+    """Each token's weighted sum of its rows; a choice without a row counts nothing. [T, D]."""
+    kept_TxK = (row_A < out_RxD.shape[0]).reshape(weight_TxK.shape)
+    weight_TxK = jnp.where(kept_TxK, weight_TxK, 0).astype(out_RxD.dtype)
+    out_TxKxD = _from_rows(out_RxD, row_A, assignment_R).reshape(*weight_TxK.shape, -1)
+    return jnp.sum(out_TxKxD * weight_TxK[:, :, None], axis=1)
+
+
+# The two moves are each other's transpose up to padding, so both directions of both are gathers: XLA's scatter-add,
+# which the gradient of a plain gather would be, is serial on CPU.
+
+
+def _take(values_RxD: jax.Array, index: jax.Array) -> jax.Array:
+    """Rows by index; beyond the last one zeros."""
+    return jnp.take(values_RxD, index, axis=0, mode="fill", fill_value=0)
+
+
+@jax.custom_vjp
+def _to_rows(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> jax.Array:
+    """Copy each token into the rows of its assignments; padding rows are zero."""
+    return _take(x_TxD, assignment_R // row_TxK.shape[1])
+
+
+def _to_rows_forward(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _to_rows(x_TxD, assignment_R, row_TxK), row_TxK
+
+
+def _to_rows_backward(row_TxK: jax.Array, grad_RxD: jax.Array) -> tuple[jax.Array, None, None]:
+    return jnp.sum(_take(grad_RxD, row_TxK), axis=1), None, None
+
+
+_to_rows.defvjp(_to_rows_forward, _to_rows_backward)
+
+
+@jax.custom_vjp
+def _from_rows(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) -> jax.Array:
+    """The row of each assignment, [A, D]."""
+    return _take(out_RxD, row_A)
+
+
+def _from_rows_forward(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _from_rows(out_RxD, row_A, assignment_R), assignment_R
+
+
+def _from_rows_backward(assignment_R: jax.Array, grad_AxD: jax.Array) -> tuple[jax.Array, None, None]:
+    return _take(grad_AxD, assignment_R), None, None
+
+
+_from_rows.defvjp(_from_rows_forward, _from_rows_backward)

@@ -1,0 +1,137 @@
+"""Kernels: how rows that are sorted by expert, in padded blocks of one expert each, go through their experts.
+
+All give the same result to rounding. Axes: N blocks of R rows, D width, E experts held by this device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.model.matmul import product
+from scaling.model.moe.experts import ExpertForm, Weights
+
+Kernel = Callable[[ExpertForm, Weights, jax.Array, jax.Array, jax.Array], jax.Array]
+"""(form, weights of all experts, blocks [N, R, D], expert of each block [N], blocks in use []) -> [N, R, D]."""
+
+_at = partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+_put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def loop(form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array) -> jax.Array:
+    """One block after another, only as many as are in use: the cost follows the tokens, whatever E and however skewed.
+
+    The fastest on CPU, where a block's rows and its expert's weights stay in the cache. Blocks not in use come out
+    zero.
+    """
+    return _loop_forward(form, weights, x_NxRxD, expert_N, used)[0]
+
+
+def _loop_forward(
+    form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array
+) -> tuple[jax.Array, Any]:
+    def expert(block: jax.Array) -> Weights:
+        return jax.tree.map(lambda w: _at(w, expert_N[block]), weights)
+
+    def one(block: jax.Array, kept: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        out, hidden = kept
+        inner = form.inner(expert(block), _at(x_NxRxD, block), product)
+        hidden = jax.tree.map(lambda every, this: _put(every, this, index=block), hidden, inner)
+        return _put(out, form.outer(expert(block), inner, product), index=block), hidden
+
+    one_expert, one_block = jax.tree.map(lambda w: w[0], weights), x_NxRxD[0]
+    shapes = jax.eval_shape(lambda w, x: form.inner(w, x, product), one_expert, one_block)
+    hidden = jax.tree.map(lambda s: jnp.zeros((x_NxRxD.shape[0], *s.shape), s.dtype), shapes)
+    out, hidden = jax.lax.fori_loop(0, used, one, (jnp.zeros_like(x_NxRxD), hidden))
+    return out, (weights, x_NxRxD, expert_N, used, hidden)
+
+
+def _loop_backward(form: ExpertForm, kept: Any, grad_NxRxD: jax.Array) -> tuple[Any, jax.Array, None, None]:
+    weights, x_NxRxD, expert_N, used, hidden = kept
+
+    def one(block: jax.Array, sums: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        grad_weights, grad_x = sums
+        index = expert_N[block]
+        mine = jax.tree.map(lambda w: _at(w, index), weights)
+        inner = jax.tree.map(lambda h: _at(h, block), hidden)
+        _, outer_vjp = jax.vjp(lambda w, h: form.outer(w, h, product), mine, inner)
+        from_outer, grad_inner = outer_vjp(_at(grad_NxRxD, block))
+        _, inner_vjp = jax.vjp(lambda w, x: form.inner(w, x, product), mine, _at(x_NxRxD, block))
+        from_inner, grad_block = inner_vjp(grad_inner)
+        grad_weights = jax.tree.map(
+            lambda total, a, b: _put(total, _at(total, index) + a + b, index=index),
+            grad_weights,
+            from_outer,
+            from_inner,
+        )
+        return grad_weights, _put(grad_x, grad_block, index=block)
+
+    # Sums over blocks are float32 whatever the weights are.
+    start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), weights)
+    grad_weights, grad_x = jax.lax.fori_loop(0, used, one, (start, jnp.zeros_like(x_NxRxD)))
+    grad_weights = jax.tree.map(lambda g, w: g.astype(w.dtype), grad_weights, weights)
+    return grad_weights, grad_x, None, None
+
+
+loop.defvjp(_loop_forward, _loop_backward)
+
+
+def batched(form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array) -> jax.Array:
+    """All blocks at once, each with a copy of its expert's weights: one batched product, as GPUs like it."""
+    return jax.vmap(form)(jax.tree.map(lambda w: _copies(w, expert_N), weights), x_NxRxD)
+
+
+@jax.custom_vjp
+def _copies(weight_ExAxB: jax.Array, expert_N: jax.Array) -> jax.Array:
+    """The weights of each block's expert, [N, A, B]. Its transpose sums by a product with the 0/1 matrix of the choice:
+    XLA's scatter-add, which the plain gather would use, is serial on CPU."""
+    return weight_ExAxB[expert_N]
+
+
+def _copies_forward(weight_ExAxB: jax.Array, expert_N: jax.Array) -> tuple[jax.Array, tuple[jax.Array, int]]:
+    return _copies(weight_ExAxB, expert_N), (expert_N, weight_ExAxB.shape[0])
+
+
+def _copies_backward(kept: tuple[jax.Array, int], grad_NxAxB: jax.Array) -> tuple[jax.Array, None]:
+    expert_N, n_experts = kept
+    is_expert_ExN = (jnp.arange(n_experts)[:, None] == expert_N).astype(grad_NxAxB.dtype)
+    return jnp.einsum("en,nab->eab", is_expert_ExN, grad_NxAxB), None
+
+
+_copies.defvjp(_copies_forward, _copies_backward)
+
+
+def _ragged(product: Callable[..., jax.Array]) -> Kernel:
+    """A kernel of one grouped matrix product (rows [M, D], weights [E, D, F], rows of each expert [E]) -> [M, F]."""
+
+    def kernel(
+        form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array
+    ) -> jax.Array:
+        n_experts = jax.tree.leaves(weights)[0].shape[0]
+        in_use_N = jnp.arange(expert_N.shape[0]) < used
+        blocks_E = jnp.sum((expert_N[:, None] == jnp.arange(n_experts)) & in_use_N[:, None], axis=0, dtype=jnp.int32)
+        sizes_E = blocks_E * x_NxRxD.shape[1]
+        rows = x_NxRxD.reshape(-1, x_NxRxD.shape[-1])
+        return form(weights, rows, lambda x, weight: product(x, weight, sizes_E)).reshape(x_NxRxD.shape)
+
+    return kernel
+
+
+def _tokamax(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Grouped product of the library tokamax (extra `gpu`): Triton and Mosaic kernels for recent GPUs."""
+    import tokamax
+
+    return tokamax.ragged_dot(rows, weights, sizes)
+
+
+KERNELS: dict[str, Kernel] = {
+    "loop": loop,
+    "batched": batched,
+    "ragged": _ragged(jax.lax.ragged_dot),
+    "tokamax": _ragged(_tokamax),
+}

@@ -1,0 +1,2 @@
+"""Routers, one file a method or a family: token representations to a Routing. Their registry is
+`scaling/config/registry.py`."""

@@ -1,0 +1,141 @@
+"""A decoder-only Transformer whose MLPs are mixtures of experts.
+
+Axes: B sequences, T new tokens, D width, V symbols.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from scaling.config.model import ModelConfig
+from scaling.model.attention import Attention, Cache
+from scaling.model.matmul import product_of_sequences
+from scaling.model.moe.layer import MoE
+from scaling.model.moe.routers.token_choice import moved
+from scaling.model.moe.routing import Routing, Tokens, TrainingStep
+from scaling.model.sharding import ALONE, Placement
+
+
+@struct.dataclass
+class Output:
+    """Logits [B, T, V] float32, the routing of each MoE layer, and the caches when they were given."""
+
+    logits_BxTxV: jax.Array
+    routings: tuple[Routing, ...]
+    caches: tuple[Cache, ...] | None
+
+
+class Block(nn.Module):
+    """Causal attention, then experts, each added to the stream behind a norm of its input."""
+
+    config: ModelConfig
+    kernel: str
+    placement: Placement
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, cache: Cache | None, start: Any, document_BxT: jax.Array | None, tokens: Tokens
+    ) -> tuple[jax.Array, Cache | None, Routing | None]:
+        # Residual branches start at 1/(2 L) of the variance, so that the stream's does not grow with depth.
+        out_scale = 1.0 / (2 * self.config.n_layers)
+        attention = Attention(self.config.n_heads, out_scale, name="attention")
+        mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
+        x_BxTxD = x_BxTxD + mixed_BxTxD
+        moe = MoE(self.config, out_scale, self.kernel, self.placement, name="moe")
+        expert_BxTxD, routing = moe(_norm("moe_norm", x_BxTxD.dtype)(x_BxTxD), tokens)
+        return x_BxTxD + expert_BxTxD, cache, routing
+
+
+class Transformer(nn.Module):
+    """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, untied head.
+
+    The output at a position depends on that and earlier positions of its own sequence alone, and of its own document
+    where `documents` [B, T] numbers them. Weights are float32; `config.dtype` is that of the stream and of the
+    products.
+
+    kernel: how `grouped` dispatch computes (layers/moe/kernels.py).   placement: the devices of `jax.shard_map`.
+    remat: keep only the stream between blocks for the backward pass, and compute the rest again.
+    """
+
+    config: ModelConfig
+    vocab_size: int
+    kernel: str = "loop"
+    placement: Placement = ALONE
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BxT: jax.Array,
+        caches: tuple[Cache, ...] | None = None,
+        start: Any = 0,
+        documents_BxT: jax.Array | None = None,
+        training: TrainingStep | None = None,
+    ) -> Output:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        embed = nn.Embed(
+            self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(1.0), dtype=dtype, name="embedding"
+        )
+        x_BxTxD = embed(tokens_BxT)
+        batch, length = tokens_BxT.shape
+        position_T = start + jnp.arange(length)
+        block_class = nn.remat(Block) if self.remat else Block
+        routings: list[Routing] = []
+        new_caches: list[Cache] = []
+        for layer in range(config.n_layers):
+            block = block_class(config, self.kernel, self.placement, name=f"block_{layer}")
+            cache = caches[layer] if caches is not None else None
+            known = Tokens(tokens_BxT.reshape(-1), jnp.tile(position_T, batch), length, layer, training)
+            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT, known)
+            if cache is not None:
+                new_caches.append(cache)
+            if routing is not None:
+                routings.append(routing)
+        x_BxTxD = _norm("norm", dtype)(x_BxTxD)
+        head_DxV = self.param("head", nn.initializers.normal(0.02), (config.d_model, self.vocab_size))
+        logits_BxTxV = product_of_sequences(x_BxTxD, head_DxV.astype(dtype)).astype(jnp.float32)
+        return Output(logits_BxTxV, tuple(routings), tuple(new_caches) if caches is not None else None)
+
+
+def apply(
+    network: Transformer,
+    params: Any,
+    tokens_BxT: jax.Array,
+    caches: Any = None,
+    start: Any = 0,
+    documents_BxT: jax.Array | None = None,
+    training: TrainingStep | None = None,
+) -> Output:
+    """The network's output for given weights, `{"params": ...}` and, of balanced routers, `{"balance": ...}`."""
+    output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT, training)  # type: ignore[assignment]
+    return output
+
+
+def rebalanced(model: ModelConfig, params: Any, assigned_LxE: jax.Array) -> Any:
+    """The weights with the biases of loss-free balancing as they are after a step in which each expert of each layer
+    had so many tokens."""
+    if "balance" not in params:
+        return params
+
+    def after(block: str, of: Any) -> Any:
+        assigned_E = assigned_LxE[int(block.removeprefix("block_"))]
+        return jax.tree.map(lambda bias_E: moved(bias_E, assigned_E, model.bias_rate), of)
+
+    balance = {block: after(block, of) for block, of in params["balance"].items()}
+    return {**params, "balance": balance}
+
+
+def _norm(name: str, dtype: Any) -> nn.RMSNorm:
+    """Statistics in float32 whatever the stream is."""
+    return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
+
+
+def empty_caches(config: ModelConfig, batch: int, length: int) -> tuple[Cache, ...]:
+    """Caches of all layers with room for `length` tokens."""
+    shape, dtype = (batch, config.n_heads, length, config.d_head), jnp.dtype(config.dtype)
+    return tuple(Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layers))

@@ -1,0 +1,1 @@
+"""What serving costs: devices, services, step times, replicas."""

@@ -1,0 +1,102 @@
+"""The CPU of this computer, measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scaling.serving.device import Device
+
+_VCPU_USD_PER_HOUR = 0.05
+_VCPU = f"placeholder, replace it: ${_VCPU_USD_PER_HOUR} per core-hour, the order of what clouds ask, from memory"
+
+
+@lru_cache(maxsize=1)
+def calibrate_cpu() -> Device:
+    """This computer's CPU as measured now with NumPy: the best of repeated calls, because a peak is wanted.
+
+    FLOP/s from float32 matrix products of 1024 x 1024 (2 * 1024^3 FLOP), by all cores at one and by each at its own.
+    bytes/s of reading what fills half of each cache, and 256 MB of main memory (`_reading`). The first cache is left
+    out: no call is short enough to be bound by it. The cores are those that this process may use.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    peak = _product_flops(len(cores))
+    bandwidth = _reading(2**28, len(cores))
+    levels: list[tuple[float, float]] = []
+    for size in reversed(cpu_caches(cores)):
+        faster = levels[0][1] if levels else bandwidth
+        levels.insert(0, (float(size), max(faster, _reading(size // 2, len(cores)))))
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Device("cpu", f"this CPU, {len(cores)} cores", peak, bandwidth, memory, len(cores) * _VCPU_USD_PER_HOUR,
+                  "float32", "measured on this computer with NumPy", _VCPU, levels=tuple(levels))  # fmt: skip
+
+
+def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
+    """Bytes of the caches behind the first that these cores have together, the smallest first, as Linux tells; none
+    where it does not."""
+    sizes: dict[int, dict[str, int]] = {}  # by level and the cores that share one
+    for core in cores:
+        for index in sorted(Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*")):
+            level, kind, size, shared = (
+                (index / name).read_text().strip() if (index / name).is_file() else ""
+                for name in ("level", "type", "size", "shared_cpu_list")
+            )
+            if kind != "Instruction" and level.isdigit() and int(level) > 1 and re.fullmatch(r"\d+[KM]", size):
+                sizes.setdefault(int(level), {})[shared] = int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]]
+    return tuple(sum(sizes[level].values()) for level in sorted(sizes))
+
+
+def _product_flops(cores: int) -> float:
+    """FLOP/s of float32 products, the better of two ways to use all cores: the library's own, and a product for
+    each."""
+    side, rng = 1024, np.random.default_rng(0)
+    left, right = rng.random((2, side, side), dtype=np.float32)
+    parts = np.array_split(left, cores)
+    outs = [np.empty_like(part) for part in parts]
+    out = np.empty_like(left)
+    with ThreadPoolExecutor(cores) as pool:
+        seconds = min(
+            _fastest(lambda: np.matmul(left, right, out=out)),
+            _fastest(lambda: list(pool.map(lambda part, mine: np.matmul(part, right, out=mine), parts, outs))),
+        )
+    return 2 * side**3 / seconds
+
+
+def _reading(size: int, cores: int) -> float:
+    """bytes/s of reading so many bytes over and over, the better of two ways: matrix-vector products, as a decode step
+    reads its weights, with the library's own threads; and the largest of its share by each core."""
+    weights = np.ones((max(cores, size // 4096), 1024), np.float32)
+    vector, product = np.ones(1024, np.float32), np.empty(len(weights), np.float32)
+    parts = np.array_split(weights, cores)
+    passes = max(1, 2**25 // size)  # so many that starting the threads does not count
+
+    def largest(part: npt.NDArray[np.float32]) -> None:
+        for _ in range(passes):
+            part.max()
+
+    def products() -> None:
+        for _ in range(passes):
+            np.matmul(weights, vector, out=product)
+
+    with ThreadPoolExecutor(cores) as pool:
+        ways = (products, lambda: list(pool.map(largest, parts)))
+        return passes * weights.nbytes / min(_fastest(way, budget_s=0.15) for way in ways)
+
+
+def _fastest(call: Callable[[], object], budget_s: float = 0.3, at_least: int = 5) -> float:
+    """Seconds of the fastest call within the budget, after one call to warm up."""
+    call()
+    best, calls, start = float("inf"), 0, time.perf_counter()
+    while calls < at_least or time.perf_counter() - start < budget_s:
+        before = time.perf_counter()
+        call()
+        best, calls = min(best, time.perf_counter() - before), calls + 1
+    return best

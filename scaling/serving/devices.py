@@ -1,0 +1,103 @@
+"""Devices: peak FLOP/s, bytes/s, memory, links and a default price, with a source for every row; this CPU is measured.
+
+Prices are placeholders with a source and a date; `read_devices` takes others, or other devices, from a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from scaling.errors import InputError
+from scaling.serving.calibration import calibrate_cpu
+from scaling.serving.device import Device
+
+_RUNPOD = "placeholder, replace it: RunPod, SXM, as quoted by deploybase.ai; others ask .5 to 3 times it"
+_RUNPOD_DATE = "March 2026"
+_GOOGLE = "placeholder, replace it: Google Cloud US on-demand price per chip-hour, from memory, not checked"
+
+# Links are half of what the sheets print for both directions together (NVLink 600, 900, 1,800 GB/s; interconnects of
+# TPUs 1,600 and 3,584 Gbit/s). Their latency is an assumption, 5 microseconds, as is the link where none is named (PCIe
+# 4, 16 lanes). NVIDIA's sheets print bf16 with 2:4 sparsity for Hopper and Blackwell; the dense peak here is half of
+# that.
+_TABLE = (
+    Device("a100-40gb", "NVIDIA A100 SXM 40 GB", 312e12, 1.555e12, 40e9, 1.19, "bfloat16",
+           "NVIDIA A100 data sheet (2020)", "placeholder, replace it: .85 of the 80 GB model's", _RUNPOD_DATE, 300e9),
+    Device("a100", "NVIDIA A100 SXM 80 GB", 312e12, 2.039e12, 80e9, 1.39, "bfloat16",
+           "NVIDIA A100 80 GB data sheet", _RUNPOD, _RUNPOD_DATE, 300e9),
+    Device("h100", "NVIDIA H100 SXM 80 GB", 989.4e12, 3.35e12, 80e9, 2.69, "bfloat16",
+           "NVIDIA H100 data sheet (1,979e12 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 450e9),
+    Device("h200", "NVIDIA H200 SXM 141 GB", 989.4e12, 4.8e12, 141e9, 3.59, "bfloat16",
+           "NVIDIA H200 data sheet (1,979e12 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 450e9),
+    Device("b200", "NVIDIA B200 SXM 180 GB", 2.25e15, 8e12, 180e9, 5.98, "bfloat16",
+           "NVIDIA DGX B200 data sheet, an eighth of the system (4.5e15 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 900e9),
+    Device("tpu-v5e", "Google TPU v5e", 197e12, 800e9, 16e9, 1.20, "bfloat16",
+           "Google Cloud documentation, TPU v6e page (earlier: 819e9 bytes/s)", _GOOGLE, "not dated", 100e9, 5e-6, 256),
+    Device("tpu-v6e", "Google TPU v6e (Trillium)", 918e12, 1600e9, 32e9, 2.70, "bfloat16",
+           "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, "not dated", 224e9, 5e-6, 256),
+)  # fmt: skip
+_LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # below, a unit was mistaken
+NAMES = (*(row.name for row in _TABLE), "cpu")
+
+
+def device(name: str) -> Device:
+    """The device of that name; `cpu` is measured on this computer (about a second, once per process).
+
+    Raises InputError listing the names.
+    """
+    if name == "cpu":
+        return calibrate_cpu()
+    for row in _TABLE:
+        if row.name == name:
+            return row
+    raise InputError(f"device: found {name!r}; allowed: {', '.join(NAMES)}")
+
+
+def read_devices(path: str | Path) -> dict[str, Device]:
+    """Devices of a YAML file: a mapping of names to fields of `Device`, each of which replaces the table's.
+
+        h100: {usd_per_hour: 2.10, price_source: our contract, price_date: 2026-10-01}
+
+    A price needs its source and its date. A name that the table lacks is a new device and needs `peak_flops`,
+    `bandwidth`, `memory`, `dtype` and `source` too. Raises InputError naming the file, the device and the field.
+    """
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(read, dict) or not all(isinstance(row, dict) for row in read.values()):
+        raise InputError(f"{path}: expected devices by name, such as `h100: {{usd_per_hour: 2.1, ...}}`")
+    return {str(name): _device_of(str(name), row, f"{path}: {name}") for name, row in read.items()}
+
+
+def _device_of(name: str, row: dict[str, Any], place: str) -> Device:
+    texts = {field.name for field in fields(Device) if field.type == "str"}
+    allowed = [field.name for field in fields(Device) if field.name not in ("name", "levels")]
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        if key not in allowed:
+            raise InputError(f"{place}: unknown field {key}; allowed: {', '.join(allowed)}")
+        if value is None or (key not in texts and isinstance(value, bool)):
+            raise InputError(f"{place}: {key} must be a {'text' if key in texts else 'number'}, found {value!r}")
+        try:
+            values[key] = str(value) if key in texts else float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{place}: {key} must be a number, found {value!r}") from None
+        if key not in texts and not (np.isfinite(values[key]) and values[key] > 0):
+            raise InputError(f"{place}: {key} must be a positive number, found {value!r}")
+        if key in _LEAST and values[key] < _LEAST[key]:
+            raise InputError(
+                f"{place}: {key} is in units of one, not of 1e9: at least {_LEAST[key]:g}, found {value!r}"
+            )
+    lacking = [key for key in ("price_source", "price_date") if "usd_per_hour" in values and key not in values]
+    known = name in NAMES
+    if not known:
+        needed = ("peak_flops", "bandwidth", "memory", "dtype", "source", "usd_per_hour")
+        lacking += [key for key in needed if key not in values]
+    if lacking:
+        raise InputError(f"{place}: {', '.join(lacking)} missing; a price needs a source and a date")
+    return replace(device(name), **values) if known else Device(name=name, **{"title": name, **values})

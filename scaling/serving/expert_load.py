@@ -1,0 +1,57 @@
+"""How many distinct experts a batch activates, under an even or a skewed router."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+
+from scaling.arrays import Array, Values
+
+
+def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 0.0) -> Values:
+    """Experts of one layer that a batch of tokens touches, expected: `sum_e 1 - (1 - p_e)^b`.
+
+    Tokens choose independently, expert e with probability p_e; without `skew` p_e = k/E and the sum is
+    `E (1 - (1 - k/E)^b)`: an upper bound where routing is skewed. With it p_e falls as rank^-skew (of mean k/E, none
+    above 1). It is the number of expert weight blocks that a decode step reads; k experts at b = 1, all of them at
+    large b.
+    """
+    if n_experts == 1:
+        return np.ones_like(np.asarray(batch, dtype=float))[()]
+    if top_k >= n_experts:
+        return 0.0 * batch + n_experts
+    if not skew:
+        return n_experts * -np.expm1(batch * np.log1p(-top_k / n_experts))
+    chosen = _chances(n_experts, top_k, skew)
+    tokens = np.asarray(batch, dtype=float)[..., None]
+    with np.errstate(divide="ignore"):
+        missed = np.where(chosen < 1, np.exp(tokens * np.log1p(-np.minimum(chosen, 1 - 1e-16))), 0.0)
+    return np.sum(1.0 - missed, axis=-1)[()]
+
+
+def _chances(n_experts: int, top_k: float, skew: float) -> Array:
+    """How likely a token chooses each expert: falling as rank^-skew, k in all, what exceeds 1 shared out below."""
+    weights = np.arange(1, n_experts + 1, dtype=float) ** -skew
+    chosen = np.minimum(weights * top_k / weights.sum(), 1.0)
+    for _ in range(n_experts):
+        left = top_k - chosen.sum()
+        open_ = chosen < 1
+        if left < 1e-12 or not open_.any():
+            break
+        chosen[open_] = np.minimum(chosen[open_] + left * weights[open_] / weights[open_].sum(), 1.0)
+    return chosen
+
+
+def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, touched: npt.ArrayLike) -> float:
+    """The skew at which batches of these sizes touch as many experts as was observed, least squares; 0 where as many as
+    an even router or more. Searched over [0, 8].
+    """
+    sizes, seen = np.asarray(batches, dtype=float), np.asarray(touched, dtype=float)
+    if n_experts <= top_k or np.all(seen >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
+        return 0.0
+    found = minimize_scalar(
+        lambda skew: float(np.sum((distinct_experts(n_experts, top_k, sizes, skew) - seen) ** 2)),
+        bounds=(0.0, 8.0), method="bounded", options={"xatol": 1e-6},
+    )  # fmt: skip
+    return float(found.x)

@@ -1,0 +1,246 @@
+"""What serving costs: replicas of a model, their throughput and latency under continuous batching, and the price of
+load.
+
+Names as vLLM's serving benchmark uses them (`METRICS` holds the formulas): ttft, tpot, e2el, output_throughput and
+request_goodput. All are of a steady state: what a request waits in a queue comes on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from scaling.arrays import Array, Booleans, Values
+from scaling.errors import InputError
+from scaling.serving.device import Device
+from scaling.serving.service import ALONE, SERVICE, Layout, ModelSizes, Service
+from scaling.serving.steps import decode_work, largest_batch, prefill_seconds, prefill_work, weight_bytes
+
+SECONDS_A_MONTH = 365.25 / 12 * 86_400.0
+METRICS = {
+    "tpot": "time of one iteration, L_D(b) + L_P(b/n): b sequences decode, b/n new ones prefill",
+    "ttft": "tpot / 2 + L_P(1): a request comes at any time of an iteration, then its prompt is read; no queue",
+    "e2el": "ttft + (n - 1) tpot",
+    "output_throughput": "b / tpot, generated tokens per second of one replica",
+    "request_goodput": "output_throughput / n, requests per second that keep the limits on ttft and tpot",
+    "usd_per_token": "G C0 / (u output_throughput) at a utilisation u, or r G C0 / demand for r whole replicas",
+}
+"""Formulas for people. b sequences at once, n generated tokens of a request, G devices, C0 USD per device-second."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica that holds `batch` sequences at once, and what it reaches.
+
+    `terms`: of the time of one iteration, as `scaling.serving.step_time.StepWork.terms`. Where the weights do not fit, or
+    no batch keeps the limits on latency, batch and throughput are 0.
+    """
+
+    n_devices: Values
+    experts_split: Values  # 1 where experts are spread over the devices, 0 where matrices are
+    batch: Values
+    ttft_s: Values
+    tpot_s: Values
+    e2el_s: Values
+    output_throughput: Values
+    request_goodput: Values
+    weight_bytes: Values
+    terms: Array
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A replica, how many of it a demand takes (0: no demand was given), and USD per generated token, prompt and idle
+    time in it; infinite where it cannot serve at all."""
+
+    replica: Replica
+    replicas: Values
+    usd_per_token: Values
+
+
+def throughput(batch: Values, prefill_s: Values, decode_s: Values) -> Values:
+    """Generated tokens per second of one replica at steady state: `b / (L_P(b / n) + L_D(b))`.
+
+    Each iteration decodes b sequences (`decode_s` seconds) and prefills the b/n new ones that take the places of those
+    that have ended after n tokens (`prefill_s` seconds). Yun et al. (arXiv 2404.02852).
+    """
+    return batch / (prefill_s + decode_s)
+
+
+def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: Layout = ALONE) -> Replica:
+    """A replica at the largest batch that fits its devices and keeps the limits on latency (`METRICS`).
+
+    Throughput grows with the batch, so the largest is the cheapest.
+    """
+    most = np.asarray(np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch)))
+    batch = _within_limits(sizes, on, service, layout, most)
+    held = np.maximum(batch, 1.0)
+    terms = iteration(sizes, on, held, service, layout)
+    tpot = _seconds(terms, service)
+    first = ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
+    rate = np.where(batch >= 1, held / tpot, 0.0)
+    plain = 0.0 * batch
+    return Replica(
+        n_devices=plain + layout.n_devices,
+        experts_split=plain + np.where(np.asarray(layout.n_devices) > 1, layout.by_expert, False),
+        batch=batch,
+        ttft_s=plain + first,
+        tpot_s=plain + tpot,
+        e2el_s=plain + first + (service.generated - 1) * tpot,
+        output_throughput=rate,
+        request_goodput=rate / service.generated,
+        weight_bytes=plain + weight_bytes(sizes, service.bytes_per_weight, layout),
+        terms=plain + terms,
+    )
+
+
+def iteration(sizes: ModelSizes, on: Device, batch: Values, service: Service, layout: Layout) -> Array:
+    """Terms of the time of an iteration that decodes `batch` sequences and prefills batch/n new ones."""
+    overlapped = service.efficiency if service.overlap else None  # within each of the two, not across
+    decode = decode_work(sizes, on, batch, service.mean_context, service, layout)
+    prefill = prefill_work(sizes, on, batch / service.generated, service, layout)
+    return decode.terms(on, overlapped) + prefill.terms(on, overlapped)
+
+
+def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
+    """Time to the first token: part of an iteration is waited for, then the prompt takes `prompt_s`. Seconds, or their
+    terms."""
+    return waited * tpot + prompt_s
+
+
+def _seconds(terms: Array, service: Service) -> Values:
+    return np.tensordot(service.efficiency.coefficients(), terms, axes=1)
+
+
+def _within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layout, most: Values) -> Values:
+    """The largest whole batch up to `most` whose tpot and ttft keep the limits; 0 where not even one sequence does."""
+    if service.tpot_s is None and service.ttft_s is None:
+        return most
+    prompt_s = prefill_seconds(sizes, on, 1.0, service, layout)
+
+    def keeps(batch: Values) -> Booleans:
+        tpot = _seconds(iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
+        kept = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
+        soon = ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
+        return np.asarray(kept & soon)
+
+    low = np.where(keeps(np.ones(np.shape(most))), np.minimum(most, 1.0), 0.0)
+    low, high = np.where(keeps(most) & (low >= 1), most, low), np.asarray(most, dtype=float)
+    while np.any((high - low > 1) & (low >= 1)):  # both latencies rise with the batch
+        middle = np.floor(0.5 * (low + high))
+        good = keeps(middle)
+        low, high = np.where(good & (low >= 1), np.maximum(middle, low), low), np.where(good, high, middle)
+    return low
+
+
+def layouts(service: Service, n_experts: int, models: int = 0) -> Layout:
+    """The layouts compared, along the first of `1 + models` axes: powers of two of devices, split by matrix or, with
+    experts, by expert (no more devices than experts). The fewest devices come first."""
+    counts = 2 ** np.arange(1, int(np.log2(service.max_devices)) + 1)
+    both = np.concatenate([[1], counts, counts[counts <= n_experts]])
+    by_expert = np.arange(len(both)) > len(counts)
+    order = np.argsort(both, kind="stable")
+    shape = (-1, *[1] * models)
+    return Layout(both[order].reshape(shape).astype(float), by_expert[order].reshape(shape))
+
+
+def price(
+    n_devices: Values, output_throughput: Values, on: Device, service: Service, demand: float | None = None
+) -> tuple[Values, Values]:
+    """Replicas and USD per generated token.
+
+    Without a demand, at the service's utilisation: `G C0 / (u T)` (Yun et al., arXiv 2404.02852; replicas 0: not told).
+    With one, in generated tokens per second, of whole replicas: `r = ceil(demand / (u T))`, `r G C0 / demand`, infinite
+    where that takes more than `max_fleet` devices. Below one replica the price of a token is inverse to the demand, an
+    idle device costs as much as a busy one: never state a price without its load. Raises InputError for a demand that
+    is not positive.
+    """
+    per_second = on.usd_per_hour / 3600
+    with np.errstate(divide="ignore"):
+        if demand is None:
+            return 0.0 * output_throughput, n_devices * per_second / (service.utilisation * output_throughput)
+        if not demand > 0:
+            raise InputError(f"price: demand={demand} tokens/s; allowed: above 0")
+        # A hair less than whole, so that a demand that fills replicas exactly does not need one more by rounding.
+        replicas = np.ceil(demand / (service.utilisation * output_throughput) * (1 - 1e-12))
+    many = replicas * n_devices > (np.inf if service.max_fleet is None else service.max_fleet)
+    return replicas, np.where(many, np.inf, replicas * n_devices * per_second / demand)[()]
+
+
+def offer(
+    sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: Layout = ALONE, demand: float | None = None
+) -> Offer:
+    """A replica of one layout and its price at a demand in generated tokens per second, or at the utilisation."""
+    one = replica(sizes, on, service, layout)
+    return Offer(one, *price(one.n_devices, one.output_throughput, on, service, demand))
+
+
+def cheapest(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: float | None = None) -> Offer:
+    """The offer of least price a generated token over layouts, of equal prices the first: `min over G of G C0/(u
+    T(G))`.
+
+    Yun et al. (arXiv 2404.02852), with modelled in place of profiled latencies.
+    """
+    every = offer(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)), demand)
+    best = np.expand_dims(np.argmin(every.usd_per_token, axis=0), 0)
+
+    def of_best(values: Values) -> Array:
+        """The best layout's; their axis is the last but those of the models."""
+        rows = np.asarray(values)
+        index = best if rows.ndim == best.ndim else np.broadcast_to(best, (rows.shape[0], *best.shape))
+        return np.take_along_axis(rows, index, axis=rows.ndim - best.ndim).squeeze(rows.ndim - best.ndim)[()]
+
+    one = Replica(**{field.name: of_best(getattr(every.replica, field.name)) for field in fields(Replica)})
+    return Offer(one, of_best(every.replicas), of_best(every.usd_per_token))
+
+
+def fewest_devices(sizes: ModelSizes, on: Device, service: Service = SERVICE) -> Values:
+    """The smallest number of devices that holds the weights and one sequence within the limits; infinite where none."""
+    one = replica(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)))
+    return np.min(np.where(np.asarray(one.batch) >= 1, one.n_devices, np.inf), axis=0)[()]
+
+
+def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, demand: float) -> Replica:
+    """One replica under a demand below its capacity, in generated tokens per second: at the batch that the load
+    sustains.
+
+    The fixed point b = demand x tpot(b), by halving; below one sequence the replica is idle part of the time.
+    Throughput is the demand. Raises InputError where the demand exceeds what the replica reaches.
+    """
+    full = replica(sizes, on, service, layout)
+    if not 0 < demand <= float(full.output_throughput) * (1 + 1e-9):
+        raise InputError(f"demand={demand} tokens/s; allowed: above 0, at most {float(full.output_throughput):.4g}")
+    low, high = 0.0, float(full.batch)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        enough = middle / float(_seconds(iteration(sizes, on, max(middle, 1.0), service, layout), service)) >= demand
+        low, high = (low, middle) if enough else (middle, high)
+    terms = iteration(sizes, on, max(high, 1.0), service, layout)
+    tpot = float(_seconds(terms, service))
+    first = float(ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
+    return replace(
+        full,
+        batch=high,
+        ttft_s=first,
+        tpot_s=tpot,
+        e2el_s=first + (service.generated - 1) * tpot,
+        output_throughput=demand,
+        request_goodput=demand / service.generated,
+        terms=terms,
+    )
+
+
+def demand_of(requests_a_month: float, service: Service = SERVICE) -> float:
+    """Generated tokens per second of so many requests a month, evenly spread: `requests n / seconds of a month`."""
+    return requests_a_month * service.generated / SECONDS_A_MONTH
+
+
+def training_usd(train_flops: Values, on: Device, mfu: float = 0.4) -> Values:
+    """USD to train: `FLOPs / (peak x MFU)` device-seconds at the device's price; the default MFU is an assumption.
+
+    Sardana et al. (arXiv 2401.00448), dollar form. Raises InputError for an MFU outside (0, 1].
+    """
+    if not 0 < mfu <= 1:
+        raise InputError(f"training: mfu={mfu}; allowed: above 0, at most 1")
+    return train_flops / (on.peak_flops * mfu) * on.usd_per_hour / 3600

@@ -1,0 +1,129 @@
+"""What is served and how: sizes of a model, requests, precision, layout over devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling.arrays import Booleans, Values
+from scaling.errors import InputError
+from scaling.serving.step_time import ASSUMED, Efficiency
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The counts that decide what a model costs to serve; parameters and elements, not bytes.
+
+    `n_active`, `n_total` as in the run table (embeddings and head in, routers out), `n_router` beside them.
+    `kv_elements_per_token`: keys and values of one cached token over all layers (`2 n_layers d_model` for plain
+    multi-head attention). A dense model has `n_experts = 1`, whatever `top_k` says.
+    """
+
+    n_active: Values
+    n_total: Values
+    kv_elements_per_token: Values
+    n_layers: Values
+    d_model: Values
+    n_experts: int = 1
+    top_k: float = 1
+    n_router: Values = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n_experts < 1 or self.top_k < 1 or (self.n_experts > 1 and self.top_k > self.n_experts):
+            raise InputError(f"sizes: n_experts={self.n_experts}, top_k={self.top_k}; allowed: 1 <= top_k <= n_experts")
+        active, total = np.asarray(self.n_active), np.asarray(self.n_total)
+        if np.any(active <= 0) or np.any(total < active * (1 - 1e-9)):
+            raise InputError(f"sizes: n_active={active}, n_total={total}; allowed: 0 < n_active <= n_total")
+
+    def of(self, index: int) -> ModelSizes:
+        """One of several models, by its place in the arrays."""
+        counts = {
+            name: float(np.ravel(value)[index if np.size(value) > 1 else 0])
+            for name, value in vars(self).items()
+            if name not in ("n_experts", "top_k")
+        }
+        return ModelSizes(n_experts=self.n_experts, top_k=self.top_k, **counts)
+
+    @property
+    def n_expert(self) -> Values:
+        """Parameters of one expert over all layers: `(n_total - n_active) / (E - k)`; 0 where all are active."""
+        spare = self.n_experts - min(self.top_k, self.n_experts)
+        return (self.n_total - self.n_active) / spare if spare else 0.0 * self.n_active
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a model is served. Every default is a stated assumption, not a measurement; replace what you know.
+
+    A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
+    busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
+    computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not,
+    as kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas
+    together, where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of
+    attention that is not fused and writes its scores (`elements_written`); 0 is fused attention. `loops`: whether the
+    kernel of the experts takes their rows block by block (`scaling.serving.step_time.looped`), as this package's does
+    on a CPU. `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
+    """
+
+    prompt: int = 512
+    generated: int = 256
+    bytes_per_weight: float = 2.0
+    bytes_per_kv: float = 2.0
+    utilisation: float = 0.5
+    max_batch: int = 256
+    max_devices: int = 64
+    max_fleet: int | None = None
+    overlap: bool = False
+    reads_all: bool = False
+    loops: bool = False
+    skew: float = 0.0
+    head_width: float = 0.0
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    efficiency: Efficiency = ASSUMED
+
+    def __post_init__(self) -> None:
+        if not 0 < self.utilisation <= 1:
+            raise InputError(f"service: utilisation={self.utilisation}; allowed: above 0, at most 1")
+        for name in ("prompt", "generated", "max_batch", "max_devices", "bytes_per_weight", "bytes_per_kv"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"service: {name}={getattr(self, name)}; allowed: above 0")
+        for name in ("ttft_s", "tpot_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"service: {name}={value}; allowed: above 0, or none")
+        for name in ("skew", "head_width"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"service: {name}={getattr(self, name)}; allowed: at least 0")
+
+    @property
+    def mean_context(self) -> float:
+        """Cached tokens of a sequence, mean over its generation: `prompt + generated / 2` (Yun, arXiv 2404.02852)."""
+        return self.prompt + self.generated / 2
+
+
+NUMBER_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+"""Bytes of a weight or a cached value, by the name of its type."""
+SERVICE = Service()
+"""The defaults."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one replica lies on its G devices; arrays are several layouts, of a shape that broadcasts against the models.
+
+    By matrix: each is split over all devices, which all work on every token: two all-reduces of b d elements a layer
+    (Shoeybi et al. 2019, arXiv 1909.08053). `by_expert`: the experts are split, all else is copied and the sequences
+    are shared out: two all-to-alls of b k d / G elements a layer and device (GShard, arXiv 2006.16668).
+    """
+
+    n_devices: Values = 1
+    by_expert: bool | Booleans = False
+
+    def __post_init__(self) -> None:
+        if np.any(np.asarray(self.n_devices) < 1):
+            raise InputError(f"layout: {self.n_devices} devices; allowed: at least 1")
+
+
+ALONE = Layout()

@@ -1,0 +1,159 @@
+"""What serving asks of a device: what a pass reads, computes and sends, on one device or on several, and what must be
+held.
+
+Works from counts alone (`ModelSizes`), so a law's continuous N can be priced; counts may be NumPy arrays, and then so
+are the answers. Estimates from a data sheet and the shares of it that a device reaches:
+`scaling.training.inference_bench` measures steps, `analysis.latency.law` fits these shares to what it measured,
+`scaling.serving.replicas` makes throughput, latency and prices of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from scaling.arrays import Values
+from scaling.serving.device import Device
+from scaling.serving.expert_load import distinct_experts
+from scaling.serving.service import ALONE, Layout, ModelSizes, Service
+from scaling.serving.step_time import StepWork, elements_written, looped
+
+
+def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layout: Layout = ALONE) -> Values:
+    """Bytes of weights that the busiest device reads in a pass over `tokens` tokens: shared parts, routers, experts
+    touched.
+
+    One device: `bytes (n_active + n_router + (U - k) n_expert)`, at one token the active parameters, at many
+    everything. Split by matrix, that divided by G; by expert, the shared parts are copied and each device reads its 1/G
+    of the experts touched by all tokens. With `reads_all` every expert is read.
+    """
+    routed = min(sizes.top_k, sizes.n_experts)
+    touched = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
+    # Counts of somebody else's table may say of k and N_total what no model can have: never less than nothing.
+    shared = np.maximum(sizes.n_active + sizes.n_router - routed * sizes.n_expert, 0.0)
+    experts = touched * sizes.n_expert / layout.n_devices
+    return service.bytes_per_weight * (shared / np.where(layout.by_expert, 1, layout.n_devices) + experts)
+
+
+def weight_bytes(sizes: ModelSizes, bytes_per_weight: float, layout: Layout = ALONE) -> Values:
+    """Bytes that each device must hold: every expert and every router, however few are active.
+
+    Split by matrix, that divided by G; by expert, the experts are divided and the rest is copied.
+    """
+    everything = sizes.n_total + sizes.n_router
+    experts = np.minimum(sizes.n_experts * sizes.n_expert, everything)
+    copied = np.where(layout.by_expert, everything - experts, 0.0)
+    return bytes_per_weight * (copied + (everything - copied) / layout.n_devices)[()]
+
+
+def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE) -> Values:
+    """Sequences that fit beside the weights, over all devices: `G (M0 - weights) / (mean context x cache of a token)`.
+
+    Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1: none.
+    """
+    free = on.memory - weight_bytes(sizes, service.bytes_per_weight, layout)
+    each = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
+    return layout.n_devices * free / each
+
+
+def decode_work(
+    sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
+) -> StepWork:
+    """One decode step of `batch` sequences with `context` cached tokens each.
+
+    Reads the weights touched and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet, section 4.2).
+    """
+    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv
+    attention = 4.0 * batch * sizes.n_layers * context * sizes.d_model
+    return _work(sizes, on, batch, batch, context, cache, attention, service, layout)
+
+
+def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> StepWork:
+    """The prefill of `requests` prompts: as a decode step, over all their tokens, with causal attention.
+
+    A token attends to half the prompt on average, hence `2 n_layers prompt d_model` FLOP of attention per token. Less
+    than one request (at steady state, one every few steps) is its part of one whole request.
+    """
+    whole = np.maximum(requests, 1.0)
+    tokens = whole * service.prompt
+    cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv
+    attention = 2.0 * tokens * sizes.n_layers * service.prompt * sizes.d_model
+    one = _work(sizes, on, tokens, whole, service.prompt, cache, attention, service, layout)
+    return replace(one, prompts=one.layers).times(requests / whole)
+
+
+def decode_seconds(
+    sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
+) -> Values:
+    """Seconds of one decode step (`decode_work`)."""
+    return decode_work(sizes, on, batch, context, service, layout).seconds(on, service.efficiency, service.overlap)
+
+
+def prefill_seconds(
+    sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE
+) -> Values:
+    """Seconds of a prefill (`prefill_work`)."""
+    return prefill_work(sizes, on, requests, service, layout).seconds(on, service.efficiency, service.overlap)
+
+
+def _work(
+    sizes: ModelSizes,
+    on: Device,
+    tokens: Values,
+    sequences: Values,
+    context: float,
+    cache: Values,
+    attention: Values,
+    service: Service,
+    layout: Layout,
+) -> StepWork:
+    """A pass over the tokens of some sequences, with the bytes of their cache and the FLOPs of their attention."""
+    devices = np.asarray(layout.n_devices, dtype=float)
+    # Whole sequences are shared out: of 33 on 32 devices one has two, and one alone leaves 31 devices to their experts.
+    busy = np.where(layout.by_expert, sequences / np.ceil(sequences / devices), devices)
+    copies = np.where(layout.by_expert, busy, 1.0)  # a split by matrix has every device at every token
+    routed = sizes.n_experts > 1
+    touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) if routed else 0.0
+    in_experts = 2.0 * tokens * sizes.top_k * sizes.n_expert if routed else 0.0
+    elsewhere = np.maximum(2.0 * tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
+    padding: Values = 0.0
+    again: Values = 0.0
+    if routed and service.loops:
+        padding, again = looped(tokens, touched, sizes.n_experts, sizes.top_k, sizes.n_expert)
+    written, largest = elements_written(
+        tokens,
+        sizes.n_layers,
+        sizes.d_model,
+        routed=sizes.top_k if routed else 0.0,
+        n_heads=sizes.d_model / service.head_width if service.head_width else 0.0,
+        sequences=sequences,
+        context=context,
+    )
+    return StepWork(
+        layers=sizes.n_layers,
+        experts=sizes.n_layers * touched / np.where(layout.by_expert, devices, 1.0),
+        activations=written / copies,
+        largest=largest / copies,
+        bytes=weight_bytes_read(sizes, tokens, service, layout) + cache / busy,
+        rereads=service.bytes_per_weight * again / devices,
+        flops=elsewhere / busy + (in_experts + padding) / devices,
+        communication_s=communication_seconds(sizes, on, tokens / busy * devices, service, layout),
+    )
+
+
+def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, service: Service, layout: Layout) -> Values:
+    """Seconds that devices send and wait in one pass over `tokens` tokens; 0 on one device.
+
+    By matrix: two ring all-reduces a layer, each 2 (G-1)/G of the activations over the link. By expert: two all-to-alls
+    a layer, of k copies of each device's tokens, (G-1)/G of which leave it; nothing for a dense model, whose replicas
+    only share out sequences. Each transfer waits the link's latency once a step of the ring, or once. More devices than
+    the link joins send over the fabric.
+    """
+    devices = np.asarray(layout.n_devices, dtype=float)
+    away = (devices - 1) / devices
+    exchanged = sizes.top_k if sizes.n_experts > 1 else 0.0
+    sent = away * tokens * sizes.d_model * np.where(layout.by_expert, exchanged / devices, 2.0)
+    waits = np.where(layout.by_expert, (devices > 1) * (exchanged > 0), 2 * (devices - 1))
+    link = np.where(devices > on.link_devices, on.fabric, on.link)
+    return (2 * sizes.n_layers * (sent * service.bytes_per_kv / link + waits * on.link_latency_s))[()]

@@ -1,0 +1,96 @@
+"""Which kernel computes the experts of a cell: known on CPU, measured once per shape on other devices."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.data.cache import cache_folder
+from scaling.files import write_atomically
+from scaling.model.moe import dispatch
+from scaling.model.moe.experts import GATED_MLP
+from scaling.model.moe.kernels import KERNELS
+from scaling.model.moe.routing import Routing
+
+ON_CPU = (
+    "loop"  # 1.5 to 3 times as fast as `batched` at every shape tried, `ragged` computes every expert (results/LOG.md)
+)
+_TIMED = 5
+
+
+def kernel_of(config: RunConfig, device: jax.Device, trunks: int = 1) -> str:
+    """The kernel of grouped dispatch for a cell on this device; "" where nothing is grouped.
+
+    Trunks side by side take the one that vmap leaves a batched product.
+    """
+    if config.model.n_experts == 1 or config.model.dispatch != "grouped":
+        return ""
+    if trunks > 1:
+        return "batched"
+    if device.platform == "cpu":
+        return ON_CPU
+    return fastest(config.model, config.train.batch_tokens // config.train.accumulate, device)
+
+
+def fastest(model: ModelConfig, tokens: int, device: jax.Device) -> str:
+    """The fastest kernel of one layer, forward and backward, on this device: measured, and kept for the next cell.
+
+    Loads are those of a random router. Kernels that are not installed or do not run here are left out.
+    """
+    shape = [model.d_model, model.d_expert, model.n_experts, model.top_k, model.dtype, tokens]
+    name = hashlib.sha256(json.dumps([shape, device.device_kind, jax.__version__]).encode()).hexdigest()[:16]
+    path = cache_folder() / "kernels" / f"{name}.json"
+    if path.is_file():
+        return str(json.loads(path.read_text())["fastest"])
+    seconds = measured(model, tokens, device)
+    chosen = min(seconds, key=lambda kernel: seconds[kernel])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"fastest": chosen, "seconds": seconds, "shape": shape, "device": device.device_kind}
+    write_atomically(Path(path), json.dumps(about).encode())
+    return chosen
+
+
+def measured(model: ModelConfig, tokens: int, device: jax.Device) -> dict[str, float]:
+    """Seconds of one layer's forward and backward pass by kernel, the median of a few calls after the first."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    experts, d, width, dtype = model.n_experts, model.d_model, model.d_expert, jnp.dtype(model.dtype)
+    weights = {
+        "gate": jax.random.normal(keys[0], (experts, d, width), dtype),
+        "up": jax.random.normal(keys[1], (experts, d, width), dtype),
+        "down": jax.random.normal(keys[2], (experts, width, d), dtype),
+    }
+    x_TxD = jax.random.normal(keys[3], (tokens, d), dtype)
+    logits_TxE = jax.random.normal(keys[4], (tokens, experts))
+    gates_TxE = jax.nn.softmax(logits_TxE)
+    weight_TxK, chosen_TxK = jax.lax.top_k(gates_TxE, model.top_k)
+    inputs = jax.device_put((weights, x_TxD, Routing(chosen_TxK, weight_TxK, gates_TxE, logits_TxE)), device)
+    found = {}
+    for kernel in KERNELS:
+        if kernel == "tokamax" and importlib.util.find_spec("tokamax") is None:
+            continue
+
+        def loss(weights: Any, x: jax.Array, routing: Routing, kernel: str = kernel) -> jax.Array:
+            return jnp.sum(dispatch.grouped(x, routing, GATED_MLP, weights, kernel).astype(jnp.float32) ** 2)
+
+        try:
+            program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs).compile()
+            jax.block_until_ready(program(*inputs))
+            times = []
+            for _ in range(_TIMED):
+                started = time.perf_counter()
+                jax.block_until_ready(program(*inputs))
+                times.append(time.perf_counter() - started)
+            found[kernel] = sorted(times)[_TIMED // 2]
+        except Exception:  # no kernel for this device or shape: any library's own way to say so
+            if kernel == "batched":  # plain products: what stops these stops the cell
+                raise
+    return found

@@ -1,0 +1,167 @@
+"""What a router's choices on held-out text tell: how they settle, how they divide the text, how many experts a batch
+needs.
+
+Choices are bool arrays [L, T, E]: of each layer, which experts each token of a fixed text has chosen, at inference (no
+noise, nothing dropped). Definitions of saturation and change as in arXiv 2505.10860, section 5, and OLMoE, arXiv
+2409.02060; each metric has its chance level in `scaling/config/chance_levels.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.config import chance_levels
+
+Choices = NDArray[np.bool_]
+BATCHES = (1, 8, 64)  # tokens of a decode batch, for distinct experts
+FIRST_PROBE = 16
+
+
+def next_probe(step: int) -> int:
+    """The first step after `step` at which the choices are looked at: 16, 20, 24, 28, 32, 40, ... four to a doubling.
+
+    Absolute, so that budgets of one trunk share them, and few: their cost falls with the length of the run.
+    """
+    if step < FIRST_PROBE:
+        return FIRST_PROBE
+    every = 2 ** (step.bit_length() - 3)
+    return (step // every + 1) * every
+
+
+def saturation(now: Choices, final: Choices) -> float:
+    """Share of the final experts of a token that it has chosen already, sum |S_t & S_t*| / sum |S_t*|; mean over
+    layers."""
+    return float(np.mean(np.sum(now & final, axis=(1, 2)) / np.maximum(1, np.sum(final, axis=(1, 2)))))
+
+
+def change_rate(before: Choices, now: Choices) -> float:
+    """Share of the chosen experts that were not chosen at the probe before, sum |S_t \\ S_t-1| / sum |S_t|; mean over
+    layers. Probes stand a fixed ratio of steps apart (a quarter to a seventh more), not a fixed number."""
+    return float(np.mean(np.sum(now & ~before, axis=(1, 2)) / np.maximum(1, np.sum(now, axis=(1, 2)))))
+
+
+def distinct(choices: Choices, batch: int) -> float:
+    """Experts of a layer that a batch of so many tokens touches, mean over batches and layers: what one decode step
+    reads.
+
+    The tokens of a batch stand as far apart in the text as there is room, as those of different sequences do.
+    """
+    layers, tokens, n_experts = choices.shape
+    groups = max(1, tokens // batch)
+    apart = choices[:, : groups * min(batch, tokens)].reshape(layers, -1, groups, n_experts)
+    return float(np.mean(np.sum(np.any(apart, axis=1), axis=-1)))
+
+
+def information(count_LxCxE: NDArray[np.float64]) -> tuple[float, float]:
+    """Share of the class of a token that its expert tells, I(class; expert) / H(class), mean over layers; and
+    H(class)."""
+    shares, entropy = [], 0.0
+    for count_CxE in count_LxCxE:
+        joint = count_CxE / max(1.0, count_CxE.sum())
+        by_class, by_expert = joint.sum(axis=1), joint.sum(axis=0)
+        entropy = float(-np.sum(by_class * np.log(np.where(by_class > 0, by_class, 1))))
+        expected = np.outer(by_class, by_expert)
+        mutual = np.sum(joint * np.log(np.where(joint > 0, joint, 1) / np.where(joint > 0, expected, 1)))
+        shares.append(mutual / entropy if entropy > 0 else 0.0)
+    return float(np.mean(shares)), entropy
+
+
+@dataclass
+class Division:
+    """How choices divide held-out text, added up batch by batch."""
+
+    classes: NDArray[np.int64]
+    count_LxCxE: Any = 0.0
+    distinct: dict[int, list[float]] = field(default_factory=lambda: {batch: [] for batch in BATCHES})
+
+    def add(self, choices: Choices, id_T: NDArray[np.integer[Any]]) -> None:
+        """Choices of tokens with these ids."""
+        of_class = np.eye(self.classes.max() + 1)[self.classes[id_T]]
+        self.count_LxCxE = self.count_LxCxE + np.einsum("tc,lte->lce", of_class, choices.astype(np.float64))
+        for batch, seen in self.distinct.items():
+            if batch <= choices.shape[1]:
+                seen.append(distinct(choices, batch))
+
+    def metrics(self) -> dict[str, float]:
+        """The columns that these choices give, each with its chance level."""
+        n_experts = self.count_LxCxE.shape[-1]
+        used = np.sum(self.count_LxCxE, axis=(1, 2)).mean()
+        told, entropy = information(self.count_LxCxE)
+        present = int(np.sum(self.count_LxCxE.sum(axis=(0, 2)) > 0))
+        row = {
+            "specialisation": told,
+            "specialisation_chance": chance_levels.specialisation(n_experts, used, present, entropy),
+        }
+        return row | {f"distinct_{batch}": float(np.mean(seen)) for batch, seen in self.distinct.items() if seen}
+
+
+def batch_chances(
+    n_experts: int, experts_per_token: float, tokens: int, capacity: int | None = None
+) -> dict[str, float]:
+    """Chance levels of the metrics of batches of so many tokens whose tokens choose so many experts.
+
+    capacity: places of an expert, where some choices may be dropped.
+    """
+    k = _within(experts_per_token, n_experts)
+    largest = chance_levels.max_load(n_experts, k, tokens)
+    return {
+        "load_cv_chance": chance_levels.load_cv(n_experts, k, tokens),
+        "max_load_chance": largest,
+        "max_vio_chance": largest - 1,
+        "router_entropy_chance": 1.0,  # of a router that knows nothing
+        "utilisation_chance": chance_levels.utilisation(n_experts, k, tokens),
+        "dropped_frac_chance": 0.0 if capacity is None else chance_levels.dropped(n_experts, k, tokens, capacity),
+    }
+
+
+def choice_chances(n_experts: int, experts_per_token: float) -> dict[str, float]:
+    """Chance levels of what is seen in choices at inference, where a token chooses so many experts."""
+    k = _within(experts_per_token, n_experts)
+    same = chance_levels.saturation(n_experts, k)
+    levels = {"saturation_chance": same, "change_rate_chance": 1 - same}
+    return levels | {f"distinct_{batch}_chance": chance_levels.distinct(n_experts, k, batch) for batch in BATCHES}
+
+
+def _within(experts_per_token: float, n_experts: int) -> float:
+    return min(max(experts_per_token, 1e-9), n_experts)
+
+
+def settled(
+    probes: dict[int, Choices],
+    final: Choices,
+    division: Callable[[Choices], dict[str, float]],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Fill the curves' columns that come of probes: of the newest since the row before, null without one.
+
+    `final`: the choices of the trained model on the same text.   `division`: what choices on it divide.
+    """
+    steps = sorted(probes)
+    before = 0
+    for row in rows:
+        inside = [step for step in steps if before < step <= row["step"]]
+        before = row["step"]
+        now = final if row is rows[-1] else probes[inside[-1]] if inside else None
+        if inside:
+            row["change_rate"] = rate_at(probes, inside[-1])
+        if now is None:
+            continue
+        row["saturation"] = saturation(now, final)
+        row |= division(now) | choice_chances(now.shape[-1], float(np.mean(np.sum(now, axis=-1))))
+
+
+def rate_at(probes: dict[int, Choices], step: int) -> float | None:
+    """The change rate from the probe before to the one at this step; None for the first."""
+    earlier = [other for other in probes if other < step]
+    return change_rate(probes[max(earlier)], probes[step]) if earlier else None
+
+
+def at_share(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:
+    """The choices at the last probe within so large a share of the training."""
+    known = [step for step in probes if step <= share * steps]
+    return probes[max(known)] if known else None

@@ -1,0 +1,84 @@
+"""Lint: what the design of a grid keeps its analysis from learning."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from scaling.config import counts as cost
+from scaling.config.registry import EXPERTS, ROUTERS
+from scaling.config.run import RunConfig
+from scaling.formatting import si
+from sweeps.grid import AXES, Grid
+
+SAME_SIZE = 0.02  # models of "one size": n_active within 2 %, as the design has it
+
+
+# ---------------------------------------------------------------------------------------------------------- lint
+
+
+def lint(cells: Iterable[RunConfig]) -> list[str]:
+    """What the design of a grid keeps its analysis from telling, each with a remedy. Nothing here stops a sweep."""
+    cells = list(cells)
+    sizes = {cell: cost.parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
+    said = []
+    budgets = {cell.tokens for cell in cells}
+    ratios = [cell.tokens / sizes[cell] for cell in cells]
+    if len(budgets) == 1:
+        said.append(f"one token budget ({si(min(budgets))}): the exponent of D cannot be told; sweep `tokens`")
+    if len({cell.model.d_model for cell in cells}) == 1 and len({cell.model.n_layers for cell in cells}) == 1:
+        said.append("one width and depth: the exponent of N cannot be told; sweep `d_model`")
+    if len(cells) > 2 and len(budgets) > 1 and max(ratios) <= min(ratios) * 1.1:
+        said.append(
+            f"tokens per parameter is constant ({statistics.mean(ratios):.3g}): the exponents of N and D cannot "
+            "be told apart; cross `d_model` with `tokens`"
+        )
+    experts = {cell.model.n_experts for cell in cells}
+    if len(experts) == 1:
+        said.append(f"one expert count (E = {min(experts)}): nothing can be said about E; sweep `n_experts`")
+    else:
+        said += _confounded(cells, sizes)
+        if 1 not in experts:
+            said.append("no dense model (E = 1): the effect of experts has no reference; add 1 to `n_experts`")
+    replicates: dict[str, set[int]] = defaultdict(set)
+    for cell in cells:
+        replicates[cell.model_copy(update={"seed": 0}).run_id("")].add(cell.seed)
+    if max(map(len, replicates.values())) == 1:
+        said.append("one seed per configuration: run-to-run noise is not estimated; give a few cells two or more seeds")
+    return said
+
+
+def unread(grid: Grid) -> list[str]:
+    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else would
+    tell."""
+    given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
+    read = set().union(*(cell.model.read for cell in grid.cells))
+    options = {name: one.options for name, one in ROUTERS.items()} | {
+        name: one.options for name, one in EXPERTS.items()
+    }
+    said = []
+    for name in sorted(given - read):
+        users = [method for method, reads in options.items() if name in reads]
+        who = f"; {', '.join(users)} would" if users else ""
+        said.append(f"`{name}` is set and no cell reads it{who}")
+    return said
+
+
+def _confounded(cells: list[RunConfig], sizes: dict[RunConfig, int]) -> list[str]:
+    """E must vary while N_active is held: each E needs a cell of one size, within 2 %, with a cell of another E."""
+    by_experts: dict[int, set[int]] = defaultdict(set)
+    for cell in cells:
+        by_experts[cell.model.n_experts].add(sizes[cell])
+
+    def matched(n_experts: int) -> bool:
+        others = [size for other, group in by_experts.items() if other != n_experts for size in group]
+        return any(abs(size - other) <= SAME_SIZE * other for size in by_experts[n_experts] for other in others)
+
+    alone = sorted(n_experts for n_experts in by_experts if not matched(n_experts))
+    if not alone:
+        return []
+    return [
+        f"E is confounded with size: no other E has a cell whose n_active is within {SAME_SIZE:.0%} of one of "
+        f"E = {', '.join(map(str, alone))}; keep d_model, depth and `top_k * d_expert` the same across `n_experts`"
+    ]

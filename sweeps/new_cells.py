@@ -1,0 +1,156 @@
+"""Extending a study: cells that it does not have yet, and those chosen as a grid of their own."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from scaling.config.run import RunConfig
+from scaling.errors import InputError
+from sweeps.grid import AXES, Grid, parse, resolved
+
+VARIED = (
+    "n_experts",
+    "d_model",
+    "tokens",
+    "seed",
+)  # what new cells differ in; other axes have to follow from the width
+_LADDER, _LONGEST = 2.0, 4.0  # steps of token budgets, and the longest in units of the longest so far
+_WIDER = (1.5, 2.0)  # than the widest so far
+_SAME = 0.1  # budgets closer than that are one
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a study has: per width its other axes, its expert counts, its token budgets, and the seeds of every
+    shape."""
+
+    by_width: Mapping[int, Mapping[str, Any]]
+    experts: tuple[int, ...]
+    tokens: tuple[int, ...]
+    seeds: Mapping[tuple[int, int], frozenset[int]]
+
+    def free_seed(self, n_experts: int, d_model: int) -> int:
+        """The first seed above those that a shape was run with: a new run then shares no noise with an old one."""
+        return max(self.seeds.get((n_experts, d_model), frozenset()), default=-1) + 1
+
+
+def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studied:
+    """What a grid has, and the `rows` (E, width, tokens, seed) run beside it, such as those of older grids.
+
+    Raises InputError where another axis takes several values at one width: which of them is meant cannot be told.
+    """
+    by_width: dict[int, dict[str, Any]] = {}
+    for cell in grid.cells:
+        other = _other_axes(grid, cell)
+        kept = by_width.setdefault(cell.model.d_model, other)
+        differing = [name for name in other if kept[name] != other[name]]
+        if differing:
+            raise InputError(
+                f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}; new cells vary "
+                f"{', '.join(VARIED)} alone: make a grid of one value of `{differing[0]}`"
+            )
+    cells = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.cells]
+    cells += [row for row in rows if row[1] in by_width or _one_kind(by_width)]
+    for _, width, _, _ in cells:
+        by_width.setdefault(width, next(iter(by_width.values())))
+    seeds: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for n_experts, width, _, seed in cells:
+        seeds[n_experts, width].add(seed)
+    return Studied(
+        dict(sorted(by_width.items())),
+        tuple(sorted({e for e, _, _, _ in cells})),
+        tuple(sorted({tokens for _, _, tokens, _ in cells})),
+        {shape: frozenset(found) for shape, found in seeds.items()},
+    )
+
+
+def new_cells(grid: Grid, known: Studied, experts: Iterable[int]) -> list[RunConfig]:
+    """Every cell of these expert counts over `widths` and `budgets`, with a seed of its own; impossible ones left
+    out."""
+    found = []
+    for n_experts in sorted({*experts}):
+        for width, other in widths(grid, known).items():
+            for tokens in budgets(known):
+                point = {
+                    **other, "n_experts": n_experts, "d_model": width, "tokens": tokens,
+                    "seed": known.free_seed(n_experts, width),
+                }  # fmt: skip
+                fields: dict[str, Any] = {name: dict(section) for name, section in grid.settings.items()}
+                for name, value in point.items():
+                    section = AXES[name]
+                    (fields[section] if section else fields)[name] = value
+                try:
+                    found.append(RunConfig.model_validate({"study": grid.study, "task": grid.task, **fields}))
+                except (
+                    ValidationError
+                ):  # such as more experts per token than there are, or fewer steps than the warm-up
+                    continue
+    return found
+
+
+def widths(grid: Grid, known: Studied) -> dict[int, Mapping[str, Any]]:
+    """The widths studied with their other axes; where those agree, widths between and beyond too, in whole heads."""
+    found = dict(known.by_width)
+    if _one_kind(known.by_width):
+        each, heads = list(known.by_width), grid.cells[0].model.d_head
+        wanted = [(low * high) ** 0.5 for low, high in itertools.pairwise(each)]
+        wanted += [factor * each[-1] for factor in _WIDER]
+        for width in (heads * round(one / heads) for one in wanted):
+            found.setdefault(width, known.by_width[each[0]])
+    return dict(sorted(found.items()))
+
+
+def budgets(known: Studied) -> tuple[int, ...]:
+    """The token budgets studied, and a ladder of doublings from the shortest to four times the longest."""
+    found, longest = list(known.tokens), _LONGEST * known.tokens[-1]
+    step = float(known.tokens[0])
+    while step <= longest * (1 + 1e-9):
+        if all(abs(step / one - 1) > _SAME for one in found):
+            found.append(round(step))
+        step *= _LADDER
+    return tuple(sorted(found))
+
+
+def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) -> str:
+    """A grid of these cells alone with the sections of `grid`, every default filled in; `heading` is its first comment.
+
+    It is read back: raises InputError where it does not give these very cells.
+    """
+    chosen = list(cells)
+    budgets_of: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for cell in chosen:
+        other = tuple(_other_axes(grid, cell).items())
+        budgets_of[cell.model.d_model, cell.seed, cell.model.n_experts, other].append(cell.tokens)
+    blocks: dict[tuple[Any, ...], list[int]] = defaultdict(list)  # expert counts that have the same budgets
+    for (width, seed, n_experts, other), tokens in budgets_of.items():
+        blocks[width, seed, tuple(sorted(tokens)), other].append(n_experts)
+    written = tuple(
+        {
+            "n_experts": sorted(experts), "d_model": [width], "tokens": list(tokens), "seed": [seed],
+            **{name: [value] for name, value in other},
+        }
+        for (width, seed, tokens, other), experts in blocks.items()
+    )  # fmt: skip
+    text = "".join(f"# {line}\n" for line in heading.splitlines()) + resolved(replace(grid, blocks=written))
+    if {cell.run_id("") for cell in parse(text, path).cells} != {cell.run_id("") for cell in chosen}:
+        raise InputError(f"{grid.path}: new cells cannot be written as a grid of its sections; name the axes that vary")
+    return text
+
+
+def _other_axes(grid: Grid, cell: RunConfig) -> dict[str, Any]:
+    """What a cell has of the grid's other axes."""
+    names = sorted({name for block in grid.blocks for name in block} - {*VARIED})
+    return {name: getattr(getattr(cell, str(AXES[name])), name) for name in names}
+
+
+def _one_kind(by_width: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether all widths agree in the other axes."""
+    first, *others = by_width.values()
+    return all(other == first for other in others)

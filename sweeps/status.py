@@ -1,0 +1,125 @@
+"""A study as a whole: what its folder says of the cells of its grid."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.config.data import DataConfig
+from scaling.config.run import RunConfig
+from scaling.config.run_row import code_version
+from scaling.errors import InputError
+from sweeps.grid import Grid, load_grid
+from sweeps.labels import cell_labels
+from sweeps.store import GRID, Store, StoredCell, Survey
+from sweeps.worker import LatencyShape, machine_cpus
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """The study: of the grid's cells how many are ok, failed (by status) and left, and what is beside them."""
+
+    study: str
+    out: str
+    cells: int
+    ok: int
+    failed: dict[str, int]
+    left: int
+    trained_now: int
+    latency_owed: int
+    of_older_grids: list[str]
+    code_versions: dict[str, int]
+    failures: list[dict[str, str]]
+    driver: str = ""
+
+
+def study_status(
+    store: Store, grid: Grid, run_ids: dict[str, RunConfig], *, trained_now: int = 0, driver: str = ""
+) -> StudyStatus:
+    """What a study's folder says of the cells of a grid."""
+    survey = store.survey()
+    mine = {run_id: survey.cells[run_id] for run_id in run_ids if run_id in survey.cells}
+    failures = [part for part in mine.values() if not part.ok]
+    named = cell_labels(grid)
+    return StudyStatus(
+        study=grid.study,
+        out=str(store.out),
+        cells=len(run_ids),
+        ok=sum(part.ok for part in mine.values()),
+        failed=dict(Counter(part.status for part in failures)),
+        left=len(run_ids) - len(mine),
+        trained_now=trained_now,
+        latency_owed=sum(len(shape.run_ids) for shape in owed(store, survey, run_ids)),
+        of_older_grids=survey.of_older_grids(run_ids),
+        code_versions=survey.code_versions(),
+        failures=[
+            {"run_id": part.run_id, "cell": named[run_ids[part.run_id]], "status": part.status, "error": part.error}
+            for part in failures
+        ],
+        driver=driver,
+    )
+
+
+def owed(store: Store, survey: Survey, run_ids: dict[str, RunConfig]) -> list[LatencyShape]:
+    """Shapes whose latency some ok cell lacks, with those cells."""
+    measured = store.latency_shapes()
+    owed: dict[str, list[str]] = {}
+    for run_id, cell in run_ids.items():
+        part = survey.cells.get(run_id)
+        if part and part.ok and measured.get(run_id) != cell.shape_id():
+            owed.setdefault(cell.shape_id(), []).append(run_id)
+    return [LatencyShape(run_ids[ids[0]], tuple(ids)) for ids in owed.values()]
+
+
+def record(grid: Grid, hashes: list[str]) -> dict[str, Any]:
+    """Versions, device and corpus hashes, kept with the resolved grid."""
+    versions = {}
+    for package in ("scaling", "jax", "flax", "optax", "numpy", "ray"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {machine_cpus()} CPUs",
+        "corpora": [
+            {"corpus": config.corpus, "tokenizer": config.tokenizer, "hash": corpus_hash}
+            for config, corpus_hash in zip(grid.corpora, hashes, strict=True)
+        ],
+    }
+
+
+def corpus_hashes(recorded: Grid) -> dict[DataConfig, str]:
+    """The corpus hashes that `sweep run` noted in a study's grid.yaml.
+
+    Raises InputError when the file was not written by `sweep run`.
+    """
+    noted = recorded.record.get("corpora", [])
+    if len(noted) != len(recorded.corpora):
+        raise InputError(f"{recorded.path}: no corpus hash in it: it was not written by `scaling sweep run`")
+    return {config: str(entry["hash"]) for config, entry in zip(recorded.corpora, noted, strict=True)}
+
+
+def opened(folder: Path) -> tuple[Grid, dict[str, RunConfig]]:
+    """The grid of a study's folder and its cells by run_id, without touching the corpus. Raises InputError."""
+    if not (folder / GRID).is_file():
+        raise InputError(f"{folder}: not a study's folder: it has no {GRID}; `scaling sweep run` makes one")
+    grid = load_grid(folder / GRID)
+    hashes = corpus_hashes(grid)
+    return grid, {cell.run_id(hashes[cell.data]): cell for cell in grid.cells}
+
+
+def known_parts(folder: Path, cells: Iterable[RunConfig]) -> dict[RunConfig, StoredCell]:
+    """What a study's folder, if there is one, has of some cells; of corpora that it has seen."""
+    if not (folder / GRID).is_file():
+        return {}
+    hashes, done = corpus_hashes(load_grid(folder / GRID)), Store(folder).survey().cells
+    run_ids = {cell: cell.run_id(hashes[cell.data]) for cell in cells if cell.data in hashes}
+    return {cell: done[run_id] for cell, run_id in run_ids.items() if run_id in done}

@@ -1,0 +1,117 @@
+"""The solver against independent ones: closed forms, linear programs, SciPy on a non-convex problem."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog, minimize
+
+from analysis.fitting.objective import Objective
+from analysis.fitting.solver import minimise
+from scaling.errors import InputError
+
+WIDE = np.full(3, -1e6), np.full(3, 1e6)
+
+
+def linear_model(design):
+    """f = X theta, for problems whose answer is known."""
+    return lambda theta: (theta @ design.T, np.repeat(design.T[None], len(theta), axis=0))
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(4)
+    design = np.column_stack([np.ones(60), rng.normal(size=(60, 2))])
+    observed = design @ [1.0, -2.0, 0.5] + 0.03 * rng.standard_t(2, size=60)
+    return design, observed, rng
+
+
+def test_least_squares_is_the_normal_equations_with_weights(data):
+    design, observed, rng = data
+    weights = rng.integers(0, 4, size=(5, 60)).astype(float)
+    found = minimise(linear_model(design), observed, weights, Objective("least-squares"), np.zeros((5, 3)), *WIDE)
+    assert found.converged.all()
+    for theta, w in zip(found.theta, weights, strict=True):
+        exact = np.linalg.solve(design.T @ (w[:, None] * design), design.T @ (w * observed))
+        assert theta == pytest.approx(exact, rel=1e-8)
+
+
+def test_least_absolute_deviations_is_the_linear_program(data):
+    design, observed, rng = data
+    weights = np.vstack([np.ones(60), rng.integers(0, 3, size=(3, 60))]).astype(float)
+    found = minimise(linear_model(design), observed, weights, Objective("lad"), np.zeros((4, 3)), *WIDE)
+    for value, w in zip(found.objective, weights, strict=True):
+        # min sum w t  with  -t <= X theta - y <= t
+        eye = np.eye(60)
+        program = linprog(
+            np.r_[np.zeros(3), w], A_ub=np.block([[design, -eye], [-design, -eye]]), b_ub=np.r_[observed, -observed],
+            bounds=[(None, None)] * 3 + [(0, None)] * 60,
+        )  # fmt: skip
+        assert value == pytest.approx(program.fun, rel=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["huber", "asymmetric"])
+def test_robust_minima_equal_bfgs(data, kind):
+    design, observed, _ = data
+    objective = Objective(kind, delta=0.01)
+    found = minimise(linear_model(design), observed, np.ones((1, 60)), objective, np.zeros((1, 3)), *WIDE)
+
+    def value(theta):
+        residual = design @ theta - observed
+        return objective.penalty(residual).sum(), design.T @ objective.slope(residual)
+
+    peer = minimize(value, found.theta[0] + 0.1, jac=True, method="BFGS", options={"gtol": 1e-10})
+    assert found.objective[0] == pytest.approx(peer.fun, rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["huber", "lad", "least-squares", "asymmetric"])
+def test_penalty_slope_and_curvature_agree(kind):
+    objective, r = Objective(kind, delta=0.1), np.array([-0.5, -0.09, -1e-3, 2e-3, 0.05, 0.3])
+    h = 1e-7
+    if kind != "lad":  # the solver takes the slope of lad rounded, as a huber
+        numeric = (objective.penalty(r + h) - objective.penalty(r - h)) / (2 * h)
+        assert objective.slope(r) == pytest.approx(numeric, rel=1e-6)
+        assert objective.majoriser(r) == pytest.approx(objective.slope(r) / r, rel=1e-12)
+        numeric = (objective.slope(r + h) - objective.slope(r - h)) / (2 * h)
+        assert objective.curvature(r) == pytest.approx(numeric, rel=1e-6)
+    rounded = objective.rounded(1e-9)
+    scale = 1e-9 if kind == "lad" else 1.0
+    expected = Objective(kind, delta=1e-9).penalty(r) * scale
+    assert rounded.penalty(r) == pytest.approx(expected, rel=1e-6)
+
+
+def test_bounds_hold_and_the_rest_is_optimal(data):
+    design, observed, _ = data
+    lower, upper = np.array([-1e6, -1.0, -1e6]), np.array([1e6, 1e6, 0.2])
+    weights = np.ones((1, 60))
+    found = minimise(
+        linear_model(design), observed, weights, Objective("least-squares"), np.zeros((1, 3)), lower, upper
+    )
+    assert found.theta[0, 1] == -1.0
+    assert found.theta[0, 2] == 0.2
+    remaining = observed - design[:, 1:] @ [-1.0, 0.2]
+    assert found.theta[0, 0] == pytest.approx(remaining.mean(), rel=1e-9)
+
+
+def test_a_problem_without_finite_predictions_fails_as_a_value(data):
+    _, observed, _ = data
+    nowhere = minimise(
+        lambda t: (np.full((len(t), 60), np.nan), np.zeros((len(t), 3, 60))), observed, np.ones((2, 60)), Objective(),
+        np.zeros((2, 3)), *WIDE,
+    )  # fmt: skip
+    assert not nowhere.converged.any()
+    assert np.isinf(nowhere.objective).all()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"kind": "mae"}, "huber, lad"),
+        ({"residual": "ratio"}, "log or raw"),
+        ({"delta": 0.0}, "positive"),
+        ({"delta": float("nan")}, "positive"),
+    ],
+)
+def test_wrong_objectives_are_named(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        Objective(**kwargs)

@@ -1,0 +1,60 @@
+"""Devices of a file: what is replaced, what is new, and what is refused by file, device and field."""
+
+import pytest
+
+from scaling.errors import InputError
+from scaling.serving.devices import NAMES, device, read_devices
+
+
+def written(tmp_path, text):
+    path = tmp_path / "devices.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_price_replaces_the_tables_and_carries_source_and_date(tmp_path):
+    path = written(tmp_path, "h100: {usd_per_hour: 2.10, price_source: our contract, price_date: 2026-10-01}\n")
+    found = read_devices(path)["h100"]
+    assert (found.usd_per_hour, found.price_source, found.price_date) == (2.1, "our contract", "2026-10-01")
+    assert (found.peak_flops, found.bandwidth) == (device("h100").peak_flops, device("h100").bandwidth)
+
+
+def test_a_device_of_ones_own(tmp_path):
+    row = "{peak_flops: 1.0e14, bandwidth: 1e12, memory: 3e10, dtype: bfloat16, source: sheet, usd_per_hour: 1, "
+    found = read_devices(written(tmp_path, f"mine: {row}price_source: bill, price_date: June}}\n"))["mine"]
+    assert (found.name, found.memory, found.peak_flops) == ("mine", 3e10, 1e14)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("h100: {usd_per_hour: 2.1}", "devices.yaml: h100: price_source, price_date missing"),
+        ("h100: {usd_per_hour: cheap, price_source: a, price_date: b}", "usd_per_hour must be a number, found 'cheap'"),
+        ("h100: {usd_per_hour: -1, price_source: a, price_date: b}", "usd_per_hour must be a positive number"),
+        ("h100: {memory: 80}", "memory is in units of one, not of 1e9: at least 1e\\+08, found 80"),
+        ("h100: {usd_per_hour: true, price_source: a, price_date: b}", "usd_per_hour must be a number, found True"),
+        ("h100: {usd_per_hour: 1, price_source: null, price_date: b}", "price_source must be a text, found None"),
+        ("h100: {bandwith: 1}", "unknown field bandwith; allowed: title, peak_flops, bandwidth"),
+        ("mine: {memory: 1e9}", "mine: peak_flops, bandwidth, dtype, source, usd_per_hour missing"),
+        ("- h100", "expected devices by name"),
+        ("h100: {usd", "cannot be read as YAML"),
+        ("", "expected devices by name"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, says):
+    with pytest.raises(InputError, match=says):
+        read_devices(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+        read_devices(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cpu"])
+def test_every_row_has_sources(name):
+    row = device(name)
+    assert row.source
+    assert "placeholder" in row.price_source
+    assert row.price_date
+    assert row.bandwidth > 1e11 > row.link / 10

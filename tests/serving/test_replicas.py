@@ -1,0 +1,216 @@
+"""Replicas, fleets and prices against the arithmetic of the laws sheet (sections 4.1 and 4.4), brute force and hand
+counts."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from served import IDEAL, SHEET, TOY, dense
+
+from scaling.errors import InputError
+from scaling.serving.devices import device
+from scaling.serving.replicas import (
+    METRICS,
+    SECONDS_A_MONTH,
+    cheapest,
+    demand_of,
+    fewest_devices,
+    layouts,
+    offer,
+    price,
+    replica,
+    sustained,
+    throughput,
+    training_usd,
+)
+from scaling.serving.service import Layout, Service
+from scaling.serving.step_time import Efficiency
+from scaling.serving.steps import decode_seconds, largest_batch, prefill_seconds
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "latency", "rate", "usd_per_million"),
+    [(1, 474.0954, 0.114431, 4142.225, 0.134120), (2, 1109.8783, 0.130688, 8485.874, 0.130937)],
+)
+def test_steady_state_of_the_sheet(devices, batch, latency, rate, usd_per_million):
+    # Section 4.1 with its synthetic latencies: L_P(x) = (.010 + .020 x) / G^.8, L_D(b) = (.020 + 1e-4 b) / G^.8.
+    fits = largest_batch(TOY, SHEET, IDEAL, Layout(devices))
+    assert fits == pytest.approx(batch, rel=1e-6)
+    whole = np.floor(fits)
+    prefill_s = (0.010 + 0.020 * whole / 256) / devices**0.8
+    decode_s = (0.020 + 1e-4 * whole) / devices**0.8
+    assert prefill_s + decode_s == pytest.approx(latency, rel=1e-5)
+    assert throughput(whole, prefill_s, decode_s) == pytest.approx(rate, rel=1e-5)
+    assert devices * 2 / 3600 / throughput(whole, prefill_s, decode_s) * 1e6 == pytest.approx(usd_per_million, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("demand", "replicas", "usd_per_million"),
+    [(100, 1, 5.5556), (1000, 1, 0.55556), (7000, 1, 0.079365), (7001, 2, 0.158707), (70_000, 10, 0.079365),
+     (100_000, 15, 0.083333)],
+)  # fmt: skip
+def test_price_at_demand_of_the_sheet(demand, replicas, usd_per_million):
+    found, usd = price(1, 1e4, SHEET, Service(utilisation=0.7), demand)
+    assert found == replicas
+    assert usd * 1e6 == pytest.approx(usd_per_million, rel=1e-5)
+
+
+def test_more_experts_of_one_size_never_cost_less():
+    """At equal active parameters; from 64 experts on, so that every number of devices compared can share them out."""
+    h100, each = device("h100"), (TOY.n_total - TOY.n_active) / 56
+    more = [replace(TOY, n_experts=e, n_total=TOY.n_active + (e - 8) * each) for e in (64, 96, 128, 256, 512, 1024)]
+    usd = [float(cheapest(sizes, h100).usd_per_token) for sizes in more]
+    assert all(later >= earlier for earlier, later in pairwise(usd))
+    assert usd[-1] > usd[0]
+
+
+def test_the_offer_chosen_is_the_cheapest_of_all_layouts():
+    sizes = replace(
+        TOY, n_experts=600, n_total=TOY.n_active + 592 * TOY.n_expert
+    )  # 182 GB in bf16: 4 of 80 GB at least
+    best = cheapest(sizes, SHEET)
+    every = layouts(Service(), 600)
+    each = [offer(sizes, SHEET, layout=Layout(*row)) for row in zip(every.n_devices, every.by_expert, strict=True)]
+    assert best.usd_per_token == min(one.usd_per_token for one in each)
+    assert best.replica.n_devices >= 4
+    assert np.isinf(each[0].usd_per_token)
+    assert each[0].replica.batch == 0
+    assert fewest_devices(sizes, SHEET) == 4
+
+
+def test_a_price_is_devices_times_rent_over_tokens():
+    """By hand for one layout: b = floor(b_max), an iteration decodes b and prefills b/256, replicas half busy."""
+    service, layout = Service(max_batch=10**6), Layout(2)
+    one = offer(TOY, SHEET, service, layout)
+    batch = np.floor(largest_batch(TOY, SHEET, service, layout))
+    step = decode_seconds(TOY, SHEET, batch, 640, service, layout) + prefill_seconds(
+        TOY, SHEET, batch / 256, service, layout
+    )
+    assert one.replica.batch == batch
+    assert one.replica.tpot_s == pytest.approx(step, rel=1e-12)
+    assert one.usd_per_token == pytest.approx(2 * 2 / 3600 / (0.5 * batch / step), rel=1e-12)
+
+
+def test_what_fits_nowhere_costs_infinitely_much():
+    found = cheapest(replace(TOY, n_experts=10**6, n_total=1.5e14), SHEET)
+    assert np.isinf(found.usd_per_token)
+    assert found.replica.output_throughput == 0
+    assert np.isinf(fewest_devices(replace(TOY, n_experts=10**6, n_total=1.5e14), SHEET))
+
+
+def test_price_is_inverse_to_utilisation_and_linear_in_rent():
+    half, full = (cheapest(TOY, SHEET, Service(utilisation=u)) for u in (0.5, 1.0))
+    assert half.usd_per_token == pytest.approx(2 * full.usd_per_token)
+    dear = cheapest(TOY, replace(SHEET, usd_per_hour=6.0), Service(utilisation=1.0))
+    assert dear.usd_per_token == pytest.approx(3 * full.usd_per_token)
+
+
+@pytest.mark.parametrize("limits", [{}, {"tpot_s": 0.02, "ttft_s": 0.2}])
+def test_arrays_of_sizes_are_priced_one_by_one(limits):
+    active, service = np.geomspace(1e7, 1e11, 9), Service(**limits)
+    together = cheapest(replace(dense(1.0), n_active=active, n_total=active), SHEET, service)
+    one_by_one = [cheapest(dense(n), SHEET, service) for n in active]
+    np.testing.assert_allclose(together.usd_per_token, [one.usd_per_token for one in one_by_one], rtol=1e-12)
+    np.testing.assert_array_equal(together.replica.n_devices, [one.replica.n_devices for one in one_by_one])
+
+
+@pytest.mark.parametrize("limits", [{"tpot_s": 0.012}, {"ttft_s": 0.028}, {"tpot_s": 0.015, "ttft_s": 0.05}])
+def test_the_batch_within_limits_is_the_largest_that_keeps_them(limits):
+    """Against every batch in turn."""
+    service = Service(max_batch=200, **limits)
+    found = replica(TOY, SHEET, service)
+
+    def keeps(batch):
+        one = replica(TOY, SHEET, Service(max_batch=batch))
+        return one.tpot_s <= limits.get("tpot_s", 1e9) and one.ttft_s <= limits.get("ttft_s", 1e9)
+
+    kept = [batch for batch in range(1, 201) if keeps(batch)]
+    assert found.batch == max(kept)
+    assert max(kept) < 200  # the limit binds
+    assert found.tpot_s <= limits.get("tpot_s", np.inf)
+    assert found.ttft_s <= limits.get("ttft_s", np.inf)
+    assert found.request_goodput == pytest.approx(found.batch / found.tpot_s / 256)
+
+
+def test_a_limit_that_nothing_keeps_leaves_nothing_to_serve():
+    found = cheapest(TOY, SHEET, Service(tpot_s=1e-6))
+    assert found.replica.batch == 0
+    assert np.isinf(found.usd_per_token)
+
+
+def test_tighter_limits_never_cost_less():
+    usd = [float(cheapest(TOY, SHEET, Service(tpot_s=limit)).usd_per_token) for limit in np.geomspace(2e-3, 0.1, 12)]
+    assert all(later <= earlier for earlier, later in pairwise(usd))
+
+
+def test_an_idle_device_costs_as_much_as_a_busy_one():
+    """Below one replica the bill of a month is the same at every load; the price of a token is inverse to it."""
+    month = [float(cheapest(TOY, SHEET, demand=d).usd_per_token) * d * SECONDS_A_MONTH for d in (1.0, 10.0, 100.0)]
+    assert month == pytest.approx([2.0 * SECONDS_A_MONTH / 3600] * 3)
+
+
+def test_at_a_large_load_the_price_is_that_of_the_best_throughput_for_money():
+    """Whole replicas vanish in the crowd: within a replica in a thousand of the price at the utilisation."""
+    alone = cheapest(TOY, SHEET)
+    crowd = 1000 * float(alone.replica.output_throughput) * Service().utilisation
+    found = cheapest(TOY, SHEET, demand=crowd)
+    assert 1 <= found.usd_per_token / alone.usd_per_token * (1 + 1e-9) <= 1.0011
+
+
+def test_a_fleet_has_no_more_devices_than_there_are():
+    """Enough for the load or not at all: the demand of 10 replicas on one device each, in 10 and in 9."""
+    demand = 9.5 * float(replica(TOY, SHEET).output_throughput) * Service().utilisation
+    assert price(1, replica(TOY, SHEET).output_throughput, SHEET, Service(max_fleet=10), demand)[0] == 10
+    assert np.isfinite(offer(TOY, SHEET, Service(max_fleet=10), demand=demand).usd_per_token)
+    assert np.isinf(offer(TOY, SHEET, Service(max_fleet=9), demand=demand).usd_per_token)
+
+
+def test_a_replica_below_capacity_runs_at_the_batch_that_the_load_sustains():
+    full = replica(TOY, SHEET)
+    for share in (0.1, 0.5, 0.9):
+        demand = share * float(full.output_throughput)
+        found = sustained(TOY, SHEET, Service(), Layout(), demand)
+        step = decode_seconds(TOY, SHEET, found.batch, 640, Service()) + prefill_seconds(
+            TOY, SHEET, found.batch / 256, Service()
+        )
+        assert found.batch == pytest.approx(demand * step, rel=1e-9)
+        assert found.tpot_s < full.tpot_s
+    with pytest.raises(InputError, match="at most"):
+        sustained(TOY, SHEET, Service(), Layout(), 2 * float(full.output_throughput))
+
+
+def test_requests_of_a_month_by_hand():
+    # 1e6 requests of 256 tokens in 365.25/12 days of 86,400 s.
+    assert demand_of(1e6) == pytest.approx(2.56e8 / (30.4375 * 86_400))
+
+
+def test_end_to_end_latency_is_the_first_token_and_the_others():
+    one = replica(TOY, SHEET)
+    assert one.e2el_s == pytest.approx(one.ttft_s + 255 * one.tpot_s)
+    assert (one.e2el_s - one.ttft_s) / 255 == pytest.approx(one.tpot_s)  # tpot as vLLM defines it
+    assert set(METRICS) >= {"ttft", "tpot", "e2el", "output_throughput", "request_goodput"}
+
+
+def test_other_efficiency_is_another_price_from_the_same_terms():
+    """Terms of an iteration, at any coefficients, give its time: what draws of the efficiency are priced by."""
+    other = Efficiency(0.3, 0.2, 1e-4, 1e-5)
+    terms = replica(TOY, SHEET).terms
+    assert other.coefficients() @ terms == pytest.approx(replica(TOY, SHEET, Service(efficiency=other)).tpot_s)
+
+
+def test_training_price_by_hand():
+    # 1e21 FLOP at 40 % of 9.89e14 FLOP/s: 2.5278e6 device-seconds = 702.17 hours at $2.
+    assert training_usd(1e21, SHEET, mfu=0.4) == pytest.approx(1404.3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: training_usd(1e20, SHEET, mfu=1.5), r"mfu=1\.5"),
+        (lambda: price(1, 1e4, SHEET, Service(), 0), "demand=0"),
+    ],
+)
+def test_what_cannot_be_priced_is_named(build, says):
+    with pytest.raises(InputError, match=says):
+        build()

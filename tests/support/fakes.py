@@ -1,0 +1,73 @@
+"""Work that takes no time and fails on demand, so that what is tested is the sweep and not the training.
+
+What a cell does is decided by its seed; every call is noted in the file that FAKE_LOG names.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from scaling import data
+from scaling.config.run import RunConfig
+from scaling.config.run_row import describe
+
+ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE = range(101, 108)
+
+
+def note(word: str) -> None:
+    """One line, written at once whole, by whichever process."""
+    with open(os.environ["FAKE_LOG"], "a", encoding="utf-8") as log:
+        log.write(word + "\n")
+
+
+def train(cells: list[RunConfig], checkpoints: Path) -> Iterator[Any]:
+    """Rows with a loss that follows from the configuration alone."""
+    for cell in cells:
+        yield one(cell)
+
+
+def one(config: RunConfig) -> Any:
+    """One cell's rows, or its end."""
+    row = describe(config, data.prepare(config.data).hash)
+    note(f"train {row['run_id']}")
+    if config.seed == ERROR:
+        raise ValueError("an unlucky seed\nwith a second line")
+    if config.seed == MEMORY:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+    if config.seed == KILLED and not Path(os.environ.get("FAKE_MERCY", "/nonexistent")).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed == KILLED_ONCE:
+        before = Path(os.environ["FAKE_LOG"]).read_text(encoding="utf-8").count(f"train {row['run_id']}")
+        if before == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed == HANGS and not Path(os.environ["FAKE_MERCY"]).exists():
+        note(f"hangs {row['run_id']}")
+        time.sleep(600)
+    if config.seed == FOREIGN:
+        row["run_id"] = "0" * 16
+    row |= {"threads": 1, "started_at": "2026-01-01T00:00:00+00:00", "wall_s": 2.0}
+    if config.seed == DIVERGED:
+        return SimpleNamespace(run=row | {"status": "diverged", "error": "loss is nan at step 3"}, evals=[], curves=[])
+    row |= {"status": "ok", "error": "", "loss_val": 1.0 + 1.0 / config.tokens, "train_s": 1.0}
+    evals = [{"document": f"doc{i}", "n_tokens": 10, "n_bytes": 10, "loss": 2.0 + i} for i in range(3)]
+    curves = [{"step": config.steps, "tokens": row["tokens"], "lr": row["lr"], "loss": 2.0}]
+    return SimpleNamespace(run=row, evals=evals, curves=curves)
+
+
+def measure(config: RunConfig) -> list[dict[str, Any]]:
+    """Latency rows; notes the threads it was given. The shape with d_model = 48 kills the process."""
+    note(f"measure {config.shape_id()} {os.environ['NPROC']} {os.environ['JAX_PLATFORMS']}")
+    if config.model.d_model == 48:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.model.d_model == 80:
+        raise RuntimeError("this shape cannot be measured")
+    return [
+        {"shape_id": config.shape_id(), "phase": phase, "batch": 1, "context": 16, "time_ms": 1.5}
+        for phase in ("prefill", "decode")
+    ]

@@ -1,0 +1,65 @@
+"""Where a test of sweeps works, and drivers in processes of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps import execute
+from sweeps import grid as grids
+from sweeps.job import Options
+from sweeps.progress import Progress
+from sweeps.status import StudyStatus
+from sweeps.worker import CellFunctions
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FAKE = CellFunctions("fakes:train", "fakes:measure")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test works: its folder, the study's folder, and the log of the fake work."""
+
+    folder: Path
+    out: Path
+    log: Path
+    mercy: Path
+
+    def grid(self, block: str, *, study: str = "tiny", more: str = "") -> Path:
+        """A grid file whose only block is `block`."""
+        path = self.folder / "grid.yaml"
+        path.write_text(
+            f"study: {study}\n"
+            "data: {corpus: files, paths: [docs/*.txt], heldout_docs: 100, eval_windows: 2}\n"
+            f"grid: {block}\n"
+            "model: {n_layers: 1, d_head: 8, n_experts: 2}\n"  # routed trunks train apart, dense ones together
+            "train: {batch_tokens: 64, seq_len: 16, warmup_tokens: 128}\n"
+            "bench: {batch: [1], context: [16], repeats: 5}\n" + more
+        )
+        return path
+
+    def noted(self, word: str) -> list[str]:
+        """What the fake work noted with this word, without the word."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.removeprefix(word + " ") for line in lines if line.startswith(word + " ")]
+
+    def drive(self, grid: Path, executor: str = "inline", *flags: str) -> subprocess.Popen[str]:
+        """Start a driver with fake work in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "driver.py"), str(grid), str(self.out), executor, *flags],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def sweep(path: Path, place: Place, work: CellFunctions = FAKE, **options: Any) -> StudyStatus:
+    """Run a grid here, with fake work unless told otherwise."""
+    options = {"executor": "inline"} | options
+    return execute.run_sweep(grids.load_grid(path), place.out, Options(**options), Progress(io.StringIO()), work)

@@ -1,0 +1,29 @@
+"""The kernel of a cell: known on CPU, else the fastest of what runs, measured once."""
+
+import jax
+import pytest
+
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.training import kernel_choice
+
+MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk")
+
+
+def test_on_cpu_the_kernel_is_known_and_nothing_is_grouped_without_experts() -> None:
+    device = jax.devices()[0]
+    assert kernel_choice.kernel_of(RunConfig(model=MODEL), device) == "loop"
+    assert kernel_choice.kernel_of(RunConfig(model=MODEL), device, trunks=2) == "batched"
+    assert kernel_choice.kernel_of(RunConfig(model=ModelConfig(d_model=16)), device) == ""
+    dense = MODEL.model_copy(update={"dispatch": "dense"})
+    assert kernel_choice.kernel_of(RunConfig(model=dense), device) == ""
+
+
+def test_elsewhere_the_fastest_is_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+    seconds = kernel_choice.measured(MODEL, 64, jax.devices()[0])
+    assert {"loop", "batched", "ragged"} <= set(seconds)
+    assert all(value > 0 for value in seconds.values())
+    chosen = kernel_choice.fastest(MODEL, 64, jax.devices()[0])
+    monkeypatch.setattr(kernel_choice, "measured", lambda *_: pytest.fail("measured a second time"))
+    assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == chosen
