@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := train,data,sweep,report,notebooks,dev
 STUDY := results/quickstart
+# Two processes, of which one that is idle takes tests from the other.
+WORKERS := --numprocesses 2 --dist worksteal
 
 .PHONY: help setup quickstart bench test test-all lint clean
 
@@ -41,10 +43,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: lint
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest $(WORKERS) -m 'slow or not slow'
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -39,6 +39,7 @@ def test_every_command_is_known_here():
     assert [line for line in COMMANDS if line.startswith("make")] == ["make quickstart", "make test"]
 
 
+@pytest.mark.long
 def test_the_scaling_commands_run_as_printed(tmp_path):
     """In a folder that holds what the pages say is there: the quickstart's results, somebody's runs.csv and
     isoflop.csv."""

@@ -150,7 +150,7 @@ def test_bad_text_is_refused_by_place_and_remedy(tmp_path, write, changes, words
 def test_missing_files_and_broken_archives_are_named(tmp_path):
     with pytest.raises(InputError, match="matches no file"):
         prepare(config(tmp_path / "nothing-*.txt"))
-    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 500)[:-9])
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 500, mtime=0)[:-9])
     with pytest.raises(InputError, match="cannot be read"):
         prepare(config(tmp_path / "x.jsonl.gz"))
 

@@ -22,7 +22,7 @@ def content(frame, ending):
         text = frame.to_csv(index=False, sep="," if kind == ".csv" else "\t")
     else:
         text = frame.to_json(orient="records", lines=kind != ".json")
-    return gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode()
+    return gzip.compress(text.encode(), mtime=0) if ending.endswith(".gz") else text.encode()
 
 
 def read(path, law=HOFFMANN, **maps):
