@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,26 @@ def number(value: float, form: str = ".4g") -> str:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(values: Iterable[object], *, most: int | None = None, empty: str = "none") -> str:
+    """Values separated by commas, whole numbers without a decimal point; past `most` of them, how many more there
+    are."""
+    texts = [_short(value) for value in values]
+    more = f" and {len(texts) - most} more" if most is not None and len(texts) > most else ""
+    return ", ".join(texts[:most]) + more or empty
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (float, np.floating)):
+        return str(int(value)) if float(value).is_integer() else f"{value:g}"
+    return str(value)
+
+
+def first_line(message: object) -> str:
+    """The first line of a message or an exception; of an exception that says nothing, its type."""
+    lines = str(message).strip().splitlines()
+    return lines[0] if lines else type(message).__name__ if isinstance(message, Exception) else ""
 
 
 def between(interval: Sequence[float] | None, write: Any = si) -> str:
