@@ -13,9 +13,9 @@
 # %% [markdown]
 # # How many experts? The answer by hand
 #
-# This notebook takes the runs of a study and does, in a few visible lines, what `scaling fit` and `scaling recommend` do:
-# it fits a law to the dense runs with SciPy, and finds the cheapest model at a loss with NumPy alone. Each result is
-# held against the package's own; a cell that disagrees fails.
+# This notebook takes the runs of a study and does, in a few visible lines, what `scaling fit` and `scaling recommend`
+# do: it fits a law to the dense runs with SciPy, and finds the cheapest model at a loss with NumPy alone. Each result
+# is held against the package's own; a cell that disagrees fails.
 #
 # Run the study first (`make quickstart`), or point `SCALING_STUDY` at another study folder. To open this file as a
 # notebook: `jupytext --to ipynb notebooks/01_fit_and_recommend.py`, then `jupyter lab`.
@@ -56,9 +56,9 @@ figures.figure(
 # %% [markdown]
 # ## A law by hand
 #
-# The dense runs alone, and Hoffmann's law $L = E + A/N^\alpha + B/D^\beta$ (arXiv 2203.15556). The objective is the *sum* of
-# Huber penalties ($\delta = 10^{-3}$) of log residuals: quadratic near zero, linear beyond, so that single bad runs
-# do not bend the law. The sum and not the mean, or an optimiser takes its tiny gradients for convergence.
+# The dense runs alone, and Hoffmann's law $L = E + A/N^\alpha + B/D^\beta$ (arXiv 2203.15556). The objective is the
+# *sum* of Huber penalties ($\delta = 10^{-3}$) of log residuals: quadratic near zero, linear beyond, so that single bad
+# runs do not bend the law. The sum and not the mean, or an optimiser takes its tiny gradients for convergence.
 
 # %%
 dense = replace(table, frame=table.frame[table.frame["n_experts"] == 1].reset_index(drop=True))
@@ -103,8 +103,8 @@ if packaged.status == "ok":
 # %% [markdown]
 # ## Experts
 #
-# With experts the law is the joint one of Ludziejewski et al. (arXiv 2502.05172), in active parameters, tokens and E. What a
-# small grid cannot identify is pinned to published values; the fit says which.
+# With experts the law is the joint one of Ludziejewski et al. (arXiv 2502.05172), in active parameters, tokens and E.
+# What a small grid cannot identify is pinned to published values; the fit says which.
 
 # %%
 joint = fit.fit(table, laws.law_named("joint-moe"), seed=0)
@@ -116,8 +116,9 @@ for name, value in joint.params.items():
 # %% [markdown]
 # ## A recommendation by hand
 #
-# A budget of training compute $C$ and $T$ tokens to serve. The bar is the best loss a dense model reaches with $C = 6ND$. For
-# every $E$ and $N$: the fewest tokens that clear the bar, then the lifetime cost $6ND + 2NT$; the least of all wins.
+# A budget of training compute $C$ and $T$ tokens to serve. The bar is the best loss a dense model reaches with $C =
+# 6ND$. For every $E$ and $N$: the fewest tokens that clear the bar, then the lifetime cost $6ND + 2NT$; the least of
+# all wins.
 
 
 # %%
@@ -164,8 +165,8 @@ for reason in answer.undecided_because:
 # %% [markdown]
 # ## The trade-off
 #
-# Left: what each loss costs over the model's life. Right: in which share of the bootstrap draws each E is best. The answer
-# is worth as much as the right panel says.
+# Left: what each loss costs over the model's life. Right: in which share of the bootstrap draws each E is best. The
+# answer is worth as much as the right panel says.
 
 # %%
 curves = []

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Which method? The comparison by hand
 #
-# A study of methods trains every (router, experts) pair at equal FLOPs a token, on the same tokens, with a few seeds each.
-# This notebook does, in a few visible lines, what `scaling methods` does: differences to the dense model, intervals that
-# carry both seeds and documents, and the ranks that they leave open. Each result is held against the package's own; a cell
-# that disagrees fails.
+# A study of methods trains every (router, experts) pair at equal FLOPs a token, on the same tokens, with a few seeds
+# each. This notebook does, in a few visible lines, what `scaling methods` does: differences to the dense model,
+# intervals that carry both seeds and documents, and the ranks that they leave open. Each result is held against the
+# package's own; a cell that disagrees fails.
 #
 # It reads `results/routers`, or the study folder that `SCALING_STUDY` names.
 
@@ -48,10 +48,10 @@ frame.pivot_table(index="method", columns="seed", values="loss_val").round(4)
 # %% [markdown]
 # ## Differences
 #
-# A seed moves the loss of all methods together, for runs of one seed see the same text in the same order. So the losses are
-# taken as *method + seed + rest*, by least squares; with a run of every method at every seed that is the difference of the
-# means, and with failed cells it is what is left of it. The rest, pooled over all methods, is the run-to-run noise: three
-# seeds of one method alone would leave two degrees of freedom.
+# A seed moves the loss of all methods together, for runs of one seed see the same text in the same order. So the losses
+# are taken as *method + seed + rest*, by least squares; with a run of every method at every seed that is the difference
+# of the means, and with failed cells it is what is left of it. The rest, pooled over all methods, is the run-to-run
+# noise: three seeds of one method alone would leave two degrees of freedom.
 
 # %%
 reference = comparison.reference
@@ -72,8 +72,8 @@ print(f"run-to-run noise {np.sqrt(noise):.4f} nats per token, {df} degrees of fr
 # %% [markdown]
 # ## Two samples: seeds and documents
 #
-# The held-out documents are a sample too, and no number of seeds makes them more. Their part is the spread of the difference
-# from document to document. Chance in (run, document) is in both parts, and is taken out of the first.
+# The held-out documents are a sample too, and no number of seeds makes them more. Their part is the spread of the
+# difference from document to document. Chance in (run, document) is in both parts, and is taken out of the first.
 
 
 # %%

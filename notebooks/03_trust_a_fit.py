@@ -14,9 +14,9 @@
 # # How far to believe a fit, by hand
 #
 # A law that fits its runs has shown little: the question is what it says of runs it has not seen. This notebook does in
-# visible lines, with NumPy and SciPy, what `scaling validate`, `scaling fit --profile` and `scaling isoflop --bias` do: a
-# roll-out, an interval, a profile, the bias of isoFLOP parabolas, and a comparison of laws. Each result is held against
-# the package's own; a cell that disagrees fails.
+# visible lines, with NumPy and SciPy, what `scaling validate`, `scaling fit --profile` and `scaling isoflop --bias` do:
+# a roll-out, an interval, a profile, the bias of isoFLOP parabolas, and a comparison of laws. Each result is held
+# against the package's own; a cell that disagrees fails.
 #
 # Point `SCALING_STUDY` at a study folder. The dense runs alone are used, and Hoffmann's law (arXiv 2203.15556), so that
 # every line stays readable.
@@ -49,8 +49,8 @@ print(f"{len(table)} runs from {study.name}; left out: {dict(table.dropped) or '
 dense = replace(table, frame=table.frame[table.frame["n_experts"] == 1].reset_index(drop=True))
 
 # %% [markdown]
-# Five parameters, judged on runs held out, take four sizes and a dozen runs. A study with fewer dense runs gets a planted
-# grid in their place, so that the arithmetic can be followed; what is said below is then about that grid.
+# Five parameters, judged on runs held out, take four sizes and a dozen runs. A study with fewer dense runs gets a
+# planted grid in their place, so that the arithmetic can be followed; what is said below is then about that grid.
 
 
 # %%
@@ -73,8 +73,8 @@ print(f"{len(dense)} dense runs on {len(np.unique(dense.trunks))} trunks")
 # %% [markdown]
 # ## The fit
 #
-# The objective is the sum of Huber penalties ($\delta = 10^{-3}$) of log residuals, which SciPy's `least_squares` minimises
-# with `loss="huber"`: $\frac{1}{2} r^2$ up to $\delta$, $\delta(|r| - \delta/2)$ beyond.
+# The objective is the sum of Huber penalties ($\delta = 10^{-3}$) of log residuals, which SciPy's `least_squares`
+# minimises with `loss="huber"`: $\frac{1}{2} r^2$ up to $\delta$, $\delta(|r| - \delta/2)$ beyond.
 
 # %%
 DELTA = 1e-3
@@ -106,8 +106,8 @@ np.testing.assert_allclose(packaged.objective, by_hand.cost, rtol=1e-6)
 # %% [markdown]
 # ## Roll-out: predict the dearer runs from the cheaper ones
 #
-# Fit what took no more than the median compute, predict the rest, look at the errors. (Points of one trunk are correlated,
-# so by default the package leaves trunks out whole; `keep_trunks` makes the plain split of this cell.)
+# Fit what took no more than the median compute, predict the rest, look at the errors. (Points of one trunk are
+# correlated, so by default the package leaves trunks out whole; `keep_trunks` makes the plain split of this cell.)
 
 # %%
 cut = float(np.median(C))
@@ -128,9 +128,9 @@ print("the package agrees:", rolled.verdict())
 # ## An interval: resample trunks, then correct for bias and skew (BCa)
 #
 # Efron 1987. Points of one trunk rise and fall together, so trunks are drawn with replacement and not runs. The
-# interval's ends are quantiles of the draws, moved by $z_0$ (are the draws centred on the estimate?) and by the acceleration
-# $a$ (does their spread change with the truth?), which a jackknife over trunks gives. Trunks are few here, hence Student's $t$
-# in place of the normal, and the wider of the corrected and the plain interval.
+# interval's ends are quantiles of the draws, moved by $z_0$ (are the draws centred on the estimate?) and by the
+# acceleration $a$ (does their spread change with the truth?), which a jackknife over trunks gives. Trunks are few here,
+# hence Student's $t$ in place of the normal, and the wider of the corrected and the plain interval.
 
 # %%
 trunks = np.unique(dense.trunks, return_inverse=True)[1]
@@ -150,7 +150,8 @@ if fit.FEW_TRUNKS * 5 > T:
     moved = np.array([min(moved[0], z[0]), max(moved[1], z[1])])
 interval = np.quantile(draws, norm.cdf(moved))
 print(
-    f"beta {beta:.4f}, by hand {interval.round(4)}, package {np.round(packaged.intervals['beta'], 4)}; z0 {z0:+.2f}, a {a:+.3f}"
+    f"beta {beta:.4f}, by hand {interval.round(4)}, package {np.round(packaged.intervals['beta'], 4)}; z0 {z0:+.2f}, a "
+    f"{a:+.3f}"
 )
 
 # %% [markdown]
@@ -206,9 +207,9 @@ print(f"the package agrees at {len(rise)} values of beta; 95 % profile interval 
 # %% [markdown]
 # ## What isoFLOP parabolas are off by
 #
-# A parabola in $\ln N$ is not the loss: on a surface without any noise its vertex still misses the true optimum, the more so
-# the wider and the less centred the window. Hoffmann's optimum is known in closed form.
-# $N^* = G\,(C/6)^{\beta/(\alpha+\beta)}$ with $G = (\alpha A / \beta B)^{1/(\alpha+\beta)}$.
+# A parabola in $\ln N$ is not the loss: on a surface without any noise its vertex still misses the true optimum, the
+# more so the wider and the less centred the window. Hoffmann's optimum is known in closed form. $N^* =
+# G\,(C/6)^{\beta/(\alpha+\beta)}$ with $G = (\alpha A / \beta B)^{1/(\alpha+\beta)}$.
 
 # %%
 surface = {"E": 1.69, "A": 406.4, "alpha": 0.31, "B": 2e5, "beta": 0.62}  # exponents apart, or the bias would not show
@@ -245,9 +246,9 @@ figures.figure(
 # %% [markdown]
 # ## Which law? The weight of evidence
 #
-# Hoffmann's law against the same with one exponent for both terms (`overtraining`, arXiv 2403.08540). Every trunk is predicted
-# by the law fitted to all the others, and scored by the log density of its residuals: a multivariate Student-t with four
-# degrees of freedom, whose scale and correlation are those of the other trunks' held-out residuals.
+# Hoffmann's law against the same with one exponent for both terms (`overtraining`, arXiv 2403.08540). Every trunk is
+# predicted by the law fitted to all the others, and scored by the log density of its residuals: a multivariate
+# Student-t with four degrees of freedom, whose scale and correlation are those of the other trunks' held-out residuals.
 
 
 # %%
@@ -296,8 +297,8 @@ difference = told["hoffmann"] - told["overtraining"]
 print(f"hoffmann leads by {difference.sum():+.2f} +- {np.sqrt(T * difference.var(ddof=1)):.2f} nats of log score")
 
 # %% [markdown]
-# A weight from it: the softmax of the total scores, averaged over Bayesian bootstraps of the trunks, so that few trunks give no
-# certainty (pseudo-BMA+, arXiv 1704.02030).
+# A weight from it: the softmax of the total scores, averaged over Bayesian bootstraps of the trunks, so that few trunks
+# give no certainty (pseudo-BMA+, arXiv 1704.02030).
 
 # %%
 shares = np.random.default_rng(1).dirichlet(np.ones(T), size=4000)

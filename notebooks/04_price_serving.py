@@ -13,13 +13,13 @@
 # %% [markdown]
 # # What does serving cost? The price by hand
 #
-# Loss alone wants as many experts as there are. This notebook prices them: the time of one decode step from what it reads and
-# computes, the batch that memory leaves, the price of a token, and the expert count that is cheapest over a model's life.
-# Then it does for a measured device what `scaling latency` does. Each result is held against the package's own; a cell
-# that disagrees fails.
+# Loss alone wants as many experts as there are. This notebook prices them: the time of one decode step from what it
+# reads and computes, the batch that memory leaves, the price of a token, and the expert count that is cheapest over a
+# model's life. Then it does for a measured device what `scaling latency` does. Each result is held against the
+# package's own; a cell that disagrees fails.
 #
-# The first half needs nothing but a published law. The second reads the latency of a study: run `make quickstart` first, or
-# point `SCALING_STUDY` at another folder.
+# The first half needs nothing but a published law. The second reads the latency of a study: run `make quickstart`
+# first, or point `SCALING_STUDY` at another folder.
 
 # %%
 # %matplotlib inline
@@ -48,9 +48,10 @@ print(f"{h100.usd_per_hour} USD an hour ({h100.price_source}; {h100.price_date})
 # %% [markdown]
 # ## One decode step
 #
-# A batch of $b$ tokens that choose $k$ of $E$ experts touches $U = E\,(1 - (1 - k/E)^b)$ of them in each layer and reads those
-# once: the active parameters at $b = 1$, everything at large $b$. The cache of every sequence is read too. Time is
-# bytes over bandwidth plus FLOPs over peak, each at the share of the data sheet that a device reaches (here assumed: .6 and .4).
+# A batch of $b$ tokens that choose $k$ of $E$ experts touches $U = E\,(1 - (1 - k/E)^b)$ of them in each layer and
+# reads those once: the active parameters at $b = 1$, everything at large $b$. The cache of every sequence is read too.
+# Time is bytes over bandwidth plus FLOPs over peak, each at the share of the data sheet that a device reaches (here
+# assumed: .6 and .4).
 
 # %%
 N, E, context, bytes_per_number = 1e9, 8, 640, 2
@@ -69,8 +70,9 @@ for b, u, s in zip(batch, touched, seconds, strict=True):
 # %% [markdown]
 # ## The price of a token
 #
-# Memory that weights do not take is batch. With $p$ prompt and $n$ generated tokens a request, an iteration decodes $b$ sequences
-# and prefills the $b/n$ that take the places of those that ended (arXiv 2404.02852). A replica is busy half of the time.
+# Memory that weights do not take is batch. With $p$ prompt and $n$ generated tokens a request, an iteration decodes $b$
+# sequences and prefills the $b/n$ that take the places of those that ended (arXiv 2404.02852). A replica is busy half
+# of the time.
 
 # %%
 prompt, generated, busy = 512, 256, 0.5
@@ -157,10 +159,9 @@ figures.figure(
 # %% [markdown]
 # ## A measured device
 #
-# A step that was measured is overhead, layers, layers of a prompt, experts touched, activations, bytes, bytes read again and FLOPs,
-# each times one coefficient. Relative errors are what matters, so every row is divided by its time; ordinary least squares by
-# hand, then the package's
-# robust and bounded fit, which outliers do not bend.
+# A step that was measured is overhead, layers, layers of a prompt, experts touched, activations, bytes, bytes read
+# again and FLOPs, each times one coefficient. Relative errors are what matters, so every row is divided by its time;
+# ordinary least squares by hand, then the package's robust and bounded fit, which outliers do not bend.
 
 # %%
 here = Path.cwd()
