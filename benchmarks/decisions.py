@@ -234,19 +234,19 @@ def study(seed: int, free: bool = False) -> dict[str, Any]:
     """One study, from its truth to what came of the recommendation; `failed` says why where there is none."""
     begun = time.process_time()
     here, rng = world(seed, free), np.random.default_rng([seed, 1])
-    told: dict[str, Any] = {"seed": seed, "kind": here.kind, "noise": here.noise, "seeds": here.seeds}
+    record: dict[str, Any] = {"seed": seed, "kind": here.kind, "noise": here.noise, "seeds": here.seeds}
     try:
         truth = oracle(here)
-        told |= {"best": truth.best, "lead": truth.lead}
+        record |= {"best": truth.best, "lead": truth.lead}
         table = measured(here, rng)
         pins = {} if free else {name: here.params[name] for name in PINNED}
         fitted = bootstrap(fit(table, laws.JOINT_MOE, pin=pins, n_starts=STARTS), table, DRAWS, rng)
         answer = recommend(fitted, here.question)
     except InputError as error:
-        return told | {"failed": str(error), "cpu_s": time.process_time() - begun}
+        return record | {"failed": str(error), "cpu_s": time.process_time() - begun}
     chances, chosen = answer.probability_best or {}, answer.recommendation
     regret, overrun = truth.of_model(chosen.n_experts, chosen.n_active, chosen.tokens)
-    return told | {
+    return record | {
         "chosen": chosen.n_experts,
         "n_active": chosen.n_active,
         "tokens": chosen.tokens,
@@ -353,11 +353,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
     asked = parser.parse_args(arguments)
     found = summary(list(studies(asked.studies, asked.seed, asked.free, asked.out)))
-    print(json.dumps(found) if asked.json else "\n".join(_told(found)))
+    print(json.dumps(found) if asked.json else "\n".join(_summary_lines(found)))
 
 
-def _told(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{found['studies']} studies, {found['without_an_answer']} without an answer, {found['cpu_s_a_study']:.2f} CPU s each"
+def _summary_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    unanswered, cpu_s = found["without_an_answer"], found["cpu_s_a_study"]
+    yield f"{found['studies']} studies, {unanswered} without an answer, {cpu_s:.2f} CPU s each"
     for which in ("chosen", "every"):
         yield f"{'the E chosen' if which == 'chosen' else 'every E':12}  count  stated   right  standard error"
         for row in found[which]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from scaling.arrays import Array
 from scaling.errors import InputError
 
 SHAPE = ("d_model", "n_layers", "n_experts", "top_k", "batch_tokens", "warmup_tokens", "weight_decay", "seed")
-Array = npt.NDArray[np.float64]
 
 
 def rate_optima(runs: pd.DataFrame, rule: Callable[[pd.Series], float], by: Sequence[str] = SHAPE) -> pd.DataFrame:

@@ -101,7 +101,7 @@ by_hand.sort_values("difference").round(4)
 # ## How sure is the order?
 #
 # One interval in twenty misses by design, and the best of many is partly lucky. So ranks come from all pairs together
-# (Tukey): methods that share a letter cannot be told apart. The thin bars hold for all differences at once.
+# (Tukey): methods that share a letter do not differ significantly. The thin bars hold for all differences at once.
 
 # %%
 order = list(comparison.rows["method"])

@@ -274,7 +274,7 @@ def score_of(residuals, scale, correlation):
 
 def scores(left):
     """The log score of each trunk; scale and correlation by maximum likelihood on the other trunks."""
-    told = []
+    scores = []
     for trunk in range(T):
         rest = [left[trunks == other] for other in range(T) if other != trunk]
         best = (-np.inf, 0.0, 0.0)
@@ -285,15 +285,15 @@ def scores(left):
 
             end = minimize_scalar(unlikely, bounds=np.log([1e-5, 1.0]), method="bounded", options={"xatol": 1e-7})
             best = max(best, (-end.fun, np.exp(end.x), correlation))
-        told.append(score_of(left[trunks == trunk], *best[1:]))
-    return np.array(told)
+        scores.append(score_of(left[trunks == trunk], *best[1:]))
+    return np.array(scores)
 
 
-told = {
+scores = {
     "hoffmann": scores(held_out(log_law, STARTS)),
     "overtraining": scores(held_out(log_law_of_one_exponent, [(s[0], s[2], s[1], s[4]) for s in STARTS])),
 }
-difference = told["hoffmann"] - told["overtraining"]
+difference = scores["hoffmann"] - scores["overtraining"]
 print(f"hoffmann leads by {difference.sum():+.2f} +- {np.sqrt(T * difference.var(ddof=1)):.2f} nats of log score")
 
 # %% [markdown]
@@ -305,7 +305,7 @@ shares = np.random.default_rng(1).dirichlet(np.ones(T), size=4000)
 weight = float(np.mean(1 / (1 + np.exp(-T * shares @ difference))))
 compared = law_comparison.compare_laws(dense, [laws.HOFFMANN, laws.OVERTRAINING], rng=np.random.default_rng(0), folds=T)
 by_law = {one.law: one for one in compared.contenders}
-for name, values in told.items():
+for name, values in scores.items():
     # A scale known to 1e-7 and minima to 1e-6: the log score of a trunk to far less than a hundredth of a nat.
     np.testing.assert_allclose(by_law[name].elpd, values.sum(), atol=0.01 * T)
 # Two sets of 4,000 Dirichlet draws: a mean of values in [0, 1] scatters by at most .008; four of its standard errors.

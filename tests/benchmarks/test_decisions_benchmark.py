@@ -66,10 +66,10 @@ def test_the_family_that_the_runs_tell_is_that_of_the_truth():
     family = fitted_to.family_of(table)
     n_active = np.geomspace(1e8, 1e11, 20)
     for e in decisions.EXPERTS:
-        told, true = family.sizes(n_active, e), JOINT_MOE_2025.sizes(n_active, e)
+        derived, true = family.sizes(n_active, e), JOINT_MOE_2025.sizes(n_active, e)
         for name in ("n_total", "n_layers", "d_model"):
             # Polynomials solved for on five widths, evaluated ten times beyond: rounding grows with the cube.
-            np.testing.assert_allclose(getattr(told, name), getattr(true, name), rtol=1e-6)
+            np.testing.assert_allclose(getattr(derived, name), getattr(true, name), rtol=1e-6)
 
 
 def test_noise_is_of_the_size_it_says_and_shared_by_trunks(monkeypatch):
@@ -117,7 +117,7 @@ def test_probabilities_that_are_shares_are_called_calibrated_and_certain_ones_th
     assert [rows[tenth] for tenth in (0.1, 0.2, 0.7, 0.8)] == [False] * 4
 
 
-def _told(best, chosen, stated, decided, lead=0.1, regret=0.0):
+def _record(best, chosen, stated, decided, lead=0.1, regret=0.0):
     return {
         "best": best, "chosen": chosen, "stated": stated, "decided": decided, "lead": lead, "regret": regret,
         "regret_of_E": regret, "overrun": 0.0, "expected_regret": 0.01, "cpu_s": 1.0,
@@ -128,11 +128,11 @@ def test_the_summary_of_studies_counted_by_hand():
     sure, split = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.6, 0.4, 0.0, 0.0]
     found = decisions.summary(
         [
-            _told(4, 4, sure, True),
-            _told(8, 4, sure, True, regret=0.04),
-            _told(8, 4, split, False, regret=0.3),
-            _told(32, 4, split, False, lead=0.2, regret=0.5),
-            _told(4, 4, split, False, lead=0.01),
+            _record(4, 4, sure, True),
+            _record(8, 4, sure, True, regret=0.04),
+            _record(8, 4, split, False, regret=0.3),
+            _record(32, 4, split, False, lead=0.2, regret=0.5),
+            _record(4, 4, split, False, lead=0.01),
             {"failed": "no fit"},
         ]
     )
@@ -153,9 +153,9 @@ def test_a_tiny_run_gives_the_document_and_goes_on_from_its_lines(capsys, monkey
     monkeypatch.setattr(decisions, "BLOCKS", (*decisions.BLOCKS[:3], 15))
     out = tmp_path / "lines"
     decisions.main(["--studies", "5", "--out", str(out), "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["studies"] == 5
-    assert sum(row["count"] for row in told["chosen"]) == 5 - told["without_an_answer"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["studies"] == 5
+    assert sum(row["count"] for row in document["chosen"]) == 5 - document["without_an_answer"]
     lines = out.read_text().splitlines()
     out.write_text("\n".join(lines[:3]) + "\n")
     kept = [json.loads(line) for line in lines]

@@ -73,7 +73,7 @@ def test_a_tiny_run_spends_alike_and_says_so(capsys, monkeypatch):
         assert path[1][1] >= 0
     monkeypatch.setattr(suggest, "study", lambda kind, rounds, share, seed: found)
     suggest.main(["--studies", "2", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert {"round", "train_flops", "regret", "ratio", "ratio_se", "at_least"} <= set(told["rounds"][0])
+    document = json.loads(capsys.readouterr().out)
+    assert {"round", "train_flops", "regret", "ratio", "ratio_se", "at_least"} <= set(document["rounds"][0])
     suggest.main(["--studies", "2"])
     assert "times the FLOPs" in capsys.readouterr().out

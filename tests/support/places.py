@@ -60,6 +60,6 @@ class Place:
 
 
 def sweep(path: Path, place: Place, work: CellFunctions = FAKE, **options: Any) -> StudyStatus:
-    """Run a grid here, with fake work unless told otherwise."""
+    """Run a grid here, with fake work unless other functions are given."""
     options = {"executor": "inline"} | options
     return execute.run_sweep(grids.load_grid(path), place.out, Options(**options), Progress(io.StringIO()), work)

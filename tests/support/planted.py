@@ -55,7 +55,8 @@ def moe_grid(
                         "run_id": f"{e}-{d}-{s}-{budget:g}", "trunk_id": f"{e}-{d}-{s}", "seed": s, "status": "ok",
                         "n_experts": e, "top_k": 1, "d_model": d, "n_layers": 2, "tokens": budget,
                         "n_active": backbone + expert, "n_total": backbone + e * expert,
-                        "n_active_nonembed": backbone + expert - 514 * d, "n_dense_nonembed": backbone + expert - 514 * d,
+                        "n_active_nonembed": backbone + expert - 514 * d,
+                        "n_dense_nonembed": backbone + expert - 514 * d,
                         "train_flops": 6.0 * (backbone + expert) * budget,
                     })  # fmt: skip
     frame = pd.DataFrame(rows)

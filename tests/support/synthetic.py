@@ -23,8 +23,8 @@ from scaling.schema import Table, to_arrow
 from scaling.serving.expert_load import distinct_experts
 
 TRUTH = {
-    "a": 72.0, "alpha": -0.42, "delta": -0.335, "gamma": 0.0098, "b": 75.0, "beta": -0.38, "omega": 0.44, "zeta": -0.0259,
-    "c": 0.75, "E_start": 2.0732, "E_max": 290.4521,
+    "a": 72.0, "alpha": -0.42, "delta": -0.335, "gamma": 0.0098, "b": 75.0, "beta": -0.38, "omega": 0.44,
+    "zeta": -0.0259, "c": 0.75, "E_start": 2.0732, "E_max": 290.4521,
 }  # fmt: skip
 CORPUS_HASH = "synthetic00000000"
 _N_DOCS = 120
