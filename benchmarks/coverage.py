@@ -201,11 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in asked.designs or DESIGNS:
         results[name] = measure(name, asked.studies, asked.draws, asked.workers)
         if not asked.json:
-            coverage = ", ".join(f"{key} {100 * share:.1f}" for key, share in results[name]["covered"].items())
-            print(
-                f"{name}: {coverage} (+-{100 * results[name]['standard_error']:.1f}, {asked.studies} studies)",
-                flush=True,
-            )
+            shares = ", ".join(f"{key} {100 * share:.1f}" for key, share in results[name]["covered"].items())
+            error = 100 * results[name]["standard_error"]
+            print(f"{name}: {shares} (+-{error:.1f}, {asked.studies} studies)", flush=True)
     if asked.json:
         print(json.dumps(results))
 

@@ -272,7 +272,7 @@ def score_of(residuals, scale, correlation):
     return multivariate_t.logpdf(residuals, np.zeros(m), shape, df=law_comparison.FREEDOM)
 
 
-def scores(left):
+def trunk_scores(left):
     """The log score of each trunk; scale and correlation by maximum likelihood on the other trunks."""
     scores = []
     for trunk in range(T):
@@ -290,8 +290,8 @@ def scores(left):
 
 
 scores = {
-    "hoffmann": scores(held_out(log_law, STARTS)),
-    "overtraining": scores(held_out(log_law_of_one_exponent, [(s[0], s[2], s[1], s[4]) for s in STARTS])),
+    "hoffmann": trunk_scores(held_out(log_law, STARTS)),
+    "overtraining": trunk_scores(held_out(log_law_of_one_exponent, [(s[0], s[2], s[1], s[4]) for s in STARTS])),
 }
 difference = scores["hoffmann"] - scores["overtraining"]
 print(f"hoffmann leads by {difference.sum():+.2f} +- {np.sqrt(T * difference.var(ddof=1)):.2f} nats of log score")
