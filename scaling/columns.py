@@ -3,6 +3,4 @@
 from __future__ import annotations
 
 COMPUTE = "train_flops"
-
-
 TOKENS, EXPERTS, LOSS = "tokens", "n_experts", "loss_val"

@@ -2,7 +2,7 @@
 
 
 class InputError(Exception):
-    """What the user gave is wrong: the message names the place, what was found and what is allowed. Exit status 2."""
+    """What the user gave is wrong: the message names the place, the value and what is allowed. Exit status 2."""
 
 
 class WorkError(Exception):
