@@ -26,11 +26,6 @@ SHOWN = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the `bench` command."""
-    app.command("bench")(bench)
-
-
 def bench(
     d_model: Annotated[str, typer.Option(help="Width of the residual stream, a comma between several.")] = "64",
     n_layers: Annotated[str, typer.Option(help="Blocks, a comma between several.")] = "2",
@@ -56,7 +51,7 @@ def bench(
     """
     import os
 
-    from scaling.cli.options import note
+    from scaling.cli.output import note
     from scaling.errors import InputError
     from scaling.training import malloc
 

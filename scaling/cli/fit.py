@@ -25,17 +25,13 @@ from scaling.cli.options import (
     Runs,
     Settings,
     Where,
-    answer,
-    note,
     number,
     optional,
     pairs,
     pins_of,
-    print_json,
-    say_table,
     settings_of,
-    write,
 )
+from scaling.cli.output import note, note_table, print_answer, print_json, write_json
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -47,12 +43,6 @@ if TYPE_CHECKING:
 
 _DRAWS, _MOST_ROWS = 400, 50_000  # resamples by default, and the rows up to which they are quick
 _CLOUDS = 3  # pairs of parameters drawn against each other
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `laws`, `fit` and `predict` commands."""
-    for command in (laws, fit, predict):
-        app.command()(command)
 
 
 def laws(as_json: Json = False) -> None:
@@ -147,7 +137,7 @@ def fit(
         raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
     definition = law_named(law)
     table = runs_module.read_runs(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
-    say_table(table.dropped, table.notes)
+    note_table(table.dropped, table.notes)
     pins = pins_of(pin)
     fitted = fit_law(
         table,
@@ -169,7 +159,7 @@ def fit(
             )
     fitted = uncertainty.bootstrap(fitted, table, bootstrap, np.random.default_rng(seed))
     if out is not None:
-        write(out, fitted.to_json())
+        write_json(out, fitted.to_json())
     for warning in fitted.warnings:
         note(f"warning: {warning}")
     usable = bool(fitted.params)
@@ -266,4 +256,4 @@ def predict(
         "prediction_interval": of_run,
         "warnings": warnings,
     }
-    answer(document, as_json, f"{name} {loss:.4f}{unit} ({shown})")
+    print_answer(document, as_json, f"{name} {loss:.4f}{unit} ({shown})")

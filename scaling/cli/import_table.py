@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.options import DropHighest, Json, Maps, Where, answer, note, pairs, say_table
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `import` command."""
-    app.command("import")(import_table)
+from scaling.cli.options import DropHighest, Json, Maps, Where, pairs
+from scaling.cli.output import note, note_table, print_answer
 
 
 def import_table(
@@ -44,7 +40,7 @@ def import_table(
         "notes": table_read.notes,
         "ignored_columns": unknown,
     }
-    say_table(table_read.dropped, table_read.notes)
+    note_table(table_read.dropped, table_read.notes)
     if unknown:
         note(f"columns left behind: {', '.join(unknown)}")
-    answer(told, as_json, f"{len(table_read)} runs in {part}")
+    print_answer(told, as_json, f"{len(table_read)} runs in {part}")

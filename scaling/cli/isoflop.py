@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.options import (
-    DropHighest,
-    Json,
-    Maps,
-    Runs,
-    Where,
-    note,
-    number,
-    optional,
-    pairs,
-    print_json,
-    say_table,
-    write,
-)
+from scaling.cli.options import DropHighest, Json, Maps, Runs, Where, number, optional, pairs
+from scaling.cli.output import note, note_table, print_json, write_json
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -30,11 +18,6 @@ if TYPE_CHECKING:
     from analysis.isoflop.frontier import Frontier
     from analysis.isoflop.power_law import PowerLaw
     from analysis.isoflop.valleys import Valleys
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `isoflop` command."""
-    app.command("isoflop")(isoflop)
 
 
 def isoflop(
@@ -84,7 +67,7 @@ def isoflop(
         raise InputError(f"--budget must be a positive number of FLOPs, found {budget}")
     surface = None if bias is None else load_fit(bias)
     table = runs_module.read_runs(runs, pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
-    say_table(table.dropped, table.notes)
+    note_table(table.dropped, table.notes)
     found = valleys.valleys(
         table, n_column=n_column, tolerance=number(tolerance, "--tolerance"), n_budgets=groups, log_loss=log_loss
     )
@@ -104,7 +87,7 @@ def isoflop(
             warnings.append(f"no envelope: {error}")
     document = _document(found, lines, envelopes, biases, at, surface, warnings)
     if out is not None:
-        write(out, document)
+        write_json(out, document)
     for warning in warnings:
         note(f"warning: {warning}")
     if as_json:

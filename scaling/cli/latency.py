@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.options import PICTURES, Json, Maps, Where, note, pairs, print_json, say_table, write
+from scaling.cli.options import PICTURES, Json, Maps, Where, pairs
+from scaling.cli.output import note, note_table, print_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +32,6 @@ _UNITS = {
     "flops_share": ("of the peak FLOP/s", 1.0),
 }
 _PLACE = ("phase", "batch", "context", "n_experts", "top_k", "d_model", "n_layers")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `latency` command."""
-    app.command("latency")(latency)
 
 
 def latency(
@@ -69,14 +65,14 @@ def latency(
     if figure is not None and figure.suffix not in PICTURES:
         raise InputError(f"--figure {figure}: expected a name that ends in {', '.join(PICTURES)}")
     measured = read_latency(table, pairs(maps, "--map"), where)
-    say_table(measured.dropped, [])
+    note_table(measured.dropped, [])
     law = law_of.fit_latency(measured, device_of(measured, device), np.random.default_rng(seed), resamples)
     rows = law_of.modelled(measured, law)
     worst = rows.iloc[rows["error"].abs().argsort()[::-1][:_WORST]]
     for told in law.warnings:
         note(told)
     if out is not None:
-        write(out, law.to_json())
+        write_json(out, law.to_json())
     if figure is not None:
         _draw(figure, rows)
     if as_json:

@@ -1,42 +1,38 @@
-"""`scaling`: mounts the command groups and turns errors into one message and an exit status."""
+"""`scaling`: mounts the commands and turns errors into one message and an exit status."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
+from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, suggest, sweep, validate
+from scaling.cli.output import note, options_of
 from scaling.errors import InputError, WorkError
 
 
-class _Group(TyperGroup):
+class Command(TyperCommand):
     """Wrong input ends with status 2, failed work with 1, Ctrl-C with 130; each says one thing on standard error."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from error
-        except WorkError as error:
-            typer.echo(f"failed: {error}", err=True)
-            raise typer.Exit(1) from error
-        except OSError as error:  # what a command writes to, standard output among it, is full or gone
-            typer.echo(
-                f"failed: {error.filename or 'output'}: {error.strerror}; make room or name another place", err=True
-            )
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            typer.echo("interrupted: what is on disk is whole; the same command goes on from there", err=True)
-            raise typer.Exit(130) from error
+        with options_of(self.params):
+            try:
+                return super().invoke(ctx)
+            except InputError as error:
+                _exit(2, f"error: {error}", error)
+            except WorkError as error:
+                _exit(1, f"failed: {error}", error)
+            except OSError as error:  # what a command writes to, standard output among it, is full or gone
+                place = f"{error.filename or 'output'}: {error.strerror}"
+                _exit(1, f"failed: {place}; make room or name another place", error)
+            except KeyboardInterrupt as error:
+                _exit(130, "interrupted: what is on disk is whole; the same command goes on from there", error)
 
 
-# Rich help costs a third of the start-up time and says nothing more.
-app = typer.Typer(
-    cls=_Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
-    help="Scaling laws for mixtures of experts: train a grid, measure serving, fit, recommend an expert degree.",
-)  # fmt: skip
+def _exit(status: int, message: str, error: BaseException) -> NoReturn:
+    note(message)
+    raise typer.Exit(status) from error
 
 
 def _version(wanted: bool) -> None:
@@ -47,7 +43,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -55,14 +50,30 @@ def _options(
 ) -> None: ...
 
 
-def _mount() -> None:
-    from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, sweep, validate
+def _command_line() -> typer.Typer:
+    """`scaling` with all its commands, in the order in which they are used."""
+    # Rich help costs a third of the start-up time and says nothing more.
+    app = typer.Typer(
+        callback=_options, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+        add_completion=False,
+        help="Scaling laws for mixtures of experts: train a grid, measure serving, fit, recommend an expert degree.",
+    )  # fmt: skip
+    sweeps = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, suggest, status, grids."
+    )
+    for command in (sweep.run, sweep.plan, suggest.suggest, sweep.status, sweep.pack, sweep.grids):
+        sweeps.command(cls=Command)(command)
+    app.add_typer(sweeps, name="sweep")
+    app.command("import", cls=Command)(import_table.import_table)
+    for command in (
+        fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, methods.methods,
+        bench.bench, latency.latency, report.report,
+    ):  # fmt: skip
+        app.command(cls=Command)(command)
+    return app
 
-    for group in (sweep, import_table, fit, validate, isoflop, recommend, methods, bench, latency, report):
-        group.register(app)
 
-
-_mount()
+app = _command_line()
 
 
 def main() -> None:

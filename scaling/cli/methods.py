@@ -10,11 +10,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the `methods` command."""
-    app.command("methods")(methods)
-
-
 def methods(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY]", help="Study folder; without it, what is registered.")

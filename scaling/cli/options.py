@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import enum
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -112,36 +109,3 @@ def whole_list(text: str | None, option: str) -> tuple[int, ...]:
         raise InputError(
             f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"
         ) from error
-
-
-def say_table(dropped: Sequence[tuple[str, int]], notes: Sequence[str]) -> None:
-    """What was left out of a table, and what was assumed, on standard error."""
-    for reason, count in dropped:
-        note(f"left out: {count} rows ({reason})")
-    for told in notes:
-        note(f"note: {told}")
-
-
-def note(text: str) -> None:
-    """A message on standard error."""
-    print(text, file=sys.stderr)
-
-
-def answer(document: Mapping[str, Any], as_json: bool, text: str) -> None:
-    """The answer on standard output: a document, or words."""
-    if as_json:
-        print_json(document)
-    else:
-        print(text)
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(document, allow_nan=False))
-
-
-def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    from scaling.files import write_atomically
-
-    write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())

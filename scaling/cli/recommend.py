@@ -8,25 +8,10 @@ from typing import Annotated
 import typer
 
 from scaling.cli import serving_options
-from scaling.cli.options import (
-    FitArgument,
-    Json,
-    Settings,
-    note,
-    number,
-    optional,
-    print_json,
-    settings_of,
-    whole_list,
-    write,
-)
+from scaling.cli.options import FitArgument, Json, Settings, number, optional, settings_of, whole_list
+from scaling.cli.output import note, print_json, write_json
 
 _GOALS = ("lifetime", "serving", "loss")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `recommend` command."""
-    app.command()(recommend)
 
 
 def recommend(
@@ -152,7 +137,7 @@ def recommend(
         "what_if": explore(fitted, question, found).to_json() if what_if else None,
     }
     if out is not None:
-        write(out, document)
+        write_json(out, document)
     for warning in found.warnings:
         note(f"warning: {warning}")
     if as_json:

@@ -10,11 +10,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the `report` command."""
-    app.command("report")(report)
-
-
 def report(
     study: Annotated[Path, typer.Argument(metavar="DIR", help="Study folder, as `sweep run --out` wrote it.")],
     out: Annotated[Path | None, typer.Option(help="PDF to write; DIR/report.pdf if not given.")] = None,

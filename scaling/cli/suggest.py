@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.options import Json, optional, print_json, whole_list
+from scaling.cli.options import Json, optional, whole_list
+from scaling.cli.output import print_json
 from scaling.errors import InputError
 
 if TYPE_CHECKING:

@@ -29,18 +29,6 @@ class ExecutorName(enum.StrEnum):
     inline = "inline"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the `sweep` group."""
-    from scaling.cli.suggest import suggest
-
-    group = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, suggest, status, grids."
-    )
-    for command in (run, plan, suggest, status, pack, grids):
-        group.command()(command)
-    app.add_typer(group, name="sweep")
-
-
 def run(
     grid: GridArgument,
     out: Out = None,

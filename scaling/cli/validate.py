@@ -22,26 +22,18 @@ from scaling.cli.options import (
     ResidualOption,
     Runs,
     Where,
-    note,
     number,
     optional,
     pairs,
     pins_of,
-    print_json,
-    say_table,
-    write,
 )
+from scaling.cli.output import note, note_table, print_json, write_json
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from analysis.fitting.fit import Fit
     from analysis.tables.runs import RunTable
     from analysis.validation.residuals import Diagnostics
-
-
-def register(app: typer.Typer) -> None:
-    """Add the `validate` command."""
-    app.command()(validate)
 
 
 def validate(
@@ -95,7 +87,7 @@ def validate(
     others = list(LAWS.values()) if laws is None else [law_named(name.strip()) for name in laws.split(",")]
     compared = [definition, *(one for one in others if one.name != definition.name)]
     table = runs_module.read_runs(runs, pairs(maps, "--map"), where, definition, drop_highest_loss)
-    say_table(table.dropped, table.notes)
+    note_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
     goal, pins = Objective(objective.value, residual.value, number(delta, "--delta")), pins_of(pin)
     found = fit_law(
@@ -132,7 +124,7 @@ def validate(
         "warnings": list(fitted.warnings),
     }
     if out is not None:
-        write(out, document)
+        write_json(out, document)
     if figure is not None:
         _draw(figure, fitted, table, parts)
     if as_json:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from analysis.laws import HOFFMANN
-from scaling.cli import fit, import_table, recommend
-from scaling.errors import InputError, WorkError
+from scaling.cli.main import app
 
 TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
 
@@ -25,9 +21,6 @@ TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
 @pytest.fixture(scope="module")
 def call():
     """Runs a command; returns (result, JSON document or None)."""
-    app = typer.Typer()
-    for group in (import_table, fit, recommend):
-        group.register(app)
     runner = CliRunner()
 
     def run(*words):
@@ -143,7 +136,7 @@ def test_an_import_is_a_study(call, dense_csv, tmp_path):
 def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
     words = ("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--where", "tokens < 3e9", "--json")
     result, found = call(*words)
-    assert isinstance(result.exception, WorkError)
+    assert result.exit_code == 1
     assert found["status"] == "unidentified"
     assert found["params"] == {}
     assert any("every run has the same tokens" in warning for warning in found["warnings"])
@@ -188,15 +181,14 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
 )
 def test_wrong_input_is_one_message(call, dense_csv, fit_file, words, message):
     result, _ = call(*[{"CSV": dense_csv, "FIT": fit_file}.get(word, word) for word in words])
-    assert isinstance(result.exception, InputError), result.output
-    assert message in str(result.exception)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
 
 
 def test_a_negative_seed_is_a_usage_error(call, dense_csv):
     result, _ = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--seed", "-1")
     assert result.exit_code == 2
     assert "--seed" in result.stderr
-    assert isinstance(result.exception, SystemExit)
 
 
 def test_a_dense_law_predicts_for_the_expert_count_it_was_fitted_to(call, tmp_path):
@@ -205,7 +197,7 @@ def test_a_dense_law_predicts_for_the_expert_count_it_was_fitted_to(call, tmp_pa
     words = ("predict", path, "--n-active", "1B", "--tokens", "20B", "--json")
     _, found = call(*words, "--n-experts", 8)
     assert found == call(*words)[1]
-    assert isinstance(call(*words, "--n-experts", 1)[0].exception, InputError)
+    assert call(*words, "--n-experts", 1)[0].exit_code == 2
 
 
 def test_files_have_the_mode_of_the_umask(fit_file):
@@ -220,8 +212,8 @@ def test_a_write_that_fails_leaves_nothing(call, fit_file, tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "replace", full)
     result, _ = call("recommend", fit_file, "--train-flops", "1e21", "--out", tmp_path / "answer.json")
-    assert isinstance(result.exception, WorkError)
-    assert "the disk is full" in str(result.exception)
+    assert result.exit_code == 1
+    assert "the disk is full" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,16 +244,7 @@ def test_a_file_that_cannot_be_written_is_failed_work(call, dense_csv, tmp_path)
         blocked / "fit.json",
     )
     result, _ = call(*words)
-    assert isinstance(result.exception, WorkError)
-
-
-def test_the_commands_import_nothing_heavy_until_they_run():
-    code = (
-        "import sys, typer; from scaling.cli import fit; fit.register(typer.Typer()); "
-        "print([m for m in ('numpy', 'pandas', 'pydantic', 'rich.table') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert result.exit_code == 1
 
 
 def test_profiles_an_optimum_and_a_picture_of_a_fit(call, dense_csv, tmp_path):
@@ -293,9 +276,9 @@ def test_a_ratio_of_compute_is_predicted_and_divides_no_budget(call):
     result, found = call("predict", "published:leverage-2025", *settings, "--json")
     assert found["compute_leverage"] == pytest.approx(7.2449, abs=1e-3)  # arXiv 2507.17702: more than 7x
     result, _ = call("recommend", "published:leverage-2025", "--train-flops", "1e21")
-    assert "cannot divide a budget" in str(result.exception)
+    assert "cannot divide a budget" in result.stderr
     result, _ = call("predict", "published:leverage-2025", "--set", "granularity=12")
-    assert "needs activation_ratio" in str(result.exception)
+    assert "needs activation_ratio" in result.stderr
 
 
 def test_large_tables_are_fitted_without_intervals_unless_asked(call, dense_csv, tmp_path, monkeypatch):

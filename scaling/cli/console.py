@@ -1,0 +1,35 @@
+"""Sentences and plain tables for a person: at a terminal as wide as that is, in a file or a pipe wide enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scaling.cli.output import with_options
+
+
+class Terminal(Console):
+    """Standard output: text as it is, without markup, in which fields carry the names of the command's options."""
+
+    def __init__(self, width_in_file: int = 0, **style: Any) -> None:
+        super().__init__(highlight=False, markup=False, **style)
+        if not self.is_terminal:  # there nothing needs to be narrow
+            self.width = max(self.width, width_in_file)
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        """Print, a string with the names of options, never cut or wrapped; a table within the width."""
+        wrap = {"soft_wrap": all(isinstance(one, str) for one in objects)}
+        super().print(*(with_options(one) if isinstance(one, str) else one for one in objects), **wrap | style)
+
+
+class PlainTable(Table):
+    """A table without lines, whose cells carry the names of the command's options."""
+
+    def __init__(self, *headings: str, **style: Any) -> None:
+        super().__init__(*headings, **{"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)} | style)
+
+    def add_row(self, *cells: Any, **style: Any) -> None:
+        """Add a row of strings."""
+        super().add_row(*(with_options(cell) if isinstance(cell, str) else cell for cell in cells), **style)
