@@ -140,7 +140,7 @@ def test_contestants_take_turns():
 
 
 def test_a_sweep_is_read_from_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "load", lambda grid: SimpleNamespace(cells=[0, 1]))
+    monkeypatch.setattr(studies, "load_grid", lambda grid: SimpleNamespace(cells=[0, 1]))
     (tmp_path / "runs").mkdir()
     for name, compile_s in (("a", 3.0), ("b", 0.0)):
         row = {"status": ["ok"], "wall_s": [5.0], "compile_s": [compile_s], "tokens": [1]}
