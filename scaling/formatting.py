@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def si(value: float, digits: int = 3) -> str:
+def si(value: float | None, digits: int = 3) -> str:
     """A number as people say it: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond."""
-    if not np.isfinite(value):
+    if value is None or not np.isfinite(value):
         return "–"
     rounded = float(f"{value:.{digits}g}")
     if abs(rounded) >= 1e15 or 0 < abs(rounded) < 1e-4:
@@ -37,8 +37,10 @@ def flops(value: float | None) -> str:
     return "–" if value is None else "0" if value == 0 else powers(value)
 
 
-def number(value: float, form: str = ".4g") -> str:
-    """A plain number with a true minus sign; very large and very small ones in powers of ten."""
+def number(value: float | None, form: str = ".4g") -> str:
+    """A plain number with a true minus sign; very large and very small ones in powers of ten; a dash for none."""
+    if value is None or not np.isfinite(value):
+        return "–"
     plain = format(value, form) if value == 0 or 1e-4 <= abs(value) < 1e5 else powers(value)
     return plain.replace("-", "−")
 
@@ -87,7 +89,13 @@ def percent(share: float | None) -> str:
 
 
 def experts(count: int) -> str:
+    """An expert count in a sentence."""
     return "the dense model" if count == 1 else f"E = {count}"
+
+
+def experts_cell(count: float | None) -> str:
+    """An expert count in a table."""
+    return "–" if count is None else "dense" if count == 1 else str(int(count))
 
 
 def sentence(text: str) -> str:
@@ -96,7 +104,7 @@ def sentence(text: str) -> str:
     return (text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")) if text else ""
 
 
-def cost(value: float, unit: str) -> str:
+def cost(value: float | None, unit: str) -> str:
     """A cost without its unit: FLOPs in powers of ten, USD as people say it."""
     return flops(value) if unit == "FLOP" else si(value)
 
