@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from scaling.config.fields import Count, Frozen, Real
-from scaling.config.model import ModelConfig as ModelConfig
 
 
 class BenchConfig(Frozen):

@@ -42,7 +42,7 @@ def max_load(n_experts: int, top_k: float, tokens: int) -> float:
 
 
 def distinct(n_experts: int, top_k: float, tokens: int) -> float:
-    """Experts that a batch of tokens touches, E (1 - (1 - k/E)^b)."""
+    """Experts that a batch of tokens activates, E (1 - (1 - k/E)^b)."""
     return n_experts * (1 - max(0.0, 1 - top_k / n_experts) ** tokens)
 
 
@@ -52,7 +52,7 @@ def saturation(n_experts: int, top_k: float) -> float:
 
 
 def specialisation(n_experts: int, assignments: float, classes: int, class_entropy: float) -> float:
-    """Share of the class of a token that its expert tells when the two are independent.
+    """Share of the class of a token that its expert reveals when the two are independent.
 
     The mutual information of a table of counts is biased upwards by (C - 1)(E - 1) / (2 n) nats (Miller 1955), over the
     entropy of the class. Choices of one token are not independent of each other, so for k > 1 this is a little high.
@@ -112,12 +112,12 @@ def entropy_or_top_p(n_experts: int, top_k: int, q: float, entropy: float, top_p
     p /= p.sum(axis=1, keepdims=True)
     p = -np.sort(-p, axis=1)
     below = np.cumsum(p, axis=1) - (p if crossing else 0)
-    kept = below < top_p if crossing else np.minimum(below, 1) <= top_p
-    kept |= np.arange(n_experts) < top_k
+    chosen = below < top_p if crossing else np.minimum(below, 1) <= top_p
+    chosen |= np.arange(n_experts) < top_k
     if entropy < 1:
         if abs(q - 1) < 1e-4:
             normalised = -np.sum(p * np.log(p), axis=1) / np.log(n_experts)
         else:
             normalised = (1 - np.sum(p**q, axis=1)) / (1 - n_experts ** (1 - q))
-        kept |= (normalised > entropy)[:, None]
-    return float(np.mean(np.sum(kept, axis=1)))
+        chosen |= (normalised > entropy)[:, None]
+    return float(np.mean(np.sum(chosen, axis=1)))

@@ -61,10 +61,10 @@ class Parameters:
 def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
     """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + experts + routers.
 
-    Of gated MLPs: 3 L E d f of experts, and mostly L d E of routers; other forms and routers say theirs in
+    Of gated MLPs: 3 L E d f of experts, and mostly L d E of routers; other forms and routers have theirs in
     `scaling/config/registry.py`. At E = 1 there is a single MLP of width `dense_width` and no router.
-    `experts_per_token`: as measured, where the router decides how many; None takes what is expected of it. Factorised
-    experts are in every product, so all are active.
+    `experts_per_token`: as measured, where the router decides how many; None: as expected. Factorised experts are in
+    every product, so all are active.
     """
     d, layers = model.d_model, model.n_layers
     fixed: dict[str, int] = {
@@ -89,7 +89,7 @@ def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | N
 
 def _active(model: ModelConfig, experts_per_token: float | None) -> float:
     """Experts whose parameters one token meets."""
-    if model.experts_kind.every:
+    if model.experts_kind.all_active:
         return model.n_experts
     expected = model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
     if model.dispatch == "capacity":  # experts have no more places than these for a token
@@ -183,10 +183,9 @@ def kv_bytes_per_token(model: ModelConfig) -> int:
 def bytes_read(
     model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int, experts: float | None = None
 ) -> float:
-    """Bytes that one inference call must read at least: weights of the experts touched, and the cache.
+    """Bytes that one inference call must read at least: weights of the activated experts, and the cache.
 
-    `experts` of a layer were touched (mean over layers); None takes what uniform routing is expected to touch.
-
+    `experts`: activated in a layer (mean over layers); None: as many as uniform routing is expected to activate.
     `new_tokens` per sequence enter (the prompt in a prefill, 1 in a decode step) and attend to a cache of `context`
     tokens. Of the embedding only the rows of the new tokens are read.
     """
@@ -195,7 +194,7 @@ def bytes_read(
     if experts is None:
         per_token = min(_active(model, None), model.n_experts)
         experts = float(distinct_experts(model.n_experts, per_token, tokens))
-    share = 1.0 if model.n_experts == 1 or model.experts_kind.every else experts / model.n_experts
+    share = 1.0 if model.n_experts == 1 or model.experts_kind.all_active else experts / model.n_experts
     embedding = min(counts.embedding, tokens * model.d_model)
     always = counts.head + counts.norms + counts.attention + counts.router + counts.shared
     weights = always + counts.experts * share + embedding

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scaling.config.fields import Count, Frozen, Whole
-from scaling.config.model import ModelConfig as ModelConfig
 
 
 class DataConfig(Frozen):
@@ -51,11 +50,9 @@ class DataConfig(Frozen):
         if self.corpus == "huggingface":
             self._dataset_is_named()
         else:
-            given = [name for name in ("dataset", "subset", "revision", "max_documents") if getattr(self, name)]
-            if given:
-                raise ValueError(
-                    f"{given[0]}={getattr(self, given[0])} and corpus={self.corpus}: corpus=huggingface only"
-                )
+            for name in ("dataset", "subset", "revision", "max_documents"):
+                if value := getattr(self, name):
+                    raise ValueError(f"{name}={value} and corpus={self.corpus}: corpus=huggingface only")
         if self.corpus == "markov":
             self._source_is_small()
         return self
@@ -107,7 +104,6 @@ class DataConfig(Frozen):
         idle = [] if self.tokenizer == "bpe" else ["bpe_vocab"]
         idle += [] if self.corpus == "huggingface" else ["dataset", "subset", "split", "revision", "max_documents"]
         idle += [] if self.corpus == "markov" else [name for name in parts if name.startswith("markov_")]
-        idle += (
-            [] if self.packing == "documents" else ["packing"]
-        )  # cells from before there was a choice keep their name
+        # Cells from before there was a choice keep their name.
+        idle += [] if self.packing == "documents" else ["packing"]
         return {name: value for name, value in parts.items() if name not in idle}

@@ -12,7 +12,7 @@ from scaling.config.fields import Count, Frozen, Real, Whole, whole
 from scaling.config.registry import EXPERTS, ROUTERS, Experts, Router, matched_rank
 
 
-def _known(names: Mapping[str, Any]) -> AfterValidator:
+def _registered(names: Mapping[str, Any]) -> AfterValidator:
     """One of the registered names. Raises ValueError with the nearest of them."""
 
     def check(name: str) -> str:
@@ -30,13 +30,12 @@ Positive = Annotated[Real, Field(gt=0)]
 NotNegative = Annotated[Real, Field(ge=0)]
 
 # Whose default follows other fields: the width of an expert, and what the authors of a router or of a form use.
-FOLLOWING = (
-    "d_expert", "dispatch", "rank", "slots", *sorted({name for router in ROUTERS.values() for name in router.defaults})
-)  # fmt: skip
-# What every routed model has; of all other fields a cell's identity holds those that its router and experts read.
-_ALWAYS = (
-    "d_model", "n_layers", "d_head", "d_expert", "n_experts", "top_k", "router", "dispatch", "experts", "dtype"
-)  # fmt: skip
+_BY_ROUTER = sorted({name for router in ROUTERS.values() for name in router.defaults})
+FOLLOWING = ("d_expert", "dispatch", "rank", "slots", *_BY_ROUTER)
+# What every model, and every routed one, has; of all other fields a cell's identity holds those that its router and
+# experts read.
+_DENSE = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
+_ROUTED = (*_DENSE, "d_expert", "top_k", "router", "dispatch", "experts")
 # Left out of the identity at their default: cells from before there was a choice keep their name.
 _AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0, "capacity_per": "kx"}
 
@@ -54,8 +53,8 @@ class ModelConfig(Frozen):
     balance_coef, z_coef: weights of the balance penalty and of the z-loss.   bias_rate: of loss-free balancing, 0
     without (.001 in arXiv 2408.15664).   jitter: in training the gate's input is multiplied by uniform noise in 1 +-
     jitter. With `dispatch: capacity` an expert's places follow the tokens of a call, at inference too: decoding token
-    by token then drops others than the whole sequence does; `grouped`, the default, drops none. leak_study: knows that
-    an output depends on later tokens, so that its loss is not that of a language model.
+    by token then drops others than the whole sequence does; `grouped`, the default, drops none. leak_study: accepts
+    that an output depends on later tokens, so that its loss is not that of a language model.
     """
 
     d_model: Count = 64
@@ -64,11 +63,11 @@ class ModelConfig(Frozen):
     d_expert: Count = 128
     n_experts: Count = 1
     top_k: Count = 1
-    router: Annotated[str, _known(ROUTERS)] = "switch"
+    router: Annotated[str, _registered(ROUTERS)] = "switch"
     dispatch: Literal["grouped", "capacity", "dense", "mixed", "soft"] = "grouped"
     capacity_factor: Positive = 1.25
     capacity_per: Literal["kx", "1x"] = "kx"
-    experts: Annotated[str, _known(EXPERTS)] = "mlp"
+    experts: Annotated[str, _registered(EXPERTS)] = "mlp"
     dtype: Literal["float32", "bfloat16"] = "float32"
     balance_coef: NotNegative = 0.01
     z_coef: NotNegative = 0.001
@@ -87,7 +86,7 @@ class ModelConfig(Frozen):
     tau_min: Positive = 0.3
     anneal: Literal["exponential", "linear"] = "exponential"
     gate_weight: Literal["softmax", "gumbel"] = "softmax"
-    masked_share: Annotated[Real, Field(ge=0, lt=1)] = 0.1  # of the weights of a copy, to tell it from the others
+    masked_share: Annotated[Real, Field(ge=0, lt=1)] = 0.1  # of the weights of each copy, so that copies differ
     entropy_coef: NotNegative = 0.01
     tsallis_q: Positive = 1.1
     entropy_threshold: Real = 0.9
@@ -116,7 +115,7 @@ class ModelConfig(Frozen):
             return values
         try:
             numbers = {name: whole(values.get(name, cls.model_fields[name].default)) for name in _NUMBERS}
-        except ValueError:  # said again with its place when the field is validated
+        except ValueError:  # reported with its place when the field is validated
             return values
         if any(not isinstance(number, int) or number < 1 for number in numbers.values()):
             return values
@@ -126,7 +125,7 @@ class ModelConfig(Frozen):
         values.setdefault("dispatch", "mixed" if experts.mixes else router.dispatches[0])
         for name, value in router.defaults.items():
             values.setdefault(name, value)
-        if experts.every and isinstance(whole(width), int):
+        if experts.all_active and isinstance(whole(width), int):
             rank = matched_rank(values["experts"], d_model, top_k * whole(width), n_experts, numbers["ring_rank"])
             values.setdefault("rank", rank)
         return values
@@ -170,12 +169,12 @@ class ModelConfig(Frozen):
 
     @property
     def router_facts(self) -> Router:
-        """What is known of the router."""
+        """The registry's entry of the router."""
         return ROUTERS[self.router]
 
     @property
     def experts_kind(self) -> Experts:
-        """What is known of the form of experts."""
+        """The registry's entry of the form of experts."""
         return EXPERTS[self.experts]
 
     @property
@@ -204,8 +203,7 @@ class ModelConfig(Frozen):
         left out. At E = 1 nothing is routed, so only the width of the MLP counts."""
         parts = self.model_dump(mode="json")
         if self.n_experts == 1:
-            same = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
-            return {name: parts[name] for name in same} | {"d_mlp": self.dense_width}
+            return {name: parts[name] for name in _DENSE} | {"d_mlp": self.dense_width}
         before = {name for name, value in _AS_BEFORE.items() if parts[name] == value}
         return {name: value for name, value in parts.items() if name in self.read - before}
 
@@ -213,9 +211,9 @@ class ModelConfig(Frozen):
     def read(self) -> set[str]:
         """The fields that this model depends on."""
         if self.n_experts == 1:
-            return {"d_model", "n_layers", "d_head", "n_experts", "dtype", "top_k", "d_expert", "experts", "n_shared"}
+            return {*_DENSE, "top_k", "d_expert", "experts", "n_shared"}
         places = {"capacity_factor", "capacity_per"} if self.dispatch == "capacity" else set()
-        return {*_ALWAYS, *self.router_facts.options, *self.experts_kind.options, *places}
+        return {*_ROUTED, *self.router_facts.options, *self.experts_kind.options, *places}
 
 
 _NUMBERS = ("d_model", "top_k", "n_experts", "n_shared", "ring_rank")

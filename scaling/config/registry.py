@@ -1,12 +1,12 @@
-"""The methods of the literature by name: every router and every form of experts, and what is known of them before
-anything is computed. Their equations are in `scaling/model/moe/`; nothing here needs JAX.
+"""The methods of the literature by name: every router and every form of experts, and what follows from the choice
+before anything is computed. Their equations are in `scaling/model/moe/`; nothing here needs JAX.
 
 A new router is one file in `scaling/model/moe/routers/` and one line in `ROUTERS`.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -56,18 +56,6 @@ ANY_NUMBER = ("grouped", "dense")  # of those that choose as many as they like
 LEAK = ("leak_study",)
 
 
-def _no_objection(model: LayerSettings) -> str:
-    return ""
-
-
-def _linear(model: LayerSettings) -> int:
-    return model.d_model * model.n_experts
-
-
-def _top_k(model: LayerSettings) -> float:
-    return model.top_k
-
-
 @dataclass(frozen=True)
 class Router:
     """A router: where its class is, the paper, and what a configuration, a cost or a plan asks of it.
@@ -88,15 +76,15 @@ class Router:
     causal: bool = True
     dispatches: tuple[str, ...] = SPARSE
     without_k: bool = False
-    parameters: Callable[[LayerSettings], int] = _linear
-    experts_per_token: Callable[[LayerSettings], float] = _top_k
+    parameters: Callable[[LayerSettings], int] = lambda model: model.d_model * model.n_experts
+    experts_per_token: Callable[[LayerSettings], float] = lambda model: model.top_k
     training_experts_per_token: Callable[[LayerSettings, int], float] | None = None
     varies: bool = False
-    refuses: Callable[[LayerSettings], str] = _no_objection
+    refuses: Callable[[LayerSettings], str] = lambda model: ""
 
     def load(self) -> Any:
         """The class; imports JAX."""
-        return _load(f"scaling.model.moe.routers.{self.place}")
+        return pkgutil.resolve_name(f"scaling.model.moe.routers.{self.place}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ class Experts:
     """A form of experts: where it is, the paper, and its parameters in one layer.
 
     place: `module.function` under scaling.model.moe.   sizes: (used by every token, of one expert).
-    mixes: the gate mixes weights instead of outputs (dispatch `mixed`).   every: every expert is in every product,
+    mixes: the gate mixes weights instead of outputs (dispatch `mixed`).   all_active: every expert is in every product,
     whatever the gate says.   products: parameters-like count of products beyond those with weights, a token.
     frozen_base: all but routers and experts stands still once `dense_tokens` are trained.
     """
@@ -114,29 +102,24 @@ class Experts:
     sizes: Callable[[LayerSettings], tuple[int, int]]
     options: tuple[str, ...] = ()
     mixes: bool = False
-    every: bool = False
+    all_active: bool = False
     products: Callable[[LayerSettings], int] = lambda model: 0
     frozen_base: bool = False
 
     def load(self) -> Any:
         """The function; imports JAX."""
-        return _load(f"scaling.model.moe.{self.place}")
-
-
-def _load(place: str) -> Any:
-    module, _, name = place.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(f"scaling.model.moe.{self.place}")
 
 
 # ------------------------------------------------------------------------------------------------------- routers
 
 
 def _groups(model: LayerSettings) -> str:
-    found = f"n_experts={model.n_experts}, n_groups={model.n_groups}, groups_kept={model.groups_kept}"
+    settings = f"n_experts={model.n_experts}, n_groups={model.n_groups}, groups_kept={model.groups_kept}"
     if model.n_experts % model.n_groups or model.groups_kept > model.n_groups:
-        return f"{found}: n_groups must divide n_experts, and groups_kept be at most n_groups"
+        return f"{settings}: n_groups must divide n_experts, and groups_kept be at most n_groups"
     if model.top_k * model.n_groups > model.groups_kept * model.n_experts:
-        return f"{found}: the groups that are kept have fewer than top_k={model.top_k} experts"
+        return f"{settings}: the groups that are kept have fewer than top_k={model.top_k} experts"
     if model.normalise_over == "selected" and model.top_k == 1:
         return "normalise_over=selected with top_k=1 gives a constant weight and the router no gradient; use `all`"
     return ""
@@ -176,14 +159,6 @@ def _annealed(model: LayerSettings, tokens: int) -> float:
     return (dense + anneal * active + tokens - dense - anneal) / tokens
 
 
-def _every(model: LayerSettings) -> float:
-    return model.n_experts
-
-
-def _nothing(model: LayerSettings) -> int:
-    return 0
-
-
 def _slots(model: LayerSettings) -> int:
     """Phi of soft MoE for the sequences it was made for, and the scale of its normalised form."""
     return model.d_model * model.n_experts * model.slots + int(model.normalise_slots)
@@ -198,11 +173,13 @@ ROUTERS: dict[str, Router] = {
         "sigmoid.Sigmoid", "2505.10860",
         options=(*TOKEN_CHOICE, "normalise_over", "route_scale", "n_groups", "groups_kept"), refuses=_groups,
     ),
-    "hash": Router("fixed.Hash", "2106.04426", options=(), parameters=_nothing),
-    "random": Router("fixed.Random", "2106.04426", options=(), parameters=_nothing),
+    "hash": Router("fixed.Hash", "2106.04426", options=(), parameters=lambda model: 0),
+    "random": Router("fixed.Random", "2106.04426", options=(), parameters=lambda model: 0),
     "dense-to-sparse": Router(
         "dense_to_sparse.DenseToSparse", "2112.14397", dispatches=ANY_NUMBER, without_k=True, varies=True,
-        options=(*PENALTIES, "dense_tokens", "anneal_tokens", "tau_max", "tau_min", "anneal", "gate_weight", "masked_share"),
+        options=(
+            *PENALTIES, "dense_tokens", "anneal_tokens", "tau_max", "tau_min", "anneal", "gate_weight", "masked_share"
+        ),
         training_experts_per_token=_annealed, refuses=_own_experts,
     ),
     "tsallis": Router(
@@ -213,9 +190,11 @@ ROUTERS: dict[str, Router] = {
     "entmax": Router(
         "entmax.Entmax", "2402.12550", dispatches=ANY_NUMBER, without_k=True, varies=True,
         defaults={"balance_coef": 0.0, "z_coef": 0.0}, options=(*PENALTIES, "gate_norm", "leak_study"),
-        experts_per_token=_every, refuses=_norm,
+        experts_per_token=lambda model: model.n_experts, refuses=_norm,
     ),
-    "expert-choice": Router("expert_choice.ExpertChoice", "2202.09368", options=LEAK, causal=False, dispatches=ANY_NUMBER),
+    "expert-choice": Router(
+        "expert_choice.ExpertChoice", "2202.09368", options=LEAK, causal=False, dispatches=ANY_NUMBER
+    ),
     "base": Router("base_layers.Base", "2103.16716", options=LEAK, causal=False, without_k=True),
     "soft": Router(
         "soft.Soft", "2308.00951", options=(*LEAK, "slots", "normalise_slots"), causal=False, dispatches=("soft",),
@@ -246,10 +225,6 @@ def _ring(model: LayerSettings) -> tuple[int, int]:
     return r * model.rank * (2 * d + 2 * hidden + 2), 2 * r * r
 
 
-def _ring_products(model: LayerSettings) -> int:
-    return 2 * model.ring_rank**2 * model.rank
-
-
 def _lora(model: LayerSettings) -> tuple[int, int]:
     d, hidden = model.d_model, model.top_k * model.d_expert
     return 3 * d * hidden, 3 * model.lora_rank * (d + hidden)
@@ -258,13 +233,12 @@ def _lora(model: LayerSettings) -> tuple[int, int]:
 EXPERTS: dict[str, Experts] = {
     "mlp": Experts("experts.mlp", "2002.05202", _mlp),
     "shared": Experts("experts.shared", "2401.06066", _shared, options=("n_shared",)),
-    "cp": Experts("factorised.cp", "2402.12550", _cp, options=("rank",), mixes=True, every=True),
+    "cp": Experts("factorised.cp", "2402.12550", _cp, options=("rank",), mixes=True, all_active=True),
     "ring": Experts(
-        "factorised.ring", "2402.12550", _ring, options=("rank", "ring_rank"), mixes=True, every=True, products=_ring_products
+        "factorised.ring", "2402.12550", _ring, options=("rank", "ring_rank"), mixes=True, all_active=True,
+        products=lambda model: 2 * model.ring_rank**2 * model.rank,
     ),
-    "lora": Experts(
-        "lora.lora", "2504.00661", _lora, options=("lora_rank", "dense_tokens"), mixes=True, frozen_base=True
-    ),
+    "lora": Experts("lora.lora", "2504.00661", _lora, ("lora_rank", "dense_tokens"), mixes=True, frozen_base=True),
 }  # fmt: skip
 
 

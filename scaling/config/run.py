@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,7 +14,7 @@ from pydantic import Field, model_validator
 from scaling.config.bench import BenchConfig, Resources
 from scaling.config.data import DataConfig
 from scaling.config.fields import Count, Frozen, Whole
-from scaling.config.model import ModelConfig as ModelConfig
+from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig, peak_learning_rate
 from scaling.schema import SCHEMA_VERSION
 
@@ -37,10 +39,9 @@ class RunConfig(Frozen):
         model = values.get("model") if isinstance(values, dict) else None
         if not isinstance(model, dict) or model.get("router") != "soft" or model.get("slots") is not None:
             return values
-        known = ModelConfig.model_validate(model)
-        train = values.get("train", {})
-        train = train if isinstance(train, TrainConfig) else TrainConfig.model_validate(train)
-        return {**values, "model": {**model, "slots": max(1, math.ceil(known.top_k * train.seq_len / known.n_experts))}}
+        routed, train = ModelConfig.model_validate(model), TrainConfig.model_validate(values.get("train", {}))
+        slots = max(1, math.ceil(routed.top_k * train.seq_len / routed.n_experts))
+        return {**values, "model": {**model, "slots": slots}}
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -103,16 +104,16 @@ class RunConfig(Frozen):
 
         `study`, `bench` and `resources` are left out, and what of the model is not read (`ModelConfig.identity`).
         """
-        parts = self.model_dump(mode="json", include={"task", "train", "seed"})
-        parts |= {
+        return {
+            "task": self.task,
             "model": self.model.identity(),
             "data": self.data.identity(),
+            "train": self.train.model_dump(mode="json") | {"lr": self.learning_rate},
+            "seed": self.seed,
             "steps": self.steps,
             "corpus_hash": corpus_hash,
             "schema_version": SCHEMA_VERSION,
         }
-        parts["train"]["lr"] = self.learning_rate
-        return parts
 
     def run_id(self, corpus_hash: str) -> str:
         """Content hash of the cell: 16 hex digits that name its parts on disk."""
@@ -120,12 +121,11 @@ class RunConfig(Frozen):
 
     def trunk_id(self, corpus_hash: str) -> str:
         """Content hash of the cell without its token budget: such cells share data order and initial weights."""
-        return _digest({key: value for key, value in self.identity(corpus_hash).items() if key != "steps"})
+        return _digest(self.identity(corpus_hash), without=("steps",))
 
     def configuration(self, corpus_hash: str) -> str:
         """Content hash of the cell without its seed and token budget: within it runs are replicates."""
-        parts = self.identity(corpus_hash)
-        return _digest({key: value for key, value in parts.items() if key not in ("steps", "seed")})
+        return _digest(self.identity(corpus_hash), without=("steps", "seed"))
 
     def shape_id(self) -> str:
         """Content hash of what decides the speed of inference: cells of one shape are measured once."""
@@ -133,5 +133,14 @@ class RunConfig(Frozen):
         return _digest({**model, "vocab_size": self.data.vocab_size})
 
 
-def _digest(parts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(parts: dict[str, Any], without: tuple[str, ...] = ()) -> str:
+    hashed = {name: value for name, value in parts.items() if name not in without}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def by_trunk(cells: Iterable[RunConfig]) -> list[tuple[RunConfig, ...]]:
+    """Cells by trunk: those that differ in their token budget alone, in the order of their budgets."""
+    trunks: dict[RunConfig, list[RunConfig]] = defaultdict(list)
+    for cell in cells:
+        trunks[cell.model_copy(update={"tokens": 1})].append(cell)
+    return [tuple(sorted(trunk, key=lambda cell: cell.steps)) for trunk in trunks.values()]

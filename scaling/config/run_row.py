@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import scaling
-from scaling.config import counts as cost
+from scaling.config.counts import (
+    capacity_factor,
+    decode_flops_per_token,
+    kv_bytes_per_token,
+    parameters,
+    prefill_flops_per_token,
+    train_flops,
+    weight_bytes,
+)
 from scaling.config.run import RunConfig
 from scaling.schema import SCHEMA_VERSION
 
@@ -47,7 +55,7 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
         "lr": config.learning_rate,
         "warmup_tokens": train.warmup_tokens,
         "weight_decay": train.weight_decay,
-        "capacity_factor": cost.capacity_factor(config),
+        "capacity_factor": capacity_factor(config),
         "corpus": config.data.corpus,
         "corpus_hash": corpus_hash,
         "code_version": code_version(),
@@ -63,20 +71,20 @@ def cost_columns(
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
     if model.n_experts > 1 and model.dispatch == "soft":
         experts_per_token = model.n_experts * model.slots / seq_len
-    known = cost.parameters(model, vocab, experts_per_token)
+    sizes = parameters(model, vocab, experts_per_token)
     return {
-        "n_active": known.n_active,
-        "n_total": known.n_total,
-        "n_active_nonembed": known.n_active_nonembed,
-        "n_total_nonembed": known.n_total_nonembed,
-        "n_dense_nonembed": known.n_dense_nonembed,
-        "n_router": known.router,
-        "train_flops": cost.train_flops(config, in_training),
-        "train_flops_6nd": 6.0 * known.n_active * config.steps * config.train.batch_tokens,
-        "prefill_flops_per_token": cost.prefill_flops_per_token(model, vocab, seq_len, experts_per_token),
-        "decode_flops_per_token": cost.decode_flops_per_token(model, vocab, seq_len, experts_per_token),
-        "weight_bytes": cost.weight_bytes(model, vocab),
-        "kv_bytes_per_token": cost.kv_bytes_per_token(model),
+        "n_active": sizes.n_active,
+        "n_total": sizes.n_total,
+        "n_active_nonembed": sizes.n_active_nonembed,
+        "n_total_nonembed": sizes.n_total_nonembed,
+        "n_dense_nonembed": sizes.n_dense_nonembed,
+        "n_router": sizes.router,
+        "train_flops": train_flops(config, in_training),
+        "train_flops_6nd": 6.0 * sizes.n_active * config.steps * config.train.batch_tokens,
+        "prefill_flops_per_token": prefill_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "decode_flops_per_token": decode_flops_per_token(model, vocab, seq_len, experts_per_token),
+        "weight_bytes": weight_bytes(model, vocab),
+        "kv_bytes_per_token": kv_bytes_per_token(model),
     }
 
 
@@ -88,14 +96,14 @@ _ONLY_MEASURES = ("inference_bench.py", "executable_cache.py")
 def training_sources() -> list[Path]:
     """The source files that shape a training, sorted."""
     package = Path(scaling.__file__).parent
-    every = {path for pattern in _SHAPES_A_TRAINING for path in package.glob(pattern)}
-    return sorted(path for path in every if path.name not in _ONLY_MEASURES)
+    sources = {path for pattern in _SHAPES_A_TRAINING for path in package.glob(pattern)}
+    return sorted(path for path in sources if path.name not in _ONLY_MEASURES)
 
 
 @functools.cache
 def code_version() -> str:
-    """Version of the package and a hash of the sources that shape a training, so that rows of different code can be
-    told apart. What serves, measures, schedules or analyses runs is not among them: editing it voids no checkpoint."""
+    """Version of the package and a hash of the sources that shape a training, which distinguishes rows of different
+    code. What serves, measures, schedules or analyses runs is not among them: editing it voids no checkpoint."""
     digest = hashlib.sha256()
     for path in training_sources():
         digest.update(path.read_bytes())

@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from scaling.config.fields import Count, Frozen, Real, Whole
-from scaling.config.model import ModelConfig as ModelConfig
 
 
 def peak_learning_rate(d_model: int, n_layers: int) -> float:

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from scaling.config import counts as cost
+from scaling.config.counts import (
+    bytes_read,
+    forward_flops_by_group,
+    parameters,
+    prefill_flops_by_group,
+    prefill_flops_per_token,
+    train_flops,
+    weight_bytes,
+)
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.config.run_row import cost_columns
@@ -31,7 +39,7 @@ def test_groups_agree_with_the_initialised_tree(model):
     def group(*words):
         return sum(size for path, size in sizes.items() if any(word in path for word in words))
 
-    counts = cost.parameters(model, VOCAB)
+    counts = parameters(model, VOCAB)
     assert counts.embedding == group("embedding")
     assert counts.head == group("head")
     assert counts.norms == group("norm")
@@ -41,7 +49,7 @@ def test_groups_agree_with_the_initialised_tree(model):
 
 
 def test_active_size_is_the_same_for_every_expert_count():
-    sizes = {e: cost.parameters(ModelConfig(n_experts=e, top_k=2, router="topk"), VOCAB) for e in (1, 2, 8, 64)}
+    sizes = {e: parameters(ModelConfig(n_experts=e, top_k=2, router="topk"), VOCAB) for e in (1, 2, 8, 64)}
     assert len({s.n_active for s in sizes.values()}) == 1
     assert sizes[1].n_total == sizes[1].n_active == sizes[2].n_total  # two experts, both used
     one_expert = sizes[8].expert_per_layer
@@ -60,8 +68,8 @@ def test_forward_flops_against_xla_on_the_dense_model():
     params = jax.eval_shape(lambda: network.init(jax.random.key(0), tokens))
     program = jax.jit(lambda p, t: network.apply(p, t).logits_BxTxV).lower(params, tokens)
     xla = program.cost_analysis()["flops"]
-    square = batch * seq * sum(cost.forward_flops_by_group(model, VOCAB, attended=seq).values())
-    causal = batch * seq * cost.prefill_flops_per_token(model, VOCAB, seq)
+    square = batch * seq * sum(forward_flops_by_group(model, VOCAB, attended=seq).values())
+    causal = batch * seq * prefill_flops_per_token(model, VOCAB, seq)
     attention = 4.0 * model.n_layers * model.d_model * batch * seq * (seq - (seq + 1) / 2)
     assert square - causal == pytest.approx(attention, rel=1e-12)
     # Elementwise work per token: about 15 operations on each of 9 d features and 8 on each of H S scores, per layer.
@@ -76,32 +84,30 @@ def test_matrix_products_alone_agree_with_xla_exactly():
     x, w = jnp.zeros((7, 64)), jnp.zeros((64, VOCAB))
     model = ModelConfig(d_model=64)
     xla = jax.jit(products).lower(x, w).cost_analysis()["flops"]
-    assert 7 * cost.forward_flops_by_group(model, VOCAB, 1)["head"] == xla
+    assert 7 * forward_flops_by_group(model, VOCAB, 1)["head"] == xla
 
 
 def test_training_costs_three_forward_passes_and_routers_are_in():
     dense, routed = (RunConfig(model=ModelConfig(n_experts=e)) for e in (1, 8))
     tokens = dense.steps * dense.train.batch_tokens
-    per_token = cost.prefill_flops_per_token(dense.model, VOCAB, dense.train.seq_len)
-    assert cost.train_flops(dense) == 3 * per_token * tokens
+    per_token = prefill_flops_per_token(dense.model, VOCAB, dense.train.seq_len)
+    assert train_flops(dense) == 3 * per_token * tokens
     router = 6 * 8 * dense.model.d_model * dense.model.n_layers * tokens
-    assert cost.train_flops(routed) - cost.train_flops(dense) == pytest.approx(router, rel=1e-12)
+    assert train_flops(routed) - train_flops(dense) == pytest.approx(router, rel=1e-12)
 
 
 def test_memory_counts_every_expert_and_reading_only_those_touched():
     """The two opposite mistakes of public calculators: memory from active, decode reads from total parameters."""
     small, large = (ModelConfig(n_experts=e) for e in (8, 64))
-    one = cost.parameters(small, VOCAB).expert_per_layer
-    assert cost.weight_bytes(large, VOCAB) - cost.weight_bytes(small, VOCAB) == 4 * 56 * (
-        one + small.d_model * small.n_layers
-    )
-    read = {m.n_experts: cost.bytes_read(m, VOCAB, batch=1, new_tokens=1, context=16) for m in (small, large)}
+    one = parameters(small, VOCAB).expert_per_layer
+    assert weight_bytes(large, VOCAB) - weight_bytes(small, VOCAB) == 4 * 56 * (one + small.d_model * small.n_layers)
+    read = {m.n_experts: bytes_read(m, VOCAB, batch=1, new_tokens=1, context=16) for m in (small, large)}
     assert read[64] - read[8] == pytest.approx(4 * 56 * small.d_model * small.n_layers)  # the larger router alone
 
 
 def test_reading_grows_with_batch_context_and_experts():
     def read(**change):
-        return cost.bytes_read(
+        return bytes_read(
             ModelConfig(n_experts=change.pop("e", 8)), VOCAB, **({"batch": 4, "new_tokens": 1, "context": 64} | change)
         )
 
@@ -115,7 +121,7 @@ def test_capacity_1x_costs_what_a_top_1_router_costs():
 
     def active(**changes):
         model = ModelConfig(n_experts=16, router="prototype", d_expert=24, dispatch="capacity", **changes)
-        return cost.parameters(model, VOCAB).experts_active
+        return parameters(model, VOCAB).experts_active
 
     one = active(top_k=1, capacity_factor=1.0)
     assert active(top_k=4, capacity_factor=1.0, capacity_per="1x") == one
@@ -128,12 +134,12 @@ def test_a_frozen_base_saves_its_weights_gradients_and_nothing_else():
     weights."""
     model = ModelConfig(n_experts=8, router="tsallis", top_k=2, experts="lora", dense_tokens=100_000)
     config = RunConfig(model=model, tokens=1_000_000)
-    groups = cost.prefill_flops_by_group(model, VOCAB, config.train.seq_len)
+    groups = prefill_flops_by_group(model, VOCAB, config.train.seq_len)
     tokens, first = config.steps * config.train.batch_tokens, config.dense_steps * config.train.batch_tokens
     weights = groups["head"] + groups["projections"] + groups["shared"]
     moving = groups["attention"] + groups["experts"] + groups["router"]
     expected = 3 * (weights + groups["attention"]) * first + (2 * weights + 3 * moving) * (tokens - first)
-    assert cost.train_flops(config) == pytest.approx(expected, rel=1e-12)
+    assert train_flops(config) == pytest.approx(expected, rel=1e-12)
 
 
 def test_soft_slots_are_the_active_experts():

@@ -18,7 +18,7 @@ from analysis.decision.recommend import recommend
 from analysis.fitting.published import published
 from analysis.latency import law as latency
 from analysis.latency import table
-from scaling.config import counts as cost
+from scaling.config.counts import bytes_read, parameters, prefill_flops_by_group, prefill_flops_per_token, train_flops
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
@@ -68,12 +68,12 @@ def test_there_is_one_estimator():
     assert best.cost.serve == pytest.approx(1e12 * each, rel=1e-9)
     assert best.served.usd_per_million == pytest.approx(1e6 * each, rel=1e-9)
     model = ModelConfig(n_experts=8, d_model=64)
-    counts = cost.parameters(model, 257)
+    counts = parameters(model, 257)
     ours = ModelSizes(counts.n_active, counts.n_total, 2 * model.n_layers * 64, model.n_layers, 64, 8, 1, counts.router)
     looked_up = 4 * (counts.embedding - 16 * 64)  # `bench` knows the vocabulary: only 16 rows of the embedding are read
     service = Service(bytes_per_weight=4, bytes_per_kv=4)
     read = float(decode_work(ours, SHEET, 16, 128, service).bytes) - looked_up
-    assert read == pytest.approx(cost.bytes_read(model, 257, batch=16, new_tokens=1, context=128), rel=1e-12)
+    assert read == pytest.approx(bytes_read(model, 257, batch=16, new_tokens=1, context=128), rel=1e-12)
 
 
 def test_the_batch_decides_how_many_experts_are_read():
@@ -118,13 +118,13 @@ def test_training_compute_is_counted_by_group():
     config = RunConfig(
         model=ModelConfig(n_experts=8, top_k=2, d_model=64, router="topk"), train=TrainConfig(seq_len=128)
     )
-    groups = cost.prefill_flops_by_group(config.model, config.data.vocab_size, 128)
+    groups = prefill_flops_by_group(config.model, config.data.vocab_size, 128)
     assert all(groups[name] > 0 for name in ("head", "projections", "attention", "experts", "router"))
-    counts = cost.parameters(config.model, config.data.vocab_size)
+    counts = parameters(config.model, config.data.vocab_size)
     multiplied = counts.n_active - counts.embedding - counts.norms  # an embedding is looked up, norms are no products
     per_token = 6 * multiplied + 3 * (groups["attention"] + groups["router"])
     tokens = config.steps * config.train.batch_tokens
-    assert cost.train_flops(config) == pytest.approx(per_token * tokens)
+    assert train_flops(config) == pytest.approx(per_token * tokens)
     assert per_token != pytest.approx(6 * counts.n_active, rel=5e-3)
 
 
@@ -133,8 +133,8 @@ def test_training_is_not_its_forward_pass():
     training is 3."""
     config = RunConfig(model=ModelConfig(n_experts=4, d_model=64), train=TrainConfig(seq_len=128))
     tokens = config.steps * config.train.batch_tokens
-    forward = cost.prefill_flops_per_token(config.model, config.data.vocab_size, 128)
-    assert cost.train_flops(config) == pytest.approx(3 * forward * tokens)
+    forward = prefill_flops_per_token(config.model, config.data.vocab_size, 128)
+    assert train_flops(config) == pytest.approx(3 * forward * tokens)
 
 
 def test_the_toy_has_idle_experts():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import EXPERT, IDEAL, LAYERS, ROUTER, SHEET, TOY, D, E, K, dense
 
-from scaling.config import counts as cost
+from scaling.config.counts import bytes_read, parameters
 from scaling.config.model import ModelConfig
 from scaling.errors import InputError
 from scaling.serving.device import roofline_seconds
@@ -115,7 +115,7 @@ def test_wrong_input_is_named(build, says):
 
 def test_bytes_of_a_decode_step_agree_with_the_structural_count():
     model = ModelConfig(n_experts=8, d_model=64)
-    counts = cost.parameters(model, 257)
+    counts = parameters(model, 257)
     sizes = ModelSizes(
         counts.n_active,
         counts.n_total,
@@ -132,9 +132,7 @@ def test_bytes_of_a_decode_step_agree_with_the_structural_count():
         )
         # The structural count reads only the embedding rows of the batch; a continuous size knows no vocabulary.
         rows = 4 * (counts.embedding - min(counts.embedding, batch * model.d_model))
-        assert moved - rows == pytest.approx(
-            cost.bytes_read(model, 257, batch=batch, new_tokens=1, context=128), rel=1e-12
-        )
+        assert moved - rows == pytest.approx(bytes_read(model, 257, batch=batch, new_tokens=1, context=128), rel=1e-12)
 
 
 def test_time_is_the_sum_of_its_terms_by_hand():
