@@ -4,6 +4,9 @@ A panel is a function of an `Axes` that returns it; `figure` lays panels out in 
 writes SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and every method, has one colour in all
 figures.
 """
+# What is imported here is the face of the package.
+# mypy: implicit-reexport
+# ruff: noqa: F401
 
 from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
 
@@ -34,53 +37,3 @@ from analysis.figures.law import (
 from analysis.figures.methods import method_colours, method_differences, method_times, metric_beside_chance, saturation
 from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, pages, save, titled
 from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
-from scaling.formatting import powers, si
-
-__all__ = [
-    "Curve",
-    "Figure",
-    "Palette",
-    "Panel",
-    "along",
-    "best_experts",
-    "cloud",
-    "colours",
-    "cost_against_load",
-    "coverage",
-    "decode_times",
-    "evidence",
-    "figure",
-    "influence",
-    "isoflop_frontier",
-    "isoflop_valleys",
-    "legend_columns",
-    "loss_against",
-    "loss_against_experts",
-    "losses_of_choices",
-    "measured_modelled",
-    "method_colours",
-    "method_differences",
-    "method_times",
-    "metric_beside_chance",
-    "observed_predicted",
-    "pages",
-    "paired_differences",
-    "parameter_intervals",
-    "pareto",
-    "powers",
-    "probability_best",
-    "profile_curve",
-    "regret_bars",
-    "residuals",
-    "residuals_against",
-    "roll_out_errors",
-    "saturation",
-    "save",
-    "sheet",
-    "si",
-    "step_times",
-    "time_errors",
-    "titled",
-    "tradeoff",
-    "what_if_cases",
-]  # fmt: skip

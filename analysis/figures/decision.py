@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,22 +10,38 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import ACCENT, INK, MUTED, Curve, Palette, dots, ticks
+from analysis.figures.style import (
+    ACCENT,
+    INK,
+    LIMIT,
+    MUTED,
+    Curve,
+    Palette,
+    band,
+    bare_power,
+    beside,
+    beside_bar,
+    dots,
+    expert_columns,
+    fixed_ticks,
+    named_rows,
+    star,
+    ticks,
+)
 from scaling.arrays import Array
 from scaling.formatting import powers, si
 
 
 def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """Measured time of one phase against batch: median and quartiles by E; dashed, the floor where one is known."""
-    for e in sorted(set(rows["n_experts"].astype(int))):
-        mine = rows[rows["n_experts"] == e].sort_values("batch")
-        ax.fill_between(mine["batch"], mine["time_q25_ms"], mine["time_q75_ms"], color=palette[e], alpha=0.22, lw=0)
-        ax.plot(mine["batch"], mine["time_ms"], "o-", color=palette[e], ms=3.4)
-        floor = mine.dropna(subset="roofline_ms")
+    for e, times in rows.sort_values("batch").groupby("n_experts"):
+        colour = palette[int(str(e))]
+        ax.fill_between(times["batch"], times["time_q25_ms"], times["time_q75_ms"], color=colour, alpha=0.22, lw=0)
+        ax.plot(times["batch"], times["time_ms"], "o-", color=colour, ms=3.4)
+        floor = times.dropna(subset="roofline_ms")
         if len(floor):
-            ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=palette[e], lw=0.9)
+            ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=colour, lw=0.9)
     ax.set(xscale="log", yscale="log", xlabel="sequences in the batch", ylabel="time, ms")
     ticks(ax.xaxis, rows["batch"])
     reach = [*rows[["time_ms", "roofline_ms"]].min(), rows["time_q75_ms"].max()]
@@ -39,24 +55,18 @@ def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`.
     """
     rows = rows.sort_values("n_experts")
-    time, low, high = (
-        1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in ("time_ms", "time_q25_ms", "time_q75_ms")
-    )
-    experts = [int(e) for e in rows["n_experts"]]
+    experts = rows["n_experts"].astype(int).tolist()
+    columns = ("time_ms", "time_q25_ms", "time_q75_ms")
+    time, low, high = (1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in columns)
+    tops = np.maximum(time, high)
     ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66)
     ax.vlines(range(len(rows)), low, high, colors=INK, lw=1.1)
-    dense = time[experts.index(1)] if 1 in experts else None
-    if dense is not None:
-        for place, (e, value, top) in enumerate(zip(experts, time, high, strict=True)):
-            if e > 1:
-                at = (place, max(value, top))
-                told = f"{value / dense:.2g}×"
-                ax.annotate(told, at, xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7)
-    ax.set_xticks(range(len(rows)), ["dense" if e == 1 else str(e) for e in experts])
-    ax.set(
-        xlabel="experts per layer E", ylabel="decode, µs per token", ylim=(0, 1.14 * float(max(time.max(), high.max())))
-    )
-    ax.grid(visible=False, axis="x")
+    for place, e in enumerate(experts):
+        if e > 1 and 1 in experts:
+            ratio = time[place] / time[experts.index(1)]
+            beside(f"{ratio:.2g}×", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7)
+    expert_columns(experts, ax)
+    ax.set(ylabel="decode, µs per token", ylim=(0, 1.14 * tops.max()))
     return ax
 
 
@@ -75,19 +85,19 @@ def tradeoff(
     `note` says what the star is; `bound` draws a loss that must be reached.
     """
     for curve in curves:
-        ax.plot(curve.x, curve.y, color=palette[curve.n_experts], lw=1.5)
-        if curve.low is not None and curve.high is not None:
-            ax.fill_between(curve.x, curve.low, curve.high, color=palette[curve.n_experts], alpha=0.12, lw=0)
+        band(curve, palette[curve.n_experts], ax, lw=1.5, alpha=0.12)
     if bound is not None:
         ax.axhline(bound, color=MUTED, lw=0.9, ls=":")
-    ax.plot(*chosen, marker="*", ms=12, color=ACCENT, mec="white", mew=0.8, zorder=5, ls="")
+    star(chosen, ax)
     # Curves fall to the right, so the upper right corner is free wherever the star lies.
     ax.annotate(f"★ {note}", (0.99, 0.98), xycoords="axes fraction", ha="right", va="top", color=ACCENT, fontsize=7)
     ax.set(xscale="log", xlabel=f"lifetime cost, {unit}", ylabel="expected loss, nats per token")
-    ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False)
-    if unit == "FLOP":
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: powers(value)))
+    ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False, write=_cost_writer(unit))
     return ax
+
+
+def _cost_writer(unit: str) -> Callable[[float, int], str]:
+    return powers if unit == "FLOP" else si
 
 
 def losses_of_choices(
@@ -98,26 +108,24 @@ def losses_of_choices(
         if e in intervals:
             low, high = intervals[e]
             ax.vlines(place, low, high, colors=palette[e], lw=2.2)
-        marker, size, tint = ("*", 12.0, ACCENT) if e == chosen else ("o", 5.0, palette[e])
-        ax.plot(place, loss, marker=marker, ms=size, color=tint, mec="white", mew=0.8, zorder=5)
-    ax.set_xticks(range(len(losses)), ["dense" if e == 1 else str(e) for e in losses])
-    ax.set(xlabel="experts per layer E", ylabel="expected loss, nats per token", xlim=(-0.5, len(losses) - 0.5))
-    ax.grid(visible=False, axis="x")
+        if e == chosen:
+            star((place, loss), ax)
+        else:
+            ax.plot(place, loss, marker="o", ms=5, color=palette[e], mec="white", mew=0.8, zorder=5)
+    expert_columns(losses, ax)
+    ax.set(ylabel="expected loss, nats per token", xlim=(-0.5, len(losses) - 0.5))
     return ax
 
 
 def probability_best(shares: Mapping[int, float], palette: Palette, ax: Axes) -> Axes:
     """Share of the bootstrap draws in which each E wins."""
-    names = ["dense" if e == 1 else str(e) for e in shares]
-    bars = ax.bar(names, [100 * p for p in shares.values()], color=[palette[int(e)] for e in shares], width=0.66)
-    ax.bar_label(bars, [f"{100 * p:.0f}%" for p in shares.values()], fontsize=7, padding=2)
-    ax.set(xlabel="experts per layer E", ylabel="best in … % of draws", ylim=(0, 112))
+    percents = [100 * share for share in shares.values()]
+    bars = ax.bar(range(len(shares)), percents, color=[palette[e] for e in shares], width=0.66)
+    ax.bar_label(bars, [f"{percent:.0f}%" for percent in percents], fontsize=7, padding=2)
+    expert_columns(shares, ax)
+    ax.set(ylabel="best in … % of draws", ylim=(0, 112))
     ax.set_yticks([0, 25, 50, 75, 100])
-    ax.grid(visible=False, axis="x")
     return ax
-
-
-_REGRET_TICKS = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)  # percent
 
 
 def pareto(
@@ -150,9 +158,7 @@ def pareto(
         ax.hlines(loss, cost_interval[0], cost_interval[1], colors=ACCENT, lw=1.1, zorder=4)
         spare = np.sqrt(right / left)
         low, high = max(left / spare, min(left, cost_interval[0])), min(right * spare, max(right, cost_interval[1]))
-        ticks(ax.xaxis, [low, high], most=5, studied=False)
-        if unit == "FLOP":
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: powers(value)))
+        ticks(ax.xaxis, [low, high], most=5, studied=False, write=_cost_writer(unit))
         ax.set_xlim(low, high)
     if loss_interval is not None:
         ax.vlines(cost, loss_interval[0], loss_interval[1], colors=ACCENT, lw=1.1, zorder=4)
@@ -177,30 +183,24 @@ def best_experts(
     hatched.
     """
     shown = sorted({int(e) for e in np.ravel(best)})
-    tints = [palette.get(e, "white") for e in shown]
+    tints = ListedColormap([palette.get(e, "white") for e in shown])
     x, y = _edges(budgets), _edges(volumes)
-    places = np.searchsorted(shown, best)
-    ax.pcolormesh(
-        x, y, places.T, cmap=ListedColormap(tints), vmin=-0.5, vmax=len(shown) - 0.5, edgecolors="white", linewidth=0.4
-    )
+    places = np.searchsorted(shown, best).T
+    ax.pcolormesh(x, y, places, cmap=tints, vmin=-0.5, vmax=len(shown) - 0.5, edgecolors="white", linewidth=0.4)
     limit = np.inf if most_budget is None else most_budget
-    for i, budget in enumerate(budgets):
-        for j, volume in enumerate(volumes):
-            if x[i] <= asked[0] < x[i + 1] and y[j] <= asked[1] < y[j + 1]:
-                continue
-            e = int(best[i, j])
-            told, ink = ("–", INK) if e < 0 else (str(e), INK if budget > limit else _ink_on(palette[e]))
-            ax.text(budget, volume, told, ha="center", va="center", fontsize=6, color=ink, zorder=4)
+    for (i, j), value in np.ndenumerate(best):
+        if x[i] <= asked[0] < x[i + 1] and y[j] <= asked[1] < y[j + 1]:
+            continue
+        e, budget, volume = int(value), float(budgets[i]), float(volumes[j])
+        ink = INK if e < 0 or budget > limit else _ink_on(palette[e])
+        ax.text(budget, volume, "–" if e < 0 else str(e), ha="center", va="center", fontsize=6, color=ink, zorder=4)
     if limit < x[-1]:
         pale: dict[str, Any] = {"facecolor": (1, 1, 1, 0.5), "edgecolor": (1, 1, 1, 0.8), "hatch": "////", "lw": 0}
         ax.axvspan(max(limit, x[0]), x[-1], **pale, zorder=3)
-    ax.plot(*asked, marker="*", ms=11, color=ACCENT, mec="white", mew=0.8, zorder=5, ls="")
-    ax.set(
-        xscale="log", yscale="log", xlabel="training budget, FLOP", ylabel="tokens served over its life",
-        xlim=(x[0], x[-1]), ylim=(y[0], y[-1]),
-    )  # fmt: skip
-    ticks(ax.xaxis, [x[0], x[-1]], most=4, studied=False)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: powers(value, 2).removeprefix("1×")))
+    star(asked, ax, ms=11)
+    ax.set(xscale="log", xlabel="training budget, FLOP", xlim=(x[0], x[-1]))
+    ax.set(yscale="log", ylabel="tokens served over its life", ylim=(y[0], y[-1]))
+    ticks(ax.xaxis, [x[0], x[-1]], most=4, digits=2, studied=False, write=bare_power)
     ticks(ax.yaxis, [y[0], y[-1]], most=5, studied=False)
     ax.grid(visible=False)
     return ax
@@ -226,21 +226,17 @@ def cost_against_load(
     `prices` has the columns `n_experts`, `requests_per_month`, `usd_per_million`; `overtakings` the last two: rings,
     where another E becomes the cheapest. `asked` is the load of the question, a dashed line.
     """
+    load, price = "requests_per_month", "usd_per_million"
     for e, rows in prices.groupby("n_experts"):
-        ax.plot(rows["requests_per_month"], rows["usd_per_million"], color=palette[int(str(e))], lw=1.2)
-    ax.plot(
-        overtakings["requests_per_month"], overtakings["usd_per_million"],
-        "o", ms=4.5, mfc="none", mec=INK, mew=0.8, zorder=5,
-    )  # fmt: skip
+        ax.plot(rows[load], rows[price], color=palette[int(str(e))], lw=1.2)
+    ax.plot(overtakings[load], overtakings[price], "o", ms=4.5, mfc="none", mec=INK, mew=0.8, zorder=5)
     if asked is not None:
-        ax.axvline(asked, color=ACCENT, lw=0.9, ls=(0, (4, 3)))
-        ax.annotate(
-            "as asked", (asked, 0.98), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
-            va="top", color=ACCENT, fontsize=7,
-        )  # fmt: skip
+        ax.axvline(asked, **LIMIT)
+        top: Any = ("data", "axes fraction")
+        beside("as asked", (asked, 0.98), (3, 0), ax, xycoords=top, va="top", color=ACCENT, fontsize=7)
     ax.set(xscale="log", yscale="log", xlabel="requests a month", ylabel="USD per million generated tokens")
-    ticks(ax.xaxis, [prices["requests_per_month"].min(), prices["requests_per_month"].max()], studied=False)
-    ticks(ax.yaxis, [prices["usd_per_million"].min(), prices["usd_per_million"].max()], digits=2, studied=False)
+    ticks(ax.xaxis, [prices[load].min(), prices[load].max()], studied=False)
+    ticks(ax.yaxis, [prices[price].min(), prices[price].max()], digits=2, studied=False)
     return ax
 
 
@@ -256,29 +252,18 @@ def regret_bars(
     allowed = 100 * limit
     heights = [0.0 if value is None else 100 * value for value in regrets.values()]
     ax.bar(range(len(heights)), heights, color=[palette[e] for e in regrets], width=0.66)
-    ax.axhline(allowed, color=ACCENT, lw=0.9, ls=(0, (4, 3)), zorder=1)
-    top = max(*heights, allowed)
+    ax.axhline(allowed, **LIMIT, zorder=1)
     for place, (e, value) in enumerate(regrets.items()):
-        told = "no answer" if value is None else f"{_percent(100 * value)}\nbest in {100 * chances.get(e, 0.0):.0f}%"
-        ax.annotate(
-            told,
-            (place, heights[place]),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=6.5,
-            zorder=5,
-        )
+        chance = f"best in {100 * chances.get(e, 0.0):.0f}%"
+        text = "no answer" if value is None else f"{_percent(100 * value)}\n{chance}"
+        beside(text, (place, heights[place]), (0, 2), ax, ha="center", zorder=5)
+    top = max(*heights, allowed)
     ax.set_yscale("symlog", linthresh=allowed)
-    ax.set_xticks(range(len(regrets)), ["dense" if e == 1 else str(e) for e in regrets])
-    ax.set(
-        xlabel="experts per layer E", ylabel="regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4),
-        ylim=(0, 6 * top),  # room for two lines of text over the highest bar
-    )  # fmt: skip
-    ax.yaxis.set_major_locator(FixedLocator([tick for tick in _REGRET_TICKS if tick <= 3 * top]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.grid(visible=False, axis="x")
+    expert_columns(regrets, ax)
+    ax.set(ylabel="regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4))
+    ax.set_ylim(0, 6 * top)  # room for two lines of text over the highest bar
+    percents = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+    fixed_ticks(ax.yaxis, [percent for percent in percents if percent <= 3 * top], lambda value: f"{value:g}")
     return ax
 
 
@@ -289,28 +274,21 @@ def _percent(value: float) -> str:
 def what_if_cases(rows: pd.DataFrame, ax: Axes) -> Axes:
     """Lifetime cost of the best model if one thing were otherwise, times that of the answer, with the E it would have.
 
-    Columns `told` (what is changed, and to what), `n_experts` and `times` (NaN where no E can answer), `changes`:
+    Columns `case` (what is changed, and to what), `n_experts` and `times` (NaN where no E can answer), `changes`:
     whether the best E is another than the answer's; such cases are red.
     """
     times = rows["times"].to_numpy(float)
-    known = np.isfinite(times)
-    ends = np.where(known, times, 1.0)
-    tints = np.where(rows["changes"], ACCENT, MUTED)
-    ax.barh(range(len(rows)), ends - 1, left=1.0, color=tints, height=0.6)
+    ends = np.where(np.isfinite(times), times, 1.0)
+    ax.barh(range(len(rows)), ends - 1, left=1.0, color=np.where(rows["changes"], ACCENT, MUTED), height=0.6)
     ax.axvline(1.0, color=INK, lw=0.8)
-    for place, (e, end, tint) in enumerate(zip(rows["n_experts"], ends, tints, strict=True)):
-        side = -1 if end < 1 else 1
-        told = "no E can answer" if not known[place] else "dense" if e == 1 else f"E = {int(e)}"
-        ax.annotate(
-            told, (end, place), xytext=(3 * side, 0), textcoords="offset points", ha="left" if side > 0 else "right",
-            va="center", fontsize=6.5, color=tint if tint == ACCENT else INK,
-        )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [str(told) for told in rows["told"]], fontsize=6.5)
+    for place, (e, ratio, end) in enumerate(zip(rows["n_experts"], times, ends, strict=True)):
+        text = "no E can answer" if np.isnan(ratio) else "dense" if e == 1 else f"E = {int(e)}"
+        ink = ACCENT if rows["changes"].iloc[place] else INK
+        beside_bar(text, end, place, ax, left=end < 1, color=ink)
+    named_rows(rows["case"], ax, fontsize=6.5)
     ax.invert_yaxis()
     low, high = min(ends.min(), 0.8), max(ends.max(), 1.25)
     spare = (high / low) ** 0.3  # for the text beside the bars
     ax.set(xscale="log", xlabel="lifetime cost, times the answer's", xlim=(low / spare, high * spare))
-    ticks(ax.xaxis, [low, high], most=5, studied=False)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{si(value)}"))
-    ax.grid(visible=False, axis="y")
+    ticks(ax.xaxis, [low, high], most=5, studied=False, write=lambda value, digits: f"×{si(value, digits)}")
     return ax

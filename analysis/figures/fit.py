@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.law import observed_predicted, residuals
-from analysis.figures.style import ACCENT, INK, MUTED, Palette, Panel, colours, dots, pages, ticks, titled
+from analysis.figures.style import (
+    ACCENT,
+    INK,
+    LIMIT,
+    MUTED,
+    Curve,
+    Palette,
+    Panel,
+    band,
+    colours,
+    dots,
+    pages,
+    ticks,
+    titled,
+)
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -37,35 +50,30 @@ def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) ->
     middle = {name: float(np.median(values)) for name, values in columns.items()}
     middle |= {"n_experts": float(_nearest(columns["n_experts"]))} if "n_experts" in columns else {}
     x = columns[column]
-    grid = np.geomspace(x.min(), x.max(), _POINTS) if x.min() > 0 else np.linspace(x.min(), x.max(), _POINTS)
+    logarithmic = x.min() > 0
+    grid = (np.geomspace if logarithmic else np.linspace)(x.min(), x.max(), _POINTS)
     line = {name: np.full(_POINTS, value) for name, value in middle.items()} | {column: grid}
-    band = fit.loss_interval(line)
-    ax.plot(grid, fit.loss(line), color=INK, lw=1.2, zorder=2)
-    if band is not None:
-        ax.fill_between(grid, *band, color=INK, alpha=0.14, lw=0, zorder=1)
+    low, high = fit.loss_interval(line) or (None, None)
+    band(Curve(1, grid, fit.loss(line), low, high), INK, ax, lw=1.2, alpha=0.14)
     there = {name: np.full(len(x), value) for name, value in middle.items()} | {column: x}
-    left = table.column(fit.definition.target) / fit.loss(columns)
-    dots(x, fit.loss(there) * left, _experts(table), palette, ax)
-    ax.set(
-        xscale="log" if x.min() > 0 else "linear",
-        xlabel=_LABELS.get(column, column),
-        ylabel="loss, others at their median",
-    )
-    if x.min() > 0:
+    leftover = table.column(fit.definition.target) / fit.loss(columns)
+    dots(x, fit.loss(there) * leftover, _experts(table), palette, ax)
+    ax.set(xlabel=_LABELS.get(column, column), ylabel="loss, others at their median")
+    if logarithmic:
+        ax.set_xscale("log")
         ticks(ax.xaxis, x, digits=2)
     return ax
 
 
-def profile_curve(found: Profile, estimate: float, ax: Axes) -> Axes:
+def profile_curve(profile: Profile, estimate: float, ax: Axes) -> Axes:
     """How far the objective rises as a parameter is held; in units of what cuts off the 95 % interval, shaded."""
-    low, high = (
-        found.values[place] if end is None else end for end, place in zip(found.interval, (0, -1), strict=True)
-    )
-    ax.axvspan(low, high, color=MUTED, alpha=0.13, lw=0)
-    ax.axhline(1.0, color=ACCENT, lw=0.9, ls=(0, (4, 3)))
-    ax.plot(found.values, np.array(found.rise) / found.threshold, color=INK, lw=1.2, marker="o", ms=2.2)
+    low, high = profile.interval
+    first, last = profile.values[0], profile.values[-1]
+    ax.axvspan(first if low is None else low, last if high is None else high, color=MUTED, alpha=0.13, lw=0)
+    ax.axhline(1.0, **LIMIT)
+    ax.plot(profile.values, np.array(profile.rise) / profile.threshold, color=INK, lw=1.2, marker="o", ms=2.2)
     ax.axvline(estimate, color=MUTED, lw=0.8)
-    ax.set(xlabel=found.name, ylabel="rise, times the 95 % threshold", ylim=(0, 2.3))
+    ax.set(xlabel=profile.name, ylabel="rise, times the 95 % threshold", ylim=(0, 2.3))
     ax.locator_params(axis="x", nbins=5)
     return ax
 
@@ -81,7 +89,7 @@ def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, 
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.locator_params(nbins=5)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+        axis.set_major_formatter(lambda value, _: si(value))
     return ax
 
 
@@ -105,17 +113,17 @@ def sheet(
     law.append(partial(observed_predicted, observed, predicted, experts, palette))
     if "tokens" in columns:
         law.append(partial(residuals, columns["tokens"], np.log(observed / predicted), experts, palette))
-    held: list[Panel] = [partial(profile_curve, found, fit.params[found.name]) for found in profiles]
-    drawn: list[Panel] = [
+    curves: list[Panel] = [partial(profile_curve, profile, fit.params[profile.name]) for profile in profiles]
+    draws: list[Panel] = [
         partial(cloud, x, y, (_estimate(fit, labels[0], x), _estimate(fit, labels[1], y)), labels)
         for labels, (x, y) in clouds.items()
     ]
     rows: list[list[Panel]] = []
-    for title, panels in (("The law and the runs", law), ("Profiles", held), ("Bootstrap draws", drawn)):
+    for title, panels in (("The law and the runs", law), ("Profiles", curves), ("Bootstrap draws", draws)):
         for first in range(0, len(panels), _A_ROW):
             row = panels[first : first + _A_ROW]
-            head = [titled(row[0], title if first == 0 else "")]
-            rows.append([*head, *row[1:], *[_blank] * (_A_ROW - len(row))])
+            row[0] = titled(row[0], "" if first else title)
+            rows.append(row + [_blank] * (_A_ROW - len(row)))
     return pages(*rows, heights=[2.1] * len(rows), legend=palette)
 
 

@@ -16,7 +16,8 @@ def measured_modelled(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 
     Columns `modelled_ms`, `time_ms`, `floor_ms`, `n_experts`.
     """
-    reach = [rows[["modelled_ms", "time_ms"]].min().min(), rows[["modelled_ms", "time_ms"]].max().max()]
+    times = rows[["modelled_ms", "time_ms"]]
+    reach = [times.min().min(), times.max().max()]
     ax.plot(reach, reach, color=MUTED, lw=0.9, zorder=2)
     ax.scatter(rows["modelled_ms"], rows["floor_ms"], s=7, marker="_", c=MUTED, linewidths=0.7, zorder=1)
     dots(rows["modelled_ms"], rows["time_ms"], rows["n_experts"], palette, ax)
@@ -36,9 +37,8 @@ def time_errors(rows: pd.DataFrame, by: str, label: str, palette: Palette, ax: A
     error = np.clip(100 * rows["error"].to_numpy(float), -_LIMIT, _LIMIT)
     shift = 0.0 if by == "n_experts" else side_by_side(rows["n_experts"], palette, rows[by])
     ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
-    ax.scatter(
-        rows[by] * np.exp(shift), error, c=[palette[int(e)] for e in rows["n_experts"]], s=5, alpha=0.6, linewidths=0
-    )
+    colours = [palette[int(e)] for e in rows["n_experts"]]
+    ax.scatter(rows[by] * np.exp(shift), error, c=colours, s=5, alpha=0.6, linewidths=0)
     middle = (100 * rows["error"]).groupby(rows[by]).median()
     span = max(rows[by].max() / rows[by].min(), 2.0) ** 0.03
     ax.hlines(middle, middle.index / span, middle.index * span, colors=ACCENT, lw=1.6, zorder=4)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.figures.style import ACCENT, INK, MUTED, Curve, Palette, dots, side_by_side, ticks
+from analysis.figures.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    Curve,
+    Palette,
+    band,
+    beside,
+    dots,
+    fixed_ticks,
+    named_rows,
+    side_by_side,
+    signed,
+    ticks,
+)
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -34,9 +48,7 @@ def loss_against(
 ) -> Axes:
     """Held-out loss against one column: measured points in the colour of their E, the law with its 95 % band."""
     for curve in curves:
-        ax.plot(curve.x, curve.y, color=palette[curve.n_experts], lw=1.3, zorder=2)
-        if curve.low is not None and curve.high is not None:
-            ax.fill_between(curve.x, curve.low, curve.high, color=palette[curve.n_experts], alpha=0.16, lw=0, zorder=1)
+        band(curve, palette[curve.n_experts], ax)
     dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
     ax.set(xscale="log", xlabel=label, ylabel="held-out loss, nats per token")
     ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
@@ -45,23 +57,12 @@ def loss_against(
 
 def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve]], ax: Axes) -> Axes:
     """Held-out loss against E, a line of the law for each named slice of the grid, points of the column `slice`."""
-    names = [name for name, _ in curves]
-    shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.75, len(names)))
+    shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.75, len(curves)))
     for (name, curve), shade in zip(curves, shades, strict=True):
-        ax.plot(curve.x, curve.y, color=shade, lw=1.3)
-        if curve.low is not None and curve.high is not None:
-            ax.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.16, lw=0)
+        band(curve, shade, ax)
         rows = points[points["slice"] == name]
         ax.scatter(rows["n_experts"], rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
-        ax.annotate(
-            name,
-            (curve.x[-1], curve.y[-1]),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=6.5,
-            color=shade,
-        )
+        beside(name, (curve.x[-1], curve.y[-1]), (5, 0), ax, va="center", color=shade)
     ax.set(xscale="log", xlabel="experts per layer E", ylabel="held-out loss, nats per token")
     ax.margins(x=0.05)
     ax.set_xlim(right=float(points["n_experts"].max()) * 2.6)
@@ -92,29 +93,21 @@ def paired_differences(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 
     Columns `n_active`, `tokens`, `n_experts`, `difference`, `se`.
     """
-    experts, sizes = sorted(set(rows["n_experts"].astype(int))), sorted(set(rows["n_active"]))
+    experts, sizes = (sorted(set(rows[name])) for name in ("n_experts", "n_active"))
     cells = [(n, d) for n in sizes for d in sorted(set(rows.loc[rows["n_active"] == n, "tokens"]))]
     place = {cell: index + 0.6 * sizes.index(cell[0]) for index, cell in enumerate(cells)}
     for index, e in enumerate(experts):
-        mine = rows[rows["n_experts"] == e]
-        x = [place[cell] for cell in zip(mine["n_active"], mine["tokens"], strict=True)]
-        beside = (index - (len(experts) - 1) / 2) * 0.6 / len(experts)
-        bars = 1.96 * mine["se"]
-        ax.errorbar(np.array(x) + beside, mine["difference"], yerr=bars, fmt="o", color=palette[e], ms=3.4, lw=1.1)
+        of_e = rows[rows["n_experts"] == e]
+        x = np.array([place[cell] for cell in zip(of_e["n_active"], of_e["tokens"], strict=True)])
+        shift = (index - (len(experts) - 1) / 2) * 0.6 / len(experts)
+        bars = 1.96 * of_e["se"]
+        ax.errorbar(x + shift, of_e["difference"], yerr=bars, fmt="o", color=palette[int(e)], ms=3.4, lw=1.1)
     ax.axhline(0, color=palette[1], lw=1.4)
     ax.set_xticks(list(place.values()), [si(d, 2) for _, d in cells], fontsize=6.5)
     for n in sizes:
-        mine_at = [x for (size, _), x in place.items() if size == n]
-        ax.annotate(
-            f"{si(n)} active",
-            (float(np.mean(mine_at)), 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -16),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=7,
-        )
+        middle = np.mean([x for (size, _), x in place.items() if size == n])
+        under: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top", "fontsize": 7}
+        beside(f"{si(n)} active", (middle, 0), (0, -16), ax, **under)
     ax.set_ylabel("loss − dense loss, nats per token")
     ax.set_xlabel("training tokens D, by active parameters", labelpad=13)
     ax.grid(visible=False, axis="x")
@@ -139,13 +132,10 @@ def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Seq
             if abs(end) == _FARTHEST:
                 ax.plot(end, row, ">" if end > 0 else "<", color=INK, ms=5)
     ax.axvline(0, color=MUTED, lw=0.8, zorder=0)
-    ax.set_yticks(range(len(names)), names)
+    named_rows(names, ax)
     ax.set(xlabel="95% interval, % of the estimate", ylim=(-0.6, len(names) - 0.4))
     ax.set_xscale("symlog", linthresh=10)
     reach = max(abs(bound) for bound in ax.get_xlim())
     marks = [sign * mark for sign in (-1, 1) for mark in (10, 30, 100, _FARTHEST) if mark <= reach]
-    ax.xaxis.set_major_locator(FixedLocator(sorted([0, *marks])))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0f}".replace("-", "−") if value else "0"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.grid(visible=False, axis="y")
+    fixed_ticks(ax.xaxis, sorted([0, *marks]), lambda value: signed(value, "+.0f"))
     return ax

@@ -14,15 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from scaling.arrays import Array
-from scaling.formatting import si
+from scaling.formatting import powers, si
 
 Panel = Callable[[Axes], Axes]
 Palette = Mapping[int, str]
 
-INK, MUTED, GRID, ACCENT = "#1b1f24", "#667085", "#e4e7ec", "#c2410c"
+INK, MUTED, GRID, ACCENT, DENSE = "#1b1f24", "#667085", "#e4e7ec", "#c2410c", "#98a2b3"
+LIMIT: Any = {"color": ACCENT, "lw": 0.9, "ls": (0, (4, 3))}  # the line of a limit, or of what was asked
 WIDTH = 6.9  # inches between the margins of the report
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8.5, "axes.titleweight": "bold",
@@ -34,6 +35,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.4, "lines.markersize": 4.2, "legend.frameon": False, "svg.fonttype": "path",
     "svg.hashsalt": "scaling", "savefig.dpi": 200, "figure.facecolor": "white",
 }  # fmt: skip
+_TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def colours(experts: Iterable[int]) -> Palette:
     """
     routed = sorted({int(e) for e in experts if e > 1})
     places = np.linspace(0.17, 0.85, len(routed)) if len(routed) > 1 else [0.45] * len(routed)
-    found = {e: mpl.colors.to_hex(mpl.colormaps["viridis"](1 - p)) for e, p in zip(routed, places, strict=True)}
-    return {1: "#98a2b3", **found}
+    shades = [mpl.colors.to_hex(mpl.colormaps["viridis"](1 - place)) for place in places]
+    return {1: DENSE, **dict(zip(routed, shades, strict=True))}
 
 
 def legend_columns(names: Iterable[object]) -> int:
@@ -127,7 +129,30 @@ def save(page: Figure, path: Path) -> Path:
 
 
 def dots(x: Any, y: Any, n_experts: Any, palette: Palette, ax: Axes) -> None:
+    """Points in the colour of their E."""
     ax.scatter(x, y, c=[palette[int(e)] for e in n_experts], s=16, zorder=3, edgecolors="white", linewidths=0.4)
+
+
+def band(curve: Curve, colour: Any, ax: Axes, *, lw: float = 1.3, alpha: float = 0.16) -> None:
+    """A line and its 95 % band, where it has one."""
+    ax.plot(curve.x, curve.y, color=colour, lw=lw)
+    if curve.low is not None and curve.high is not None:
+        ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=alpha, lw=0)
+
+
+def star(place: tuple[float, float], ax: Axes, *, ms: float = 12) -> None:
+    """The mark of what is recommended, or of the question."""
+    ax.plot(*place, marker="*", ms=ms, color=ACCENT, mec="white", mew=0.8, zorder=5, ls="")
+
+
+def beside(text: str, place: tuple[Any, Any], offset: tuple[float, float], ax: Axes, **look: Any) -> None:
+    """Text set off from a place by so many points."""
+    ax.annotate(text, place, xytext=offset, textcoords="offset points", **{"fontsize": 6.5, **look})
+
+
+def beside_bar(text: str, end: float, row: int, ax: Axes, *, left: bool, color: str = INK) -> None:
+    """Text to the right of the end of a row's bar, or to its left."""
+    beside(text, (end, row), (-3 if left else 3, 0), ax, ha="right" if left else "left", va="center", color=color)
 
 
 def side_by_side(n_experts: Any, palette: Palette, x: Any) -> Array:
@@ -138,25 +163,56 @@ def side_by_side(n_experts: Any, palette: Palette, x: Any) -> Array:
     return 0.05 * span / max(len(order) - 1, 1) * place
 
 
-def ticks(axis: Axis, values: npt.ArrayLike, *, most: int = 6, digits: int = 3, studied: bool = True) -> None:
+def expert_columns(experts: Iterable[int], ax: Axes) -> None:
+    """An x axis with one place for each E."""
+    names = ["dense" if e == 1 else str(e) for e in experts]
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlabel("experts per layer E")
+    ax.grid(visible=False, axis="x")
+
+
+def named_rows(names: Iterable[object], ax: Axes, **look: Any) -> None:
+    """A y axis with one row for each name, the first at the bottom."""
+    labels = [str(name) for name in names]
+    ax.set_yticks(range(len(labels)), labels, **look)
+    ax.grid(visible=False, axis="y")
+
+
+def bare_power(value: float, digits: int = 2) -> str:
+    """A number in powers of ten, without a factor of one: `10²¹`."""
+    return powers(value, digits).removeprefix("1×")
+
+
+def signed(value: float, form: str = "+g") -> str:
+    """A number with its sign; zero has none."""
+    return format(value, form).replace("-", "−") if value else "0"
+
+
+def ticks(
+    axis: Axis,
+    values: npt.ArrayLike,
+    *,
+    most: int = 6,
+    digits: int = 3,
+    studied: bool = True,
+    write: Callable[[float, int], str] = si,
+) -> None:
     """Ticks of a log axis: at the studied values where they are few and apart, else at round numbers."""
     distinct = np.unique(np.asarray(values, dtype=float))
     low, high = np.log10(distinct[0]) - 1e-9, np.log10(distinct[-1]) + 1e-9
     if not studied or len(distinct) > most or np.any(np.diff(np.log10(distinct)) < (high - low) / 10):
         decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-        for steps in (
-            (1,),
-            (1, 3),
-            (1, 2, 5),
-            (1, 1.5, 2, 3, 4, 5, 6, 8),
-            np.arange(1, 10, 0.5),
-            np.arange(1, 10, 0.1),
-        ):
+        for steps in _TICK_STEPS:
             distinct = np.array([m * 10.0**d for d in decades for m in steps if low <= np.log10(m * 10.0**d) <= high])
             if len(distinct) >= 3:
                 break
         distinct = distinct[:: max(1, int(np.ceil(len(distinct) / most)))]
-    axis.set_major_locator(FixedLocator(distinct.tolist()))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits)))
+    fixed_ticks(axis, distinct, lambda value: write(value, digits))
+
+
+def fixed_ticks(axis: Axis, places: Iterable[float], write: Callable[[float], str]) -> None:
+    """Ticks at these places and nowhere else."""
+    axis.set_major_locator(FixedLocator([float(place) for place in places]))
+    axis.set_major_formatter(lambda value, _: write(value))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
-from analysis.figures.style import ACCENT, INK, MUTED, Palette, dots, ticks
+from analysis.figures.style import ACCENT, INK, MUTED, Palette, bare_power, beside_bar, dots, named_rows, ticks
 from scaling.arrays import Array
-from scaling.formatting import powers
+from scaling.formatting import si
 
 _MOST_BARS = 12
 _SPREAD = 0.012  # of the axis' logarithm: predictions at one compute ratio stand beside each other
 
 
 def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured loss of runs that were not fitted, in percent of the prediction, against how much more compute they
-    took.
+    """Measured loss of runs that were not fitted, in percent of the prediction, against their multiple of compute.
 
     Columns `ratio` (run's compute over the largest fitted), `n_experts`, `error`, `low`, `high`: the measurement and
     the ends of its 95 % prediction interval, all in percent of the predicted loss. Bars are the intervals; a run
@@ -31,15 +31,8 @@ def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
     ax.vlines(place, order["low"], order["high"], colors=tint, lw=2.4, alpha=0.35, zorder=2)
     outside = (order["error"] < order["low"]) | (order["error"] > order["high"])
-    ax.scatter(
-        place[outside],
-        order.loc[outside, "error"],
-        s=46,
-        facecolors="none",
-        edgecolors=ACCENT,
-        linewidths=1.1,
-        zorder=4,
-    )
+    ring: Any = {"s": 46, "facecolors": "none", "edgecolors": ACCENT, "linewidths": 1.1, "zorder": 4}
+    ax.scatter(place[outside], order.loc[outside, "error"], **ring)
     dots(place, order["error"], order["n_experts"], palette, ax)
     ax.set(xscale="log", xlabel="compute, times the largest run fitted", ylabel="measured − predicted, % of loss")
     ticks(ax.xaxis, [place.min(), place.max()], digits=2, studied=False)
@@ -74,9 +67,7 @@ def residuals_against(
         middle = [[np.exp(np.mean(np.log(values[g]))), np.median(residuals[g])] for g in groups if len(g)]
         ax.plot(*np.transpose(middle), color=INK, lw=1.1, zorder=4)
     ax.set(xscale="log", xlabel=label, ylabel="measured − law, %")
-    ticks(ax.xaxis, values, most=3 if flops else 4, digits=2)
-    if flops:
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: powers(value, 2).removeprefix("1×")))
+    ticks(ax.xaxis, values, most=3 if flops else 4, digits=2, write=bare_power if flops else si)
     return ax
 
 
@@ -91,39 +82,30 @@ def influence(rows: pd.DataFrame, ax: Axes) -> Axes:
     ax.axvspan(-2, 2, color=MUTED, alpha=0.12, lw=0)
     ax.barh(range(len(shown)), shown["in_se"], color=np.where(far, ACCENT, INK), height=0.62)
     reach = 1.1 * max(float(shown["in_se"].abs().max()), 2.0)
-    for place, (_, row) in enumerate(shown.iterrows()):
-        side = -1 if row["in_se"] >= 0 else 1  # beside zero, where the bar is not
-        size = f"{row['percent']:+.2g}" if abs(row["percent"]) < 99.5 else f"{row['percent']:+.0f}"
-        ax.annotate(
-            f"{row['moved']} {size} %".replace("-", "−"), (0, place), xytext=(3 * side, 0), textcoords="offset points",
-            ha="left" if side > 0 else "right", va="center", fontsize=6.5,
-        )  # fmt: skip
+    for place, row in enumerate(shown.to_dict("records")):
+        size = format(row["percent"], "+.2g" if abs(row["percent"]) < 99.5 else "+.0f")
+        text = f"{row['moved']} {size} %".replace("-", "−")
+        beside_bar(text, 0, place, ax, left=row["in_se"] >= 0)  # beside zero, where the bar is not
     ax.axvline(0, color=MUTED, lw=0.8)
-    ax.set_yticks(range(len(shown)), [str(label) for label in shown["label"]], fontsize=6.5)
+    named_rows(shown["label"], ax, fontsize=6.5)
     ax.invert_yaxis()
     ax.set(xlabel="change, bootstrap standard errors", xlim=(-reach, reach))
-    ax.grid(visible=False, axis="y")
     return ax
 
 
 def evidence(rows: pd.DataFrame, ax: Axes) -> Axes:
     """Weight of evidence of every law, best on top. Columns `law`, `weight`, `difference`, `difference_se`.
 
-    Bars are pseudo-BMA+ weights; the text is the held-out log score less that of the best law, with its standard
-    error.
+    Bars are pseudo-BMA+ weights; the text is the held-out log score less that of the best law, with its standard error.
     """
     ax.barh(range(len(rows)), rows["weight"], color=[ACCENT, *[INK] * (len(rows) - 1)], height=0.62)
-    for place, (_, row) in enumerate(rows.iterrows()):
-        told = f"{row['weight']:.2f}"
+    for place, row in enumerate(rows.to_dict("records")):
+        text = f"{row['weight']:.2f}"
         if row["difference"] < 0:
-            told += f"  ({row['difference']:.1f} ± {row['difference_se']:.1f} nats)".replace("-", "−")
+            text += f"  ({row['difference']:.1f} ± {row['difference_se']:.1f} nats)".replace("-", "−")
         inside = row["weight"] > 0.55
-        ax.annotate(
-            told, (row["weight"], place), xytext=(-3 if inside else 3, 0), textcoords="offset points",
-            ha="right" if inside else "left", va="center", fontsize=6.5, color="white" if inside else INK,
-        )  # fmt: skip
-    ax.set_yticks(range(len(rows)), rows["law"])
+        beside_bar(text, row["weight"], place, ax, left=inside, color="white" if inside else INK)
+    named_rows(rows["law"], ax)
     ax.invert_yaxis()
     ax.set(xlabel="weight of evidence", xlim=(0, 1))
-    ax.grid(visible=False, axis="y")
     return ax
