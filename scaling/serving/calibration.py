@@ -34,14 +34,23 @@ def calibrate_cpu() -> Device:
     for size in reversed(cpu_caches(cores)):
         faster = levels[0][1] if levels else bandwidth
         levels.insert(0, (float(size), max(faster, _reading(size // 2, len(cores)))))
-    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return Device("cpu", f"this CPU, {len(cores)} cores", peak, bandwidth, memory, len(cores) * _VCPU_USD_PER_HOUR,
-                  "float32", "measured on this computer with NumPy", _VCPU, levels=tuple(levels))  # fmt: skip
+    return Device(
+        name="cpu",
+        title=f"this CPU, {len(cores)} cores",
+        peak_flops=peak,
+        bandwidth=bandwidth,
+        memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        usd_per_hour=len(cores) * _VCPU_USD_PER_HOUR,
+        dtype="float32",
+        source="measured on this computer with NumPy",
+        price_source=_VCPU,
+        levels=tuple(levels),
+    )
 
 
 def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
-    """Bytes of the caches behind the first that these cores have together, the smallest first, as Linux tells; none
-    where it does not."""
+    """Bytes of the caches behind the first that these cores have together, the smallest first, as Linux reports
+    them; none where it does not."""
     sizes: dict[int, dict[str, int]] = {}  # by level and the cores that share one
     for core in cores:
         for index in sorted(Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*")):

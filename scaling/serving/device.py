@@ -49,10 +49,10 @@ class Device:
 
     def bandwidth_of(self, working_set: float | Array) -> Array:
         """Bytes/s of the smallest level of memory that holds so many bytes; main memory's beyond all caches."""
-        found = np.full(np.shape(working_set), self.bandwidth)
+        bandwidth = np.full(np.shape(working_set), self.bandwidth)
         for size, speed in reversed(self.levels):
-            found = np.where(np.asarray(working_set) <= size, np.maximum(speed, self.bandwidth), found)
-        return found
+            bandwidth = np.where(np.asarray(working_set) <= size, np.maximum(speed, self.bandwidth), bandwidth)
+        return bandwidth
 
 
 def roofline_seconds(flops: float, bytes_moved: float, on: Device) -> float:

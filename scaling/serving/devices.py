@@ -17,7 +17,7 @@ from scaling.serving.calibration import calibrate_cpu
 from scaling.serving.device import Device
 
 _RUNPOD = "placeholder, replace it: RunPod, SXM, as quoted by deploybase.ai; others ask .5 to 3 times it"
-_RUNPOD_DATE = "March 2026"
+_RUNPOD_DATE, _UNDATED = "March 2026", "not dated"
 _GOOGLE = "placeholder, replace it: Google Cloud US on-demand price per chip-hour, from memory, not checked"
 
 # Links are half of what the sheets print for both directions together (NVLink 600, 900, 1,800 GB/s; interconnects of
@@ -34,13 +34,15 @@ _TABLE = (
     Device("h200", "NVIDIA H200 SXM 141 GB", 989.4e12, 4.8e12, 141e9, 3.59, "bfloat16",
            "NVIDIA H200 data sheet (1,979e12 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 450e9),
     Device("b200", "NVIDIA B200 SXM 180 GB", 2.25e15, 8e12, 180e9, 5.98, "bfloat16",
-           "NVIDIA DGX B200 data sheet, an eighth of the system (4.5e15 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE, 900e9),
+           "NVIDIA DGX B200 data sheet, an eighth of the system (4.5e15 with sparsity, halved)", _RUNPOD, _RUNPOD_DATE,
+           900e9),
     Device("tpu-v5e", "Google TPU v5e", 197e12, 800e9, 16e9, 1.20, "bfloat16",
-           "Google Cloud documentation, TPU v6e page (earlier: 819e9 bytes/s)", _GOOGLE, "not dated", 100e9, 5e-6, 256),
+           "Google Cloud documentation, TPU v6e page (earlier: 819e9 bytes/s)", _GOOGLE, _UNDATED, 100e9, 5e-6, 256),
     Device("tpu-v6e", "Google TPU v6e (Trillium)", 918e12, 1600e9, 32e9, 2.70, "bfloat16",
-           "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, "not dated", 224e9, 5e-6, 256),
+           "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, _UNDATED, 224e9, 5e-6, 256),
 )  # fmt: skip
 _LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # below, a unit was mistaken
+_TEXTS = [field.name for field in fields(Device) if field.type == "str"]
 NAMES = (*(row.name for row in _TABLE), "cpu")
 
 
@@ -66,38 +68,41 @@ def read_devices(path: str | Path) -> dict[str, Device]:
     `bandwidth`, `memory`, `dtype` and `source` too. Raises InputError naming the file, the device and the field.
     """
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        devices = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(read, dict) or not all(isinstance(row, dict) for row in read.values()):
+    if not isinstance(devices, dict) or not all(isinstance(row, dict) for row in devices.values()):
         raise InputError(f"{path}: expected devices by name, such as `h100: {{usd_per_hour: 2.1, ...}}`")
-    return {str(name): _device_of(str(name), row, f"{path}: {name}") for name, row in read.items()}
+    return {str(name): _device_of(str(name), row, f"{path}: {name}") for name, row in devices.items()}
 
 
 def _device_of(name: str, row: dict[str, Any], place: str) -> Device:
-    texts = {field.name for field in fields(Device) if field.type == "str"}
     allowed = [field.name for field in fields(Device) if field.name not in ("name", "levels")]
-    values: dict[str, Any] = {}
-    for key, value in row.items():
+    for key in row:
         if key not in allowed:
             raise InputError(f"{place}: unknown field {key}; allowed: {', '.join(allowed)}")
-        if value is None or (key not in texts and isinstance(value, bool)):
-            raise InputError(f"{place}: {key} must be a {'text' if key in texts else 'number'}, found {value!r}")
-        try:
-            values[key] = str(value) if key in texts else float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{place}: {key} must be a number, found {value!r}") from None
-        if key not in texts and not (np.isfinite(values[key]) and values[key] > 0):
-            raise InputError(f"{place}: {key} must be a positive number, found {value!r}")
-        if key in _LEAST and values[key] < _LEAST[key]:
-            raise InputError(
-                f"{place}: {key} is in units of one, not of 1e9: at least {_LEAST[key]:g}, found {value!r}"
-            )
-    lacking = [key for key in ("price_source", "price_date") if "usd_per_hour" in values and key not in values]
-    known = name in NAMES
-    if not known:
-        needed = ("peak_flops", "bandwidth", "memory", "dtype", "source", "usd_per_hour")
-        lacking += [key for key in needed if key not in values]
-    if lacking:
+    values = {key: _value(key, value, place) for key, value in row.items()}
+    needed = ["price_source", "price_date"] if "usd_per_hour" in values else []
+    if name not in NAMES:
+        needed += ["peak_flops", "bandwidth", "memory", "dtype", "source", "usd_per_hour"]
+    if lacking := [key for key in needed if key not in values]:
         raise InputError(f"{place}: {', '.join(lacking)} missing; a price needs a source and a date")
-    return replace(device(name), **values) if known else Device(name=name, **{"title": name, **values})
+    return replace(device(name), **values) if name in NAMES else Device(name=name, **{"title": name, **values})
+
+
+def _value(key: str, value: Any, place: str) -> Any:
+    """The value of a field, in its type and range. Raises InputError naming both."""
+    text = key in _TEXTS
+    if value is None or (isinstance(value, bool) and not text):
+        raise InputError(f"{place}: {key} must be a {'text' if text else 'number'}, found {value!r}")
+    if text:
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{place}: {key} must be a number, found {value!r}") from None
+    if not (np.isfinite(number) and number > 0):
+        raise InputError(f"{place}: {key} must be a positive number, found {value!r}")
+    if number < _LEAST.get(key, 0.0):
+        raise InputError(f"{place}: {key} is in units of one, not of 1e9: at least {_LEAST[key]:g}, found {value!r}")
+    return number

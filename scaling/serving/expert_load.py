@@ -10,7 +10,7 @@ from scaling.arrays import Array, Values
 
 
 def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 0.0) -> Values:
-    """Experts of one layer that a batch of tokens touches, expected: `sum_e 1 - (1 - p_e)^b`.
+    """Experts of one layer that a batch of tokens activates, expected: `sum_e 1 - (1 - p_e)^b`.
 
     Tokens choose independently, expert e with probability p_e; without `skew` p_e = k/E and the sum is
     `E (1 - (1 - k/E)^b)`: an upper bound where routing is skewed. With it p_e falls as rank^-skew (of mean k/E, none
@@ -23,35 +23,35 @@ def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 
         return 0.0 * batch + n_experts
     if not skew:
         return n_experts * -np.expm1(batch * np.log1p(-top_k / n_experts))
-    chosen = _chances(n_experts, top_k, skew)
+    chances = _chances(n_experts, top_k, skew)
     tokens = np.asarray(batch, dtype=float)[..., None]
     with np.errstate(divide="ignore"):
-        missed = np.where(chosen < 1, np.exp(tokens * np.log1p(-np.minimum(chosen, 1 - 1e-16))), 0.0)
+        missed = np.where(chances < 1, np.exp(tokens * np.log1p(-np.minimum(chances, 1 - 1e-16))), 0.0)
     return np.sum(1.0 - missed, axis=-1)[()]
 
 
 def _chances(n_experts: int, top_k: float, skew: float) -> Array:
-    """How likely a token chooses each expert: falling as rank^-skew, k in all, what exceeds 1 shared out below."""
+    """Probability of each expert to be chosen by a token: falling as rank^-skew, k in all; excess over 1 shared out."""
     weights = np.arange(1, n_experts + 1, dtype=float) ** -skew
-    chosen = np.minimum(weights * top_k / weights.sum(), 1.0)
+    chances = np.minimum(weights * top_k / weights.sum(), 1.0)
     for _ in range(n_experts):
-        left = top_k - chosen.sum()
-        open_ = chosen < 1
+        left = top_k - chances.sum()
+        open_ = chances < 1
         if left < 1e-12 or not open_.any():
             break
-        chosen[open_] = np.minimum(chosen[open_] + left * weights[open_] / weights[open_].sum(), 1.0)
-    return chosen
+        chances[open_] = np.minimum(chances[open_] + left * weights[open_] / weights[open_].sum(), 1.0)
+    return chances
 
 
-def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, touched: npt.ArrayLike) -> float:
-    """The skew at which batches of these sizes touch as many experts as was observed, least squares; 0 where as many as
-    an even router or more. Searched over [0, 8].
+def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, activated: npt.ArrayLike) -> float:
+    """The skew at which batches of these sizes activate as many experts as was observed, least squares; 0 where as many
+    as an even router or more. Searched over [0, 8].
     """
-    sizes, seen = np.asarray(batches, dtype=float), np.asarray(touched, dtype=float)
-    if n_experts <= top_k or np.all(seen >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
+    sizes, observed = np.asarray(batches, dtype=float), np.asarray(activated, dtype=float)
+    if n_experts <= top_k or np.all(observed >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
         return 0.0
-    found = minimize_scalar(
-        lambda skew: float(np.sum((distinct_experts(n_experts, top_k, sizes, skew) - seen) ** 2)),
-        bounds=(0.0, 8.0), method="bounded", options={"xatol": 1e-6},
-    )  # fmt: skip
-    return float(found.x)
+
+    def misfit(skew: float) -> float:
+        return float(np.sum((distinct_experts(n_experts, top_k, sizes, skew) - observed) ** 2))
+
+    return float(minimize_scalar(misfit, bounds=(0.0, 8.0), method="bounded", options={"xatol": 1e-6}).x)

@@ -1,5 +1,4 @@
-"""What serving costs: replicas of a model, their throughput and latency under continuous batching, and the price of
-load.
+"""What serving costs: replicas of a model, their throughput and latency under continuous batching, their price.
 
 Names as vLLM's serving benchmark uses them (`METRICS` holds the formulas): ttft, tpot, e2el, output_throughput and
 request_goodput. All are of a steady state: what a request waits in a queue comes on top.
@@ -7,7 +6,7 @@ request_goodput. All are of a steady state: what a request waits in a queue come
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,8 +32,8 @@ METRICS = {
 class Replica:
     """One replica that holds `batch` sequences at once, and what it reaches.
 
-    `terms`: of the time of one iteration, as `scaling.serving.step_time.StepWork.terms`. Where the weights do not fit, or
-    no batch keeps the limits on latency, batch and throughput are 0.
+    `terms`: of the time of one iteration, as `StepWork.terms`. Where the weights do not fit, or no batch keeps the
+    limits on latency, batch and throughput are 0.
     """
 
     n_devices: Values
@@ -121,9 +120,9 @@ def _within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layo
 
     def keeps(batch: Values) -> Booleans:
         tpot = _seconds(iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
-        kept = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
-        soon = ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
-        return np.asarray(kept & soon)
+        steady = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
+        prompt = ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
+        return np.asarray(steady & prompt)
 
     low = np.where(keeps(np.ones(np.shape(most))), np.minimum(most, 1.0), 0.0)
     low, high = np.where(keeps(most) & (low >= 1), most, low), np.asarray(most, dtype=float)
@@ -150,7 +149,7 @@ def price(
 ) -> tuple[Values, Values]:
     """Replicas and USD per generated token.
 
-    Without a demand, at the service's utilisation: `G C0 / (u T)` (Yun et al., arXiv 2404.02852; replicas 0: not told).
+    Without a demand, at the service's utilisation: `G C0 / (u T)` (Yun et al., arXiv 2404.02852; 0 replicas).
     With one, in generated tokens per second, of whole replicas: `r = ceil(demand / (u T))`, `r G C0 / demand`, infinite
     where that takes more than `max_fleet` devices. Below one replica the price of a token is inverse to the demand, an
     idle device costs as much as a busy one: never state a price without its load. Raises InputError for a demand that
@@ -164,26 +163,25 @@ def price(
             raise InputError(f"price: demand={demand} tokens/s; allowed: above 0")
         # A hair less than whole, so that a demand that fills replicas exactly does not need one more by rounding.
         replicas = np.ceil(demand / (service.utilisation * output_throughput) * (1 - 1e-12))
-    many = replicas * n_devices > (np.inf if service.max_fleet is None else service.max_fleet)
-    return replicas, np.where(many, np.inf, replicas * n_devices * per_second / demand)[()]
+    beyond = replicas * n_devices > (np.inf if service.max_fleet is None else service.max_fleet)
+    return replicas, np.where(beyond, np.inf, replicas * n_devices * per_second / demand)[()]
 
 
 def offer(
     sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: Layout = ALONE, demand: float | None = None
 ) -> Offer:
     """A replica of one layout and its price at a demand in generated tokens per second, or at the utilisation."""
-    one = replica(sizes, on, service, layout)
-    return Offer(one, *price(one.n_devices, one.output_throughput, on, service, demand))
+    built = replica(sizes, on, service, layout)
+    return Offer(built, *price(built.n_devices, built.output_throughput, on, service, demand))
 
 
 def cheapest(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: float | None = None) -> Offer:
-    """The offer of least price a generated token over layouts, of equal prices the first: `min over G of G C0/(u
-    T(G))`.
+    """The offer of least price a generated token over layouts, ties to the first: `min over G of G C0 / (u T(G))`.
 
     Yun et al. (arXiv 2404.02852), with modelled in place of profiled latencies.
     """
-    every = offer(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)), demand)
-    best = np.expand_dims(np.argmin(every.usd_per_token, axis=0), 0)
+    offers = offer(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)), demand)
+    best = np.expand_dims(np.argmin(offers.usd_per_token, axis=0), 0)
 
     def of_best(values: Values) -> Array:
         """The best layout's; their axis is the last but those of the models."""
@@ -191,19 +189,18 @@ def cheapest(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: 
         index = best if rows.ndim == best.ndim else np.broadcast_to(best, (rows.shape[0], *best.shape))
         return np.take_along_axis(rows, index, axis=rows.ndim - best.ndim).squeeze(rows.ndim - best.ndim)[()]
 
-    one = Replica(**{field.name: of_best(getattr(every.replica, field.name)) for field in fields(Replica)})
-    return Offer(one, of_best(every.replicas), of_best(every.usd_per_token))
+    best_replica = Replica(**{name: of_best(values) for name, values in vars(offers.replica).items()})
+    return Offer(best_replica, of_best(offers.replicas), of_best(offers.usd_per_token))
 
 
 def fewest_devices(sizes: ModelSizes, on: Device, service: Service = SERVICE) -> Values:
     """The smallest number of devices that holds the weights and one sequence within the limits; infinite where none."""
-    one = replica(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)))
-    return np.min(np.where(np.asarray(one.batch) >= 1, one.n_devices, np.inf), axis=0)[()]
+    replicas = replica(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)))
+    return np.min(np.where(np.asarray(replicas.batch) >= 1, replicas.n_devices, np.inf), axis=0)[()]
 
 
 def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, demand: float) -> Replica:
-    """One replica under a demand below its capacity, in generated tokens per second: at the batch that the load
-    sustains.
+    """One replica under a demand below its capacity, in generated tokens per second: at the batch the load sustains.
 
     The fixed point b = demand x tpot(b), by halving; below one sequence the replica is idle part of the time.
     Throughput is the demand. Raises InputError where the demand exceeds what the replica reaches.

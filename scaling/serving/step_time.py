@@ -26,7 +26,7 @@ class Efficiency:
     """What a device reaches of its data sheet, and what every step costs beside.
 
     `bandwidth_share`, `flops_share`: parts of the peaks that are reached. `overhead_s`: of a step; `layer_s`: of each
-    layer in it; `prompt_s`: of each layer of a prefill beside; `expert_s`: of each expert that a layer touches (launch,
+    layer in it; `prompt_s`: of each layer of a prefill beside; `expert_s`: of each activated expert of a layer (launch,
     gather and scatter); `activation_s`: of each element that is written between products (`elements_written`);
     `reread`: of weights that are read again, in units of their bytes over the bandwidth (`looped`): less than 1 /
     bandwidth_share where a cache holds them. `source` says whence: the defaults are assumptions, `analysis.latency.law`
@@ -52,14 +52,13 @@ class Efficiency:
                 raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: at least 0")
 
     def coefficients(self) -> Array:
-        """The factors of `Work.terms`, in its order."""
-        each = (self.overhead_s, self.layer_s, self.prompt_s, self.expert_s, self.activation_s)
-        return np.array([*each, 1 / self.bandwidth_share, self.reread, 1 / self.flops_share, 1.0])
+        """The factors of `StepWork.terms`, in its order."""
+        per_count = (self.overhead_s, self.layer_s, self.prompt_s, self.expert_s, self.activation_s)
+        return np.array([*per_count, 1 / self.bandwidth_share, self.reread, 1 / self.flops_share, 1.0])
 
     @classmethod
     def of(cls, coefficients: npt.ArrayLike, source: str) -> Efficiency:
-        """The efficiency with these factors of `Work.terms`, in its order; that of communication is 1 and may be left
-        out."""
+        """The efficiency with these factors of `StepWork.terms`; that of communication is 1 and may be left out."""
         values = np.asarray(coefficients, dtype=float).tolist()
         overhead, layer, prompt, expert, activation, reading, again, computing, *_ = values
         return cls(1 / reading, 1 / computing, overhead, layer, prompt, expert, activation, again, source)
@@ -67,7 +66,7 @@ class Efficiency:
 
 ASSUMED = Efficiency()
 TERMS = ("overhead", "layers", "prompts", "experts", "activations", "bytes", "rereads", "flops", "communication")
-"""The terms of a step's time, in the order of `Work.terms` and `Efficiency.coefficients`."""
+"""The terms of a step's time, in the order of `StepWork.terms` and `Efficiency.coefficients`."""
 LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
 """The smallest coefficients that are possible: no cost below 0, no device beyond its data sheet."""
 _READING, _FLOPS = [TERMS.index("bytes"), TERMS.index("rereads")], TERMS.index("flops")
@@ -78,7 +77,7 @@ STREAM, DISPATCH = 20, 10
 class StepWork:
     """What one step asks of the busiest device of a replica.
 
-    `layers`: passed through, and `prompts`: those of them that are passed by a prompt. `experts`: touched, over all
+    `layers`: passed through, and `prompts`: those of them that are passed by a prompt. `experts`: activated, over all
     layers; 0 in a dense model. `activations`: elements written between products, and `largest`: bytes of the largest
     array of them (`elements_written`). `bytes`: read, weights and cache, and `rereads`: weights that a kernel reads
     again (`looped`). `flops`. `communication_s`: sending and waiting. `steps`: how many steps this is; the part of one
@@ -107,7 +106,7 @@ class StepWork:
         roofline): the shorter of the two is 0. Without it they add up.
 
         Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind,
-        not the cache (results/latency-cpu). Only the floor, `hardware.roofline_seconds`, goes by the cache. Where the
+        not the cache (results/latency-cpu). Only the floor, `roofline_seconds`, goes by the cache. Where the
         device has caches and the largest array of activations does not fit the last, elements go to main memory and
         come back, 8 bytes of each; without caches that is part of what each costs.
         """
@@ -118,11 +117,11 @@ class StepWork:
         peaks = (reading, self.rereads / on.bandwidth, self.flops / on.peak_flops)
         terms = np.stack(np.broadcast_arrays(*counts, *peaks, self.communication_s)).astype(float)
         if overlapped is not None:
-            each = overlapped.coefficients()
-            read = np.tensordot(each[_READING], terms[_READING], axes=1)
-            longer = read >= each[_FLOPS] * terms[_FLOPS]
-            terms[_READING] = np.where(longer, terms[_READING], 0.0)
-            terms[_FLOPS] = np.where(longer, 0.0, terms[_FLOPS])
+            factors = overlapped.coefficients()
+            reading_s = np.tensordot(factors[_READING], terms[_READING], axes=1)
+            bound_by_reading = reading_s >= factors[_FLOPS] * terms[_FLOPS]
+            terms[_READING] = np.where(bound_by_reading, terms[_READING], 0.0)
+            terms[_FLOPS] = np.where(bound_by_reading, 0.0, terms[_FLOPS])
         return terms
 
     def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:
@@ -156,14 +155,14 @@ def elements_written(
 
 
 def looped(
-    tokens: Values, touched: Values, n_experts: Values, top_k: Values, n_expert: Values
+    tokens: Values, activated: Values, n_experts: Values, top_k: Values, n_expert: Values
 ) -> tuple[Values, Values]:
-    """What a kernel does beside that takes the rows of the experts touched in blocks of R, one after another.
+    """The extra work of a kernel that takes the rows of the activated experts in blocks of R, one after another.
 
-    FLOPs on rows of padding, and parameters read again, because each block reads its expert's. The shares of U experts
-    touched end anywhere in their last block, so `T k / R + U (R - 1) / (2 R)` blocks are in use (of even shares that
-    are hardly more than a block up to a fifth more). `n_expert`: parameters of one expert over all layers.
+    FLOPs on rows of padding, and parameters read again, because each block reads its expert's. The shares of U
+    activated experts end anywhere in their last block, so `T k / R + U (R - 1) / (2 R)` blocks are in use (of even
+    shares that are hardly more than a block up to a fifth more). `n_expert`: parameters of one expert over all layers.
     """
     rows, assignments = block_rows(tokens, top_k, n_experts), tokens * top_k
-    blocks = assignments / rows + touched * (rows - 1) / (2 * rows)
-    return 2.0 * n_expert * (blocks * rows - assignments), n_expert * np.maximum(blocks - touched, 0.0)
+    blocks = assignments / rows + activated * (rows - 1) / (2 * rows)
+    return 2.0 * n_expert * (blocks * rows - assignments), n_expert * np.maximum(blocks - activated, 0.0)

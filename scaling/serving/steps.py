@@ -1,5 +1,4 @@
-"""What serving asks of a device: what a pass reads, computes and sends, on one device or on several, and what must be
-held.
+"""What serving asks of one device or several: what a pass reads, computes and sends, and what must be held.
 
 Works from counts alone (`ModelSizes`), so a law's continuous N can be priced; counts may be NumPy arrays, and then so
 are the answers. Estimates from a data sheet and the shares of it that a device reaches:
@@ -9,7 +8,7 @@ are the answers. Estimates from a data sheet and the shares of it that a device 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,18 +20,17 @@ from scaling.serving.step_time import StepWork, elements_written, looped
 
 
 def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layout: Layout = ALONE) -> Values:
-    """Bytes of weights that the busiest device reads in a pass over `tokens` tokens: shared parts, routers, experts
-    touched.
+    """Bytes of weights that the busiest device reads in a pass: shared parts, routers, activated experts.
 
     One device: `bytes (n_active + n_router + (U - k) n_expert)`, at one token the active parameters, at many
     everything. Split by matrix, that divided by G; by expert, the shared parts are copied and each device reads its 1/G
-    of the experts touched by all tokens. With `reads_all` every expert is read.
+    of the experts that all tokens activate. With `reads_all` every expert is read.
     """
     routed = min(sizes.top_k, sizes.n_experts)
-    touched = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
+    read = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
     # Counts of somebody else's table may say of k and N_total what no model can have: never less than nothing.
     shared = np.maximum(sizes.n_active + sizes.n_router - routed * sizes.n_expert, 0.0)
-    experts = touched * sizes.n_expert / layout.n_devices
+    experts = read * sizes.n_expert / layout.n_devices
     return service.bytes_per_weight * (shared / np.where(layout.by_expert, 1, layout.n_devices) + experts)
 
 
@@ -53,8 +51,8 @@ def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layou
     Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1: none.
     """
     free = on.memory - weight_bytes(sizes, service.bytes_per_weight, layout)
-    each = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
-    return layout.n_devices * free / each
+    sequence = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
+    return layout.n_devices * free / sequence
 
 
 def decode_work(
@@ -62,11 +60,9 @@ def decode_work(
 ) -> StepWork:
     """One decode step of `batch` sequences with `context` cached tokens each.
 
-    Reads the weights touched and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet, section 4.2).
+    Reads shared parts, activated experts and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet 4.2).
     """
-    cache = batch * context * sizes.kv_elements_per_token * service.bytes_per_kv
-    attention = 4.0 * batch * sizes.n_layers * context * sizes.d_model
-    return _work(sizes, on, batch, batch, context, cache, attention, service, layout)
+    return _work(sizes, on, _Pass(batch, batch, context, attended=context), service, layout)
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> StepWork:
@@ -76,11 +72,9 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     than one request (at steady state, one every few steps) is its part of one whole request.
     """
     whole = np.maximum(requests, 1.0)
-    tokens = whole * service.prompt
-    cache = tokens * sizes.kv_elements_per_token * service.bytes_per_kv
-    attention = 2.0 * tokens * sizes.n_layers * service.prompt * sizes.d_model
-    one = _work(sizes, on, tokens, whole, service.prompt, cache, attention, service, layout)
-    return replace(one, prompts=one.layers).times(requests / whole)
+    prompts = _Pass(whole, whole * service.prompt, service.prompt, attended=service.prompt / 2)
+    work = _work(sizes, on, prompts, service, layout)
+    return replace(work, prompts=work.layers).times(requests / whole)
 
 
 def decode_seconds(
@@ -97,48 +91,53 @@ def prefill_seconds(
     return prefill_work(sizes, on, requests, service, layout).seconds(on, service.efficiency, service.overlap)
 
 
-def _work(
-    sizes: ModelSizes,
-    on: Device,
-    tokens: Values,
-    sequences: Values,
-    context: float,
-    cache: Values,
-    attention: Values,
-    service: Service,
-    layout: Layout,
-) -> StepWork:
-    """A pass over the tokens of some sequences, with the bytes of their cache and the FLOPs of their attention."""
+@dataclass(frozen=True)
+class _Pass:
+    """A pass over the tokens of some sequences: `context` of each are cached at its end, of which a token attends to
+    `attended` on average."""
+
+    sequences: Values
+    tokens: Values
+    context: float
+    attended: float
+
+
+def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: Layout) -> StepWork:
     devices = np.asarray(layout.n_devices, dtype=float)
     # Whole sequences are shared out: of 33 on 32 devices one has two, and one alone leaves 31 devices to their experts.
-    busy = np.where(layout.by_expert, sequences / np.ceil(sequences / devices), devices)
+    busy = np.where(layout.by_expert, of.sequences / np.ceil(of.sequences / devices), devices)
     copies = np.where(layout.by_expert, busy, 1.0)  # a split by matrix has every device at every token
-    routed = sizes.n_experts > 1
-    touched = distinct_experts(sizes.n_experts, sizes.top_k, tokens, service.skew) if routed else 0.0
-    in_experts = 2.0 * tokens * sizes.top_k * sizes.n_expert if routed else 0.0
-    elsewhere = np.maximum(2.0 * tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
+    activated: Values = 0.0
+    in_experts: Values = 0.0
     padding: Values = 0.0
     again: Values = 0.0
-    if routed and service.loops:
-        padding, again = looped(tokens, touched, sizes.n_experts, sizes.top_k, sizes.n_expert)
+    routed = sizes.n_experts > 1
+    if routed:
+        activated = distinct_experts(sizes.n_experts, sizes.top_k, of.tokens, service.skew)
+        in_experts = 2.0 * of.tokens * sizes.top_k * sizes.n_expert
+        if service.loops:
+            padding, again = looped(of.tokens, activated, sizes.n_experts, sizes.top_k, sizes.n_expert)
+    attention = 4.0 * of.tokens * sizes.n_layers * of.attended * sizes.d_model
+    elsewhere = np.maximum(2.0 * of.tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
+    cache = of.sequences * of.context * sizes.kv_elements_per_token * service.bytes_per_kv
     written, largest = elements_written(
-        tokens,
+        of.tokens,
         sizes.n_layers,
         sizes.d_model,
         routed=sizes.top_k if routed else 0.0,
         n_heads=sizes.d_model / service.head_width if service.head_width else 0.0,
-        sequences=sequences,
-        context=context,
+        sequences=of.sequences,
+        context=of.context,
     )
     return StepWork(
         layers=sizes.n_layers,
-        experts=sizes.n_layers * touched / np.where(layout.by_expert, devices, 1.0),
+        experts=sizes.n_layers * activated / np.where(layout.by_expert, devices, 1.0),
         activations=written / copies,
         largest=largest / copies,
-        bytes=weight_bytes_read(sizes, tokens, service, layout) + cache / busy,
+        bytes=weight_bytes_read(sizes, of.tokens, service, layout) + cache / busy,
         rereads=service.bytes_per_weight * again / devices,
         flops=elsewhere / busy + (in_experts + padding) / devices,
-        communication_s=communication_seconds(sizes, on, tokens / busy * devices, service, layout),
+        communication_s=communication_seconds(sizes, on, of.tokens / busy * devices, service, layout),
     )
 
 

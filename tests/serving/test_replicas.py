@@ -51,8 +51,8 @@ def test_steady_state_of_the_sheet(devices, batch, latency, rate, usd_per_millio
      (100_000, 15, 0.083333)],
 )  # fmt: skip
 def test_price_at_demand_of_the_sheet(demand, replicas, usd_per_million):
-    found, usd = price(1, 1e4, SHEET, Service(utilisation=0.7), demand)
-    assert found == replicas
+    whole, usd = price(1, 1e4, SHEET, Service(utilisation=0.7), demand)
+    assert whole == replicas
     assert usd * 1e6 == pytest.approx(usd_per_million, rel=1e-5)
 
 
