@@ -28,7 +28,8 @@ from analysis import laws
 from analysis.fitting.bootstrap import bootstrap, resample_weights
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.objective import Kind, Objective
-from analysis.fitting.problem import problem
+from analysis.fitting.problem import Problem
+from analysis.fitting.search import draw_starts
 from analysis.tables.runs import RunTable
 from benchmarks import nist
 from benchmarks.command import asked
@@ -139,7 +140,7 @@ def epoch() -> Figures:
 
 def _resampled(kind: Kind) -> tuple[Fit, float]:
     table = epoch_table()
-    found = fit(table, laws.HOFFMANN, objective=kind)
+    found = fit(table, laws.HOFFMANN, objective=Objective(kind))
     say(f"  {RESAMPLES} resamples, {kind}")
     drawn, seconds = timed(lambda: bootstrap(found, table, RESAMPLES, np.random.default_rng(42)))
     return drawn, seconds
@@ -182,14 +183,14 @@ def global_minima() -> Figures:
     weights = resample_weights(table, JUDGED, np.random.default_rng(1))  # the same draws
     if found.draws_failed:
         raise RuntimeError(f"{found.draws_failed} of {JUDGED} resamples did not converge, so none can be matched")
-    task, rng = problem(table, laws.HOFFMANN, {}, Objective()), np.random.default_rng(2)
+    task, rng = Problem.of(table, laws.HOFFMANN, {}, Objective()), np.random.default_rng(2)
     draws = [laws.HOFFMANN.to_coordinates(name, np.array(found.draws[name])) for name in task.free]
     residuals = task.model(np.stack(draws, axis=-1))[0] - task.observed
     ours = np.sum(weights * task.objective.penalty(residuals), axis=1)
     say(f"  {JUDGED} x {FRESH_STARTS} searches")
     fresh = np.array(
         [
-            task.minimise(task.draw_starts(FRESH_STARTS, rng), np.repeat(w[None], FRESH_STARTS, axis=0)).objective.min()
+            task.minimise(draw_starts(task, FRESH_STARTS, rng), np.repeat(w[None], FRESH_STARTS, axis=0)).objective.min()
             for w in weights
         ]
     )

@@ -17,11 +17,50 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import standard_errors
 from analysis.fitting.fit import Fit, fit
+from analysis.fitting.objective import Objective
+from analysis.fitting.problem import Problem
 from analysis.laws import LAWS, Law, Parameter
 from analysis.laws.autodiff import log
 from analysis.tables.runs import RunTable
+from scaling.errors import InputError
+
+
+def standard_errors(fit: Fit, table: RunTable) -> dict[str, float]:
+    """Linearised standard errors of a least-squares fit's parameters, each in its parameter's unit.
+
+    sqrt of the diagonal of s^2 (J'J)^-1, s^2 = RSS/(n - P), J the derivatives of the n predictions by the P parameters
+    (Seber and Wild 1989, Nonlinear Regression, ch. 2; what NIST's StRD certifies). It supposes equal, independent
+    errors in the residual's units, and predictions that are straight within the errors: `bootstrap` supposes neither.
+    Parameters that were pinned or ended at a bound are held and have none. Raises InputError for a fit without
+    parameters, of another objective, or as many parameters as rows, and for a table that is not the fit's.
+    """
+    fit.require_params()
+    if fit.objective_kind != "least-squares":
+        raise InputError(
+            f"standard errors follow from residual squares, and this fit minimised {fit.objective_kind}: fit with "
+            "least-squares"
+        )
+    if len(table) != fit.n_runs:
+        raise InputError(f"the fit has {fit.n_runs} runs, the table {len(table)}: give the table that was fitted")
+    law = fit.definition
+    moving = [name for name in fit.free if name not in fit.at_bounds]
+    if len(table) <= len(moving):
+        raise InputError(
+            f"{len(table)} runs for {len(moving)} parameters leave nothing to judge the scatter by; add runs"
+        )
+    held = {name: value for name, value in fit.params.items() if name not in moving}
+    problem = Problem.of(table, law, held, fit.criterion)
+    predicted, jacobian = problem.model(problem.coordinates(fit.params)[None])
+    variance = np.sum((predicted[0] - problem.observed) ** 2) / (len(table) - len(moving))
+    # R of J = QR with columns of unit norm: (J'J)^-1 = R^-1 R^-1', and J'J, which squares the condition, is never
+    # formed.
+    norms = np.linalg.norm(jacobian[0], axis=1)
+    inverse = np.linalg.inv(np.linalg.qr((jacobian[0] / norms[:, None]).T, mode="r"))
+    errors = np.sqrt(variance) * np.linalg.norm(inverse, axis=1) / norms
+    # A parameter that moves by its logarithm x has dp = p dx.
+    units = [fit.params[name] if law.parameter(name).scale == "log" else 1.0 for name in problem.free]
+    return {name: float(error * unit) for name, error, unit in zip(problem.free, errors, units, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +77,7 @@ class Certified:
     def fitted(self, seed: int = 0) -> tuple[Fit, dict[str, float]]:
         """Our least-squares fit of the raw observations from starts of its own, and its standard errors."""
         with mock.patch.dict(LAWS, {self.law.name: self.law}):  # a fit finds its law by name
-            found = fit(self.table, self.law, objective="least-squares", residual="raw", seed=seed)
+            found = fit(self.table, self.law, objective=Objective("least-squares", "raw"), seed=seed)
             return found, standard_errors(found, self.table)
 
 

@@ -1,4 +1,4 @@
-"""Intervals: what bootstrap draws, and a jackknife over trunks, say of any quantity."""
+"""BCa intervals of any quantity from bootstrap draws and a jackknife over trunks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from scipy.stats import norm, t
 from scaling.arrays import Array
 
 ENDS = (0.025, 0.975)
-
-
 Supply = Literal["many", "few", "scarce"]
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """How draws were made: the stratum of each jackknife value, how many trunks there were, and what they are to the
-    law.
+    """How draws were made.
 
-    `strata` (m,) are the strata in which trunks were resampled, in the order of the jackknife's values.
+    `strata` (m,) are the strata in which trunks were resampled, in the order of the jackknife's values; `supply` says
+    how many of the `n_trunks` there are for each free parameter of the law.
     """
 
     strata: tuple[int, ...] = ()
@@ -46,12 +44,16 @@ class Resampled:
         return np.asarray(self.widening * t.ppf(probability, freedom))
 
 
-ALONE = Resampled()
+UNSPECIFIED = Resampled()
 """Draws of which nothing is known."""
 
 
 def quantiles(
-    probabilities: Sequence[float] | Array, estimate: Any, draws: Any, jackknife: Any = None, how: Resampled = ALONE
+    probabilities: Sequence[float] | Array,
+    estimate: Any,
+    draws: Any,
+    jackknife: Any = None,
+    how: Resampled = UNSPECIFIED,
 ) -> Array:
     """Bootstrap quantiles (len(probabilities), ...) of every quantity, corrected as far as trunks allow.
 
@@ -70,27 +72,27 @@ def quantiles(
     shape = np.shape(draws)[1:]
     values = np.sort(np.asarray(draws, dtype=float).reshape(len(draws), -1), axis=0)  # not-a-numbers come last
     centre = np.broadcast_to(np.asarray(estimate, dtype=float), shape).ravel()
-    known = np.maximum(np.sum(~np.isnan(values), axis=0), 1)
-    share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / known
-    z0 = norm.ppf(np.clip(share, 0.5 / known, 1 - 0.5 / known))
+    n_draws = np.maximum(np.sum(~np.isnan(values), axis=0), 1)
+    share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / n_draws
+    z0 = norm.ppf(np.clip(share, 0.5 / n_draws, 1 - 0.5 / n_draws))
     a = acceleration(jackknife, how.strata) if jackknife is not None else np.zeros(values.shape[1])
-    asked = np.asarray(probabilities, dtype=float)[:, None]
-    plain = how.normal_quantile(asked)
-    moved = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
+    probability = np.asarray(probabilities, dtype=float)[:, None]
+    plain = how.normal_quantile(probability)
+    corrected = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
     if how.supply == "few":
-        moved = 0.5 * (plain + moved)
+        corrected = 0.5 * (plain + corrected)
     elif how.supply == "scarce":
-        moved = np.where(asked < 0.5, np.minimum(moved, plain), np.maximum(moved, plain))
-    place = norm.cdf(moved) * (known - 1)
+        corrected = np.where(probability < 0.5, np.minimum(corrected, plain), np.maximum(corrected, plain))
+    place = norm.cdf(corrected) * (n_draws - 1)
     below = np.floor(place).astype(int)
     columns = np.arange(values.shape[1])
-    low, high = values[below, columns], values[np.minimum(below + 1, known - 1), columns]
+    low, high = values[below, columns], values[np.minimum(below + 1, n_draws - 1), columns]
     with np.errstate(invalid="ignore"):  # between two infinities
-        found = np.where(low == high, low, low + (place - below) * (high - low))
-    return np.asarray(found.reshape(len(found), *shape), dtype=float)
+        between = np.where(low == high, low, low + (place - below) * (high - low))
+    return np.asarray(between.reshape(len(between), *shape), dtype=float)
 
 
-def interval(estimate: Any, draws: Any, jackknife: Any = None, how: Resampled = ALONE) -> tuple[Array, Array]:
+def interval(estimate: Any, draws: Any, jackknife: Any = None, how: Resampled = UNSPECIFIED) -> tuple[Array, Array]:
     """The 95 % interval of every quantity: `quantiles` at .025 and .975."""
     low, high = quantiles(ENDS, estimate, draws, jackknife, how)
     return low, high
@@ -108,9 +110,9 @@ def acceleration(jackknife: Any, strata: Sequence[int] = ()) -> Array:
     influence = np.zeros_like(values)
     for group in np.unique(groups):
         inside = groups == group
-        known = np.sum(~np.isnan(values[inside]), axis=0)
-        mean = np.nansum(values[inside], axis=0) / np.maximum(known, 1)
-        influence[inside] = np.nan_to_num((known - 1) / np.maximum(known, 1) * (mean - values[inside]))
+        count = np.sum(~np.isnan(values[inside]), axis=0)
+        mean = np.nansum(values[inside], axis=0) / np.maximum(count, 1)
+        influence[inside] = np.nan_to_num((count - 1) / np.maximum(count, 1) * (mean - values[inside]))
     spread = np.sum(influence**2, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.sum(influence**3, axis=0) / (6.0 * spread**1.5))

@@ -12,8 +12,9 @@ import numpy as np
 from analysis.fitting import bca, fitted_to, identifiability
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
-from analysis.fitting.objective import Kind, Objective, Residual
-from analysis.fitting.problem import FEW_AGREE, Problem, problem, search
+from analysis.fitting.objective import HUBER, Kind, Objective, Residual
+from analysis.fitting.problem import Problem
+from analysis.fitting.search import FEW_AGREE, GlobalMinimum, search
 from analysis.laws import Law, law_named, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.runs import RunTable
@@ -36,13 +37,13 @@ class Fit:
     `params` holds every parameter, the `pinned` ones too, and is empty where the status is "unidentified" or "failed":
     failure is a value, never a number. `objective` is the sum that was minimised; `residuals` are prediction minus
     observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them.
-    `intervals` are 95 %, BCa (`intervals.quantiles`), from `draws`, one value per bootstrap resample of every free
+    `intervals` are 95 %, BCa (`bca.quantiles`), from `draws`, one value per bootstrap resample of every free
     parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`.
     `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None where no
     configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
     columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
     trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
-    (`facts.router_skew`), None where unknown.
+    (`fitted_to.router_skew`), None where unknown.
     """
 
     law: str
@@ -106,11 +107,11 @@ class Fit:
             return None
         return self.experts[0] if len(self.experts) == 1 else 1
 
-    def require_experts(self, asked: Iterable[int]) -> None:
+    def require_experts(self, n_experts: Iterable[int]) -> None:
         """Raises InputError where the law knows no experts and others than those fitted are asked about."""
         only = self.only_experts
-        if only is not None and any(e != only for e in asked):
-            raise InputError(f"law {self.law} says nothing about experts: --n-experts can only be {only}")
+        if only is not None and any(e != only for e in n_experts):
+            raise InputError(f"law {self.law} says nothing about experts: `n_experts` can only be {only}")
 
     def require_params(self) -> None:
         """Raises InputError where the fit has no parameters to predict with."""
@@ -120,10 +121,15 @@ class Fit:
     def parameter_draws(self) -> dict[str, Any]:
         """The parameters as columns (draws, 1), the pinned ones as numbers; without draws, the estimate alone."""
         self.require_params()
-        if not self.draws:
-            return dict(self.params)
+        return self._as_columns(self.draws) if self.draws else dict(self.params)
+
+    def parameter_jackknife(self) -> dict[str, Any]:
+        """The parameters without each trunk as columns (m, 1), the pinned ones as numbers."""
+        return self._as_columns(self.jackknife)
+
+    def _as_columns(self, values: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
         return {
-            name: np.array(self.draws[name])[:, None] if name in self.draws else self.params[name]
+            name: np.array(values[name])[:, None] if name in values else self.params[name]
             for name in self.definition.names
         }
 
@@ -131,6 +137,11 @@ class Fit:
         """Predicted loss, nats per token."""
         self.require_params()
         return self.definition.loss(self.params, columns)
+
+    @property
+    def criterion(self) -> Objective:
+        """The objective that was minimised, as a function of residuals."""
+        return Objective(self.objective_kind, self.residual, self.delta)
 
     def problem(self, table: RunTable) -> tuple[Problem, Array]:
         """What was minimised on the table that was fitted, and the coordinates of the estimate.
@@ -140,31 +151,26 @@ class Fit:
         if len(table) != self.n_runs:
             raise InputError(f"the fit has {self.n_runs} runs, the table {len(table)}: give the table that was fitted")
         pinned = {name: pin.value for name, pin in self.pinned.items()}
-        task = problem(table, self.definition, pinned, Objective(self.objective_kind, self.residual, self.delta))
-        return task, np.array([task.law.to_coordinates(name, self.params[name]) for name in self.free], dtype=float)
+        problem = Problem.of(table, self.definition, pinned, self.criterion)
+        return problem, problem.coordinates(self.params)
 
     @property
     def resampled(self) -> Resampled:
         """How the draws were made."""
-        each = self.n_trunks / max(1, len(self.free))
-        supply: Supply = "many" if each >= FEW_TRUNKS else "few" if each >= SCARCE_TRUNKS else "scarce"
+        per_parameter = self.n_trunks / max(1, len(self.free))
+        supply: Supply = (
+            "many" if per_parameter >= FEW_TRUNKS else "few" if per_parameter >= SCARCE_TRUNKS else "scarce"
+        )
         return Resampled(self.strata, self.n_trunks, supply if self.n_trunks > 1 else "many")
 
-    def parameter_jackknife(self) -> dict[str, Any]:
-        """The parameters without each trunk as columns (m, 1), the pinned ones as numbers."""
-        return {
-            name: np.array(self.jackknife[name])[:, None] if name in self.jackknife else self.params[name]
-            for name in self.definition.names
-        }
-
     def quantiles(self, probabilities: Sequence[float] | Array, quantity: Callable[[Mapping[str, Any]], Any]) -> Array:
-        """BCa quantiles (`intervals.quantiles`) of anything that parameters give, shape (len(probabilities), n).
+        """BCa quantiles (`bca.quantiles`) of anything that parameters give, shape (len(probabilities), n).
 
         `quantity(params)` takes the parameters as numbers, or as columns (B, 1), and gives (n,) or (B, n). Raises
         InputError where the fit has no draws.
         """
         if not self.draws:
-            raise InputError(f"the fit of {self.law} has no draws: fit with --bootstrap")
+            raise InputError(f"the fit of {self.law} has no draws: fit with `bootstrap`")
         jackknife = quantity(self.parameter_jackknife()) if self.jackknife else None
         estimate = np.ravel(quantity(dict(self.params)))
         draws = np.asarray(quantity(self.parameter_draws()), dtype=float)
@@ -187,9 +193,9 @@ class Fit:
     def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
         """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
 
-        Noise is the fit's own residuals, each enlarged (`enlargement`); where
-        seeds were repeated and spread more, by as much as they do. Every quantile of the law is paired with every
-        residual, so that no seed is needed and heavy tails stay.
+        Noise is the fit's own residuals, each enlarged (`enlargement`); where seeds were repeated and spread more, by
+        as much as they do. Every quantile of the law is paired with every residual, so that no seed is needed and heavy
+        tails stay.
         """
         if not self.draws or not self.residuals:
             return None
@@ -202,8 +208,8 @@ class Fit:
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
         ends = [np.quantile((column[:, None] + noise).ravel(), bca.ENDS) for column in law.T]
         low, high = np.exp(np.array(ends).T)
-        alone = self.loss_interval(columns) or (low, high)
-        return np.minimum(low, alone[0]), np.maximum(high, alone[1])
+        of_law = self.loss_interval(columns) or (low, high)
+        return np.minimum(low, of_law[0]), np.maximum(high, of_law[1])
 
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
         """One warning a column whose value lies outside what was fitted."""
@@ -214,8 +220,8 @@ class Fit:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
-        data = asdict(replace(self, family=None)) | {"family": model_family.to_json(self.family)}
+        """Plain values; `fit_file.from_json` reads them back."""
+        data = asdict(self)
         if self.condition is not None and not np.isfinite(self.condition):
             data["condition"] = None
         return data
@@ -229,9 +235,7 @@ def fit(
     table: RunTable,
     law: Law,
     *,
-    objective: Kind = "huber",
-    residual: Residual = "log",
-    delta: float = 1e-3,
+    objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
     auto_pin: bool = True,
     n_starts: int = 64,
@@ -241,112 +245,130 @@ def fit(
 
     `n_starts` starts are each driven to a minimum; where fewer than three reach the lowest, four times as many are
     tried. `pin` holds parameters at values; with `auto_pin` those the table cannot identify are held at published
-    values too (`identify.automatic_pins`), each with a warning. Intervals come from `uncertainty.bootstrap`.
-    Raises InputError for a missing column, an unknown parameter or objective.
+    values too (`identifiability.automatic_pins`), each with a warning. Intervals come from `bootstrap.bootstrap`.
+    Raises InputError for a missing column and an unknown parameter.
     """
-    goal = Objective(objective, residual, delta)
     columns = table.columns(law.columns)
-    pins = {name: Pin(_checked_pin(law, name, value), AS_ASKED) for name, value in (pin or {}).items()}
+    by_user = {name: Pin(_checked_pin(law, name, value), AS_ASKED) for name, value in (pin or {}).items()}
     n_trunks = len(np.unique(table.trunks))
-    automatic = identifiability.automatic_pins(law, columns, n_trunks, pins) if auto_pin else {}
-    pins = {name: (pins | automatic)[name] for name in law.names if name in pins or name in automatic}
-    free = tuple(name for name in law.names if name not in pins)
+    automatic = identifiability.automatic_pins(law, columns, n_trunks, by_user) if auto_pin else {}
+    pins = {name: (by_user | automatic)[name] for name in law.names if name in by_user or name in automatic}
+    free = [name for name in law.names if name not in pins]
     findings = identifiability.design_findings(law, columns, free, _n_total(table))
-    warnings = [*map(str, findings), *identifiability.pin_warnings(automatic)]
-    experts = tuple(int(e) for e in np.unique(fitted_to.finite(table, EXPERTS)))
-    if len(experts) > 1 and not law.uses_experts:
-        warnings.append(
-            f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
-            "select one with --where, or fit a law with experts"
-        )
-    contradiction = model_family.contradiction(fitted_to.counts(table))
-    if contradiction:
-        warnings.append(f"{contradiction}: total size and memory are not known; select one kind with --where")
-    task = problem(table, law, {name: pin.value for name, pin in pins.items()}, goal)
-    base = Fit(
+    warnings = [*map(str, findings), *identifiability.pin_warnings(automatic), *_mixture_warnings(table, law)]
+    unfitted = replace(
+        _unfitted(table, law, objective),
+        pinned=pins,
+        n_trunks=n_trunks,
+        warnings=tuple(warnings),
+        findings=tuple(findings),
+    )
+    if identifiability.refusals(findings):
+        return unfitted
+    problem = Problem.of(table, law, {name: held.value for name, held in pins.items()}, objective)
+    return _fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed)))
+
+
+def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
+    """What a fit says of its table, without parameters."""
+    return Fit(
         law=law.name,
         params={},
-        objective_kind=objective,
-        residual=residual,
-        delta=delta,
+        objective_kind=objective.kind,
+        residual=objective.residual,
+        delta=objective.delta,
         n_runs=len(table),
-        n_trunks=n_trunks,
         status="unidentified",
-        pinned=pins,
         domain=fitted_to.domain(table, (*law.columns, COMPUTE)),
-        experts=experts,
+        experts=_experts(table),
         noise=fitted_to.seed_noise(table),
         family=fitted_to.family_of(table),
         corpus_tokens=fitted_to.corpus_tokens(table),
         router_skew=fitted_to.router_skew(table),
-        settings=_settings(law, columns),
+        settings=_settings(law, table),
         source=table.source,
         dropped=table.dropped,
         notes=table.notes,
         versions={"scaling": _version("scaling"), "numpy": np.__version__},
     )
-    if any(finding.refused for finding in findings):
-        return replace(base, warnings=tuple(warnings), findings=tuple(findings))
-    rng = np.random.default_rng(seed)
-    theta, value, tried, agreeing = search(task, n_starts, rng)
-    if not np.isfinite(value):
-        told = (*warnings, f"none of {tried} starts converged")
-        return replace(base, n_starts=tried, status="failed", warnings=told, findings=tuple(findings))
-    if agreeing < FEW_AGREE:
-        warnings.append(f"only {agreeing} of {tried} starts reached the lowest objective: it may not be the global one")
-    log_loss, jacobian = law.log_loss_gradient(theta[None], task.free, task.pinned, task.columns)
-    lower, upper = task.bounds
-    inside = (theta > lower + 1e-6) & (theta < upper - 1e-6)
-    at_bounds = tuple(name for name, within in zip(task.free, inside, strict=True) if not within)
-    condition = identifiability.condition_number(jacobian[0][inside]) if inside.any() else 1.0
-    estimate = {name: float(law.from_coordinates(name, x)) for name, x in zip(task.free, theta, strict=True)}
-    params = {name: pins[name].value if name in pins else estimate[name] for name in law.names}
-    residuals = log_loss[0] - np.log(task.loss)
+
+
+def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
+    """The fit at the minimum that the search reached, and how far it can be believed."""
+    law, theta, warnings = problem.law, minimum.theta, list(unfitted.warnings)
+    if not np.isfinite(minimum.objective):
+        warnings.append(f"none of {minimum.n_starts} starts converged")
+        return replace(unfitted, n_starts=minimum.n_starts, status="failed", warnings=tuple(warnings))
+    if minimum.n_agreeing < FEW_AGREE:
+        warnings.append(
+            f"only {minimum.n_agreeing} of {minimum.n_starts} starts reached the lowest objective: it may not be the "
+            "global one"
+        )
+    estimate = {name: float(value[0]) for name, value in problem.parameters(theta[None]).items()}
+    log_loss, jacobian = problem.log_loss(theta[None])
+    residuals = log_loss[0] - np.log(problem.loss)
     rmse = float(np.sqrt(np.mean(residuals**2)))
     if rmse > _POOR_RMSE:
         warnings.append(
             f"the law misses these runs by {rmse:.1%} (rmse of ln loss): look at the residuals before using it"
         )
+    inside = problem.within_bounds(theta)
+    at_bounds = tuple(name for name, within in zip(problem.free, inside, strict=True) if not within)
     warnings += [f"{name} ended at its bound {estimate[name]:g}: these runs do not determine it" for name in at_bounds]
-    status: Status = "at_bound" if at_bounds else "ok"
-    determined = [name for name, within in zip(task.free, inside, strict=True) if within]
-    valley = identifiability.flat_valley(law, determined, jacobian[0][inside]) if determined else None
-    if valley is not None:
-        findings.append(valley)
-        warnings.append(str(valley))
-        if valley.refused:
-            params, status = {}, "unidentified"
+    determined = [name for name in problem.free if name not in at_bounds]
+    valley = identifiability.flat_valley(law, determined, jacobian[0][inside])
+    refused = valley is not None and valley.refused
+    found = () if valley is None else (valley,)
+    params = {name: estimate[name] if name in estimate else problem.pinned[name] for name in law.names}
     return replace(
-        base,
-        params=params,
-        status=status,
+        unfitted,
+        params={} if refused else params,
+        status="unidentified" if refused else "at_bound" if at_bounds else "ok",
         at_bounds=at_bounds,
-        condition=condition,
-        objective=float(value),
+        condition=identifiability.condition_number(jacobian[0][inside]) if inside.any() else 1.0,
+        objective=float(minimum.objective),
         rmse_log=rmse,
-        residuals=tuple(residuals.tolist()) if len(table) <= MOST_RESIDUALS else (),
-        n_starts=tried,
-        n_starts_at_minimum=agreeing,
-        warnings=tuple(warnings),
-        findings=tuple(findings),
+        residuals=tuple(residuals.tolist()) if len(residuals) <= MOST_RESIDUALS else (),
+        n_starts=minimum.n_starts,
+        n_starts_at_minimum=minimum.n_agreeing,
+        warnings=(*warnings, *map(str, found)),
+        findings=(*unfitted.findings, *found),
     )
 
 
-def _checked_pin(definition: Law, name: str, value: float) -> float:
-    parameter = definition.parameter(name)
+def _mixture_warnings(table: RunTable, law: Law) -> list[str]:
+    """What is wrong with fitting these runs together: several E for a law without, total sizes that contradict."""
+    warnings, experts = [], _experts(table)
+    if len(experts) > 1 and not law.uses_experts:
+        warnings.append(
+            f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
+            "select one with `where`, or fit a law with experts"
+        )
+    contradiction = model_family.contradiction(fitted_to.counts(table))
+    if contradiction:
+        warnings.append(f"{contradiction}: total size and memory are not known; select one kind with `where`")
+    return warnings
+
+
+def _checked_pin(law: Law, name: str, value: float) -> float:
+    parameter = law.parameter(name)
     low, high = parameter.bounds
-    if np.isfinite(value) and not low <= value <= high and not (parameter.scale == "log" and value <= 0):
-        raise InputError(f"--pin {name}={value}: {name} of law {definition.name} lies within {low:g} to {high:g}")
     if not np.isfinite(value) or (parameter.scale == "log" and value <= 0):
         kind = "positive number" if parameter.scale == "log" else "number"
-        raise InputError(f"--pin {name}={value}: {name} of law {definition.name} must be a {kind}")
+        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} must be a {kind}")
+    if not low <= value <= high:
+        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} lies within {low:g} to {high:g}")
     return float(value)
 
 
-def _settings(law: Law, columns: Mapping[str, Array]) -> dict[str, float]:
+def _experts(table: RunTable) -> tuple[int, ...]:
+    return tuple(int(e) for e in np.unique(fitted_to.finite(table, EXPERTS)))
+
+
+def _settings(law: Law, table: RunTable) -> dict[str, float]:
     """The columns beside N, tokens and E that all runs agree in."""
-    others = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
-    return {name: float(columns[name][0]) for name in others if np.ptp(columns[name]) == 0}
+    others = table.columns(name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS))
+    return {name: float(values[0]) for name, values in others.items() if np.ptp(values) == 0}
 
 
 def _n_total(table: RunTable) -> Array | None:

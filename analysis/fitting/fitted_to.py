@@ -1,4 +1,4 @@
-"""Facts: what a table tells beside its losses: noise between seeds, ranges, how counts hang together, the text used."""
+"""What a fit records of its table beside the losses: seed noise, ranges, the model family, corpus size, router skew."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ def corpus_tokens(table: RunTable) -> float | None:
     if "epochs" not in table.frame or TOKENS not in table.frame:
         return None
     epochs, tokens = table.column("epochs"), table.column(TOKENS)
-    known = np.isfinite(tokens) & np.isfinite(epochs) & (epochs > 0)
-    return float((tokens[known] / epochs[known]).max()) if known.any() else None
+    usable = np.isfinite(tokens) & np.isfinite(epochs) & (epochs > 0)
+    return float((tokens[usable] / epochs[usable]).max()) if usable.any() else None
 
 
 def family_of(table: RunTable) -> Family | None:
-    """How the counts of the table's models hang together (`analysis.laws.model_family`)."""
+    """How the counts of the table's models follow from each other (`analysis.laws.model_family`)."""
     return model_family.from_rows(counts(table))
 
 
 def counts(table: RunTable) -> dict[str, Array]:
-    """The counts of the table's models that a family may know (`families.Sizes`)."""
+    """The counts of the table's models that a family may know (`model_family.Sizes`)."""
     return table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
 
 
 def domain(table: RunTable, names: Iterable[str]) -> dict[str, tuple[float, float]]:
     """Least and largest value of every column that has one."""
-    values = {name: finite(table, name) for name in names}
-    return {name: (float(found.min()), float(found.max())) for name, found in values.items() if found.size}
+    columns = {name: finite(table, name) for name in names}
+    return {name: (float(values.min()), float(values.max())) for name, values in columns.items() if values.size}
 
 
 def finite(table: RunTable, name: str) -> Array:
@@ -89,17 +89,13 @@ def finite(table: RunTable, name: str) -> Array:
 
 
 def router_skew(table: RunTable) -> float | None:
-    """How uneven the trained routers are, `scaling.serving.expert_load.skew_of` what 8 and 64 tokens touched: median
-    over runs with experts.
-
-    None where the table has no such columns, `distinct_8` and `distinct_64`.
+    """How uneven the trained routers are: the median over runs with experts of `scaling.serving.expert_load.skew_of`
+    the experts that 8 and 64 tokens activate (columns `distinct_8`, `distinct_64`); None without these columns.
     """
     columns = ["distinct_8", "distinct_64", EXPERTS, "top_k"]
     if not set(columns) <= set(table.frame.columns):
         return None
     rows = table.frame[columns].astype(float).dropna()
-    routed = rows[(rows[EXPERTS] > 1) & (rows["top_k"] < rows[EXPERTS])]
-    found = [
-        skew_of(int(e), k, (8, 64), (few, many)) for few, many, e, k in routed.drop_duplicates().to_numpy().tolist()
-    ]
-    return float(np.median(found)) if found else None
+    routed = rows[(rows[EXPERTS] > 1) & (rows["top_k"] < rows[EXPERTS])].drop_duplicates()
+    skews = [skew_of(int(e), k, (8, 64), (few, many)) for few, many, e, k in routed.to_numpy().tolist()]
+    return float(np.median(skews)) if skews else None

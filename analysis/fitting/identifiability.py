@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -24,12 +25,17 @@ class IdentifiabilityFinding:
     """Something the runs cannot say: its name, what it means, and the axis to vary; `refused` where no fit is given."""
 
     name: str
-    told: str
-    vary: str
+    message: str
+    vary: str = ""
     refused: bool = False
 
     def __str__(self) -> str:
-        return f"{self.told}; vary {self.vary}" if self.vary else self.told
+        return f"{self.message}; vary {self.vary}" if self.vary else self.message
+
+
+def refusals(findings: Iterable[IdentifiabilityFinding | None]) -> list[str]:
+    """The findings for which no fit is given, as text."""
+    return [str(finding) for finding in findings if finding is not None and finding.refused]
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,10 @@ def automatic_pins(law: Law, columns: Mapping[str, Array], n_trunks: int, pinned
 
 def pin_warnings(pins: Mapping[str, Pin]) -> list[str]:
     """One warning a pinned parameter: value and source."""
-    told = "is not identified by these runs and was pinned to"
-    return [f"{name} {told} {pin.value:g} ({pin.source})" for name, pin in pins.items()]
+    return [
+        f"{name} is not identified by these runs and was pinned to {pin.value:g} ({pin.source})"
+        for name, pin in pins.items()
+    ]
 
 
 def design_findings(
@@ -81,108 +89,110 @@ def design_findings(
     exponents concerned are free; and what the law itself needs (`Law.needs`).
     """
     runs = len(next(iter(columns.values())))
-    found: list[IdentifiabilityFinding] = []
     if runs < len(free):
-        told = f"{runs} runs cannot determine {len(free)} parameters; add runs or pin some"
-        return [IdentifiabilityFinding("too-few-runs", told, "", refused=True)]
+        message = f"{runs} runs cannot determine {len(free)} parameters; add runs or pin some"
+        return [IdentifiabilityFinding("too-few-runs", message, refused=True)]
+    findings: list[IdentifiabilityFinding] = []
     if runs == len(free):
-        told = f"{runs} runs for {len(free)} parameters: the law passes through them, nothing judges it"
-        found.append(IdentifiabilityFinding("no-run-to-spare", told, ""))
+        message = f"{runs} runs for {len(free)} parameters: the law passes through them, and nothing tests it"
+        findings.append(IdentifiabilityFinding("no-run-to-spare", message))
     lacking = law.needs(columns) if law.needs is not None and free else ""
     if lacking:
-        found.append(IdentifiabilityFinding("too-few-levels", lacking, "", refused=True))
-    found += _lacking_axes(law, columns, free)
-    found += _joined_axes(law, columns)
+        findings.append(IdentifiabilityFinding("too-few-levels", lacking, refused=True))
+    findings += [*_constant_axes(law, columns, free), *_constant_columns(law, columns), *_joined_axes(law, columns)]
     experts = columns.get(EXPERTS)
     if experts is not None and n_total is not None and _move_together(np.log(n_total), np.log(experts)):
-        told = "n_experts and n_total move together: what experts do and what total size does are one effect here"
-        found.append(IdentifiabilityFinding("experts-with-total-size", told, "n_experts at a fixed n_total"))
-    return found
+        message = "n_experts and n_total move together: their effects cannot be separated"
+        findings.append(IdentifiabilityFinding("experts-with-total-size", message, "n_experts at a fixed n_total"))
+    return findings
 
 
-def _lacking_axes(law: Law, columns: Mapping[str, Array], free: Sequence[str]) -> list[IdentifiabilityFinding]:
-    """Axes that do not vary at all."""
-    found: list[IdentifiabilityFinding] = []
-    if {law.n_column, TOKENS} <= set(columns):
-        size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
-        shaped = {
-            role: any(law.parameter(n).role == role and not law.parameter(n).linear for n in free)
-            for role in ("size", "data")
-        }
-        for name, values, role in ((law.n_column, size, "size"), (TOKENS, tokens, "data")):
-            if np.ptp(values) < 0.01 and shaped[role]:
-                told = f"every run has the same {name}: its exponent cannot be identified"
-                found.append(IdentifiabilityFinding(f"one-{name}", told, name, refused=True))
-        if not found and all(shaped.values()) and np.ptp(tokens - size) < 0.05:
-            told = "tokens per parameter are constant: the exponents of N and D cannot be told apart"
-            found.append(
-                IdentifiabilityFinding("constant-tokens-per-parameter", told, "tokens at a fixed size", refused=True)
-            )
-    others = [name for name in law.columns if name not in (law.n_column, TOKENS)]
-    for name in others:
+def _constant_axes(law: Law, columns: Mapping[str, Array], free: Sequence[str]) -> list[IdentifiabilityFinding]:
+    """N or D that do not vary, or only together, where their exponents are free."""
+    if not {law.n_column, TOKENS} <= set(columns):
+        return []
+    size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
+    parameters = [law.parameter(name) for name in free]
+    shaped = {p.role for p in parameters if not p.linear}  # roles whose exponents are free
+    findings = [
+        IdentifiabilityFinding(
+            f"one-{name}", f"every run has the same {name}: its exponent cannot be identified", name, refused=True
+        )
+        for name, values, role in ((law.n_column, size, "size"), (TOKENS, tokens, "data"))
+        if np.ptp(values) < 0.01 and role in shaped
+    ]
+    if not findings and {"size", "data"} <= shaped and np.ptp(tokens - size) < 0.05:
+        message = "tokens per parameter are constant: the exponents of N and D cannot be distinguished"
+        vary = "tokens at a fixed size"
+        findings.append(IdentifiabilityFinding("constant-tokens-per-parameter", message, vary, refused=True))
+    return findings
+
+
+def _constant_columns(law: Law, columns: Mapping[str, Array]) -> list[IdentifiabilityFinding]:
+    """Columns beside N and D that do not vary."""
+    findings = []
+    for name in law.columns:
         values = columns[name]
-        if np.ptp(values) <= 1e-9 * np.abs(values).max():
-            subject = "nothing says what experts do" if name == EXPERTS else f"nothing says what {name} does"
-            found.append(
-                IdentifiabilityFinding(f"one-{name}", f"every run has {name} = {values[0]:g}: {subject}", name)
-            )
-    return found
+        if name not in (law.n_column, TOKENS) and np.ptp(values) <= 1e-9 * np.abs(values).max():
+            effect = "the effect of experts" if name == EXPERTS else f"its effect on {law.target}"
+            message = f"every run has {name} = {values[0]:g}: {effect} is not identified"
+            findings.append(IdentifiabilityFinding(f"one-{name}", message, name))
+    return findings
 
 
 def _joined_axes(law: Law, columns: Mapping[str, Array]) -> list[IdentifiabilityFinding]:
     """Axes of which one follows from the others: correlation, or multiple correlation, of logarithms above .98."""
-    axes = {
-        name: np.log(columns[name])
-        for name in (law.n_column, TOKENS, EXPERTS)
-        if name in columns and np.ptp(np.log(columns[name])) >= 0.01
-    }
-    found: list[IdentifiabilityFinding] = []
-    pairs = [(a, b) for index, a in enumerate(axes) for b in list(axes)[index + 1 :]]
-    for a, b in pairs:
+    axes = {name: np.log(columns[name]) for name in (law.n_column, TOKENS, EXPERTS) if name in columns}
+    axes = {name: values for name, values in axes.items() if np.ptp(values) >= 0.01}
+    findings: list[IdentifiabilityFinding] = []
+    for a, b in combinations(axes, 2):
         if _move_together(axes[a], axes[b]):
             if b == EXPERTS:
-                told, vary = f"n_experts and {a} move together", f"n_experts at a fixed {a}"
+                message, vary = f"n_experts and {a} move together", f"n_experts at a fixed {a}"
             else:
-                told, vary = "N and D move together: their exponents are hardly told apart", "tokens at a fixed size"
-            found.append(IdentifiabilityFinding(f"{a}-with-{b}", told, vary))
-    if len(axes) == 3 and not found:
-        names = list(axes)
-        basis = np.column_stack([np.ones(len(axes[names[0]])), axes[names[0]], axes[names[1]]])
-        rest = axes[EXPERTS] - basis @ np.linalg.lstsq(basis, axes[EXPERTS], rcond=None)[0]
-        if np.std(rest) < np.sqrt(1 - _COLLINEAR**2) * np.std(axes[EXPERTS]):
-            told = f"n_experts follows from {names[0]} and {names[1]}: its effect is not told from theirs"
-            found.append(IdentifiabilityFinding("experts-with-the-rest", told, "n_experts at a fixed size and tokens"))
-    return found
+                message = "N and D move together: their exponents can hardly be distinguished"
+                vary = "tokens at a fixed size"
+            findings.append(IdentifiabilityFinding(f"{a}-with-{b}", message, vary))
+    if len(axes) == 3 and not findings:
+        size, tokens, experts = axes.values()
+        basis = np.column_stack([np.ones(len(size)), size, tokens])
+        rest = experts - basis @ np.linalg.lstsq(basis, experts, rcond=None)[0]
+        if np.std(rest) < np.sqrt(1 - _COLLINEAR**2) * np.std(experts):
+            message = f"n_experts follows from {law.n_column} and {TOKENS}: its effect cannot be separated from theirs"
+            vary = "n_experts at a fixed size and tokens"
+            findings.append(IdentifiabilityFinding("experts-with-the-rest", message, vary))
+    return findings
 
 
 def flat_valley(law: Law, free: Sequence[str], jacobian: Array) -> IdentifiabilityFinding | None:
-    """The direction in which the runs hardly tell parameters apart, where the condition number is above 1e3.
+    """The direction in which the runs hardly distinguish parameters, where the condition number is above 1e3.
 
     `jacobian` (P, n) is that of the log loss by the free parameters' coordinates. Named are the parameters that take
-    part in the flattest direction (right singular vector of the scaled Jacobian), and the axis of their roles.
+    part in the flattest direction (right singular vector of the scaled Jacobian), and the axis of their roles. None
+    without free parameters.
     """
-    condition = condition_number(jacobian)
+    condition = condition_number(jacobian) if len(free) else 1.0
     if condition <= CONDITION_WARN:
         return None
-    part = list(free)
+    involved = list(free)
     if np.isfinite(condition):
         norms = np.linalg.norm(jacobian, axis=1)
-        flattest = np.linalg.svd((jacobian / norms[:, None]).T, full_matrices=False)[2][-1]
-        part = [name for name, share in zip(free, flattest, strict=True) if abs(share) > 0.3 * np.abs(flattest).max()]
-    axes = [_AXIS.get(law.parameter(name).role, "") for name in part]
-    axes = ["" if axis == EXPERTS and not law.uses_experts else axis for axis in axes]
-    vary = " and ".join(dict.fromkeys(axis for axis in axes if axis)) or "N and tokens"
+        flattest = np.abs(np.linalg.svd((jacobian / norms[:, None]).T, full_matrices=False)[2][-1])
+        involved = [name for name, share in zip(free, flattest, strict=True) if share > 0.3 * flattest.max()]
+    axes = [_AXIS.get(law.parameter(name).role, "") for name in involved]
+    axes = [axis for axis in axes if axis and (axis != EXPERTS or law.uses_experts)]
+    vary = f"{' and '.join(dict.fromkeys(axes)) or 'N and tokens'} more widely"
     if condition > CONDITION_REFUSE:
-        told = (
-            f"the runs cannot tell the parameters apart (condition number {condition:.0e}, above 1e6; a flat valley "
-            f"along {', '.join(part)}): no fit"
+        message = (
+            f"the runs cannot distinguish the parameters (condition number {condition:.0e}, above 1e6; a flat valley "
+            f"along {', '.join(involved)}): no fit"
         )
-        return IdentifiabilityFinding("flat-valley", told, f"{vary} more widely", refused=True)
-    told = (
-        f"the parameters are barely told apart (condition number {condition:.0f}, above 1e3): "
-        f"{', '.join(part)} trade off along a flat valley"
+        return IdentifiabilityFinding("flat-valley", message, vary, refused=True)
+    message = (
+        f"the parameters are barely distinguishable (condition number {condition:.0f}, above 1e3): "
+        f"{', '.join(involved)} trade off along a flat valley"
     )
-    return IdentifiabilityFinding("flat-valley", told, f"{vary} more widely")
+    return IdentifiabilityFinding("flat-valley", message, vary)
 
 
 def _move_together(x: Array, y: Array) -> bool:

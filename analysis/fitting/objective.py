@@ -1,4 +1,4 @@
-"""What a fit minimises: a penalty summed over residuals, never averaged (a mean makes optimisers stop early).
+"""Objectives: a penalty summed over residuals, never averaged (a mean makes optimisers stop early).
 
 A residual is the prediction minus the observation, of the natural log of the loss ("log") or of the loss ("raw").
 """
@@ -77,3 +77,7 @@ class Objective:
     def _side(self, residuals: Array) -> Array:
         heavy = OVERESTIMATE_WEIGHT if self.kind == "asymmetric" else 1.0
         return np.where(residuals > 0, heavy, 1.0)
+
+
+HUBER = Objective()
+"""The default: Huber penalty of log residuals beyond 1e-3."""

@@ -1,5 +1,4 @@
-"""Profiles: how much the objective rises as one parameter is held away from its estimate and all others are
-refitted."""
+"""Profiles: the rise of the objective as one parameter is held away from its estimate and the others are refitted."""
 
 from __future__ import annotations
 
@@ -47,24 +46,23 @@ def profile(fit: Fit, table: RunTable, name: str) -> Profile:
     fit's.
     """
     if name not in fit.free:
-        raise InputError(f"--profile {name}: the free parameters of this fit are {', '.join(fit.free)}")
+        raise InputError(f"`profile` {name}: the free parameters of this fit are {', '.join(fit.free)}")
     if not fit.draws:
-        raise InputError("--profile needs the bootstrap draws: fit with --bootstrap")
-    law, (task, estimate) = fit.definition, fit.problem(table)
-    centre = float(estimate[fit.free.index(name)])
+        raise InputError("`profile` needs the bootstrap draws: fit with `bootstrap`")
+    law, (problem, estimate) = fit.definition, fit.problem(table)
+    position = fit.free.index(name)
+    centre, others = float(estimate[position]), np.delete(estimate, position)
     drawn = np.asarray(law.to_coordinates(name, np.array(fit.draws[name])), dtype=float)
     width = float(np.subtract(*np.quantile(drawn, [0.84, 0.16]))) / 2 or max(abs(centre), 1.0) * 1e-6
     lower, upper = (float(law.to_coordinates(name, end)) for end in law.parameter(name).bounds)
-    others = tuple(other for other in fit.free if other != name)
-    start = np.delete(estimate, fit.free.index(name))
+    held = replace(problem, free=tuple(other for other in fit.free if other != name))
     points = [(centre, 0.0)]
     for sign in (-1.0, 1.0):
         places = np.clip(centre + sign * width * np.array(_STEPS), lower, upper)
-        held = replace(task, free=others)
-        points += _walk(held, name, start, list(dict.fromkeys(places.tolist())), float(fit.objective or 0.0))
+        points += _rises(held, name, others, list(dict.fromkeys(places.tolist())), float(fit.objective or 0.0))
     x, rise = (np.array(column) for column in zip(*sorted(points), strict=True))
     root = PchipInterpolator(x, np.sign(x - centre) * np.sqrt(rise))
-    wider = float(fit.resampled.normal_quantile(0.975) / norm.ppf(0.975))  # as in `intervals.quantiles`
+    wider = float(fit.resampled.normal_quantile(0.975) / norm.ppf(0.975))  # as in `bca.quantiles`
     threshold = float(np.quantile(root(np.clip(drawn, x[0], x[-1])) ** 2, 0.95) * wider**2)
     ends = [_crossing(root, sign * np.sqrt(threshold), centre, end) for sign, end in ((-1.0, x[0]), (1.0, x[-1]))]
     low, high = (None if end is None else float(law.from_coordinates(name, end)) for end in ends)
@@ -73,23 +71,21 @@ def profile(fit: Fit, table: RunTable, name: str) -> Profile:
     return Profile(name, tuple(natural.tolist()), tuple(rise[shown].tolist()), threshold, (low, high))
 
 
-def _walk(held: Problem, name: str, start: Array, places: list[float], lowest: float) -> list[tuple[float, float]]:
+def _rises(held: Problem, name: str, start: Array, places: list[float], lowest: float) -> list[tuple[float, float]]:
     """(coordinate, rise) at each place, outwards: refitted from where the last one ended and from the estimate."""
-    found: list[tuple[float, float]] = []
+    rises: list[tuple[float, float]] = []
     nearby = start
     for place in places:
-        pinned = {**held.pinned, name: float(held.law.from_coordinates(name, place))}
-        task = replace(held, pinned=pinned)
+        problem = replace(held, pinned={**held.pinned, name: float(held.law.from_coordinates(name, place))})
         if len(start):
-            end = task.minimise(np.stack([nearby, start]), np.ones((2, task.loss.size)), near=True)
+            end = problem.minimise(np.stack([nearby, start]), np.ones((2, problem.loss.size)), near=True)
             best = int(np.argmin(end.objective))
-            value = float(end.objective[best])
-            nearby = end.theta[best]
+            value, nearby = float(end.objective[best]), end.theta[best]
         else:
-            value = task.value(pinned)
+            value = problem.value(problem.pinned)
         if np.isfinite(value):
-            found.append((place, max(0.0, value - lowest)))
-    return found
+            rises.append((place, max(0.0, value - lowest)))
+    return rises
 
 
 def _crossing(root: PchipInterpolator, level: float, centre: float, end: float) -> float | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fitting import identifiability
 from analysis.fitting.fit import Fit
-from analysis.fitting.problem import search_each
+from analysis.fitting.identifiability import design_findings, flat_valley, refusals
+from analysis.fitting.problem import Problem
+from analysis.fitting.search import search_each
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
@@ -33,41 +34,46 @@ class Refits:
         return {name: values[rows][:, None] for name, values in self.params.items()}
 
 
-def refit(fit: Fit, table: RunTable, kept: Booleans, rng: np.random.Generator) -> Refits:
-    """Fit the fit's law, under its objective and with its pins, to each selection of runs `kept` (selections, runs).
+def refit(fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Generator) -> Refits:
+    """Fit the fit's law, under its objective and with its pins, to each selection of runs (selections, runs).
 
-    Each selection is fitted globally (`problem.search_each`). Pins stay those of the whole table, so that
+    Each selection is fitted globally (`search.search_each`). Pins stay those of the whole table, so that
     selections differ in their runs alone. Raises InputError for a fit without parameters and for a table that is not
     the fit's.
     """
     fit.require_params()
-    if kept.ndim != 2 or kept.shape[1] != len(table):
+    if selections.ndim != 2 or selections.shape[1] != len(table):
         raise InputError(
-            f"the fit has {fit.n_runs} runs, the table {len(table)}, the selections {kept.shape[-1]}: refit the table "
-            "that was fitted"
+            f"the fit has {fit.n_runs} runs, the table {len(table)}, the selections {selections.shape[-1]}: refit the "
+            "table that was fitted"
         )
-    law, count = fit.definition, len(kept)
-    task, estimate = fit.problem(table)
-    theta, reached = np.repeat(estimate[None], count, axis=0), np.ones(count, dtype=bool)
-    if fit.free and count:
-        theta, value, _ = search_each(task, estimate, kept.astype(float), rng)
-        reached = np.isfinite(value)
-    lower, upper = task.bounds
-    observed, residuals, reasons = np.log(task.loss), np.empty(kept.shape), []
-    for index, (place, rows) in enumerate(zip(theta, kept, strict=True)):
-        log_loss, jacobian = law.log_loss_gradient(place[None], task.free, task.pinned, task.columns)
-        residuals[index] = log_loss[0] - observed
-        inside = (place > lower + 1e-6) & (place < upper - 1e-6)
-        names = [name for name, moves in zip(fit.free, inside, strict=True) if moves]
-        left = {name: values[rows] for name, values in task.columns.items()}
-        found = identifiability.design_findings(law, left, fit.free, None)
-        valley = identifiability.flat_valley(law, names, jacobian[0][np.ix_(inside, rows)]) if names else None
-        refused = [str(finding) for finding in (*found, valley) if finding is not None and finding.refused]
-        reasons.append("; ".join(refused) if reached[index] else "no start converged")
-    free = {name: np.asarray(law.from_coordinates(name, theta[:, i])) for i, name in enumerate(fit.free)}
+    problem, estimate = fit.problem(table)
+    theta, converged = np.repeat(estimate[None], len(selections), axis=0), np.ones(len(selections), dtype=bool)
+    if fit.free and len(selections):
+        minima = search_each(problem, estimate, selections.astype(float), rng)
+        theta, converged = minima.theta, np.isfinite(minima.objective)
+    residuals, reasons = np.empty(selections.shape), []
+    for index, rows in enumerate(selections):
+        log_loss, jacobian = problem.log_loss(theta[index, None])
+        residuals[index] = log_loss[0] - np.log(problem.loss)
+        refused = _refusals(problem, theta[index], jacobian[0], rows)
+        reasons.append("; ".join(refused) if converged[index] else "no start converged")
+    free = problem.parameters(theta)
     return Refits(
-        params={name: free[name] if name in free else np.full(count, fit.params[name]) for name in law.names},
+        params={
+            name: free[name] if name in free else np.full(len(selections), fit.params[name])
+            for name in fit.definition.names
+        },
         determined=np.array([not reason for reason in reasons], dtype=bool),
         reasons=tuple(reasons),
         log_residuals=residuals,
     )
+
+
+def _refusals(problem: Problem, theta: Array, jacobian: Array, rows: Booleans) -> list[str]:
+    """Why these rows alone determine no parameters; `jacobian` (P, runs) is of the log loss at `theta`."""
+    columns = {name: values[rows] for name, values in problem.columns.items()}
+    inside = problem.within_bounds(theta)
+    names = [name for name, moves in zip(problem.free, inside, strict=True) if moves]
+    valley = flat_valley(problem.law, names, jacobian[np.ix_(inside, rows)])
+    return refusals([*design_findings(problem.law, columns, problem.free, None), valley])

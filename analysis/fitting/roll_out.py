@@ -12,27 +12,24 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from analysis.fitting import bootstrap
+from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import Fit, fit
-from analysis.fitting.objective import Objective
+from analysis.fitting.identifiability import refusals
+from analysis.fitting.objective import HUBER, Objective
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS
 from scaling.errors import InputError
+from scaling.formatting import plural
 
 Kind = Literal["roll-out", "interpolation", "extrapolation"]
-_QUANTILES = (
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-)  # of the trunks' largest compute; Krajewski et al. (2402.07871) hold out the dearest fifth
+# Of the trunks' largest compute; Krajewski et al. (2402.07871) hold out the fifth of largest compute.
+_QUANTILES = (0.4, 0.5, 0.6, 0.7, 0.8)
 _RATIOS = (1.0, 2.0, 5.0, 10.0, 30.0, np.inf)
 _SPARE_RUNS = 2  # beyond the free parameters: with fewer, nothing says how far the fit is off
 _STARTS = 16
-_ALIKE = 1.1
+_ALIKE = 1.1  # factor of compute within which trunks are not separated by a cut
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,15 @@ class ErrorSummary:
     share_inside: float | None
     share_interval: tuple[float, float] | None
 
+    def describe(self, *, with_ratio: bool) -> str:
+        """Coverage, median and worst error in words; `with_ratio` says at which compute ratio the worst one is."""
+        inside = f"{self.n_inside} of {self.n_judged} predictions inside their intervals, "
+        ratio = f" at {self.worst_ratio:.2g} times the compute" if with_ratio and self.worst_ratio is not None else ""
+        return (
+            f"{'' if self.n_inside is None else inside}median error {brief(self.median_error)} %, "
+            f"worst {brief(abs(self.worst))} %{ratio}"
+        )
+
 
 @dataclass(frozen=True)
 class HeldOutRuns:
@@ -94,7 +100,7 @@ class HeldOutRuns:
 
 @dataclass(frozen=True)
 class RollOut:
-    """A law fitted below compute cuts and judged above them. `by_ratio` groups all predictions by compute ratio."""
+    """A law fitted below compute cuts and tested above them. `by_ratio` groups all predictions by compute ratio."""
 
     law: str
     cuts: tuple[HeldOutRuns, ...]
@@ -104,29 +110,20 @@ class RollOut:
     def verdict(self) -> str:
         """One sentence."""
         if self.overall is None:
-            return f"roll-out: nothing could be predicted ({_first_reason(self.cuts)})"
-        done = sum(1 for cut in self.cuts if not cut.reason)
-        return f"roll-out over {done} compute cut{'s' * (done > 1)}: {summary_sentence(self.overall, with_ratio=True)}"
+            reason = next((cut.reason for cut in self.cuts if cut.reason), "no cut was given")
+            return f"roll-out: nothing could be predicted ({reason})"
+        cuts = plural(sum(1 for cut in self.cuts if not cut.reason), "compute cut")
+        return f"roll-out over {cuts}: {self.overall.describe(with_ratio=True)}"
 
     def frame(self) -> pd.DataFrame:
         """Every prediction that has an interval, as `figures.roll_out_errors` takes it: in percent of the
         prediction."""
-        return pd.DataFrame(
-            [
-                {
-                    "ratio": run.ratio,
-                    "n_experts": run.n_experts or 1,
-                    **{
-                        name: 100 * (loss / run.predicted - 1)
-                        for name, loss in zip(("error", "low", "high"), (run.observed, *run.interval), strict=True)
-                    },
-                }
-                for cut in self.cuts
-                for run in cut.runs
-                if run.interval is not None and run.ratio is not None
-            ],
-            columns=["ratio", "n_experts", "error", "low", "high"],
-        )
+        rows = []
+        for run in (run for cut in self.cuts for run in cut.runs):
+            if run.interval is not None and run.ratio is not None:
+                losses = (run.observed, *run.interval)
+                rows.append((run.ratio, run.n_experts or 1, *(100 * (loss / run.predicted - 1) for loss in losses)))
+        return pd.DataFrame(rows, columns=["ratio", "n_experts", "error", "low", "high"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""
@@ -141,7 +138,7 @@ def roll_out(
     cuts: Iterable[float] | None = None,
     resamples: int = 200,
     keep_trunks: bool = False,
-    objective: Objective | None = None,
+    objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
 ) -> RollOut:
     """Fit the runs with train_flops at or below each cut, predict those above, and compare.
@@ -155,29 +152,30 @@ def roll_out(
     without a column train_flops and for a cut that is not a positive number.
     """
     compute = table.column(COMPUTE)
-    known = np.isfinite(compute) & (compute > 0)
-    if not known.any():
+    has_compute = np.isfinite(compute) & (compute > 0)
+    if not has_compute.any():
         raise InputError(f"{table.source}: no run has its {COMPUTE}: without it nothing can be rolled out")
-    chosen = _usual_cuts(compute[known], table.trunks[known]) if cuts is None else list(cuts)
-    if not all(np.isfinite(cut) and cut > 0 for cut in chosen):
-        raise InputError(f"cuts are training FLOPs above 0, found {', '.join(f'{cut:g}' for cut in chosen)}")
-    judge = Judge(table, law, rng, resamples, objective or Objective(), dict(pin or {}))
+    cuts = _usual_cuts(compute[has_compute], table.trunks[has_compute]) if cuts is None else list(cuts)
+    if not all(np.isfinite(cut) and cut > 0 for cut in cuts):
+        raise InputError(f"cuts are training FLOPs above 0, found {', '.join(f'{cut:g}' for cut in cuts)}")
+    hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
     parts = []
-    for cut in sorted({float(cut) for cut in chosen}):
-        below, above = known & (compute <= cut), known & (compute > cut)
+    for cut in sorted({float(cut) for cut in cuts}):
+        below, above = has_compute & (compute <= cut), has_compute & (compute > cut)
         below, above, notes = (below, above, []) if keep_trunks else _whole_trunks(table.trunks, below, above)
-        if not known.all():
-            notes = [*notes, f"{int((~known).sum())} runs without {COMPUTE} were left out"]
-        parts.append(replace(judge.split(f"train_flops <= {cut:.3g}", "roll-out", below, above), notes=tuple(notes)))
+        if not has_compute.all():
+            notes = [*notes, f"{np.sum(~has_compute)} runs without {COMPUTE} were left out"]
+        part = hold_out.evaluate(f"train_flops <= {cut:.3g}", "roll-out", below, above)
+        parts.append(replace(part, notes=tuple(notes)))
     runs = [run for part in parts for run in part.runs]
-    bands = [
+    by_ratio = [
         summarise(
             f"{low:g} to {high:g} times" if np.isfinite(high) else f"above {low:g} times",
             [run for run in runs if run.ratio is not None and low < run.ratio <= high],
         )
         for low, high in pairwise(_RATIOS)
     ]
-    return RollOut(law.name, tuple(parts), tuple(b for b in bands if b is not None), summarise("all", runs))
+    return RollOut(law.name, tuple(parts), tuple(band for band in by_ratio if band), summarise("all", runs))
 
 
 def summarise(label: str, runs: Sequence[Prediction]) -> ErrorSummary | None:
@@ -204,10 +202,9 @@ def summarise(label: str, runs: Sequence[Prediction]) -> ErrorSummary | None:
     )
 
 
-def refusal(found: Fit) -> str:
+def refusal(failed: Fit) -> str:
     """Why a fit has no parameters."""
-    refused = [str(finding) for finding in found.findings if finding.refused]
-    return "; ".join(refused or found.warnings[-1:]) or f"the fit is {found.status}"
+    return "; ".join(refusals(failed.findings) or failed.warnings[-1:]) or f"the fit is {failed.status}"
 
 
 def share_interval(share: float, n: float) -> tuple[float, float]:
@@ -231,13 +228,13 @@ def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
     names = np.array([f"row {number}" for number in range(len(table))], dtype=object)
     for column in ("run_id", "trunk_id"):
         if column in table.frame:
-            given = table.frame[column]
-            names = np.where(given.notna().to_numpy(), given.astype("str").to_numpy(dtype=object), names)
+            values = table.frame[column]
+            names = np.where(values.notna().to_numpy(), values.astype("str").to_numpy(dtype=object), names)
     return names
 
 
 @dataclass(frozen=True)
-class Judge:
+class HoldOut:
     """How every split of one table is fitted and predicted."""
 
     table: RunTable
@@ -247,52 +244,49 @@ class Judge:
     objective: Objective
     pin: Mapping[str, float]
 
-    def split(self, label: str, kind: Kind, fitted: Booleans, held: Booleans) -> HeldOutRuns:
+    def evaluate(self, label: str, kind: Kind, fitted: Booleans, held: Booleans) -> HeldOutRuns:
         """Fit some runs and predict others; a refusal is a value."""
         part = HeldOutRuns(label, kind, int(fitted.sum()), len(np.unique(self.table.trunks[fitted])))
         if not held.any():
             return replace(part, reason="no run is left to predict")
         if not fitted.any():
             return replace(part, reason="no run is left to fit")
-        below = selected_runs(self.table, fitted)
-        goal, seed = self.objective, int(self.rng.integers(2**31))
-        found = fit(
-            below, self.law, objective=goal.kind, residual=goal.residual, delta=goal.delta, pin=self.pin,
-            n_starts=_STARTS, seed=seed,
-        )  # fmt: skip
-        if not found.params:
-            return replace(part, reason=refusal(found))
-        if len(below) < len(found.free) + _SPARE_RUNS:
-            return replace(part, reason=f"{len(below)} runs for {len(found.free)} parameters: nothing judges the fit")
-        found = bootstrap.bootstrap(found, below, self.resamples, self.rng)
-        above = selected_runs(self.table, held)
-        columns = above.columns(self.law.columns)
-        runs = self._compared(above, found.loss(columns), found.prediction_interval(columns), found.largest_train_flops)
-        return replace(part, runs=runs, summary=summarise(label, runs), pinned=tuple(found.pinned))
+        below, above = selected_runs(self.table, fitted), selected_runs(self.table, held)
+        seed = int(self.rng.integers(2**31))
+        estimate = fit(below, self.law, objective=self.objective, pin=self.pin, n_starts=_STARTS, seed=seed)
+        if not estimate.params:
+            return replace(part, reason=refusal(estimate))
+        if len(below) < len(estimate.free) + _SPARE_RUNS:
+            reason = f"{len(below)} runs for {len(estimate.free)} parameters: nothing tests the fit"
+            return replace(part, reason=reason)
+        runs = _predictions(bootstrap(estimate, below, self.resamples, self.rng), above)
+        return replace(part, runs=runs, summary=summarise(label, runs), pinned=tuple(estimate.pinned))
 
-    def _compared(
-        self, above: RunTable, predicted: Array, ends: tuple[Array, Array] | None, largest: float | None
-    ) -> tuple[Prediction, ...]:
-        observed, trunks = above.column(self.law.target), trunk_names(above)
-        names = above.frame["run_id"].astype("str").tolist() if "run_id" in above.frame else trunks.tolist()
-        experts, compute = (
-            above.column(name) if name in above.frame else np.full(len(above), np.nan) for name in (EXPERTS, COMPUTE)
+
+def _predictions(fit: Fit, table: RunTable) -> tuple[Prediction, ...]:
+    """Each run of a table beside what the fit predicts for it."""
+    columns, largest = table.columns(fit.definition.columns), fit.largest_train_flops
+    observed, predicted, ends = table.column(fit.definition.target), fit.loss(columns), fit.prediction_interval(columns)
+    trunks = trunk_names(table)
+    names = table.frame["run_id"].astype("str").tolist() if "run_id" in table.frame else trunks.tolist()
+    experts, compute = (
+        table.column(name) if name in table.frame else np.full(len(table), np.nan) for name in (EXPERTS, COMPUTE)
+    )
+    return tuple(
+        Prediction(
+            run=names[i],
+            trunk=str(trunks[i]),
+            n_experts=int(experts[i]) if np.isfinite(experts[i]) else None,
+            train_flops=float(compute[i]) if np.isfinite(compute[i]) else None,
+            ratio=float(compute[i] / largest) if largest and np.isfinite(compute[i]) else None,
+            observed=float(observed[i]),
+            predicted=float(predicted[i]),
+            error=float(100 * (predicted[i] / observed[i] - 1)),
+            interval=None if ends is None else (float(ends[0][i]), float(ends[1][i])),
+            inside=None if ends is None else bool(ends[0][i] <= observed[i] <= ends[1][i]),
         )
-        return tuple(
-            Prediction(
-                run=names[i],
-                trunk=str(trunks[i]),
-                n_experts=int(experts[i]) if np.isfinite(experts[i]) else None,
-                train_flops=float(compute[i]) if np.isfinite(compute[i]) else None,
-                ratio=float(compute[i] / largest) if largest and np.isfinite(compute[i]) else None,
-                observed=float(observed[i]),
-                predicted=float(predicted[i]),
-                error=float(100 * (predicted[i] / observed[i] - 1)),
-                interval=None if ends is None else (float(ends[0][i]), float(ends[1][i])),
-                inside=None if ends is None else bool(ends[0][i] <= observed[i] <= ends[1][i]),
-            )
-            for i in range(len(above))
-        )
+        for i in range(len(table))
+    )
 
 
 def _usual_cuts(compute: Array, trunks: Integers) -> list[float]:
@@ -315,30 +309,17 @@ def _whole_trunks(trunks: Integers, below: Booleans, above: Booleans) -> tuple[B
         return below, above, []
     count = len(np.unique(trunks[straddles]))
     if (above & ~straddles).any():
-        left = int((above & straddles).sum())
-        return below, above & ~straddles, [f"{left} points above the cut of {count} trunks fitted below were left out"]
-    left = int((below & straddles).sum())
-    return (
-        below & ~straddles,
-        above,
-        [f"every trunk begins below the cut: the {count} that reach beyond it were held out whole, {left} points of "
-         "theirs below it were not fitted"],
-    )  # fmt: skip
+        points = int((above & straddles).sum())
+        note = f"{points} points above the cut of {count} trunks fitted below were left out"
+        return below, above & ~straddles, [note]
+    points = int((below & straddles).sum())
+    note = (
+        f"every trunk begins below the cut: the {count} that reach beyond it were held out whole, {points} points of "
+        "theirs below it were not fitted"
+    )
+    return below & ~straddles, above, [note]
 
 
 def brief(percent: float, sign: str = "") -> str:
     """A percentage in two digits, whole from 100 on; `sign` "+" keeps one on positive numbers too."""
     return f"{percent:{sign}.2g}" if abs(percent) < 99.5 else f"{percent:{sign}.0f}"
-
-
-def summary_sentence(found: ErrorSummary, *, with_ratio: bool) -> str:
-    held = (
-        "" if found.n_inside is None else f"{found.n_inside} of {found.n_judged} predictions inside their intervals, "
-    )
-    ratio = f" at {found.worst_ratio:.2g} times the compute" if with_ratio and found.worst_ratio is not None else ""
-    worst = f"worst {brief(abs(found.worst))} %{ratio}"
-    return f"{held}median error {brief(found.median_error)} %, {worst}"
-
-
-def _first_reason(parts: Sequence[HeldOutRuns]) -> str:
-    return next((part.reason for part in parts if part.reason), "no cut was given")

@@ -11,12 +11,12 @@ last ones solve the objective asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from analysis.fitting.objective import Objective
-from scaling.arrays import Array, Booleans
+from scaling.arrays import Array, Booleans, Integers
 
 Model = Callable[[Array], tuple[Array, Array]]
 """(B, P) coordinates -> predictions (B, n) and their derivatives (B, P, n)."""
@@ -31,6 +31,26 @@ _FLAT = 1e-200  # curvature below which a parameter moves nothing
 _STUCK = 1e12  # damping at which no step helps any more: rounding error is all that is left
 
 
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A model against observations (n,), the objective of its residuals, and bounds (P,) of its coordinates."""
+
+    model: Model
+    observed: Array
+    objective: Objective
+    lower: Array
+    upper: Array
+
+    def residuals(self, theta: Array) -> tuple[Array, Array]:
+        """Prediction minus observation (B, n), and its derivatives (B, P, n)."""
+        prediction, jacobian = self.model(theta)
+        return prediction - self.observed, jacobian
+
+    def value(self, residuals: Array, weights: Array) -> Array:
+        """The weighted objective (B,)."""
+        return np.asarray(np.einsum("bn,bn->b", weights, self.objective.penalty(residuals)))
+
+
 @dataclass(frozen=True)
 class Minima:
     """Where each problem ended: coordinates (B, P), objective (B,) (inf where it failed) and whether it converged."""
@@ -39,58 +59,38 @@ class Minima:
     objective: Array
     converged: Booleans
 
+    @staticmethod
+    def join(parts: list[Minima]) -> Minima:
+        """The problems of all parts, in their order."""
+        return Minima(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Minima)))
+
 
 def minimise(
-    model: Model,
-    observed: Array,
-    weights: Array,
-    objective: Objective,
-    starts: Array,
-    lower: Array,
-    upper: Array,
-    *,
-    near: bool = False,
-    max_steps: int = 200,
+    regression: Regression, starts: Array, weights: Array, *, near: bool = False, max_steps: int = 200
 ) -> Minima:
     """The local minimum reached from each row of `starts` (B, P), under the weights (B, n) of that row.
 
-    `lower` and `upper` bound the coordinates, shape (P,). `near` says that the starts are close to their minima, so
-    the widest corners are skipped. A problem whose predictions are not finite, or that runs out
-    of `max_steps` in the last stage, is returned as not converged.
+    `near` says that the starts are close to their minima, so the widest corners are skipped. A problem whose
+    predictions are not finite, or that runs out of `max_steps` in the last stage, is returned as not converged.
     """
-    size = max(1, _ELEMENTS_AT_ONCE // observed.size)
+    size = max(1, _ELEMENTS_AT_ONCE // regression.observed.size)
+    objective = regression.objective
     corners = _corners(objective)[-2 if near and objective.kind != "lad" else 0 :]
-    parts = [
-        _minimise_together(
-            model, observed, weights[i : i + size], objective, corners, starts[i : i + size], lower, upper, max_steps
-        )
-        for i in range(0, len(starts), size)
-    ]
-    return Minima(
-        theta=np.concatenate([part.theta for part in parts]),
-        objective=np.concatenate([part.objective for part in parts]),
-        converged=np.concatenate([part.converged for part in parts]),
-    )
+    stages = [replace(regression, objective=objective.rounded(corner)) for corner in corners]
+    batches = [slice(i, i + size) for i in range(0, len(starts), size)]
+    return Minima.join([_minimise_together(regression, stages, starts[b], weights[b], max_steps) for b in batches])
 
 
 def _minimise_together(
-    model: Model,
-    observed: Array,
-    weights: Array,
-    objective: Objective,
-    corners: list[float],
-    starts: Array,
-    lower: Array,
-    upper: Array,
-    max_steps: int,
+    regression: Regression, stages: list[Regression], starts: Array, weights: Array, max_steps: int
 ) -> Minima:
-    theta = np.clip(starts, lower, upper)
+    """The minima of one batch, through the stages one after the other."""
+    theta = np.clip(starts, regression.lower, regression.upper)
     converged = np.zeros(len(theta), dtype=bool)
     with np.errstate(all="ignore"):  # a start that overflows is dropped by its value, below
-        for corner in corners:
-            stage = objective.rounded(corner)
-            theta, converged = _descend(model, observed, weights, stage, theta, lower, upper, max_steps)
-        value = np.einsum("bn,bn->b", weights, objective.penalty(model(theta)[0] - observed))
+        for stage in stages:
+            theta, converged = _descend(stage, theta, weights, max_steps)
+        value = regression.value(regression.residuals(theta)[0], weights)
     finite = np.isfinite(value)
     return Minima(theta, np.where(finite, value, np.inf), converged & finite)
 
@@ -105,68 +105,68 @@ def _corners(objective: Objective) -> list[float]:
     return corners[::-1]
 
 
-def _descend(
-    model: Model,
-    observed: Array,
-    weights: Array,
-    objective: Objective,
-    starts: Array,
-    lower: Array,
-    upper: Array,
-    max_steps: int,
-) -> tuple[Array, Booleans]:
+@dataclass
+class _Active:
+    """The problems of a stage that are still descending, all arrays by problem. `bend` is `_model_curvature`."""
+
+    index: Integers
+    theta: Array
+    weights: Array
+    residual: Array
+    jacobian: Array
+    value: Array
+    damping: Array
+    bend: Array
+
+    def rows(self, chosen: Booleans) -> _Active:
+        return _Active(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+
+def _descend(regression: Regression, starts: Array, weights: Array, max_steps: int) -> tuple[Array, Booleans]:
     """One stage. Problems leave the working set as they converge, so late steps cost little."""
-    theta = starts.copy()
-    converged = np.zeros(len(theta), dtype=bool)
-    prediction, jacobian = model(theta)
-    residual = prediction - observed
-    value = np.einsum("bn,bn->b", weights, objective.penalty(residual))
-    finite = np.isfinite(value)
-    active = np.flatnonzero(finite)
-    residual, jacobian, value, w = residual[finite], jacobian[finite], value[finite], weights[finite]
-    damping = np.full(active.size, 0.1)
-    bend = np.zeros((active.size, theta.shape[1], theta.shape[1]))
-    for count in range(max_steps):
-        if active.size == 0:
+    theta, converged = starts.copy(), np.zeros(len(starts), dtype=bool)
+    count, width = starts.shape
+    residual, jacobian = regression.residuals(theta)
+    value = regression.value(residual, weights)
+    damping, bend = np.full(count, 0.1), np.zeros((count, width, width))
+    active = _Active(np.arange(count), theta.copy(), weights, residual, jacobian, value, damping, bend)
+    active = active.rows(np.isfinite(value))
+    for step_number in range(max_steps):
+        if active.index.size == 0:
             break
-        if count >= _PATIENCE and (count - _PATIENCE) % _REFRESH == 0:
-            bend = _model_curvature(model, theta[active], w * objective.slope(residual), jacobian)
-        step, promised = _step(theta[active], residual, jacobian, w, objective, bend, damping, lower, upper)
-        trial = np.clip(theta[active] + step, lower, upper)
-        prediction, trial_jacobian = model(trial)
-        trial_residual = prediction - observed
-        trial_value = np.einsum("bn,bn->b", w, objective.penalty(trial_residual))
-        better = trial_value < value
-        trusted = value - trial_value > 0.25 * promised
-        theta[active[better]] = trial[better]
-        residual = np.where(better[:, None], trial_residual, residual)
-        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)
-        value = np.where(better, trial_value, value)
-        damping = np.where(better, np.maximum(damping * np.where(trusted, 0.1, 0.5), 1e-9), damping * 6.0)
-        done = ((promised >= 0) & (promised <= _CONVERGED * value)) | (damping > _STUCK)
-        converged[active[done]] = True
-        going = ~done
-        active, residual, jacobian = active[going], residual[going], jacobian[going]
-        value, damping, w, bend = value[going], damping[going], w[going], bend[going]
+        if step_number >= _PATIENCE and (step_number - _PATIENCE) % _REFRESH == 0:
+            active.bend = _model_curvature(regression, active)
+        done = _advance(regression, active)
+        theta[active.index] = active.theta
+        converged[active.index[done]] = True
+        active = active.rows(~done)
     return theta, converged
 
 
-def _step(
-    theta: Array,
-    residual: Array,
-    jacobian: Array,
-    weights: Array,
-    objective: Objective,
-    bend: Array,
-    damping: Array,
-    lower: Array,
-    upper: Array,
-) -> tuple[Array, Array]:
+def _advance(regression: Regression, active: _Active) -> Booleans:
+    """Try one damped step for each problem, keep it where it helps, adjust the damping; which problems are done."""
+    step, promised = _step(regression, active)
+    trial = np.clip(active.theta + step, regression.lower, regression.upper)
+    residual, jacobian = regression.residuals(trial)
+    value = regression.value(residual, active.weights)
+    better = value < active.value
+    trusted = active.value - value > 0.25 * promised
+    active.theta = np.where(better[:, None], trial, active.theta)
+    active.residual = np.where(better[:, None], residual, active.residual)
+    active.jacobian = np.where(better[:, None, None], jacobian, active.jacobian)
+    active.value = np.where(better, value, active.value)
+    eased = np.maximum(active.damping * np.where(trusted, 0.1, 0.5), 1e-9)
+    active.damping = np.where(better, eased, active.damping * 6.0)
+    return ((promised >= 0) & (promised <= _CONVERGED * active.value)) | (active.damping > _STUCK)
+
+
+def _step(regression: Regression, active: _Active) -> tuple[Array, Array]:
     """The damped step and the decrease it promises to first order; a parameter pushed against its bound stays."""
-    gradient = np.einsum("bpn,bn->bp", jacobian, weights * objective.slope(residual))
-    curvature = objective.curvature(residual) + damping[:, None] * objective.majoriser(residual)
-    matrix = (jacobian * (weights * curvature)[:, None, :]) @ jacobian.swapaxes(1, 2) + bend
-    held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
+    objective, theta, jacobian, residual = regression.objective, active.theta, active.jacobian, active.residual
+    gradient = np.einsum("bpn,bn->bp", jacobian, active.weights * objective.slope(residual))
+    curvature = objective.curvature(residual) + active.damping[:, None] * objective.majoriser(residual)
+    matrix = (jacobian * (active.weights * curvature)[:, None, :]) @ jacobian.swapaxes(1, 2) + active.bend
+    held = ((theta <= regression.lower) & (gradient > 0)) | ((theta >= regression.upper) & (gradient < 0))
     gradient = np.where(held, 0.0, gradient)
     diagonal = np.einsum("bpp->bp", matrix)
     ridge = np.where(held | (diagonal <= _FLAT), 1.0, 1e-11 * diagonal)
@@ -175,14 +175,15 @@ def _step(
     return step, -np.einsum("bp,bp->b", gradient, step)
 
 
-def _model_curvature(model: Model, theta: Array, slopes: Array, jacobian: Array) -> Array:
+def _model_curvature(regression: Regression, active: _Active) -> Array:
     """sum_i c_i grad^2 f_i (B, P, P) for fixed c = w rho', by differences of the analytic gradient."""
-    base = np.einsum("bpn,bn->bp", jacobian, slopes)
+    theta, slopes = active.theta, active.weights * regression.objective.slope(active.residual)
+    base = np.einsum("bpn,bn->bp", active.jacobian, slopes)
     columns = []
     for index in range(theta.shape[1]):
         moved = theta.copy()
         width = 1e-6 * (1.0 + np.abs(theta[:, index]))
         moved[:, index] += width
-        columns.append((np.einsum("bpn,bn->bp", model(moved)[1], slopes) - base) / width[:, None])
+        columns.append((np.einsum("bpn,bn->bp", regression.model(moved)[1], slopes) - base) / width[:, None])
     curvature = np.stack(columns, axis=2)
     return 0.5 * (curvature + curvature.swapaxes(1, 2))

@@ -15,23 +15,9 @@ from analysis.laws.moe import CLARK, JOINT_MOE, YUN, saturated_experts
 from analysis.laws.moe_shape import FINE_GRAINED, LEVERAGE, SPARSITY, TENCENT
 from scaling.errors import InputError
 
-__all__ = [
-    "HOFFMANN", "JOINT_MOE", "LAWS", "YUN", "Law", "Parameter", "law_named", "saturated_experts",
-]  # fmt: skip
+__all__ = ["HOFFMANN", "JOINT_MOE", "LAWS", "YUN", "Law", "Parameter", "law_named", "saturated_experts"]
 
-_ALL = (
-    KAPLAN,
-    HOFFMANN,
-    CLARK,
-    FINE_GRAINED,
-    JOINT_MOE,
-    SPARSITY,
-    LEVERAGE,
-    YUN,
-    OVERTRAINING,
-    TENCENT,
-    FARSEER,
-)
+_ALL = (KAPLAN, HOFFMANN, CLARK, FINE_GRAINED, JOINT_MOE, SPARSITY, LEVERAGE, YUN, OVERTRAINING, TENCENT, FARSEER)
 LAWS: dict[str, Law] = {law.name: law for law in _ALL}
 
 

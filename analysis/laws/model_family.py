@@ -1,4 +1,4 @@
-"""Families: how the counts of the studied models hang together, so that a continuous N_active and an E give the rest.
+"""Model families: how parameter counts, depth and width follow from a continuous N_active and an expert count E.
 
 A law sees one parameter count; memory and serving need N_total, depth, width and the cache as well. In a family every
 model follows from one size variable: the width d of a grid, or the number of blocks of a published family.
@@ -7,8 +7,7 @@ model follows from one size variable: the width d of a grid, or the number of bl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -44,13 +43,12 @@ class Sizes:
         return None if self.n_layers is None or self.d_model is None else 2.0 * self.n_layers * self.d_model
 
     def column(self, name: str) -> Array:
-        """One column by name, such as the count that a law calls N. Raises InputError where the family does not know
-        it."""
+        """One column by name, such as the count that a law calls N. Raises InputError where it is not known."""
         value = getattr(self, name, None)
         if value is None:
             raise InputError(
                 f"this fit does not know how {name} follows from n_active at E = {self.n_experts}; "
-                f"give it with --set {name}=VALUE, or fit a table that has both columns, n_active and {name}"
+                f"`set` {name} to a value, or fit a table that has both columns, n_active and {name}"
             )
         return np.asarray(value, dtype=float)
 
@@ -140,18 +138,15 @@ class TableFamily:
 Family = PolynomialFamily | TableFamily
 
 VOCABULARY_2025 = 50257
+_COUNTS_2025: dict[str, Polynomial] = {
+    "n_active": ((1, 128.0 * VOCABULARY_2025), (3, 13.0 * 64**2)),
+    "n_active_nonembed": ((3, 13.0 * 64**2),),
+    "n_dense_nonembed": ((3, 13.0 * 64**2),),
+}
 JOINT_MOE_2025 = PolynomialFamily(
     top_k=1,
-    routed={
-        "n_active": ((1, 128.0 * VOCABULARY_2025), (3, 13.0 * 64**2)),
-        "n_active_nonembed": ((3, 13.0 * 64**2),),
-        "n_dense_nonembed": ((3, 13.0 * 64**2),),
-    },
-    dense={
-        "n_active": ((1, 128.0 * VOCABULARY_2025), (3, 13.0 * 64**2)),
-        "n_active_nonembed": ((3, 13.0 * 64**2),),
-        "n_dense_nonembed": ((3, 13.0 * 64**2),),
-    },
+    routed=_COUNTS_2025,
+    dense=_COUNTS_2025,
     expert=((3, 9.0 * 64**2),),
     n_layers=((1, 1.0),),
     d_model=((1, 64.0),),
@@ -159,26 +154,27 @@ JOINT_MOE_2025 = PolynomialFamily(
     "n_blk d^2, N_active = 2 d V + 13 n_blk d^2, V = 50257, continuous n_blk; it does not count routers",
 )
 
-
 WITHOUT_EMBEDDINGS = PolynomialFamily(
     top_k=1,
     routed={},
-    dense={"n_active": ((1, 1.0),), "n_active_nonembed": ((1, 1.0),), "n_dense_nonembed": ((1, 1.0),)},
+    dense=dict.fromkeys(COUNTS, ((1, 1.0),)),
     expert=(),
     n_layers=(),
     d_model=(),
     source="sizes are counted without embeddings throughout, N_active and cost too",
 )
+
+_COUNTS_2024: dict[str, Polynomial] = {"n_active": ((3, 12.0 * 64**2),), "n_active_nonembed": ((3, 12.0 * 64**2),)}
 FINE_GRAINED_2024 = PolynomialFamily(
     top_k=1,
-    routed={"n_active": ((3, 12.0 * 64**2),), "n_active_nonembed": ((3, 12.0 * 64**2),)},
-    dense={"n_active": ((3, 12.0 * 64**2),), "n_active_nonembed": ((3, 12.0 * 64**2),)},
+    routed=_COUNTS_2024,
+    dense=_COUNTS_2024,
     expert=((3, 8.0 * 64**2),),
     n_layers=((1, 1.0),),
     d_model=((1, 64.0),),
-    source="Krajewski et al. 2024, arXiv 2402.07871: n blocks of width 64 n, N = (8 E + 4) n d^2, N_active = 12 n d^2, without "
-    "embeddings and routers; E is the expansion rate: a layer has E G experts of 8 d^2/G parameters, of which a token "
-    "takes G",
+    source="Krajewski et al. 2024, arXiv 2402.07871: n blocks of width 64 n, N = (8 E + 4) n d^2, N_active = 12 n "
+    "d^2, without embeddings and routers; E is the expansion rate: a layer has E G experts of 8 d^2/G parameters, of "
+    "which a token takes G",
 )
 
 
@@ -191,33 +187,33 @@ def from_rows(columns: Mapping[str, Array]) -> Family | None:
     """
     if "n_active" not in columns:
         return None
-    known, experts = _known(columns)
+    complete, experts = _complete(columns)
     if contradiction(columns):
         return None
-    return _polynomial_family(known, experts) or _table_family(known, experts)
+    return _polynomial_family(complete, experts) or _table_family(complete, experts)
 
 
 def contradiction(columns: Mapping[str, Array]) -> str | None:
     """What speaks against any family: models of one E and one n_active whose n_total differ; None where nothing does.
 
-    They differ in k or in the size of an expert, and which of them is meant cannot be told from N_active.
+    They differ in k or in the size of an expert, which N_active does not tell.
     """
     if "n_active" not in columns:
         return None
-    known, experts = _known(columns)
-    if "n_total" in known:
-        for e in np.unique(experts):
-            found = _ambiguous(known["n_active"][experts == e], known["n_total"][experts == e])
-            if found and e > 1:
-                active, low, high = found
+    complete, experts = _complete(columns)
+    if "n_total" in complete:
+        for e in np.unique(experts[experts > 1]):
+            ambiguous = _ambiguous(complete["n_active"][experts == e], complete["n_total"][experts == e])
+            if ambiguous:
+                active, low, high = ambiguous
                 return f"E = {e:g}: models of n_active = {active:.6g} have n_total from {low:.6g} to {high:.6g}"
     return None
 
 
-def _known(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
+def _complete(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
     """The columns without gaps, and the E of every row."""
-    known = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
-    return known, known.get("n_experts", np.ones(len(columns["n_active"])))
+    complete = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
+    return complete, complete.get("n_experts", np.ones(len(columns["n_active"])))
 
 
 def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None:
@@ -229,98 +225,75 @@ def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None
     return (float(sizes[unlike[0]]), float(low[unlike[0]]), float(high[unlike[0]])) if unlike.size else None
 
 
-def to_json(family: Family | None) -> dict[str, Any] | None:
-    return None if family is None else asdict(family)
-
-
-def from_json(data: Mapping[str, Any] | None) -> Family | None:
-    """The family that `to_json` wrote."""
-    if data is None:
+def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> PolynomialFamily | None:
+    """Polynomials in the width that reproduce every row; None where a count is no such polynomial."""
+    if not {"d_model", "n_layers", "n_total", "top_k"} <= set(columns):
         return None
-    if data["kind"] == "table":
-        rows = {int(e): {name: tuple(values) for name, values in table.items()} for e, table in data["rows"].items()}
-        return TableFamily(rows, data["top_k"], data["source"])
-
-    def polynomial(pairs: Any) -> Polynomial:
-        return tuple((int(degree), float(coefficient)) for degree, coefficient in pairs)
-
-    return PolynomialFamily(
-        top_k=data["top_k"],
-        routed={name: polynomial(pairs) for name, pairs in data["routed"].items()},
-        dense={name: polynomial(pairs) for name, pairs in data["dense"].items()},
-        expert=polynomial(data["expert"]),
-        n_layers=polynomial(data["n_layers"]),
-        d_model=polynomial(data["d_model"]),
-        source=data["source"],
-        router=polynomial(data.get("router", ())),
+    width, routed = columns["d_model"], experts > 1
+    top_k = int(columns["top_k"][routed].max()) if routed.any() else int(columns["top_k"].max())
+    if routed.any() and columns["top_k"][routed].min() != top_k:
+        return None
+    if np.any(columns["n_total"][~routed] != columns["n_active"][~routed]):
+        return None
+    named = [name for name in COUNTS if name in columns]
+    routed_counts, dense_counts = (
+        {name: _fit(width[rows], columns[name][rows]) for name in named} if rows.any() else {}
+        for rows in (routed, ~routed)
     )
-
-
-def _polynomial_family(known: Mapping[str, Array], experts: Array) -> PolynomialFamily | None:
-    if not {"d_model", "n_layers", "n_total", "top_k"} <= set(known):
+    depth = _fit(width, columns["n_layers"], degrees=((0,), (0, 1)))
+    spare = routed & (experts > top_k)
+    expert = _per_expert(width[spare], (columns["n_total"] - columns["n_active"])[spare], (experts - top_k)[spare])
+    routing = columns["n_router"][routed] if "n_router" in columns else np.array([])
+    router = _per_expert(width[routed], routing, experts[routed]) if np.all(routing > 0) else ()
+    if None in (depth, expert, router, *routed_counts.values(), *dense_counts.values()) or (
+        routed.any() and not expert
+    ):
         return None
-    width, routed = known["d_model"], experts > 1
-    top_k = int(known["top_k"][routed].max()) if routed.any() else int(known["top_k"].max())
-    if routed.any() and known["top_k"][routed].min() != top_k:
-        return None
-    groups: dict[bool, dict[str, Polynomial]] = {}
-    for group in (True, False):
-        rows = routed == group
-        counts = {name: _fit(width[rows], known[name][rows]) for name in COUNTS if name in known} if rows.any() else {}
-        if any(polynomial is None for polynomial in counts.values()):
-            return None
-        groups[group] = {name: polynomial for name, polynomial in counts.items() if polynomial}
-    depth = _fit(width, known["n_layers"], degrees=((0,), (0, 1)))
-    spare = experts - top_k
-    each = (known["n_total"] - known["n_active"])[routed & (spare > 0)] / spare[routed & (spare > 0)]
-    expert = _fit(width[routed & (spare > 0)], each) if each.size else ()
-    if depth is None or expert is None or (routed.any() and not expert):
-        return None
-    routing = known["n_router"][routed] if "n_router" in known else np.array([])
-    router = _fit(width[routed], routing / experts[routed]) if routing.size and np.all(routing > 0) else ()
-    if router is None:
-        return None
-    if np.any(known["n_total"][~routed] != known["n_active"][~routed]):
-        return None
-    if not groups[False]:  # E = 1 was not studied: its one MLP is as wide as the k experts of a token
-        active = {name: groups[True][name] for name in COUNTS[:2] if name in groups[True]}
-        backbone = {"n_dense_nonembed": active["n_active_nonembed"]} if "n_active_nonembed" in active else {}
-        groups[False] = active | backbone
+    if not dense_counts:  # E = 1 was not studied: its one MLP is as wide as the k experts of a token
+        dense_counts = {name: routed_counts[name] for name in COUNTS[:2] if name in routed_counts}
+        if "n_active_nonembed" in dense_counts:
+            dense_counts["n_dense_nonembed"] = dense_counts["n_active_nonembed"]
     return PolynomialFamily(
         top_k=top_k,
-        routed=groups[True],
-        dense=groups[False],
-        expert=expert,
-        n_layers=depth,
+        routed={name: polynomial for name, polynomial in routed_counts.items() if polynomial},
+        dense={name: polynomial for name, polynomial in dense_counts.items() if polynomial},
+        expert=expert or (),
+        n_layers=depth or (),
         d_model=((1, 1.0),),
         source=f"{len(width)} studied models of width {width.min():g} to {width.max():g}, polynomials in the width",
-        router=router,
+        router=router or (),
     )
 
 
-def _table_family(known: Mapping[str, Array], experts: Array) -> TableFamily:
+def _per_expert(width: Array, count: Array, experts: Array) -> Polynomial | None:
+    """The polynomial of a count divided by a number of experts; () where no row has that count."""
+    return _fit(width, count / experts) if count.size else ()
+
+
+def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
     """A column that n_active does not determine, such as the depth of models of two shapes, is left out: unknown."""
-    kinds = [experts == e for e in np.unique(experts)]
+    rows_of = {int(e): experts == e for e in np.unique(experts)}
+    active = columns["n_active"]
     names = [
         name
-        for name in (*COUNTS, "n_total", "n_total_nonembed", "n_layers", "d_model", "n_router")
-        if name in known and not any(_ambiguous(known["n_active"][kind], known[name][kind]) for kind in kinds)
+        for name in (*COUNTS[1:], "n_total", "n_total_nonembed", "n_layers", "d_model", "n_router")
+        if name in columns and not any(_ambiguous(active[rows], columns[name][rows]) for rows in rows_of.values())
     ]
-    rows: dict[int, dict[str, tuple[float, ...]]] = {}
-    for e, kind in zip(np.unique(experts), kinds, strict=True):
-        active, first = np.unique(known["n_active"][kind], return_index=True)
-        if len(active) > _MOST_SIZES:  # evenly among them: interpolation needs no more
-            kept = np.linspace(0, len(active) - 1, _MOST_SIZES).round().astype(int)
-            active, first = active[kept], first[kept]
-        table = {name: known[name][kind][first] for name in names}
-        rows[int(e)] = {name: tuple(values.tolist()) for name, values in table.items() if np.all(values > 0)}
-        rows[int(e)]["n_active"] = tuple(active.tolist())
+    tables: dict[int, dict[str, tuple[float, ...]]] = {}
+    for e, rows in rows_of.items():
+        sizes, first = np.unique(active[rows], return_index=True)
+        if len(sizes) > _MOST_SIZES:  # evenly among them: interpolation needs no more
+            chosen = np.linspace(0, len(sizes) - 1, _MOST_SIZES).round().astype(int)
+            sizes, first = sizes[chosen], first[chosen]
+        values = {name: columns[name][rows][first] for name in names}
+        positive = {name: tuple(value.tolist()) for name, value in values.items() if np.all(value > 0)}
+        tables[e] = {"n_active": tuple(sizes.tolist())} | positive
         if e == 1:
-            rows[1]["n_total"] = rows[1]["n_active"]
-    k = known["top_k"] if "top_k" in known else np.array([])
+            tables[1]["n_total"] = tables[1]["n_active"]
+    top_k = columns.get("top_k", np.array([]))
     return TableFamily(
-        rows,
-        int(k[0]) if k.size and k.min() == k.max() else None,
+        tables,
+        int(top_k[0]) if top_k.size and top_k.min() == top_k.max() else None,
         source=f"{len(experts)} rows, interpolated between the studied sizes of each E",
     )
 
@@ -354,10 +327,10 @@ def _invert(polynomial: Polynomial, count: Array) -> Array:
     return x
 
 
-def _interpolate(x: Array, known_x: Array, known_y: Array) -> Array:
-    """Piecewise linear, continued with the slope at either end; a single known point keeps its ratio."""
-    if len(known_x) == 1:
-        return np.asarray(x - known_x[0] + known_y[0], dtype=float)
-    index = np.clip(np.searchsorted(known_x, x) - 1, 0, len(known_x) - 2)
-    slope = (known_y[index + 1] - known_y[index]) / (known_x[index + 1] - known_x[index])
-    return np.asarray(known_y[index] + slope * (x - known_x[index]), dtype=float)
+def _interpolate(x: Array, knots: Array, values: Array) -> Array:
+    """Piecewise linear between knots, continued with the slope at either end; a single knot keeps its ratio."""
+    if len(knots) == 1:
+        return np.asarray(x - knots[0] + values[0], dtype=float)
+    index = np.clip(np.searchsorted(knots, x) - 1, 0, len(knots) - 2)
+    slope = (values[index + 1] - values[index]) / (knots[index + 1] - knots[index])
+    return np.asarray(values[index] + slope * (x - knots[index]), dtype=float)

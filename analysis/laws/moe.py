@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.laws.autodiff import log, log_sum_exp
-from analysis.laws.law import Law, Parameter, coefficient, exponent, floor, two_term_optimum
+from analysis.laws.law import Law, Parameter, Role, coefficient, exponent, floor, two_term_optimum
 from scaling.columns import EXPERTS, TOKENS
 
 
@@ -21,22 +21,24 @@ def saturated_experts(n_experts: Any, e_start: Any, e_max: Any) -> Any:
 
 
 _LN10 = np.log(10.0)
-# Ludziejewski et al. are preferred to Clark: they fit a D term too, so their E_hat means the same in all laws but
+# Preferred to Clark et al. for pins: Ludziejewski et al. fit a term in D too, so E_hat means the same in all laws but
 # Clark's.
 _LUDZIEJEWSKI = "Ludziejewski et al. 2025, arXiv 2502.05172"
+Range = tuple[float, float]
 
 
 def _saturation(e_start: float, e_max: float, source: str) -> tuple[Parameter, Parameter]:
     """E_start and E_max, with the published values that stand in where a grid has too few E."""
-
-    def end(name: str, at: str, start: tuple[float, float], bounds: tuple[float, float], value: float) -> Parameter:
-        meaning = f"saturated expert count at E = {at}"
-        return Parameter(name, "saturation", meaning, start, bounds, "log", pin=value, pin_source=source)
-
+    first, last = "saturated expert count at E = 1", "saturated expert count at E = infinity"
     return (
-        end("E_start", "1", (1.2, 8.0), (1.0 + 1e-6, 30.0), e_start),
-        end("E_max", "infinity", (60.0, 1200.0), (32.0, 1e6), e_max),
+        Parameter("E_start", "saturation", first, (1.2, 8.0), (1.0 + 1e-6, 30.0), "log", "", "", e_start, source),
+        Parameter("E_max", "saturation", last, (60.0, 1200.0), (32.0, 1e6), "log", "", "", e_max, source),
     )
+
+
+def _pinnable(name: str, role: Role, meaning: str, start: Range, bounds: Range, pin: float) -> Parameter:
+    """A parameter of E's effect, with the value of Ludziejewski et al. where a grid cannot identify it."""
+    return Parameter(name, role, meaning, start, bounds, pin=pin, pin_source=_LUDZIEJEWSKI)
 
 
 def _clark(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
@@ -52,33 +54,15 @@ CLARK = Law(
     parameters=(
         Parameter("a", "size", "exponent of N at E_hat = 1 (negative)", (-0.6, -0.02), (-4.0, 4.0), linear="log"),
         Parameter("b", "expert", "exponent of E_hat at N = 1 (negative)", (-0.4, 0.0), (-4.0, 4.0), linear="log"),
-        Parameter(
-            "c",
-            "interaction",
-            "change of either exponent with log10 of the other",
-            (-0.03, 0.03),
-            (-1.0, 1.0),
-            linear="log",
-        ),
+        Parameter("c", "interaction", "change of a with log10 E_hat", (-0.03, 0.03), (-1.0, 1.0), linear="log"),
         Parameter("d", "size", "log10 of the loss at N = 1, E_hat = 1", (0.5, 2.0), (-10.0, 10.0), linear="log"),
         *_saturation(1.847, 314.478, "Clark et al. 2022, arXiv 2202.01169, S-BASE"),
     ),
     log_formula=_clark,
-    source="Clark et al. 2022, arXiv 2202.01169, bilinear with saturation (log10; every run on 130B tokens, so it has no D)",
+    source="Clark et al. 2022, arXiv 2202.01169, bilinear with saturation (log10; all runs on 130B tokens: no D)",
     domain="top-1 MoE in every second layer, dense backbone 16M to 1.3B, E 1 to 512, 130B tokens",
     columns=("n_dense_nonembed", EXPERTS),
 )
-
-
-def effective_parameters(p: Mapping[str, Any], n_dense: Any, n_experts: Any) -> Any:
-    """N_bar of clark: the size of the dense model with the loss of the routed one.
-
-    N_bar = N^(alpha(E_hat)/alpha(E_start)) (E_hat/E_start)^(b/alpha(E_start)), alpha(x) = a + c log10 x (Clark et al.,
-    arXiv 2202.01169). `p` are the law's parameters, `n_dense` is its N, in parameters.
-    """
-    saturated = saturated_experts(np.asarray(n_experts, dtype=float), p["E_start"], p["E_max"])
-    steepness, first = (p["a"] + p["c"] * np.log10(x) for x in (saturated, p["E_start"]))
-    return n_dense ** (steepness / first) * (saturated / p["E_start"]) ** (p["b"] / first)
 
 
 def _yun(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
@@ -147,44 +131,12 @@ JOINT_MOE = Law(
     parameters=(
         coefficient("a", "size", "size of the term in N", "nats x parameters^-alpha"),
         exponent("alpha", "size", "exponent of N at E_hat = 1 (negative)", sign=-1),
-        Parameter(
-            "delta",
-            "expert",
-            "exponent of E_hat in the term in N",
-            (-0.8, 0.4),
-            (-6.0, 6.0),
-            pin=-0.2285,
-            pin_source=_LUDZIEJEWSKI,
-        ),
-        Parameter(
-            "gamma",
-            "interaction",
-            "change of N's exponent with ln E_hat",
-            (-0.05, 0.05),
-            (-1.0, 1.0),
-            pin=0.0098,
-            pin_source=_LUDZIEJEWSKI,
-        ),
+        _pinnable("delta", "expert", "exponent of E_hat in the term in N", (-0.8, 0.4), (-6.0, 6.0), -0.2285),
+        _pinnable("gamma", "interaction", "change of N's exponent with ln E_hat", (-0.05, 0.05), (-1.0, 1.0), 0.0098),
         coefficient("b", "data", "size of the term in D", "nats x tokens^-beta"),
         exponent("beta", "data", "exponent of D at E_hat = 1 (negative)", sign=-1),
-        Parameter(
-            "omega",
-            "expert",
-            "exponent of E_hat in the term in D",
-            (-0.4, 0.8),
-            (-6.0, 6.0),
-            pin=0.5529,
-            pin_source=_LUDZIEJEWSKI,
-        ),
-        Parameter(
-            "zeta",
-            "interaction",
-            "change of D's exponent with ln E_hat",
-            (-0.05, 0.05),
-            (-1.0, 1.0),
-            pin=-0.0259,
-            pin_source=_LUDZIEJEWSKI,
-        ),
+        _pinnable("omega", "expert", "exponent of E_hat in the term in D", (-0.4, 0.8), (-6.0, 6.0), 0.5529),
+        _pinnable("zeta", "interaction", "change of D's exponent with ln E_hat", (-0.05, 0.05), (-1.0, 1.0), -0.0259),
         floor("c"),
         *_saturation(2.0732, 290.4521, _LUDZIEJEWSKI),
     ),

@@ -9,12 +9,9 @@ import numpy as np
 
 from analysis.laws.autodiff import exp, log, log_sum_exp
 from analysis.laws.law import Law, Parameter, coefficient, exponent, floor
-from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 
 _LN2, _LN10 = np.log(2.0), np.log(10.0)
-MLP_FLOPS, ROUTING_FLOPS = 6.0, 14.0
-"""FLOPs of training a token by a weight of an MLP and of a router: c_f and c_r of arXiv 2402.07871, appendix."""
 
 
 def _fine_grained(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
@@ -34,9 +31,7 @@ FINE_GRAINED = Law(
     n_column="n_total_nonembed",
     parameters=(
         floor("c"),
-        coefficient(
-            "g", "interaction", "what coarse experts add to the term in N, at G = 1", "nats x parameters^alpha"
-        ),
+        coefficient("g", "interaction", "what G = 1 adds to the term in N", "nats x parameters^alpha"),
         exponent("gamma", "interaction", "exponent of granularity G"),
         coefficient("a", "size", "size of the term in N at G = infinity", "nats x parameters^alpha"),
         exponent("alpha", "size", "exponent of N"),
@@ -48,44 +43,6 @@ FINE_GRAINED = Law(
     domain="expert-choice MoE in every layer, N_total 129M to 3.7B without embeddings, G 1 to 16, D 16B to 130B",
     columns=("n_total_nonembed", TOKENS, "granularity"),
 )
-
-
-def fine_grained_flops(n_blocks: Any, tokens: Any, granularity: Any, expansion: Any) -> Any:
-    """Training FLOPs of a fine-grained MoE of width d = 64 n_blocks with its routers: (12 d^2 c_f + d E G c_r) D
-    n_blocks.
-
-    Krajewski et al. 2024, arXiv 2402.07871, section 5 and appendix; c_f = 6, c_r = 14. E is the expansion rate: experts
-    per layer are E G.
-    """
-    width = 64.0 * n_blocks
-    return (12.0 * width**2 * MLP_FLOPS + width * expansion * granularity * ROUTING_FLOPS) * tokens * n_blocks
-
-
-def fine_grained_optimum(
-    p: Mapping[str, Any], train_flops: float, expansion: float = 64.0, most_granular: int = 128
-) -> tuple[float, float, int, float]:
-    """N_active (without embeddings), D, G and loss of least loss at a compute budget, routers paid for.
-
-    The compute study of arXiv 2402.07871: width 64 n_blocks, N = (8 E + 4) d^2 n_blocks, N_active = 12 d^2 n_blocks, G
-    in powers of two; n_blocks is continuous. Paying for the router is what bounds G: the law alone says that more is
-    always better.
-    """
-    best = (np.nan, np.nan, 0, np.inf)
-    for power in range(int(np.log2(most_granular)) + 1):
-        granularity = 2**power
-        low, high = np.log(0.5), np.log(5e3)
-        for _ in range(12):  # ever finer grids around the best n_blocks
-            blocks = np.exp(np.linspace(low, high, 64))
-            tokens: Array = train_flops / fine_grained_flops(blocks, 1.0, granularity, expansion)
-            total = (8.0 * expansion + 4.0) * (64.0 * blocks) ** 2 * blocks
-            columns = {"n_total_nonembed": total, TOKENS: tokens, "granularity": np.full(64, float(granularity))}
-            loss = FINE_GRAINED.loss(p, columns)
-            at = int(np.argmin(loss))
-            low, high = np.log(blocks[max(at - 1, 0)]), np.log(blocks[min(at + 1, 63)])
-        if loss[at] < best[3]:
-            active = 12.0 * (64.0 * blocks[at]) ** 2 * blocks[at]
-            best = (float(active), float(tokens[at]), granularity, float(loss[at]))
-    return best
 
 
 def _active_share(x: Mapping[str, Any]) -> Any:
@@ -175,12 +132,12 @@ def _leverage(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
 
 LEVERAGE = Law(
     name="leverage",
-    formula="EL = A_hat^(a + d log10 C + gamma (log2 G)^2 + beta log2 G), the compute of a dense model of equal loss over C",
+    formula="EL = A_hat^(a + d log10 C + gamma (log2 G)^2 + beta log2 G): compute of a dense model of that loss over C",
     typst="E L = hat(A)^(a + d log_10 C + gamma (log_2 G)^2 + beta log_2 G)",
     n_column="",
     parameters=(
         Parameter(
-            "a", "size", "exponent of the activation ratio at C = 1, G = 1", (0.0, 3.0), (-20.0, 20.0), linear="log"
+            "a", "size", "exponent of the activation ratio at C = G = 1", (0.0, 3.0), (-20.0, 20.0), linear="log"
         ),
         Parameter("d", "size", "its change with log10 C", (-0.2, 0.0), (-2.0, 2.0), linear="log"),
         Parameter("gamma", "expert", "its curvature in log2 G", (0.0, 0.05), (-1.0, 1.0), linear="log"),

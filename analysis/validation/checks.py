@@ -9,7 +9,6 @@ from typing import TypeVar
 import numpy as np
 
 from analysis.fitting.fit import Fit
-from analysis.fitting.objective import Objective
 from analysis.fitting.profile import Profile, profile
 from analysis.fitting.roll_out import RollOut, roll_out
 from analysis.isoflop.bias import Bias, bias
@@ -80,7 +79,7 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
             f"the fit rests on {fit.n_runs} runs and this study has {len(table)} that its law can take: fit them again"
         )
         return Checks(table, train_flops, RESAMPLES, refused=told)
-    goal = Objective(fit.objective_kind, fit.residual, fit.delta)
+    goal = fit.criterion
     asked = {name: pin.value for name, pin in fit.pinned.items() if pin.source == "as asked"}
     unsaid: dict[str, str] = {}
 

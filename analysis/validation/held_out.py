@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.fitting.objective import Objective
-from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, Judge, Kind, summarise, summary_sentence
+from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, HoldOut, Kind, summarise
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from scaling.columns import EXPERTS
@@ -30,7 +30,7 @@ class ExpertsLeftOut:
     def verdict(self) -> str:
         """One sentence."""
         told = [
-            f"{found.label} {summary_sentence(found, with_ratio=False)}"
+            f"{found.label} {found.describe(with_ratio=False)}"
             for found in (self.summary("interpolation"), self.summary("extrapolation"))
             if found is not None
         ]
@@ -64,11 +64,11 @@ def leave_one_expert_count_out(
     counts = np.unique(experts[np.isfinite(experts)])
     if len(counts) < 2:
         raise InputError(f"{table.source}: leaving an expert count out takes at least two, found {_listed(counts)}")
-    judge = Judge(table, law, rng, resamples, objective or Objective(), dict(pin or {}))
+    judge = HoldOut(table, law, rng, resamples, objective or Objective(), dict(pin or {}))
     return ExpertsLeftOut(
         law.name,
         tuple(
-            judge.split(
+            judge.evaluate(
                 f"E = {count:g}",
                 "extrapolation" if count in (counts[0], counts[-1]) else "interpolation",
                 experts != count,

@@ -154,7 +154,7 @@ def compare_laws(
     for law in laws:
         reason = _cannot_serve(table, law)
         if not reason:
-            found = fit(table, law, objective=goal.kind, residual=goal.residual, delta=goal.delta, seed=seed)
+            found = fit(table, law, objective=goal, seed=seed)
             again = refit(found, table, kept, np.random.default_rng(seed)) if found.params else None
             if again is None:
                 reason = refusal(found)

@@ -125,6 +125,7 @@ def fit(
 
     from analysis.fitting import bootstrap as uncertainty
     from analysis.fitting.fit import fit as fit_law
+    from analysis.fitting.objective import Objective
     from analysis.laws import law_named
     from analysis.tables import runs as runs_module
     from scaling.cli.show_fit import show_fit
@@ -142,9 +143,7 @@ def fit(
     fitted = fit_law(
         table,
         definition,
-        objective=objective.value,
-        residual=residual.value,
-        delta=number(delta, "--delta"),
+        objective=Objective(objective.value, residual.value, number(delta, "--delta")),
         pin=pins,
         auto_pin=auto_pin,
         n_starts=starts,

@@ -90,9 +90,7 @@ def validate(
     note_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
     goal, pins = Objective(objective.value, residual.value, number(delta, "--delta")), pins_of(pin)
-    found = fit_law(
-        table, definition, objective=goal.kind, residual=goal.residual, delta=goal.delta, pin=pins, seed=seed
-    )
+    found = fit_law(table, definition, objective=goal, pin=pins, seed=seed)
     fitted = uncertainty.bootstrap(found, table, bootstrap, rng)
     for warning in fitted.warnings:
         note(f"warning: {warning}")

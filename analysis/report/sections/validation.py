@@ -331,7 +331,7 @@ def _isoflop(checks: Checks) -> str:
 
 def _findings(study: Study) -> list[Block]:
     """What the runs cannot say, by name."""
-    rows = [[finding.name, _set(finding.told), finding.vary or "–"] for finding in study.law_fit.findings]
+    rows = [[finding.name, _set(finding.message), finding.vary or "–"] for finding in study.law_fit.findings]
     if not rows:
         return [text("The design has no named fault: no axis stands still, no two move together, no valley is flat.")]
     return [

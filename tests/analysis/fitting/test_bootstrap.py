@@ -11,6 +11,9 @@ from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis.fitting.bootstrap import bootstrap, resample_weights
 from analysis.fitting.fit import fit
+from analysis.fitting.objective import Objective
+from analysis.fitting.problem import Problem
+from analysis.fitting.search import draw_starts
 from analysis.laws import HOFFMANN, JOINT_MOE
 from scaling.errors import InputError
 
@@ -61,7 +64,7 @@ def test_the_same_generator_gives_the_same_draws_and_the_estimate_stays():
 
 def test_epoch_standard_errors_under_the_objective_epoch_used(epoch):
     """2404.10102 prints .0257, .0154, .0206 for E, alpha, beta (4,000 resamples); 600 know a deviation to 3 %."""
-    found = bootstrap(fit(epoch, HOFFMANN, objective="lad"), epoch, 600, np.random.default_rng(42))
+    found = bootstrap(fit(epoch, HOFFMANN, objective=Objective("lad")), epoch, 600, np.random.default_rng(42))
     for name, error in {"E": 0.02566, "alpha": 0.01540, "beta": 0.02060}.items():
         assert np.std(found.draws[name]) == pytest.approx(error, rel=0.10)
     assert found.draws_failed == 0
@@ -75,17 +78,14 @@ def test_epoch_standard_errors_under_the_objective_epoch_used(epoch):
 
 def test_every_resample_reaches_its_own_minimum(epoch):
     """No resample's objective is above that of the estimate on all runs, nor above a fresh search of it."""
-    from analysis.fitting.objective import Objective
-    from analysis.fitting.problem import problem
-
     found = bootstrap(fit(epoch, HOFFMANN), epoch, 12, np.random.default_rng(1))
     weights = resample_weights(epoch, 12, np.random.default_rng(1))
-    task = problem(epoch, HOFFMANN, {}, Objective())
+    problem = Problem.of(epoch, HOFFMANN, {}, Objective())
     rng = np.random.default_rng(2)
     for index, w in enumerate(weights):
         theta = [[HOFFMANN.to_coordinates(name, found.draws[name][index]) for name in found.free]]
-        value = float(w @ task.objective.penalty(task.model(np.array(theta))[0][0] - task.observed))
-        fresh = task.minimise(task.draw_starts(24, rng), np.repeat(w[None], 24, axis=0))
+        value = float(w @ problem.objective.penalty(problem.model(np.array(theta))[0][0] - problem.observed))
+        fresh = problem.minimise(draw_starts(problem, 24, rng), np.repeat(w[None], 24, axis=0))
         assert value <= fresh.objective.min() * (1 + 1e-6)
 
 
@@ -145,8 +145,8 @@ def test_few_trunks_are_warned_of():
 @pytest.mark.parametrize(
     ("trunks", "expected"),
     [  # trunks of E = 1, 2, 4, ... and the strata they are drawn in
-        ((5, 5, 5), [{1}, {2}, {4}]), ((1, 5, 5), [{1, 2}, {4}]), ((5, 5, 1), [{1}, {2, 4}]), ((1, 1, 1, 1), [{1, 2, 4, 8}]),
-        ((3, 1, 1, 1, 3), [{1}, {2, 4, 8}, {16}]), ((2, 2, 2, 2), [{1, 2}, {4, 8}]),
+        ((5, 5, 5), [{1}, {2}, {4}]), ((1, 5, 5), [{1, 2}, {4}]), ((5, 5, 1), [{1}, {2, 4}]),
+        ((1, 1, 1, 1), [{1, 2, 4, 8}]), ((3, 1, 1, 1, 3), [{1}, {2, 4, 8}, {16}]), ((2, 2, 2, 2), [{1, 2}, {4, 8}]),
     ],
 )  # fmt: skip
 def test_small_strata_are_drawn_together(trunks, expected):

@@ -9,6 +9,7 @@ from planted import public_data
 from scipy.optimize import minimize
 
 from analysis.fitting.fit import fit
+from analysis.fitting.objective import Objective
 from analysis.fitting.published import published
 from analysis.laws import law_named
 from analysis.tables.runs import RunTable
@@ -26,7 +27,7 @@ def router(request) -> str:
 
 @pytest.fixture(scope="module")
 def found(router):
-    return fit(clark_table(router), law_named("clark"), objective="least-squares")
+    return fit(clark_table(router), law_named("clark"), objective=Objective("least-squares"))
 
 
 def projected(table: RunTable) -> float:
@@ -84,7 +85,9 @@ def test_dense_runs_follow_a_power_of_size():
     dense = table.frame[table.frame["router_type"] == "Dense"].sort_values("n_dense_nonembed", ignore_index=True)
     assert dense["loss_val"].tolist() == pytest.approx([3.162, 3.0284, 2.8486, 2.4633, 2.2420], abs=6e-4)
     held = {"b": 0.0, "c": 0.0, "E_start": 2.0, "E_max": 300.0}
-    found = fit(RunTable(pd.DataFrame(dense), "dense"), law_named("clark"), objective="least-squares", pin=held)
+    found = fit(
+        RunTable(pd.DataFrame(dense), "dense"), law_named("clark"), objective=Objective("least-squares"), pin=held
+    )
     assert found.params["a"] == pytest.approx(-0.0785, abs=5e-4)
     assert 10 ** (-found.params["d"] / found.params["a"]) == pytest.approx(3.69e13, rel=0.005)  # three digits
     slope, _ = np.polyfit(np.log10(dense["n_dense_nonembed"]), np.log10(dense["loss_val"]), 1)

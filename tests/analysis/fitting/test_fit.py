@@ -57,14 +57,14 @@ def test_epoch_objective_of_the_published_point(epoch):
 
 def test_epoch_least_absolute_deviations(epoch):
     """What Epoch published is in effect LAD: A 482.0, B 2085.4, E 1.81686, alpha .34780, beta .36586."""
-    found = fit(epoch, HOFFMANN, objective="lad")
+    found = fit(epoch, HOFFMANN, objective=Objective("lad"))
     expected = {"A": 482.0, "B": 2085.4, "E": 1.81686, "alpha": 0.34780, "beta": 0.36586}
     assert found.params == pytest.approx(expected, rel=1e-3)
 
 
 def test_epoch_asymmetric_penalty(epoch):
     """allenai/OLMo-core with overestimate_penalty 10 on the same points: alpha .2913, beta .3645, E 1.7124."""
-    found = fit(epoch, HOFFMANN, objective="asymmetric")
+    found = fit(epoch, HOFFMANN, objective=Objective("asymmetric"))
     assert found.params["alpha"] == pytest.approx(0.2913, abs=1e-4)
     assert found.params["beta"] == pytest.approx(0.3645, abs=1e-4)
     assert found.params["E"] == pytest.approx(1.7124, abs=1e-4)
@@ -73,14 +73,14 @@ def test_epoch_asymmetric_penalty(epoch):
 @pytest.mark.parametrize("objective", ["huber", "lad", "least-squares", "asymmetric"])
 @pytest.mark.parametrize("residual", ["log", "raw"])
 def test_noiseless_data_give_the_planted_parameters(objective, residual):
-    found = fit(table_of(dense()), HOFFMANN, objective=objective, residual=residual)
+    found = fit(table_of(dense()), HOFFMANN, objective=Objective(objective, residual))
     assert found.params == pytest.approx(TRUTH, rel=1e-3)
     assert found.rmse_log < 1e-6
 
 
 def test_joint_moe_recovers_a_planted_truth_unpinned():
     frame = moe_grid(experts=(1, 2, 4, 8, 16, 32, 64, 128))
-    found = fit(table_of(frame), JOINT_MOE, objective="least-squares")
+    found = fit(table_of(frame), JOINT_MOE, objective=Objective("least-squares"))
     assert not found.pinned
     columns = {"n_active": 1e6, "tokens": 1e9, "n_experts": 64.0}  # well beyond the grid
     from planted import PLANTED_MOE
@@ -119,12 +119,19 @@ def test_doubling_every_row_doubles_the_sum_and_moves_nothing():
     assert twice.params == pytest.approx(found.params, rel=1e-4)
 
 
+def at_ratios(*ratios):
+    """Six sizes, each at these tokens per parameter, with losses at the Epoch minimum."""
+    return pd.concat(
+        [dense((n,), tuple(ratio * n for ratio in ratios), EPOCH_MINIMUM) for n in np.geomspace(1e8, 1e10, 6)]
+    )
+
+
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [  # condition numbers at the Epoch minimum, recomputed for these designs
         (dense(np.geomspace(1e8, 1e10, 6), np.geomspace(2e9, 2e11, 6), EPOCH_MINIMUM), 204),
-        (pd.concat([dense((n,), (5 * n, 10 * n, 20 * n, 40 * n, 80 * n), EPOCH_MINIMUM) for n in np.geomspace(1e8, 1e10, 6)]), 230),
-        (pd.concat([dense((n,), (10 * n, 20 * n, 40 * n), EPOCH_MINIMUM) for n in np.geomspace(1e8, 1e10, 6)]), 350),
+        (at_ratios(5, 10, 20, 40, 80), 230),
+        (at_ratios(10, 20, 40), 350),
     ],
 )  # fmt: skip
 def test_condition_numbers_of_usual_designs(frame, expected):
@@ -263,14 +270,29 @@ def test_a_fit_survives_its_file(tmp_path):
     assert load_fit(str(path)) == found
 
 
+def test_a_file_whose_findings_name_their_message_otherwise_is_read(tmp_path):
+    found = fit(table_of(moe_grid(experts=(1, 8), widths=(32, 48, 64), tokens=(1e6, 4e6))), JOINT_MOE, auto_pin=False)
+    assert found.findings
+    data = found.to_json()
+    for finding in data["findings"]:
+        message, vary, refused = finding.pop("message"), finding.pop("vary"), finding.pop("refused")
+        finding |= {"told": message, "vary": vary, "refused": refused}
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(data))
+    assert load_fit(str(path)) == found
+
+
 def test_law_and_params_are_a_fit_and_anything_else_is_named(tmp_path):
     path = tmp_path / "fit.json"
     path.write_text(json.dumps({"law": "hoffmann", "params": TRUTH}))
     assert load_fit(str(path)).loss({"n_active": 1e9, "tokens": 2e10}) > 1.7
     for text, message in [
-        ("{", "not JSON"), ("[]", "at least the keys law and params"), ('{"law": "x", "params": {}}', "no law is called"),
+        ("{", "not JSON"), ("[]", "at least the keys law and params"),
+        ('{"law": "x", "params": {}}', "no law is called"),
         ('{"law": "hoffmann", "params": {"A": 1}}', "needs the parameter E, alpha"),
         ('{"law": "hoffmann", "params": {"A": "x"}}', "not a fit"),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "findings": [{"name": "x"}]}), "not a fit"),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "status": "splendid"}), "not a fit .status"),
         (json.dumps({"law": "hoffmann", "params": TRUTH | {"E": float("nan")}}), "finite"),
     ]:  # fmt: skip
         path.write_text(text)

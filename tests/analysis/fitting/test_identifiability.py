@@ -31,25 +31,32 @@ def test_a_full_grid_leaves_nothing_open():
     assert found_in(HOFFMANN, GRID) == {}
 
 
+EIGHT_SIZES, EIGHT_BUDGETS = np.geomspace(1e8, 1e10, 8), np.geomspace(1e9, 1e11, 8)
+
+
 @pytest.mark.parametrize(
     ("rows", "name", "vary", "refused"),
     [
-        ([(n, 20 * n, e) for n in np.geomspace(1e8, 1e10, 8) for e in EXPERTS], "constant-tokens-per-parameter", "tokens", True),
-        ([(1e9, d, e) for d in np.geomspace(1e9, 1e11, 8) for e in EXPERTS], "one-n_active", "n_active", True),
-        ([(n, 2e10, e) for n in np.geomspace(1e8, 1e10, 8) for e in EXPERTS], "one-tokens", "tokens", True),
-        ([(n, d, 8) for n in SIZES for d in np.geomspace(1e9, 1e11, 5)], "one-n_experts", "n_experts", False),
-        ([(n, 20 * n ** 1.1, e) for n in np.geomspace(1e8, 1e10, 8) for e in EXPERTS], "n_active-with-tokens", "tokens", False),
-        ([(n, d, n / 1e8) for n in np.geomspace(1e8, 6.4e9, 7) for d in BUDGETS], "n_active-with-n_experts", "n_experts", False),
-        ([(n, d, np.sqrt(n * d / 2e17)) for n in SIZES for d in BUDGETS], "experts-with-the-rest", "n_experts", False),
+        ([(n, 20 * n, e) for n in EIGHT_SIZES for e in EXPERTS],
+         "constant-tokens-per-parameter", "tokens at a fixed size", True),
+        ([(1e9, d, e) for d in EIGHT_BUDGETS for e in EXPERTS], "one-n_active", "n_active", True),
+        ([(n, 2e10, e) for n in EIGHT_SIZES for e in EXPERTS], "one-tokens", "tokens", True),
+        ([(n, d, 8) for n in SIZES for d in EIGHT_BUDGETS], "one-n_experts", "n_experts", False),
+        ([(n, 20 * n ** 1.1, e) for n in EIGHT_SIZES for e in EXPERTS],
+         "n_active-with-tokens", "tokens at a fixed size", False),
+        ([(n, d, n / 1e8) for n in np.geomspace(1e8, 6.4e9, 7) for d in BUDGETS],
+         "n_active-with-n_experts", "n_experts at a fixed n_active", False),
+        ([(n, d, np.sqrt(n * d / 2e17)) for n in SIZES for d in BUDGETS],
+         "experts-with-the-rest", "n_experts at a fixed size and tokens", False),
         (GRID[:7], "too-few-runs", "", True),
         (GRID[:11], "no-run-to-spare", "", False),
     ],
 )  # fmt: skip
-def test_each_lack_has_its_name(rows, name, vary, refused):
+def test_each_lack_has_its_name_and_the_axis_to_vary(rows, name, vary, refused):
     finding = found_in(JOINT_MOE, rows)[name]
-    assert vary in finding.vary
-    assert finding.refused == refused
-    assert str(finding).startswith(finding.told)
+    assert (finding.vary, finding.refused) == (vary, refused)
+    assert str(finding) == (f"{finding.message}; vary {vary}" if vary else finding.message)
+    assert name not in found_in(JOINT_MOE, GRID)
 
 
 def test_experts_that_grow_with_total_size_are_one_effect():
@@ -79,7 +86,7 @@ def test_a_flat_valley_names_who_trades_off_and_the_axis():
     finding = flat_valley(HOFFMANN, HOFFMANN.names, jacobian)
     assert finding.name == "flat-valley"
     assert not finding.refused
-    assert "B, beta trade off" in finding.told
+    assert "B, beta trade off" in finding.message
     assert finding.vary == "tokens more widely"
     jacobian[4] = jacobian[3] * (1 + 1e-9)
     assert flat_valley(HOFFMANN, HOFFMANN.names, jacobian).refused

@@ -12,10 +12,10 @@ import statsmodels.api as sm
 from planted import table_of
 from scipy.optimize import curve_fit
 
-from analysis.fitting.bootstrap import standard_errors
 from analysis.fitting.fit import Fit, fit
+from analysis.fitting.objective import Objective
 from analysis.laws import HOFFMANN, law_named
-from benchmarks.nist import BENNETT5, DANWOOD
+from benchmarks.nist import BENNETT5, DANWOOD, standard_errors
 from scaling.errors import InputError
 
 CASES = pytest.mark.parametrize("case", [DANWOOD, BENNETT5], ids=lambda case: case.law.name)
@@ -58,7 +58,7 @@ def test_a_law_that_is_linear_in_ln_loss_has_the_errors_of_a_linear_regression()
     loss = law_named("clark").loss(truth, columns) * np.exp(0.01 * rng.standard_normal(60))
     table = table_of(pd.DataFrame(columns | {"loss_val": loss}))
     held = {name: truth[name] for name in ("E_start", "E_max")}
-    found = fit(table, law_named("clark"), objective="least-squares", pin=held)
+    found = fit(table, law_named("clark"), objective=Objective("least-squares"), pin=held)
     saturated = 1 / (1 / (experts - 1 + 1 / (1 / held["E_start"] - 1 / held["E_max"])) + 1 / held["E_max"])
     x, y = np.log10(size), np.log10(saturated)
     judge = sm.OLS(np.log10(loss), np.column_stack([x, y, x * y, np.ones(60)])).fit()
@@ -73,7 +73,7 @@ def test_errors_are_in_the_units_of_the_parameters():
     truth = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}
     loss = HOFFMANN.loss(truth, {"n_active": size, "tokens": tokens}) + 0.01 * rng.standard_normal(36)
     table = table_of(pd.DataFrame({"n_active": size, "tokens": tokens, "loss_val": loss}))
-    found = fit(table, HOFFMANN, objective="least-squares", residual="raw")
+    found = fit(table, HOFFMANN, objective=Objective("least-squares", "raw"))
     start = [found.params[name] for name in truth]
     _, covariance = curve_fit(
         lambda _, e, a, alpha, b, beta: e + a / size**alpha + b / tokens**beta,
@@ -96,7 +96,7 @@ def test_held_parameters_have_no_error_and_count_as_no_parameter():
     power = HOFFMANN.loss({**pins, "E": 1.0}, {name: frame[name].to_numpy() for name in frame}) - 1.0
     scatter = rng.standard_normal(12)
     table = table_of(frame, loss_val=power + 2.0 + 0.01 * scatter)
-    found = fit(table, HOFFMANN, objective="least-squares", residual="raw", pin=pins)
+    found = fit(table, HOFFMANN, objective=Objective("least-squares", "raw"), pin=pins)
     expected = {"E": 0.01 * np.std(scatter, ddof=1) / np.sqrt(12)}
     assert standard_errors(found, table) == pytest.approx(expected, rel=1e-9)
     at_bound = replace(found, pinned={}, at_bounds=tuple(pins))

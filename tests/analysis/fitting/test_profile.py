@@ -9,6 +9,7 @@ from planted import moe_grid, table_of
 
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import fit
+from analysis.fitting.objective import Objective
 from analysis.fitting.profile import profile
 from analysis.laws import HOFFMANN, JOINT_MOE, law_named
 from scaling.errors import InputError
@@ -28,7 +29,7 @@ def test_a_linear_parameter_rises_as_its_parabola():
     table = dense()
     pins = {"alpha": TRUTH["alpha"], "beta": TRUTH["beta"]}
     fitted = bootstrap(
-        fit(table, HOFFMANN, objective="least-squares", residual="raw", pin=pins), table, 60, np.random.default_rng(0)
+        fit(table, HOFFMANN, objective=Objective("least-squares", "raw"), pin=pins), table, 60, np.random.default_rng(0)
     )
     found = profile(fitted, table, "E")
     n, d = table.column("n_active"), table.column("tokens")
@@ -45,11 +46,11 @@ def test_a_linear_parameter_rises_as_its_parabola():
 @pytest.mark.parametrize(("objective", "name"), [("huber", "alpha"), ("huber", "B"), ("lad", "E")])
 def test_a_rise_is_that_of_a_fit_with_the_parameter_pinned(objective, name):
     table = dense()
-    fitted = bootstrap(fit(table, HOFFMANN, objective=objective), table, 60, np.random.default_rng(0))
+    fitted = bootstrap(fit(table, HOFFMANN, objective=Objective(objective)), table, 60, np.random.default_rng(0))
     found = profile(fitted, table, name)
     held = list(zip(found.values, found.rise, strict=True))
     for value, rise in (held[0], held[len(held) // 3], held[-1]):
-        pinned = fit(table, HOFFMANN, objective=objective, pin={name: value})
+        pinned = fit(table, HOFFMANN, objective=Objective(objective), pin={name: value})
         assert rise == pytest.approx(pinned.objective - fitted.objective, rel=1e-4, abs=1e-9)
 
 

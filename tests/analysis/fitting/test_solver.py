@@ -7,15 +7,21 @@ import pytest
 from scipy.optimize import linprog, minimize
 
 from analysis.fitting.objective import Objective
-from analysis.fitting.solver import minimise
+from analysis.fitting.solver import Regression, minimise
 from scaling.errors import InputError
 
 WIDE = np.full(3, -1e6), np.full(3, 1e6)
 
 
-def linear_model(design):
+def linear(design, observed, objective, lower=WIDE[0], upper=WIDE[1]):
     """f = X theta, for problems whose answer is known."""
-    return lambda theta: (theta @ design.T, np.repeat(design.T[None], len(theta), axis=0))
+    return Regression(
+        lambda theta: (theta @ design.T, np.repeat(design.T[None], len(theta), axis=0)),
+        observed,
+        objective,
+        lower,
+        upper,
+    )
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def data():
 def test_least_squares_is_the_normal_equations_with_weights(data):
     design, observed, rng = data
     weights = rng.integers(0, 4, size=(5, 60)).astype(float)
-    found = minimise(linear_model(design), observed, weights, Objective("least-squares"), np.zeros((5, 3)), *WIDE)
+    found = minimise(linear(design, observed, Objective("least-squares")), np.zeros((5, 3)), weights)
     assert found.converged.all()
     for theta, w in zip(found.theta, weights, strict=True):
         exact = np.linalg.solve(design.T @ (w[:, None] * design), design.T @ (w * observed))
@@ -39,7 +45,7 @@ def test_least_squares_is_the_normal_equations_with_weights(data):
 def test_least_absolute_deviations_is_the_linear_program(data):
     design, observed, rng = data
     weights = np.vstack([np.ones(60), rng.integers(0, 3, size=(3, 60))]).astype(float)
-    found = minimise(linear_model(design), observed, weights, Objective("lad"), np.zeros((4, 3)), *WIDE)
+    found = minimise(linear(design, observed, Objective("lad")), np.zeros((4, 3)), weights)
     for value, w in zip(found.objective, weights, strict=True):
         # min sum w t  with  -t <= X theta - y <= t
         eye = np.eye(60)
@@ -54,7 +60,7 @@ def test_least_absolute_deviations_is_the_linear_program(data):
 def test_robust_minima_equal_bfgs(data, kind):
     design, observed, _ = data
     objective = Objective(kind, delta=0.01)
-    found = minimise(linear_model(design), observed, np.ones((1, 60)), objective, np.zeros((1, 3)), *WIDE)
+    found = minimise(linear(design, observed, objective), np.zeros((1, 3)), np.ones((1, 60)))
 
     def value(theta):
         residual = design @ theta - observed
@@ -83,10 +89,8 @@ def test_penalty_slope_and_curvature_agree(kind):
 def test_bounds_hold_and_the_rest_is_optimal(data):
     design, observed, _ = data
     lower, upper = np.array([-1e6, -1.0, -1e6]), np.array([1e6, 1e6, 0.2])
-    weights = np.ones((1, 60))
-    found = minimise(
-        linear_model(design), observed, weights, Objective("least-squares"), np.zeros((1, 3)), lower, upper
-    )
+    bounded = linear(design, observed, Objective("least-squares"), lower, upper)
+    found = minimise(bounded, np.zeros((1, 3)), np.ones((1, 60)))
     assert found.theta[0, 1] == -1.0
     assert found.theta[0, 2] == 0.2
     remaining = observed - design[:, 1:] @ [-1.0, 0.2]
@@ -95,10 +99,10 @@ def test_bounds_hold_and_the_rest_is_optimal(data):
 
 def test_a_problem_without_finite_predictions_fails_as_a_value(data):
     _, observed, _ = data
-    nowhere = minimise(
-        lambda t: (np.full((len(t), 60), np.nan), np.zeros((len(t), 3, 60))), observed, np.ones((2, 60)), Objective(),
-        np.zeros((2, 3)), *WIDE,
-    )  # fmt: skip
+    undefined = Regression(
+        lambda theta: (np.full((len(theta), 60), np.nan), np.zeros((len(theta), 3, 60))), observed, Objective(), *WIDE
+    )
+    nowhere = minimise(undefined, np.zeros((2, 3)), np.ones((2, 60)))
     assert not nowhere.converged.any()
     assert np.isinf(nowhere.objective).all()
 

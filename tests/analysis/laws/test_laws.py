@@ -18,7 +18,8 @@ MADE_UP = {  # laws whose constants nobody published
         "E_start": 1.9, "E_max": 310.0,
     },
     "farseer": {
-        "a1": -0.02, "b1": -0.7, "alpha": 0.12, "a2": -0.5, "b2": 9.0, "beta": 0.05, "a3": 2.0, "b3": -0.9, "gamma": -0.05,
+        "a1": -0.02, "b1": -0.7, "alpha": 0.12, "a2": -0.5, "b2": 9.0, "beta": 0.05, "a3": 2.0, "b3": -0.9,
+        "gamma": -0.05,
     },
 }  # fmt: skip
 MODERATE = {fit.law: fit.params for fit in PUBLISHED.values()} | MADE_UP

@@ -16,6 +16,7 @@ from scipy import optimize, stats
 from analysis import figures, laws
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import fit
+from analysis.fitting.objective import Objective
 from analysis.fitting.refit import refit
 from analysis.fitting.roll_out import roll_out, selected_runs, share_interval
 from analysis.laws import HOFFMANN, JOINT_MOE
@@ -311,7 +312,7 @@ def test_the_trunk_that_went_wrong_is_the_most_influential(moe):
     wrong = moe.frame.assign(loss_val=moe.frame["loss_val"] * np.where(moe.frame["trunk_id"] == "4-96-0", 1.04, 1.0))
     table = table_of(wrong)
     # Least squares has no defence of its own against it.
-    found = sensitivity(bootstrap(fit(table, JOINT_MOE, objective="least-squares"), table, 60, R(0)), table, R(1))
+    found = sensitivity(bootstrap(fit(table, JOINT_MOE, objective=Objective("least-squares")), table, 60, R(0)), table, R(1))
     assert found.trunks[0].label == "4-96-0"
     assert found.trunks[0].influence > 1.3 * found.trunks[1].influence
     assert found.n_trunks_tried == 25
@@ -322,7 +323,7 @@ def test_the_jackknife_over_trunks_agrees_with_the_bootstrap():
     """Least squares is smooth, so both estimate one standard error: 400 draws know it to 4 %, 40 trunks to about 15
     %."""
     table = table_of(dense_runs(0.004, sizes=8, budgets=5).drop(columns="trunk_id"))
-    found = bootstrap(fit(table, HOFFMANN, objective="least-squares"), table, 400, R(0))
+    found = bootstrap(fit(table, HOFFMANN, objective=Objective("least-squares")), table, 400, R(0))
     out = sensitivity(found, table, R(1), most=len(table)).trunks
     assert len(out) == len(table)
     for name in ("alpha", "beta"):
@@ -339,13 +340,13 @@ def test_dropping_epochs_five_highest_losses_moves_the_law_as_published(epoch_pa
     (2404.10102).
     """
     every = runs.read_runs(epoch_path, EPOCH_MAP, law=HOFFMANN)
-    found = bootstrap(fit(every, HOFFMANN, objective="least-squares"), every, 60, R(0))
+    found = bootstrap(fit(every, HOFFMANN, objective=Objective("least-squares")), every, 60, R(0))
     out = sensitivity(found, every, R(1), highest=(5,))
     (five,) = (one for one in out.groups if one.label == "5 highest losses")
     assert found.params["E"] - five.changes["E"].value > 0.1
     assert found.params["beta"] - five.changes["beta"].value > 0.1
     dropped = runs.read_runs(epoch_path, EPOCH_MAP, law=HOFFMANN, drop_highest_loss=5)
-    alone = fit(dropped, HOFFMANN, objective="least-squares")
+    alone = fit(dropped, HOFFMANN, objective=Objective("least-squares"))
     for name in ("E", "alpha", "beta"):
         assert five.changes[name].value == pytest.approx(alone.params[name], rel=1e-4)
     huber = refit(
