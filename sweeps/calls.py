@@ -11,8 +11,8 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from scaling.config import counts
-from scaling.config.run import RunConfig
+from scaling.config.counts import train_flops
+from scaling.config.run import RunConfig, by_trunk
 
 Together = tuple[RunConfig, ...]
 """Cells of one call: the budgets of one trunk, or of several trunks that train side by side."""
@@ -25,18 +25,10 @@ _CPU_TRUNKS, _CPU_STEP_FLOPS = 4, 2e8
 _GPU_TRUNKS, _GPU_STEP_FLOPS = 8, 1e11
 
 
-def trunks(cells: Iterable[RunConfig]) -> list[Together]:
-    """Cells by trunk, each in the order of its budgets."""
-    found: dict[RunConfig, list[RunConfig]] = defaultdict(list)
-    for cell in cells:
-        found[cell.model_copy(update={"tokens": 1})].append(cell)
-    return [tuple(sorted(trunk, key=lambda cell: cell.steps)) for trunk in found.values()]
-
-
 def tokens_own(together: Together) -> dict[RunConfig, int]:
     """Tokens that each cell trains beyond what the cells before it in its trunk have: they sum to what is trained."""
     own = {}
-    for trunk in trunks(together):
+    for trunk in by_trunk(together):
         left_at = 0
         for cell in trunk:
             own[cell] = (cell.steps - left_at) * cell.train.batch_tokens
@@ -47,7 +39,7 @@ def tokens_own(together: Together) -> dict[RunConfig, int]:
 def own_flops(together: Together) -> float:
     """Counted FLOPs that a call really trains."""
     own = tokens_own(together)
-    return sum(counts.train_flops(cell) * own[cell] / (cell.steps * cell.train.batch_tokens) for cell in together)
+    return sum(train_flops(cell) * own[cell] / (cell.steps * cell.train.batch_tokens) for cell in together)
 
 
 def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:
@@ -59,7 +51,7 @@ def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:
     programs, so that workers end together.
     """
     programs: dict[str, list[Together]] = defaultdict(list)
-    for call in _side_by_side(trunks(cells), workers):
+    for call in _side_by_side(by_trunk(cells), workers):
         programs[_program(call)].append(call)
     for calls in programs.values():
         calls.sort(key=own_flops, reverse=True)
@@ -69,13 +61,13 @@ def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:
     return [call for turn in turns for call in turn if call is not None]
 
 
-def _side_by_side(found: Sequence[Together], workers: int) -> list[Together]:
+def _side_by_side(trunks: Sequence[Together], workers: int) -> list[Together]:
     """Join trunks of one program and equal budgets where that is faster and leaves every worker a call."""
     alike: dict[tuple[str, tuple[int, ...]], list[Together]] = defaultdict(list)
-    for trunk in found:
+    for trunk in trunks:
         alike[_program(trunk), tuple(cell.steps for cell in trunk)].append(trunk)
     calls: list[Together] = []
-    spare = len(found) - workers  # so many calls may be lost to joining
+    spare = len(trunks) - workers  # so many calls may be lost to joining
     for group in alike.values():
         most = max(1, min(_most(group[0][0]), 1 + max(0, spare)))
         joined = [group[i : i + most] for i in range(0, len(group), most)]
@@ -86,7 +78,7 @@ def _side_by_side(found: Sequence[Together], workers: int) -> list[Together]:
 
 def _most(cell: RunConfig) -> int:
     """How many trunks of a cell's program train faster side by side than one after another."""
-    step_flops = counts.train_flops(cell) / cell.steps
+    step_flops = train_flops(cell) / cell.steps
     if cell.resources.gpus:
         return _GPU_TRUNKS if step_flops <= _GPU_STEP_FLOPS else 1
     alone = cell.resources.cpus == 1 and cell.model.n_experts == 1
@@ -97,4 +89,4 @@ def _program(call: Together) -> str:
     """What a training step is compiled for: everything but what cells of one program may differ in."""
     cell = call[0]
     train = cell.train.model_dump(exclude={"lr", "warmup_tokens", "cooldown"})
-    return json.dumps([cell.model.model_dump(), train, cell.data.model_dump(mode="json"), len(trunks(call))])
+    return json.dumps([cell.model.model_dump(), train, cell.data.model_dump(mode="json"), len(by_trunk(call))])

@@ -1,7 +1,4 @@
-"""The executors: the grid minus the finished cells, trained in this process or by Ray Tune, then latency alone.
-
-Ray is imported here and nowhere else, and only when there is something to train.
-"""
+"""The executors: the grid minus the finished cells, trained in this process or by Ray Tune, then latency alone."""
 
 from __future__ import annotations
 
@@ -12,10 +9,11 @@ from pathlib import Path
 from scaling import data
 from scaling.config.run import RunConfig
 from scaling.errors import InputError, WorkError
+from scaling.formatting import first_line
 from sweeps import worker
 from sweeps.calls import own_flops, plan_calls
 from sweeps.grid import Grid, resolved
-from sweeps.job import Job, Options, first_line
+from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
 from sweeps.progress import Progress
 from sweeps.ray_executor import measured_apart, train_with_ray
@@ -30,7 +28,7 @@ def run_sweep(
     """Train what is missing, then measure the latency that is owed. Safe to call again at any time.
 
     Raises InputError (a second driver, a corpus that cannot be read, resources this machine lacks) and WorkError (the
-    disk is full, --fail-fast met a failure, no cell is ok, or a latency could not be measured). A failed cell is a row.
+    disk is full, `fail_fast` met a failure, no cell is ok, or a latency could not be measured). A failed cell is a row.
     """
     deadline = time.time() + options.max_hours * 3600 if options.max_hours else float("inf")
     store = Store(out.resolve())
@@ -40,8 +38,8 @@ def run_sweep(
         hashes = {cell: corpora[cell.data] for cell in grid.cells}
         run_ids = {cell.run_id(hashes[cell]): cell for cell in grid.cells}
         before = store.survey()
-        for said in store.tidy(before):
-            progress.note(f"warning: {said}")
+        for message in store.tidy(before):
+            progress.note(f"warning: {message}")
         store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
 
         missing = [run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)]
@@ -66,7 +64,7 @@ def _workers(grid: Grid, options: Options) -> int:
 def _check_resources(grid: Grid, options: Options) -> None:
     need, have = grid.cells[0].resources.cpus, worker.machine_cpus()
     if not (options.executor == "ray" and options.cluster) and need > have:
-        raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or give --address")
+        raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or give `address`")
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -74,7 +72,7 @@ def _check_resources(grid: Grid, options: Options) -> None:
 
 def _train(job: Job, progress: Progress) -> int:
     """Run the job's calls, each cell noted as it ends; how many. Raises WorkError at the first failure with
-    --fail-fast."""
+    `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
@@ -89,7 +87,7 @@ def _train(job: Job, progress: Progress) -> int:
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")
         if job.options.fail_fast:
-            raise WorkError(f"--fail-fast: {name} ended as {outcome.status}; finished cells are safe")
+            raise WorkError(f"`fail_fast`: {name} ended as {outcome.status}; finished cells are safe")
 
     if job.options.executor == "ray":
         train_with_ray(job, ended, progress)
@@ -99,7 +97,7 @@ def _train(job: Job, progress: Progress) -> int:
     if left and not job.out_of_time():
         raise WorkError(f"Ray ended with {left} cells left; finished cells are safe, run again to go on")
     if left:
-        progress.note(f"--max-hours: {left} cells were not started; run again to go on")
+        progress.note(f"`max_hours`: {left} cells were not started; run again to go on")
     return progress.done
 
 
@@ -124,10 +122,10 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> Non
     Raises WorkError at the end when a shape could not be measured.
     """
     store = job.store
-    known = {shape_id: run_id for run_id, shape_id in store.latency_shapes().items()}
+    measured = {shape_id: run_id for run_id, shape_id in store.latency_shapes().items()}
     shapes = []
     for shape in owed(store, store.survey(), run_ids):
-        if twin := known.get(shape.config.shape_id()):
+        if twin := measured.get(shape.config.shape_id()):
             for run_id in shape.run_ids:
                 store.write_latency(run_id, store.read("latency", twin))
         else:
@@ -151,4 +149,4 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> Non
             f"run again to retry. First: {failures[0]}"
         )
     if progress.done < len(shapes):
-        progress.note(f"--max-hours: latency of {len(shapes) - progress.done} shapes is owed; run again to go on")
+        progress.note(f"`max_hours`: latency of {len(shapes) - progress.done} shapes is owed; run again to go on")

@@ -1,12 +1,12 @@
-"""The grid: `grid.yaml` read into cells. Every error names file, line, field, what was found and what is allowed."""
+"""The grid: `grid.yaml` read into cells. Every error names file, line, field, its value and what is allowed."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,12 @@ from sweeps.positioned_yaml import YamlSource, YamlValue, did_you_mean, inner_va
 
 GRIDS = Path(__file__).parent / "grids"
 SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "bench": BenchConfig, "resources": Resources,
-}  # fmt: skip
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "bench": BenchConfig,
+    "resources": Resources,
+}
 # What an axis may be, by its own name: the section it belongs to, or None for a field of the cell itself.
 AXES: dict[str, str | None] = {
     **{name: section for section in ("model", "data", "train") for name in SECTIONS[section].model_fields},
@@ -35,6 +39,9 @@ AXES: dict[str, str | None] = {
 RECORD = "made_with"  # written by `sweep run` into the study's grid.yaml; ignored when that file is read as a grid
 KEYS = ("study", "task", "data", "grid", "model", "train", "bench", "resources", RECORD)
 MAX_CELLS = 100_000
+
+_Block = tuple[YamlValue, dict[str, list[YamlValue]]]
+"""A block of the grid with its place: the validated values of each axis."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def parse(text: str, path: Path) -> Grid:
     top = mapping(parse_tree(text, source), source, "the grid")
     for key, value in top.items():
         if key not in KEYS:
-            hint = f"; `{key}` is an axis: put it under `grid:`" if key in AXES else did_you_mean(key, KEYS)
+            hint = _AS_AXIS.format(key) if key in AXES else did_you_mean(key, KEYS)
             source.fail(value, f"{key}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
     study = _scalar(top, "study", source, required=True)
     task = _scalar(top, "task", source, required=False)
@@ -111,18 +118,18 @@ def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     `dispatch`).
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
-    always_axes = set.intersection(*({*block} for block in grid.blocks))
+    in_all_blocks = set.intersection(*({*block} for block in grid.blocks))
     for name, kind in SECTIONS.items():
         defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in FOLLOWING}
         section = {**defaults, **grid.settings[name]}
         document[name] = {
-            key: value for key, value in section.items() if not (key in always_axes and AXES[key] == name)
+            key: value for key, value in section.items() if not (key in in_all_blocks and AXES[key] == name)
         }
     document["grid"] = [dict(block) for block in grid.blocks]
     if record:
         document[RECORD] = record
-    plain = json.loads(json.dumps(document))  # tuples become lists
-    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    plain_values = json.loads(json.dumps(document))  # tuples become lists
+    return yaml.safe_dump(plain_values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
 def _scalar(top: dict[str, YamlValue], name: str, source: YamlSource, *, required: bool) -> str:
@@ -149,15 +156,17 @@ def _section(name: str, entry: YamlValue | None, source: YamlSource) -> dict[str
     return fields
 
 
+_AS_AXIS = "; `{}` is an axis: put it under `grid:`"
+
+
 def _elsewhere(key: str) -> str:
     owners = [section for section, kind in SECTIONS.items() if key in kind.model_fields]
     if owners:
         return f"; `{key}` belongs under `{owners[0]}:`"
-    return f"; `{key}` is an axis: put it under `grid:`" if key in AXES else ""
+    return _AS_AXIS.format(key) if key in AXES else ""
 
 
-def _blocks(top: dict[str, YamlValue], source: YamlSource) -> list[tuple[YamlValue, dict[str, list[YamlValue]]]]:
-    """The blocks with their position, each a mapping from an axis to its validated values."""
+def _blocks(top: dict[str, YamlValue], source: YamlSource) -> list[_Block]:
     if "grid" not in top:
         source.errors.append((1, 1, "grid: missing; for example `grid: {n_experts: [1, 8], tokens: [1M]}`"))
         return []
@@ -183,11 +192,7 @@ def _axes(block: YamlValue, source: YamlSource) -> dict[str, list[YamlValue]]:
         section = AXES[name]
         kind = SECTIONS[section] if section else RunConfig
         axes[name] = [
-            YamlValue(
-                None if item.data is None else _checked(kind, name, item, source, f"grid.{name}"),
-                item.line,
-                item.column,
-            )
+            item if item.data is None else replace(item, data=_checked(kind, name, item, source, f"grid.{name}"))
             for item in items
         ]
     if not axes and not source.errors:
@@ -214,42 +219,42 @@ def _checked(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSou
 
 
 def _explained(detail: Any) -> str:
-    """What a pydantic error says, in our words: what was found, what is allowed."""
-    found, context = detail["input"], detail.get("ctx", {})
+    """A pydantic error in our words: the value, and what is allowed."""
+    value, context = detail["input"], detail.get("ctx", {})
     if detail["type"] == "value_error":
         return str(context["error"])
     if detail["type"] == "literal_error":
         allowed = [word.strip("' ") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"found {shown(found)}{did_you_mean(str(found), allowed)}; allowed: {', '.join(allowed)}"
+        return f"found {shown(value)}{did_you_mean(str(value), allowed)}; allowed: {', '.join(allowed)}"
     if detail["type"] == "string_pattern_mismatch":
-        return f"found {shown(found)}; allowed: letters, digits, `.`, `-`, `_`; the first a letter or digit"
+        return f"found {shown(value)}; allowed: letters, digits, `.`, `-`, `_`; the first a letter or digit"
     if detail["type"] == "string_type":
-        return f"expected text, found {shown(found)}; quote it"
+        return f"expected text, found {shown(value)}; quote it"
     if detail["type"] == "tuple_type":
-        return f"expected a list, found {shown(found)}; write [{found}]"
-    return f"found {shown(found)}; {detail['msg'].replace('Input should', 'must')}"
+        return f"expected a list, found {shown(value)}; write [{value}]"
+    return f"found {shown(value)}; {detail['msg'].replace('Input should', 'must')}"
 
 
 # --------------------------------------------------------------------------------------------------------- cells
 
 
 def _cells(
-    study: str, task: str, settings: dict[str, dict[str, Any]], blocks: list[tuple[YamlValue, dict[str, list[YamlValue]]]],
-    source: YamlSource,
-) -> tuple[tuple[RunConfig, ...], int]:  # fmt: skip
+    study: str, task: str, settings: dict[str, dict[str, Any]], blocks: list[_Block], source: YamlSource
+) -> tuple[tuple[RunConfig, ...], int]:
     """Cross the axes of each block, unite the blocks, keep the first of cells that are the same run."""
     n_points = sum(math.prod(len(values) for values in axes.values()) for _, axes in blocks)
     if n_points > MAX_CELLS:
         raise InputError(f"{source.path}: the grid has {n_points:,} cells; at most {MAX_CELLS:,} are allowed")
     cells: dict[str, RunConfig] = {}
     for place, axes in blocks:
-        for point in _points(axes):
+        for values in itertools.product(*axes.values()):
+            point = {name: value.data for name, value in zip(axes, values, strict=True)}
             try:
-                cell = _cell(study, task, settings, point)
+                cell = cell_at(study, task, settings, point)
             except ValidationError as error:
-                values = ", ".join(f"{name}={shown(value)}" for name, value in point.items())
+                axis_values = ", ".join(f"{name}={shown(value)}" for name, value in point.items())
                 for detail in error.errors():
-                    source.fail(place, f"impossible cell ({values}): {_explained(detail)}")
+                    source.fail(place, f"impossible cell ({axis_values}): {_explained(detail)}")
                 continue
             # The corpus hash is not known yet; until it is, equal paths stand for equal text.
             cells.setdefault(cell.run_id(json.dumps(cell.data.paths)), cell)
@@ -257,20 +262,20 @@ def _cells(
     return tuple(cells.values()), n_points - len(cells)
 
 
-def _points(axes: dict[str, list[YamlValue]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield {name: value.data for name, value in zip(axes, values, strict=True)}
-
-
-def _cell(study: str, task: str, settings: dict[str, dict[str, Any]], point: dict[str, Any]) -> RunConfig:
+def cell_at(study: str, task: str, settings: dict[str, dict[str, Any]], point: Mapping[str, Any]) -> RunConfig:
+    """The cell of some sections at one value of each axis; None is the sections' value. Raises ValidationError."""
     fields: dict[str, Any] = {name: dict(section) for name, section in settings.items()}
     for name, value in point.items():
-        if value is None:  # the default
-            continue
-        section = AXES[name]
-        target = fields[section] if section else fields
-        target[name] = value
+        if value is not None:
+            section = AXES[name]
+            (fields[section] if section else fields)[name] = value
     return RunConfig.model_validate({"study": study, "task": task, **fields})
+
+
+def axis_value(cell: RunConfig, name: str) -> Any:
+    """The value that a cell has of an axis."""
+    section = AXES[name]
+    return getattr(getattr(cell, section) if section else cell, name)
 
 
 def _absolute(paths: tuple[str, ...], grid: Path) -> tuple[str, ...]:

@@ -30,16 +30,16 @@ class Options:
 
     @property
     def cluster(self) -> str | None:
-        """The Ray cluster to use: as told, or as `ray job submit` tells it; None is an instance of our own."""
+        """The Ray cluster to use: the address given, or that of `ray job submit`; None is an instance of our own."""
         return self.address or os.environ.get("RAY_ADDRESS")
 
     def __post_init__(self) -> None:
         if self.executor == "inline" and (self.address or (self.max_concurrent or 1) > 1):
-            raise InputError("--address and --max-concurrent need --executor ray: inline is one cell after another")
+            raise InputError("`address` and `max_concurrent` need `executor` ray: inline is one cell after another")
         if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise InputError(f"--max-concurrent {self.max_concurrent}: at least 1")
+            raise InputError(f"`max_concurrent` {self.max_concurrent}: at least 1")
         if self.max_hours is not None and not self.max_hours > 0:
-            raise InputError(f"--max-hours {self.max_hours:g}: more than 0")
+            raise InputError(f"`max_hours` {self.max_hours:g}: more than 0")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,3 @@ class Job:
 
     def out_of_time(self) -> bool:
         return time.time() > self.deadline
-
-
-def first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""

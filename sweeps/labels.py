@@ -6,7 +6,7 @@ from typing import Any
 
 from scaling.config.run import RunConfig
 from scaling.formatting import si
-from sweeps.grid import AXES, Grid
+from sweeps.grid import AXES, Grid, axis_value
 
 _SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
 
@@ -14,7 +14,7 @@ _SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
 def cell_labels(grid: Grid) -> dict[RunConfig, str]:
     """Each cell in a few words, by what varies in the grid: `E=8 d=64 D=4M seed=1`; of the model only what it reads."""
     named = {name for block in grid.blocks for name in block}
-    values = {cell: {name: _field(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
+    values = {cell: {name: axis_value(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
     shown = [*_SHORT, *(name for name in AXES if name in named and name not in _SHORT)]
     shown = [name for name in shown if name in _SHORT or len({cell[name] for cell in values.values()}) > 1]
     words = {}
@@ -23,11 +23,6 @@ def cell_labels(grid: Grid) -> dict[RunConfig, str]:
         own = [name for name in shown if name in _SHORT or AXES[name] != "model" or name in read]
         words[cell] = " ".join(f"{_SHORT.get(name, name)}={_short(fields[name])}" for name in own)
     return words
-
-
-def _field(cell: RunConfig, name: str) -> Any:
-    section = AXES[name]
-    return getattr(getattr(cell, section) if section else cell, name)
 
 
 def _short(value: Any) -> str:

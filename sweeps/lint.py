@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 
-from scaling.config import counts as cost
+from scaling.config.counts import parameters
 from scaling.config.registry import EXPERTS, ROUTERS
 from scaling.config.run import RunConfig
 from scaling.formatting import si
@@ -15,54 +15,47 @@ from sweeps.grid import AXES, Grid
 SAME_SIZE = 0.02  # models of "one size": n_active within 2 %, as the design has it
 
 
-# ---------------------------------------------------------------------------------------------------------- lint
-
-
 def lint(cells: Iterable[RunConfig]) -> list[str]:
-    """What the design of a grid keeps its analysis from telling, each with a remedy. Nothing here stops a sweep."""
+    """What the design of a grid keeps its analysis from learning, each with a remedy. Nothing here stops a sweep."""
     cells = list(cells)
-    sizes = {cell: cost.parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
-    said = []
+    sizes = {cell: parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
+    messages = []
     budgets = {cell.tokens for cell in cells}
     ratios = [cell.tokens / sizes[cell] for cell in cells]
     if len(budgets) == 1:
-        said.append(f"one token budget ({si(min(budgets))}): the exponent of D cannot be told; sweep `tokens`")
+        messages.append(f"one token budget ({si(min(budgets))}): the exponent of D cannot be estimated; sweep `tokens`")
     if len({cell.model.d_model for cell in cells}) == 1 and len({cell.model.n_layers for cell in cells}) == 1:
-        said.append("one width and depth: the exponent of N cannot be told; sweep `d_model`")
+        messages.append("one width and depth: the exponent of N cannot be estimated; sweep `d_model`")
     if len(cells) > 2 and len(budgets) > 1 and max(ratios) <= min(ratios) * 1.1:
-        said.append(
+        messages.append(
             f"tokens per parameter is constant ({statistics.mean(ratios):.3g}): the exponents of N and D cannot "
-            "be told apart; cross `d_model` with `tokens`"
+            "be distinguished; cross `d_model` with `tokens`"
         )
     experts = {cell.model.n_experts for cell in cells}
     if len(experts) == 1:
-        said.append(f"one expert count (E = {min(experts)}): nothing can be said about E; sweep `n_experts`")
+        messages.append(f"one expert count (E = {min(experts)}): nothing can be said about E; sweep `n_experts`")
     else:
-        said += _confounded(cells, sizes)
+        messages += _confounded(cells, sizes)
         if 1 not in experts:
-            said.append("no dense model (E = 1): the effect of experts has no reference; add 1 to `n_experts`")
+            messages.append("no dense model (E = 1): the effect of experts has no reference; add 1 to `n_experts`")
     replicates: dict[str, set[int]] = defaultdict(set)
     for cell in cells:
         replicates[cell.model_copy(update={"seed": 0}).run_id("")].add(cell.seed)
     if max(map(len, replicates.values())) == 1:
-        said.append("one seed per configuration: run-to-run noise is not estimated; give a few cells two or more seeds")
-    return said
+        messages.append("one seed per configuration: run-to-run noise is not estimated; give a few cells several seeds")
+    return messages
 
 
 def unread(grid: Grid) -> list[str]:
-    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else would
-    tell."""
+    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else reveals."""
     given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
     read = set().union(*(cell.model.read for cell in grid.cells))
-    options = {name: one.options for name, one in ROUTERS.items()} | {
-        name: one.options for name, one in EXPERTS.items()
-    }
-    said = []
+    messages = []
     for name in sorted(given - read):
-        users = [method for method, reads in options.items() if name in reads]
+        users = [method for method, entry in [*ROUTERS.items(), *EXPERTS.items()] if name in entry.options]
         who = f"; {', '.join(users)} would" if users else ""
-        said.append(f"`{name}` is set and no cell reads it{who}")
-    return said
+        messages.append(f"`{name}` is set and no cell reads it{who}")
+    return messages
 
 
 def _confounded(cells: list[RunConfig], sizes: dict[RunConfig, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,14 +14,9 @@ from pydantic import ValidationError
 
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
-from sweeps.grid import AXES, Grid, parse, resolved
+from sweeps.grid import Grid, axis_value, cell_at, parse, resolved
 
-VARIED = (
-    "n_experts",
-    "d_model",
-    "tokens",
-    "seed",
-)  # what new cells differ in; other axes have to follow from the width
+VARIED = ("n_experts", "d_model", "tokens", "seed")  # new cells differ in these; other axes follow from the width
 _LADDER, _LONGEST = 2.0, 4.0  # steps of token budgets, and the longest in units of the longest so far
 _WIDER = (1.5, 2.0)  # than the widest so far
 _SAME = 0.1  # budgets closer than that are one
@@ -28,8 +24,7 @@ _SAME = 0.1  # budgets closer than that are one
 
 @dataclass(frozen=True)
 class Studied:
-    """What a study has: per width its other axes, its expert counts, its token budgets, and the seeds of every
-    shape."""
+    """What a study has: per width its other axes, its expert counts, its token budgets, the seeds of every shape."""
 
     by_width: Mapping[int, Mapping[str, Any]]
     experts: tuple[int, ...]
@@ -44,13 +39,13 @@ class Studied:
 def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studied:
     """What a grid has, and the `rows` (E, width, tokens, seed) run beside it, such as those of older grids.
 
-    Raises InputError where another axis takes several values at one width: which of them is meant cannot be told.
+    Raises InputError where another axis takes several values at one width: which of them is meant is ambiguous.
     """
     by_width: dict[int, dict[str, Any]] = {}
     for cell in grid.cells:
         other = _other_axes(grid, cell)
-        kept = by_width.setdefault(cell.model.d_model, other)
-        differing = [name for name in other if kept[name] != other[name]]
+        first = by_width.setdefault(cell.model.d_model, other)
+        differing = [name for name in other if first[name] != other[name]]
         if differing:
             raise InputError(
                 f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}; new cells vary "
@@ -67,55 +62,45 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
         dict(sorted(by_width.items())),
         tuple(sorted({e for e, _, _, _ in cells})),
         tuple(sorted({tokens for _, _, tokens, _ in cells})),
-        {shape: frozenset(found) for shape, found in seeds.items()},
+        {shape: frozenset(run) for shape, run in seeds.items()},
     )
 
 
-def new_cells(grid: Grid, known: Studied, experts: Iterable[int]) -> list[RunConfig]:
-    """Every cell of these expert counts over `widths` and `budgets`, with a seed of its own; impossible ones left
-    out."""
-    found = []
-    for n_experts in sorted({*experts}):
-        for width, other in widths(grid, known).items():
-            for tokens in budgets(known):
-                point = {
-                    **other, "n_experts": n_experts, "d_model": width, "tokens": tokens,
-                    "seed": known.free_seed(n_experts, width),
-                }  # fmt: skip
-                fields: dict[str, Any] = {name: dict(section) for name, section in grid.settings.items()}
-                for name, value in point.items():
-                    section = AXES[name]
-                    (fields[section] if section else fields)[name] = value
-                try:
-                    found.append(RunConfig.model_validate({"study": grid.study, "task": grid.task, **fields}))
-                except (
-                    ValidationError
-                ):  # such as more experts per token than there are, or fewer steps than the warm-up
-                    continue
-    return found
+def new_cells(grid: Grid, study: Studied, experts: Iterable[int]) -> list[RunConfig]:
+    """Every cell of these expert counts over `widths` and `budgets`, with a seed of its own; impossible ones, such as
+    of more experts per token than there are or of fewer steps than the warm-up, are left out."""
+    cells = []
+    for n_experts, (width, other), tokens in itertools.product(
+        sorted({*experts}), widths(grid, study).items(), budgets(study)
+    ):
+        seed = study.free_seed(n_experts, width)
+        point = {**other, "n_experts": n_experts, "d_model": width, "tokens": tokens, "seed": seed}
+        with contextlib.suppress(ValidationError):
+            cells.append(cell_at(grid.study, grid.task, grid.settings, point))
+    return cells
 
 
-def widths(grid: Grid, known: Studied) -> dict[int, Mapping[str, Any]]:
+def widths(grid: Grid, study: Studied) -> dict[int, Mapping[str, Any]]:
     """The widths studied with their other axes; where those agree, widths between and beyond too, in whole heads."""
-    found = dict(known.by_width)
-    if _one_kind(known.by_width):
-        each, heads = list(known.by_width), grid.cells[0].model.d_head
-        wanted = [(low * high) ** 0.5 for low, high in itertools.pairwise(each)]
-        wanted += [factor * each[-1] for factor in _WIDER]
-        for width in (heads * round(one / heads) for one in wanted):
-            found.setdefault(width, known.by_width[each[0]])
-    return dict(sorted(found.items()))
+    by_width = dict(study.by_width)
+    if _one_kind(study.by_width):
+        studied_widths, head = list(study.by_width), grid.cells[0].model.d_head
+        wanted = [(low * high) ** 0.5 for low, high in itertools.pairwise(studied_widths)]
+        wanted += [factor * studied_widths[-1] for factor in _WIDER]
+        for width in wanted:
+            by_width.setdefault(head * round(width / head), study.by_width[studied_widths[0]])
+    return dict(sorted(by_width.items()))
 
 
-def budgets(known: Studied) -> tuple[int, ...]:
+def budgets(study: Studied) -> tuple[int, ...]:
     """The token budgets studied, and a ladder of doublings from the shortest to four times the longest."""
-    found, longest = list(known.tokens), _LONGEST * known.tokens[-1]
-    step = float(known.tokens[0])
+    tokens, longest = list(study.tokens), _LONGEST * study.tokens[-1]
+    step = float(study.tokens[0])
     while step <= longest * (1 + 1e-9):
-        if all(abs(step / one - 1) > _SAME for one in found):
-            found.append(round(step))
+        if all(abs(step / budget - 1) > _SAME for budget in tokens):
+            tokens.append(round(step))
         step *= _LADDER
-    return tuple(sorted(found))
+    return tuple(sorted(tokens))
 
 
 def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) -> str:
@@ -132,12 +117,10 @@ def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) ->
     for (width, seed, n_experts, other), tokens in budgets_of.items():
         blocks[width, seed, tuple(sorted(tokens)), other].append(n_experts)
     written = tuple(
-        {
-            "n_experts": sorted(experts), "d_model": [width], "tokens": list(tokens), "seed": [seed],
-            **{name: [value] for name, value in other},
-        }
+        {"n_experts": sorted(experts), "d_model": [width], "tokens": list(tokens), "seed": [seed]}
+        | {name: [value] for name, value in other}
         for (width, seed, tokens, other), experts in blocks.items()
-    )  # fmt: skip
+    )
     text = "".join(f"# {line}\n" for line in heading.splitlines()) + resolved(replace(grid, blocks=written))
     if {cell.run_id("") for cell in parse(text, path).cells} != {cell.run_id("") for cell in chosen}:
         raise InputError(f"{grid.path}: new cells cannot be written as a grid of its sections; name the axes that vary")
@@ -147,7 +130,7 @@ def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) ->
 def _other_axes(grid: Grid, cell: RunConfig) -> dict[str, Any]:
     """What a cell has of the grid's other axes."""
     names = sorted({name for block in grid.blocks for name in block} - {*VARIED})
-    return {name: getattr(getattr(cell, str(AXES[name])), name) for name in names}
+    return {name: axis_value(cell, name) for name in names}
 
 
 def _one_kind(by_width: Mapping[int, Mapping[str, Any]]) -> bool:

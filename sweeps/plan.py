@@ -1,19 +1,19 @@
-"""What a grid will cost before it starts, in which order its cells run, and what its design cannot tell."""
+"""What a grid will cost before it starts, in which order its cells run, and what its design cannot show."""
 
 from __future__ import annotations
 
 import heapq
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from scaling.config import counts as cost
-from scaling.config import training_memory
+from scaling.config.counts import parameters, train_flops
 from scaling.config.model import FOLLOWING
-from scaling.config.run import RunConfig
+from scaling.config.run import RunConfig, by_trunk
 from scaling.config.training import LR_AT_64
-from sweeps.calls import plan_calls, tokens_own, trunks
+from scaling.config.training_memory import training_memory_bytes
+from sweeps.calls import plan_calls, tokens_own
 from sweeps.grid import SECTIONS, Grid
 from sweeps.labels import cell_labels
 from sweeps.lint import lint, unread
@@ -75,12 +75,12 @@ class Plan:
     defaults: dict[str, dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain values for `--json`."""
+        """The plan as plain values."""
         missing = [cell for cell in self.cells if cell.status == "missing"]
         return {
             "study": self.study,
             "cells": [
-                {name: getattr(cell, name) for name in CellPlan.__dataclass_fields__ if name != "config"}
+                {name: value for name, value in vars(cell).items() if name != "config"}
                 | {"config": cell.config.model_dump(mode="json")}
                 for cell in self.cells
             ],
@@ -98,11 +98,7 @@ class Plan:
                 "duplicates": self.duplicates,
             },
             "workers": self.workers,
-            "speed": {
-                "flops_per_s": self.speed.flops_per_s,
-                "overhead_s": self.speed.overhead_s,
-                "basis": self.speed.basis,
-            },
+            "speed": asdict(self.speed),
             "lint": list(self.lint),
             "defaults": self.defaults,
         }
@@ -113,14 +109,14 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
     parts = parts or {}
     cpus = grid.cells[0].resources.cpus
     speed = _speed(parts.values(), cpus)
-    named = cell_labels(grid)
-    of_trunk = {cell: number for number, trunk in enumerate(trunks(grid.cells), start=1) for cell in trunk}
+    labels = cell_labels(grid)
+    of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
     own = tokens_own(grid.cells)
     missing = [cell for cell in grid.cells if cell not in parts]
     own |= tokens_own(tuple(missing))  # what is done is not trained again for those after it
-    cells = tuple(_priced(cell, named[cell], of_trunk[cell], own[cell], speed, parts.get(cell)) for cell in grid.cells)
+    cells = tuple(_priced(cell, labels[cell], of_trunk[cell], own[cell], speed, parts.get(cell)) for cell in grid.cells)
     seconds = {cell.config: cell.seconds for cell in cells}
-    alone = {cell: speed.overhead_s + cost.train_flops(cell) / speed.flops_per_s for cell in missing}
+    alone = {cell: speed.overhead_s + train_flops(cell) / speed.flops_per_s for cell in missing}
     workers = max(1, machine_cpus() // cpus)
     calls = plan_calls(missing, workers)
     return Plan(
@@ -138,34 +134,32 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
 
 
 def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, part: StoredCell | None) -> CellPlan:
-    counts = cost.parameters(cell.model, cell.data.vocab_size)
-    flops = cost.train_flops(cell)
+    sizes = parameters(cell.model, cell.data.vocab_size)
+    tokens, flops = cell.steps * cell.train.batch_tokens, train_flops(cell)
     return CellPlan(
         config=cell,
         label=label,
         trunk=trunk,
-        tokens=cell.steps * cell.train.batch_tokens,
+        tokens=tokens,
         tokens_own=own,
-        n_active=counts.n_active,
-        n_total=counts.n_total,
+        n_active=sizes.n_active,
+        n_total=sizes.n_total,
         train_flops=flops,
-        memory_bytes=training_memory.training_memory_bytes(cell),
-        seconds=speed.overhead_s + flops * own / (cell.steps * cell.train.batch_tokens) / speed.flops_per_s,
+        memory_bytes=training_memory_bytes(cell),
+        seconds=speed.overhead_s + flops * own / tokens / speed.flops_per_s,
         status=part.status if part else "missing",
     )
 
 
 def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
     """From the study's own rows where there are any: all FLOPs over all training time, the mean time beside it."""
-    known = [part for part in parts if part.ok and part.train_s > 0]
-    if not known:
-        basis = (
-            f"assumed: {CPU_FLOPS_PER_CORE:.0e} FLOP/s per core and {CELL_OVERHEAD_S:.0f} s per cell beside training"
-        )
-        return Speed(CPU_FLOPS_PER_CORE * cpus, CELL_OVERHEAD_S, basis)
-    flops_per_s = sum(part.train_flops for part in known) / sum(part.train_s for part in known)
-    overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in known)
-    return Speed(flops_per_s, overhead_s, f"measured on {len(known)} cells of this study: {flops_per_s:.1e} FLOP/s")
+    timed = [part for part in parts if part.ok and part.train_s > 0]
+    if not timed:
+        basis = f"{CPU_FLOPS_PER_CORE:.0e} FLOP/s per core and {CELL_OVERHEAD_S:.0f} s per cell beside training"
+        return Speed(CPU_FLOPS_PER_CORE * cpus, CELL_OVERHEAD_S, f"assumed: {basis}")
+    flops_per_s = sum(part.train_flops for part in timed) / sum(part.train_s for part in timed)
+    overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed)
+    return Speed(flops_per_s, overhead_s, f"measured on {len(timed)} cells of this study: {flops_per_s:.1e} FLOP/s")
 
 
 def _makespan(seconds: list[float], workers: int) -> float:
@@ -178,14 +172,20 @@ def _makespan(seconds: list[float], workers: int) -> float:
 
 def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     """What the grid leaves to its defaults, by section; `lr` and `d_expert` are rules and say so."""
-    used = {name for block in grid.blocks for name in block}
-    left: dict[str, dict[str, Any]] = {}
-    for section, kind in SECTIONS.items():
-        values = {name: info.get_default() for name, info in kind.model_fields.items()}
-        values |= {"lr": f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"} if "lr" in values else {}
-        if section == "model":
-            values |= dict.fromkeys(FOLLOWING, "by router and experts") | {"d_expert": "2 * d_model / active experts"}
-        left[section] = {
-            k: v for k, v in values.items() if k not in grid.settings[section] and k not in used and v != ()
+    axes = {name for block in grid.blocks for name in block}
+    defaults = {
+        section: {name: info.get_default() for name, info in kind.model_fields.items()}
+        for section, kind in SECTIONS.items()
+    }
+    defaults["train"]["lr"] = f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"
+    defaults["model"] |= dict.fromkeys(FOLLOWING, "by router and experts")
+    defaults["model"]["d_expert"] = "2 * d_model / active experts"
+    left = {
+        section: {
+            name: value
+            for name, value in values.items()
+            if name not in grid.settings[section] and name not in axes and value != ()
         }
+        for section, values in defaults.items()
+    }
     return {section: values for section, values in left.items() if values}

@@ -25,7 +25,7 @@ class YamlValue:
 
 @dataclass(frozen=True)
 class YamlSource:
-    """The file being read; collects errors so that one reading tells them all."""
+    """The file being read; collects errors so that one reading reports them all."""
 
     path: Path
     errors: list[tuple[int, int, str]]  # line, column, message
@@ -40,11 +40,8 @@ class YamlSource:
             raise InputError("\n".join(errors[:MAX_ERRORS] + more))
 
 
-# ---------------------------------------------------------------------------------------------------------- YAML
-
-
 def parse_tree(text: str, source: YamlSource) -> YamlValue:
-    """The document as `_Value`s all the way down. Syntax errors and duplicate keys carry their line."""
+    """The document as `YamlValue`s all the way down. Syntax errors and duplicate keys carry their line."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -101,9 +98,6 @@ def inner_value(entry: YamlValue) -> YamlValue:
     """The value of a mapping's entry, with its own position."""
     assert isinstance(entry.data, YamlValue)
     return entry.data
-
-
-# -------------------------------------------------------------------------------------------------------- fields
 
 
 def mapping(value: YamlValue, source: YamlSource, what: str) -> dict[str, YamlValue]:

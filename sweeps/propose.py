@@ -2,116 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from analysis.decision.question import Question
+from analysis.decision.suggest import LARGEST_STEP, Candidates, Suggestion, suggest
+from analysis.fitting.fit import Fit
+from analysis.tables.runs import RunTable, read_runs
+from scaling.arrays import Array
+from scaling.config.counts import train_flops
+from scaling.config.run import RunConfig
+from scaling.config.run_row import describe
 from scaling.errors import InputError
-
-if TYPE_CHECKING:
-    from analysis.decision.question import Question
-    from analysis.decision.suggest import Candidates, Suggestion
-    from analysis.fitting.fit import Fit
-    from analysis.tables.runs import RunTable
-    from scaling.config.run import RunConfig
-    from sweeps.grid import Grid
-
+from scaling.files import write_atomically
+from sweeps.calls import own_flops
+from sweeps.grid import Grid, load_grid
+from sweeps.new_cells import as_grid, new_cells, studied
 
 _SHARE = 0.1  # of what the study cost
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Training FLOPs of the smallest and of the largest run, and of the study."""
+
+    smallest: float
+    largest: float
+    study: float
 
 
 def propose_cells(
     place: Path, fit: Fit, question: Question, out: Path, flops: float | None, seed: int
 ) -> dict[str, Any]:
-    """Write the suggested grid to `out` and say what it holds, costs and is expected to do, as `--json` prints it.
+    """Write the suggested grid to `out`; what it holds, costs and is expected to do, as plain values.
 
-    `place` is a study's folder or a grid; `flops` None takes the dearest run's or a tenth of the study's, the more:
+    `place` is a study's folder or a grid; `flops` None takes the largest run's or a tenth of the study's, the more:
     less than a run could repeat nothing that was done, and in a large study one run is little. Raises InputError.
     """
-    import numpy as np
-
-    from analysis.decision.suggest import suggest as best_cells
-    from analysis.tables.runs import read_runs
-    from scaling.files import write_atomically
-    from sweeps import new_cells
-    from sweeps.grid import load_grid
-
     grid = load_grid(place / "grid.yaml" if place.is_dir() else place)
     table = read_runs(place) if place.is_dir() else None
-    known = new_cells.studied(grid, _rows(table))
-    dearest, whole = _costs(grid, table)
+    study, spent = studied(grid, _rows(table)), _spent(grid, table)
     budget, why = flops, "as asked"
     if budget is None:
-        budget, why = max((dearest, "the dearest run so far"), (_SHARE * whole, f"{_SHARE:.0%} of what the study cost"))
+        budget, why = max(
+            (spent.largest, "the largest run so far"), (_SHARE * spent.study, f"{_SHARE:.0%} of what the study cost")
+        )
     elif not budget > 0:
-        raise InputError(f"--flops must be above 0, found {budget:g}")
-    experts = {*fit.experts, *question.n_experts, *known.experts}
-    cells = new_cells.new_cells(grid, known, {*experts, 2 * max(experts), max(1, min(experts) // 2)})
-    candidates, cells = _candidates(cells, fit, question, dearest, _least(grid, table))
+        raise InputError(f"`flops` must be above 0, found {budget:g}")
+    experts = {*fit.experts, *question.n_experts, *study.experts}
+    cells = new_cells(grid, study, {*experts, 2 * max(experts), max(1, min(experts) // 2)})
+    candidates, cells = _candidates(cells, fit, question, spent)
     trunks = None if table is None else table.trunks
-    found = best_cells(fit, question, candidates, budget, np.random.default_rng(seed), trunks)
-    chosen = []
-    for pick in found.picks:
-        cell = cells[pick.cell]
-        chosen.append(cell.model_copy(update={"seed": cell.seed + pick.trunk}))
-    told = _document(found, chosen, candidates, budget, why, whole) | {"grid": str(out)}
-    write_atomically(out, new_cells.as_grid(grid, chosen, out, _heading(told, place)).encode())
-    return told
+    suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks)
+    chosen = [
+        cells[pick.cell].model_copy(update={"seed": cells[pick.cell].seed + pick.trunk}) for pick in suggestion.picks
+    ]
+    document = _document(suggestion, chosen, candidates) | {
+        "share_of_study": suggestion.train_flops / spent.study,
+        "budget": budget,
+        "budget_because": why,
+        "n_candidates": len(candidates),
+        "recommended_experts": suggestion.n_experts,
+        "undecided_because": list(suggestion.undecided_because),
+        "grid": str(out),
+    }
+    write_atomically(out, as_grid(grid, chosen, out, _heading(document, place)).encode())
+    return document
 
 
-def _rows(table: RunTable | None) -> Iterable[tuple[int, int, int, int]]:
+def _rows(table: RunTable | None) -> list[tuple[int, int, int, int]]:
     """E, width, tokens asked for and seed of the runs of a study."""
-    names = ("n_experts", "d_model", "tokens_requested", "seed")
+    names = ["n_experts", "d_model", "tokens_requested", "seed"]
     if table is None or any(name not in table.frame for name in names):
         return []
-    rows = table.frame[list(names)].dropna().astype("int64")
-    return [(int(e), int(d), int(t), int(s)) for e, d, t, s in rows.itertuples(index=False)]
+    return [(e, d, t, s) for e, d, t, s in table.frame[names].dropna().astype("int64").to_numpy().tolist()]
 
 
-def _costs(grid: Grid, table: RunTable | None) -> tuple[float, float]:
-    """Training FLOPs of the dearest run, and of the study: what trunks share counts once where the runs say so."""
-    import numpy as np
-
-    from scaling.config import counts
-    from sweeps.calls import own_flops
-
+def _spent(grid: Grid, table: RunTable | None) -> _Spent:
+    """What trunks share counts once in the study's, where the runs say so."""
     if table is None or "train_flops" not in table.frame:
-        return max(counts.train_flops(cell) for cell in grid.cells), own_flops(grid.cells)
-    spent = table.column("train_flops")
-    whole = spent.copy()
+        of_cells = [train_flops(cell) for cell in grid.cells]
+        return _Spent(min(of_cells), max(of_cells), own_flops(grid.cells))
+    of_runs = table.column("train_flops")
+    own = of_runs.copy()
     if "tokens_own" in table.frame:
         share = table.column("tokens_own") / table.column("tokens")
-        whole *= np.where(np.isfinite(share), share, 1.0)
-    return float(np.nanmax(spent)), float(np.nansum(whole))
-
-
-def _least(grid: Grid, table: RunTable | None) -> float:
-    """Training FLOPs of the smallest run: below it nothing was fitted."""
-    import numpy as np
-
-    from scaling.config import counts
-
-    if table is None or "train_flops" not in table.frame:
-        return min(counts.train_flops(cell) for cell in grid.cells)
-    return float(np.nanmin(table.column("train_flops")))
+        own *= np.where(np.isfinite(share), share, 1.0)
+    return _Spent(float(np.nanmin(of_runs)), float(np.nanmax(of_runs)), float(np.nansum(own)))
 
 
 def _candidates(
-    cells: list[RunConfig], fit: Fit, question: Question, dearest: float, least: float
+    cells: list[RunConfig], fit: Fit, question: Question, spent: _Spent
 ) -> tuple[Candidates, list[RunConfig]]:
-    """The cells of at least the smallest and at most three times the dearest run, as the analysis counts them."""
-    import numpy as np
-
-    from analysis.decision.suggest import LARGEST_STEP, Candidates
-    from scaling.config.run_row import describe
-
+    """The cells of at least the smallest run, below which nothing was fitted, and at most three times the largest, as
+    the analysis counts them."""
     rows = [(cell, describe(cell, "")) for cell in cells]
-    rows = [pair for pair in rows if 0.999 * least <= pair[1]["train_flops"] <= 1.001 * LARGEST_STEP * dearest]
+    least, most = 0.999 * spent.smallest, 1.001 * LARGEST_STEP * spent.largest
+    rows = [(cell, row) for cell, row in rows if least <= row["train_flops"] <= most]
     settings = {**fit.settings, **question.settings}
 
-    def column(name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def column(name: str) -> Array:
         if rows and name not in rows[0][1] and name not in settings:
-            raise InputError(f"law {fit.law} needs {name}, which a cell does not tell: fit the study again, or give it")
+            raise InputError(f"law {fit.law} needs {name}, which a cell does not have: fit the study again, or give it")
         return np.array([row.get(name, settings.get(name)) for _, row in rows], dtype=float)
 
     shapes: dict[tuple[int, int], int] = {}
@@ -129,9 +125,8 @@ def _candidates(
     return candidates, [cell for cell, _ in rows]
 
 
-def _document(
-    found: Suggestion, chosen: list[RunConfig], candidates: Candidates, budget: float, why: str, whole: float
-) -> dict[str, Any]:
+def _document(suggestion: Suggestion, chosen: list[RunConfig], candidates: Candidates) -> dict[str, Any]:
+    """The cells, and what they are expected to do."""
     cells = [
         {
             "n_experts": cell.model.n_experts,
@@ -144,30 +139,19 @@ def _document(
             "regret_after": pick.regret_after,
             "reason": pick.reason,
         }
-        for pick, cell in zip(found.picks, chosen, strict=True)
+        for pick, cell in zip(suggestion.picks, chosen, strict=True)
     ]
-    return {
-        "cells": cells,
-        "regret_before": found.regret_before,
-        "regret_after": found.regret_after,
-        "method": found.method,
-        "train_flops": found.train_flops,
-        "share_of_study": found.train_flops / whole,
-        "budget": budget,
-        "budget_because": why,
-        "n_candidates": len(candidates),
-        "recommended_experts": found.n_experts,
-        "undecided_because": list(found.undecided_because),
-    }
+    effects = ("regret_before", "regret_after", "method", "train_flops")
+    return {"cells": cells} | {name: getattr(suggestion, name) for name in effects}
 
 
-def _heading(told: Mapping[str, Any], place: Path) -> str:
+def _heading(document: Mapping[str, Any], place: Path) -> str:
     """The comment that the grid begins with."""
-    lines = [f"{len(told['cells'])} new cells, {told['train_flops']:.3g} training FLOPs, by `scaling sweep suggest`"]
-    if told["regret_before"] is not None:
-        lines.append(
-            f"expected regret {told['regret_before']:.2%} before, {told['regret_after']:.2%} after ({told['method']})"
-        )
+    cells, flops, method = len(document["cells"]), document["train_flops"], document["method"]
+    lines = [f"{cells} new cells, {flops:.3g} training FLOPs, by `scaling sweep suggest`"]
+    if document["regret_before"] is not None:
+        before, after = document["regret_before"], document["regret_after"]
+        lines.append(f"expected regret {before:.2%} before, {after:.2%} after ({method})")
     if place.is_dir():
-        lines.append(f"add them to the study: scaling sweep run {told['grid']} --out {place}")
+        lines.append(f"add them to the study: `scaling sweep run` of {document['grid']} into {place}")
     return "\n".join(lines)

@@ -8,17 +8,18 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling.config.run import RunConfig
+from scaling.config.run import RunConfig, by_trunk
 from scaling.errors import InputError, WorkError
+from scaling.formatting import first_line
 from sweeps import worker
-from sweeps.calls import trunks
-from sweeps.job import Job, Options, first_line
+from sweeps.calls import Together
+from sweeps.job import Job, Options
 from sweeps.progress import Progress
 from sweeps.store import Store
 from sweeps.worker import LatencyShape, Outcome
@@ -45,116 +46,168 @@ def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[Laten
         yield from ray.get(task.remote(shapes))
 
 
-_OBJECT_STORE_BYTES = 100 * 2**20  # nothing of ours goes through it
-
-
 def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
     """Ray Tune as a pool: class Trainable, reused actors; a trial is a call, with one result per cell, whose row the
     worker has written by then.
 
-    What Tune keeps is thrown away. An exception in a callback would pass for a failure of the trial, so the reason to
-    stop is kept and raised at the end.
+    What Tune keeps is thrown away. Raises InputError where Ray sees fewer GPUs than a cell needs, WorkError when Ray
+    ends early, a row cannot be written, or `ended` raises it.
     """
-    stop: list[Exception] = []
-    noted: set[str] = set()
-    calls = list(job.calls)
+    pool = _Pool(job, ended, progress, list(job.calls))
     with ray_connected(job.options, job.store) as (ray, scratch):
         from ray import tune
 
-        need, have = job.resources.gpus, ray.cluster_resources().get("GPU", 0.0)
-        if need > have:
-            raise InputError(f"resources.gpus={need:g}, but Ray sees {have:g} GPUs; lower it or give --address")
-
-        class Call(tune.Trainable):
-            def setup(self, config: dict[str, Any]) -> None:
-                call, corpus_hash = calls[config["call"]]
-                left = [
-                    cell for cell in call if not _ended_well(cell, corpus_hash, job.store)
-                ]  # after a worker's death
-                self.left = len(left)
-                self.outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.work)
-
-            def reset_config(self, new_config: dict[str, Any]) -> bool:
-                self.setup(new_config)
-                return True
-
-            def step(self) -> dict[str, Any]:
-                if job.out_of_time() or not self.left:
-                    return {"done": True, "outcome": None}
-                worker.pin(job.resources.cpus, job.resources.gpus)
-                try:
-                    outcome = next(self.outcomes)
-                except WorkError as error:
-                    return {"done": True, "outcome": None, "fatal": str(error)}
-                self.left -= 1
-                return {"done": not self.left, "outcome": asdict(outcome)}
-
-        class Watch(tune.Callback):
-            def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                progress.cell_started()
-
-            def on_trial_result(
-                self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-            ) -> None:
-                if "fatal" in result:
-                    stop.append(WorkError(result["fatal"]))
-                elif result["outcome"]:
-                    note(Outcome(**result["outcome"]))
-
-            def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                progress.cell_lost(job.labels[calls[trial.config["call"]][0][0]])
-
-            def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-                call, corpus_hash = calls[trial.config["call"]]
-                said = Path(trial.error_file).read_text(encoding="utf-8")
-                left = [cell for cell in call if cell.run_id(corpus_hash) not in noted]
-                if len(apart := trunks(left)) > 1:  # one of them may have done it: each gets a call of its own
-                    calls.extend((trunk, corpus_hash) for trunk in apart)
-                    return
-                try:
-                    for cell in left:
-                        note(_lost(cell, corpus_hash, job.store, said))
-                except WorkError as error:
-                    stop.append(error)
-
-        class Halt(tune.Stopper):
-            def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-                return False
-
-            def stop_all(self) -> bool:
-                return bool(stop)
-
-        def note(outcome: Outcome) -> None:
-            noted.add(outcome.run_id)
-            try:
-                ended(outcome)
-            except WorkError as error:
-                stop.append(error)
-
-        def run_calls(numbers: list[int]) -> None:
-            tune.run(
-                Call,
-                config={"call": tune.grid_search(numbers)},
-                resources_per_trial={"cpu": job.resources.cpus, "gpu": job.resources.gpus},
-                max_concurrent_trials=job.options.max_concurrent,
-                stop=Halt(),
-                reuse_actors=True,
-                callbacks=[Watch()],
-                storage_path=str(scratch),
-                name="tune",
-                raise_on_failed_trial=False,
-                max_failures=1,  # only the death of a worker gets here: the call it held is tried once more
-                verbose=0,
-            )
-
+        need, available = job.resources.gpus, ray.cluster_resources().get("GPU", 0.0)
+        if need > available:
+            raise InputError(f"resources.gpus={need:g}, but Ray sees {available:g} GPUs; lower it or give `address`")
         try:
-            run_calls(list(range(len(job.calls))))
-            if len(calls) > len(job.calls) and not stop:
-                run_calls(list(range(len(job.calls), len(calls))))
+            _run_calls(pool, range(len(job.calls)), scratch)
+            if len(pool.calls) > len(job.calls) and not pool.stopped_by:
+                _run_calls(pool, range(len(job.calls), len(pool.calls)), scratch)
         except (tune.TuneError, ray.exceptions.RayError) as error:
-            raise WorkError(f"Ray Tune ended ({first_line(str(error))}); finished cells are safe, run again") from error
-    if stop:
-        raise stop[0]
+            raise WorkError(f"Ray Tune ended ({first_line(error)}); finished cells are safe, run again") from error
+    if pool.stopped_by:
+        raise pool.stopped_by
+
+
+@dataclass
+class _Pool:
+    """The driver's side: the calls, and what their workers report.
+
+    `calls`: the job's, and behind them trunks that failed together and are tried apart. An exception in a callback
+    would pass for a failure of the trial, so the reason to stop is kept in `stopped_by` and raised at the end.
+    """
+
+    job: Job
+    ended: Callable[[Outcome], None]
+    progress: Progress
+    calls: list[tuple[Together, str]]
+    noted: set[str] = field(default_factory=set)
+    stopped_by: WorkError | None = None
+
+    def note(self, outcome: Outcome) -> None:
+        self.noted.add(outcome.run_id)
+        try:
+            self.ended(outcome)
+        except WorkError as error:
+            self.stop(error)
+
+    def stop(self, error: WorkError) -> None:
+        self.stopped_by = self.stopped_by or error
+
+    def result(self, result: dict[str, Any]) -> None:
+        """What `_CellByCell.step` gave."""
+        if "fatal" in result:
+            self.stop(WorkError(result["fatal"]))
+        elif result["outcome"]:
+            self.note(Outcome(**result["outcome"]))
+
+    def lost(self, number: int) -> None:
+        """The worker of a call was killed; Tune tries the call once more."""
+        self.progress.cell_lost(self.job.labels[self.calls[number][0][0]])
+
+    def failed(self, number: int, report: str) -> None:
+        """A call was lost twice. Of several trunks one may be the reason: each gets a call of its own."""
+        call, corpus_hash = self.calls[number]
+        left = [cell for cell in call if cell.run_id(corpus_hash) not in self.noted]
+        if len(trunks := by_trunk(left)) > 1:
+            self.calls.extend((trunk, corpus_hash) for trunk in trunks)
+            return
+        try:
+            for cell in left:
+                self.note(lost_cell(cell, corpus_hash, self.job.store, report))
+        except WorkError as error:
+            self.stop(error)
+
+
+class _CellByCell:
+    """The worker's side: one call, a cell a step; what an earlier worker of the call had done is left out."""
+
+    def __init__(self, job: Job, call: Together, corpus_hash: str) -> None:
+        left = [cell for cell in call if not _ended_well(cell, corpus_hash, job.store)]
+        self._job, self._left = job, len(left)
+        self._outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.work)
+
+    def step(self) -> dict[str, Any]:
+        """Train the next cell; the result as Tune carries it."""
+        if self._job.out_of_time() or not self._left:
+            return {"done": True, "outcome": None}
+        worker.pin(self._job.resources.cpus, self._job.resources.gpus)
+        try:
+            outcome = next(self._outcomes)
+        except WorkError as error:
+            return {"done": True, "outcome": None, "fatal": str(error)}
+        self._left -= 1
+        return {"done": not self._left, "outcome": asdict(outcome)}
+
+
+def _run_calls(pool: _Pool, numbers: Iterable[int], scratch: Path) -> None:
+    """Run the calls of these numbers to their ends."""
+    from ray import tune
+
+    tune.run(
+        _trainable(pool.job, pool.calls),
+        config={"call": tune.grid_search(list(numbers))},
+        resources_per_trial={"cpu": pool.job.resources.cpus, "gpu": pool.job.resources.gpus},
+        max_concurrent_trials=pool.job.options.max_concurrent,
+        stop=_stopper(pool),
+        reuse_actors=True,
+        callbacks=[_callback(pool)],
+        storage_path=str(scratch),
+        name="tune",
+        raise_on_failed_trial=False,
+        max_failures=1,  # only the death of a worker gets here: the call it held is tried once more
+        verbose=0,
+    )
+
+
+def _trainable(job: Job, calls: list[tuple[Together, str]]) -> type:
+    from ray import tune
+
+    class Call(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.cells = _CellByCell(job, *calls[config["call"]])
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return self.cells.step()
+
+    return Call
+
+
+def _callback(pool: _Pool) -> Any:
+    from ray import tune
+
+    class Reports(tune.Callback):
+        def on_trial_start(self, **info: Any) -> None:
+            pool.progress.cell_started()
+
+        def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
+            pool.result(result)
+
+        def on_trial_recover(self, *, trial: Any, **info: Any) -> None:
+            pool.lost(trial.config["call"])
+
+        def on_trial_error(self, *, trial: Any, **info: Any) -> None:
+            pool.failed(trial.config["call"], Path(trial.error_file).read_text(encoding="utf-8"))
+
+    return Reports()
+
+
+def _stopper(pool: _Pool) -> Any:
+    from ray import tune
+
+    class Stop(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return pool.stopped_by is not None
+
+    return Stop()
 
 
 def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
@@ -162,16 +215,33 @@ def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
     return part is not None and part.ok
 
 
-def _lost(cell: RunConfig, corpus_hash: str, store: Store, said: str) -> Outcome:
-    """Write the row of a cell whose worker ended before it could, with what Ray said of it."""
+def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> Outcome:
+    """Write the row of a cell whose worker ended before it could, with Ray's report; how the cell ended."""
     part = store.part(cell.run_id(corpus_hash))
     if part and part.status in ("ok", "diverged"):  # it ended between its last write and its answer
         return worker.outcome(asdict(part))
-    status = "oom" if worker.is_out_of_memory(said) else "error"
-    text = f"the worker ended before its row was written: {said.partition(chr(10))[2]}"  # after a line with the time
-    row = worker.failed_row(cell, corpus_hash, status, text, "ray", None, None)
+    status = "oom" if worker.is_out_of_memory(report) else "error"
+    text = f"the worker ended before its row was written: {report.partition(chr(10))[2]}"  # after a line with the time
+    row = worker.failed_row(cell, corpus_hash, status, text, "ray")
     store.write_cell(row, [], [])
     return worker.outcome(row)
+
+
+# ------------------------------------------------------------------------------------------------------- connection
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # nothing of ours goes through it
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+# Before the import: no usage statistics, no result files of its own, Ctrl-C is ours.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
 
 
 @contextmanager
@@ -180,50 +250,19 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
 
     With it a scratch folder that all its nodes see: on a cluster in the study's folder, else a local one.
     Standard output belongs to the command, so what Ray prints there meanwhile is dropped: rows say how workers ended.
+    Raises InputError where Ray is not installed or no cluster answers, WorkError where an instance does not start.
     """
-    # Before the import: no usage statistics, no result files of its own, Ctrl-C is ours.
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "TUNE_WARN_THRESHOLD_S": "3600",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    }
+    os.environ |= _ENVIRONMENT
     try:
         import ray
     except ImportError as error:
-        raise InputError("Ray is not installed: pip install 'scaling[sweep]', or use --executor inline") from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        raise InputError("Ray is not installed: pip install 'scaling[sweep]', or take `executor` inline") from error
     if options.cluster:
         folder = scratch = store.out / ".ray"
-        try:
-            host, _, port = options.cluster.rpartition(":")
-            if port.isdigit():  # Ray itself asks for minutes before it gives up
-                socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
-            ray.init(address=options.cluster, **quiet)
-        except OSError as error:
-            raise InputError(
-                f"--address {options.cluster}: no Ray cluster answers there: {first_line(str(error))} "
-                "(one that asks for a token needs RAY_AUTH_MODE=token in the environment)"
-            ) from error
+        _join(ray, options.cluster)
     else:
-        # Short, because sockets below it must stay under 107 bytes, and not another user's.
-        _sweep_away_folders_of_the_dead()
-        folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
+        folder = _start(ray)
         scratch = folder / "scratch"
-        local: dict[str, Any] = {
-            "num_cpus": worker.machine_cpus(),
-            "include_dashboard": False,
-            "_temp_dir": str(folder),
-        }
-        try:
-            ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **quiet)
-        except Exception as error:  # ports, memory, limits of processes: Ray has no type for it
-            shutil.rmtree(folder, ignore_errors=True)
-            raise WorkError(f"Ray did not start ({error}); --executor inline does without it") from error
     try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             yield ray, scratch
@@ -231,6 +270,32 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself asks for minutes before it gives up
+            socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
+        ray.init(address=address, **_QUIET)
+    except OSError as error:
+        raise InputError(
+            f"`address` {address}: no Ray cluster answers there: {first_line(error)} "
+            "(one that asks for a token needs RAY_AUTH_MODE=token in the environment)"
+        ) from error
+
+
+def _start(ray: Any) -> Path:
+    """Start an instance of our own; its folder, short, because sockets below it must stay under 107 bytes."""
+    _sweep_away_folders_of_the_dead()
+    folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
+    local: dict[str, Any] = {"num_cpus": worker.machine_cpus(), "include_dashboard": False, "_temp_dir": str(folder)}
+    try:
+        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
+    except Exception as error:  # ports, memory, limits of processes: Ray has no type for it
+        shutil.rmtree(folder, ignore_errors=True)
+        raise WorkError(f"Ray did not start ({error}); `executor` inline does without it") from error
+    return folder
 
 
 def _host() -> str:

@@ -43,22 +43,22 @@ def study_status(
 ) -> StudyStatus:
     """What a study's folder says of the cells of a grid."""
     survey = store.survey()
-    mine = {run_id: survey.cells[run_id] for run_id in run_ids if run_id in survey.cells}
-    failures = [part for part in mine.values() if not part.ok]
-    named = cell_labels(grid)
+    parts = [survey.cells[run_id] for run_id in run_ids if run_id in survey.cells]
+    failures = [part for part in parts if not part.ok]
+    labels = cell_labels(grid)
     return StudyStatus(
         study=grid.study,
         out=str(store.out),
         cells=len(run_ids),
-        ok=sum(part.ok for part in mine.values()),
+        ok=sum(part.ok for part in parts),
         failed=dict(Counter(part.status for part in failures)),
-        left=len(run_ids) - len(mine),
+        left=len(run_ids) - len(parts),
         trained_now=trained_now,
         latency_owed=sum(len(shape.run_ids) for shape in owed(store, survey, run_ids)),
         of_older_grids=survey.of_older_grids(run_ids),
         code_versions=survey.code_versions(),
         failures=[
-            {"run_id": part.run_id, "cell": named[run_ids[part.run_id]], "status": part.status, "error": part.error}
+            {"run_id": part.run_id, "cell": labels[run_ids[part.run_id]], "status": part.status, "error": part.error}
             for part in failures
         ],
         driver=driver,
@@ -101,10 +101,10 @@ def corpus_hashes(recorded: Grid) -> dict[DataConfig, str]:
 
     Raises InputError when the file was not written by `sweep run`.
     """
-    noted = recorded.record.get("corpora", [])
-    if len(noted) != len(recorded.corpora):
+    entries = recorded.record.get("corpora", [])
+    if len(entries) != len(recorded.corpora):
         raise InputError(f"{recorded.path}: no corpus hash in it: it was not written by `scaling sweep run`")
-    return {config: str(entry["hash"]) for config, entry in zip(recorded.corpora, noted, strict=True)}
+    return {config: str(entry["hash"]) for config, entry in zip(recorded.corpora, entries, strict=True)}
 
 
 def opened(folder: Path) -> tuple[Grid, dict[str, RunConfig]]:

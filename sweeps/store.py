@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
+from scaling.formatting import first_line
 from scaling.schema import TABLES, Table, to_arrow
 
 LOCK = ".lock"
@@ -28,7 +29,7 @@ _UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
 
 @dataclass(frozen=True)
 class StoredCell:
-    """What the store says of a trained or failed cell without reading its tables."""
+    """A trained or failed cell by a few columns of its row."""
 
     run_id: str
     status: str
@@ -72,7 +73,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Store:
-    """A study's folder, as `--out` names it."""
+    """A study's folder."""
 
     out: Path
 
@@ -101,9 +102,7 @@ class Store:
         write_atomically(self.out / GRID, text.encode())
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(to_arrow(table, rows), sink)
-        write_atomically(self.path(table, run_id), memoryview(sink.getvalue()))
+        _write_parquet(self.path(table, run_id), to_arrow(table, rows))
 
     def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
         """The rows of one part. Raises WorkError when it is absent or cannot be read."""
@@ -122,7 +121,7 @@ class Store:
             try:
                 cells[path.stem] = self._cell(path)
             except _UNUSABLE as error:
-                unusable[path] = f"cannot be used: {_first_line(error)}"
+                unusable[path] = f"cannot be used: {first_line(error)}"
         return Survey(cells, unusable)
 
     def part(self, run_id: str) -> StoredCell | None:
@@ -141,8 +140,7 @@ class Store:
         if row.get("status") == "ok":
             for table in ("evals", "curves"):
                 pq.read_metadata(self.out / table / path.name)
-        known = {name: value for name, value in row.items() if value is not None}
-        return StoredCell(**known)
+        return StoredCell(**{name: value for name, value in row.items() if value is not None})
 
     def latency_shapes(self) -> dict[str, str]:
         """run_id -> shape_id of every readable latency part."""
@@ -157,19 +155,19 @@ class Store:
         return shapes
 
     def tidy(self, survey: Survey) -> list[str]:
-        """Move unusable parts aside and sweep temporary files of writers that were killed; says what it did.
+        """Move unusable parts aside and remove temporary files of writers that were killed; a message for each part.
 
         Only for the driver that holds the lock.
         """
-        said = []
+        messages = []
         for path, reason in survey.unusable.items():
             aside = path.with_name(path.name + ".unusable")
             os.replace(path, aside)
-            said.append(f"{path} {reason}; moved aside to {aside.name}, the cell counts as missing")
+            messages.append(f"{path} {reason}; moved aside to {aside.name}, the cell counts as missing")
         for table in TABLES:
             for stray in (self.out / table).glob(".*.tmp"):
                 stray.unlink(missing_ok=True)
-        return said
+        return messages
 
     def pack(self, out: Path) -> list[Path]:
         """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid beside it.
@@ -186,18 +184,17 @@ class Store:
             try:
                 tables = [pq.ParquetFile(path).read() for path in parts]
             except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{self.out}: a part of {table} cannot be read: {_first_line(error)}") from error
+                raise InputError(f"{self.out}: a part of {table} cannot be read: {first_line(error)}") from error
             if table in ("evals", "curves"):
-                named = pa.field("run_id", pa.string())
+                run_id = pa.field("run_id", pa.string())
                 tables = [
-                    one.add_column(0, named, [[path.stem] * len(one)]) for one, path in zip(tables, parts, strict=True)
+                    rows.add_column(0, run_id, [[path.stem] * len(rows)])
+                    for rows, path in zip(tables, parts, strict=True)
                 ]
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.concat_tables(tables, promote_options="permissive"), sink, compression="zstd")
-            write_atomically(out / f"{table}.parquet", memoryview(sink.getvalue()))
             written.append(out / f"{table}.parquet")
+            _write_parquet(written[-1], pa.concat_tables(tables, promote_options="permissive"), compression="zstd")
         if not written:
-            raise InputError(f"{self.out}: no parts to pack; `scaling sweep run --out` writes a study folder")
+            raise InputError(f"{self.out}: no parts to pack; `scaling sweep run` writes a study folder")
         if (self.out / GRID).is_file():
             write_atomically(out / GRID, (self.out / GRID).read_bytes())
         return written
@@ -244,12 +241,14 @@ class Store:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    said = json.loads(handle.read() or "{}")
-                    return f"process {said.get('pid')} on {said.get('host')} since {said.get('started')}"
+                    holder = json.loads(handle.read() or "{}")
+                    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('started')}"
         except (OSError, ValueError):
             return ""
         return ""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _write_parquet(path: Path, rows: pa.Table, **options: Any) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, **options)
+    write_atomically(path, memoryview(sink.getvalue()))

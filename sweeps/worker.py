@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.config.run import RunConfig
+from scaling.config.run import RunConfig, by_trunk
 from scaling.config.run_row import describe
 from scaling.errors import WorkError
 from scaling.training import malloc
-from sweeps.calls import trunks
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
@@ -34,8 +33,8 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 class CellFunctions:
     """The functions that do the work, as `module:function`, so that they are imported where they run and nowhere else.
 
-    train: (cells of one call, folder for checkpoints) -> CellResults (scaling/tasks).
-    measure: cell -> latency rows (scaling/bench).
+    train: (cells of one call, folder for checkpoints) -> results of the cells as they end (scaling/training/tasks.py).
+    measure: cell -> latency rows (scaling/training/inference_bench.py).
     """
 
     train: str = "scaling.training.tasks:train_cells"
@@ -47,8 +46,7 @@ CELL_FUNCTIONS = CellFunctions()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended, for the display and the driver; the row itself is on disk. Tokens and FLOPs are its own
-    share."""
+    """How a cell ended; the row itself is on disk. Tokens and FLOPs are its own share."""
 
     run_id: str
     status: str
@@ -107,32 +105,32 @@ def train_cells(
     What fails is a row with a status and the error's text, for every cell that the failure kept from its end. Raises
     WorkError only when a row cannot be written.
     """
-    started, clock = _now(), time.perf_counter()
+    started_at, clock = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     left = {cell.run_id(corpus_hash): cell for cell in cells}
 
     def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         try:
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
-            for result in _function(work.train)(list(cells), folder):
+            for result in pkgutil.resolve_name(work.train)(list(cells), folder):
                 if result.run["run_id"] not in left:
                     raise WorkError(
                         "the corpus changed while the sweep was running; run again to train on what it is now"
                     )
                 yield result.run | {"executor": executor}, result.evals, result.curves
         except Exception as error:
-            if len(trunks(left.values())) > 1:  # what kept them from their end together may be one's alone
+            if len(by_trunk(left.values())) > 1:  # what kept them from their end together may be one's alone
                 return
             status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
             wall_s = (time.perf_counter() - clock) / max(1, len(left))
             for cell in list(left.values()):
-                yield failed_row(cell, corpus_hash, status, _text(error), executor, started, wall_s), [], []
+                yield failed_row(cell, corpus_hash, status, _text(error), executor, started_at, wall_s), [], []
 
     for run, evals, curves in results():
         store.write_cell(run, evals, curves)
         del left[run["run_id"]]
         clock = time.perf_counter()
         yield outcome(run)
-    for trunk in trunks(left.values()):
+    for trunk in by_trunk(left.values()):
         yield from train_cells(trunk, corpus_hash, store, executor, work)
 
 
@@ -149,13 +147,12 @@ def failed_row(
     status: str,
     error: str,
     executor: str,
-    started: str | None,
-    wall_s: float | None,
+    started_at: str | None = None,
+    wall_s: float | None = None,
 ) -> dict[str, Any]:
     """The `runs` row of a cell that has no result."""
-    return describe(config, corpus_hash) | {
-        "status": status, "error": error, "executor": executor, "started_at": started, "wall_s": wall_s,
-    }  # fmt: skip
+    ending = {"status": status, "error": error, "executor": executor, "started_at": started_at, "wall_s": wall_s}
+    return describe(config, corpus_hash) | ending
 
 
 def is_out_of_memory(text: str) -> bool:
@@ -179,9 +176,11 @@ def measure_shapes(
         paths = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
             [sys.executable, "-m", "sweeps.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths},
-        )  # fmt: skip
+        )
         done = 0
         assert process.stdin is not None
         assert process.stdout is not None
@@ -213,7 +212,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     malloc.keep()
-    store, measure = Store(Path(job["out"])), _function(job["measure"])
+    store, measure = Store(Path(job["out"])), pkgutil.resolve_name(job["measure"])
     for shape in job["shapes"]:
         try:
             rows = measure(RunConfig.model_validate(shape["config"]))
@@ -231,20 +230,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _function(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
 def _text(error: BaseException) -> str:
     """Type and message first, then where it happened."""
     where = "".join(traceback.format_tb(error.__traceback__))
     return f"{type(error).__name__}: {error}\n{where}"[:_ERROR_CHARACTERS]
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from analysis.decision.question import Question
-from sweeps.propose import propose_cells
 
 
 def suggest(
@@ -58,6 +57,7 @@ def suggest(
     """
     from analysis.decision.question import Question
     from analysis.fitting import fit_file
+    from sweeps.propose import propose_cells
 
     place = Path(study)
     known = fit_file.load_fit(

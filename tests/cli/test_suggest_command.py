@@ -98,7 +98,7 @@ def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tupl
     spent = table.column("train_flops").sum()
     assert told["share_of_study"] == pytest.approx(told["train_flops"] / spent)
     assert told["budget"] == max(table.column("train_flops").max(), 0.1 * spent)
-    assert told["budget_because"] in ("the dearest run so far", "10% of what the study cost")
+    assert told["budget_because"] in ("the largest run so far", "10% of what the study cost")
     assert told["train_flops"] <= told["budget"]
     assert 0 <= told["regret_after"] < told["regret_before"]
     assert told["method"]

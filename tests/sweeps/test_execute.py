@@ -144,7 +144,7 @@ def test_what_fails_together_is_tried_apart(place: Place) -> None:
 def test_fail_fast_stops_at_the_first_failure(place: Place) -> None:
     # The order is by length: the failing cell is the longest, so it is first.
     path = place.grid(f"[{{d_model: 16, tokens: 1K, seed: [0, 1]}}, {{d_model: 16, tokens: 2K, seed: {fakes.ERROR}}}]")
-    with pytest.raises(WorkError, match=r"--fail-fast: .* ended as error; finished cells are safe"):
+    with pytest.raises(WorkError, match=r"`fail_fast`: .* ended as error; finished cells are safe"):
         sweep(path, place, fail_fast=True)
     assert len(place.noted("train")) == 1
     assert sweep(path, place).trained_now == 2
@@ -228,7 +228,7 @@ def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place)
     before = snapshot(place.out / "runs")
     store = Store(place.out)
     for run_id, cell in status.opened(place.out)[1].items():
-        outcome = ray_executor._lost(
+        outcome = ray_executor.lost_cell(
             cell, store.read("runs", run_id)[0]["corpus_hash"], store, "Failure 1\nIt died: low memory"
         )
         assert outcome.run_id == run_id
@@ -253,16 +253,16 @@ def test_what_ends_is_said_in_plain_lines(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "field"),
     [
-        ({"address": "auto", "executor": "inline"}, "need --executor ray"),
-        ({"max_concurrent": 2, "executor": "inline"}, "need --executor ray"),
-        ({"max_concurrent": 0}, "at least 1"),
-        ({"max_hours": 0.0}, "more than 0"),
+        ({"address": "auto", "executor": "inline"}, "`address`"),
+        ({"max_concurrent": 2, "executor": "inline"}, "`max_concurrent`"),
+        ({"max_concurrent": 0}, "`max_concurrent` 0"),
+        ({"max_hours": 0.0}, "`max_hours` 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=field):
         Options(**options)
 
 
@@ -340,7 +340,7 @@ def test_ray_fail_fast_and_hours(place: Place) -> None:
         f"[{{d_model: 16, tokens: 1K, seed: [0, 1, 2, 3]}}, {{d_model: 16, tokens: 2K, seed: {fakes.ERROR}}}]"
     )
     driver = place.drive(path, "ray", "fail_fast")
-    assert "WorkError: --fail-fast" in driver.communicate()[1]
+    assert "WorkError: `fail_fast`" in driver.communicate()[1]
     assert driver.returncode == 1
     assert {row["seed"]: row["status"] for row in table(place.out, "runs")}[fakes.ERROR] == "error"
 

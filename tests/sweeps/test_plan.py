@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling import formatting
-from scaling.config import counts
+from scaling.config.counts import parameters, train_flops
+from scaling.config.run import by_trunk
 from scaling.config.training import TrainConfig
 from sweeps import grid, lint, plan
-from sweeps.calls import plan_calls, trunks
+from sweeps.calls import plan_calls
 from sweeps.store import StoredCell
 
 
@@ -28,17 +29,17 @@ def test_a_plan_adds_up_and_counts_as_the_cost_model_does() -> None:
     priced = plan.plan(cells)
     said = priced.to_json()
     assert [cell.config for cell in priced.cells] == list(cells.cells)
-    assert said["totals"]["train_flops"] == sum(counts.train_flops(cell) for cell in cells.cells)
+    assert said["totals"]["train_flops"] == sum(train_flops(cell) for cell in cells.cells)
     assert said["totals"]["tokens"] == sum(cell.steps * cell.train.batch_tokens for cell in cells.cells)
     for cell in priced.cells:
-        assert cell.n_active == counts.parameters(cell.config.model, 257).n_active
+        assert cell.n_active == parameters(cell.config.model, 257).n_active
     assert len({cell.label for cell in priced.cells}) == len(priced.cells)
     assert priced.lint == ()
 
 
 def test_time_is_calibrated_by_the_rows_of_the_study() -> None:
     cells = read(GOOD)
-    flops = counts.train_flops(cells.cells[0])
+    flops = train_flops(cells.cells[0])
     part = StoredCell("id", "ok", "v", train_flops=flops, train_s=4.0, wall_s=7.0)
     priced = plan.plan(cells, {cells.cells[0]: part})
     assert priced.speed.flops_per_s == pytest.approx(flops / 4.0)
@@ -100,7 +101,7 @@ def test_what_varies_in_seed_or_rate_alone_trains_side_by_side_where_that_is_fas
         cells = read(block, resources).cells
         found = plan_calls(cells, workers)
         assert sorted(c.model_dump_json() for call in found for c in call) == sorted(c.model_dump_json() for c in cells)
-        return [(call[0].model.n_experts, len(trunks(call))) for call in found]
+        return [(call[0].model.n_experts, len(by_trunk(call))) for call in found]
 
     small = "{d_model: 32, n_experts: [1, 8], tokens: [1M, 2M], seed: [0, 1, 2], lr: [1e-3, 2e-3]}"
     assert sorted(calls(small)) == [(1, 2), (1, 4)] + [(8, 1)] * 6
