@@ -188,12 +188,8 @@ def global_minima() -> Figures:
     residuals = task.model(np.stack(draws, axis=-1))[0] - task.observed
     ours = np.sum(weights * task.objective.penalty(residuals), axis=1)
     say(f"  {JUDGED} x {FRESH_STARTS} searches")
-    fresh = np.array(
-        [
-            task.minimise(draw_starts(task, FRESH_STARTS, rng), np.repeat(w[None], FRESH_STARTS, axis=0)).objective.min()
-            for w in weights
-        ]
-    )
+    searches = (task.minimise(draw_starts(task, FRESH_STARTS, rng), np.tile(w, (FRESH_STARTS, 1))) for w in weights)
+    fresh = np.array([search.objective.min() for search in searches])
     return {
         "global.share": Figure(
             f"share of {JUDGED} resamples within 1e-6 of the lowest objective of {FRESH_STARTS} fresh starts",

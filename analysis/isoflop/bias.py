@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -11,8 +11,9 @@ from scipy.optimize import minimize_scalar
 from analysis.fitting.fit import Fit
 from analysis.isoflop.frontier import only_experts, usable_valleys
 from analysis.isoflop.power_law import power_law
-from analysis.isoflop.valleys import Valleys, fitted_valley
-from scaling.columns import COMPUTE, EXPERTS, TOKENS
+from analysis.isoflop.valleys import BudgetRuns, Valleys, fitted_valley
+from scaling.arrays import Array
+from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
 
 _FAR = np.log(1e6)  # how far beyond the sampled sizes a law's true optimum is looked for
@@ -38,7 +39,7 @@ class Bias:
 
 
 def bias(
-    fit: Fit, found: Valleys, train_flops: float, n_experts: int | None = None, *, include_flagged: bool = False
+    fit: Fit, valleys: Valleys, train_flops: float, n_experts: int | None = None, *, include_flagged: bool = False
 ) -> Bias:
     """How far the vertices, their slope and their extrapolation to a budget are off on a fitted surface.
 
@@ -53,62 +54,83 @@ def bias(
         raise InputError(f"law {law.name} predicts no loss from a size and tokens: name another fit")
     if not (np.isfinite(train_flops) and train_flops > 0):
         raise InputError(f"the budget to extrapolate to must be a positive number of FLOPs, found {train_flops}")
-    chosen = only_experts(found, n_experts)
-    e, table = chosen.experts[0], found.table
+    chosen = only_experts(valleys, n_experts)
+    e, source = chosen.experts[0], chosen.table.source
     fit.require_experts((e,) if fit.experts else ())
     used = usable_valleys(chosen, include_flagged)
     if len(used) < 3:
-        raise InputError(f"{table.source}: the bias needs 3 usable valleys, n_experts = {e} has {len(used)}")
-    given = table.columns(name for name in law.columns if name != EXPERTS)
-    mine = np.concatenate([valley.rows for valley in used])
-    for name, values in given.items():
-        if not np.all(np.isfinite(values[mine]) & (values[mine] > 0)):
-            raise InputError(
-                f"{table.source}: law {law.name} needs {name}, which is not positive in every run of a valley"
-            )
-    size, tokens, compute = table.column(found.n_column), table.column(TOKENS), table.column(COMPUTE)
-    log_n = np.log(size[mine])
-    others = {c: np.polyfit(log_n, np.log(given[c][mine]), 1) for c in law.columns if c in given and c != TOKENS}
-    kappa = np.polyfit(log_n, np.log(compute[mine] / (size[mine] * tokens[mine])), 1)
-
-    def optimum(budget: float) -> float:
-        def at(place: float) -> float:
-            columns = {name: np.exp(np.polyval(line, place)) for name, line in others.items()}
-            columns |= {TOKENS: budget / np.exp(np.polyval(kappa, place) + place), EXPERTS: float(e)}
-            return float(np.log(fit.loss(columns)))
-
-        return float(np.exp(_lowest_point(at, float(log_n.min() - _FAR), float(log_n.max() + _FAR))))
-
-    vertices = []
+        raise InputError(f"{source}: the bias needs 3 usable valleys, n_experts = {e} has {len(used)}")
+    inputs = chosen.table.columns(name for name in law.columns if name != EXPERTS)
+    vertices, budgets = [], [valley.train_flops for valley in used]
     for valley in used:
-        rows = valley.rows
-        loss = fit.loss(
-            {**{name: values[rows] for name, values in given.items()}, EXPERTS: np.full(len(rows), float(e))}
-        )
-        values = np.log(loss) if found.log_loss else loss
-        made = fitted_valley(e, rows, size[rows], tokens[rows], compute[rows], values, weights=None)
-        if not np.isfinite(made.n_opt):
+        columns = {name: values[valley.rows] for name, values in inputs.items()}
+        unusable = [name for name, values in columns.items() if not np.all(np.isfinite(values) & (values > 0))]
+        if unusable:
+            raise InputError(
+                f"{source}: law {law.name} needs {unusable[0]}, which is not positive in every run of a valley"
+            )
+        vertices.append(_vertex(fit, valley.runs, columns, chosen.log_loss))
+        if not np.isfinite(vertices[-1]):
             raise InputError(f"{law.name} has no valley over the sizes at {valley.train_flops:.3g} FLOPs: leave it out")
-        vertices.append(made.n_opt)
-    budgets = [valley.train_flops for valley in used]
-    truth = [optimum(budget) for budget in budgets]
-    line, beyond = power_law(budgets, vertices), optimum(train_flops)
-    last = vertices[-1] * (train_flops / budgets[-1]) ** line.exponent
+    surface = _surface(fit, [valley.runs for valley in used], inputs)
+    optima = [surface.optimum(budget) for budget in budgets]
+    line, optimum = power_law(budgets, vertices), surface.optimum(train_flops)
+    carried_on = vertices[-1] * (train_flops / budgets[-1]) ** line.exponent
     return Bias(
         n_experts=e,
         budgets=tuple(budgets),
-        vertex_over_true=tuple(v / t for v, t in zip(vertices, truth, strict=True)),
+        vertex_over_true=tuple(vertex / true for vertex, true in zip(vertices, optima, strict=True)),
         exponent=line.exponent,
-        true_exponent=power_law(budgets, truth).exponent,
+        true_exponent=power_law(budgets, optima).exponent,
         train_flops=train_flops,
-        line_over_true=float(line.predict(train_flops).mean[0]) / beyond,
-        last_vertex_over_true=last / beyond,
+        line_over_true=float(line.predict(train_flops).mean[0]) / optimum,
+        last_vertex_over_true=carried_on / optimum,
     )
+
+
+def _vertex(fit: Fit, runs: BudgetRuns, columns: Mapping[str, Array], log_loss: bool) -> float:
+    """N at the vertex of the parabola through the law's own losses of these runs; NaN where it opens downward."""
+    loss = fit.loss({**columns, EXPERTS: np.full(len(runs.rows), float(runs.n_experts))})
+    return fitted_valley(replace(runs, loss=np.log(loss) if log_loss else loss), weights=None).n_opt
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """A fit over the sizes of runs of one E, exp(`log_sizes`).
+
+    `lines` are ln of the law's columns other than tokens and E, and `kappa` ln C/(N D), as straight lines in ln N.
+    """
+
+    fit: Fit
+    n_experts: int
+    lines: Mapping[str, Array]
+    kappa: Array
+    log_sizes: Array
+
+    def optimum(self, train_flops: float) -> float:
+        """The N of least loss at a budget."""
+        low, high = float(self.log_sizes.min() - _FAR), float(self.log_sizes.max() + _FAR)
+        return float(np.exp(_lowest_point(lambda log_n: self._log_loss(log_n, train_flops), low, high)))
+
+    def _log_loss(self, log_n: float, train_flops: float) -> float:
+        columns = {name: np.exp(np.polyval(line, log_n)) for name, line in self.lines.items()}
+        tokens = train_flops / np.exp(np.polyval(self.kappa, log_n) + log_n)
+        return float(np.log(self.fit.loss({**columns, TOKENS: tokens, EXPERTS: float(self.n_experts)})))
+
+
+def _surface(fit: Fit, budgets: Sequence[BudgetRuns], inputs: Mapping[str, Array]) -> _Surface:
+    """The fit over the sizes of these runs; `inputs` are the columns of the whole table that the law reads."""
+    rows, size, tokens, compute = (
+        np.concatenate([getattr(runs, name) for runs in budgets]) for name in ("rows", "size", "tokens", "compute")
+    )
+    log_n = np.log(size)
+    lines = {name: np.polyfit(log_n, np.log(values[rows]), 1) for name, values in inputs.items() if name != TOKENS}
+    return _Surface(fit, budgets[0].n_experts, lines, np.polyfit(log_n, np.log(compute / (size * tokens)), 1), log_n)
 
 
 def _lowest_point(f: Callable[[float], float], low: float, high: float) -> float:
     """Where a function of one valley is lowest: a coarse look, then Brent's method to 1e-10."""
     grid = np.linspace(low, high, 121)
     step, best = grid[1] - grid[0], grid[int(np.argmin([f(x) for x in grid]))]
-    found = minimize_scalar(f, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-10})
-    return float(found.x)
+    minimum = minimize_scalar(f, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-10})
+    return float(minimum.x)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.isoflop.power_law import PowerLaw, power_law
-from analysis.isoflop.valleys import ENOUGH_DRAWS, SIZE, Interval, experts_of
-from analysis.tables import study as runs
+from analysis.isoflop.valleys import ENOUGH_DRAWS, SIZE, Interval, experts_of, percentile_interval
 from analysis.tables.runs import RunTable
+from analysis.tables.study import curve
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, LOSS, TOKENS
 from scaling.errors import InputError
@@ -59,40 +59,30 @@ def envelope(
     between them is linear in ln C, and no curve is extended. Training curves of a study come from `training_curves`.
     Raises InputError where fewer than 3 models have curves, where every minimum is on the edge, or where E is several.
     """
-    experts = np.unique(experts_of(table))
-    if n_experts is None and len(experts) > 1:
-        raise InputError(
-            f"{table.source}: runs of n_experts = {', '.join(f'{e:g}' for e in experts)}: name one of them"
-        )
-    e = int(experts[0]) if n_experts is None else n_experts
-    columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
-    mine = experts_of(table) == e
-    mine &= np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
-    size, tokens, compute, loss = (values[mine] for values in columns.values())
-    named = "trunk_id" in table.frame and bool(table.frame["trunk_id"].notna().all())
-    member = table.trunks[mine] if named else size
-    curves = [c for c in (np.flatnonzero(member == m) for m in np.unique(member)) if len(np.unique(compute[c])) > 1]
-    sizes = np.array([size[curve[0]] for curve in curves])
+    e = _one_expert_count(table, n_experts)
+    curves = _curves(table, e, n_column)
+    sizes = np.array([points[n_column].iloc[0] for points in curves])
     if len(np.unique(sizes)) < 3:
         raise InputError(
             f"{table.source}: an envelope needs models of three sizes with two budgets each, n_experts = {e} has "
             f"{len(np.unique(sizes))}: add token budgets to the sizes there are"
         )
-    grid = np.geomspace(min(compute[c].min() for c in curves), max(compute[c].max() for c in curves), _GRID)
-    losses, spent = (np.stack([_along(compute[c], y[c], grid) for c in curves]) for y in (loss, tokens))
+    grid = np.geomspace(min(p[COMPUTE].min() for p in curves), max(p[COMPUTE].max() for p in curves), _GRID)
+    losses, tokens = (np.stack([_along(points, name, grid) for points in curves]) for name in (LOSS, TOKENS))
     lowest, edge = _lowest(losses, sizes)
     if edge.all():
         raise InputError(
             f"{table.source}: at every compute the lowest run is the smallest or largest model there (n_experts = "
             f"{e}): add smaller or larger models, or longer runs of those there are"
         )
-    n_opt, d_opt = sizes[lowest], spent[lowest, np.arange(_GRID)]
+    columns = np.arange(_GRID)
+    n_opt, d_opt = sizes[lowest], tokens[lowest, columns]
     return Envelope(
         n_experts=e,
         train_flops=grid,
         n_opt=n_opt,
         d_opt=d_opt,
-        loss=losses[lowest, np.arange(_GRID)],
+        loss=losses[lowest, columns],
         edge=edge,
         n_models=len(np.unique(n_opt[~edge])),
         n_law=power_law(grid[~edge], n_opt[~edge]),
@@ -101,35 +91,51 @@ def envelope(
     )
 
 
-def _along(compute: Array, values: Array, grid: Array) -> Array:
-    """Values at the grid's C, linear in ln C between a curve's points (their mean where C repeats); NaN beyond them."""
-    distinct, place = np.unique(compute, return_inverse=True)
-    means = np.bincount(place, weights=values) / np.bincount(place)
-    return np.asarray(np.interp(np.log(grid), np.log(distinct), means, left=np.nan, right=np.nan))
+def _one_expert_count(table: RunTable, n_experts: int | None) -> int:
+    experts = np.unique(experts_of(table))
+    if n_experts is None and len(experts) > 1:
+        raise InputError(
+            f"{table.source}: runs of n_experts = {', '.join(f'{e:g}' for e in experts)}: name one of them"
+        )
+    return int(experts[0]) if n_experts is None else n_experts
+
+
+def _curves(table: RunTable, e: int, n_column: str) -> list[pd.DataFrame]:
+    """The points of each curve of one E that has two budgets: by trunk where every run names its own, else by size."""
+    points = pd.DataFrame(table.columns((n_column, TOKENS, COMPUTE, LOSS)))
+    usable = (experts_of(table) == e) & (np.isfinite(points) & (points > 0)).all(axis=1).to_numpy()
+    named = "trunk_id" in table.frame and bool(table.frame["trunk_id"].notna().all())
+    member = table.trunks if named else points[n_column].to_numpy()
+    curves = points[usable].groupby(member[usable])
+    return [curve for _, curve in curves if len(np.unique(curve[COMPUTE])) > 1]
+
+
+def _along(points: pd.DataFrame, name: str, grid: Array) -> Array:
+    """A column at the grid's C, linear in ln C between a curve's points (their mean where C repeats); NaN beyond."""
+    compute, place = np.unique(points[COMPUTE], return_inverse=True)
+    means = np.bincount(place, weights=points[name]) / np.bincount(place)
+    return np.asarray(np.interp(np.log(grid), np.log(compute), means, left=np.nan, right=np.nan))
 
 
 def _lowest(losses: Array, sizes: Array) -> tuple[Integers, Booleans]:
     """The curve of lowest loss at each C, and whether it is the smallest or largest model of those there."""
-    there = np.isfinite(losses)
-    lowest = np.where(there, losses, np.inf).argmin(axis=0)
-    least = np.where(there, sizes[:, None], np.inf).min(axis=0)
-    most = np.where(there, sizes[:, None], 0.0).max(axis=0)
-    return lowest, (sizes[lowest] <= least) | (sizes[lowest] >= most)
+    covered = np.isfinite(losses)
+    lowest = np.where(covered, losses, np.inf).argmin(axis=0)
+    smallest = np.where(covered, sizes[:, None], np.inf).min(axis=0)
+    largest = np.where(covered, sizes[:, None], 0.0).max(axis=0)
+    return lowest, (sizes[lowest] <= smallest) | (sizes[lowest] >= largest)
 
 
 def _exponents(losses: Array, sizes: Array, grid: Array, rng: np.random.Generator, draws: int) -> Interval | None:
     """95 % interval of N's exponent over resamples of the curves; None where too many leave no frontier."""
-    found = []
+    exponents = []
     for _ in range(draws):
         chosen = np.unique(rng.integers(len(sizes), size=len(sizes)))
         lowest, edge = _lowest(losses[chosen], sizes[chosen])
         n_opt = sizes[chosen][lowest]
         if len(np.unique(n_opt[~edge])) > 1:
-            found.append(power_law(grid[~edge], n_opt[~edge]).exponent)
-    if len(found) < ENOUGH_DRAWS * draws:
-        return None
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
+            exponents.append(power_law(grid[~edge], n_opt[~edge]).exponent)
+    return None if len(exponents) < ENOUGH_DRAWS * draws else percentile_interval(exponents)
 
 
 def training_curves(study: Path, table: RunTable) -> RunTable:
@@ -144,11 +150,11 @@ def training_curves(study: Path, table: RunTable) -> RunTable:
     longest = table.frame.assign(trunk_id=table.trunks).sort_values(TOKENS).groupby("trunk_id").tail(1)
     parts = []
     for run in longest.to_dict("records"):
-        seen = runs.curve(study, str(run["run_id"]))
-        if not seen.empty:
-            share = seen[TOKENS] / run[TOKENS]
-            own = {TOKENS: seen[TOKENS], COMPUTE: run[COMPUTE] * share, LOSS: seen["loss"]}
-            parts.append(seen[[TOKENS]].assign(**{str(name): value for name, value in run.items()} | own))
+        points = curve(study, str(run["run_id"]))
+        if not points.empty:
+            share = points[TOKENS] / run[TOKENS]
+            measured = {TOKENS: points[TOKENS], COMPUTE: run[COMPUTE] * share, LOSS: points["loss"]}
+            parts.append(points[[TOKENS]].assign(**{str(name): value for name, value in run.items()} | measured))
     if not parts:
         raise InputError(f"{study}: no training curves (curves/*.parquet); the envelope can use the runs' own points")
     return RunTable(pd.concat(parts, ignore_index=True), table.source)

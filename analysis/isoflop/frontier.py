@@ -27,7 +27,7 @@ class Frontier:
 
 
 def frontier(
-    found: Valleys, n_experts: int | None = None, *, kind: Kind = "ols", include_flagged: bool = False
+    valleys: Valleys, n_experts: int | None = None, *, kind: Kind = "ols", include_flagged: bool = False
 ) -> Frontier:
     """The regression of ln N* and of ln D* on ln C over the valleys of one E (arXiv 2203.15556, section 3.2).
 
@@ -36,28 +36,30 @@ def frontier(
     Raises InputError for fewer than 3 valleys to use, naming those that failed and why, and where several E
     are there and none is named.
     """
-    chosen = only_experts(found, n_experts)
+    chosen = only_experts(valleys, n_experts)
     e = chosen.experts[0]
     used = usable_valleys(chosen, include_flagged)
-    least = FEWEST[kind]
-    if len(used) < least:
+    if len(used) < FEWEST[kind]:
         failed = "; ".join(f"{v.train_flops:.3g} FLOPs: {', '.join(v.flags)}" for v in chosen.found if v.flags)
         raise InputError(
-            f"{found.table.source}: a frontier by {kind} needs {least} usable valleys, n_experts = {e} has {len(used)} "
-            f"({failed or 'no other budget'}): add budgets, widen or shift the sizes of those that failed, or keep them"
+            f"{valleys.table.source}: a frontier by {kind} needs {FEWEST[kind]} usable valleys, n_experts = {e} has "
+            f"{len(used)} ({failed or 'no other budget'}): add budgets, widen or shift the sizes of those that failed, "
+            "or keep them"
         )
     budgets = [valley.train_flops for valley in used]
     n_law, d_law = (power_law(budgets, y, kind) for y in ([v.n_opt for v in used], [v.d_opt for v in used]))
     return Frontier(e, n_law, d_law, used)
 
 
-def only_experts(found: Valleys, n_experts: int | None) -> Valleys:
-    if n_experts is None and len(found.experts) > 1:
+def only_experts(valleys: Valleys, n_experts: int | None) -> Valleys:
+    """The valleys of one E. Raises InputError where several are there and none is named."""
+    if n_experts is None and len(valleys.experts) > 1:
         raise InputError(
-            f"{found.table.source}: valleys of n_experts = {', '.join(map(str, found.experts))}: name one of them"
+            f"{valleys.table.source}: valleys of n_experts = {', '.join(map(str, valleys.experts))}: name one of them"
         )
-    return found.of(found.experts[0] if n_experts is None else n_experts)
+    return valleys.of(valleys.experts[0] if n_experts is None else n_experts)
 
 
-def usable_valleys(found: Valleys, include_flagged: bool) -> tuple[Valley, ...]:
-    return tuple(v for v in found.found if np.isfinite(v.n_opt) and (include_flagged or not v.flags))
+def usable_valleys(valleys: Valleys, include_flagged: bool) -> tuple[Valley, ...]:
+    """Those with a minimum, and without flags unless they are included."""
+    return tuple(v for v in valleys.found if np.isfinite(v.n_opt) and (include_flagged or not v.flags))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -29,30 +30,56 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
+class BudgetRuns:
+    """The runs of one E at one budget: rows of the table, N, D, C, and the loss (or its logarithm) that is fitted."""
+
+    n_experts: int
+    rows: Integers
+    size: Array
+    tokens: Array
+    compute: Array
+    loss: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Valley:
     """One budget of one E: the parabola c0 + c1 u + c2 u^2 in u = ln N - centre, and its minimum.
 
-    `train_flops` is the geometric mean of the runs'. `n_opt`, `d_opt` and `loss` are NaN where the parabola opens
-    downward. Intervals are 95 %, None where nothing is left to judge by. `flags` say why it should not be relied on.
+    `n_opt`, `d_opt` and `loss` are NaN where the parabola opens downward. Intervals are 95 %, None where nothing is
+    left to judge by. `flags` say why it should not be relied on.
     """
 
-    n_experts: int
-    train_flops: float
+    runs: BudgetRuns
     n_opt: float
     n_interval: Interval | None
     d_opt: float
     d_interval: Interval | None
     loss: float
     loss_interval: Interval | None
-    n_range: Interval
     centre: float
     coefficients: tuple[float, float, float]
-    rows: Integers
     flags: tuple[str, ...]
+
+    @property
+    def n_experts(self) -> int:
+        return self.runs.n_experts
+
+    @property
+    def train_flops(self) -> float:
+        """The geometric mean of the runs'."""
+        return float(np.exp(np.log(self.runs.compute).mean()))
+
+    @property
+    def rows(self) -> Integers:
+        return self.runs.rows
 
     @property
     def n_points(self) -> int:
         return len(self.rows)
+
+    @property
+    def n_range(self) -> Interval:
+        return float(self.runs.size.min()), float(self.runs.size.max())
 
     @property
     def width(self) -> float:
@@ -115,39 +142,38 @@ def valleys(
     Raises InputError for a missing column or where no budget has three sizes.
     """
     if not 0.0 < tolerance < 1.0:
-        raise InputError(f"tolerance must lie between 0 and 1, found {tolerance}")
+        raise InputError(f"`tolerance` must lie between 0 and 1, found {tolerance}")
     if n_budgets is not None and n_budgets < 1:
-        raise InputError(f"the number of budgets must be at least 1, found {n_budgets}")
+        raise InputError(f"`n_budgets`, the number of budgets, must be at least 1, found {n_budgets}")
     columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
     experts = experts_of(table)
-    proper = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
+    positive = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
     weights = None if rng is None else resample_weights(table, draws, rng)
-    found: list[Valley] = []
-    left_out = {
-        f"no positive {', '.join(columns)}": [*np.flatnonzero(~proper)],
-        "in no budget with three sizes of model": [],
-    }
-    for e in np.unique(experts[proper]):
-        mine = np.flatnonzero(proper & (experts == e))
-        groups = _groups(np.log(columns[COMPUTE][mine]), tolerance, n_budgets)
-        for group in np.unique(groups):
-            rows = mine[groups == group]
-            if len(np.unique(columns[n_column][rows])) < 3:
-                left_out["in no budget with three sizes of model"] += [*rows]
-                continue
+    fitted: list[Valley] = []
+    too_few_sizes: list[int] = []
+    for e in np.unique(experts[positive]):
+        of_e = np.flatnonzero(positive & (experts == e))
+        groups = _groups(np.log(columns[COMPUTE][of_e]), tolerance, n_budgets)
+        for rows in (of_e[groups == group] for group in np.unique(groups)):
             size, tokens, compute, loss = (values[rows] for values in columns.values())
-            drawn = None if weights is None else weights[:, rows]
-            found.append(fitted_valley(int(e), rows, size, tokens, compute, np.log(loss) if log_loss else loss, drawn))
-    if log_loss:
-        found = [_in_nats(valley) for valley in found]
-    if not found:
+            if len(np.unique(size)) < 3:
+                too_few_sizes += [*rows]
+                continue
+            runs = BudgetRuns(int(e), rows, size, tokens, compute, np.log(loss) if log_loss else loss)
+            valley = fitted_valley(runs, None if weights is None else weights[:, rows])
+            fitted.append(_in_nats(valley) if log_loss else valley)
+    if not fitted:
         raise InputError(
             f"{table.source}: no budget has runs of three sizes: an isoFLOP analysis needs models of several "
-            f"{n_column} at equal {COMPUTE}; widen --tolerance, or fit a law to all runs"
+            f"{n_column} at equal {COMPUTE}; widen `tolerance`, or fit a law to all runs"
         )
-    found.sort(key=lambda valley: (valley.n_experts, valley.train_flops))
-    told = tuple((reason, np.array(sorted(rows), dtype=int)) for reason, rows in left_out.items() if rows)
-    return Valleys(table, n_column, log_loss, tuple(found), told)
+    fitted.sort(key=lambda valley: (valley.n_experts, valley.train_flops))
+    left_out = {
+        f"no positive {', '.join(columns)}": np.flatnonzero(~positive),
+        "in no budget with three sizes of model": np.array(sorted(too_few_sizes), dtype=int),
+    }
+    left_out_rows = tuple((reason, rows) for reason, rows in left_out.items() if rows.size)
+    return Valleys(table, n_column, log_loss, tuple(fitted), left_out_rows)
 
 
 def experts_of(table: RunTable) -> Array:
@@ -156,55 +182,52 @@ def experts_of(table: RunTable) -> Array:
 
 
 def _groups(log_compute: Array, tolerance: float, n_budgets: int | None) -> Integers:
-    """A group number for each run: the most runs within the tolerance, then of the rest; or as many groups as asked."""
+    """A group number for each run: most runs within the tolerance first, then of the rest; or `n_budgets` groups."""
     if n_budgets is not None and len(log_compute) > 1:
         return np.asarray(fcluster(linkage(log_compute[:, None], "complete"), n_budgets, "maxclust"), dtype=int)
     group, width = np.zeros(len(log_compute), dtype=int), 2.0 * np.log1p(tolerance)
-    while (left := np.flatnonzero(group == 0)).size:
-        after = log_compute[left] - log_compute[left][:, None]
+    while (ungrouped := np.flatnonzero(group == 0)).size:
+        after = log_compute[ungrouped] - log_compute[ungrouped][:, None]
         window = (after >= 0.0) & (after <= width)  # of each run: those that cost up to the tolerance more
-        group[left[window[np.argmax(window.sum(axis=1))]]] = group.max() + 1
+        group[ungrouped[window[np.argmax(window.sum(axis=1))]]] = group.max() + 1
     return group
 
 
-def fitted_valley(
-    e: int, rows: Integers, size: Array, tokens: Array, compute: Array, loss: Array, weights: Array | None
-) -> Valley:
-    log_n = np.log(size)
+def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
+    """The parabola through the runs of one budget; `weights` (draws, runs) are resamples, None for the delta method."""
+    log_n, loss = np.log(runs.size), runs.loss
     centre = float(log_n.mean())
     u = log_n - centre
     design = np.stack([np.ones_like(u), u, u * u], axis=1)
     c0, c1, c2 = (float(c) for c in np.linalg.lstsq(design, loss, rcond=None)[0])
-    budget = float(np.exp(np.log(compute).mean()))
-    flags = [f"fewer than {_FEWEST_POINTS} points"] if len(rows) < _FEWEST_POINTS else []
+    budget = float(np.exp(np.log(runs.compute).mean()))
+    flags = [f"fewer than {_FEWEST_POINTS} points"] if len(u) < _FEWEST_POINTS else []
     place = depth = float("nan")
-    between = None
+    intervals = None
     # Rounding alone can bend a straight line by this much.
     if c2 * np.ptp(u) ** 2 > 1e-12 * np.abs(loss).max():
         place, depth = -c1 / (2 * c2), c0 - c1 * c1 / (4 * c2)
         flags += _window_flags(u, loss, place)
-        between = _by_delta(design, loss, (c0, c1, c2)) if weights is None else _by_resampling(design, loss, weights)
+        intervals = _by_delta(design, loss, (c0, c1, c2)) if weights is None else _by_resampling(design, loss, weights)
     else:
         flags.append("the parabola opens downward")
     # D at the vertex from the runs' own accounting: C = kappa N D, with kappa = 6 where C is counted as 6 N D.
-    kappa = float(np.exp(np.polyval(np.polyfit(u, np.log(compute / (size * tokens)), 1), place)))
+    kappas = np.polyfit(u, np.log(runs.compute / (runs.size * runs.tokens)), 1)
+    kappa = float(np.exp(np.polyval(kappas, place)))
     n_opt, n_interval, loss_interval = float(np.exp(centre + place)), None, None
-    if between is not None:
-        ends, loss_interval = between
-        n_interval = (float(np.exp(centre + ends[0])), float(np.exp(centre + ends[1])))
+    if intervals is not None:
+        (low, high), loss_interval = intervals
+        n_interval = (float(np.exp(centre + low)), float(np.exp(centre + high)))
     return Valley(
-        n_experts=e,
-        train_flops=budget,
+        runs=runs,
         n_opt=n_opt,
         n_interval=n_interval,
         d_opt=budget / (kappa * n_opt),
         d_interval=None if n_interval is None else (budget / (kappa * n_interval[1]), budget / (kappa * n_interval[0])),
         loss=depth,
         loss_interval=loss_interval,
-        n_range=(float(size.min()), float(size.max())),
         centre=centre,
         coefficients=(c0, c1, c2),
-        rows=rows,
         flags=tuple(flags),
     )
 
@@ -224,8 +247,7 @@ def _window_flags(u: Array, loss: Array, place: float) -> list[str]:
 
 
 def _by_delta(design: Array, loss: Array, parabola: tuple[float, float, float]) -> tuple[Interval, Interval] | None:
-    """95 % intervals of the vertex's place and depth: gradient' Cov gradient, Student's t with n - 3 degrees of
-    freedom."""
+    """95 % intervals of the vertex's place and depth: gradient' Cov gradient, Student's t with n - 3 freedom."""
     freedom = len(loss) - 3
     if freedom < 1:
         return None
@@ -248,8 +270,13 @@ def _by_resampling(design: Array, loss: Array, weights: Array) -> tuple[Interval
     if bowl.sum() < ENOUGH_DRAWS * len(weights):
         return None
     place, depth = -c1[bowl] / (2 * c2[bowl]), c0[bowl] - c1[bowl] ** 2 / (4 * c2[bowl])
-    ends = [np.percentile(values, [2.5, 97.5]) for values in (place, depth)]
-    return (float(ends[0][0]), float(ends[0][1])), (float(ends[1][0]), float(ends[1][1]))
+    return percentile_interval(place), percentile_interval(depth)
+
+
+def percentile_interval(draws: npt.ArrayLike) -> Interval:
+    """The 95 % interval between the percentiles of draws."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _in_nats(valley: Valley) -> Valley:

@@ -150,8 +150,8 @@ def test_the_bias_knows_laws_of_other_columns_and_of_experts():
         a = np.log(optimum(moe, 1e21, e) / optimum(moe, 1e17, e)) / np.log(1e4)
         assert made.true_exponent == pytest.approx(float(a), abs=1e-6)
         np.testing.assert_allclose(made.vertex_over_true, made.vertex_over_true[0], rtol=1e-5)
-    yun = Fit(law="yun", params={"A": 400, "alpha": 0.34, "B": 1.0, "beta": 0.5, "C": 400, "gamma": 0.28, "F": 1.5, "d": 0.0,
-                                 "E_start": 2.0, "E_max": 300.0})  # fmt: skip
+    params = {"A": 400, "alpha": 0.34, "B": 1.0, "beta": 0.5, "C": 400, "gamma": 0.28, "F": 1.5, "d": 0.0}
+    yun = Fit("yun", params | {"E_start": 2.0, "E_max": 300.0})
     frame = design(surface(0.34, 0.28), 4, 9).assign(n_experts=4)
     frame["n_dense_nonembed"] = 0.8 * frame["n_active"]
     made = bias(yun, valleys(table_of(frame)), 1e23)
@@ -372,21 +372,21 @@ def test_epochs_digitised_runs_agree_with_both_published_exponents(epoch):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
-        (lambda t: valleys(t, tolerance=0.0), "tolerance must lie between"),
-        (lambda t: valleys(t, n_budgets=0), "number of budgets must be at least 1"),
+        (lambda t: valleys(t, tolerance=0.0), "`tolerance` must lie between"),
+        (lambda t: valleys(t, n_budgets=0), "`n_budgets`, .* at least 1"),
         (lambda t: valleys(t, n_column="n_total"), "no column 'n_total'"),
         (lambda t: valleys(table_of(t.frame.iloc[::7])), "no budget has runs of three sizes"),
         (lambda t: envelope(t), "models of three sizes with two budgets each, n_experts = 1 has 0"),
         (lambda t: envelope(table_of(curves(models=3, points=9).iloc[9:-9])), "three sizes"),
         (lambda t: bias(DENSE, valleys(t), -1.0), "positive number of FLOPs"),
-        (lambda t: bias(Fit(law="yun", params=dict.fromkeys(laws.YUN.names, 1.0)), valleys(t), 1e24), "n_dense_nonembed"),
-        (lambda t: bias(DENSE, valleys(table_of(t.frame.iloc[:14])), 1e24), "needs 3 usable valleys, n_experts = 1 has 2"),
+        (lambda t: bias(Fit("yun", dict.fromkeys(laws.YUN.names, 1.0)), valleys(t), 1e24), "n_dense_nonembed"),
+        (lambda t: bias(DENSE, valleys(table_of(t.frame.iloc[:14])), 1e24), "needs 3 usable valleys, .* has 2"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_refused(call, told):
-    with pytest.raises(InputError, match=told):
+def test_what_cannot_be_done_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
         call(table_of(parabolas(3e7 * (BUDGETS / 1e17) ** 0.5)))
 
 
