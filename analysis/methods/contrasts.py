@@ -54,12 +54,15 @@ class Effects:
     @property
     def errors(self) -> Array:
         """Standard error of every difference; NaN without repeats."""
-        return np.sqrt(self.seeds_alone * _between(self.spread) + _between(self.documents)) + 0 * self.variance
+        return np.sqrt(self.seeds_alone * _differences(self.spread) + _differences(self.documents)) + 0 * self.variance
 
     @property
     def degrees(self) -> Array:
-        """Degrees of freedom of every difference's error, after Satterthwaite (Biometrics Bulletin 2, 1946)."""
-        seeds, documents = _between(self.spread), _between(self.documents)
+        """Degrees of freedom of every difference's error, after Satterthwaite (Biometrics Bulletin 2, 1946).
+
+        NaN between a method and itself.
+        """
+        seeds, documents = _differences(self.spread), _differences(self.documents)
         wobble = (seeds**2 * self.variance**2) / self.df + documents**2 / max(self.n_documents - 1, 1)
         with np.errstate(invalid="ignore"):
             return (self.seeds_alone * seeds + documents) ** 2 / wobble
@@ -83,8 +86,8 @@ class Effects:
             t = np.abs(error[:, i] - error[:, j]) / self.errors[i, j] / np.sqrt(rng.chisquare(df, draws) / df)[:, None]
         return float(np.quantile(np.nan_to_num(t, nan=0.0).max(axis=1), LEVEL))
 
-    def apart(self, rng: np.random.Generator, draws: int = DRAWS) -> Booleans:
-        """M x M: which pairs differ, all pairs taken together at 95 % (Tukey's honest significance)."""
+    def significant(self, rng: np.random.Generator, draws: int = DRAWS) -> Booleans:
+        """M x M: which differences are significant, all pairs taken together at 95 % (Tukey's honest significance)."""
         i, j = np.triu_indices(len(self.mean), 1)
         limit = self.critical((i, j), rng, draws) if len(i) else 0.0
         return np.abs(self.differences) > limit * self.errors
@@ -107,8 +110,7 @@ class Effects:
         size = (draws, len(self.mean))
         root = [_root(_centred(part)) for part in (self.spread, self.documents)]
         runs, documents = (rng.standard_normal(size) @ part for part in root)
-        drawn: Array = np.sqrt(np.broadcast_to(seeds, draws))[:, None] * runs + documents
-        return drawn
+        return np.sqrt(np.broadcast_to(seeds, draws))[:, None] * runs + documents
 
 
 def estimate(losses: Array, sizes: Array, method: Integers, seed: Integers) -> Effects:
@@ -150,49 +152,47 @@ def estimate(losses: Array, sizes: Array, method: Integers, seed: Integers) -> E
 
 def noisier(effects: Effects) -> list[int]:
     """Methods whose own runs differ more than those of all others together: F test, 5 % over all methods."""
-    found = []
-    for index, (own, df) in enumerate(zip(effects.own, effects.own_df, strict=True)):
-        rest = effects.df - df
-        if df > 1e-9 and rest > 1e-9:
-            others = (effects.df * effects.variance - df * own) / rest
-            if others > 0 and stats.f.sf(own / others, df, rest) < (1 - LEVEL) / len(effects.own):
-                found.append(index)
-    return found
+    df, rest = effects.own_df, effects.df - effects.own_df
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = (effects.df * effects.variance - df * effects.own) / rest
+        unlikely = stats.f.sf(effects.own / others, df, rest) < (1 - LEVEL) / len(effects.own)
+    return np.flatnonzero((df > 1e-9) & (rest > 1e-9) & (others > 0) & unlikely).tolist()
 
 
-def groups(apart: Booleans) -> list[str]:
-    """Letters for rows in order: two share one exactly where they are not told apart (Piepho, J. Comp. Graph. Stat.
-    2004).
+def groups(different: Booleans) -> list[str]:
+    """Letters for rows in order: two share one exactly where they do not differ (Piepho, J. Comp. Graph. Stat. 2004).
 
-    The columns of letters are the largest sets in which no pair differs.
+    `different`: which pairs do. The columns of letters are the largest sets in which no pair differs.
     """
-    columns = [frozenset(range(len(apart)))]
-    for i, j in zip(*np.nonzero(np.triu(apart)), strict=True):
-        split = [part for one in columns for part in ((one - {i}, one - {j}) if {i, j} <= one else (one,))]
-        columns = [one for one in dict.fromkeys(split) if not any(one < other for other in split)]
-    ordered = sorted(columns, key=lambda one: sorted(one))
-    return [" ".join(_letter(n) for n, one in enumerate(ordered) if row in one) for row in range(len(apart))]
+    n_rows = len(different)
+    columns = [frozenset(range(n_rows))]
+    for i, j in zip(*np.nonzero(np.triu(different)), strict=True):
+        split = [part for rows in columns for part in ((rows - {i}, rows - {j}) if {i, j} <= rows else (rows,))]
+        columns = [rows for rows in dict.fromkeys(split) if not any(rows < other for other in split)]
+    ordered = sorted(columns, key=sorted)
+    return [" ".join(_letter(n) for n, rows in enumerate(ordered) if row in rows) for row in range(n_rows)]
 
 
 def _letter(n: int) -> str:
     return chr(ord("a") + n % 26) * (n // 26 + 1)
 
 
-def _between(covariance: Array) -> Array:
-    """Variance of every difference; rounding never below zero."""
+def _differences(covariance: Array) -> Array:
+    """Variance of every difference of effects with this covariance; rounding never puts it below zero."""
     own = np.diag(covariance)
     return np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0)
 
 
 def _clustered(values: Array, weights: Array) -> Array:
-    """Covariance of weighted means over documents, the rows of `values`; see `scaling.clustered_mean`. Zero for one
-    document."""
+    """Covariance of weighted means over documents, the rows of `values`; zero for one document.
+
+    See `scaling.clustered_mean`.
+    """
     count = values.shape[1]
     if count < 2:
         return np.zeros((len(values), len(values)))
     apart = weights * (values - (values @ weights)[:, None])
-    covariance: Array = count / (count - 1) * apart @ apart.T
-    return covariance
+    return count / (count - 1) * apart @ apart.T
 
 
 def _less_mean(values: Array) -> Array:
@@ -209,5 +209,4 @@ def _centred(covariance: Array) -> Array:
 def _root(covariance: Array) -> Array:
     """R with R'R = covariance."""
     values, vectors = np.linalg.eigh(covariance)
-    root: Array = (vectors * np.sqrt(np.maximum(values, 0.0))).T
-    return root
+    return (vectors * np.sqrt(np.maximum(values, 0.0))).T

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from scaling.config.model import ModelConfig
 from scaling.config.registry import ROUTERS
+
+_SIZES = ("n_experts", "top_k", "d_expert", "d_mlp")  # always shown: a size has no usual value
 
 
 def method_labels(cells: pd.DataFrame) -> dict[str, str]:
@@ -18,39 +20,37 @@ def method_labels(cells: pd.DataFrame) -> dict[str, str]:
     firsts = cells.drop_duplicates("configuration")
     dense = firsts["n_experts"] == 1
     names = firsts["router"] + firsts["experts"].map(lambda name: "" if name == "mlp" else f" + {name}")
-    firsts = firsts.assign(name=names.where(~dense, "dense"))
-    found: dict[str, str] = {}
-    for name, pair in firsts.groupby("name", sort=False):
-        settings = {row["configuration"]: _flat(row["config"]) for _, row in pair.iterrows()}
-        told = {key: _shown(settings[key], fields) for fields in [_telling(settings)] for key in settings}
-        for key, shown in told.items():
-            # Two that differ in nothing that can be shown are told apart by their hash.
-            extra = [key] if list(told.values()).count(shown) > 1 else []
-            inside = ", ".join([*shown, *extra])
-            found[key] = f"{name} ({inside})" if inside else str(name)
-    return found
+    labels: dict[str, str] = {}
+    for name, pair in firsts.groupby(names.where(~dense, "dense"), sort=False):
+        settings = {key: _flat(config) for key, config in zip(pair["configuration"], pair["config"], strict=True)}
+        fields = _distinguishing(settings.values())
+        differences = {key: _unusual(values, fields) for key, values in settings.items()}
+        for key, shown in differences.items():
+            # Two that differ in nothing that can be shown are distinguished by their hash.
+            inside = ", ".join([*shown, *([key] if list(differences.values()).count(shown) > 1 else [])])
+            labels[key] = f"{name} ({inside})" if inside else str(name)
+    return labels
 
 
-def _telling(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """As few fields as tell these configurations apart, the first in the order of the configuration."""
-    names = list(dict.fromkeys(name for each in settings.values() for name in each))
+def _distinguishing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """As few fields as distinguish these configurations, the first in the order of the configuration."""
+    settings = list(settings)
     chosen: list[str] = []
-    parted = 1
-    for name in names:
-        split = len({tuple(str(each.get(field)) for field in (*chosen, name)) for each in settings.values()})
-        if split > parted:
-            chosen, parted = [*chosen, name], split
+    groups = 1
+    for name in dict.fromkeys(name for values in settings for name in values):
+        split = len({tuple(str(values.get(field)) for field in (*chosen, name)) for values in settings})
+        if split > groups:
+            chosen, groups = [*chosen, name], split
     return chosen
 
 
-def _shown(settings: Mapping[str, Any], fields: list[str]) -> list[str]:
+def _unusual(settings: Mapping[str, Any], fields: list[str]) -> list[str]:
     """Field and value where it is not what a grid that says nothing gets."""
     router = ROUTERS.get(str(settings.get("router")))
     usual = {name: field.default for name, field in ModelConfig.model_fields.items()}
     usual |= dict(router.defaults) if router else {}
-    size = ("n_experts", "top_k", "d_expert", "d_mlp")  # always shown: it has no usual value
     given = ((name, settings[name]) for name in fields if name in settings)
-    return [f"{name} {_text(value)}" for name, value in given if name in size or value != usual.get(name)]
+    return [f"{name} {_text(value)}" for name, value in given if name in _SIZES or value != usual.get(name)]
 
 
 def _text(value: Any) -> str:
@@ -60,7 +60,7 @@ def _text(value: Any) -> str:
 
 
 def _flat(config: object) -> dict[str, Any]:
-    """Settings of model and training; what names the method or tells sizes apart comes first."""
+    """Settings of model and training; what names the method or sets sizes apart comes first."""
     parts = configuration_parts(config)
     settings = {**parts.get("model", {}), **parts.get("train", {})}
     first = [name for name in ("n_experts", "top_k", "bias_rate", "balance_coef", "renormalise") if name in settings]
@@ -68,4 +68,5 @@ def _flat(config: object) -> dict[str, Any]:
 
 
 def configuration_parts(config: object) -> dict[str, Any]:
+    """The sections of a run's `config` column; none where it is empty."""
     return dict(json.loads(config)) if isinstance(config, str) and config else {}

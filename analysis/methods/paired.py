@@ -9,8 +9,6 @@ import numpy as np
 
 from analysis.tables.study import evaluation
 from scaling.clustered_mean import clustered_mean
-from scaling.columns import COMPUTE as COMPUTE
-from scaling.columns import LOSS as LOSS
 from scaling.errors import InputError
 
 
@@ -37,6 +35,6 @@ def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDiffer
     n = both["n_tokens_a"].to_numpy(dtype=float, copy=True)
     if not np.array_equal(n, both["n_tokens_b"].to_numpy(dtype=float, copy=True)):
         raise InputError(f"{study}: runs {run_a} and {run_b} were evaluated on different tokens of the same documents")
-    each = both["loss_a"].to_numpy(dtype=float, copy=True) - both["loss_b"].to_numpy(dtype=float, copy=True)
-    mean, error = clustered_mean(each, n)
+    differences = (both["loss_a"] - both["loss_b"]).to_numpy(dtype=float, copy=True)
+    mean, error = clustered_mean(differences, n)
     return PairedDifference(mean, error, len(both), int(n.sum()))
