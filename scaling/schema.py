@@ -250,12 +250,11 @@ def arrow_schema(table: Table) -> pa.Schema:
 def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
     """Rows as an Arrow table of the schema; a column without a value is null.
 
-    Raises InputError naming columns that the schema does not know, or a value of the wrong type.
+    Raises InputError naming columns that the schema does not have, or a value of the wrong type.
     """
-    known = TABLES[table]
-    unknown = sorted({name for row in rows for name in row} - set(known))
-    if unknown:
-        raise InputError(f"{table}: unknown column {', '.join(unknown)}; the schema has {', '.join(known)}")
+    columns = TABLES[table]
+    if unknown := sorted({name for row in rows for name in row} - set(columns)):
+        raise InputError(f"{table}: unknown column {', '.join(unknown)}; the schema has {', '.join(columns)}")
     try:
         return pa.Table.from_pylist(rows, schema=arrow_schema(table))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -67,12 +67,8 @@ def _check_resources(grid: Grid, options: Options) -> None:
         raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or give `address`")
 
 
-# ------------------------------------------------------------------------------------------------------- training
-
-
 def _train(job: Job, progress: Progress) -> int:
-    """Run the job's calls, each cell noted as it ends; how many. Raises WorkError at the first failure with
-    `fail_fast`."""
+    """Run the job's calls; how many cells ended. Raises WorkError at the first failure with `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
@@ -80,9 +76,7 @@ def _train(job: Job, progress: Progress) -> int:
 
     def ended(outcome: Outcome) -> None:
         name = job.labels[cells[outcome.run_id]]
-        progress.cell_ended(
-            name, outcome.status, tokens=outcome.tokens, flops=outcome.train_flops, wall_s=outcome.wall_s
-        )
+        progress.cell_ended(name, outcome.status, outcome.tokens, outcome.train_flops, outcome.wall_s)
         if outcome.status == "ok":
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")
@@ -111,9 +105,6 @@ def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress
             ended(outcome)
             if job.out_of_time():
                 return
-
-
-# -------------------------------------------------------------------------------------------------------- latency
 
 
 def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> None:

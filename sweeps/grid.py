@@ -100,8 +100,9 @@ def parse(text: str, path: Path) -> Grid:
         if key not in KEYS:
             hint = _AS_AXIS.format(key) if key in AXES else did_you_mean(key, KEYS)
             source.fail(value, f"{key}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
-    study = _scalar(top, "study", source, required=True)
-    task = _scalar(top, "task", source, required=False)
+    if "study" not in top:
+        source.errors.append((1, 1, "study: missing; it names the study and its folder under results/"))
+    study, task = (_scalar(top, name, source) for name in ("study", "task"))
     settings = {name: _section(name, top.get(name), source) for name in SECTIONS}
     blocks = _blocks(top, source)
     source.stop_if_wrong()
@@ -114,8 +115,7 @@ def parse(text: str, path: Path) -> Grid:
 def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     """The grid as YAML with every default filled in and `record` (versions, device, corpus hash) under `made_with`.
 
-    It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`,
-    `dispatch`).
+    It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`).
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
     in_all_blocks = set.intersection(*({*block} for block in grid.blocks))
@@ -132,12 +132,9 @@ def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     return yaml.safe_dump(plain_values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
-def _scalar(top: dict[str, YamlValue], name: str, source: YamlSource, *, required: bool) -> str:
-    info = RunConfig.model_fields[name]
+def _scalar(top: dict[str, YamlValue], name: str, source: YamlSource) -> str:
     if name not in top:
-        if required:
-            source.errors.append((1, 1, f"{name}: missing; it names the study and its folder under results/"))
-        return str(info.get_default())
+        return str(RunConfig.model_fields[name].get_default())
     return str(_checked(RunConfig, name, inner_value(top[name]), source, name))
 
 

@@ -50,9 +50,11 @@ def unread(grid: Grid) -> list[str]:
     """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else reveals."""
     given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
     read = set().union(*(cell.model.read for cell in grid.cells))
+    reads = {name: router.options for name, router in ROUTERS.items()}
+    reads |= {name: form.options for name, form in EXPERTS.items()}
     messages = []
     for name in sorted(given - read):
-        users = [method for method, entry in [*ROUTERS.items(), *EXPERTS.items()] if name in entry.options]
+        users = [method for method, options in reads.items() if name in options]
         who = f"; {', '.join(users)} would" if users else ""
         messages.append(f"`{name}` is set and no cell reads it{who}")
     return messages

@@ -24,16 +24,22 @@ _SAME = 0.1  # budgets closer than that are one
 
 @dataclass(frozen=True)
 class Studied:
-    """What a study has: per width its other axes, its expert counts, its token budgets, the seeds of every shape."""
+    """What a study has: per width its other axes, and E, width, tokens and seed of every run."""
 
     by_width: Mapping[int, Mapping[str, Any]]
-    experts: tuple[int, ...]
-    tokens: tuple[int, ...]
-    seeds: Mapping[tuple[int, int], frozenset[int]]
+    runs: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def experts(self) -> tuple[int, ...]:
+        return tuple(sorted({n_experts for n_experts, _, _, _ in self.runs}))
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(sorted({tokens for _, _, tokens, _ in self.runs}))
 
     def free_seed(self, n_experts: int, d_model: int) -> int:
         """The first seed above those that a shape was run with: a new run then shares no noise with an old one."""
-        return max(self.seeds.get((n_experts, d_model), frozenset()), default=-1) + 1
+        return max((seed for e, width, _, seed in self.runs if (e, width) == (n_experts, d_model)), default=-1) + 1
 
 
 def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studied:
@@ -51,19 +57,11 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
                 f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}; new cells vary "
                 f"{', '.join(VARIED)} alone: make a grid of one value of `{differing[0]}`"
             )
-    cells = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.cells]
-    cells += [row for row in rows if row[1] in by_width or _one_kind(by_width)]
-    for _, width, _, _ in cells:
+    runs = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.cells]
+    runs += [row for row in rows if row[1] in by_width or _one_kind(by_width)]
+    for _, width, _, _ in runs:
         by_width.setdefault(width, next(iter(by_width.values())))
-    seeds: dict[tuple[int, int], set[int]] = defaultdict(set)
-    for n_experts, width, _, seed in cells:
-        seeds[n_experts, width].add(seed)
-    return Studied(
-        dict(sorted(by_width.items())),
-        tuple(sorted({e for e, _, _, _ in cells})),
-        tuple(sorted({tokens for _, _, tokens, _ in cells})),
-        {shape: frozenset(run) for shape, run in seeds.items()},
-    )
+    return Studied(dict(sorted(by_width.items())), tuple(runs))
 
 
 def new_cells(grid: Grid, study: Studied, experts: Iterable[int]) -> list[RunConfig]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Counts what has ended and says so. Time left is from counted FLOPs: those done over those left."""
+    """Counts what has ended and reports it. Time left is from counted FLOPs: those done over those left."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     total: int = 0
@@ -39,9 +38,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._live:
             self._live.stop()
             self._live = None
@@ -71,7 +68,7 @@ class Progress:
         self.running = max(0, self.running - 1)
         self.note(f"{label}: its worker was killed; trying once more")
 
-    def cell_ended(self, label: str, status: str, *, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
+    def cell_ended(self, label: str, status: str, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
         """A cell ended: `label` names it, a status other than `ok` counts as failed."""
         self.running = max(0, self.running - 1)
         self.done += 1
@@ -79,12 +76,11 @@ class Progress:
         self.tokens += tokens
         self.flops += flops
         self.last = time.monotonic() - self.started
-        if self._live:
-            if status != "ok":
-                self.note(f"{label}: {status}")
-        else:
-            took = f" in {duration(wall_s)}" if wall_s else ""
+        took = f" in {duration(wall_s)}" if wall_s else ""
+        if not self._live:
             self.note(f"[{self.done}/{self.total}] {label}: {status}{took} | {self._rates()}")
+        elif status != "ok":
+            self.note(f"{label}: {status}")
 
     def _rates(self) -> str:
         elapsed = time.monotonic() - self.started

@@ -47,8 +47,7 @@ def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[Laten
 
 
 def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
-    """Ray Tune as a pool: class Trainable, reused actors; a trial is a call, with one result per cell, whose row the
-    worker has written by then.
+    """Ray Tune as a pool of reused actors; a trial is a call, with one result per cell, whose row is written by then.
 
     What Tune keeps is thrown away. Raises InputError where Ray sees fewer GPUs than a cell needs, WorkError when Ray
     ends early, a row cannot be written, or `ended` raises it.
@@ -96,7 +95,7 @@ class _Pool:
         self.stopped_by = self.stopped_by or error
 
     def result(self, result: dict[str, Any]) -> None:
-        """What `_CellByCell.step` gave."""
+        """What a step of a call gave (`_CellByCell`)."""
         if "fatal" in result:
             self.stop(WorkError(result["fatal"]))
         elif result["outcome"]:
@@ -182,16 +181,17 @@ def _callback(pool: _Pool) -> Any:
     from ray import tune
 
     class Reports(tune.Callback):
-        def on_trial_start(self, **info: Any) -> None:
+        def on_trial_start(self, *_: Any, **info: Any) -> None:
             pool.progress.cell_started()
 
-        def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
-            pool.result(result)
+        def on_trial_result(self, *_: Any, **info: Any) -> None:
+            pool.result(info["result"])
 
-        def on_trial_recover(self, *, trial: Any, **info: Any) -> None:
-            pool.lost(trial.config["call"])
+        def on_trial_recover(self, *_: Any, **info: Any) -> None:
+            pool.lost(info["trial"].config["call"])
 
-        def on_trial_error(self, *, trial: Any, **info: Any) -> None:
+        def on_trial_error(self, *_: Any, **info: Any) -> None:
+            trial = info["trial"]
             pool.failed(trial.config["call"], Path(trial.error_file).read_text(encoding="utf-8"))
 
     return Reports()

@@ -172,9 +172,8 @@ class Store:
     def pack(self, out: Path) -> list[Path]:
         """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid beside it.
 
-        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either. Only parts can be
-        swept on. Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be
-        written.
+        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either, a sweep only parts.
+        Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be written.
         """
         written = []
         for table in TABLES:

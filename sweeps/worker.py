@@ -174,30 +174,25 @@ def measure_shapes(
             "shapes": [{"config": s.config.model_dump(mode="json"), "run_ids": s.run_ids} for s in shapes],
         }
         paths = os.pathsep.join(path for path in sys.path if path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths},
-        )
-        done = 0
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            with suppress(BrokenPipeError):  # it died at once: no answer will come, and that is seen below
+        environ = os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths}
+        command = [sys.executable, "-m", "sweeps.worker"]
+        pipe, done = subprocess.PIPE, 0
+        # A broken pipe: it died at once, no answer will come, and that is seen below.
+        with (
+            suppress(BrokenPipeError),
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ) as process,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
                 process.stdin.write(json.dumps(job) + "\n")
                 process.stdin.flush()  # left open: the process ends itself when we are gone
-            for line in process.stdout:
-                yield shapes[done], json.loads(line)["error"]
-                done += 1
-            process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            process.stdout.close()
+                for line in process.stdout:
+                    yield shapes[done], json.loads(line)["error"]
+                    done += 1
+                process.wait()
+            finally:
+                process.kill()
         if done < len(shapes):
             yield shapes[done], f"the measuring process ended with exit status {process.returncode} before it was done"
             done += 1

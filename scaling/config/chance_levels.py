@@ -1,7 +1,6 @@
 """What routing looks like by chance: the level beside which each router metric is read. NumPy and SciPy alone.
 
-T tokens each choose k of E experts, uniformly and independently, unless a function says otherwise; k may be a mean, and
-so need not be whole.
+T tokens each choose k of E experts, uniformly and independently, unless a function says otherwise; k may be a mean.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ def dropped(n_experts: int, top_k: float, tokens: int, rows: int) -> float:
 
 @functools.lru_cache(maxsize=256)
 def gumbel_active(n_experts: int, tau: float, draws: int = 4000) -> float:
-    """Experts above the threshold of a Gumbel softmax of temperature tau at equal logits, by simulation (arXiv
-    2112.14397)."""
+    """Experts above the threshold of a Gumbel softmax at equal logits, simulated (arXiv 2112.14397)."""
     noise = np.random.default_rng(0).gumbel(size=(draws, n_experts)) / tau
     gates = np.exp(noise - noise.max(axis=1, keepdims=True))
     gates /= gates.sum(axis=1, keepdims=True)

@@ -48,8 +48,7 @@ class Parameters:
 
     @property
     def n_dense_nonembed(self) -> int:
-        """The dense backbone: one expert per layer. It is Clark's and Yun's N; for k > 1 it is below
-        n_active_nonembed."""
+        """The dense backbone: one expert per layer. Clark's and Yun's N; for k > 1 it is below n_active_nonembed."""
         return self.norms + self.attention + self.shared + self.expert_per_layer
 
     @property
@@ -76,13 +75,13 @@ def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | N
     if model.n_experts == 1:
         mlp = 3 * d * model.dense_width * layers
         return Parameters(**fixed, shared=0, experts=mlp, experts_active=mlp, expert_per_layer=mlp, router=0)
-    shared, one = (layers * size for size in model.experts_kind.sizes(model))
+    shared, expert = (layers * size for size in model.experts_kind.sizes(model))
     return Parameters(
         **fixed,
         shared=shared,
-        experts=model.n_experts * one,
-        experts_active=round(_active(model, experts_per_token) * one),
-        expert_per_layer=one,
+        experts=model.n_experts * expert,
+        experts_active=round(_active(model, experts_per_token) * expert),
+        expert_per_layer=expert,
         router=model.router_facts.parameters(model) * layers,
     )
 
@@ -122,8 +121,7 @@ def forward_flops_by_group(
 def prefill_flops_per_token(
     model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
 ) -> float:
-    """Forward FLOPs per token of a prompt of `context` tokens: causal, so a token attends to (context + 1)/2 on
-    average."""
+    """Forward FLOPs per token of a prompt of `context` tokens: causal, so the mean token attends to (context + 1)/2."""
     return sum(prefill_flops_by_group(model, vocab_size, context, experts_per_token).values())
 
 
@@ -149,8 +147,7 @@ def train_flops(config: RunConfig, experts_per_token: float | None = None) -> fl
     `experts_per_token`: mean over the training as measured, where the router decides how many; None takes what is
     expected of its schedule. With a frozen base (LoRA experts) the steps before it is frozen cost 3 forward passes of
     the base alone; those after it 2 of the base, whose weights need no gradient, and 3 of routers, experts and what
-    attention multiplies, which are no weights. (Our program computes what it then does not use; what is counted is the
-    method.)
+    attention multiplies, which are no weights. (The method is counted; our program computes what it does not use.)
     """
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
     tokens = config.steps * config.train.batch_tokens

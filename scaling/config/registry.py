@@ -211,8 +211,8 @@ def _mlp(model: LayerSettings) -> tuple[int, int]:
 
 
 def _shared(model: LayerSettings) -> tuple[int, int]:
-    one = 3 * model.d_model * model.d_expert
-    return model.n_shared * one, one
+    expert = 3 * model.d_model * model.d_expert
+    return model.n_shared * expert, expert
 
 
 def _cp(model: LayerSettings) -> tuple[int, int]:

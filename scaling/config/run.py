@@ -73,8 +73,7 @@ class RunConfig(Frozen):
         return max(1, round(self.tokens / self.train.batch_tokens))
 
     def expert_devices(self, devices: int) -> int:
-        """Over how many of these devices the experts are spread: where they are at all, as many as divide them
-        evenly."""
+        """Over how many of these devices the experts are spread, if they are: as many as divide them evenly."""
         spread = self.resources.expert_parallel and self.model.dispatch == "grouped"
         return math.gcd(self.model.n_experts, devices) if spread else 1
 

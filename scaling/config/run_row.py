@@ -25,9 +25,9 @@ from scaling.schema import SCHEMA_VERSION
 def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
     """Identity, architecture, parameter and FLOP columns of the `runs` table for one cell."""
     model, train = config.model, config.train
-    vocab = config.data.vocab_size
-    tokens = config.steps * train.batch_tokens
     dense = model.n_experts == 1
+    sizes = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")
+    settings = ("batch_tokens", "seq_len", "warmup_tokens", "weight_decay")
     return {
         "run_id": config.run_id(corpus_hash),
         "trunk_id": config.trunk_id(corpus_hash),
@@ -36,25 +36,17 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
         "study": config.study,
         "task": config.task,
         "seed": config.seed,
-        "n_experts": model.n_experts,
-        "top_k": model.top_k,
-        "d_model": model.d_model,
-        "n_layers": model.n_layers,
-        "n_heads": model.n_heads,
-        "d_expert": model.d_expert,
-        "vocab_size": vocab,
+        **{name: getattr(model, name) for name in sizes},
+        "vocab_size": config.data.vocab_size,
         "router": "dense" if dense else model.router,
         "dispatch": "dense" if dense else model.dispatch,
         "experts": "mlp" if dense else model.experts,
         "granularity": 2 * model.d_model / (model.dense_width if dense else model.d_expert),
-        "tokens": tokens,
+        "tokens": config.steps * train.batch_tokens,
         "tokens_requested": config.tokens,
-        "batch_tokens": train.batch_tokens,
-        "seq_len": train.seq_len,
         "steps": config.steps,
         "lr": config.learning_rate,
-        "warmup_tokens": train.warmup_tokens,
-        "weight_decay": train.weight_decay,
+        **{name: getattr(train, name) for name in settings},
         "capacity_factor": capacity_factor(config),
         "corpus": config.data.corpus,
         "corpus_hash": corpus_hash,
@@ -72,12 +64,9 @@ def cost_columns(
     if model.n_experts > 1 and model.dispatch == "soft":
         experts_per_token = model.n_experts * model.slots / seq_len
     sizes = parameters(model, vocab, experts_per_token)
+    conventions = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed")
     return {
-        "n_active": sizes.n_active,
-        "n_total": sizes.n_total,
-        "n_active_nonembed": sizes.n_active_nonembed,
-        "n_total_nonembed": sizes.n_total_nonembed,
-        "n_dense_nonembed": sizes.n_dense_nonembed,
+        **{name: getattr(sizes, name) for name in conventions},
         "n_router": sizes.router,
         "train_flops": train_flops(config, in_training),
         "train_flops_6nd": 6.0 * sizes.n_active * config.steps * config.train.batch_tokens,

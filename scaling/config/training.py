@@ -17,7 +17,7 @@ def peak_learning_rate(d_model: int, n_layers: int) -> float:
     2203.03466, table 3), and to the root of the depth (arXiv 2310.02244, table 1). It depends on the shape alone and
     never on the token budget, so that cells which differ only in `tokens` share one trajectory up to their cooldowns
     (arXiv 2405.18392). Checked at widths 32, 64 and 128, two depths, E = 1, 8 and 32 and three budgets: results/tuning/
-    has the runs and what the rule costs beside the best rate found, which is less than seeds differ. The optimum falls
+    has the runs and what the rule costs beside the best rate, which is less than seeds differ. The optimum falls
     by a sixth from E = 1 to 8 there and no further at 32 (arXiv 2502.05172 has E^-0.25), so E is left out, and dense
     twins train alike. With another batch set `lr`, or sweep it as an axis.
     """

@@ -11,8 +11,7 @@ from scaling.config.run import RunConfig
 
 
 def training_memory_bytes(config: RunConfig) -> float:
-    """Peak bytes of a training step on one device of a cell: weights, Adam's two moments, and the widest point of a
-    step.
+    """Peak bytes of a training step on one device of a cell: weights, Adam's two moments, and the step's widest point.
 
     A count of the arrays that XLA keeps at once on a CPU, nothing fitted; a test holds it to a fifth. The
     widest point is one of: the loss, when all that the backward pass needs is kept and logits and their exponentials

@@ -49,8 +49,7 @@ def calibrate_cpu() -> Device:
 
 
 def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
-    """Bytes of the caches behind the first that these cores have together, the smallest first, as Linux reports
-    them; none where it does not."""
+    """Bytes of the caches behind the first that these cores have together, the smallest first; none off Linux."""
     sizes: dict[int, dict[str, int]] = {}  # by level and the cores that share one
     for core in cores:
         for index in sorted(Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*")):
@@ -64,8 +63,7 @@ def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
 
 
 def _product_flops(cores: int) -> float:
-    """FLOP/s of float32 products, the better of two ways to use all cores: the library's own, and a product for
-    each."""
+    """FLOP/s of float32 products, the better of two ways to use all cores: the library's own, and a product each."""
     side, rng = 1024, np.random.default_rng(0)
     left, right = rng.random((2, side, side), dtype=np.float32)
     parts = np.array_split(left, cores)

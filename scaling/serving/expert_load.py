@@ -14,8 +14,7 @@ def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 
 
     Tokens choose independently, expert e with probability p_e; without `skew` p_e = k/E and the sum is
     `E (1 - (1 - k/E)^b)`: an upper bound where routing is skewed. With it p_e falls as rank^-skew (of mean k/E, none
-    above 1). It is the number of expert weight blocks that a decode step reads; k experts at b = 1, all of them at
-    large b.
+    above 1). It is the number of expert weight blocks that a decode step reads; k at b = 1, all of them at large b.
     """
     if n_experts == 1:
         return np.ones_like(np.asarray(batch, dtype=float))[()]

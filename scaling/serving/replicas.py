@@ -103,8 +103,7 @@ def iteration(sizes: ModelSizes, on: Device, batch: Values, service: Service, la
 
 
 def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
-    """Time to the first token: part of an iteration is waited for, then the prompt takes `prompt_s`. Seconds, or their
-    terms."""
+    """Time to the first token, seconds or their terms: part of an iteration is waited for, then the prompt is read."""
     return waited * tpot + prompt_s
 
 

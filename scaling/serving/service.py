@@ -58,7 +58,7 @@ class Service:
 
     A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
     busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
-    computing hide each other (the roofline) or add up. `reads_all`: whether a step reads every expert, touched or not,
+    computing hide each other (the roofline) or add up. `reads_all`: whether a step reads all experts, active or not,
     as kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas
     together, where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of
     attention that is not fused and writes its scores (`elements_written`); 0 is fused attention. `loops`: whether the

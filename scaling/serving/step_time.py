@@ -4,8 +4,7 @@
     communication
 
 A sum of terms, each with a coefficient of the device: estimates from a data sheet and the shares of it that are
-reached. `scaling.training.inference_bench` measures steps, `analysis.latency.law` fits the coefficients to what it
-measured.
+reached. `scaling.training.inference_bench` measures steps, `analysis.latency.law` fits the coefficients to them.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ class Efficiency:
     layer in it; `prompt_s`: of each layer of a prefill beside; `expert_s`: of each activated expert of a layer (launch,
     gather and scatter); `activation_s`: of each element that is written between products (`elements_written`);
     `reread`: of weights that are read again, in units of their bytes over the bandwidth (`looped`): less than 1 /
-    bandwidth_share where a cache holds them. `source` says whence: the defaults are assumptions, `analysis.latency.law`
-    measures them.
+    bandwidth_share where a cache holds them. `source`: the defaults are assumed, `analysis.latency.law` measures them.
     """
 
     bandwidth_share: float = 0.6
