@@ -3,76 +3,113 @@
 from __future__ import annotations
 
 from analysis.decision.lifetime_cost import CACHED_TOKENS, Pricing
+from analysis.decision.optima import MOST_REGRET, SizeOptimiser
+from analysis.decision.recommendation import Choice
 from analysis.laws.model_family import Sizes
-from scaling.serving import replicas
+from scaling.serving.device import Device
+from scaling.serving.replicas import METRICS
+from scaling.serving.service import Service
 
 
-def explained(pricing: Pricing, sizes: Sizes) -> list[str]:
-    """What was computed for one model: how training and serving were paid for, which limits were kept."""
-    return [*_costed(pricing, sizes), *(_limits(pricing, sizes) or ["memory was not considered"])]
+def assumptions_of(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
+    """What was computed for the model chosen: costs, limits that were kept, and what regret and noise mean."""
+    fit, pricing = optimiser.fit, optimiser.pricing
+    sizes = optimiser.sizes(chosen.n_experts, chosen.n_active)
+    lines = [*_cost_assumptions(pricing, sizes), *(_limits(pricing, sizes) or ["memory was not considered"])]
+    if fit.family is not None:
+        lines.append(f"sizes between the studied ones: {fit.family.source}")
+    elif chosen.n_total is None:
+        lines.append("total sizes are unknown: the fit has no n_total")
+    if chosen.probability_best is not None:
+        beyond = (
+            "how much more of the budget would make up for its loss, to first order,"
+            if optimiser.loss_is_minimised
+            else f"what it costs in {pricing.unit}"
+        )
+        lines.append(
+            f"regret of an E: {beyond} beyond the best E of a draw, at most {MOST_REGRET:g} times the cost, mean over "
+            "the draws in which it can answer; those in which it cannot (unmet) are counted apart"
+        )
+    if fit.definition.uses_experts and chosen.n_experts == 1 and 1 in fit.experts:
+        lines.append("E = 1 is the smallest E studied and counts as no edge: there is nothing below a dense model")
+    lines.append(
+        "run-to-run noise was not estimated: no configuration was repeated with another seed"
+        if fit.noise is None
+        else f"run-to-run noise of ln loss {fit.noise:.2g}: in the interval of one run, not in that of the law"
+    )
+    return lines
 
 
-def _costed(pricing: Pricing, sizes: Sizes) -> list[str]:
-    served, rent, service = pricing.serve_tokens, pricing.device, pricing.service
-    if rent is None:
-        serve = f"2 N_active T to serve T = {served:.4g} tokens" if served else "nothing is served"
-        return [f"cost in FLOPs: 6 N_active D to train, {serve}"]
-    told = [
-        f"{rent.title} at {rent.usd_per_hour:g} USD an hour ({rent.price_source}; {rent.price_date})",
-        f"training at {pricing.mfu:.0%} of {rent.peak_flops:.4g} FLOP/s ({rent.source}); 6 N_active D FLOPs",
+def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
+    """How training and serving were paid for."""
+    tokens, device = pricing.serve_tokens, pricing.device
+    if device is None:
+        serving = f"2 N_active T to serve T = {tokens:.4g} tokens" if tokens else "nothing is served"
+        return [f"cost in FLOPs: 6 N_active D to train, {serving}"]
+    lines = [
+        f"{device.title} at {device.usd_per_hour:g} USD an hour ({device.price_source}; {device.price_date})",
+        f"training at {pricing.mfu:.0%} of {device.peak_flops:.4g} FLOP/s ({device.source}); 6 N_active D FLOPs",
     ]
-    if not served:
-        return [*told, "nothing is served"]
+    if not tokens:
+        return [*lines, "nothing is served"]
+    lines += [_load(pricing), _step_time(pricing.service, device)]
+    if sizes.n_experts > 1 and sizes.n_router is None:
+        lines.append("routers are left out of serving and memory: the fit does not know their size")
+    return lines
+
+
+def _load(pricing: Pricing) -> str:
+    """What is served, on how many devices."""
+    service, busy = pricing.service, f"{pricing.service.utilisation:.0%}"
+    load = f"replicas busy {busy} of the time"
+    if pricing.demand is not None:
+        load = f"whole replicas for {pricing.demand:.4g} generated tokens per second, at most {busy} busy"
+    fleet = "" if service.max_fleet is None else f", {service.max_fleet} in all"
+    return (
+        f"serving {pricing.serve_tokens:.4g} generated tokens, {service.generated} a request after a prompt of "
+        f"{service.prompt}; {load}; at most {service.max_batch} sequences a replica and {service.max_devices} "
+        f"devices{fleet}"
+    )
+
+
+def _step_time(service: Service, device: Device) -> str:
+    """What a step of serving takes."""
     reached = service.efficiency
-    load = (
-        f"replicas busy {service.utilisation:.0%} of the time"
-        if pricing.demand is None
-        else f"whole replicas for {pricing.demand:.4g} generated tokens per second, at most {service.utilisation:.0%} busy"
-    )
-    told.append(
-        f"serving {served:.4g} generated tokens, {service.generated} a request after a prompt of {service.prompt}; "
-        f"{load}; at most {service.max_batch} sequences a replica and {service.max_devices} devices"
-        + ("" if service.max_fleet is None else f", {service.max_fleet} in all")
-    )
     costs = {
         "a step": reached.overhead_s,
         "layers": reached.layer_s,
         "layers of a prompt": reached.prompt_s,
-        "experts touched": reached.expert_s,
+        "activated experts": reached.expert_s,
         "elements written": reached.activation_s,
         "weights read again": reached.reread if service.loops else 0.0,
     }
-    beside = ", ".join(name for name, cost in costs.items() if cost)
-    told.append(
-        f"a step takes bytes / {reached.bandwidth_share:.0%} of {rent.bandwidth:.4g} bytes/s + FLOPs / "
-        f"{reached.flops_share:.0%} of the peak + communication"
-        + (f" + what {beside} cost" if beside else "")
-        + f" ({reached.source}); experts touched by "
-        + ("an even router" if not service.skew else f"a router of skew {service.skew:.2g}")
+    overheads = ", ".join(name for name, cost in costs.items() if cost)
+    router = f"a router of skew {service.skew:.2g}" if service.skew else "an even router"
+    return (
+        f"a step takes bytes / {reached.bandwidth_share:.0%} of {device.bandwidth:.4g} bytes/s + FLOPs / "
+        f"{reached.flops_share:.0%} of the peak + communication{f' + what {overheads} cost' if overheads else ''} "
+        f"({reached.source}); experts activated by {router}"
     )
-    if sizes.n_experts > 1 and sizes.n_router is None:
-        told.append("routers are left out of serving and memory: the fit does not know their size")
-    return told
 
 
 def _limits(pricing: Pricing, sizes: Sizes) -> list[str]:
-    told, cached, service = [], sizes.kv_elements_per_token is not None, pricing.service
+    """Which limits on memory, latency and price were kept."""
+    lines, cached, service = [], sizes.kv_elements_per_token is not None, pricing.service
     if pricing.memory is not None:
         cache = f" and {CACHED_TOKENS:,} cached tokens" if cached else ""
-        told.append(f"bf16 weights of all experts{cache} in {pricing.memory / 1e9:g} GB (1e9 bytes)")
+        lines.append(f"bf16 weights of all experts{cache} in {pricing.memory / 1e9:g} GB (1e9 bytes)")
     if pricing.device is not None and sizes.n_total is not None:
         cache = " and the cache of one request" if cached else ""
-        told.append(
+        lines.append(
             f"weights of all experts at {8 * service.bytes_per_weight:g} bits{cache} in "
             f"{pricing.most_memory / 1e9:.4g} GB, the memory of {service.max_devices} devices; what training holds "
             "beside them was not considered"
         )
-    limits = {"ttft": service.ttft_s, "tpot": service.tpot_s}
-    if pricing.device is not None and any(limits.values()):
-        kept = " and ".join(f"{name} at most {1e3 * value:g} ms" for name, value in limits.items() if value)
-        told.append(
-            f"{kept}, without queueing: {'; '.join(f'{name} is the {replicas.METRICS[name]}' for name in limits)}"
-        )
+    latencies = {"ttft": service.ttft_s, "tpot": service.tpot_s}
+    limits = [f"{name} at most {1e3 * value:g} ms" for name, value in latencies.items() if value]
+    if pricing.device is not None and limits:
+        meaning = "; ".join(f"{name} is the {METRICS[name]}" for name in latencies)
+        lines.append(f"{' and '.join(limits)}, without queueing: {meaning}")
     if pricing.most_per_token is not None:
-        told.append(f"a served token costs at most {pricing.most_per_token:.4g} {pricing.unit}")
-    return told
+        lines.append(f"a served token costs at most {pricing.most_per_token:.4g} {pricing.unit}")
+    return lines

@@ -1,4 +1,4 @@
-"""What a report asks the fit once more around the stored answer: the best E over a plane, and prices against load."""
+"""Cost curves: what a report asks the fit again around an answer, the best E over a plane and prices against load."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
 from analysis.decision.what_if import Plane, plane
 from analysis.fitting.fit import Fit
 from scaling.errors import InputError
-from scaling.serving import replicas as fleet
+from scaling.serving.replicas import Replica, demand_of, layouts, price, replica
 
 CELLS, LOADS = 13, 400
-_BUDGETS, _VOLUMES = 100.0, 1000.0  # times what was asked, to either side
+_BUDGETS, _VOLUMES = 100.0, 1000.0  # times those of the question, to either side
 _FEWEST, _MOST = 0.03, 30.0  # replicas of load, of the smallest and of the largest
 _SAME = 1e-9  # relative: prices that differ by less are equal
-_PRICES = ("n_experts", "requests_per_month", "usd_per_million")
+_PRICES = ["n_experts", "requests_per_month", "usd_per_million"]
+_OVERTAKINGS = ["before", "after", *_PRICES[1:]]
 
 
 @dataclass(frozen=True)
@@ -39,99 +40,87 @@ class CostCurves:
     without_plane: str = ""
     asked: tuple[float, float] = (np.nan, np.nan)
     most_budget: float | None = None
-    prices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(_PRICES)))
-    overtakings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["before", "after", *_PRICES[1:]]))
+    prices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_PRICES))
+    overtakings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_OVERTAKINGS))
 
 
-def explored(fit: Fit, answer: Mapping[str, Any], served_per_trained: float) -> CostCurves:
-    """Look around an answer with the fit behind it. A question that serves nothing is put in the middle of the plane at
-    `served_per_trained` times the tokens recommended."""
+def cost_curves_around(fit: Fit, answer: Mapping[str, Any], served_per_trained: float) -> CostCurves:
+    """The curves around a stored answer, from the fit behind it. A question that serves nothing is put in the middle of
+    the plane at `served_per_trained` times the tokens recommended."""
     question = Question.from_json(answer["question"])
     try:
         fit = with_settings(fit, question)
     except InputError as error:  # a fit that is not the one that answered may lack what the question needs
         return CostCurves(without_plane=str(error))
-    made = CostCurves()
-    if question.budget is None or question.goal == "loss":
-        made = replace(made, without_plane="the question does not minimise a cost within a training budget")
-    else:
+    curves = CostCurves(without_plane="the question does not minimise a cost within a training budget")
+    if question.budget is not None and question.goal != "loss":
         served = question.served or served_per_trained * answer["recommendation"]["tokens"]
-        made = _with_plane(fit, question, answer, (question.budget, served))
+        curves = _with_plane(fit, question, answer, (question.budget, served))
     try:
         prices = _prices(fit, question, (answer["recommendation"], *answer["alternatives"]))
     except InputError:  # the fit knows no widths, so nothing can be priced
-        return made
-    return replace(made, prices=prices, overtakings=overtakings(prices)) if len(prices) else made
+        return curves
+    return replace(curves, prices=prices, overtakings=overtakings(prices)) if len(prices) else curves
 
 
-def _with_plane(fit: Fit, question: Question, answer: Mapping[str, Any], asked: tuple[float, float]) -> CostCurves:
+def _with_plane(fit: Fit, question: Question, answer: Mapping[str, Any], centre: tuple[float, float]) -> CostCurves:
     choices = (answer["recommendation"], *answer["alternatives"])
     experts = sorted({*(int(choice["n_experts"]) for choice in choices), *answer["unreachable"]})
     budgets, volumes = (
         middle * np.geomspace(1 / reach, reach, CELLS)
-        for middle, reach in zip(asked, (_BUDGETS, _VOLUMES), strict=True)
+        for middle, reach in zip(centre, (_BUDGETS, _VOLUMES), strict=True)
     )
     try:
-        found = plane(fit, question, experts, budgets, volumes)
+        best_experts = plane(fit, question, experts, budgets, volumes)
     except InputError as error:
         return CostCurves(without_plane=str(error))
     largest = fit.largest_train_flops
-    return CostCurves(found, "", asked, None if largest is None else EXTRAPOLATION_LIMIT * largest)
+    return CostCurves(best_experts, "", centre, None if largest is None else EXTRAPOLATION_LIMIT * largest)
 
 
 def _prices(fit: Fit, question: Question, choices: tuple[Mapping[str, Any], ...]) -> pd.DataFrame:
     """The price of a token of each of these models at loads from hardly any to many replicas; rows ascend in load."""
-    pricing, task = question.pricing, SizeOptimiser(fit, question)
-    if pricing.device is None:
-        return pd.DataFrame(columns=list(_PRICES))
-    on, service = pricing.rented, pricing.service
+    pricing, optimiser, service = question.pricing, SizeOptimiser(fit, question), question.service
     replicas = {}
-    for choice in choices:
+    for choice in choices if pricing.device is not None else ():
         e = int(choice["n_experts"])
-        sizes = task.space(e, dict(fit.params)).sizes(np.array([choice["n_active"]]))
-        found = fleet.replica(structure(sizes), on, service, fleet.layouts(service, e, models=1))
-        if np.any(np.asarray(found.batch) >= 1):
-            replicas[e] = found
+        sizes = structure(optimiser.sizes(e, choice["n_active"]))
+        of_layouts = replica(sizes, pricing.rented, service, layouts(service, e, models=1))
+        if np.any(np.asarray(of_layouts.batch) >= 1):
+            replicas[e] = of_layouts
     if not replicas:
-        return pd.DataFrame(columns=list(_PRICES))
-    full = [_cheapest_when_full(one) for one in replicas.values()]
+        return pd.DataFrame(columns=_PRICES)
+    full = [_cheapest_when_full(of_layouts) for of_layouts in replicas.values()]
     ends = service.utilisation * np.array([_FEWEST * min(full), _MOST * max(full)])
     if pricing.demand is not None:
         ends = np.array([min(ends[0], 0.3 * pricing.demand), max(ends[1], 3.0 * pricing.demand)])
-    rows = [
-        (
-            e,
-            demand / fleet.demand_of(1.0, service),
-            1e6 * float(np.min(fleet.price(one.n_devices, one.output_throughput, on, service, float(demand))[1])),
-        )
-        for e, one in sorted(replicas.items())
-        for demand in np.geomspace(ends[0], ends[1], LOADS)
-    ]
-    every = pd.DataFrame(rows, columns=list(_PRICES))
-    return every[np.isfinite(every["usd_per_million"])]  # a fleet may be too small for the load
+    rows = []
+    for e, of_layouts in sorted(replicas.items()):
+        for demand in np.geomspace(ends[0], ends[1], LOADS).tolist():
+            _, usd = price(of_layouts.n_devices, of_layouts.output_throughput, pricing.rented, service, demand)
+            rows.append((e, demand / demand_of(1.0, service), 1e6 * float(np.min(usd))))
+    prices = pd.DataFrame(rows, columns=_PRICES)
+    return prices[np.isfinite(prices["usd_per_million"])]  # a fleet may be too small for the load
 
 
-def _cheapest_when_full(one: fleet.Replica) -> float:
+def _cheapest_when_full(of_layouts: Replica) -> float:
     """Tokens per second of the replica, of all layouts, that makes most of them on each of its devices."""
-    rates = np.ravel(np.asarray(one.output_throughput))
-    return float(rates[np.argmax(rates / np.ravel(np.asarray(one.n_devices)))])
+    rates = np.ravel(np.asarray(of_layouts.output_throughput))
+    return float(rates[np.argmax(rates / np.ravel(np.asarray(of_layouts.n_devices)))])
 
 
 def overtakings(prices: pd.DataFrame) -> pd.DataFrame:
-    """Where the cheapest E changes as the load rises: columns `before`, `after`, `requests_per_month`,
-    `usd_per_million`.
+    """Where the cheapest E changes as the load rises: `before`, `after`, `requests_per_month`, `usd_per_million`.
 
     Loads at which several are equally cheap, as where each of them leaves one device idle, change nothing.
     """
     table = prices.pivot_table(index="requests_per_month", columns="n_experts", values="usd_per_million").fillna(np.inf)
-    found: list[tuple[int, int, float, float]] = []
-    last: int | None = None
-    for load, row in zip(table.index, table.to_numpy(), strict=True):
-        cheapest = np.flatnonzero(row <= row.min() * (1 + _SAME))
-        if len(cheapest) > 1:
-            continue
-        now = int(table.columns[cheapest[0]])
-        if last is not None and now != last:
-            found.append((last, now, float(load), float(row.min())))
-        last = now
-    return pd.DataFrame(found, columns=["before", "after", *_PRICES[1:]])
+    least = table.min(axis=1)
+    clear = table.le(least * (1 + _SAME), axis=0).sum(axis=1) == 1
+    cheapest = table[clear].idxmin(axis=1)
+    changes = [
+        (before, after, load, least[load])
+        for before, after, load in zip(cheapest[:-1], cheapest[1:], cheapest.index[1:], strict=True)
+        if after != before
+    ]
+    return pd.DataFrame(changes, columns=_OVERTAKINGS)

@@ -1,17 +1,16 @@
-"""Rivals: fits of other k, routers, experts or granularities, and which of them a question is best answered with.
+"""Fits compared: of other k, routers, experts or granularities, and which of them answers a question best.
 
-A law sees one way to build a layer. Runs with another number of experts per token are fitted apart, and compared here:
-the best model of every fit, each at its best E.
+A law describes one way to build a layer. Runs with another number of experts per token are fitted apart, and compared
+here: the best model of every fit, each at its best E.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret
 from analysis.decision.question import Question
@@ -61,68 +60,63 @@ def compare_fits(fits: Mapping[str, Fit], question: Question, speeds: Speeds | N
     """
     fits = {name: with_settings(fit, question) for name, fit in fits.items()}
     n_draws = min(fit.n_draws for fit in fits.values())
-    met = None if speeds is None else speeds.some()
-    estimated, best_experts = _solved(fits, question, 1, None)
-    drawn = _solved(fits, question, n_draws, met)[0] if n_draws else None
+    estimated, best_experts = _optima_of_fits(list(fits.values()), question, 1, None)
     values = {name: float(estimated.value(i)[0]) for i, name in enumerate(fits)}
-    lost = [name for name, value in values.items() if not np.isfinite(value)]
-    if lost:
+    unable = [name for name, value in values.items() if not np.isfinite(value)]
+    if unable:
         raise InputError(
-            f"{', '.join(lost)}: no model of it can answer within the limits given; leave it out, or allow more"
+            f"{', '.join(unable)}: no model of it can answer within the limits given; leave it out, or allow more"
         )
-    chances = drawn.probability_best() if drawn else {}
-    regrets = expected_regret(drawn.regrets()) if drawn else np.full(len(fits), np.nan)
-    found = []
+    chances, regrets = {}, np.full(len(fits), np.nan)
+    if n_draws:
+        drawn, _ = _optima_of_fits(list(fits.values()), question, n_draws, None if speeds is None else speeds.some())
+        chances, regrets = drawn.probability_best(), expected_regret(drawn.regrets())
+    alternatives = []
     for i, (name, fit) in enumerate(fits.items()):
-        best, e = estimated.found[i], int(best_experts[i][0])
-        found.append(
+        optimum, n_experts = estimated.by_experts[i], int(best_experts[i][0])
+        n_active = float(optimum.n_active[0])
+        alternatives.append(
             FitAlternative(
                 name=name,
-                top_k=SizeOptimiser(fit, question).space(e, dict(fit.params)).sizes(best.n_active).top_k,
-                n_experts=e,
-                n_active=float(best.n_active[0]),
-                tokens=float(best.tokens[0]),
+                top_k=SizeOptimiser(fit, question).sizes(n_experts, n_active).top_k,
+                n_experts=n_experts,
+                n_active=n_active,
+                tokens=float(optimum.tokens[0]),
                 value=values[name],
                 probability_best=chances.get(i),
                 regret=None if np.isnan(regrets[i]) else float(regrets[i]),
             )
         )
-    return FitAlternatives(tuple(sorted(found, key=lambda rival: rival.value)), n_draws)
+    return FitAlternatives(tuple(sorted(alternatives, key=lambda alternative: alternative.value)), n_draws)
 
 
-def _target(fits: Mapping[str, Fit], question: Question, rows: int) -> Array | None:
-    """The loss that all have to reach: by the first fit's estimate, or draw after draw."""
-    first = next(iter(fits.values()))
-    return SizeOptimiser(first, question).target(_params(first, rows), rows)
-
-
-def _solved(
-    fits: Mapping[str, Fit], question: Question, rows: int, speeds: Speeds | None
+def _optima_of_fits(
+    fits: Sequence[Fit], question: Question, rows: int, speeds: Speeds | None
 ) -> tuple[Optima, list[Integers]]:
     """The best over E of every fit in every row, as if fits were expert counts numbered in their order; and of which
-    E."""
-    target = _target(fits, question, rows)
-    found: dict[int, Optimum] = {}
+    E. All have to reach the loss of the first, by its estimate or draw after draw."""
+    optima: dict[int, Optimum] = {}
     slopes: dict[int, Array] = {}
-    chosen = []
-    for i, fit in enumerate(fits.values()):
-        experts = candidates(fit, question)
-        each = SizeOptimiser(fit, question).solve(experts, _params(fit, rows), rows, speeds, target=target)
-        best = np.argmin([each.value(e) for e in experts], axis=0)
+    chosen, target = [], None
+    for i, fit in enumerate(fits):
+        optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
+        params = fit.params if rows == 1 else some_draws(fit, rows)
+        if i == 0 and not optimiser.loss_is_minimised:
+            target = optimiser.target(params, rows)
+        solved = optimiser.solve(experts, params, rows, speeds, target=target)
+        best = solved.values.argmin(axis=1)
         chosen.append(np.array(experts)[best])
-
-        def of_best(arrays: list[Array], best: npt.NDArray[np.intp] = best) -> Array:
-            return np.take_along_axis(np.stack(arrays), best[None], axis=0)[0]
-
-        found[i] = Optimum(
-            *(of_best([getattr(each.found[e], name) for e in experts]) for name in ("n_active", "tokens", "value"))
+        by_experts = solved.by_experts.values()
+        optima[i] = Optimum(
+            n_active=_of_best([optimum.n_active for optimum in by_experts], best),
+            tokens=_of_best([optimum.tokens for optimum in by_experts], best),
+            value=_of_best([optimum.value for optimum in by_experts], best),
         )
-        if each.budget_slopes:
-            slopes[i] = of_best([each.budget_slopes[e] for e in experts])
-    return Optima(tuple(found), found, slopes), chosen
+        if solved.budget_slopes:
+            slopes[i] = _of_best(list(solved.budget_slopes.values()), best)
+    return Optima(optima, slopes), chosen
 
 
-def _params(fit: Fit, rows: int) -> dict[str, Any]:
-    if rows == 1:
-        return dict(fit.params)
-    return {name: value[:rows] if np.ndim(value) else value for name, value in some_draws(fit).items()}
+def _of_best(arrays: Sequence[Array], best: Integers) -> Array:
+    """In every row the value of the array numbered `best`."""
+    return np.take_along_axis(np.stack(arrays), best[None], axis=0)[0]

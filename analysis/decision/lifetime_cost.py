@@ -1,5 +1,4 @@
-"""Prices: lifetime cost and memory of a model, in FLOPs and bytes or, on a device, in USD, with latency and load kept
-to."""
+"""Prices: lifetime cost and memory of a model, in FLOPs and bytes or, on a device, in USD within latency and load."""
 
 from __future__ import annotations
 
@@ -12,16 +11,17 @@ from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
-from scaling.serving import device as hardware
-from scaling.serving import replicas
-from scaling.serving import service as serving
-from scaling.serving.service import SERVICE, Service
+from scaling.serving.device import Device
+from scaling.serving.replicas import Offer, cheapest, training_usd
+from scaling.serving.service import SERVICE, ModelSizes, Service
 from scaling.serving.step_time import LEAST, Efficiency
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
-MFU = 0.4  # an assumption: the share of a device's peak that training reaches, where nothing else is asked
+MFU = 0.4  # the share of a device's peak that training reaches: an assumption, unless the question says otherwise
 _TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14 % apart
-_TABULATED_EACH = 1_024  # and for each draw of the speed: 2.3 % apart
+_TABULATED_PER_DRAW = 1_024  # and for each draw of the speed: 2.3 % apart
+_PRICED_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "top_k")
+"""What a device needs to know of a model to price it (`structure`)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pricing:
 
     serve_tokens: float = 0.0
     memory: float | None = None
-    device: hardware.Device | None = None
+    device: Device | None = None
     mfu: float = MFU
     service: Service = SERVICE
     demand: float | None = None
@@ -49,7 +49,7 @@ class Pricing:
         return "FLOP" if self.device is None else "USD"
 
     @property
-    def rented(self) -> hardware.Device:
+    def rented(self) -> Device:
         """The device. Raises InputError where there is none."""
         if self.device is None:
             raise InputError("a price needs a device")
@@ -62,11 +62,11 @@ class Pricing:
     def train_per_token(self, sizes: Sizes) -> Array:
         """Cost of one training token: 6 N_active FLOPs, or their price."""
         flops = 6.0 * sizes.n_active
-        return flops if self.device is None else np.asarray(replicas.training_usd(flops, self.device, self.mfu))
+        return flops if self.device is None else np.asarray(training_usd(flops, self.device, self.mfu))
 
     def train_flops(self, cost: float) -> float:
         """Training FLOPs that so much buys."""
-        return cost if self.device is None else cost / float(replicas.training_usd(1.0, self.device, self.mfu))
+        return cost if self.device is None else cost / float(training_usd(1.0, self.device, self.mfu))
 
     def per_token(self, sizes: Sizes) -> Array:
         """Cost of one served token; infinite where the device cannot serve the model."""
@@ -74,9 +74,9 @@ class Pricing:
             return 2.0 * sizes.n_active
         return np.asarray(self.offer(sizes).usd_per_token)
 
-    def offer(self, sizes: Sizes) -> replicas.Offer:
+    def offer(self, sizes: Sizes) -> Offer:
         """How models are served: replica, devices, latency and price. Raises InputError without a device or widths."""
-        return replicas.cheapest(structure(sizes), self.rented, self.service, self.demand)
+        return cheapest(structure(sizes), self.rented, self.service, self.demand)
 
     def serve(self, sizes: Sizes) -> Array:
         """Cost of serving `serve_tokens`; infinite where the device cannot."""
@@ -87,33 +87,32 @@ class Pricing:
         return self.train(sizes, tokens) + self.serve(sizes)
 
     def fits(self, sizes: Sizes) -> Booleans:
-        """Which models keep all limits; without any all do."""
-        held = self._held(sizes)
+        """Which models keep all limits; without any all do. Raises InputError where memory needs an unknown N_total."""
+        allowed = self._servable(sizes)
         if self.most_per_token is not None:
-            held = held & (self.per_token(sizes) <= self.most_per_token)
+            allowed = allowed & (self.per_token(sizes) <= self.most_per_token)
         if self.memory is None:
-            return held
+            return allowed
         needed = memory_bytes(sizes)
         if needed is None:
             raise InputError(
-                f"--memory-gb needs the total size of models with E = {sizes.n_experts}, which this fit does not know; "
+                f"`memory_gb` needs the total size of models with E = {sizes.n_experts}, which this fit does not know; "
                 "fit a table with the columns n_active and n_total"
             )
-        return held & (needed <= self.memory)
+        return allowed & (needed <= self.memory)
 
     @property
     def most_memory(self) -> float:
         """Bytes of the most devices that one replica may be spread over."""
         return self.service.max_devices * self.rented.memory
 
-    def _held(self, sizes: Sizes) -> Booleans:
+    def _servable(self, sizes: Sizes) -> Booleans:
         """Which models the device can serve within the limits; of models without widths, those whose weights fit."""
         if self.device is None or sizes.n_total is None:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
-        if _known(sizes):
+        limits_latency = self.service.ttft_s is not None or self.service.tpot_s is not None
+        if limits_latency or not _unknown_counts(sizes):
             return np.isfinite(self.per_token(sizes))
-        if self.service.ttft_s is not None or self.service.tpot_s is not None:
-            structure(sizes)  # what is not known is said
         weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
         return weights <= self.most_memory
 
@@ -122,25 +121,21 @@ class Pricing:
 
         With `speeds` one price curve for each of its rows, the cheapest replica within the limits chosen anew in each.
         """
-        log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_EACH)
+        log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_PER_DRAW)
         sizes = sizes_of(np.exp(log_n))
-        if speeds is None:
-            return PriceTable(log_n, self._capped(self.per_token(sizes))[None])
-        rows = [other._capped(other.per_token(sizes)) for other in self.at(speeds, sizes.n_experts)]
-        return PriceTable(log_n, np.stack(rows))
+        pricings = [self] if speeds is None else self.at_speeds(speeds, sizes.n_experts)
+        prices = np.stack([pricing.per_token(sizes) for pricing in pricings])
+        if self.most_per_token is not None:
+            prices = np.where(prices <= self.most_per_token, prices, np.inf)
+        return PriceTable(log_n, prices)
 
-    def at(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
+    def at_speeds(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
         """The same at every draw of the device's speed, with the scatter of models of this E."""
-        found = []
-        for coefficients, ratio in zip(speeds.coefficients, speeds.ratios_of(n_experts), strict=True):
-            scattered = np.maximum(coefficients * ratio, LEAST[:-1])  # no luck brings a device beyond its data sheet
-            efficiency = Efficiency.of(scattered, self.service.efficiency.source)
-            found.append(replace(self, service=replace(self.service, efficiency=efficiency)))
-        return found
-
-    def _capped(self, price: Array) -> Array:
-        """Infinite beyond what a served token may cost."""
-        return price if self.most_per_token is None else np.where(price <= self.most_per_token, price, np.inf)
+        drawn = speeds.coefficients * speeds.ratios_of(n_experts)[:, None]
+        within = np.maximum(drawn, LEAST[:-1])  # no draw is faster than the data sheet
+        source = self.service.efficiency.source
+        efficiencies = [Efficiency.of(coefficients, source) for coefficients in within]
+        return [replace(self, service=replace(self.service, efficiency=reached)) for reached in efficiencies]
 
 
 @dataclass(frozen=True)
@@ -183,26 +178,17 @@ def memory_bytes(sizes: Sizes) -> Array | None:
     return BYTES_PER_VALUE * (sizes.n_total + _routers(sizes) + (0.0 if cache is None else CACHED_TOKENS * cache))
 
 
-def _known(sizes: Sizes) -> bool:
-    """Whether the family knows what a device needs to price them."""
-    return not any(v is None for v in (sizes.n_total, sizes.kv_elements_per_token, sizes.top_k))
+def _unknown_counts(sizes: Sizes) -> list[str]:
+    return [name for name in _PRICED_COUNTS if getattr(sizes, name) is None]
 
 
-def structure(sizes: Sizes) -> serving.ModelSizes:
+def structure(sizes: Sizes) -> ModelSizes:
     """The counts that serving is priced by. Raises InputError where the family does not know them."""
-    cache = sizes.kv_elements_per_token
-    if sizes.n_total is None or cache is None or sizes.n_layers is None or sizes.d_model is None or sizes.top_k is None:
+    if _unknown_counts(sizes):
         raise InputError(
             "pricing on a device needs widths and depths, which this fit does not know; "
-            "fit a table with the columns n_active, n_total, d_model, n_layers and top_k, or leave --device out"
+            "fit a table with the columns n_active, n_total, d_model, n_layers and top_k, or leave `device` out"
         )
-    return serving.ModelSizes(
-        n_active=sizes.n_active,
-        n_total=np.maximum(sizes.n_total, sizes.n_active),
-        kv_elements_per_token=cache,
-        n_layers=sizes.n_layers,
-        d_model=sizes.d_model,
-        n_experts=sizes.n_experts,
-        top_k=sizes.top_k,
-        n_router=_routers(sizes),
-    )
+    counts = {name: getattr(sizes, name) for name in _PRICED_COUNTS}
+    counts["n_total"] = np.maximum(counts["n_total"], sizes.n_active)
+    return ModelSizes(**counts, n_experts=sizes.n_experts, n_router=_routers(sizes))

@@ -10,16 +10,19 @@ import numpy as np
 
 from analysis.decision.lifetime_cost import PriceTable, Pricing
 from analysis.decision.question import Question
-from analysis.decision.size_search import Optimum, SearchSpace, anything_fits, largest_that_fits, least_cost, least_loss
+from analysis.decision.size_search import Optimum, SearchSpace, largest_that_fits, least_cost, least_loss
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
-from scaling.arrays import Array
+from scaling.arrays import Array, Integers
 
 MOST_REGRET = 10.0  # of one draw: where an expert count can only just answer, its cost is without bound
 UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is chosen may be unable to answer
-_MORE = 1.02  # times the budget, for what a larger one would give
+_LARGER_BUDGET = 1.02  # times the budget, for the slope of loss in it
 _LEVELS = 12  # losses at which the trade-off is listed
+
+TokenPrice = Callable[[Sizes], Array]
+"""The cost of one served token of models."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,20 @@ class SizeOptimiser:
         """Whether the value of an optimum is a loss; otherwise it is a cost."""
         return self.question.goal == "loss"
 
-    def space(self, n_experts: int, params: Mapping[str, Any]) -> SearchSpace:
-        """The models of one E that may be chosen, under some parameters."""
-        fit = self.fit
-        space = SearchSpace(fit.definition, params, n_experts, fit.family, self.pricing.fits, fit.settings)
+    def space(self, n_experts: int, params: Mapping[str, Any] | None = None) -> SearchSpace:
+        """The models of one E that may be chosen, under some parameters (None: the estimate)."""
+        space = SearchSpace(self.fit, n_experts, self.fit.params if params is None else params, self.pricing.fits)
         if n_experts not in self._largest:  # sizes do not depend on the law's parameters
             self._largest[n_experts] = largest_that_fits(space)
         return replace(space, largest=self._largest[n_experts])
+
+    def sizes(self, n_experts: int, n_active: float) -> Sizes:
+        """The counts of one model."""
+        return self.space(n_experts).sizes(np.array([n_active]))
+
+    def estimate(self, experts: Sequence[int]) -> Optima:
+        """The optimum of every E at the estimate, in one row."""
+        return self.solve(experts, self.fit.params, 1)
 
     def solve(
         self,
@@ -65,184 +75,181 @@ class SizeOptimiser:
     ) -> Optima:
         """The optimum of every E under each of `rows` rows of parameters.
 
-        `speeds` are draws of the device's speed, which rows meet in turn; None: the estimate in all.
-        `budgets` and `volumes` (rows,) are training FLOPs and tokens served instead of the question's, `target` (rows,)
-        the loss to reach instead of this fit's (`target`). Of several rows prices are looked up in a table
-        (`PriceTable`), of one they are exact.
+        `speeds` are draws of the device's speed, which rows meet in turn; None: the estimate in all. `budgets` and
+        `volumes` (rows,) are training FLOPs and tokens served instead of the question's, `target` (rows,) the loss to
+        reach instead of this fit's (`target`). Prices of several rows are interpolated (`PriceTable`), of one exact.
         """
-        question = self.question
         spaces = {e: self.space(e, params) for e in experts}
-        money = self._money(rows, budgets, volumes)
-        served = {e: self._served(spaces[e], rows, speeds) for e in experts}
+        budget = self._budget(rows, budgets, volumes)
+        prices = {e: self._token_price(spaces[e], speeds, exact=rows == 1) for e in experts}
         if self.loss_is_minimised:
-            found, more = (
-                {e: self._least_loss(spaces[e], money.times(factor), served[e]) for e in experts}
-                for factor in (1.0, _MORE)
+            optima, at_larger = (
+                {e: self._least_loss(spaces[e], budget.times(factor), prices[e]) for e in experts}
+                for factor in (1.0, _LARGER_BUDGET)
             )
             with np.errstate(invalid="ignore"):
-                slopes = {e: (found[e].value - more[e].value) / np.log(_MORE) for e in experts}
-            return Optima(tuple(experts), found, slopes, speeds)
-        wanted = self._target(params, money) if target is None else target
-        found = {e: self._least_cost(spaces[e], served[e], wanted, money, question.goal == "serving") for e in experts}
-        return Optima(tuple(experts), found, {}, speeds)
+                slopes = {e: (optima[e].value - at_larger[e].value) / np.log(_LARGER_BUDGET) for e in experts}
+            return Optima(optima, slopes)
+        if target is None:
+            target = self.target(params, rows, budgets)
+        alone = self.question.goal == "serving"
+        return Optima({e: self._least_cost(spaces[e], prices[e], target, budget, serving=alone) for e in experts}, {})
 
-    def target(self, params: Mapping[str, Any], rows: int) -> Array | None:
-        """The loss to reach in every row, where a cost is minimised: as asked, or that of the reference at the
-        budget."""
-        if self.loss_is_minimised:
-            return None
-        return self._target(params, self._money(rows))
-
-    def _target(self, params: Mapping[str, Any], money: _Money) -> Array:
+    def target(self, params: Mapping[str, Any], rows: int, budgets: Array | None = None) -> Array:
+        """The loss to reach in every row where a cost is minimised: as asked, or the reference's at the budget."""
         if self.question.target_loss is not None:
-            return np.full(money.volumes.shape, self.question.target_loss)
+            return np.full(rows, self.question.target_loss)
         # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
-        free = replace(self.space(self.question.reference_experts, params), fits=anything_fits, largest=None)
-        return self._least_loss(free, money, None).value
+        free = SearchSpace(self.fit, self.question.reference_experts, params)
+        return self._least_loss(free, self._budget(rows, budgets), self.pricing.per_token).value
 
-    def _money(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Money:
+    def lifetime(self, n_experts: int, optimum: Optimum, speeds: Speeds | None = None, *, exact: bool = True) -> Array:
+        """Lifetime cost of the optimum of one E in every row, NaN where it has none; from tables unless `exact`."""
+        space = self.space(n_experts)
+        sizes = space.sizes(optimum.n_active[:, None])
+        known = np.isfinite(optimum.value) & np.isfinite(optimum.tokens)
+        tokens = np.where(known, optimum.tokens, 1.0)
+        volumes = _per_row(len(tokens), self.pricing.serve_tokens)
+        serving = _serving(self._token_price(space, speeds, exact=exact), sizes, volumes)
+        return np.where(known, np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0], np.nan)
+
+    def trade_off(self, experts: Sequence[int], loss: float) -> tuple[TradeOff, ...]:
+        """The cheapest model of every E at losses around `loss`, at the estimate, within the training budget if any.
+
+        Empty where a training budget alone was asked about: all costs are equal then.
+        """
+        if self.loss_is_minimised and not self.pricing.serve_tokens:
+            return ()
+        spaces, price = {e: self.space(e) for e in experts}, self.pricing.per_token
+        if self.question.budget is None:
+            levels = loss * np.linspace(0.97, 1.03, _LEVELS + 1)
+        else:
+            lowest = min(float(self._least_loss(spaces[e], self._budget(1), price).value[0]) for e in experts)
+            highest = loss + max(loss - lowest, 0.01 * loss)
+            levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), loss))
+        budget = self._budget(len(levels))
+        optima = {e: self._least_cost(spaces[e], price, levels, budget, serving=False) for e in sorted(experts)}
+        cheapest = np.min([optimum.value for optimum in optima.values()], axis=0)
+        return tuple(
+            TradeOff(
+                n_experts=e,
+                n_active=float(optimum.n_active[i]),
+                tokens=float(optimum.tokens[i]),
+                train_flops=float(6.0 * optimum.n_active[i] * optimum.tokens[i]),
+                loss=float(levels[i]),
+                cost=float(optimum.value[i]),
+                on_front=bool(optimum.value[i] <= cheapest[i]),
+            )
+            for e, optimum in optima.items()
+            for i in np.flatnonzero(np.isfinite(optimum.value))
+        )
+
+    def _budget(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Budget:
         question = self.question
-        return _Money(
-            budgets=_filled(rows, question.budget if budgets is None else budgets),
-            volumes=_filled(rows, self.pricing.serve_tokens if volumes is None else volumes),
+        return _Budget(
+            train_flops=_per_row(rows, question.budget if budgets is None else budgets),
+            volumes=_per_row(rows, self.pricing.serve_tokens if volumes is None else volumes),
             lifetime=question.lifetime_cost,
             most_tokens=question.data_tokens or np.inf,
         )
 
-    def lifetime(self, n_experts: int, n_active: Array, tokens: Array, rows: int, speeds: Speeds | None) -> Array:
-        """Lifetime cost of one model of one E in every row, by the table where `solve` looked it up for `rows` rows."""
-        space = self.space(n_experts, dict(self.fit.params))
-        sizes = space.sizes(n_active[:, None])
-        volumes = _filled(len(n_active), self.pricing.serve_tokens)
-        serving = _serving(self._served(space, rows, speeds), sizes, volumes)
-        return np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0]
-
-    def _served(self, space: SearchSpace, rows: int, speeds: Speeds | None) -> Callable[[Sizes], Array]:
-        """The cost of a served token of one E: exact for one row or in FLOPs, else from its table, made when first
-        asked."""
-        if rows == 1 or self.pricing.device is None:
+    def _token_price(self, space: SearchSpace, speeds: Speeds | None, *, exact: bool) -> TokenPrice:
+        """The cost of a served token of one E: exact, or from a table that is made when a price is first needed."""
+        if exact or self.pricing.device is None:
             return self.pricing.per_token
 
-        def looked_up(sizes: Sizes) -> Array:
+        def from_table(sizes: Sizes) -> Array:
             key = (space.n_experts, speeds is not None)
             if key not in self._tables:
                 self._tables[key] = self.pricing.tabulated(space.sizes, self._largest[space.n_experts], speeds)
             return self._tables[key].per_token(sizes.n_active)
 
-        return looked_up
+        return from_table
 
-    def _least_loss(self, space: SearchSpace, money: _Money, per_token: Callable[[Sizes], Array] | None) -> Optimum:
-        pricing = self.pricing
-        if money.lifetime is None:
-            budget = money.budgets
-        else:
-            budget = np.full(money.volumes.shape, pricing.train_flops(money.lifetime))
+    def _least_loss(self, space: SearchSpace, budget: _Budget, token_price: TokenPrice) -> Optimum:
+        """The model of least loss within a training budget, or a lifetime cost."""
+        pricing, lifetime, train_flops = self.pricing, budget.lifetime, budget.train_flops
+        if lifetime is not None:
+            train_flops = np.full(budget.volumes.shape, pricing.train_flops(lifetime))
 
         def affordable(sizes: Sizes) -> Array:
-            if money.lifetime is None:
-                return np.minimum(budget[:, None] / (6.0 * sizes.n_active), money.most_tokens)
-            serving = 0.0 if per_token is None else _serving(per_token, sizes, money.volumes)
-            return np.minimum((money.lifetime - serving) / pricing.train_per_token(sizes), money.most_tokens)
+            if lifetime is None:
+                return np.minimum(train_flops[:, None] / (6.0 * sizes.n_active), budget.most_tokens)
+            serving = _serving(token_price, sizes, budget.volumes)
+            return np.minimum((lifetime - serving) / pricing.train_per_token(sizes), budget.most_tokens)
 
-        return least_loss(space, budget, affordable)
+        return least_loss(space, train_flops, affordable)
 
     def _least_cost(
-        self, space: SearchSpace, per_token: Callable[[Sizes], Array], target: Array, money: _Money, alone: bool
+        self, space: SearchSpace, token_price: TokenPrice, target: Array, budget: _Budget, *, serving: bool
     ) -> Optimum:
-        """The cheapest model at a loss; `alone`: of serving only."""
+        """The model of least cost at a loss: of its lifetime, or of `serving` alone."""
         pricing = self.pricing
 
         def cost(sizes: Sizes, tokens: Array) -> Array:
-            serving = _serving(per_token, sizes, money.volumes)
-            return serving + 0.0 * tokens if alone else pricing.train(sizes, tokens) + serving
+            served = _serving(token_price, sizes, budget.volumes)
+            return served + 0.0 * tokens if serving else pricing.train(sizes, tokens) + served
 
-        limited = np.isfinite(money.budgets).all()
-        budgets = money.budgets if limited else None
-        return least_cost(space, target, cost, budgets, money.most_tokens, jumps=pricing.device is not None)
-
-    def trade_off(self, experts: Sequence[int], kept: float) -> tuple[TradeOff, ...]:
-        """Loss against lifetime cost of every E around the loss `kept`, at the estimate, within the training budget if
-        any.
-
-        Empty where a training budget alone was asked about: all costs are equal then.
-        """
-        question = self.question
-        if self.loss_is_minimised and not self.pricing.serve_tokens:
-            return ()
-        spaces = {e: self.space(e, dict(self.fit.params)) for e in experts}
-        if question.budget is None:
-            levels = kept * np.linspace(0.97, 1.03, _LEVELS + 1)
-        else:
-            lowest = min(float(self._least_loss(spaces[e], self._money(1), None).value[0]) for e in experts)
-            highest = kept + max(kept - lowest, 0.01 * kept)
-            levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), kept))
-        money = self._money(len(levels))
-        found = {e: self._least_cost(spaces[e], self.pricing.per_token, levels, money, False) for e in experts}
-        cheapest = np.min([found[e].value for e in experts], axis=0)
-        return tuple(
-            TradeOff(
-                n_experts=e,
-                n_active=float(found[e].n_active[i]),
-                tokens=float(found[e].tokens[i]),
-                train_flops=float(6.0 * found[e].n_active[i] * found[e].tokens[i]),
-                loss=float(loss),
-                cost=float(found[e].value[i]),
-                on_front=bool(found[e].value[i] <= cheapest[i]),
-            )
-            for e in sorted(found)
-            for i, loss in enumerate(levels)
-            if np.isfinite(found[e].value[i])
-        )
+        train_flops = budget.train_flops if np.isfinite(budget.train_flops).all() else None
+        return least_cost(space, target, cost, train_flops, budget.most_tokens, jumps=pricing.device is not None)
 
 
 @dataclass(frozen=True)
-class _Money:
-    """What there is to spend in every row: training FLOPs (inf: no limit), tokens to serve, and limits equal for
-    all."""
+class _Budget:
+    """What there is in every row: training FLOPs (inf: no limit) and tokens to serve, and limits equal for all."""
 
-    budgets: Array
+    train_flops: Array
     volumes: Array
     lifetime: float | None
     most_tokens: float
 
-    def times(self, factor: float) -> _Money:
-        """So many times the budget, or the lifetime cost."""
-        return replace(
-            self,
-            budgets=factor * self.budgets,
-            lifetime=None if self.lifetime is None else factor * self.lifetime,
-        )
+    def times(self, factor: float) -> _Budget:
+        """So many times the training budget, or the lifetime cost."""
+        lifetime = None if self.lifetime is None else factor * self.lifetime
+        return replace(self, train_flops=factor * self.train_flops, lifetime=lifetime)
 
 
-def _filled(rows: int, value: float | Array | None) -> Array:
+def _per_row(rows: int, value: float | Array | None) -> Array:
     return np.broadcast_to(np.inf if value is None else np.asarray(value, dtype=float), (rows,))
 
 
-def _serving(per_token: Callable[[Sizes], Array], sizes: Sizes, volumes: Array) -> Array:
-    """Cost of serving so many tokens a row; nothing, and not asked for, where nothing is served."""
-    return per_token(sizes) * volumes[:, None] if np.any(volumes) else 0.0 * sizes.n_active
+def _serving(token_price: TokenPrice, sizes: Sizes, volumes: Array) -> Array:
+    """Cost of serving `volumes` tokens, one a row; no price is looked up where nothing is served."""
+    return token_price(sizes) * volumes[:, None] if np.any(volumes) else 0.0 * sizes.n_active
 
 
 @dataclass(frozen=True)
 class Optima:
-    """The optimum of every E in every row: loss or cost, whichever is minimised (inf where an E cannot answer)."""
+    """The optimum of every E in every row; its value is what is minimised, a loss or a cost (inf: E cannot answer)."""
 
-    experts: tuple[int, ...]
-    found: Mapping[int, Optimum]
+    by_experts: Mapping[int, Optimum]
     budget_slopes: Mapping[int, Array]  # -dL/dln(budget) at the optimum of each E, where the loss is minimised
-    speeds: Speeds | None = None  # of the device, as given
+
+    @property
+    def experts(self) -> tuple[int, ...]:
+        return tuple(self.by_experts)
+
+    @property
+    def values(self) -> Array:
+        """What is minimised, shape (rows, E)."""
+        return np.stack([optimum.value for optimum in self.by_experts.values()], axis=1)
 
     def value(self, n_experts: int) -> Array:
-        """What is minimised, in every row."""
-        return self.found[n_experts].value
+        """What is minimised, of one E in every row."""
+        return self.by_experts[n_experts].value
+
+    def ranked(self) -> list[int]:
+        """The E that can answer in the first row, the best first."""
+        first = {e: float(optimum.value[0]) for e, optimum in self.by_experts.items()}
+        return sorted((e for e in first if np.isfinite(first[e])), key=first.__getitem__)
 
     def regrets(self) -> Array:
         """What each E costs beyond the best E of the row, as a share of the cost, shape (rows, E); at most tenfold.
 
-        NaN where the E cannot answer. Where the loss is minimised at a budget: how much more of it would make up for
-        the loss, to first order.
+        NaN where the E cannot answer. Where the loss is minimised: how much more of the budget would make up for it,
+        to first order.
         """
-        values = np.stack([self.value(e) for e in self.experts], axis=1)
+        values = self.values
         least = values.min(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             if self.budget_slopes:
@@ -255,10 +262,14 @@ class Optima:
         return np.where(np.isfinite(values), np.clip(beyond, 0.0, MOST_REGRET), np.nan)
 
     def probability_best(self) -> dict[int, float]:
-        """Share of the rows in which each E is best; rows in which none can answer count for none."""
-        values = np.stack([self.value(e) for e in self.experts], axis=1)
-        winners = np.where(np.isfinite(values.min(axis=1)), values.argmin(axis=1), -1)
-        return {e: float(np.mean(winners == i)) for i, e in sorted(enumerate(self.experts), key=lambda pair: pair[1])}
+        """Share of the rows in which each E is best, by E; rows in which none can answer count for none."""
+        best = best_columns(self.values)
+        return dict(sorted((e, float(np.mean(best == i))) for i, e in enumerate(self.experts)))
+
+
+def best_columns(values: Array) -> Integers:
+    """The column of the least value of every row; -1 where none is finite."""
+    return np.where(np.isfinite(values.min(axis=1)), values.argmin(axis=1), -1)
 
 
 def expected_regret(regrets: Array, weights: Array | None = None) -> Array:
@@ -268,16 +279,16 @@ def expected_regret(regrets: Array, weights: Array | None = None) -> Array:
     without them all rows count alike and the result is (E,).
     """
     answered = np.isfinite(regrets)
-    each = np.ones((1, len(regrets))) if weights is None else weights
+    row_weights = np.ones((1, len(regrets))) if weights is None else weights
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (each @ np.where(answered, regrets, 0.0)) / (each @ answered.astype(float))
+        means = (row_weights @ np.where(answered, regrets, 0.0)) / (row_weights @ answered.astype(float))
     return np.asarray(means if weights is not None else means[0], dtype=float)
 
 
-def unanswered(regrets: Array, weights: Array | None = None) -> Array:
+def unanswered_share(regrets: Array, weights: Array | None = None) -> Array:
     """Share of the rows in which each E cannot answer; arguments and shape as in `expected_regret`."""
-    each = np.full((1, len(regrets)), 1.0) if weights is None else weights
-    shares = (each @ np.isnan(regrets).astype(float)) / each.sum(axis=1, keepdims=True)
+    row_weights = np.ones((1, len(regrets))) if weights is None else weights
+    shares = (row_weights @ np.isnan(regrets).astype(float)) / row_weights.sum(axis=1, keepdims=True)
     return np.asarray(shares if weights is not None else shares[0], dtype=float)
 
 

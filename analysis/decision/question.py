@@ -11,8 +11,9 @@ import numpy as np
 
 from analysis.decision.lifetime_cost import MFU, Pricing
 from scaling.errors import InputError
-from scaling.serving import device as device_module
-from scaling.serving import devices, replicas
+from scaling.serving import devices
+from scaling.serving.device import Device
+from scaling.serving.replicas import demand_of
 from scaling.serving.service import SERVICE, Service
 from scaling.serving.step_time import Efficiency
 
@@ -28,17 +29,16 @@ class Question:
     """What is asked: one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`, and what is paid for.
 
     `lifetime_cost` pays for training and serving together, in FLOPs or, with a device, in USD. `serve_tokens` are
-    served over the model's life; instead of them `requests_per_month` for `months` (of `service.generated` tokens each)
-    says the load as well, and a device then comes in whole replicas. `minimise` is "lifetime", "serving" or "loss";
-    None takes what is usual for what was given (`goal`). `n_experts` are the expert counts compared (default: those
-    studied).
+    served over the model's life; `requests_per_month` for `months` (of `service.generated` tokens each) instead give
+    the load as well, and a device is then rented in whole replicas. `minimise` is "lifetime", "serving" or "loss";
+    None: by what was given (`goal`). `n_experts` are the expert counts compared (default: those studied).
 
     Limits: `memory_gb` (GB = 1e9 bytes) on weights and cached tokens; `data_tokens` on D; `usd_per_million` on the
     price of a million generated tokens; those of `service` on devices, batch and latency.
 
-    `device` names what prices are those of, at `usd_per_hour` instead of the table's, or as `rented` says in full.
-    `mfu` None: 40 %. `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised
-    within one. `settings` are other columns of the law, equal for all models, such as `granularity`.
+    `device` is priced at `usd_per_hour`, by default at its rent in the device table, or is `rented` itself where that
+    is given. `mfu` None: 40 %. `reference_experts` is the E whose best loss at the budget must be kept where cost is
+    minimised within one. `settings` are other columns of the law, equal for all models, such as `granularity`.
     """
 
     train_flops: float | None = None
@@ -59,60 +59,65 @@ class Question:
     months: float = _MONTHS
     usd_per_million: float | None = None
     service: Service = SERVICE
-    rented: device_module.Device | None = None
+    rented: Device | None = None
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_combination()
+        self.pricing  # noqa: B018  an unknown device is named now
+
+    def _check_numbers(self) -> None:
         if sum(getattr(self, name) is not None for name in _BUDGETS) != 1:
-            raise InputError(f"give one of {', '.join(map(_option, _BUDGETS))}")
+            raise InputError(f"give one of {', '.join(f'`{name}`' for name in _BUDGETS)}")
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"{_option(name)} must be a positive number, found {value}")
+                raise InputError(f"`{name}` must be a positive number, found {value}")
         if self.mfu is not None and not 0 < self.mfu <= 1:
-            raise InputError(f"--mfu must be above 0 and at most 1, found {self.mfu}")
+            raise InputError(f"`mfu` must be above 0 and at most 1, found {self.mfu}")
+        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
+            raise InputError(f"`serve_tokens` must be at least 0, found {self.serve_tokens}")
+        experts = (*self.n_experts, self.reference_experts)
+        if min(experts) < 1:
+            raise InputError(f"expert counts are whole numbers from 1, found {experts}")
+
+    def _check_combination(self) -> None:
         for name in _MONEY:
             if self.device is None and getattr(self, name) is not None:
-                raise InputError(f"{_option(name)} needs --device: without one, cost is in FLOPs")
+                raise InputError(f"`{name}` needs `device`: without one, cost is in FLOPs")
         if self.device is None and (self.service.ttft_s is not None or self.service.tpot_s is not None):
-            raise InputError("--ttft-ms and --tpot-ms need --device: without one there are no seconds")
+            raise InputError("`ttft_ms` and `tpot_ms` need `device`: without one there are no seconds")
         if self.goal == "serving" and self.target_loss is not None and self.data_tokens is None:
             raise InputError(
-                "--minimise serving at a --target-loss has no end: ever smaller models on ever more tokens serve ever "
-                "cheaper; bound the training with --train-flops, or the data with --data-tokens"
+                "`minimise` serving at a `target_loss` has no end: ever smaller models on ever more tokens serve ever "
+                "cheaper; bound the training with `train_flops`, or the data with `data_tokens`"
             )
-        if self.months != _MONTHS and self.requests_per_month is None:
-            raise InputError("--months needs --requests-per-month")
-        if self.service.max_fleet is not None and self.requests_per_month is None:
-            raise InputError("--max-fleet needs --requests-per-month: without a load there is no fleet to count")
-        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
-            raise InputError(f"--serve-tokens must be at least 0, found {self.serve_tokens}")
-        if self.serve_tokens and self.requests_per_month is not None:
-            raise InputError("give either --serve-tokens or --requests-per-month")
-        if any(e < 1 for e in (*self.n_experts, self.reference_experts)):
-            raise InputError(
-                f"expert counts are whole numbers from 1, found {(*self.n_experts, self.reference_experts)}"
-            )
+        if self.requests_per_month is None:
+            if self.months != _MONTHS:
+                raise InputError("`months` needs `requests_per_month`")
+            if self.service.max_fleet is not None:
+                raise InputError("`max_fleet` needs `requests_per_month`: without a load there is no fleet to count")
+        elif self.serve_tokens:
+            raise InputError("give either `serve_tokens` or `requests_per_month`")
         if self.goal == "loss" and self.target_loss is not None:
-            raise InputError("--minimise loss needs a budget, not --target-loss")
+            raise InputError("`minimise` loss needs a budget, not `target_loss`")
         if self.goal != "loss" and self.lifetime_cost is not None:
-            raise InputError(f"--lifetime-cost is what is spent: only the loss can be minimised, not {self.goal}")
+            raise InputError(f"`lifetime_cost` is what is spent: only the loss can be minimised, not {self.goal}")
         if self.goal == "serving" and not self.served:
-            raise InputError("--minimise serving needs --serve-tokens or --requests-per-month")
-        self.pricing  # noqa: B018  an unknown device is named now
+            raise InputError("`minimise` serving needs `serve_tokens` or `requests_per_month`")
 
     @property
     def served(self) -> float:
-        """Tokens served over the model's life: on a device those generated, in whose price prompts are; in FLOPs, where
-        every token costs the same, those of prompts too."""
+        """Tokens served over the model's life: on a device those generated, whose price holds the prompts; in FLOPs,
+        where every token costs the same, those of prompts too."""
         if self.requests_per_month is None:
             return self.serve_tokens
-        each = self.service.generated + (self.service.prompt if self.device is None else 0)
-        return self.requests_per_month * self.months * each
+        per_request = self.service.generated + (self.service.prompt if self.device is None else 0)
+        return self.requests_per_month * self.months * per_request
 
     @property
     def goal(self) -> Goal:
-        """What is minimised: the loss of a lifetime cost, or of a training budget with nothing to serve; else lifetime
-        cost."""
+        """What is minimised; None: the loss at a lifetime cost or where nothing is served, else the lifetime cost."""
         if self.minimise is not None:
             return self.minimise
         if self.lifetime_cost is not None:
@@ -143,7 +148,7 @@ class Question:
             rented = replace(
                 rented, usd_per_hour=self.usd_per_hour, price_source="as given", price_date="when this was asked"
             )
-        load = None if self.requests_per_month is None else replicas.demand_of(self.requests_per_month, self.service)
+        load = None if self.requests_per_month is None else demand_of(self.requests_per_month, self.service)
         return Pricing(
             serve_tokens=self.served,
             memory=None if self.memory_gb is None else self.memory_gb * 1e9,
@@ -166,9 +171,5 @@ class Question:
         if (service := data.get("service")) is not None:
             values["service"] = Service(**{**service, "efficiency": Efficiency(**service["efficiency"])})
         if (rented := data.get("rented")) is not None:
-            values["rented"] = device_module.Device.from_json(rented)
+            values["rented"] = Device.from_json(rented)
         return cls(**values)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from analysis.decision import next_run
-from analysis.decision.lifetime_cost import memory_bytes, structure
-from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered
+from analysis.decision.assumptions import assumptions_of
+from analysis.decision.lifetime_cost import Pricing, memory_bytes, structure
+from analysis.decision.next_run import most_informative_run, run_towards
+from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
 from analysis.decision.recommendation import MOST_DRAWS, Choice, Cost, Interval, Recommendation, Served
 from analysis.decision.size_search import Optimum
 from analysis.decision.verdict import (
-    assumed_speed,
-    assumptions_of,
-    disagreement,
+    disagreement_of_draws,
     limits_of_the_runs,
     no_answer,
+    sensitivity_to_speed,
     warnings_about,
 )
 from analysis.fitting import bca
@@ -29,7 +30,7 @@ from analysis.laws.model_family import Sizes
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
-from scaling.serving import replicas as fleet
+from scaling.serving.replicas import Offer, fewest_devices, sustained
 from scaling.serving.service import Layout
 
 _USUAL_EXPERTS = (1, 2, 4, 8, 16, 32)
@@ -46,12 +47,13 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     At a training budget alone the cost is the same for all, and regret is the extra compute that would make up for the
     loss. Raises InputError where the fit predicts nothing or no expert count can answer.
     """
-    return answer(fit, question, speeds)[0]
+    return recommend_with_regrets(fit, question, speeds)[0]
 
 
-def answer(fit: Fit, question: Question, speeds: Speeds | None = None) -> tuple[Recommendation, Array | None]:
-    """`recommend`, and what each of the `candidates` costs beyond the best of a draw (`Optima.regrets`), None without
-    draws."""
+def recommend_with_regrets(
+    fit: Fit, question: Question, speeds: Speeds | None = None
+) -> tuple[Recommendation, Array | None]:
+    """`recommend`, and the regret of each of the `candidates` in every draw (`Optima.regrets`), None without draws."""
     fit.require_params()
     if not fit.definition.divides_compute:
         raise InputError(
@@ -59,84 +61,60 @@ def answer(fit: Fit, question: Question, speeds: Speeds | None = None) -> tuple[
             "divide a budget between size and tokens; `scaling predict` evaluates it"
         )
     fit = with_settings(fit, question)
-    task = SizeOptimiser(fit, question)
-    asked = candidates(fit, question)
-    estimated = task.solve(asked, dict(fit.params), 1)
-    possible = [e for e in asked if np.isfinite(estimated.value(e)[0])]
+    optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
+    solutions = _solve(optimiser, experts, None if speeds is None else speeds.some())
+    possible = solutions.estimate.ranked()
     if not possible:
-        raise InputError(no_answer(question, asked))
-    possible.sort(key=lambda e: float(estimated.value(e)[0]))
-    best, n_draws = possible[0], min(fit.n_draws, MOST_DRAWS)
-    met = None if speeds is None else speeds.some()
-    drawn = task.solve(asked, some_draws(fit), n_draws, met) if n_draws else None
-    left = task.solve(possible, fit.parameter_jackknife(), len(fit.strata)) if n_draws and fit.strata else None
-    regrets = drawn.regrets() if drawn else None
-    chances = drawn.probability_best() if drawn else None
-    expected = dict(zip(asked, expected_regret(regrets).tolist(), strict=True)) if regrets is not None else {}
-    missed = dict(zip(asked, unanswered(regrets).tolist(), strict=True)) if regrets is not None else {}
-    choices = [
-        replace(
-            _choice(task, e, estimated, drawn, left, met),
-            probability_best=None if chances is None else chances[e],
-            regret=None if np.isnan(expected.get(e, np.nan)) else expected[e],
-            unanswered=missed.get(e),
-        )
-        for e in possible
-    ]
-    unsure = disagreement(choices[0])
-    doubts = [*unsure, *limits_of_the_runs(fit, choices[0], asked), *assumed_speed(task, possible, best)]
-    unreachable = tuple(e for e in asked if e not in possible)
-    found = Recommendation(
+        raise InputError(no_answer(question, experts))
+    draws = solutions.draws
+    regrets = draws.regrets() if draws else None
+    certainty = _certainty(draws, regrets) if draws and regrets is not None else {}
+    choices = [replace(_choice(solutions, e), **certainty.get(e, {})) for e in possible]
+    chosen = choices[0]
+    disagreement = disagreement_of_draws(chosen)
+    doubts = [*disagreement, *limits_of_the_runs(fit, chosen, experts), *sensitivity_to_speed(optimiser, possible)]
+    next_run = None
+    if doubts and regrets is not None:
+        towards = run_towards(fit, chosen.n_experts, chosen.train_flops)
+        next_run = most_informative_run(fit, experts, regrets) if disagreement else towards
+    chances = draws.probability_best() if draws else None
+    unreachable = tuple(e for e in experts if e not in possible)
+    recommendation = Recommendation(
         question=question,
         mode=question.mode,
-        recommendation=choices[0],
+        recommendation=chosen,
         alternatives=tuple(choices[1:]),
         probability_best=chances,
         best_experts=_likely_best(chances or {}),
-        expected_regret=choices[0].regret,
+        expected_regret=chosen.regret,
         decided=not doubts,
         undecided_because=tuple(doubts),
-        next_run=next_run.propose_next_run(fit, asked, best, choices[0].train_flops, regrets, bool(unsure))
-        if doubts
-        else None,
-        front=task.trade_off(possible, choices[0].loss),
-        warnings=tuple(warnings_about(task, question, choices[0], unreachable, asked)),
-        assumptions=tuple(assumptions_of(task, choices[0])),
+        next_run=next_run,
+        front=optimiser.trade_off(possible, chosen.loss),
+        warnings=tuple(warnings_about(optimiser, chosen, experts, unreachable)),
+        assumptions=tuple(assumptions_of(optimiser, chosen)),
         law=fit.law,
         fitted_to=fit.source,
-        n_draws=n_draws,
+        n_draws=min(fit.n_draws, MOST_DRAWS),
         unreachable=unreachable,
     )
-    return found, regrets
-
-
-def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:
-    """The fewest E, by share, that hold .95 of the draws in which any E can answer."""
-    kept: list[int] = []
-    held, wanted = 0.0, 0.95 * sum(chances.values())
-    for e, share in sorted(chances.items(), key=lambda pair: -pair[1]):
-        if held >= wanted:
-            break
-        kept.append(e)
-        held += share
-    return tuple(sorted(kept))
+    return recommendation, regrets
 
 
 def with_settings(fit: Fit, question: Question) -> Fit:
-    """The fit with the question's columns set. Raises InputError for one that the law lacks, or that is searched
-    over."""
+    """The fit with the question's columns set. Raises InputError for one that is searched over or not in the law."""
     law = fit.definition
     free = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
     unknown = [name for name in question.settings if name not in free]
     if unknown:
-        others = f"law {law.name} has {', '.join(free)} to set" if free else f"law {law.name} has nothing to set"
-        raise InputError(f"--set {unknown[0]}: {others}; sizes, tokens and experts are searched over")
+        others = f"law {law.name} has {', '.join(free) or 'nothing'} to set"
+        raise InputError(f"`set` {unknown[0]}: {others}; sizes, tokens and experts are searched over")
     return replace(fit, settings={**fit.settings, **question.settings})
 
 
-def some_draws(fit: Fit) -> dict[str, Any]:
-    """The draws of a fit that are used, at most `MOST_DRAWS`."""
-    return {name: value[:MOST_DRAWS] if np.ndim(value) else value for name, value in fit.parameter_draws().items()}
+def some_draws(fit: Fit, most: int = MOST_DRAWS) -> dict[str, Any]:
+    """The draws of a fit that are used, at most `most`."""
+    return {name: value[:most] if np.ndim(value) else value for name, value in fit.parameter_draws().items()}
 
 
 def candidates(fit: Fit, question: Question) -> list[int]:
@@ -147,23 +125,56 @@ def candidates(fit: Fit, question: Question) -> list[int]:
     return [fit.only_experts or 1]
 
 
-def _choice(
-    task: SizeOptimiser,
-    n_experts: int,
-    estimated: Optima,
-    drawn: Optima | None,
-    left: Optima | None,
-    speeds: Speeds | None,
-) -> Choice:
+@dataclass(frozen=True)
+class _Solutions:
+    """The optima of a question at the estimate, under draws of the fit, which meet `speeds`, and without each trunk."""
+
+    optimiser: SizeOptimiser
+    speeds: Speeds | None
+    estimate: Optima
+    draws: Optima | None
+    jackknife: Optima | None
+
+
+def _solve(optimiser: SizeOptimiser, experts: Sequence[int], speeds: Speeds | None) -> _Solutions:
+    fit, draws, jackknife = optimiser.fit, None, None
+    estimate = optimiser.estimate(experts)
+    possible, n_draws = estimate.ranked(), min(fit.n_draws, MOST_DRAWS)
+    if possible and n_draws:
+        draws = optimiser.solve(experts, some_draws(fit), n_draws, speeds)
+        if fit.strata:
+            jackknife = optimiser.solve(possible, fit.parameter_jackknife(), len(fit.strata))
+    return _Solutions(optimiser, speeds, estimate, draws, jackknife)
+
+
+def _certainty(draws: Optima, regrets: Array) -> dict[int, dict[str, Any]]:
+    """Of every E, by field of `Choice`: how it compares with the others draw by draw."""
+    chances = draws.probability_best()
+    return {
+        e: {"probability_best": chances[e], "regret": None if np.isnan(regret) else regret, "unanswered": share}
+        for e, regret, share in zip(
+            draws.experts, expected_regret(regrets).tolist(), unanswered_share(regrets).tolist(), strict=True
+        )
+    }
+
+
+def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:
+    """The fewest E, by share, that hold .95 of the draws in which any E can answer."""
+    ranked = sorted(chances, key=lambda e: -chances[e])
+    shares_before = itertools.accumulate((chances[e] for e in ranked), initial=0.0)
+    needed = 0.95 * sum(chances.values())
+    return tuple(sorted(e for e, share in zip(ranked, shares_before, strict=False) if share < needed))
+
+
+def _choice(solutions: _Solutions, n_experts: int) -> Choice:
     """The optimum of one E, before it is compared with the others."""
-    fit, pricing, optimum = task.fit, task.pricing, estimated.found[n_experts]
-    space = task.space(n_experts, dict(fit.params))
+    optimiser, optimum = solutions.optimiser, solutions.estimate.by_experts[n_experts]
+    fit, pricing, space = optimiser.fit, optimiser.pricing, optimiser.space(n_experts)
     sizes, tokens = space.sizes(optimum.n_active), optimum.tokens
     columns = space.columns(sizes, tokens)
     train, serve = float(pricing.train(sizes, tokens)[0]), float(pricing.serve(sizes)[0])
-    held = memory_bytes(sizes)
-    ends, run = fit.loss_interval(columns), fit.prediction_interval(columns)
-    moves = _moves(task, n_experts, optimum, drawn, left) if drawn else {}
+    memory = memory_bytes(sizes)
+    is_served = pricing.device is not None and pricing.serve_tokens > 0
     return Choice(
         n_experts=n_experts,
         top_k=sizes.top_k,
@@ -173,76 +184,89 @@ def _choice(
         train_flops=float(6.0 * optimum.n_active[0] * tokens[0]),
         loss=float(fit.loss(columns)[0]),
         cost=Cost(train, serve, train + serve, pricing.unit),
-        memory_bytes=None if held is None else float(held[0]),
-        loss_interval=None if ends is None else (float(ends[0][0]), float(ends[1][0])),
-        run_interval=None if run is None else (float(run[0][0]), float(run[1][0])),
-        served=_served(task, sizes, speeds) if pricing.device is not None and pricing.serve_tokens else None,
-        n_active_interval=moves.get("n_active"),
-        tokens_interval=moves.get("tokens"),
-        cost_interval=moves.get("cost"),
-        probability_best=None,
-        regret=None,
-        unanswered=None,
+        memory_bytes=None if memory is None else float(memory[0]),
+        loss_interval=_first(fit.loss_interval(columns)),
+        run_interval=_first(fit.prediction_interval(columns)),
+        served=_served(pricing, sizes, solutions.speeds) if is_served else None,
+        **_optimum_intervals(solutions, n_experts),
     )
 
 
-def _moves(
-    task: SizeOptimiser, n_experts: int, optimum: Optimum, drawn: Optima, left: Optima | None
-) -> dict[str, Interval]:
-    """Intervals of the N, D and lifetime cost of the optimum of one E; empty where no draw has one."""
-    told = [_told(task, n_experts, optimum, 1, None), _told(task, n_experts, drawn.found[n_experts], 2, drawn.speeds)]
-    if np.isnan(told[1]).all():
+def _first(interval: tuple[Array, Array] | None) -> Interval | None:
+    return None if interval is None else (float(interval[0][0]), float(interval[1][0]))
+
+
+def _optimum_intervals(solutions: _Solutions, n_experts: int) -> dict[str, Any]:
+    """Intervals of N, D and lifetime cost of the optimum of one E, by field of `Choice`; none where no draw has one."""
+    if solutions.draws is None:
         return {}
-    jackknife = None if left is None else _told(task, n_experts, left.found[n_experts], 2, None)
-    low, high = bca.interval(told[0][0], told[1], jackknife, task.fit.resampled)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("n_active", "tokens", "cost"))}
+    optimiser, jackknife = solutions.optimiser, None
+    estimate = _size_tokens_cost(optimiser, n_experts, solutions.estimate, exact=True)
+    draws = _size_tokens_cost(optimiser, n_experts, solutions.draws, solutions.speeds)
+    if np.isnan(draws).all():
+        return {}
+    if solutions.jackknife is not None:
+        jackknife = _size_tokens_cost(optimiser, n_experts, solutions.jackknife)
+    low, high = bca.interval(estimate[0], draws, jackknife, optimiser.fit.resampled)
+    names = ("n_active_interval", "tokens_interval", "cost_interval")
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
 
 
-def _told(task: SizeOptimiser, n_experts: int, best: Optimum, rows: int, speeds: Speeds | None) -> Array:
-    """N, D and lifetime cost of every row (rows, 3); NaN where it has no optimum."""
-    known = np.isfinite(best.value) & np.isfinite(best.tokens)
-    totals = task.lifetime(n_experts, best.n_active, np.where(known, best.tokens, 1.0), rows, speeds)
-    return np.where(known[:, None], np.stack([best.n_active, best.tokens, totals], axis=1), np.nan)
+def _size_tokens_cost(
+    optimiser: SizeOptimiser, n_experts: int, optima: Optima, speeds: Speeds | None = None, *, exact: bool = False
+) -> Array:
+    """N, D and lifetime cost of the optimum of one E in every row (rows, 3); NaN where it has none."""
+    optimum: Optimum = optima.by_experts[n_experts]
+    costs = optimiser.lifetime(n_experts, optimum, speeds, exact=exact)
+    return np.where(np.isnan(costs)[:, None], np.nan, np.stack([optimum.n_active, optimum.tokens, costs], axis=1))
 
 
-def _served(task: SizeOptimiser, sizes: Sizes, speeds: Speeds | None) -> Served:
+def _served(pricing: Pricing, sizes: Sizes, speeds: Speeds | None) -> Served:
     """What one replica of a model reaches on the device, and what the load takes."""
-    pricing = task.pricing
     offer = pricing.offer(sizes)
-    one = {name: float(np.ravel(value)[0]) for name, value in vars(offer.replica).items() if name != "terms"}
-    fewest = fleet.fewest_devices(structure(sizes), pricing.rented, pricing.service)
-    drawn = [] if speeds is None else [other.offer(sizes) for other in pricing.at(speeds, sizes.n_experts)]
-
-    replicas, loaded = None, None
-    if pricing.demand is not None:
-        replicas = int(np.ravel(offer.replicas)[0])
-        layout = Layout(one["n_devices"], bool(one["experts_split"]))
-        loaded = fleet.sustained(
-            structure(sizes).of(0), pricing.rented, pricing.service, layout, pricing.demand / max(replicas, 1)
-        )
-
-    def interval(values: list[float]) -> Interval | None:
-        if not values:
-            return None
-        low, high = np.quantile(values, bca.ENDS)
-        return float(low), float(high)
-
+    replica = {name: _number(value) for name, value in vars(offer.replica).items() if name != "terms"}
+    offers = [] if speeds is None else [drawn.offer(sizes) for drawn in pricing.at_speeds(speeds, sizes.n_experts)]
     return Served(
-        n_devices=int(one["n_devices"]),
-        fewest_devices=int(np.ravel(fewest)[0]),
-        experts_split=bool(one["experts_split"]),
-        batch=int(one["batch"]),
-        ttft_ms=1e3 * one["ttft_s"],
-        tpot_ms=1e3 * one["tpot_s"],
-        e2el_ms=1e3 * one["e2el_s"],
-        output_throughput=one["output_throughput"],
-        request_goodput=one["request_goodput"],
-        weight_gb=one["weight_bytes"] / 1e9,
-        usd_per_million=1e6 * float(np.ravel(offer.usd_per_token)[0]),
-        replicas=replicas,
-        load_batch=None if loaded is None else float(loaded.batch),
-        load_ttft_ms=None if loaded is None else 1e3 * float(loaded.ttft_s),
-        load_tpot_ms=None if loaded is None else 1e3 * float(loaded.tpot_s),
-        tpot_ms_interval=interval([1e3 * float(np.ravel(other.replica.tpot_s)[0]) for other in drawn]),
-        usd_per_million_interval=interval([1e6 * float(np.ravel(other.usd_per_token)[0]) for other in drawn]),
+        n_devices=int(replica["n_devices"]),
+        fewest_devices=int(_number(fewest_devices(structure(sizes), pricing.rented, pricing.service))),
+        experts_split=bool(replica["experts_split"]),
+        batch=int(replica["batch"]),
+        ttft_ms=1e3 * replica["ttft_s"],
+        tpot_ms=1e3 * replica["tpot_s"],
+        e2el_ms=1e3 * replica["e2el_s"],
+        output_throughput=replica["output_throughput"],
+        request_goodput=replica["request_goodput"],
+        weight_gb=replica["weight_bytes"] / 1e9,
+        usd_per_million=1e6 * _number(offer.usd_per_token),
+        tpot_ms_interval=_interval([1e3 * _number(drawn.replica.tpot_s) for drawn in offers]),
+        usd_per_million_interval=_interval([1e6 * _number(drawn.usd_per_token) for drawn in offers]),
+        **_under_load(pricing, sizes, offer),
     )
+
+
+def _under_load(pricing: Pricing, sizes: Sizes, offer: Offer) -> dict[str, Any]:
+    """Replicas that the load takes, with batch and latency of each, by field of `Served`; none without a load."""
+    if pricing.demand is None:
+        return {}
+    replicas = int(_number(offer.replicas))
+    layout = Layout(_number(offer.replica.n_devices), bool(_number(offer.replica.experts_split)))
+    demand = pricing.demand / max(replicas, 1)
+    replica = sustained(structure(sizes).of(0), pricing.rented, pricing.service, layout, demand)
+    return {
+        "replicas": replicas,
+        "load_batch": float(replica.batch),
+        "load_ttft_ms": 1e3 * float(replica.ttft_s),
+        "load_tpot_ms": 1e3 * float(replica.tpot_s),
+    }
+
+
+def _number(value: Any) -> float:
+    """The value of one model."""
+    return float(np.ravel(value)[0])
+
+
+def _interval(values: Sequence[float]) -> Interval | None:
+    if not values:
+        return None
+    low, high = np.quantile(values, bca.ENDS)
+    return float(low), float(high)

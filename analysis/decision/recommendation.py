@@ -29,12 +29,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Served:
-    """How a model is served on the device: one replica, by the names and formulas of
-    `scaling.serving.replicas.METRICS`.
+    """How a model is served on the device: one replica, named as in `scaling.serving.replicas.METRICS`.
 
-    `fewest_devices` would hold it at any price; `n_devices` is the cheapest. Without a load `replicas`, and what each
-    of them is at under it (`load_batch`, `load_ttft_ms`, `load_tpot_ms`), are None. The intervals are 95 %, None where
-    the device's speed was not measured.
+    `fewest_devices` hold it at any price, `n_devices` at the least. Without a load `replicas`, and batch and latency of
+    each under it, are None. The intervals are 95 %, None where the device's speed was not measured.
     """
 
     n_devices: int
@@ -48,12 +46,12 @@ class Served:
     request_goodput: float
     weight_gb: float
     usd_per_million: float
-    replicas: int | None
-    load_batch: float | None
-    load_ttft_ms: float | None
-    load_tpot_ms: float | None
-    tpot_ms_interval: Interval | None
-    usd_per_million_interval: Interval | None
+    replicas: int | None = None
+    load_batch: float | None = None
+    load_ttft_ms: float | None = None
+    load_tpot_ms: float | None = None
+    tpot_ms_interval: Interval | None = None
+    usd_per_million_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,9 @@ class Choice:
 
     `loss_interval` is the law's for this very model, `run_interval` that of one run of it, run-to-run noise in it; the
     intervals of N, D and cost say how the optimum of this E moves from draw to draw. `served` is None without a device.
-    `probability_best` is the share of all draws in which this E is best. `regret` is what choosing this E costs beyond
-    the best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which this E can answer
-    (None where it can in none). `unanswered` is the share of the draws in which it cannot, because no size of it meets
-    the loss within the limits.
+    `probability_best` is the share of all draws in which this E is best. `regret` is what choosing it costs beyond the
+    best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which it can answer (None: in
+    none). `unanswered` is the share of the draws in which no size of it meets the loss within the limits.
     """
 
     n_experts: int
@@ -80,21 +77,20 @@ class Choice:
     loss_interval: Interval | None
     run_interval: Interval | None
     served: Served | None
-    n_active_interval: Interval | None
-    tokens_interval: Interval | None
-    cost_interval: Interval | None
-    probability_best: float | None
-    regret: float | None
-    unanswered: float | None
+    n_active_interval: Interval | None = None
+    tokens_interval: Interval | None = None
+    cost_interval: Interval | None = None
+    probability_best: float | None = None
+    regret: float | None = None
+    unanswered: float | None = None
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer: what to train, the best of every other E, how sure it is, and what would make it surer.
+    """The answer: what to train, the best of every other E, how sure that is, and which run would make it surer.
 
     `best_experts` is the 95 % set of the best E: the fewest E, by their share of the draws, that hold .95 of them
-    (empty without draws). `front` lists, for every E, loss against lifetime cost (empty where only a training budget
-    was asked about).
+    (empty without draws). `front` lists, for every E, loss against lifetime cost (empty for a training budget alone).
     """
 
     question: Question

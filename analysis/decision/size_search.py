@@ -7,26 +7,25 @@ methods need nothing of a law but its loss, so they serve every law, with or wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.fitting.fit import Fit
-from analysis.laws import Law
-from analysis.laws.model_family import SIZE_COLUMNS, Family, Sizes
+from analysis.laws.model_family import SIZE_COLUMNS, Sizes
 from scaling.arrays import Array, Booleans
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
 
 _SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
 _LOG_TOKENS = (0.0, np.log(1e30))
-_COARSE = 64
-_FEW = 16  # rows
+_COARSE = 64  # points of the first grid over sizes
+_FEW_ROWS = 16
 _FINE = {True: (73,) * 3, False: (13,) * 6}
 """Points of the finer grids, for few rows and for many: 36^3 = 6^6, as fine in half as many calls, whose overhead is
 what few rows pay for."""
-_NEAR = 1.5
+_NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
 _NARROWINGS, _GRID = 4, 257
 
@@ -40,54 +39,47 @@ class Optimum:
     value: Array
 
 
-def anything_fits(sizes: Sizes) -> Booleans:
-    """No limit on memory."""
+def _anything_fits(sizes: Sizes) -> Booleans:
     return np.ones(np.shape(sizes.n_active), dtype=bool)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The models of one expert count that may be chosen, and the law that predicts them.
+    """The models of one expert count that may be chosen, and the fit whose law predicts their loss.
 
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
-    model never fits where a smaller one does not. `settings` holds columns of the law that are equal for all of them,
-    `largest` is the largest N_active that fits, where that is known (`largest_that_fits`).
+    model never fits where a smaller one does not. `largest` is the largest N_active that fits, where that is known
+    (`largest_that_fits`).
     """
 
-    law: Law
-    params: Mapping[str, Any]
+    fit: Fit
     n_experts: int
-    family: Family | None
-    fits: Callable[[Sizes], Booleans]
-    settings: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, Any]
+    fits: Callable[[Sizes], Booleans] = _anything_fits
     largest: float | None = None
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
-        if self.family is not None:
-            return self.family.sizes(n_active, self.n_experts)
+        if self.fit.family is not None:
+            return self.fit.family.sizes(n_active, self.n_experts)
         return Sizes(self.n_experts, None, n_active, n_total=n_active if self.n_experts == 1 else None)
 
     def columns(self, sizes: Sizes, tokens: Array) -> dict[str, Any]:
         """What the law is evaluated on."""
-        columns = {self.law.n_column: sizes.column(self.law.n_column), TOKENS: tokens, EXPERTS: float(self.n_experts)}
-        for name in self.law.columns:
-            if name in self.settings:
-                columns[name] = self.settings[name]
-            elif name not in columns:
-                columns[name] = sizes.column(name)
-        return columns
+        law = self.fit.definition
+        columns: dict[str, Any] = {TOKENS: tokens, EXPERTS: float(self.n_experts), **self.fit.settings}
+        return columns | {name: sizes.column(name) for name in (law.n_column, *law.columns) if name not in columns}
 
     def loss(self, n_active: Array, tokens: Array) -> Array:
         """Predicted loss, nats per token, shape (rows, models)."""
-        return self.law.loss(self.params, self.columns(self.sizes(n_active), tokens))
+        return self.fit.definition.loss(self.params, self.columns(self.sizes(n_active), tokens))
 
 
 def least_loss(space: SearchSpace, train_flops: Array, affordable: Callable[[Sizes], Array] | None = None) -> Optimum:
     """The N_active of least loss when 6 N_active D = C, for each row's budget C (rows,); the value is the loss.
 
-    `affordable(sizes)` gives the tokens of models (rows, sizes) instead where they follow otherwise (0: none), for
-    budgets that are worth about C; a value is inf where no model can be trained.
+    `affordable(sizes)` gives the tokens of models (rows, sizes) where they follow otherwise (0: none) from a budget
+    worth about C. A value is inf where no model can be trained.
     """
     centre = 0.5 * np.log(train_flops / 6.0)
     budget = train_flops[:, None]
@@ -112,8 +104,7 @@ def least_cost(
     *,
     jumps: bool = False,
 ) -> Optimum:
-    """The model of least cost whose loss is the target (rows,), trained within C = 6 N_active D where one is given, on
-    at most `most_tokens`.
+    """The model of least cost at the target loss (rows,), on at most `most_tokens` and within 6 N_active D = C.
 
     The value is the cost, inf in the rows where no model reaches the target. `jumps` says that cost is a sawtooth in
     the size (whole devices, whole replicas): it is then searched more densely where it is low.
@@ -122,18 +113,18 @@ def least_cost(
     def score(n_active: Array) -> Array:
         sizes = space.sizes(n_active)
         tokens = tokens_for_loss(space, sizes, target[:, None])
+        reached = np.isfinite(tokens)
         with np.errstate(invalid="ignore"):
-            spent = 6.0 * n_active * tokens
-            value = np.where(np.isfinite(tokens), cost(sizes, np.where(np.isfinite(tokens), tokens, 1.0)), np.inf)
-            # Beyond the limits the excess is what is searched down, so that a narrow allowed range is found.
-            excess = np.where(np.isfinite(tokens), tokens / most_tokens, np.inf)
+            value = np.where(reached, cost(sizes, np.where(reached, tokens, 1.0)), np.inf)
+            # Beyond the limits the excess is minimised, so that a narrow allowed range is found.
+            excess = np.where(reached, tokens / most_tokens, np.inf)
             if train_flops is not None:
-                excess = np.maximum(excess, spent / train_flops[:, None])
+                excess = np.maximum(excess, 6.0 * n_active * tokens / train_flops[:, None])
             return np.where(excess <= 1 + 1e-9, value, 1e200 * np.minimum(excess, 1e99))
 
-    rows = np.ones(target.shape)
-    low, high = rows * np.log(_SIZES[0]), rows * np.log(_SIZES[1])
-    size, value = _minimise(space, score, low, high, _dense(len(rows)) if jumps else 0)
+    low, high = (np.full(target.shape, np.log(size)) for size in _SIZES)
+    dense = (769 if len(target) <= _FEW_ROWS else 129) if jumps else 0  # draws share their cost
+    size, value = _minimise(space, score, low, high, dense)
     tokens = tokens_for_loss(space, space.sizes(size[:, None]), target[:, None])[:, 0]
     return Optimum(size, tokens, np.where(value < 1e200, value, np.inf))
 
@@ -143,13 +134,13 @@ def tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
 
     ln L is convex in ln D for the laws here, so steps from the side of too few tokens never overshoot.
     """
-    wanted = np.log(target)
+    wanted, law = np.log(target), space.fit.definition
     shape = np.broadcast_shapes(sizes.n_active.shape, target.shape)
     low, high = (np.full(shape, end) for end in _LOG_TOKENS)
-    reachable = np.broadcast_to(space.law.log_loss(space.params, space.columns(sizes, np.exp(high))), shape) < wanted
+    reachable = np.broadcast_to(law.log_loss(space.params, space.columns(sizes, np.exp(high))), shape) < wanted
     x = low.copy()
     for _ in range(_NEWTON_STEPS):
-        value, slope = space.law.log_loss_by_tokens(space.params, space.columns(sizes, np.exp(x)))
+        value, slope = law.log_loss_by_tokens(space.params, space.columns(sizes, np.exp(x)))
         gap = value - wanted
         low, high = np.where(gap > 0, x, low), np.where(gap > 0, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,14 +155,14 @@ def tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
 def _minimise(
     space: SearchSpace, score: Callable[[Array], Array], low: Array, high: Array, dense: int = 0
 ) -> tuple[Array, Array]:
-    """argmin over ln N_active in [low, high] (rows,), as far as models fit: a coarse grid, then ever finer ones.
+    """N_active and value of the least score over ln N_active in [low, high] (rows,), as far as models fit.
 
-    With `dense` points in between over all sizes that the coarse grid finds at most `_NEAR` times as dear as its best.
+    A coarse grid, then ever finer ones; first of them, where `dense`, one of so many points over all near the best.
     """
     high = np.minimum(high, np.log(space.largest or largest_that_fits(space)))
     low = np.minimum(low, high)
     rows = np.arange(len(low))
-    for points in (_COARSE, *([dense] if dense else []), *_FINE[len(rows) <= _FEW]):
+    for points in (_COARSE, *([dense] if dense else []), *_FINE[len(rows) <= _FEW_ROWS]):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
         values = score(np.exp(grid))
         first = last = best = np.argmin(values, axis=1)
@@ -182,11 +173,6 @@ def _minimise(
     return np.exp(grid[rows, best]), values[rows, best]
 
 
-def _dense(rows: int) -> int:
-    """Points of the dense grid: many for one answer, fewer for draws, whose cost they share."""
-    return 769 if rows <= _FEW else 129
-
-
 def largest_that_fits(space: SearchSpace) -> float:
     """The largest N_active that is allowed, to 1e-7; the largest one searched where all are."""
     low, high = np.log(1e-3), np.log(1e20)
@@ -194,8 +180,8 @@ def largest_that_fits(space: SearchSpace) -> float:
         return float(np.exp(high))
     for _ in range(_NARROWINGS):
         grid = np.linspace(low, high, _GRID)
-        first = int(np.argmin(space.fits(space.sizes(np.exp(grid)))))  # that does not fit
-        low, high = grid[max(first - 1, 0)], grid[first]
+        first_too_large = int(np.argmin(space.fits(space.sizes(np.exp(grid)))))
+        low, high = grid[max(first_too_large - 1, 0)], grid[first_too_large]
     return float(np.exp(low))
 
 
@@ -204,8 +190,8 @@ def columns_of_model(
 ) -> dict[str, float]:
     """The columns that a fit's law is evaluated on for one model; `given` holds any of them outright.
 
-    Another parameter count than n_active follows from the fit's family. Raises InputError where it cannot, or for a
-    value that is not a positive number.
+    Other parameter counts follow from the fit's family. Raises InputError where they cannot, or for a value that is
+    not a positive number.
     """
     named = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts)}
     columns = {name: value for name, value in named.items() if value is not None} | {**fit.settings, **given}
@@ -215,13 +201,11 @@ def columns_of_model(
     law = fit.definition
     derivable = [name for name in law.columns if name not in columns and name in SIZE_COLUMNS]
     if derivable and n_active is not None and (fit.family is not None or n_experts == 1):
-        sizes = SearchSpace(law, fit.params, n_experts, fit.family, anything_fits).sizes(np.array([n_active]))
+        sizes = SearchSpace(fit, n_experts, fit.params).sizes(np.array([n_active]))
         columns |= {name: float(np.ravel(sizes.column(name))[0]) for name in derivable}
-    missing = [name for name in law.columns if name not in columns]
-    if missing:
-        option = {"n_active": "--n-active N", TOKENS: "--tokens D"}.get(missing[0], f"--set {missing[0]}=VALUE")
+    if missing := [name for name in law.columns if name not in columns]:
+        option = f"`{missing[0]}`" if missing[0] in ("n_active", TOKENS) else f"`set` {missing[0]}=VALUE"
         raise InputError(f"law {law.name} needs {', '.join(missing)}: give it with {option}")
-    unknown = [name for name in given if name not in law.columns]
-    if unknown:
+    if unknown := [name for name in given if name not in law.columns]:
         raise InputError(f"law {law.name} has no column {', '.join(unknown)}; it has {', '.join(law.columns)}")
     return {name: columns[name] for name in law.columns}

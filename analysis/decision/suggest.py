@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from analysis.decision import value_of_information
 from analysis.decision.next_run import NextRun, beyond_edge
 from analysis.decision.question import Question
-from analysis.decision.recommend import answer, some_draws, with_settings
-from analysis.decision.recommendation import REGRET_LIMIT
-from analysis.decision.value_of_information import Noise, RegretBelief
+from analysis.decision.recommend import recommend_with_regrets, some_draws, with_settings
+from analysis.decision.recommendation import REGRET_LIMIT, Recommendation
+from analysis.decision.value_of_information import (
+    ENOUGH_DRAWS,
+    Noise,
+    RegretBelief,
+    outcome_weights,
+    run_noise,
+    weighed,
+)
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array, Integers
 from scaling.errors import InputError
@@ -29,9 +35,9 @@ _SUBSTITUTE = 0.5  # of the compute of a run named: a cell below it does not tak
 class Candidates:
     """Cells that could be run, as arrays over cells.
 
-    columns:  what the law is evaluated on.   shape: a number for each (E, width): cells of one shape can be branched
-    from one trunk.   tokens, cooldown: the budget and that part of it which is a branch's own.   flops_per_token: of
-    training. n_active: what `NextRun` counts sizes by.
+    `columns`: what the law is evaluated on. `shape`: a number for each (E, width): cells of one shape can be branched
+    from one trunk. `tokens`, `cooldown`: the budget and that part of it which is a branch's own. `flops_per_token`: of
+    training. `n_active`: what `NextRun` counts sizes by.
     """
 
     columns: Mapping[str, Array]
@@ -55,12 +61,12 @@ class Candidates:
         within = np.isin(self.n_experts, experts)
         return replace(self, flops_per_token=np.where(within, self.flops_per_token, np.inf))
 
-    def added_flops(self, cells: Integers, held: list[int]) -> Array:
-        """FLOPs that each of some cells adds to a trunk of its shape that has the cells `held`.
+    def added_flops(self, cells: Integers, trunk: list[int]) -> Array:
+        """FLOPs that each of some cells adds to a trunk of its shape that has the cells `trunk`.
 
         A trunk costs its longest budget and the cooldowns of the others (design.md, "One trunk, many token budgets").
         """
-        longest = max(held, key=lambda cell: float(self.tokens[cell]))
+        longest = max(trunk, key=lambda cell: float(self.tokens[cell]))
         beyond = self.tokens[cells] - self.tokens[longest]
         own = np.where(beyond > 0, beyond + self.cooldown[longest], self.cooldown[cells])
         return np.asarray(self.flops_per_token[cells] * own)
@@ -84,8 +90,7 @@ class Suggestion:
     """What to run next and what that is expected to do.
 
     Regrets are shares of the cost, of the E that would be chosen, as `recommend` counts them but for draws in which an
-    E cannot answer: those count as 20 %. None where the draws agree. `method`: how the regret after was had
-    (`information`).
+    E cannot answer: those count as 20 %. None where the draws agree. `method`: how the last was estimated.
     """
 
     picks: tuple[Pick, ...]
@@ -95,10 +100,6 @@ class Suggestion:
     method: str
     n_experts: int
     undecided_because: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def suggest(
@@ -113,52 +114,50 @@ def suggest(
 
     Where the draws disagree: `choose`, until the regret is below the limit of `decided` or the budget is used. Where
     they agree at an edge of the E studied, or on a model beyond the largest run: the cell nearest to the run that
-    `recommend` names, and its shorter budgets. `trunks` names the trunk of every run fitted (`information.run_noise`).
-    Raises InputError where the fit has no draws or none that are known the compute of, where the answer is decided, and
-    where no candidate helps.
+    `recommend` names, and its shorter budgets. `trunks` names the trunk of every run fitted (`run_noise`).
+    Raises InputError where the fit has no draws or no compute, where the answer is decided, and where none helps.
     """
     if not fit.draws:
         raise InputError(
-            f"the fit of {fit.law} has no draws, so nothing says what a run would change: fit with --bootstrap 1000"
+            f"the fit of {fit.law} has no draws, so nothing says what a run would change: fit with `bootstrap` 1000"
         )
-    found, regrets = answer(fit, question)
-    best = found.recommendation.n_experts
-    if found.decided:
+    answer, regrets = recommend_with_regrets(fit, question)
+    best, next_run = answer.recommendation.n_experts, answer.next_run
+    if answer.decided:
         raise InputError(
-            f"the recommendation is decided, E = {best} at an expected regret of {found.expected_regret:.2%}: no run "
+            f"the recommendation is decided, E = {best} at an expected regret of {answer.expected_regret:.2%}: no run "
             "is needed"
         )
-    told = f"undecided because {'; '.join(found.undecided_because)}"
-    experts = [choice.n_experts for choice in (found.recommendation, *found.alternatives)]
-    allowed = [*experts, beyond_edge(fit, best)]
-    candidates = candidates.of_experts([e for e in allowed if e is not None])
-    affordable = np.flatnonzero(candidates.train_flops <= train_flops)
-    if not affordable.size:
-        dear = f"{candidates.train_flops.min():.3g}" if len(candidates) else "more than any"
-        raise InputError(
-            f"no new cell fits into {train_flops:.3g} FLOPs: the least takes {dear}; give a larger --flops"
-        )
-    next_run = found.next_run
+    candidates = _in_reach(candidates, fit, answer, train_flops)
+    undecided = f"undecided because {'; '.join(answer.undecided_because)}"
     if next_run is None:
-        raise InputError(f"no run of these shapes would decide it: {told}")
+        raise InputError(f"no run of these shapes would decide it: {undecided}")
     if next_run.regret_before is None or regrets is None:
-        picks = _towards(next_run, candidates, train_flops)
-        if not picks:
+        suggestion = _towards(next_run, candidates, train_flops)
+    else:
+        fit = with_settings(fit, question)
+        predicted, noise = fit.definition.log_loss(some_draws(fit), candidates.columns), run_noise(fit, trunks)
+        suggestion = choose(regrets, predicted, candidates, noise, train_flops, rng)
+        if not suggestion.picks:
             raise InputError(
-                f"{next_run.reason}; no cell of E = {next_run.n_experts} with about {next_run.train_flops:.3g} FLOPs "
-                f"is a candidate that fits into {train_flops:.3g}: give a larger --flops"
+                f"no set of these {len(candidates)} cells within {train_flops:.3g} FLOPs lowers the expected regret of "
+                f"{suggestion.regret_before:.2%} by more than a hundredth of it; give a larger `flops`. It is "
+                + undecided
             )
-        spent = sum(pick.train_flops for pick in picks)
-        return Suggestion(picks, spent, None, None, "the draws agree", best, found.undecided_because)
-    known = with_settings(fit, question)
-    predicted = known.definition.log_loss(some_draws(known), candidates.columns)
-    made = choose(regrets, predicted, candidates, value_of_information.run_noise(fit, trunks), train_flops, rng)
-    if not made.picks:
+    return replace(suggestion, n_experts=best, undecided_because=answer.undecided_because)
+
+
+def _in_reach(candidates: Candidates, fit: Fit, answer: Recommendation, train_flops: float) -> Candidates:
+    """The candidates of the E that can answer, or lie next to the edge. Raises InputError where none is affordable."""
+    experts = [choice.n_experts for choice in (answer.recommendation, *answer.alternatives)]
+    beyond = beyond_edge(fit, answer.recommendation.n_experts)
+    candidates = candidates.of_experts(experts if beyond is None else [*experts, beyond])
+    if not np.any(candidates.train_flops <= train_flops):
+        least = f"{candidates.train_flops.min():.3g}" if len(candidates) else "more than any"
         raise InputError(
-            f"no set of these {len(candidates)} cells within {train_flops:.3g} FLOPs lowers the expected regret of "
-            f"{made.regret_before:.2%} by more than a hundredth of it; give a larger --flops. It is {told}"
+            f"no new cell fits into {train_flops:.3g} FLOPs: the least takes {least}; give a larger `flops`"
         )
-    return replace(made, n_experts=best, undecided_because=found.undecided_because)
+    return candidates
 
 
 def choose(
@@ -176,132 +175,147 @@ def choose(
     trunk, or one more budget of a trunk chosen before, whose noise it shares in part. One run alone may change no
     choice where several would, so a new trunk is worth what as many repeats of it as are best are worth, on average
     (KG(*), Frazier and Powell 2010, Decision Analysis 7:378). Ends when the regret is at most `enough` (where it was
-    more), when nothing affordable is left, when 24 cells are chosen, or when what is left lowers the regret by less
-    than a hundredth.
+    more), when nothing affordable is left, when 24 cells are chosen, or when no cell lowers it by a hundredth.
     """
-    belief = RegretBelief.of_draws(regrets, predicted, noise)
-    before = now = belief.risk
-    # Knowing all takes off all: straight lines on skewed regrets may promise more, so their gains are shares of that.
-    all_of_it = max(belief.perfect(rng), np.finfo(float).tiny)
+    plan = _Plan(RegretBelief.of_draws(regrets, predicted, noise), [], train_flops)
+    before = now = plan.belief.risk
+    # Perfect knowledge leaves no regret: a linear update of skewed regrets may promise more, so gains are shares of it.
+    perfect = max(plan.belief.perfect(rng), np.finfo(float).tiny)
     target = enough if before > enough else 0.0
-    left, picks, held = train_flops, list[Pick](), list[list[int]]()
+    picks: list[Pick] = []
     while len(picks) < MOST_CELLS and now > target:
-        found = _best(belief, candidates, held, left, MOST_CELLS - len(picks), _LEAST_GAIN * all_of_it, rng)
-        if found is None:
+        addition = _best_addition(plan, candidates, _LEAST_GAIN * perfect, rng)
+        if addition is None:
             break
-        cell, trunk, cost = found
-        if trunk == len(held):
-            belief, held = belief.begin_trunk(), [*held, []]
-        belief = belief.observe(cell, trunk, rng)
-        held[trunk].append(cell)
+        cell, trunk, cost = addition
+        plan = plan.add(cell, trunk, cost, rng)
+        after = float(np.clip(before * (1.0 - (before - plan.belief.risk) / perfect), 0.0, now))
+        branched = len(plan.trunks[trunk]) > 1
+        how = "one more budget of a trunk above: it" if branched else "of the cells affordable then it"
+        reason = (
+            f"{how} takes most off the expected regret per FLOP: {now:.2%} to {after:.2%} for {cost:.3g} FLOPs, with E "
+            f"= {candidates.n_experts[cell]}"
+        )
         same_shape = [
-            number for number, cells in enumerate(held) if candidates.shape[cells[0]] == candidates.shape[cell]
+            number for number, cells in enumerate(plan.trunks) if candidates.shape[cells[0]] == candidates.shape[cell]
         ]
-        after = float(np.clip(before * (1.0 - (before - belief.risk) / all_of_it), 0.0, now))
-        reason = _reason(candidates, cell, now, after, cost, branched=len(held[trunk]) > 1)
         picks.append(Pick(cell, same_shape.index(trunk), cost, now, after, reason))
-        left, now = left - cost, after
-    now, method = _checked(regrets, predicted, noise, held, now, before, rng)
-    return Suggestion(tuple(picks), train_flops - left, before, now, method, 0, ())
+        now = after
+    method = "linear updates over the draws"
+    if picks:
+        after, effective = _reweighted(regrets, predicted, noise, plan.trunks, rng)
+        if effective >= ENOUGH_DRAWS:
+            now, method = min(after, before), f"reweighted draws, {effective:.0f} of {len(regrets)} effective"
+        else:
+            method += f": reweighted, {effective:.0f} of {len(regrets)} would count, {ENOUGH_DRAWS:.0f} are needed"
+    return Suggestion(tuple(picks), train_flops - plan.left, before, now, method, 0, ())
 
 
-def _best(
-    belief: RegretBelief,
-    candidates: Candidates,
-    held: list[list[int]],
-    left: float,
-    most: int,
-    least: float,
-    rng: np.random.Generator,
-) -> tuple[int, int, float] | None:
-    """The cell, its trunk and its FLOPs that take most off per FLOP; None where nothing takes off `least` in all.
+@dataclass(frozen=True)
+class _Plan:
+    """What was chosen so far: the belief once it is run, the cells of every trunk, and the FLOPs that are left."""
 
-    `left` FLOPs and `most` cells may be spent, `held` are the cells of every trunk begun.
-    """
-    cells = np.flatnonzero(candidates.train_flops <= left)
-    groups: list[tuple[Array, Integers, int, Array, Array]] = []  # shifts, cells, trunk, FLOPs of one, times
-    costs = candidates.train_flops[cells]
-    times = np.ones(len(cells))
+    belief: RegretBelief
+    trunks: list[list[int]]
+    left: float
+
+    def add(self, cell: int, trunk: int, cost: float, rng: np.random.Generator) -> _Plan:
+        """With one more cell, on a trunk that was begun or on the next."""
+        begun = trunk < len(self.trunks)
+        belief = self.belief if begun else self.belief.begin_trunk()
+        trunks = [list(cells) for cells in (self.trunks if begun else [*self.trunks, []])]
+        trunks[trunk].append(cell)
+        return _Plan(belief.observe(cell, trunk, rng), trunks, self.left - cost)
+
+
+class _Additions(NamedTuple):
+    """Cells that can be added: how each moves the expected risks, its trunk, FLOPs of one run, repeats of it."""
+
+    shifts: Array
+    cells: Integers
+    trunks: Integers
+    flops: Array
+    repeats: Array
+
+
+def _new_trunks(plan: _Plan, candidates: Candidates) -> list[_Additions]:
+    """Every affordable cell as a new trunk, repeated once, twice, four times, ... as far as cells and FLOPs allow."""
+    most = MOST_CELLS - sum(map(len, plan.trunks))
+    cells = np.flatnonzero(candidates.train_flops <= plan.left)
+    additions, repeats = [], 1.0
     while cells.size:
-        groups.append((belief.shifts(cells, times), cells, len(held), costs, times))
-        times = 2.0 * times
-        fits = (times * costs <= left) & (times <= most)
-        cells, costs, times = cells[fits], costs[fits], times[fits]
-    for number, members in enumerate(held):
-        fellows = np.flatnonzero(candidates.shape == candidates.shape[members[0]])
-        fellows = fellows[~np.isin(fellows, members)]
-        added = candidates.added_flops(fellows, members)
-        fellows, added = fellows[added <= left], added[added <= left]
-        if fellows.size:
-            groups.append((belief.shifts_on(fellows, number), fellows, number, added, np.ones(len(fellows))))
+        flops, times = candidates.train_flops[cells], np.full(len(cells), repeats)
+        trunks = np.full(len(cells), len(plan.trunks))
+        additions.append(_Additions(plan.belief.shifts(cells, times), cells, trunks, flops, times))
+        repeats *= 2.0
+        cells = cells[(repeats * flops <= plan.left) & (repeats <= most)]
+    return additions
+
+
+def _branches(plan: _Plan, candidates: Candidates) -> list[_Additions]:
+    """Every affordable cell of the shape of a trunk chosen before that is not on it, as one more budget of it."""
+    additions = []
+    for trunk, members in enumerate(plan.trunks):
+        cells = np.flatnonzero(candidates.shape == candidates.shape[members[0]])
+        cells = cells[~np.isin(cells, members)]
+        flops = candidates.added_flops(cells, members)
+        cells, flops = cells[flops <= plan.left], flops[flops <= plan.left]
+        if cells.size:
+            shifts = plan.belief.shifts_on(cells, trunk)
+            additions.append(_Additions(shifts, cells, np.full(len(cells), trunk), flops, np.ones(len(cells))))
+    return additions
+
+
+def _best_addition(
+    plan: _Plan, candidates: Candidates, least: float, rng: np.random.Generator
+) -> tuple[int, int, float] | None:
+    """The cell, its trunk and its FLOPs that take most off per FLOP; None where nothing takes off `least` in all."""
+    groups = [*_new_trunks(plan, candidates), *_branches(plan, candidates)]
     if not groups:
         return None
-    gains = belief.risk - belief.risk_after(np.concatenate([group[0] for group in groups]), rng)
-    which = np.concatenate([group[1] for group in groups])
-    trunks = np.concatenate([np.full(len(group[1]), group[2]) for group in groups])
-    each, repeats = (np.concatenate([group[i] for group in groups]) for i in (3, 4))
+    additions = _Additions(*map(np.concatenate, zip(*groups, strict=True)))
+    gains = plan.belief.risk - plan.belief.risk_after(additions.shifts, rng)
     if gains.max() < least:
         return None
-    chosen = int(np.argmax(np.where(gains >= 0.1 * least, gains / (each * repeats), -np.inf)))
-    return int(which[chosen]), int(trunks[chosen]), float(each[chosen])
+    per_flop = gains / (additions.flops * additions.repeats)
+    best = int(np.argmax(np.where(gains >= 0.1 * least, per_flop, -np.inf)))
+    return int(additions.cells[best]), int(additions.trunks[best]), float(additions.flops[best])
 
 
-def _checked(
-    regrets: Array,
-    predicted: Array,
-    noise: Noise,
-    held: list[list[int]],
-    now: float,
-    before: float,
-    rng: np.random.Generator,
-) -> tuple[float, str]:
-    """The regret after all runs by reweighted draws where enough of them count, else as it was had; and how."""
-    runs = [(cell, trunk) for trunk, cells in enumerate(held) for cell in cells]
-    if not runs:
-        return now, "straight lines on the draws"
-    trunks = np.array([trunk for _, trunk in runs])
-    covariance = noise.of_trunk * (trunks[:, None] == trunks[None, :]) + noise.own * np.eye(len(runs))
-    weights = value_of_information.outcome_weights(predicted[:, [cell for cell, _ in runs]], covariance, rng)
-    after, effective = value_of_information.weighed(regrets, weights)
-    if effective >= value_of_information.ENOUGH_DRAWS:
-        return min(after, before), f"reweighted draws, {effective:.0f} of {len(regrets)} effective"
-    return now, (
-        f"straight lines on the draws: reweighted, {effective:.0f} of {len(regrets)} would count, "
-        f"{value_of_information.ENOUGH_DRAWS:.0f} are needed"
-    )
+def _reweighted(
+    regrets: Array, predicted: Array, noise: Noise, trunks: list[list[int]], rng: np.random.Generator
+) -> tuple[float, float]:
+    """The expected regret after all runs by reweighted draws, and how many draws count (`weighed`)."""
+    cells = np.concatenate(trunks)
+    trunk_of = np.repeat(np.arange(len(trunks)), [len(members) for members in trunks])
+    covariance = noise.of_trunk * (trunk_of[:, None] == trunk_of) + noise.own * np.eye(len(cells))
+    return weighed(regrets, outcome_weights(predicted[:, cells], covariance, rng))
 
 
-def _towards(run: NextRun, candidates: Candidates, train_flops: float) -> tuple[Pick, ...]:
+def _towards(run: NextRun, candidates: Candidates, train_flops: float) -> Suggestion:
     """The affordable cell nearest to a run, and below it budgets of half, a quarter, ... of its tokens on its trunk.
 
-    Cells of less than half the run's compute, which would not take its place, do not count.
+    Cells of less than half the run's compute do not take its place. Raises InputError where no cell is left.
     """
     cost = candidates.train_flops
     near = np.flatnonzero(
         (candidates.n_experts == run.n_experts) & (cost <= train_flops) & (cost >= _SUBSTITUTE * run.train_flops)
     )
     if not near.size:
-        return ()
-    off = np.log(candidates.n_active[near] / run.n_active) ** 2 + np.log(candidates.tokens[near] / run.tokens) ** 2
-    first = int(near[off.argmin()])
-    held, left = [first], train_flops - float(candidates.train_flops[first])
+        raise InputError(
+            f"{run.reason}; no cell of E = {run.n_experts} with about {run.train_flops:.3g} FLOPs is a candidate that "
+            f"fits into {train_flops:.3g}: give a larger `flops`"
+        )
+    distance = np.log(candidates.n_active[near] / run.n_active) ** 2 + np.log(candidates.tokens[near] / run.tokens) ** 2
+    first = int(near[distance.argmin()])
+    trunk, left = [first], train_flops - float(cost[first])
     picks = [Pick(first, 0, train_flops - left, None, None, run.reason)]
-    below = np.flatnonzero(candidates.shape == candidates.shape[first])
-    for cell in below[np.argsort(-candidates.tokens[below])]:
-        added = float(candidates.added_flops(np.array([cell]), held)[0])
-        if candidates.tokens[cell] <= _LADDER * candidates.tokens[held[-1]] * (1 + 1e-9) and added <= left:
-            held.append(int(cell))
+    reason = "a shorter budget of that trunk: it costs its cooldown alone"
+    same_shape = np.flatnonzero(candidates.shape == candidates.shape[first])
+    for cell in same_shape[np.argsort(-candidates.tokens[same_shape])]:
+        added = float(candidates.added_flops(np.array([cell]), trunk)[0])
+        if candidates.tokens[cell] <= _LADDER * candidates.tokens[trunk[-1]] * (1 + 1e-9) and added <= left:
+            trunk.append(int(cell))
             left -= added
-            picks.append(
-                Pick(int(cell), 0, added, None, None, "a shorter budget of that trunk: it costs its cooldown alone")
-            )
-    return tuple(picks)
-
-
-def _reason(candidates: Candidates, cell: int, before: float, after: float, cost: float, branched: bool) -> str:
-    """Why a cell was chosen, in numbers."""
-    how = "one more budget of a trunk above: it" if branched else "of the cells affordable then it"
-    return (
-        f"{how} takes most off the expected regret per FLOP: {before:.2%} to {after:.2%} for {cost:.3g} FLOPs, with E "
-        f"= {candidates.n_experts[cell]}"
-    )
+            picks.append(Pick(int(cell), 0, added, None, None, reason))
+    return Suggestion(tuple(picks), sum(pick.train_flops for pick in picks), None, None, "the draws agree", 0, ())

@@ -1,14 +1,13 @@
-"""Information: what runs that were not made yet would tell about a choice, as the draws of a fit see it.
+"""The value of information: what runs not yet made would change about a choice, as the draws of a fit predict it.
 
-Before a run its loss is uncertain twice: the draws predict it differently, and it has noise. What it does to a choice
-is the expected value of sample information (Raiffa and Schlaifer 1961, Applied Statistical Decision Theory, ch. 4):
-min_e E[r_e] - E_y[min_e E[r_e | y]] for the regret r_e of choosing E = e and the outcome y. E[r_e | y] is had in two
-ways:
+Before a run its loss is uncertain twice: the draws predict it differently, and it has noise. Its value for a choice is
+the expected value of sample information (Raiffa and Schlaifer 1961, Applied Statistical Decision Theory, ch. 4):
+min_e E[r_e] - E_y[min_e E[r_e | y]] for the regret r_e of choosing E = e and the outcome y. E[r_e | y] is estimated by
 
 * `weighed`: the draws reweighted by the likelihood of y. Exact as the draws grow, worthless where few of them count.
-* `Belief`: straight lines of r_e on y, with means and covariances over the draws (a Kalman update; Jalal and
-  Alarid-Escudero 2018, Med Decis Making 38:174). Exact where draws are normal and regrets straight; it never runs out of
-  draws. Its gains are best read as shares of what it says that perfect knowledge gains (`Belief.perfect`).
+* `RegretBelief`: linear regression of r_e on y, by means and covariances over the draws (a Kalman update; Jalal and
+  Alarid-Escudero 2018, Med Decis Making 38:174). Exact where draws are normal and regrets linear, and it never runs out
+  of draws. Its gains are best read as shares of the gain that it gives perfect knowledge (`RegretBelief.perfect`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from scaling.arrays import Array, Integers
 
 ENOUGH_DRAWS = 50.0  # effective draws behind an outcome, from which reweighting is believed
 _LEAST_NOISE = 1e-3  # of ln loss: no run is measured better than that
-_UNKNOWN_SHARE = 0.5  # of the variance, where no trunk has several budgets to tell it by
+_UNKNOWN_SHARE = 0.5  # of the variance, where no trunk has several budgets to estimate it from
 _MOST_SHARE = 0.95
 # Both limits of `decided` weigh alike: 5 % of draws without an answer count as much as 1 % of expected regret.
 _UNANSWERED_RISK = 0.2
@@ -33,8 +32,7 @@ _CASES = 400
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of ln loss of a run around its law, and the share of its variance that a trunk's runs have in
-    common."""
+    """Standard deviation of ln loss of a run around its law, and the share of its variance that its trunk shares."""
 
     deviation: float
     shared: float = 0.0
@@ -54,8 +52,8 @@ def run_noise(fit: Fit, trunks: Integers | None = None) -> Noise:
     """The noise that a new run will have: the spread of seeds or of the residuals, whichever is more, at least 1e-3.
 
     Residuals are enlarged for the parameters fitted to them (`Fit.enlargement`). What trunks share is their intraclass
-    correlation in the residuals (one-way analysis of variance), where `trunks` names the trunk of every residual and
-    some trunk has several; otherwise one half.
+    correlation in the residuals, where `trunks` names the trunk of every residual and some trunk has several; otherwise
+    one half.
     """
     spread = (fit.rmse_log or 0.0) * fit.enlargement
     shared = _UNKNOWN_SHARE
@@ -83,9 +81,6 @@ def risks(regrets: Array) -> Array:
     return np.where(np.isnan(regrets), _UNANSWERED_RISK, regrets)
 
 
-# ------------------------------------------------------------------------------------------------- reweighted draws
-
-
 def outcome_weights(predicted: Array, covariance: Array, rng: np.random.Generator) -> Array:
     """Weights of the draws, (outcomes, draws), rows summing to 1, under simulated outcomes of some runs.
 
@@ -105,20 +100,16 @@ def outcome_weights(predicted: Array, covariance: Array, rng: np.random.Generato
 
 
 def weighed(regrets: Array, weights: Array) -> tuple[float, float]:
-    """Expected risk of the E chosen anew after each outcome, and the median effective draws (Kish) behind an
-    outcome."""
+    """Expected risk of the E chosen anew after each outcome, and the median of its effective draws (Kish)."""
     return float((weights @ risks(regrets)).min(axis=1).mean()), float(np.median(1.0 / np.sum(weights**2, axis=1)))
-
-
-# --------------------------------------------------------------------------------------------------- straight lines
 
 
 @dataclass(frozen=True)
 class RegretBelief:
     """Means and covariances of the risks of every E and of the ln losses of candidate cells, given the runs assumed.
 
-    `expected` (samples, E): what the risks will be expected to be once those runs are known, sample by sample.
-    `covariance`: of the E risks, then the cells, then the trunks that were begun.
+    `expected` (samples, E): samples of the risks that will be expected once those runs are known. `covariance`: of the
+    E risks, then the cells, then the trunks that were begun.
     """
 
     n_experts: int
@@ -141,16 +132,14 @@ class RegretBelief:
         return float(self.expected.min(axis=1).mean())
 
     def perfect(self, rng: np.random.Generator) -> float:
-        """What knowing every risk would take off, by the same straight lines: that of normal risks of this
-        covariance."""
+        """What knowing every risk would take off, were the risks normal with this covariance."""
         values, vectors = np.linalg.eigh(self.covariance[: self.n_experts, : self.n_experts])
         surprise = np.stack([_normals(_SAMPLES, rng) for _ in range(self.n_experts)], axis=1)
         moved = surprise * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
         return self.risk - float((self.expected + moved).min(axis=1).mean())
 
     def shifts(self, cells: Integers, times: Array) -> Array:
-        """By how much E[risk] will move per unit normal surprise, (cells, E), when a cell is run `times` over
-        afresh."""
+        """By how much E[risk] moves per unit normal surprise, (cells, E), when a cell is run on `times` new trunks."""
         at = self.n_experts + cells
         surprise = np.sqrt(np.diag(self.covariance)[at] + self.noise.deviation**2 / times)
         return np.asarray(self.covariance[at, : self.n_experts] / surprise[:, None])
@@ -171,7 +160,7 @@ class RegretBelief:
         return np.asarray(least.mean(axis=1))
 
     def begin_trunk(self) -> RegretBelief:
-        """Room for one more trunk, whose part of the noise nothing is known about."""
+        """Room for one more trunk, of whose part of the noise nothing is known."""
         size = len(self.covariance)
         grown = np.zeros((size + 1, size + 1))
         grown[:size, :size] = self.covariance

@@ -191,7 +191,8 @@ def _watched(fit: Fit, budget: float | None) -> tuple[Measure, int | None, list[
         found = {name: params[name][:, 0] for name in names}
         if n_experts is not None and budget is not None:
             rows = max(len(value) for value in params.values())
-            best = SizeOptimiser(fit, Question(train_flops=budget)).solve([n_experts], params, rows).found[n_experts]
+            optimiser = SizeOptimiser(fit, Question(train_flops=budget))
+            best = optimiser.solve([n_experts], params, rows).by_experts[n_experts]
             found |= {"optimal N": best.n_active, "loss at the optimum": best.value}
         return found
 

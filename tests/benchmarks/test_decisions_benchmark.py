@@ -40,7 +40,7 @@ def test_the_oracles_choice_costs_nothing_and_the_others_more():
 def test_the_oracles_model_costs_nothing_and_another_size_money_or_budget(kind):
     here, found = _of_kind(kind)
     solved = decisions.SizeOptimiser(here.exact, here.question).solve(decisions.EXPERTS, dict(here.params), 1)
-    best = solved.found[found.best]
+    best = solved.by_experts[found.best]
     n, d = float(best.n_active[0]), float(best.tokens[0])
     # Both are of one search; where the budget binds, its allowance of 1e-9 (`search.least_cost`) shows as an overrun.
     assert found.of_model(found.best, n, d) == pytest.approx((0.0, 0.0), abs=1e-8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -231,10 +232,9 @@ def test_dense_is_no_edge():
 
 def test_that_dense_is_no_edge_is_said():
     worse = {"omega": 1.5, "delta": 0.6}
-    told = recommend(drawn(spread=1e-4, **worse), Question(train_flops=3e13)).assumptions
-    assert any("E = 1 is the smallest E studied and counts as no edge" in line for line in told)
-    told = recommend(drawn(spread=1e-4), Question(train_flops=3e13)).assumptions
-    assert not any("no edge" in line for line in told)
+    for changes, said in ((worse, True), ({}, False)):
+        found = recommend(drawn(spread=1e-4, **changes), Question(train_flops=3e13))
+        assert any("counts as no edge" in line for line in found.assumptions) == said
 
 
 def test_dense_models_that_were_not_studied_lie_beyond_the_edge():
@@ -279,11 +279,10 @@ def test_draws_in_which_an_expert_count_cannot_answer_are_counted_apart_from_its
 def test_too_many_such_draws_are_a_doubt_of_their_own_and_a_run_settles_it():
     found = recommend(hopeless_in(12), question_near_the_limit())
     best = found.recommendation.n_experts
-    assert found.undecided_because == (
-        f"in 10% of the draws no size of E = {best} meets the loss within the limits given, 5% is allowed",
-    )
-    assert "settles best whether any size of the E chosen meets the loss" in found.next_run.reason
-    assert found.next_run.reason.endswith("stays open after 0% of its outcomes")
+    assert len(found.undecided_because) == 1
+    assert found.recommendation.unanswered == pytest.approx(0.1)
+    assert f"E = {best} meets the loss" in found.undecided_because[0]
+    assert "stays open after 0% of its outcomes" in found.next_run.reason
 
 
 def test_more_tokens_than_the_text_has_are_warned_of():
@@ -327,37 +326,39 @@ def test_epoch_allocation_interval(epoch):
     assert found.recommendation.n_active_interval == pytest.approx((2.4188e9, 3.2880e9), rel=0.06)
 
 
+BARE = Fit("joint-moe", JOINT.params)
+"""A fit that knows neither sizes nor widths."""
+
+
 @pytest.mark.parametrize(
-    ("given", "question", "message"),
+    ("given", "question", "named"),
     [
-        (JOINT, {}, "give one of --train-flops"),
-        (JOINT, {"train_flops": 1e20, "target_loss": 2.0}, "give one of --train-flops"),
-        (JOINT, {"train_flops": 1e20, "device": "h100", "mfu": 7.0}, "--mfu must be above 0 and at most 1"),
-        (JOINT, {"train_flops": 1e20, "mfu": 0.4}, "--mfu needs --device"),
-        (JOINT, {"train_flops": 1e20, "usd_per_hour": 3.0}, "--usd-per-hour needs --device"),
-        (JOINT, {"train_flops": -1.0}, "--train-flops must be a positive number"),
-        (JOINT, {"train_flops": float("inf")}, "--train-flops must be a positive number"),
-        (JOINT, {"train_flops": 1e20, "serve_tokens": -1.0}, "--serve-tokens must be at least 0"),
-        (JOINT, {"train_flops": 1e20, "n_experts": (0,)}, "whole numbers from 1"),
-        (JOINT, {"target_loss": 1.2}, "no model with E = 1, 2, 4, 8, 16, 32 meets loss 1.2"),
-        (published("chinchilla-epoch"), {"train_flops": 1e20, "n_experts": (8,)}, "says nothing about experts"),
-        (JOINT, {"train_flops": 1e20, "device": "abacus"}, "abacus"),
-        (Fit("joint-moe", JOINT.params), {"train_flops": 1e20, "memory_gb": 80.0}, "--memory-gb needs the total size"),
-        (
-            Fit("joint-moe", JOINT.params),
-            {"train_flops": 1e20, "serve_tokens": 1e9, "device": "h100"},
-            "widths and depths",
-        ),
-        (Fit("joint-moe", {}, status="unidentified"), {"train_flops": 1e20}, "predicts nothing"),
+        (JOINT, {}, {"train_flops", "train_usd", "target_loss", "lifetime_cost"}),
+        (JOINT, {"train_flops": 1e20, "target_loss": 2.0}, {"train_flops", "target_loss"}),
+        (JOINT, {"train_flops": 1e20, "device": "h100", "mfu": 7.0}, {"mfu"}),
+        (JOINT, {"train_flops": 1e20, "mfu": 0.4}, {"mfu", "device"}),
+        (JOINT, {"train_flops": 1e20, "usd_per_hour": 3.0}, {"usd_per_hour", "device"}),
+        (JOINT, {"train_flops": -1.0}, {"train_flops"}),
+        (JOINT, {"train_flops": float("inf")}, {"train_flops"}),
+        (JOINT, {"train_flops": 1e20, "serve_tokens": -1.0}, {"serve_tokens"}),
+        (JOINT, {"train_flops": 1e20, "n_experts": (0,)}, set()),
+        (JOINT, {"target_loss": 1.2}, set()),
+        (published("chinchilla-epoch"), {"train_flops": 1e20, "n_experts": (8,)}, {"n_experts"}),
+        (JOINT, {"train_flops": 1e20, "device": "abacus"}, set()),
+        (JOINT, {"train_flops": 1e20, "settings": {"granularity": 2.0}}, {"set"}),
+        (BARE, {"train_flops": 1e20, "memory_gb": 80.0}, {"memory_gb"}),
+        (BARE, {"train_flops": 1e20, "serve_tokens": 1e9, "device": "h100"}, {"device"}),
+        (Fit("joint-moe", {}, status="unidentified"), {"train_flops": 1e20}, set()),
     ],
 )
-def test_wrong_questions_are_one_message(given, question, message):
-    with pytest.raises(InputError, match=message):
+def test_a_wrong_question_names_the_fields_that_are_wrong(given, question, named):
+    with pytest.raises(InputError) as refused:
         recommend(given, Question(**question))
+    assert named <= set(re.findall(r"`(\w+)`", str(refused.value)))
 
 
 def test_a_bare_fit_answers_and_says_what_it_does_not_know():
-    found = recommend(Fit("joint-moe", JOINT.params), Question(train_flops=1e20))
+    found = recommend(BARE, Question(train_flops=1e20))
     assert found.recommendation.n_total is None
     assert "total sizes are unknown: the fit has no n_total" in found.assumptions
     assert "the fit does not say which expert counts were studied" in found.undecided_because

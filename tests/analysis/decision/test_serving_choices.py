@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,14 +19,14 @@ from analysis.fitting.fitted_to import router_skew
 from analysis.fitting.published import published
 from analysis.latency.speeds import Speeds
 from scaling.errors import InputError
-from scaling.serving import devices as hardware
 from scaling.serving import replicas
+from scaling.serving.devices import device
 from scaling.serving.expert_load import distinct_experts
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 
 JOINT = published("joint-moe-2025")
-H100 = hardware.device("h100")
+H100 = device("h100")
 EXPERTS = (1, 2, 4, 8, 16, 32)
 
 # arXiv 2502.05172, Table 1: N_active (1e9) and D (1e9) at least loss.
@@ -65,16 +66,17 @@ def test_table_2_of_2502_05172():
     assert all(0 < gap < 0.0062 for gap in missed.values())
 
 
-def brute(budget, device, service=Service()):  # noqa: B008
-    """For every E: sizes on a fine grid trained with the whole budget, their loss and price per served token."""
-    found = {}
+def brute(budget, on):
+    """For every E: the loss of sizes on a fine grid trained with the whole budget, and their price per served token."""
+    losses_and_prices = {}
     for e in EXPERTS:
         size = np.geomspace(1e8, 3e11, 30_001)  # .027 % apart
         loss = JOINT.loss({"n_active": size, "tokens": budget / (6 * size), "n_experts": e})
-        sizes = JOINT.family.sizes(size, e)
-        price = 2 * size if device is None else replicas.cheapest(structure(sizes), device, service).usd_per_token
-        found[e] = (size, np.asarray(loss), np.asarray(price))
-    return found
+        price = 2 * size
+        if on is not None:
+            price = replicas.cheapest(structure(JOINT.family.sizes(size, e)), on).usd_per_token
+        losses_and_prices[e] = (np.asarray(loss), np.asarray(price))
+    return losses_and_prices
 
 
 @pytest.mark.parametrize("device", [None, "h100"])
@@ -82,11 +84,9 @@ def brute(budget, device, service=Service()):  # noqa: B008
 def test_algorithm_1_least_serving_cost_at_bounded_loss(device, budget, reference):
     """2404.02852: at the loss of the reference's loss-optimal model, within the budget, over E and over-trained
     sizes."""
-    each = brute(budget, None if device is None else H100)
-    target = each[reference][1].min() * (1 + 1e-9)
-    best = {
-        e: price[loss <= target].min() if np.any(loss <= target) else np.inf for e, (_, loss, price) in each.items()
-    }
+    by_experts = brute(budget, None if device is None else H100)
+    target = by_experts[reference][0].min() * (1 + 1e-9)
+    best = {e: np.where(loss <= target, price, np.inf).min() for e, (loss, price) in by_experts.items()}
     question = Question(
         train_flops=budget, serve_tokens=1e12, minimise="serving", reference_experts=reference, device=device,
         n_experts=EXPERTS,
@@ -101,10 +101,10 @@ def test_algorithm_1_least_serving_cost_at_bounded_loss(device, budget, referenc
 @pytest.mark.parametrize(("budget", "reference"), [(5.15e21, 1), (2.12e21, 4), (1e22, 8)])
 def test_algorithm_2_least_loss_at_bounded_serving_cost(budget, reference):
     """2404.02852: the least loss of every E among the sizes that cost no more to serve than the reference's optimum."""
-    each = brute(budget, H100)
-    _, loss, price = each[reference]
+    by_experts = brute(budget, H100)
+    loss, price = by_experts[reference]
     cap = float(price[loss.argmin()])
-    best = {e: loss[price <= cap].min() for e, (_, loss, price) in each.items() if np.any(price <= cap)}
+    best = {e: loss[price <= cap].min() for e, (loss, price) in by_experts.items() if np.any(price <= cap)}
     question = Question(
         train_flops=budget,
         serve_tokens=1e12,
@@ -125,11 +125,11 @@ def test_algorithm_2_least_loss_at_bounded_serving_cost(budget, reference):
 def test_a_lifetime_budget_against_brute_force(device, served):
     """2502.05172's joint budget 6 N D + 2 N T = F, and the same in money: D follows from what serving leaves."""
     spent = 1e22 if device is None else 2e5
-    question = Question(lifetime_cost=spent, serve_tokens=served, device=device, n_experts=EXPERTS)
+    question = Question(lifetime_cost=spent, serve_tokens=served, device=device, n_experts=(1, 8, 32))
     found = recommend(JOINT, question)
     pricing = question.pricing
     for choice in (found.recommendation, *found.alternatives):
-        size = np.geomspace(1e7, 1e12, 60_001)
+        size = np.geomspace(1e7, 1e12, 30_001)
         sizes = JOINT.family.sizes(size, choice.n_experts)
         tokens = (spent - pricing.serve(sizes)) / pricing.train_per_token(sizes)
         loss = JOINT.loss({"n_active": size, "tokens": np.maximum(tokens, 1.0), "n_experts": choice.n_experts})
@@ -157,14 +157,16 @@ def test_data_that_run_out_make_models_larger():
 
 @pytest.mark.parametrize("limits", [{"tpot_s": 0.02}, {"ttft_s": 0.3, "tpot_s": 0.05}])
 def test_latency_limits_are_kept(limits):
-    question = Question(train_flops=1e22, serve_tokens=1e12, device="h100", service=Service(**limits))
+    question = Question(
+        train_flops=1e22, serve_tokens=1e12, n_experts=(1, 8, 32), device="h100", service=Service(**limits)
+    )
     found = recommend(JOINT, question)
     for choice in (found.recommendation, *found.alternatives):
         assert choice.served.tpot_ms <= 1e3 * limits["tpot_s"] * (1 + 1e-9)
         assert choice.served.ttft_ms <= 1e3 * limits.get("ttft_s", np.inf) * (1 + 1e-9)
     free = recommend(JOINT, replace(question, service=Service()))
     assert found.recommendation.cost.total >= free.recommendation.cost.total * (1 - 1e-9)
-    assert any("without queueing" in told for told in found.assumptions)
+    assert sum("without queueing" in line for line in found.assumptions) == 1
 
 
 def test_a_small_load_prefers_what_fits_few_devices():
@@ -184,8 +186,7 @@ def test_a_small_load_prefers_what_fits_few_devices():
 def test_prices_from_the_table_are_those_of_the_model():
     """Searches over draws look prices up: within half a percent of the exact ones away from jumps, and never infinite
     where the model can be served."""
-    task = SizeOptimiser(JOINT, Question(train_flops=1e21, serve_tokens=1e12, device="h100"))
-    pricing = task.pricing
+    pricing = Question(train_flops=1e21, serve_tokens=1e12, device="h100").pricing
     size = np.geomspace(1e8, 2e11, 999)
     sizes = JOINT.family.sizes(size, 8)
     exact = pricing.per_token(sizes)
@@ -206,13 +207,11 @@ def test_prices_from_the_table_are_those_of_the_model():
 def test_every_draw_of_the_speed_is_priced_as_a_device_of_that_speed(limits):
     """Batch, layout and limits are chosen anew: against the exact price of the slower device."""
     slow = replace(ASSUMED, bandwidth_share=ASSUMED.bandwidth_share / 2, flops_share=ASSUMED.flops_share / 2)
-    speeds = Speeds(np.stack([one.coefficients()[:-1] for one in (ASSUMED, slow)]), np.ones(11))
+    speeds = Speeds(np.stack([ASSUMED.coefficients()[:-1], slow.coefficients()[:-1]]), np.ones(11))
     question = Question(target_loss=2.4, serve_tokens=1e13, device="h100", service=Service(**limits))
-    found = SizeOptimiser(JOINT, question).solve([8], dict(JOINT.params), 2, speeds).value(8)
+    found = SizeOptimiser(JOINT, question).solve([8], JOINT.params, 2, speeds).value(8)
     exact = [
-        SizeOptimiser(JOINT, replace(question, service=Service(efficiency=reached, **limits)))
-        .solve([8], dict(JOINT.params), 1)
-        .value(8)[0]
+        SizeOptimiser(JOINT, replace(question, service=Service(efficiency=reached, **limits))).estimate([8]).value(8)[0]
         for reached in (ASSUMED, slow)
     ]
     assert found == pytest.approx(exact, rel=5e-3)
@@ -224,15 +223,15 @@ def test_the_scatter_of_unmeasured_shapes_is_in_the_chances():
     though every draw of the coefficients is the same."""
     ratios = np.exp(0.1 * np.linspace(-2, 2, 101))
     speeds = Speeds(np.tile(ASSUMED.coefficients()[:-1], (64, 1)), ratios)
-    each = [speeds.ratios_of(e) for e in (8, 16)]
-    assert abs(np.corrcoef(*each)[0, 1]) < 0.35  # 64 independent pairs: a standard error of .125
-    assert np.std(each[0]) == pytest.approx(np.std(ratios), rel=0.02)
-    assert 0.3 < np.mean(each[0] < each[1]) < 0.7
+    eight, sixteen = speeds.ratios_of(8), speeds.ratios_of(16)
+    assert abs(np.corrcoef(eight, sixteen)[0, 1]) < 0.35  # 64 independent pairs: a standard error of .125
+    assert np.std(eight) == pytest.approx(np.std(ratios), rel=0.02)
+    assert 0.3 < np.mean(eight < sixteen) < 0.7
 
 
 def test_a_bar_does_not_fall_because_serving_is_limited():
     """The loss to keep is the reference's at the budget, whatever latency, memory or price allow to be served."""
-    question = Question(train_flops=1e22, serve_tokens=1e13, device="h100", n_experts=EXPERTS)
+    question = Question(train_flops=1e22, serve_tokens=1e13, device="h100", n_experts=(1, 8, 32))
     free = recommend(JOINT, question).recommendation
     tight = recommend(JOINT, replace(question, service=Service(tpot_s=0.004))).recommendation
     assert tight.loss == pytest.approx(free.loss, rel=1e-9)
@@ -252,7 +251,7 @@ def test_whole_replicas_are_searched_tooth_by_tooth(loss):
     """A load of a thousand million requests a month at H100 prices, E = 32: within .1 % of a fine grid."""
     question = Question(target_loss=loss, requests_per_month=1e9, device="h100", n_experts=(32,))
     found = recommend(JOINT, question).recommendation
-    pricing, space = question.pricing, SizeOptimiser(JOINT, question).space(32, dict(JOINT.params))
+    pricing, space = question.pricing, SizeOptimiser(JOINT, question).space(32)
     size = found.n_active * np.geomspace(0.3, 3, 40_001)
     sizes = JOINT.family.sizes(size, 32)
     tokens = tokens_for_loss(space, sizes, np.full(size.shape, loss))
@@ -263,13 +262,13 @@ def test_whole_replicas_are_searched_tooth_by_tooth(loss):
 def test_small_models_are_not_priced_like_large_ones():
     """In FLOPs 2 N_active at every size, in draws as at the estimate."""
     question = Question(train_flops=1e12, serve_tokens=1e6, n_experts=(8, 16))
-    rows = SizeOptimiser(JOINT, question).solve([8, 16], dict(JOINT.params), 3)
-    one = SizeOptimiser(JOINT, question).solve([8, 16], dict(JOINT.params), 1)
+    rows = SizeOptimiser(JOINT, question).solve([8, 16], JOINT.params, 3)
+    one = SizeOptimiser(JOINT, question).estimate([8, 16])
     assert rows.value(8) == pytest.approx(np.full(3, one.value(8)[0]), rel=1e-9)
 
 
 def test_crossovers_are_where_costs_meet():
-    """Solve for both E a tenth below the volume told and a tenth above it."""
+    """Solve for both E a tenth below that volume and a tenth above it."""
     question = Question(train_flops=1e24, serve_tokens=1e12, n_experts=EXPERTS, device="h100")
     found, (low, high) = crossovers(JOINT, question, EXPERTS)
     assert found
@@ -277,22 +276,23 @@ def test_crossovers_are_where_costs_meet():
         assert low < crossing.volume < high
         pair = [crossing.before, crossing.after]
         for volume, sign in ((0.9 * crossing.volume, 1), (1.1 * crossing.volume, -1)):
-            optima = SizeOptimiser(JOINT, replace(question, serve_tokens=volume)).solve(pair, dict(JOINT.params), 1)
+            optima = SizeOptimiser(JOINT, replace(question, serve_tokens=volume)).estimate(pair)
             before, after = (float(optima.value(e)[0]) for e in pair)
             assert sign * (after - before) > 0
 
 
 def test_the_plane_is_what_each_question_answers():
     question = Question(train_flops=1e20, serve_tokens=1e12, device="h100")
-    found = plane(JOINT, question, EXPERTS, np.array([1e19, 1e21]), np.array([1e10, 1e13]))
+    experts = (1, 8, 32)
+    found = plane(JOINT, question, experts, np.array([1e19, 1e21]), np.array([1e10, 1e13]))
     for i, budget in enumerate(found.budgets):
         for j, volume in enumerate(found.volumes):
-            asked = replace(question, train_flops=float(budget), serve_tokens=float(volume), n_experts=EXPERTS)
+            asked = replace(question, train_flops=float(budget), serve_tokens=float(volume), n_experts=experts)
             assert found.best[i, j] == recommend(JOINT, asked).recommendation.n_experts
 
 
 def test_what_if_asks_the_changed_question():
-    question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", n_experts=EXPERTS)
+    question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", n_experts=(1, 8, 32))
     answer = recommend(JOINT, question)
     found = explore(JOINT, question, answer)
     tenth = next(case for case in found.cases if (case.what, case.value) == ("tokens served", "a tenth"))
@@ -306,38 +306,41 @@ def test_what_if_asks_the_changed_question():
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "named"),
     [
-        ({}, "give one of --train-flops, --train-usd, --target-loss, --lifetime-cost"),
-        ({"train_flops": 1e20, "target_loss": 2.0}, "give one of"),
-        ({"train_usd": 1e4}, "--train-usd needs --device"),
-        ({"train_flops": 1e20, "usd_per_million": 1.0}, "--usd-per-million needs --device"),
-        ({"train_flops": 1e20, "service": Service(tpot_s=0.1)}, "need --device"),
-        ({"train_flops": 1e20, "serve_tokens": 1e9, "requests_per_month": 10.0}, "either --serve-tokens or"),
-        ({"train_flops": 1e20, "minimise": "serving"}, "--minimise serving needs"),
-        ({"target_loss": 2.0, "minimise": "loss"}, "--minimise loss needs a budget"),
-        ({"lifetime_cost": 1e20, "minimise": "lifetime"}, "only the loss can be minimised"),
-        ({"target_loss": 2.0, "serve_tokens": 1e9, "minimise": "serving"}, "has no end"),
-        ({"train_flops": 1e20, "months": 3.0}, "--months needs"),
-        ({"train_flops": 1e20, "data_tokens": 0.0}, "--data-tokens must be a positive number"),
-        ({"train_flops": 1e20, "device": "h1000"}, "found 'h1000'"),
+        ({}, {"train_flops", "train_usd", "target_loss", "lifetime_cost"}),
+        ({"train_flops": 1e20, "target_loss": 2.0}, {"train_flops", "target_loss"}),
+        ({"train_usd": 1e4}, {"train_usd", "device"}),
+        ({"train_flops": 1e20, "usd_per_million": 1.0}, {"usd_per_million", "device"}),
+        ({"train_flops": 1e20, "service": Service(tpot_s=0.1)}, {"tpot_ms", "device"}),
+        (
+            {"train_flops": 1e20, "serve_tokens": 1e9, "requests_per_month": 10.0},
+            {"serve_tokens", "requests_per_month"},
+        ),
+        ({"train_flops": 1e20, "minimise": "serving"}, {"minimise", "serve_tokens"}),
+        ({"target_loss": 2.0, "minimise": "loss"}, {"minimise", "target_loss"}),
+        ({"lifetime_cost": 1e20, "minimise": "lifetime"}, {"lifetime_cost"}),
+        ({"target_loss": 2.0, "serve_tokens": 1e9, "minimise": "serving"}, {"minimise", "target_loss", "data_tokens"}),
+        ({"train_flops": 1e20, "months": 3.0}, {"months", "requests_per_month"}),
+        ({"train_flops": 1e20, "service": Service(max_fleet=8)}, {"max_fleet", "requests_per_month"}),
+        ({"train_flops": 1e20, "data_tokens": 0.0}, {"data_tokens"}),
+        ({"train_flops": 1e20, "device": "h1000"}, set()),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(given, says):
-    with pytest.raises(InputError, match=says):
+def test_a_question_that_makes_no_sense_is_refused(given, named):
+    with pytest.raises(InputError) as refused:
         Question(**given)
+    assert named <= set(re.findall(r"`(\w+)`", str(refused.value)))
 
 
 def test_a_question_survives_its_json():
-    from dataclasses import asdict
-
     service = Service(tpot_s=0.05, efficiency=replace(ASSUMED, layer_s=1e-5))
     asked = Question(train_flops=1e20, serve_tokens=1e9, n_experts=(1, 8), device="h100", rented=H100, service=service)
     assert Question.from_json(asdict(asked)) == asked
 
 
 def test_the_skew_of_trained_routers_is_found_in_their_runs():
-    """Planted: 8 and 64 tokens touch what a router of skew .7 does; dense rows and gaps do not count."""
+    """Planted: 8 and 64 tokens activate what a router of skew .7 does; dense rows and gaps do not count."""
     frame = moe_grid(experts=(1, 4, 16))
     for tokens in (8, 64):
         seen = [np.nan if e == 1 else distinct_experts(int(e), 1, tokens, 0.7) for e in frame["n_experts"]]
@@ -347,7 +350,7 @@ def test_the_skew_of_trained_routers_is_found_in_their_runs():
     assert router_skew(table_of(frame.query("n_experts == 1"))) is None
 
 
-def test_a_load_tells_at_which_batch_replicas_run():
+def test_a_load_says_at_which_batch_replicas_run():
     """b = (demand / r) tpot(b), and no batch beyond what the replica holds."""
     question = Question(train_flops=1e21, requests_per_month=1e8, device="h100", n_experts=(8,), reference_experts=8)
     found = recommend(JOINT, question).recommendation.served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,7 @@ CASES = [(0.0, 1.0, 1.0), (0.5, 1.0, 0.3), (-1.0, 0.7, 0.5), (0.05, 0.1, 0.1)]
 
 
 @pytest.mark.parametrize(("mean", "prior", "noise"), CASES)
-def test_straight_lines_give_the_closed_form_of_two_actions(mean, prior, noise):
+def test_linear_updates_give_the_closed_form_of_two_actions(mean, prior, noise):
     belief = RegretBelief.of_draws(*two_actions(mean, prior), Noise(noise))
     gain = belief.risk - belief.risk_after(belief.shifts(np.array([0]), np.ones(1)), rng())[0]
     # 512 strata of the surprise: the kinked mean is off by at most a stratum's width times its chance, 2/512 of s
@@ -97,13 +98,13 @@ def test_observing_run_after_run_conditions_on_all_of_them(shared):
     assert belief.covariance[:7, :7] == pytest.approx(expected, abs=1e-10 * scale)
 
 
-def test_a_branch_tells_less_than_a_run_of_its_own_and_as_much_where_nothing_is_shared():
+def test_a_branch_is_worth_less_than_a_run_of_its_own_and_as_much_where_nothing_is_shared():
     values = rng().standard_normal((300, 4)) @ rng().standard_normal((4, 4))
     for shared, compare in ((0.0, np.isclose), (0.8, np.less)):
         belief = (
             RegretBelief.of_draws(values[:, :2], values[:, 2:], Noise(0.5, shared)).begin_trunk().observe(0, 0, rng())
         )
-        # another budget of the same size, by the same law: the trunk's part of the noise is told again
+        # another budget of the same size, by the same law: the trunk's part of the noise is seen again
         branch = np.linalg.norm(belief.shifts_on(np.array([0]), 0))
         alone = np.linalg.norm(belief.shifts(np.array([0]), np.ones(1)))
         assert compare(branch, alone)
@@ -146,7 +147,7 @@ def test_noise_is_that_of_residuals_enlarged_and_trunks_share_what_was_planted()
     assert found.deviation == pytest.approx(rmse * np.sqrt(1800 / (1800 - len(made.free))))
     assert found.of_trunk + found.own == pytest.approx(found.deviation**2)
     assert run_noise(replace(known, noise=0.02), trunks).deviation == 0.02
-    assert run_noise(known).shared == run_noise(known, np.arange(1800)).shared == 0.5  # no trunk to tell it by
+    assert run_noise(known).shared == run_noise(known, np.arange(1800)).shared == 0.5  # no trunk to estimate it from
 
 
 # ----------------------------------------------------------------------------------------------------------- choice
@@ -178,7 +179,7 @@ def test_by_the_exact_value_per_flop_among_many_single_cells():
         s = abs(c[0, 1]) / np.sqrt(c[1, 1] + 0.25)
         value.append((s * norm.pdf(mean / s) - abs(mean) * norm.sf(abs(mean) / s)) / costs[i])
     assert len(found.picks) == 1
-    # equal to within what 512 strata tell apart
+    # equal to within what 512 strata resolve
     assert value[found.picks[0].cell] == pytest.approx(max(value), rel=0.02)
 
 
@@ -191,7 +192,7 @@ def test_one_run_that_could_change_nothing_is_repeated_where_several_would():
     assert [pick.trunk for pick in found.picks] == list(range(len(found.picks)))  # a seed each
 
 
-def test_the_budget_and_the_number_of_cells_are_kept_and_regret_never_rises():
+def test_the_budget_and_the_number_of_variedare_kept_and_regret_never_rises():
     regrets, theta = two_actions(0.0, 1.0)
     found = choose(regrets, theta, cells([1e-3]), Noise(5.0), 1.0, rng(), enough=0.0)
     assert len(found.picks) <= MOST_CELLS
@@ -253,7 +254,7 @@ def new_cells(experts=(1, 2, 4, 8, 16, 32)):
     return Candidates(columns, shape, table["n_experts"].to_numpy(), active, tokens, 0.2 * tokens, 6.0 * active)
 
 
-def test_where_draws_disagree_cells_are_chosen_that_lower_the_regret_within_the_budget():
+def test_where_draws_disagree_variedare_chosen_that_lower_the_regret_within_the_budget():
     given = drawn(**INSIDE)
     found = suggest(given, Question(train_flops=3e13), new_cells(), given.largest_train_flops, rng())
     assert found.picks
@@ -275,21 +276,24 @@ def test_where_draws_agree_at_an_edge_the_cell_lies_beyond_it_with_its_shorter_b
     assert found.train_flops <= 2 * given.largest_train_flops
 
 
-def test_what_cannot_be_suggested_is_said():
-    question = Question(train_flops=3e13)
-    with pytest.raises(InputError, match="has no draws"):
-        suggest(replace(drawn(), draws={}), question, new_cells(), 1e13, rng())
-    with pytest.raises(InputError, match="no run is needed"):
-        suggest(drawn(spread=1e-5, omega=1.5, delta=0.6), question, new_cells(), 1e13, rng())
-    with pytest.raises(InputError, match=r"fits into 1 FLOPs: the least takes .* --flops"):
-        suggest(drawn(**INSIDE), question, new_cells(), 1.0, rng())
-    with pytest.raises(InputError, match="give a larger --flops"):  # the cells beyond the edge are out of reach
-        suggest(drawn(spread=1e-4), question, new_cells(), 1e11, rng())
+@pytest.mark.parametrize(
+    ("given", "flops", "named"),
+    [
+        (lambda: replace(drawn(), draws={}), 1e13, "bootstrap"),
+        (lambda: drawn(spread=1e-5, omega=1.5, delta=0.6), 1e13, None),  # the recommendation is decided
+        (lambda: drawn(**INSIDE), 1.0, "flops"),
+        (lambda: drawn(spread=1e-4), 1e11, "flops"),  # the cells beyond the edge are out of reach
+    ],
+)
+def test_what_cannot_be_suggested_names_what_to_change(given, flops, named):
+    with pytest.raises(InputError) as refused:
+        suggest(given(), Question(train_flops=3e13), new_cells(), flops, rng())
+    assert re.findall(r"`(\w+)`", str(refused.value)) == ([named] if named else [])
 
 
 def test_nothing_is_suggested_that_would_not_help():
     given = drawn(**INSIDE)
-    told = new_cells()
-    blind = replace(told, columns={**told.columns, "n_experts": np.ones(len(told))})  # delta and omega hardly show
-    with pytest.raises(InputError, match="lowers the expected regret of"):
+    varied = new_cells()
+    blind = replace(varied, columns={**varied.columns, "n_experts": np.ones(len(varied))})  # delta, omega hardly show
+    with pytest.raises(InputError, match="`flops`"):
         suggest(replace(given, noise=10.0), Question(train_flops=3e13), blind, 1e12, rng())
