@@ -15,25 +15,9 @@ from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.serving.expert_load import skew_of
 
 _CONFIGURATION = (
-    "task",
-    "n_experts",
-    "top_k",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "d_expert",
-    "vocab_size",
-    "router",
-    "dispatch",
-    "experts",
-    "n_active",
-    "n_total",
-    "tokens",
-    "batch_tokens",
-    "seq_len",
-    "lr",
-    "corpus_hash",
-)
+    "task", "n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "vocab_size", "router", "dispatch",
+    "experts", "n_active", "n_total", "tokens", "batch_tokens", "seq_len", "lr", "corpus_hash",
+)  # fmt: skip
 
 
 def seed_noise(table: RunTable) -> float | None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp
 
 from analysis.fitting.fit import Fit
 from analysis.laws.model_family import FINE_GRAINED_2024, JOINT_MOE_2025, WITHOUT_EMBEDDINGS
 from scaling.errors import InputError
 
+_CONSTANTS: dict[str, dict[str, float]] = {
+    "joint-moe": {
+        "a": 35.91, "alpha": -0.1889, "delta": -0.2285, "gamma": 0.0098, "b": 35.98, "beta": -0.1775, "omega": 0.5529,
+        "zeta": -0.0259, "c": 1.3637, "E_start": 2.0732, "E_max": 290.4521,
+    },
+    "sparsity": {
+        "a": 16612.50, "alpha": 0.5962, "b": 5455.67, "beta": 0.3954, "c": 0.4598, "lambda": -0.1666, "d": 17.26,
+        "delta": 0.1603, "gamma": 0.1595, "e": 0.94,
+    },
+    "tencent": {
+        "e": 0.1577, "f": 7.2446, "m": 5.1395, "n": -3.2363, "k": 0.0013, "h": 0.0450, "a": 38.051, "alpha": 0.2383,
+        "b": 27129.05, "beta": 0.4694, "c": 31.096, "eps": 1.8182,
+    },
+}  # fmt: skip
+
 _HOFFMANN_DOMAIN = {"n_active": (7e7, 1.6e10), "tokens": (5e9, 5e11)}
 
-PUBLISHED: dict[str, Fit] = {
+_FITS: dict[str, Fit] = {
     "chinchilla-rounded": Fit(
         law="hoffmann",
-        status="published",
         domain=_HOFFMANN_DOMAIN,
         experts=(1,),
         params={"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28},
@@ -24,7 +39,6 @@ PUBLISHED: dict[str, Fit] = {
     ),
     "chinchilla-tex": Fit(
         law="hoffmann",
-        status="published",
         domain=_HOFFMANN_DOMAIN,
         experts=(1,),
         params={"E": exp(0.5267228), "A": exp(6.0073404), "alpha": 0.33917084, "B": exp(6.0179186), "beta": 0.2849083},
@@ -33,7 +47,6 @@ PUBLISHED: dict[str, Fit] = {
     ),
     "chinchilla-epoch": Fit(
         law="hoffmann",
-        status="published",
         domain=_HOFFMANN_DOMAIN,
         experts=(1,),
         params={"E": 1.81686, "A": 482.00572, "alpha": 0.34781303, "B": 2085.43420, "beta": 0.36585412},
@@ -42,28 +55,14 @@ PUBLISHED: dict[str, Fit] = {
     ),
     "joint-moe-2025": Fit(
         law="joint-moe",
-        status="published",
         experts=(1, 2, 4, 8, 16, 32),
         domain={"n_active": (7.9e7, 2.7e9), "tokens": (5e8, 8e10), "n_experts": (1.0, 32.0)},
-        params={
-            "a": 35.91,
-            "alpha": -0.1889,
-            "delta": -0.2285,
-            "gamma": 0.0098,
-            "b": 35.98,
-            "beta": -0.1775,
-            "omega": 0.5529,
-            "zeta": -0.0259,
-            "c": 1.3637,
-            "E_start": 2.0732,
-            "E_max": 290.4521,
-        },
+        params=_CONSTANTS["joint-moe"],
         family=JOINT_MOE_2025,
         source="Ludziejewski et al. 2025, arXiv 2502.05172, table of the joint MoE law",
     ),
     "kaplan-2020": Fit(
         law="kaplan",
-        status="published",
         domain={"n_active_nonembed": (768.0, 1.5e9), "tokens": (2.2e7, 2.3e10)},
         experts=(1,),
         family=WITHOUT_EMBEDDINGS,
@@ -77,7 +76,6 @@ PUBLISHED: dict[str, Fit] = {
     **{
         f"clark-2022-{name}": Fit(
             law="clark",
-            status="published",
             domain={"n_dense_nonembed": (1.6e7, 1.3e9), "n_experts": (1.0, 512.0)},
             experts=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
             params=dict(zip(("a", "b", "c", "d", "E_start", "E_max"), constants, strict=True)),
@@ -93,7 +91,6 @@ PUBLISHED: dict[str, Fit] = {
     **{
         f"fine-grained-2024{name}": Fit(
             law="fine-grained",
-            status="published",
             domain={"n_total_nonembed": (1.29e8, 3.7e9), "tokens": tokens, "granularity": (1.0, 16.0)},
             experts=(expansion,),
             family=FINE_GRAINED_2024,
@@ -110,19 +107,7 @@ PUBLISHED: dict[str, Fit] = {
     },
     "sparsity-2025": Fit(
         law="sparsity",
-        status="published",
-        params={
-            "a": 16612.50,
-            "alpha": 0.5962,
-            "b": 5455.67,
-            "beta": 0.3954,
-            "c": 0.4598,
-            "lambda": -0.1666,
-            "d": 17.26,
-            "delta": 0.1603,
-            "gamma": 0.1595,
-            "e": 0.94,
-        },
+        params=_CONSTANTS["sparsity"],
         source="Abnar et al. 2025, arXiv 2501.12370",
         warnings=(
             "off its grid of S it explains 68 % of the variance; the ranges of N and D it holds on are not known to us",
@@ -130,43 +115,26 @@ PUBLISHED: dict[str, Fit] = {
     ),
     "leverage-2025": Fit(
         law="leverage",
-        status="published",
         domain={"activation_ratio": (0.008, 1.0), "granularity": (2.0, 16.0), "train_flops": (1e18, 3e20)},
         params={"a": 1.23, "d": -7.61e-2, "gamma": 1.67e-2, "beta": -1.17e-1, "A_start": 1.63e-2, "A_max": 5.28e16},
         source="Ling team 2025, arXiv 2507.17702",
     ),
     "overtraining-2024": Fit(
         law="overtraining",
-        status="published",
         domain={"n_active": (1.1e7, 4.11e8), "tokens": (2.2e8, 8.2e9)},
         experts=(1,),
         params={"E": 1.8366, "a": 212.236, "b": 366.687, "eta": 0.1364},
-        source="recomputed by the protocol of Gadre et al. 2024, arXiv 2403.08540, from its five RedPajama runs (C4 loss)",
+        source="recomputed by the protocol of Gadre et al. 2024, arXiv 2403.08540, from its 5 RedPajama runs (C4 loss)",
         notes=("predicts the authors' 1.4B model on 921B tokens .7 % too high",),
     ),
     "tencent-2025": Fit(
         law="tencent",
-        status="published",
-        params={
-            "e": 0.1577,
-            "f": 7.2446,
-            "m": 5.1395,
-            "n": -3.2363,
-            "k": 0.0013,
-            "h": 0.0450,
-            "a": 38.051,
-            "alpha": 0.2383,
-            "b": 27129.05,
-            "beta": 0.4694,
-            "c": 31.096,
-            "eps": 1.8182,
-        },
+        params=_CONSTANTS["tencent"],
         source="Zhao et al. 2025, arXiv 2509.23678, as others quote it",
     ),
     **{
         f"sardana-2024-{name}": Fit(
             law="hoffmann",
-            status="published",
             domain={"n_active": (1.5e8, 6e9)},
             experts=(1,),
             params=dict(zip(("alpha", "beta", "A", "B", "E"), constants, strict=True)),
@@ -181,6 +149,8 @@ PUBLISHED: dict[str, Fit] = {
         )
     },
 }
+
+PUBLISHED: dict[str, Fit] = {name: replace(fit, status="published") for name, fit in _FITS.items()}
 
 
 def published(name: str) -> Fit:
