@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import nnls
 from statsmodels.robust import norms, scale
@@ -28,6 +29,7 @@ from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWor
 
 AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
+_TERMS = TERMS[:FITTED]
 _BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
@@ -44,6 +46,17 @@ class HeldOutTimes:
     p90: float
     rows: int
     levels: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, errors: npt.ArrayLike, levels: tuple[float, ...] = ()) -> HeldOutTimes:
+        """The summary of signed errors."""
+        size = np.abs(np.asarray(errors, dtype=float))
+        return cls(float(np.median(size)), float(np.quantile(size, 0.9)), len(size), levels)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> HeldOutTimes:
+        """The summary that `dataclasses.asdict` wrote, by way of JSON. Raises as the constructor does."""
+        return cls(**{**document, "levels": tuple(document["levels"])})
 
 
 @dataclass(frozen=True)
@@ -84,8 +97,7 @@ class LatencyLaw:
     def interval(self, work: StepWork, level: float = 0.95) -> tuple[Array, Array]:
         """Where a measured time of this work is expected, with the uncertainty of the coefficients (`draws`) and the
         scatter of shapes that were not fitted (`ratios`)."""
-        terms = work.terms(self.device)[:FITTED]
-        modelled = np.tensordot(self.draws, terms, axes=1)  # draws x rows
+        modelled = np.tensordot(self.draws, work.terms(self.device)[:FITTED], axes=1)  # draws x rows
         # Draws are in no order, so multiples of the golden ratio meet each with a scatter of its own, evenly spread.
         levels = (np.arange(len(self.draws)) + 0.5) * _GOLDEN % 1
         scatter = np.quantile(self.ratios, levels).reshape(-1, *[1] * (modelled.ndim - 1))
@@ -95,8 +107,8 @@ class LatencyLaw:
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % intervals of the fields of `efficiency`, percentiles of the draws."""
-        every = pd.DataFrame([asdict(Efficiency.of(one, "")) for one in self.draws]).drop(columns="source")
-        limits = {str(name): np.quantile(every[name], [0.025, 0.975]) for name in every}
+        drawn = pd.DataFrame([asdict(Efficiency.of(draw, "")) for draw in self.draws]).drop(columns="source")
+        limits = {str(name): np.quantile(drawn[name], [0.025, 0.975]) for name in drawn}
         return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
 
     @property
@@ -106,37 +118,26 @@ class LatencyLaw:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as null; `from_json` reads them back."""
-        found = asdict(self) | {"draws": self.draws.tolist(), "ratios": self.ratios.tolist()}
-        return found | {"terms": list(TERMS[:FITTED]), "intervals": {k: list(v) for k, v in self.intervals.items()}}
+        document = asdict(self) | {"draws": self.draws.tolist(), "ratios": self.ratios.tolist()}
+        return document | {"terms": list(_TERMS), "intervals": {k: list(v) for k, v in self.intervals.items()}}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> LatencyLaw:
         """The law of a document that `to_json` made. Raises InputError for another, or one of other terms."""
-        if list(document.get("terms", ())) != list(TERMS[:FITTED]):
+        if list(document.get("terms", ())) != list(_TERMS):
             raise InputError(
-                f"latency law: terms {document.get('terms')}; this version knows {list(TERMS[:FITTED])}. Fit again "
-                "with `scaling latency STUDY --out FILE`"
+                f"latency law: terms {document.get('terms')}; this version knows {list(_TERMS)}. Fit again with "
+                "`scaling latency`"
             )
         try:
-            return cls(
-                device=Device.from_json(document["device"]),
-                efficiency=Efficiency(**document["efficiency"]),
-                draws=np.array(document["draws"], dtype=float),
-                ratios=np.array(document["ratios"], dtype=float),
-                held_out={name: _errors_of(one) for name, one in document["held_out"].items()},
-                before=_errors_of(document["before"]),
-                after=_errors_of(document["after"]),
-                at_bound=tuple(document["at_bound"]),
-                absent=tuple(document["absent"]),
-                warnings=tuple(document["warnings"]),
-                n_rows=document["n_rows"],
-                n_shapes=document["n_shapes"],
-                dtype=document["dtype"],
-                versions=document["versions"],
-                head_width=document["head_width"],
-                reads_all=document["reads_all"],
-                loops=document["loops"],
-            )
+            values = {field.name: document[field.name] for field in fields(cls)}
+            values |= {name: tuple(values[name]) for name in ("at_bound", "absent", "warnings")}
+            values |= {name: np.array(values[name], dtype=float) for name in ("draws", "ratios")}
+            values |= {name: HeldOutTimes.from_json(values[name]) for name in ("before", "after")}
+            values["held_out"] = {axis: HeldOutTimes.from_json(errors) for axis, errors in values["held_out"].items()}
+            values["device"] = Device.from_json(values["device"])
+            values["efficiency"] = Efficiency(**values["efficiency"])
+            return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"latency law: cannot be read, {error}; fit again with `scaling latency`") from error
 
@@ -151,41 +152,53 @@ def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resam
     if n_shapes < 3 or len(table) < 2 * FITTED:
         raise InputError(
             f"{table.source}: {len(table)} rows of {n_shapes} shapes; a latency law of {FITTED} coefficients needs "
-            f"{2 * FITTED} rows of 3 shapes at least: measure more with `scaling bench` (comma lists) or `sweep run "
-            "latency`"
+            f"{2 * FITTED} rows of 3 shapes at least: `scaling bench` (comma lists) or a sweep of the grid latency "
+            "measure more"
         )
     (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
-    members = [np.flatnonzero(shapes == one) for one in np.unique(shapes)]
-    draws = np.array([
-        robust(design[np.concatenate([members[i] for i in rng.integers(n_shapes, size=n_shapes)])], coefficients)[0]
-        for _ in range(resamples)
-    ])  # fmt: skip
-    predicted = {axis: left_out(table, on, axis) for axis in AXES if len(np.unique(table.column(axis))) > 1}
-    held_out = {axis: held_out_errors(rows, axis) for axis, rows in predicted.items()}
-    if predicted:
-        held_out["all"] = _summary(pd.concat(predicted.values())["error"])
+    members = [np.flatnonzero(shapes == shape) for shape in np.unique(shapes)]
+    draws = []
+    for _ in range(resamples):
+        rows = np.concatenate([members[shape] for shape in rng.integers(n_shapes, size=n_shapes)])
+        draws.append(robust(design[rows], coefficients)[0])
     ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
-    source = f"measured: {len(table)} rows of {n_shapes} shapes, {table.dtype}, {on.title}"
-
+    terms = np.array(_TERMS)
     return LatencyLaw(
         device=on,
-        efficiency=Efficiency.of(coefficients, source),
-        draws=draws,
+        efficiency=Efficiency.of(
+            coefficients, f"measured: {len(table)} rows of {n_shapes} shapes, {table.dtype}, {on.title}"
+        ),
+        draws=np.array(draws),
         ratios=np.quantile(ratios, _QUANTILES),
-        at_bound=tuple(np.array(TERMS[:FITTED])[at_bound & present]),
-        absent=tuple(np.array(TERMS[:FITTED])[~present]),
+        at_bound=tuple(terms[at_bound & present]),
+        absent=tuple(terms[~present]),
         n_rows=len(table),
         n_shapes=n_shapes,
         dtype=table.dtype,
         versions=str(table.frame["versions"].iloc[0]) if "versions" in table.frame else "",
-        held_out=held_out,
-        before=_summary(design @ ASSUMED.coefficients()[:FITTED] - 1),
-        after=_summary(design @ coefficients - 1),
+        held_out=_held_out(table, on),
+        before=HeldOutTimes.of(design @ ASSUMED.coefficients()[:FITTED] - 1),
+        after=HeldOutTimes.of(design @ coefficients - 1),
         warnings=(*table.notes, *_warnings(table, on)),
         head_width=_head_width(table),
         reads_all=bool(table.frame["reads_all"].any()),
         loops=bool((table.frame["kernel"] == LOOP).any()),
     )
+
+
+def load_latency_law(path: str | Path) -> LatencyLaw:
+    """The law in a file that `scaling latency` wrote. Raises InputError where it is none."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        remedy = "write one with `scaling latency`"
+        raise InputError(f"{path}: cannot be read as a latency law: {error}; {remedy}") from error
+    try:
+        return LatencyLaw.from_json(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _head_width(table: LatencyTable) -> float:
@@ -194,20 +207,14 @@ def _head_width(table: LatencyTable) -> float:
     return float(np.median(table.column("d_model")[heads > 0] / heads[heads > 0])) if np.any(heads > 0) else 0.0
 
 
-def load_latency_law(path: str | Path) -> LatencyLaw:
-    """The law in a file of `scaling latency --out`. Raises InputError where it is none."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a latency law: {error}; write one with `scaling latency --out`"
-        ) from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: no latency law; write one with `scaling latency STUDY --out FILE`")
-    try:
-        return LatencyLaw.from_json(document)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+def _held_out(table: LatencyTable, on: Device) -> dict[str, HeldOutTimes]:
+    """Errors by axis that has several levels, each left out in turn, and over all of them."""
+    predicted = {axis: left_out(table, on, axis) for axis in AXES if len(np.unique(table.column(axis))) > 1}
+    errors = {
+        axis: HeldOutTimes.of(rows["error"], tuple(float(level) for level in sorted(rows[axis].unique())))
+        for axis, rows in predicted.items()
+    }
+    return errors | ({"all": HeldOutTimes.of(pd.concat(predicted.values())["error"])} if predicted else {})
 
 
 def robust(design: Array, start: Array | None = None) -> tuple[Array, Booleans]:
@@ -221,20 +228,18 @@ def robust(design: Array, start: Array | None = None) -> tuple[Array, Booleans]:
     """
     sizes = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
     target = 1.0 - design @ _BOUNDS
-    found = start
-    if found is None:
-        found = _BOUNDS + nnls(design / sizes, target)[0] / sizes
+    coefficients = start if start is not None else _BOUNDS + nnls(design / sizes, target)[0] / sizes
     for _ in range(_STEPS):
-        residuals = 1.0 - design @ found
+        residuals = 1.0 - design @ coefficients
         spread = float(scale.mad(residuals, center=0))
         if spread < 1e-12:
             break
         root = np.sqrt(_HUBER.weights(residuals / spread))
-        before = found
-        found = _BOUNDS + nnls(design / sizes * root[:, None], target * root)[0] / sizes
-        if np.max(np.abs(design @ (found - before))) < 1e-9:
+        previous = coefficients
+        coefficients = _BOUNDS + nnls(design / sizes * root[:, None], target * root)[0] / sizes
+        if np.max(np.abs(design @ (coefficients - previous))) < 1e-9:
             break
-    return found, found <= _BOUNDS * (1 + 1e-12)
+    return coefficients, coefficients <= _BOUNDS * (1 + 1e-12)
 
 
 def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
@@ -246,26 +251,18 @@ def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
     design = _design(table, on)
     levels = table.shapes.to_numpy() % 10 if by == "shape" else table.column(by)
     if len(np.unique(levels)) < 2:
-        raise InputError(f"{table.source}: a single {by}; to leave one out and predict it two are needed")
+        raise InputError(f"{table.source}: a single {by}; leaving one out takes at least two")
     error = np.full(len(table), np.nan)
     for level in np.unique(levels):
         out = levels == level
-        if len(np.unique(table.shapes[~out])) < 2:
-            continue
-        error[out] = design[out] @ robust(design[~out])[0] - 1
+        if len(np.unique(table.shapes[~out])) >= 2:
+            error[out] = design[out] @ robust(design[~out])[0] - 1
     return table.frame.assign(error=error, modelled_ms=table.column("time_ms") * (1 + error)).dropna(subset=["error"])
 
 
-def held_out_errors(rows: pd.DataFrame, by: str) -> HeldOutTimes:
-    """Median and 90th percentile of the absolute errors of `left_out`."""
-    return _summary(rows["error"], tuple(float(level) for level in sorted(rows[by].unique())))
-
-
 def modelled(table: LatencyTable, law: LatencyLaw) -> pd.DataFrame:
-    """The rows with `modelled_ms`, `error` (modelled / measured - 1) and `floor_ms`, the roofline of the law's
-    device."""
-    seconds = law.seconds(works(table))
-    floor = floor_seconds(table, law.device)
+    """The rows with `modelled_ms`, `error` (modelled / measured - 1) and `floor_ms`, the roofline of the device."""
+    seconds, floor = law.seconds(works(table)), floor_seconds(table, law.device)
     return table.frame.assign(modelled_ms=1e3 * seconds, error=seconds / table.seconds - 1, floor_ms=1e3 * floor)
 
 
@@ -274,28 +271,19 @@ def _design(table: LatencyTable, on: Device) -> Array:
     return np.ascontiguousarray((works(table).terms(on)[:FITTED] / table.seconds).T)
 
 
-def _summary(errors: Any, levels: tuple[float, ...] = ()) -> HeldOutTimes:
-    size = np.abs(np.asarray(errors, dtype=float))
-    return HeldOutTimes(float(np.median(size)), float(np.quantile(size, 0.9)), len(size), levels)
-
-
-def _errors_of(values: Mapping[str, Any]) -> HeldOutTimes:
-    return HeldOutTimes(**{**values, "levels": tuple(values["levels"])})
-
-
-def _warnings(table: LatencyTable, on: Device) -> tuple[str, ...]:
+def _warnings(table: LatencyTable, on: Device) -> list[str]:
+    warnings = []
     single = [name for name in (*AXES, "n_layers") if len(np.unique(table.column(name))) < 2]
-    told = [f"warning: a single {', '.join(single)}: what it costs cannot be told from the rest"] if single else []
-    phases = sorted(set(table.frame["phase"]))
+    if single:
+        warnings.append(f"warning: a single {', '.join(single)}: its cost cannot be distinguished from the rest")
+    phases = set(table.frame["phase"])
     if len(phases) < 2:
-        told.append(f"warning: only {phases[0]} was measured")
+        warnings.append(f"warning: only {phases.pop()} was measured")
     under = int((table.seconds < floor_seconds(table, on)).sum())
     if under:
-        told.append(
-            f"warning: {under} measured times lie under the roofline floor: another device, or a busy one when "
-            "calibrated?"
-        )
-    return tuple(told)
+        cause = "another device, or a busy one when calibrated?"
+        warnings.append(f"warning: {under} measured times lie under the roofline floor: {cause}")
+    return warnings
 
 
 def floor_seconds(table: LatencyTable, on: Device) -> Array:

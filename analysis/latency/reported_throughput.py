@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables.readers import listed, numbers
+from analysis.tables.readers import numbers
 from scaling.arrays import Array
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.serving import replicas
 from scaling.serving.device import Device
 from scaling.serving.service import SERVICE, Layout, ModelSizes, Service
@@ -30,7 +31,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 MEASURES = ("output_throughput", "tpot_ms", "ttft_ms")
 _SIZES = ("n_active", "n_total", "n_layers", "d_model")
-_USUAL = {"n_experts": 1.0, "top_k": 1.0, "n_router": 0.0, "n_devices": 1.0}
+_DEFAULTS = {"n_experts": 1.0, "top_k": 1.0, "n_router": 0.0, "n_devices": 1.0}
 
 
 def measured_throughput(
@@ -46,69 +47,71 @@ def measured_throughput(
 
     Raises InputError where a column is missing, no row can be used, or a time is below what the data sheet allows.
     """
-    columns = _columns(frame, service, source)
-    factors, floors = zip(*(_factor(row, on, service) for _, row in columns.iterrows()), strict=True)
-    under = [index + 1 for index, floor in enumerate(floors) if floor > 1]
-    if under:
+    rows = _usable_rows(frame, service, source)
+    factors, floors = zip(*(_factor(row, on, service) for _, row in rows.iterrows()), strict=True)
+    too_fast = [label + 1 for label, floor in zip(rows.index, floors, strict=True) if floor > 1]
+    if too_fast:
         raise InputError(
-            f"{source}: rows {listed(under)} are faster than {on.title} can read and compute; check the units "
-            "(tokens/s of one replica, ms), the device and the number of devices"
+            f"{source}: {on.title} can neither read nor compute as fast as rows {listed(too_fast, most=40)} say; check "
+            f"the units of {', '.join(MEASURES)} (tokens/s of one replica, ms), the device and the number of devices"
         )
     factor = float(np.median(factors))
     capped = min(factor, 1 / max(ASSUMED.bandwidth_share, ASSUMED.flops_share))
-    told = f"scaled by {capped:.3g} to the measured speed of {source}, {len(columns)} rows" + (
-        f"; {factor:.3g} would be needed, but no share may exceed 1" if capped < factor else ""
-    )
-    return Efficiency(ASSUMED.bandwidth_share * capped, ASSUMED.flops_share * capped, source=told)
+    excess = f"; {factor:.3g} would be needed, but no share may exceed 1" if capped < factor else ""
+    origin = f"scaled by {capped:.3g} to the measured speed of {source}, {len(rows)} rows{excess}"
+    return Efficiency(ASSUMED.bandwidth_share * capped, ASSUMED.flops_share * capped, source=origin)
 
 
-def _columns(frame: pd.DataFrame, service: Service, source: str) -> pd.DataFrame:
+def _usable_rows(frame: pd.DataFrame, service: Service, source: str) -> pd.DataFrame:
     """The usable rows, by our names, as numbers; `measure` and `value` are what was measured."""
-    usual = _USUAL | {"prompt": float(service.prompt), "generated": float(service.generated)}
-    found: dict[str, Array] = {}
-    for name in (*_SIZES, *_USUAL, *NAMES):
-        theirs = next((one for one in NAMES.get(name, (name,)) if one in frame), None)
+    defaults = _DEFAULTS | {"prompt": float(service.prompt), "generated": float(service.generated)}
+    columns: dict[str, Array] = {}
+    for name in (*_SIZES, *_DEFAULTS, *NAMES):
+        theirs = next((spelling for spelling in NAMES.get(name, (name,)) if spelling in frame), None)
         if theirs is not None:
             values = numbers(frame[theirs]).floats
-            found[name] = np.where(np.isnan(values), usual.get(name, np.nan), values)
-        elif name in usual:
-            found[name] = np.full(len(frame), usual[name])
-    measures = [name for name in MEASURES if name in found]
-    lacking = [name for name in (*_SIZES, "batch") if name not in found] + ([] if measures else [" or ".join(MEASURES)])
-    if lacking:
-        raise InputError(f"{source}: the column {', '.join(lacking)} is missing; the table has {listed(frame.columns)}")
-    table = pd.DataFrame(found)
+            columns[name] = np.where(np.isnan(values), defaults.get(name, np.nan), values)
+        elif name in defaults:
+            columns[name] = np.full(len(frame), defaults[name])
+    measures = [name for name in MEASURES if name in columns]
+    missing = [name for name in (*_SIZES, "batch") if name not in columns]
+    missing += [] if measures else [" or ".join(MEASURES)]
+    if missing:
+        there = listed(frame.columns, most=40)
+        raise InputError(f"{source}: the column {', '.join(missing)} is missing; the table has {there}")
+    table = pd.DataFrame(columns)
     measured = table[measures].where(table[measures] > 0)
     table["measure"] = measured.notna().idxmax(axis=1)
     table["value"] = measured.bfill(axis=1).iloc[:, 0]
-    needed = [*_SIZES, "batch", "prompt", "generated", "n_devices", "n_experts", "top_k", "value"]
-    known = table[needed].to_numpy(dtype=float)
-    usable = table[(np.isfinite(known) & (known > 0)).all(axis=1)]
-    if usable.empty:
-        raise InputError(
-            f"{source}: no row has positive {', '.join(needed[:-1])} and a measured {' or '.join(measures)}"
+    needed = [*_SIZES, "batch", "prompt", "generated", "n_devices", "n_experts", "top_k"]
+    cells = table[[*needed, "value"]].to_numpy(dtype=float)
+    usable = np.isfinite(cells) & (cells > 0)
+    if not usable.all(axis=1).any():
+        lacking = listed(
+            name for name, column in zip([*needed, " or ".join(measures)], usable.T, strict=True) if not column.all()
         )
-    return usable
+        raise InputError(
+            f"{source}: no row has positive {', '.join(needed)} and a measured {' or '.join(measures)}; "
+            f"not in every row: {lacking}"
+        )
+    return table[usable.all(axis=1)]
 
 
 def _factor(row: pd.Series[Any], on: Device, service: Service) -> tuple[float, float]:
     """What both shares must be multiplied with, and the roofline floor over the measured time."""
     sizes = ModelSizes(
-        n_active=row["n_active"], n_total=row["n_total"], n_router=row["n_router"], n_layers=row["n_layers"],
-        d_model=row["d_model"], kv_elements_per_token=2 * row["n_layers"] * row["d_model"],
-        n_experts=int(row["n_experts"]), top_k=row["top_k"],
-    )  # fmt: skip
+        kv_elements_per_token=2 * row["n_layers"] * row["d_model"],
+        n_experts=int(row["n_experts"]),
+        **{name: row[name] for name in (*_SIZES, "n_router", "top_k")},
+    )
     service = replace(service, prompt=int(row["prompt"]), generated=int(row["generated"]))
     layout, batch = Layout(int(row["n_devices"])), row["batch"]
     iteration = replicas.iteration(sizes, on, batch, service, layout)
-    if row["measure"] == "output_throughput":
-        seconds = batch / row["value"]
-    else:
-        seconds = row["value"] / 1e3
+    seconds = batch / row["value"] if row["measure"] == "output_throughput" else row["value"] / 1e3
     if row["measure"] == "ttft_ms":
         iteration = np.asarray(replicas.ttft(iteration, prefill_work(sizes, on, 1.0, service, layout).terms(on)))
-    each = dict(zip(TERMS, iteration, strict=True))
-    assumed = each["bytes"] / ASSUMED.bandwidth_share + each["flops"] / ASSUMED.flops_share
-    sending = float(each["communication"])
-    floor = max(float(each["bytes"]), float(each["flops"])) + sending
+    terms = dict(zip(TERMS, iteration, strict=True))
+    assumed = terms["bytes"] / ASSUMED.bandwidth_share + terms["flops"] / ASSUMED.flops_share
+    sending = float(terms["communication"])
+    floor = max(float(terms["bytes"]), float(terms["flops"])) + sending
     return float(assumed / max(seconds - sending, 1e-300)), floor / seconds

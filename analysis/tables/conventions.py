@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.mapping import TIED
-from scaling.arrays import Array, Booleans
+from analysis.tables.reading_log import ReadingLog
+from scaling.arrays import Array, Booleans, Values
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
+from scaling.formatting import plural
 from scaling.schema import RUNS
 
 COUNTS = tuple(name for name, column in RUNS.items() if column.unit == "parameters" and name != "n_router")
@@ -24,7 +26,7 @@ _UNITS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 _FLOP_UNITS = {1e9: "GFLOP", 1e12: "TFLOP", 1e15: "PFLOP", 1e18: "EFLOP", 1e21: "ZFLOP"}
 
 
-def with_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+def with_counts(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     """Parameter counts that follow from those given, each with a note; cells that are given stay.
 
     n_*_nonembed = n_* - V d where embedding and head are tied, - 2 V d where they are not (`TIED` must say which), and
@@ -35,30 +37,28 @@ def with_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if {"vocab_size", "d_model", TIED} <= set(frame.columns):
         matrix = _floats(frame, "vocab_size") * _floats(frame, "d_model")
         tied = _floats(frame, TIED)
-        for what, copies in (("V d (tied)", 1.0), ("2 V d (untied)", 2.0)):
+        for formula, copies in (("V d (tied)", 1.0), ("2 V d (untied)", 2.0)):
             embeddings = np.where((tied != 0) == (copies == 1.0), copies * matrix, np.nan)
             embeddings[np.isnan(tied)] = np.nan
             for name in ("n_active", "n_total"):
                 bare = f"{name}_nonembed"
-                frame = _filled(frame, bare, _floats(frame, name) - embeddings, f"{name} - {what}", notes)
-                frame = _filled(frame, name, _floats(frame, bare) + embeddings, f"{bare} + {what}", notes)
+                frame = _filled(frame, bare, _floats(frame, name) - embeddings, f"{name} - {formula}", log)
+                frame = _filled(frame, name, _floats(frame, bare) + embeddings, f"{bare} + {formula}", log)
     if EXPERTS not in frame:
         return frame
     experts = _floats(frame, EXPERTS)
-    same = (*_PAIRS, *(pair[::-1] for pair in _PAIRS), ("n_dense_nonembed", "n_active_nonembed"))
-    for name, other in same:
+    for name, other in (*_PAIRS, *(pair[::-1] for pair in _PAIRS), ("n_dense_nonembed", "n_active_nonembed")):
         values = np.where(experts == 1, _floats(frame, other), np.nan)
-        frame = _filled(frame, name, values, f"{other}, as n_experts = 1", notes)
-    top_k, total = _floats(frame, "top_k"), _floats(frame, "n_total")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        expert = (total - _floats(frame, "n_active")) / (experts - top_k)
+        frame = _filled(frame, name, values, f"{other}, as n_experts = 1", log)
+    top_k = _floats(frame, "top_k")
+    expert = _ratio(_floats(frame, "n_total") - _floats(frame, "n_active"), experts - top_k)
     expert[~((experts > top_k) & (top_k >= 1) & (expert > 0))] = np.nan
     backbone = _floats(frame, "n_active_nonembed") - (top_k - 1) * expert
     formula = "n_active_nonembed - (k - 1) (n_total - n_active) / (E - k), for routed experts of one size"
-    return _filled(frame, "n_dense_nonembed", backbone, formula, notes)
+    return _filled(frame, "n_dense_nonembed", backbone, formula, log)
 
 
-def with_tokens(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+def with_tokens(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     """The frame with D from C, or C from D, where one is missing: C = 6 N D (arXiv 2001.08361, 2203.15556), with a
     note.
 
@@ -72,27 +72,24 @@ def with_tokens(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if TOKENS in frame:
         name, formula, values = COMPUTE, f"6 {size} {TOKENS}", per_token * _floats(frame, TOKENS)
     else:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            name, formula, values = TOKENS, f"{COMPUTE}/(6 {size})", _floats(frame, COMPUTE) / per_token
-    notes.append(f"{name} computed as {formula}; 6 N D leaves attention out")
+        name, formula, values = TOKENS, f"{COMPUTE}/(6 {size})", _ratio(_floats(frame, COMPUTE), per_token)
+    log.notes.append(f"{name} computed as {formula}; 6 N D leaves attention out")
     return frame.assign(**{name: values})
 
 
-def stated(frame: pd.DataFrame, names: Sequence[str]) -> str:
-    """One note that says what each parameter count and the loss among the columns `names` are taken for."""
-    told = [f"{name} is {RUNS[name].meaning}" for name in names if name in frame and name in COUNTS]
-    told += [f"{LOSS} is in nats per token"] if LOSS in names else []
-    return f"taken as given: {'; '.join(told)}; --map converts what is counted otherwise" if told else ""
+def columns_as_given(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """A note that says what each parameter count and the loss among the columns `names` are taken for, if any is."""
+    meanings = [f"{name} is {RUNS[name].meaning}" for name in names if name in frame and name in COUNTS]
+    meanings += [f"{LOSS} is in nats per token"] if LOSS in names else []
+    return [f"taken as given: {'; '.join(meanings)}; `map` converts what is counted otherwise"] if meanings else []
 
 
-def undecided(frame: pd.DataFrame, missing: Sequence[str]) -> str:
-    """What to say to have a missing count derived, or nothing."""
+def how_to_derive(frame: pd.DataFrame, missing: Sequence[str]) -> str:
+    """What to add to a remedy where a missing count could be derived, or nothing."""
     counts = {name.removesuffix("_nonembed") for name in frame.columns if name in COUNTS}
     derivable = any(name.removesuffix("_nonembed") in counts for name in missing if name in COUNTS)
     if derivable and {"vocab_size", "d_model"} <= set(frame.columns) and TIED not in frame:
-        return (
-            f", or have it derived with --map {TIED}=1 (embedding and head are one matrix) or {TIED}=0 (they are two)"
-        )
+        return f", or have it derived with `map` {TIED}=1 (embedding and head are one matrix) or {TIED}=0 (two)"
     return ""
 
 
@@ -107,7 +104,7 @@ def doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collection[str]
 
 
 def _unit_doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collection[str]) -> list[str]:
-    found = []
+    notes = []
     tokens = _positive(frame, TOKENS)
     middle_tokens = float(np.median(tokens)) if tokens.size else np.nan
     for name in (name for name in COUNTS if name in given):
@@ -116,19 +113,19 @@ def _unit_doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collectio
             units = {unit: _UNITS[unit] for unit in (1e6, 1e9)}
             if middle_tokens >= _FEW_TOKENS and TOKENS in given:
                 units = _likely(units, middle_tokens / float(np.median(counts)), inverse=True)
-            found.append(_suggestion(name, counts, units, terms))
+            notes.append(_suggestion(name, counts, units, terms))
     sizes = next((values for values in (_positive(frame, name) for name in _TRAINED) if values.size), np.empty(0))
     if not sizes.size or not middle_tokens < _FEW_TOKENS:
-        return found
+        return notes
     size = float(np.median(sizes))
     if TOKENS in given and size > _LARGE_MODEL:
-        found.append(_suggestion(TOKENS, tokens, _likely(_UNITS, middle_tokens / size), terms))
+        notes.append(_suggestion(TOKENS, tokens, _likely(_UNITS, middle_tokens / size), terms))
     elif TOKENS in given and size < _FEW_PARAMETERS:
-        found.append(_suggestion(TOKENS, tokens, {1e9: _UNITS[1e9]}, terms))
+        notes.append(_suggestion(TOKENS, tokens, {1e9: _UNITS[1e9]}, terms))
     elif COMPUTE in given and size > _LARGE_MODEL:
         units = _likely(_FLOP_UNITS, middle_tokens / size)
-        found.append(_suggestion(COMPUTE, _positive(frame, COMPUTE), units, terms))
-    return found
+        notes.append(_suggestion(COMPUTE, _positive(frame, COMPUTE), units, terms))
+    return notes
 
 
 def _loss_doubts(frame: pd.DataFrame, terms: Mapping[str, str]) -> list[str]:
@@ -137,45 +134,43 @@ def _loss_doubts(frame: pd.DataFrame, terms: Mapping[str, str]) -> list[str]:
     if plain and re.search(r"bpb|bpc|\bbits|_bits", term, re.IGNORECASE):
         return [
             f"{LOSS} is the column {term}: in bits? nats per token = bits per byte x ln 2 x bytes per token: "
-            f"--map '{LOSS}={term}*0.6931*BYTES_PER_TOKEN' (without the last factor for bits per token)"
+            f"`map` '{LOSS}={term}*0.6931*BYTES_PER_TOKEN' (without the last factor for bits per token)"
         ]
     high = loss.size > 0 and float(np.median(loss)) > _HIGH_LOSS
     if high or (plain and re.search(r"ppl|perplexity", term, re.IGNORECASE)):
-        return [f"{LOSS} is {_span(loss)}: perplexity? --map '{LOSS}=log({_bare(term)})'"]
+        bare = term.removeprefix("(").removesuffix(")")
+        return [f"{LOSS} is {_span(loss)}: perplexity? `map` '{LOSS}=log({bare})'"]
     return []
 
 
 def _conflicts(frame: pd.DataFrame, given: Collection[str]) -> list[str]:
-    found = []
-    experts = _floats(frame, EXPERTS)
+    notes = []
+    dense = _floats(frame, EXPERTS) == 1
     for active_name, total_name in _PAIRS:
-        active, total = _floats(frame, active_name), _floats(frame, total_name)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = active / total
-        above, apart = ratio > _ROUNDED, (experts == 1) & (ratio < 1 / _ROUNDED)
+        ratio = _ratio(_floats(frame, active_name), _floats(frame, total_name))
+        above, below = ratio > _ROUNDED, dense & (ratio < 1 / _ROUNDED)
         if above.any():
-            found.append(
+            notes.append(
                 f"warning: {active_name} exceeds {total_name} in {_rows(above)} (up to {ratio[above].max():.3g} "
                 "times): are the two exchanged?"
             )
-        if apart.any():
-            found.append(
-                f"warning: {total_name} exceeds {active_name} in {_rows(apart)} with {EXPERTS} = 1 (up to "
-                f"{1 / ratio[apart].min():.3g} times): a dense model has one count"
+        if below.any():
+            notes.append(
+                f"warning: {total_name} exceeds {active_name} in {_rows(below)} with {EXPERTS} = 1 (up to "
+                f"{1 / ratio[below].min():.3g} times): a dense model has one count"
             )
     if TOKENS in given and COMPUTE in given:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = _floats(frame, COMPUTE) / (6.0 * _floats(frame, "n_active") * _floats(frame, TOKENS))
-            apart_by = np.maximum(ratio, 1.0 / ratio)
-        off = apart_by > _FLOPS_APART
+        ratio = _ratio(_floats(frame, COMPUTE), 6.0 * _floats(frame, "n_active") * _floats(frame, TOKENS))
+        factor = np.maximum(ratio, _ratio(1.0, ratio))
+        off = factor > _FLOPS_APART
         if off.any():
-            worst = int(np.nanargmax(np.where(off, apart_by, np.nan)))
-            found.append(
+            worst = int(np.nanargmax(np.where(off, factor, np.nan)))
+            notes.append(
                 f"warning: {COMPUTE} differs from 6 n_active {TOKENS} by more than a factor {_FLOPS_APART:g} in "
                 f"{_rows(off)} (the furthest is {ratio[worst]:.3g} times it): other units, another N, or compute that "
                 "6 N D leaves out"
             )
-    return found
+    return notes
 
 
 def _likely(units: Mapping[float, str], ratio: float, *, inverse: bool = False) -> dict[float, str]:
@@ -185,22 +180,19 @@ def _likely(units: Mapping[float, str], ratio: float, *, inverse: bool = False) 
 
 
 def _suggestion(name: str, values: Array, units: Mapping[float, str], terms: Mapping[str, str]) -> str:
-    """ "tokens is 2 to 300: in billions? --map 'tokens=D*1e9'"."""
-    told = " or ".join(units.values())
-    maps = " or ".join(
-        f"--map '{name}={terms.get(name, name)}*{unit:.0e}'".replace("e+0", "e").replace("e+", "e") for unit in units
-    )
-    return f"{name} is {_span(values)}: in {told}? {maps}"
+    """ "tokens is 2 to 300: in billions? `map` 'tokens=D*1e9'"."""
+    term = terms.get(name, name)
+    maps = " or ".join(f"`map` '{name}={term}*1e{round(np.log10(unit))}'" for unit in units)
+    return f"{name} is {_span(values)}: in {' or '.join(units.values())}? {maps}"
 
 
-def _filled(frame: pd.DataFrame, name: str, values: Array, formula: str, notes: list[str]) -> pd.DataFrame:
-    have = _floats(frame, name)
-    filled = np.isnan(have) & np.isfinite(values) & (values > 0)
+def _filled(frame: pd.DataFrame, name: str, values: Array, formula: str, log: ReadingLog) -> pd.DataFrame:
+    given = _floats(frame, name)
+    filled = np.isnan(given) & np.isfinite(values) & (values > 0)
     if not filled.any():
         return frame
-    where = "" if filled.all() else f" in {_rows(filled)}"
-    notes.append(f"{name} derived as {formula}{where}")
-    return frame.assign(**{name: np.where(filled, values, have)})
+    log.notes.append(f"{name} derived as {formula}" + ("" if filled.all() else f" in {_rows(filled)}"))
+    return frame.assign(**{name: np.where(filled, values, given)})
 
 
 def _floats(frame: pd.DataFrame, name: str) -> Array:
@@ -215,14 +207,15 @@ def _positive(frame: pd.DataFrame, name: str) -> Array:
     return values[np.isfinite(values) & (values > 0)]
 
 
+def _ratio(above: Values, below: Array) -> Array:
+    """above / below; infinite or NaN where `below` is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above / below)
+
+
 def _rows(mask: Booleans) -> str:
-    count = int(mask.sum())
-    return f"{count} row" if count == 1 else f"{count} rows"
+    return plural(int(mask.sum()), "row")
 
 
 def _span(values: Array) -> str:
     return f"{values.min():.3g} to {values.max():.3g}"
-
-
-def _bare(term: str) -> str:
-    return term[1:-1] if term.startswith("(") else term

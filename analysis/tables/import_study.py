@@ -6,13 +6,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.tables.conventions import COUNTS
 from analysis.tables.runs import RunTable, read_runs
+from scaling.columns import TOKENS
 from scaling.errors import InputError
 from scaling.files import write_atomically
 from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema
@@ -34,35 +37,23 @@ def import_runs(
     value does not fit its column's type.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
-        raise InputError(
-            f"--out {out}: {out.name!r} is no study name; use letters, digits, dots, dashes and underscores"
-        )
+        raise InputError(f"`out` {out}: {out.name!r} is no study name: letters, digits, dots, dashes and underscores")
     table = read_runs(source, mapping, where, None, drop_highest_loss, drop_duplicates)
-    missing = [name for name in ("tokens",) if name not in table.frame]
-    if missing or not any(
-        name.startswith("n_") and name in table.frame for name in RUNS if RUNS[name].unit == "parameters"
-    ):
+    if TOKENS not in table.frame or not any(name in table.frame for name in COUNTS):
         raise InputError(f"{source}: needs tokens (or train_flops and n_active) and a parameter count such as n_active")
-    known = [name for name in RUNS if name in table.frame]
-    frame = table.frame[known].assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
+    frame = table.frame[[name for name in RUNS if name in table.frame]]
+    frame = frame.assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
     if "run_id" not in frame:
         frame["run_id"] = _content_ids(table.frame)
-    schema = arrow_schema("runs")
-    for name in RUNS:
+    for name, column in RUNS.items():
         if name not in frame:
             frame[name] = None
-        elif RUNS[name].type == pa.int64():
-            whole = frame[name].round()
-            beyond = whole[whole.abs() >= 2.0**63]
-            if len(beyond):
-                raise InputError(
-                    f"{source}: {name} = {beyond.iloc[0]:g} is too large for a count; drop such rows with --where"
-                )
-            frame[name] = whole.astype("Int64")
-        elif RUNS[name].type == pa.string():
+        elif column.type == pa.int64():
+            frame[name] = _whole(frame[name], str(source))
+        elif column.type == pa.string():
             frame[name] = frame[name].astype("str").where(frame[name].notna(), None)
     try:
-        part = pa.Table.from_pandas(frame[list(RUNS)], schema=schema, preserve_index=False)
+        part = pa.Table.from_pandas(frame[list(RUNS)], schema=arrow_schema("runs"), preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{source}: a value does not fit its column ({error})") from error
     digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
@@ -71,6 +62,17 @@ def import_runs(
     pq.write_table(part, sink)
     write_atomically(path, memoryview(sink.getvalue()))
     return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
+
+
+def _whole(counts: pd.Series[Any], source: str) -> pd.Series[Any]:
+    """Counts rounded to whole numbers. Raises InputError for what 64 bits do not hold."""
+    whole = counts.round()
+    beyond = whole[whole.abs() >= 2.0**63]
+    if len(beyond):
+        raise InputError(
+            f"{source}: {counts.name} = {beyond.iloc[0]:g} is too large for a count; drop such rows with `where`"
+        )
+    return whole.astype("Int64")
 
 
 def _content_ids(frame: pd.DataFrame) -> list[str]:

@@ -6,12 +6,10 @@ import json
 
 import pandas as pd
 
-from scaling.columns import COMPUTE as COMPUTE
 from scaling.columns import EXPERTS
-from scaling.columns import LOSS as LOSS
 
-# What of a model's configuration says how large it is; the rest says what kind it is.
-SHAPE = (
+# Fields of a model's configuration that say how large it is or how it is computed; the rest says what kind it is.
+_SIZE_FIELDS = (
     "d_model",
     "n_layers",
     "d_head",
@@ -27,22 +25,21 @@ SHAPE = (
 
 
 def kinds_of_method(frame: pd.DataFrame) -> list[str]:
-    """What kinds of routed models there are, whatever their size: `router + experts`, and a numbered setting
-    where the runs of such a pair differ in anything else of the model but `SHAPE`. Empty where the rows do not say."""
+    """Kinds of routed models, whatever their size: `router + experts`, numbered by setting where the runs of such a
+    pair differ in any other field of the model than those of size. Empty where the rows do not say."""
     if not {"router", "experts", EXPERTS} <= set(frame.columns):
         return []
     routed = frame[(frame[EXPERTS] > 1) & frame["router"].notna()]
     settings = routed["config"].map(_settings) if "config" in routed else pd.Series("", index=routed.index)
-    found: dict[str, set[str]] = {}
-    for router, experts, setting in zip(routed["router"], routed["experts"], settings, strict=True):
-        found.setdefault(f"{router} + {experts}", set()).add(setting)
+    methods = routed["router"].map(str) + " + " + routed["experts"].map(str)
+    counts = settings.groupby(methods).nunique()
     return [
-        name if len(each) == 1 else f"{name} (setting {number})"
-        for name, each in sorted(found.items())
-        for number in range(1, len(each) + 1)
+        str(name) if count == 1 else f"{name} (setting {number})"
+        for name, count in counts.items()
+        for number in range(1, count + 1)
     ]
 
 
 def _settings(config: object) -> str:
     model = json.loads(config).get("model", {}) if isinstance(config, str) and config else {}
-    return json.dumps({name: value for name, value in model.items() if name not in SHAPE}, sort_keys=True)
+    return json.dumps({name: value for name, value in model.items() if name not in _SIZE_FIELDS}, sort_keys=True)

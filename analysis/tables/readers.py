@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from scaling.errors import InputError
 
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 FORMATS = (*_TEXTS, *(f"{ending}.gz" for ending in _TEXTS), ".parquet")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _MAGIC = {
     b"PAR1": "it is a Parquet file: name it .parquet",
     b"\x1f\x8b": "it is compressed: add .gz to its name",
@@ -71,9 +70,7 @@ def read_table(path: Path) -> pd.DataFrame:
     ) as error:  # pandas' are ValueErrors
         raise _unreadable(path, str(error)) from error
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    _require_distinct(path, frame.columns)
     nested = {
         name: frame[name].map(lambda cell: json.dumps(cell, default=list) if _is_nested(cell) else cell)
         for name in frame.columns
@@ -107,15 +104,15 @@ def numbers(column: pd.Series[Any]) -> Numbers:
     sure = bool(grouped.str.count(",").gt(1).any() or grouped.str.fullmatch("[1-9][0-9]{0,2},000").any())
     thousands = with_comma & (sure and bool(grouped.str.fullmatch(_THOUSANDS).all()))
     plain = text.where(~thousands, text.str.replace(",", "", regex=False))
-    found = plain.map({cell: _number(cell) for cell in plain.unique()}).to_numpy(dtype=float)
-    values[left] = found
-    suffixes = np.isfinite(found) & text.str.contains("[KMBGT]$", case=False).to_numpy(dtype=bool)
-    told = (
-        (thousands, "commas are separators of thousands in {} cells"),
-        (suffixes, "K, M, B (or G) and T are powers of 1,000 in {} cells"),
-    )
-    conventions = tuple(words.format(mask.sum()) for mask, words in told if mask.any())
-    return Numbers(values, missing, np.isnan(values) & ~missing, conventions)
+    parsed = plain.map({cell: _number(cell) for cell in plain.unique()}).to_numpy(dtype=float)
+    values[left] = parsed
+    suffixes = np.isfinite(parsed) & text.str.contains("[KMBGT]$", case=False).to_numpy(dtype=bool)
+    conventions = []
+    if thousands.any():
+        conventions.append(f"commas are separators of thousands in {thousands.sum()} cells")
+    if suffixes.any():
+        conventions.append(f"K, M, B (or G) and T are powers of 1,000 in {suffixes.sum()} cells")
+    return Numbers(values, missing, np.isnan(values) & ~missing, tuple(conventions))
 
 
 def _number(text: str) -> float:
@@ -129,11 +126,13 @@ def _text_table(path: Path) -> pd.DataFrame:
     text, ending = _text(path), path.name.removesuffix(".gz").rpartition(".")[2]
     if not text.strip():
         raise _unreadable(path, "the file is empty")
-    if ending == "json":
-        return pd.DataFrame(_records(path, json.loads(text)))
-    if ending in ("jsonl", "ndjson"):
-        return pd.DataFrame(_lines(path, text))
-    return _separated(path, text, _SEPARATORS[f".{ending}"])
+    if ending in ("csv", "tsv"):
+        return _separated(path, text, "," if ending == "csv" else "\t")
+    records = _json_array(path, text) if ending == "json" else _json_lines(path, text)
+    for place, record in records:
+        if not isinstance(record, dict):
+            raise _unreadable(path, f"{place} is no JSON object but {_brief(record)}")
+    return pd.DataFrame([record for _, record in records])
 
 
 def _text(path: Path) -> str:
@@ -143,8 +142,8 @@ def _text(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        what = next((told for magic, told in _MAGIC.items() if content.startswith(magic)), "save it as UTF-8")
-        raise _unreadable(path, f"byte {error.start + 1} is not UTF-8 text; {what}") from error
+        remedy = next((remedy for magic, remedy in _MAGIC.items() if content.startswith(magic)), "save it as UTF-8")
+        raise _unreadable(path, f"byte {error.start + 1} is not UTF-8 text; {remedy}") from error
     if "\0" in text:
         raise _unreadable(path, "it holds zero bytes, as no text does")
     return text
@@ -153,50 +152,37 @@ def _text(path: Path) -> str:
 def _separated(path: Path, text: str, separator: str) -> pd.DataFrame:
     header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
     names = [name.strip() for name in header]
-    if len(names) == 1:
-        other = next((mark for mark in _SEPARATOR_NAMES if mark in names[0]), None)
-        if other is not None:
-            remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(
-                other, "save it with commas, and with points in decimals"
-            )
-            raise _unreadable(
-                path,
-                f"its header is the one column {names[0]!r}: it is separated by {_SEPARATOR_NAMES[other]}, "
-                f"not by {_SEPARATOR_NAMES[separator]}; {remedy}",
-            )
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:  # pandas would number them
-        raise InputError(f"{path}: two columns are called {twice!r}; rename one")
+    other = next((mark for mark in _SEPARATORS if mark in names[0]), None) if len(names) == 1 else None
+    if other is not None:
+        remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "save it with commas and decimal points")
+        separated = f"it is separated by {_SEPARATORS[other]}, not by {_SEPARATORS[separator]}"
+        raise _unreadable(path, f"its header is the one column {names[0]!r}: {separated}; {remedy}")
+    _require_distinct(path, pd.Index([name for name in names if name]))  # pandas would number them
     # low_memory reads in pieces, each with types of its own.
     frame = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
     if not isinstance(frame.index, pd.RangeIndex):
-        raise _unreadable(
-            path, "rows have more cells than the header has names; quote numbers that have commas in them"
-        )
+        raise _unreadable(path, "rows have more cells than the header has names; quote numbers with commas in them")
     return frame
 
 
-def _lines(path: Path, text: str) -> list[dict[str, Any]]:
-    found = []
+def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
+    """The JSON value of every line that is not blank, with its place."""
+    values = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                record = json.loads(line)
+                values.append((f"line {number}", json.loads(line)))
             except ValueError as error:
                 raise _unreadable(path, f"line {number} is not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise _unreadable(path, f"line {number} is no JSON object but {_brief(record)}")
-            found.append(record)
-    return found
+    return values
 
 
-def _records(path: Path, document: Any) -> list[dict[str, Any]]:
+def _json_array(path: Path, text: str) -> list[tuple[str, Any]]:
+    """The items of a JSON array, with their places."""
+    document = json.loads(text)
     if not isinstance(document, list):
         raise _unreadable(path, "expected an array of objects; a file with an object a line is named .jsonl")
-    for number, record in enumerate(document, start=1):
-        if not isinstance(record, dict):
-            raise _unreadable(path, f"item {number} is no JSON object but {_brief(record)}")
-    return document
+    return [(f"item {number}", item) for number, item in enumerate(document, start=1)]
 
 
 def _parquet(path: Path) -> pd.DataFrame:
@@ -214,11 +200,11 @@ def _brief(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def _require_distinct(path: Path, names: pd.Index[Any]) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        raise InputError(f"{path}: two columns are called {repeated[0]!r}; rename one")
+
+
 def _unreadable(path: Path, why: str) -> InputError:
     return InputError(f"{path}: not readable as a table ({why})")
-
-
-def listed(names: Iterable[object]) -> str:
-    """Names with commas between them, at most 40."""
-    shown = [str(name) for name in names]
-    return ", ".join(shown[:40]) + (f" and {len(shown) - 40} more" if len(shown) > 40 else "") or "no columns"

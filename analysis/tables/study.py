@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaling.columns import COMPUTE as COMPUTE
-from scaling.columns import LOSS as LOSS
+from analysis.tables.reading_log import ReadingLog
 from scaling.errors import InputError
 from scaling.schema import Table
 
@@ -33,6 +32,27 @@ def has(study: Path, table: Table) -> bool:
     return bool(_parts(study, table))
 
 
+def rows(study: Path, table: Table) -> pd.DataFrame:
+    """All readable parts of one table of a study folder, whatever their status."""
+    return _concatenated(_parts(study, table), ReadingLog())
+
+
+def read_study(study: Path, log: ReadingLog) -> pd.DataFrame:
+    """The runs of a study folder, whatever their status; unreadable files are counted in the log.
+
+    Raises InputError where there are none, or none that can be read.
+    """
+    parts = _parts(study, "runs")
+    if not parts:
+        raise InputError(
+            f"{study}: no runs/*.parquet in this folder, and no runs.parquet; `scaling sweep run` writes a study folder"
+        )
+    frame = _concatenated(parts, log)
+    if frame.columns.empty:
+        raise InputError(f"{study}: none of its {len(parts)} run files is readable")
+    return frame
+
+
 def _of_run(study: Path, table: Table, run_id: str) -> pd.DataFrame:
     """The rows of one run, from its part or from a packed study; empty where there are none."""
     part, packed = study / table / f"{run_id}.parquet", study / f"{table}.parquet"
@@ -40,8 +60,8 @@ def _of_run(study: Path, table: Table, run_id: str) -> pd.DataFrame:
         return pq.read_table(part).to_pandas()
     if not packed.is_file():
         return pd.DataFrame()
-    every = _packed(packed, packed.stat().st_mtime_ns)
-    return every[every["run_id"] == run_id].reset_index(drop=True)
+    frame = _packed(packed, packed.stat().st_mtime_ns)
+    return frame[frame["run_id"] == run_id].reset_index(drop=True)
 
 
 @functools.lru_cache(maxsize=8)
@@ -50,38 +70,18 @@ def _packed(path: Path, written: int) -> pd.DataFrame:
 
 
 def _parts(study: Path, table: Table) -> list[Path]:
-    """The files of a table: a part per cell as a sweep writes them, else the one that `scaling sweep pack` makes of
-    them."""
+    """The files of a table: one per cell as a sweep writes them, else the one that `scaling sweep pack` makes."""
     parts = sorted(p for p in (study / table).glob("*.parquet") if not p.name.startswith((".", "_")))
     packed = study / f"{table}.parquet"
     return parts or ([packed] if packed.is_file() else [])
 
 
-def rows(study: Path, table: Table) -> pd.DataFrame:
-    """All readable parts of one table of a study folder, whatever their status; `read` counts the unreadable ones."""
+def _concatenated(parts: list[Path], log: ReadingLog) -> pd.DataFrame:
     tables = []
-    for part in _parts(study, table):
-        try:
-            tables.append(pq.read_table(part))
-        except (OSError, pa.ArrowException):
-            continue
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
-
-
-def read_study(path: Path) -> tuple[pd.DataFrame, list[tuple[str, int]]]:
-    parts = _parts(path, "runs")
-    if not parts:
-        raise InputError(
-            f"{path}: no runs/*.parquet in this folder, and no runs.parquet; `scaling sweep run --out` writes a study "
-            "folder"
-        )
-    tables, unreadable = [], 0
     for part in parts:
         try:
             tables.append(pq.read_table(part))
         except (OSError, pa.ArrowException):
-            unreadable += 1
-    if not tables:
-        raise InputError(f"{path}: none of its {len(parts)} run files is readable")
-    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    return frame, [("an unreadable file", unreadable)] if unreadable else []
+            continue
+    log.counts.append(("an unreadable file", len(parts) - len(tables)))
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()

@@ -139,9 +139,8 @@ def test_the_interval_of_a_time_covers_what_is_measured_next():
     again = table(noise=noise(1))
     low, high = law.interval(works(again))
     covered = np.mean((low <= again.seconds) & (again.seconds <= high))
-    assert (
-        0.90 <= covered <= 0.99
-    )  # 288 rows: .95 +- 2.6 standard errors of .013, and a little for the quantiles' own error
+    # 288 rows: .95 +- 2.6 standard errors of .013, and a little for the quantiles' own error.
+    assert 0.90 <= covered <= 0.99
 
 
 def test_a_law_survives_its_file(tmp_path):
@@ -154,9 +153,9 @@ def test_a_law_survives_its_file(tmp_path):
     path = tmp_path / "law.json"
     path.write_text(json.dumps(law.to_json()))
     assert latency.load_latency_law(path).to_json() == law.to_json()
-    for text, told in (("{", "cannot be read as a latency law"), ("[]", "no latency law")):
+    for text in ("{", "[]", "{}", json.dumps({"terms": list(TERMS[:FITTED])})):
         path.write_text(text)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=r"law\.json"):
             latency.load_latency_law(path)
     with pytest.raises(InputError, match="this version knows"):
         LatencyLaw.from_json(law.to_json() | {"terms": ["bytes"]})
@@ -242,11 +241,11 @@ def test_wrong_tables_are_refused_with_the_remedy(tmp_path):
         read_latency(tmp_path)
     with pytest.raises(InputError, match="the table has no rows"):
         read_latency(written(good.iloc[:0]))
-    with pytest.raises(InputError, match=r"column distinct_experts is missing.*scaling bench --out"):
+    with pytest.raises(InputError, match=r"column distinct_experts is missing.*`map`"):
         read_latency(written(good.drop(columns="distinct_experts")))
     with pytest.raises(InputError, match=r"no usable latency row is left \(\d+ with a number that is missing"):
         read_latency(written(good.assign(time_ms=np.nan)))
-    with pytest.raises(InputError, match=r"dtype bfloat16, float32 are mixed.*--where"):
+    with pytest.raises(InputError, match=r"dtype bfloat16, float32 are mixed.*`where`"):
         read_latency(written(pd.concat([good, good.assign(dtype="bfloat16")])))
     assert len(
         read_latency(written(pd.concat([good, good.assign(dtype="bfloat16")])), where="dtype == 'bfloat16'")
@@ -254,13 +253,13 @@ def test_wrong_tables_are_refused_with_the_remedy(tmp_path):
     some = good.assign(time_ms=np.where(np.arange(len(good)) < 2, np.nan, good["time_ms"]))
     assert read_latency(written(some)).dropped == (("a number that is missing or not positive", 2),)
     busy = read_latency(written(good.assign(busy_cores=0.7)))
-    assert "kept up to 0.7 cores busy" in busy.notes[0]
+    assert "0.7 cores" in busy.notes[0]
     one = LatencyTable(frame(grid=GRID[:1]), "one shape")
     with pytest.raises(InputError, match=r"one shape: 12 rows of 1 shapes.*`scaling bench`"):
         latency.fit_latency(one, CPU, np.random.default_rng(0))
-    with pytest.raises(InputError, match="a single d_model; to leave one out"):
+    with pytest.raises(InputError, match="a single d_model"):
         left_out(one, CPU, "d_model")
-    with pytest.raises(InputError, match="name it with --device"):
+    with pytest.raises(InputError, match="`device`"):
         device_of(LatencyTable(good.assign(platform="gpu"), "g"))
 
 
@@ -289,8 +288,9 @@ def test_somebody_elses_speed_is_reproduced(measure, devices):
     value = {"output_throughput": batch / tpot, "tpot_ms": 1e3 * tpot, "ttft_ms": 1e3 * (0.5 * tpot + float(first))}[
         measure
     ]
-    row = {"n_active": 7e9, "n_total": 47e9, "n_layers": 32, "d_model": 4096, "n_experts": 8, "top_k": 2, "max_concurrency": 16,
-           "input_len": 1024, "output_len": 128, "tensor_parallel_size": devices, measure: value}  # fmt: skip
+    model = {"n_active": 7e9, "n_total": 47e9, "n_layers": 32, "d_model": 4096, "n_experts": 8, "top_k": 2}
+    load = {"max_concurrency": 16, "input_len": 1024, "output_len": 128, "tensor_parallel_size": devices}
+    row = model | load | {measure: value}
     found = measured_throughput(pd.DataFrame([row]), h100)
     assert found.bandwidth_share == pytest.approx(planted.bandwidth_share, rel=1e-9)
     assert found.flops_share == pytest.approx(planted.flops_share, rel=1e-9)
@@ -299,11 +299,11 @@ def test_somebody_elses_speed_is_reproduced(measure, devices):
 
 def test_impossible_and_missing_speeds_are_refused():
     row = {"n_active": 7e9, "n_total": 7e9, "n_layers": 32, "d_model": 4096, "batch": 1, "output_throughput": 1e6}
-    with pytest.raises(InputError, match=r"rows 1 are faster than NVIDIA H100.*check the units"):
-        measured_throughput(pd.DataFrame([row]), device("h100"))
+    with pytest.raises(InputError, match=r"NVIDIA H100.* rows 2 .*output_throughput"):
+        measured_throughput(pd.DataFrame([row | {"batch": np.nan}, row]), device("h100"))
     with pytest.raises(InputError, match="column output_throughput or tpot_ms or ttft_ms is missing"):
         measured_throughput(pd.DataFrame([row]).drop(columns="output_throughput"), device("h100"))
-    with pytest.raises(InputError, match="no row has positive"):
+    with pytest.raises(InputError, match="not in every row: batch"):
         measured_throughput(pd.DataFrame([row | {"batch": np.nan}]), device("h100"))
 
 

@@ -1,5 +1,5 @@
-"""Other people's tables: every format reads alike or says why not, cells are read as people write them, --map is
-arithmetic."""
+"""Other people's tables: every format reads alike or says why not, cells are read as people write them, a
+mapping is arithmetic."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_one_row_is_read_and_its_fit_says_that_it_cannot_be(written):
     assert any("1 runs cannot determine" in warning for warning in fitted.warnings)
 
 
-# --map
+# Mapping
 
 
 THEIRS = pd.DataFrame({
@@ -193,9 +193,10 @@ THEIRS = pd.DataFrame({
         ("n_active", "`size (M)`*1e6/`E`", THEIRS["size (M)"] * 1e6 / THEIRS["E"]),
         ("loss_val", "log(ppl)", np.log(THEIRS["ppl"])),
         ("loss_val", "bpb*0.6931*4.2", THEIRS["bpb"] * 0.6931 * 4.2),
-        ("loss_val", "log2(ppl) + log10(ppl) + exp(bpb)", np.log2(THEIRS["ppl"]) + np.log10(THEIRS["ppl"]) + np.exp(THEIRS["bpb"])),
+        ("loss_val", "log2(ppl)", np.log2(THEIRS["ppl"])),
+        ("loss_val", "log10(ppl) + exp(bpb)", np.log10(THEIRS["ppl"]) + np.exp(THEIRS["bpb"])),
     ],
-)  # fmt: skip
+)
 def test_arithmetic_on_columns_is_that_of_python(written, column, expression, expected):
     maps = {"n_active": "`size (M)`*1e6", "tokens": "toks_b*1e9", "loss_val": "log(ppl)"} | {column: expression}
     table = read(written(THEIRS), **maps)
@@ -206,14 +207,14 @@ def test_arithmetic_on_columns_is_that_of_python(written, column, expression, ex
 @pytest.mark.parametrize(
     "expression",
     [
-        "__import__('os').system('true')", "toks_b.max()", "toks_b if 1 else 2", "[x for x in toks_b]", "lambda: 1", "'text'",
-        "toks_b > 1", "toks_b % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True", "size (M)*1e6",
-        "absent*2", "`absent`*2", "_quoted_7", "(" * 500, "-" * 100_000 + "1", "+".join(["toks_b"] * 20_000), "toks_b[0]",
-        "1j", "``",
+        "__import__('os').system('true')", "toks_b.max()", "toks_b if 1 else 2", "[x for x in toks_b]", "lambda: 1",
+        "'text'", "toks_b > 1", "toks_b % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True",
+        "size (M)*1e6", "absent*2", "`absent`*2", "_quoted_7", "_quoted_0_", "(" * 500, "-" * 100_000 + "1",
+        "+".join(["toks_b"] * 20_000), "toks_b[0]", "1j", "``",
     ],
 )  # fmt: skip
 def test_nothing_but_arithmetic_on_columns_is_understood(written, expression):
-    with pytest.raises(InputError, match="--map tokens="):
+    with pytest.raises(InputError, match="`map` tokens="):
         read(written(THEIRS), tokens=expression, n_active="size (M)", loss_val="ppl")
 
 

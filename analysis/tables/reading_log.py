@@ -1,0 +1,47 @@
+"""What becomes of a table while it is read: rows left out by reason, some of them by number, and what was assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from scaling.arrays import Booleans
+
+_SHOWN = 3  # rows named for each reason why rows were left out
+
+
+@dataclass
+class ReadingLog:
+    """Every row left out and every assumption of one reading, in order.
+
+    `counts`: reasons with numbers of rows; `row_numbers`: reasons with the first rows, counted from 1, where those are
+    named; `notes`: conventions that were assumed.
+    """
+
+    counts: list[tuple[str, int]] = field(default_factory=list)
+    row_numbers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> tuple[tuple[str, int], ...]:
+        """The reasons for which rows were left out, with their numbers."""
+        return tuple((reason, count) for reason, count in self.counts if count)
+
+    def drop(self, frame: pd.DataFrame, excluded: pd.Series[bool] | Booleans, reason: str) -> pd.DataFrame:
+        """The frame without the excluded rows, which are counted."""
+        self.counts.append((reason, int(excluded.sum())))
+        return frame[~excluded]
+
+    def name_rows(self, reason: str, labels: pd.Index[Any], cells: pd.Series[Any] | None = None) -> None:
+        """Name the rows with these labels, if any, with their cells where given."""
+        if len(labels):
+            self.row_numbers.append(f"{reason} {rows_named(labels, cells)}")
+
+
+def rows_named(labels: pd.Index[Any], cells: pd.Series[Any] | None = None) -> str:
+    """ "in rows 1 ('x'), 2 ('y'), 3 ('z') and 1 more": labels from 0 as row numbers from 1, with their cells."""
+    shown = [f"{label + 1}" + ("" if cells is None else f" ({cells[label]!r})") for label in labels[:_SHOWN]]
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return f"in row{'s' if len(labels) > 1 else ''} {', '.join(shown)}{more}"
