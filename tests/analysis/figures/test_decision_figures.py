@@ -39,7 +39,7 @@ CHANCES = {1: 0.0, 4: 0.12, 8: 0.83}
 CASES = pd.DataFrame(
     [("tokens served: tenfold", 8, 3.4, False), ("budget: half", 4, 0.6, True), ("memory: half", np.nan, np.nan, True),
      ("data: 1.2e+10 tokens", 1, 1.1, True)],
-    columns=["told", "n_experts", "times", "changes"],
+    columns=["case", "n_experts", "times", "changes"],
 )  # fmt: skip
 PANELS = {
     "pareto": partial(
@@ -107,13 +107,13 @@ def test_an_endless_interval_does_not_flatten_the_curves():
 
 def test_every_cell_of_the_plane_names_its_best_and_the_star_is_the_question():
     _, ax = drawn("plane")
-    told = {note.get_position(): note.get_text() for note in ax.texts}
+    shown = {note.get_position(): note.get_text() for note in ax.texts}
     expected = {
         (budget, volume): "–" if BEST[i, j] < 0 else str(BEST[i, j])
         for i, budget in enumerate(BUDGETS) for j, volume in enumerate(VOLUMES)
         if (i, j) != (2, 1)
     }  # fmt: skip
-    assert told == expected
+    assert shown == expected
     (star,) = [line for line in ax.lines if line.get_marker() == "*"]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == ASKED
     cells = ax.collections[0]
@@ -163,7 +163,7 @@ def test_bars_of_cases_end_at_their_cost_and_those_that_change_the_best_are_red(
     tints = [mc.to_hex(bar.get_facecolor()) for bar in ax.patches]
     assert tints == [MUTED, ACCENT, ACCENT, ACCENT]
     assert [note.get_text() for note in ax.texts] == ["E = 8", "E = 4", "no E can answer", "dense"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(CASES["told"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(CASES["case"])
     assert ax.yaxis_inverted()
 
 

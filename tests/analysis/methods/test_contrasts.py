@@ -66,7 +66,7 @@ def test_all_intervals_together_and_all_ranks_cover_at_95_percent():
         found = contrasts.estimate(*planted(rng, effects))
         limit = found.critical((others, np.zeros(5, dtype=int)), rng, draws=2000) * found.errors[1:, 0]
         together.append(np.all(np.abs(found.differences[1:, 0] - effects[1:]) <= limit))
-        worse = found.apart(rng, draws=2000) & (found.differences > 0)
+        worse = found.significant(rng, draws=2000) & (found.differences > 0)
         low, high = 1 + worse.sum(axis=1), 6 - worse.sum(axis=0)
         ranked.append(np.all((low <= best) & (worst <= high)))
     assert 0.92 < np.mean(together) < 0.98  # three errors of a share of 500
@@ -75,7 +75,7 @@ def test_all_intervals_together_and_all_ranks_cover_at_95_percent():
 
 def test_equal_methods_are_seldom_told_apart():
     rng = np.random.default_rng(2)
-    found = [contrasts.estimate(*planted(rng, np.zeros(8))).apart(rng, draws=2000).any() for _ in range(400)]
+    found = [contrasts.estimate(*planted(rng, np.zeros(8))).significant(rng, draws=2000).any() for _ in range(400)]
     assert np.mean(found) < 0.08  # 5 % and three errors of a share of 400
 
 
