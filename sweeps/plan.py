@@ -124,8 +124,8 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
         cells=cells,
         duplicates=grid.duplicates,
         workers=workers,
-        seconds=_makespan([sum(seconds[cell] for cell in call) for call in calls], workers),
-        alone_seconds=_makespan(sorted(alone.values(), reverse=True), workers),
+        seconds=makespan([sum(seconds[cell] for cell in call) for call in calls], workers),
+        alone_seconds=makespan(sorted(alone.values(), reverse=True), workers),
         calls=len(calls),
         speed=speed,
         lint=(*unread(grid), *lint(grid.cells)),
@@ -162,7 +162,7 @@ def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
     return Speed(flops_per_s, overhead_s, f"measured on {len(timed)} cells of this study: {flops_per_s:.1e} FLOP/s")
 
 
-def _makespan(seconds: list[float], workers: int) -> float:
+def makespan(seconds: list[float], workers: int) -> float:
     """Wall time when each of `workers` takes the next cell as it becomes free."""
     free = [0.0] * workers
     for duration in seconds:

@@ -16,8 +16,8 @@ from served import IDEAL, LAYERS, ROUTER, SHEET, TOY, E, K
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.published import published
-from analysis.latency import law as latency
 from analysis.latency import table
+from analysis.latency.law import load_latency_law
 from scaling.config.counts import bytes_read, parameters, prefill_flops_by_group, prefill_flops_per_token, train_flops
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
@@ -93,7 +93,7 @@ def test_no_measured_time_lies_under_the_floor(measured):
 def test_the_roofline_is_no_prediction(measured):
     """Blaizzy/mlx-vlm#1547, vllm-project/vllm-xpu-kernels#509: steps have costs that neither bytes nor FLOPs explain,
     and the law has them: it predicts the shipped study better than the floor does."""
-    law = latency.load_latency_law(STUDY / "latency.json")
+    law = load_latency_law(STUDY / "latency.json")
     assert law.efficiency.overhead_s + law.efficiency.layer_s > 0
     floor_error = np.median(np.abs(measured.frame["roofline_ms"] / measured.frame["time_ms"] - 1))
     assert law.after.median < floor_error
@@ -101,7 +101,7 @@ def test_the_roofline_is_no_prediction(measured):
 
 def test_no_speed_comes_without_an_interval(measured):
     """Andyyyy64/whichllm#42: a price that rests on a measured device carries how sure its speed is."""
-    law = latency.load_latency_law(STUDY / "latency.json")
+    law = load_latency_law(STUDY / "latency.json")
     low, high = law.interval(table.works(measured))
     assert (low < high).all()
     assert set(law.intervals) == set(vars(ASSUMED)) - {"source"}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps import execute
-from sweeps import grid as grids
+from sweeps.execute import run_sweep
+from sweeps.grid import load_grid
 from sweeps.job import Options
 from sweeps.progress import Progress
 from sweeps.status import StudyStatus
@@ -62,4 +62,4 @@ class Place:
 def sweep(path: Path, place: Place, work: CellFunctions = FAKE, **options: Any) -> StudyStatus:
     """Run a grid here, with fake work unless other functions are given."""
     options = {"executor": "inline"} | options
-    return execute.run_sweep(grids.load_grid(path), place.out, Options(**options), Progress(io.StringIO()), work)
+    return run_sweep(load_grid(path), place.out, Options(**options), Progress(io.StringIO()), work)

@@ -179,10 +179,10 @@ def test_a_damaged_part_is_trained_again(place: Place) -> None:
     rows = table(place.out, "runs")
     part = Store(place.out).path("evals", rows[0]["run_id"])
     part.write_bytes(part.read_bytes()[:50])
-    said = io.StringIO()
-    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(said), FAKE)
-    assert "warning" in said.getvalue()
-    assert rows[0]["run_id"] in said.getvalue()
+    printed = io.StringIO()
+    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(printed), FAKE)
+    assert "warning" in printed.getvalue()
+    assert rows[0]["run_id"] in printed.getvalue()
     assert place.noted("train").count(rows[0]["run_id"]) == 2
     assert table(place.out, "runs") == rows
 
@@ -243,10 +243,10 @@ def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place)
 
 
 def test_what_ends_is_said_in_plain_lines(place: Place) -> None:
-    said = io.StringIO()
+    printed = io.StringIO()
     path = place.grid(f"{{d_model: 16, tokens: [1K, 2K], seed: [0, {fakes.ERROR}]}}")
-    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(said), FAKE)
-    lines = said.getvalue().splitlines()
+    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(printed), FAKE)
+    lines = printed.getvalue().splitlines()
     assert any(line.startswith("[4/4] ") and "2 failed" in line and "tokens/s" in line for line in lines)
     assert any("ValueError: an unlucky seed" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
@@ -288,8 +288,8 @@ def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) 
         f"{{d_model: 16, tokens: 1K, seed: [{fakes.KILLED}, {fakes.ERROR}, {fakes.KILLED_ONCE}]}}]"
     )
     driver = place.drive(path, "ray")
-    said = driver.communicate()[1]
-    assert driver.returncode == 0, said
+    printed = driver.communicate()[1]
+    assert driver.returncode == 0, printed
     rows = table(place.out, "runs")
     assert {row["seed"]: row["status"] for row in rows} == {
         0: "ok",

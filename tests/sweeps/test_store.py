@@ -83,9 +83,8 @@ def test_a_damaged_part_makes_the_cell_missing_and_is_kept_aside(store: Store, t
     assert set(survey.cells) == {row(1)["run_id"]}
     if table == "runs" and damage is Path.unlink:
         return
-    said = store.tidy(survey)
-    assert len(said) == 1
-    assert run_id in said[0]
+    (message,) = store.tidy(survey)
+    assert run_id in message
     assert store.path("runs", run_id).with_suffix(".parquet.unusable").exists()
     assert store.survey().unusable == {}
 
@@ -150,7 +149,8 @@ def test_the_lock_keeps_a_second_driver_out_and_dies_with_the_first(store: Store
     script = (
         "import subprocess, sys, pathlib; from sweeps.store import Store\n"
         "with Store(pathlib.Path(sys.argv[1])).lock():\n"
-        "    child = subprocess.Popen(['sleep', '30'], stdout=subprocess.DEVNULL)\n"  # as Ray's daemons outlive a driver
+        # as Ray's daemons outlive a driver
+        "    child = subprocess.Popen(['sleep', '30'], stdout=subprocess.DEVNULL)\n"
         "    print(child.pid, flush=True); sys.stdin.read()\n"
     )
     first = subprocess.Popen(
