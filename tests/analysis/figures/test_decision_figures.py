@@ -18,7 +18,7 @@ LEVELS = np.linspace(2.0, 2.2, 5)
 # Costs that cross: the more experts, the flatter; the cheapest at each loss is on the front.
 FRONT = pd.DataFrame(
     [
-        {"n_experts": e, "loss": loss, "cost": 1e20 * (loss - 1.6) ** -4 * np.exp(0.3 * np.log2(e) * (loss - 2.12) / 0.1)}
+        {"n_experts": e, "loss": loss, "cost": 1e20 * (loss - 1.6) ** -4 * np.exp(3 * np.log2(e) * (loss - 2.12))}
         for e in EXPERTS for loss in LEVELS
     ]
 ).assign(on_front=lambda rows: rows["cost"] == rows.groupby("loss")["cost"].transform("min"))  # fmt: skip

@@ -56,6 +56,7 @@ SETTLING = pd.DataFrame(
         for name, chance in zip(NAMES, (0.25, 0.25, 0.125, 0.25, 0.251), strict=True) for d in (1e4, 1e5, 1e6)
     ]
 )  # fmt: skip
+TWO = np.array([1, 8])
 PANELS = {
     "methods": partial(figures.method_differences, METHODS, "dense"),
     "methods without intervals": partial(
@@ -85,8 +86,8 @@ PANELS = {
     "narrow trade-off": partial(figures.tradeoff, [NARROW], (4e11, 1.8), PALETTE, unit="FLOP"),
     "losses": partial(figures.losses_of_choices, {1: 1.5, 8: 1.4}, {1: (1.45, 1.55)}, 8, PALETTE),
     "chances": partial(figures.probability_best, {1: 0.02, 4: 0.1, 8: 0.6, 16: 0.28}, PALETTE),
-    "agreement": partial(figures.observed_predicted, np.array([1.0, 2.0]), np.array([1.1, 1.9]), np.array([1, 8]), PALETTE),
-    "residuals": partial(figures.residuals, np.array([5e5, 4e6]), np.array([0.01, -0.02]), np.array([1, 8]), PALETTE),
+    "agreement": partial(figures.observed_predicted, np.array([1.0, 2.0]), np.array([1.1, 1.9]), TWO, PALETTE),
+    "residuals": partial(figures.residuals, np.array([5e5, 4e6]), np.array([0.01, -0.02]), TWO, PALETTE),
 }  # fmt: skip
 
 
@@ -97,8 +98,8 @@ def drawn(name):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1_234_567, "1.23M"), (2e9, "2B"), (499_712, "500K"), (999_999, "1M"), (1.5e12, "1.5T"), (37, "37"), (0.00012, "0.00012"),
-     (0, "0"), (-2_500, "-2.5K"), (1e15, "1×10¹⁵"), (2.5e-7, "2.5×10⁻⁷"), (float("nan"), "–")],
+    [(1_234_567, "1.23M"), (2e9, "2B"), (499_712, "500K"), (999_999, "1M"), (1.5e12, "1.5T"), (37, "37"),
+     (0.00012, "0.00012"), (0, "0"), (-2_500, "-2.5K"), (1e15, "1×10¹⁵"), (2.5e-7, "2.5×10⁻⁷"), (float("nan"), "–")],
 )  # fmt: skip
 def test_numbers_are_written_as_people_say_them(value, text):
     assert si(value) == text

@@ -206,8 +206,8 @@ def test_labels_are_unique_whatever_differs():
 
     frame = pd.DataFrame(
         [
-            cell(1), cell(2, bias_rate=0.001), cell(3, renormalise=False), cell(4, lr=0.02), cell(5, bias_rate=0.001, lr=0.02),
-            cell(6) | {"config": None}, cell(7) | {"config": None},
+            cell(1), cell(2, bias_rate=0.001), cell(3, renormalise=False), cell(4, lr=0.02),
+            cell(5, bias_rate=0.001, lr=0.02), cell(6) | {"config": None}, cell(7) | {"config": None},
         ]
     )  # fmt: skip
     labels = method_labels(frame)
