@@ -53,7 +53,7 @@ def quantiles(
     estimate: Any,
     draws: Any,
     jackknife: Any = None,
-    how: Resampled = UNSPECIFIED,
+    resampled: Resampled = UNSPECIFIED,
 ) -> Array:
     """Bootstrap quantiles (len(probabilities), ...) of every quantity, corrected as far as trunks allow.
 
@@ -75,13 +75,13 @@ def quantiles(
     n_draws = np.maximum(np.sum(~np.isnan(values), axis=0), 1)
     share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / n_draws
     z0 = norm.ppf(np.clip(share, 0.5 / n_draws, 1 - 0.5 / n_draws))
-    a = acceleration(jackknife, how.strata) if jackknife is not None else np.zeros(values.shape[1])
+    a = acceleration(jackknife, resampled.strata) if jackknife is not None else np.zeros(values.shape[1])
     probability = np.asarray(probabilities, dtype=float)[:, None]
-    plain = how.normal_quantile(probability)
+    plain = resampled.normal_quantile(probability)
     corrected = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
-    if how.supply == "few":
+    if resampled.supply == "few":
         corrected = 0.5 * (plain + corrected)
-    elif how.supply == "scarce":
+    elif resampled.supply == "scarce":
         corrected = np.where(probability < 0.5, np.minimum(corrected, plain), np.maximum(corrected, plain))
     place = norm.cdf(corrected) * (n_draws - 1)
     below = np.floor(place).astype(int)
@@ -92,9 +92,11 @@ def quantiles(
     return np.asarray(between.reshape(len(between), *shape), dtype=float)
 
 
-def interval(estimate: Any, draws: Any, jackknife: Any = None, how: Resampled = UNSPECIFIED) -> tuple[Array, Array]:
+def interval(
+    estimate: Any, draws: Any, jackknife: Any = None, resampled: Resampled = UNSPECIFIED
+) -> tuple[Array, Array]:
     """The 95 % interval of every quantity: `quantiles` at .025 and .975."""
-    low, high = quantiles(ENDS, estimate, draws, jackknife, how)
+    low, high = quantiles(ENDS, estimate, draws, jackknife, resampled)
     return low, high
 
 

@@ -318,7 +318,7 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
     determined = [name for name in problem.free if name not in at_bounds]
     valley = identifiability.flat_valley(law, determined, jacobian[0][inside])
     refused = valley is not None and valley.refused
-    found = () if valley is None else (valley,)
+    valleys = () if valley is None else (valley,)
     params = {name: estimate[name] if name in estimate else problem.pinned[name] for name in law.names}
     return replace(
         unfitted,
@@ -331,8 +331,8 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
         residuals=tuple(residuals.tolist()) if len(residuals) <= MOST_RESIDUALS else (),
         n_starts=minimum.n_starts,
         n_starts_at_minimum=minimum.n_agreeing,
-        warnings=(*warnings, *map(str, found)),
-        findings=(*unfitted.findings, *found),
+        warnings=(*warnings, *map(str, valleys)),
+        findings=(*unfitted.findings, *valleys),
     )
 
 

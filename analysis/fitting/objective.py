@@ -40,7 +40,7 @@ class Objective:
         if self.residual not in get_args(Residual):
             raise InputError(f"residual {self.residual!r} is not known; use {' or '.join(get_args(Residual))}")
         if not (np.isfinite(self.delta) and self.delta > 0):
-            raise InputError(f"delta must be a positive number, found {self.delta}")
+            raise InputError(f"`delta` must be a positive number, found {self.delta}")
 
     def penalty(self, residuals: Array) -> Array:
         """rho, elementwise."""

@@ -102,11 +102,12 @@ def _one_expert_count(table: RunTable, n_experts: int | None) -> int:
 
 def _curves(table: RunTable, e: int, n_column: str) -> list[pd.DataFrame]:
     """The points of each curve of one E that has two budgets: by trunk where every run names its own, else by size."""
-    points = pd.DataFrame(table.columns((n_column, TOKENS, COMPUTE, LOSS)))
-    usable = (experts_of(table) == e) & (np.isfinite(points) & (points > 0)).all(axis=1).to_numpy()
+    columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
+    usable = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
+    usable &= experts_of(table) == e
     named = "trunk_id" in table.frame and bool(table.frame["trunk_id"].notna().all())
-    member = table.trunks if named else points[n_column].to_numpy()
-    curves = points[usable].groupby(member[usable])
+    member = table.trunks if named else columns[n_column]
+    curves = pd.DataFrame(columns)[usable].groupby(member[usable])
     return [curve for _, curve in curves if len(np.unique(curve[COMPUTE])) > 1]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -273,7 +272,7 @@ def _by_resampling(design: Array, loss: Array, weights: Array) -> tuple[Interval
     return percentile_interval(place), percentile_interval(depth)
 
 
-def percentile_interval(draws: npt.ArrayLike) -> Interval:
+def percentile_interval(draws: Array | list[float]) -> Interval:
     """The 95 % interval between the percentiles of draws."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)

@@ -53,16 +53,16 @@ def test_the_share_of_draws_below_the_estimate_moves_the_interval():
 
 def test_few_trunks_widen_by_students_t():
     draws = stats.norm.ppf((np.arange(200_001) + 0.5) / 200_001)
-    _, high = interval(0.0, draws, how=Resampled((0,) * 10, 10, "scarce"))
+    _, high = interval(0.0, draws, resampled=Resampled((0,) * 10, 10, "scarce"))
     assert high == pytest.approx(np.sqrt(10 / 9) * stats.t.ppf(0.975, 9), abs=2e-3)
-    _, high = interval(0.0, draws, how=Resampled((0,) * 10, 10, "many"))
+    _, high = interval(0.0, draws, resampled=Resampled((0,) * 10, 10, "many"))
     assert high == pytest.approx(1.959964, abs=2e-3)
 
 
 def test_where_trunks_are_few_the_wider_of_two_is_given():
     """With so many trunks that t is normal: the plain percentile below, the corrected one above."""
     draws = np.random.default_rng(0).normal(size=2_001)
-    few = interval(0.7, draws, how=Resampled(n_trunks=10**9, supply="scarce"))
+    few = interval(0.7, draws, resampled=Resampled(n_trunks=10**9, supply="scarce"))
     assert few[0] == pytest.approx(np.quantile(draws, 0.025), abs=1e-6)
     assert few[1] == pytest.approx(interval(0.7, draws)[1], abs=1e-6)
 
@@ -100,9 +100,9 @@ def test_few_trunks_are_corrected_by_half_and_widened_by_their_strata():
     """z0 = 1 without acceleration: BCa asks for Phi(2 + z); half of that and of z is z + 1, with z 1.96
     sqrt(n/(n-1))."""
     draws = stats.norm.ppf((np.arange(100_001) + 0.5) / 100_001)
-    how = Resampled((0, 0, 0, 0, 1, 1, 1, 1), 8, "few")
-    assert how.widening == pytest.approx(np.sqrt(4 / 3))
-    low, _ = interval(1.0, draws, how=how)
+    resampled = Resampled((0, 0, 0, 0, 1, 1, 1, 1), 8, "few")
+    assert resampled.widening == pytest.approx(np.sqrt(4 / 3))
+    low, _ = interval(1.0, draws, resampled=resampled)
     assert low == pytest.approx(1 - 1.959964 * np.sqrt(4 / 3), abs=2e-3)
     assert Resampled((0, 0, 1, 1, 1, 1)).widening == pytest.approx(np.sqrt((2 * 2 + 4 * 4 / 3) / 6))
     assert Resampled().widening == 1.0
