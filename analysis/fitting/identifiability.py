@@ -58,17 +58,12 @@ def automatic_pins(law: Law, columns: Mapping[str, Array], n_trunks: int, pinned
     if EXPERTS not in columns:
         return {}
     distinct = len(np.unique(columns[EXPERTS]))
+    rules = {"saturation": EXPERTS_FOR_SATURATION, "interaction": EXPERTS_FOR_INTERACTION}
     pins: dict[str, Pin] = {}
-
-    def pin(role: str, needed: int) -> None:
+    for role, needed in (rules | {"expert": 2} if distinct == 1 else rules).items():
         free = [p for p in law.parameters if p.name not in pinned and p.name not in pins]
         if distinct < needed or n_trunks < TRUNKS_PER_PARAMETER * len(free):
-            pins.update({p.name: Pin(p.pin, p.pin_source) for p in free if p.role == role and p.pin is not None})
-
-    pin("saturation", EXPERTS_FOR_SATURATION)
-    pin("interaction", EXPERTS_FOR_INTERACTION)
-    if distinct == 1:
-        pin("expert", 2)
+            pins |= {p.name: Pin(p.pin, p.pin_source) for p in free if p.role == role and p.pin is not None}
     return pins
 
 

@@ -100,10 +100,6 @@ class Valleys:
     left_out: tuple[tuple[str, Integers], ...]
 
     @property
-    def usable(self) -> tuple[Valley, ...]:
-        return tuple(valley for valley in self.found if not valley.flags)
-
-    @property
     def experts(self) -> tuple[int, ...]:
         return tuple(sorted({valley.n_experts for valley in self.found}))
 

@@ -1,66 +1,20 @@
-"""IsoFLOP valleys, frontier, envelope and bias: planted truth, closed forms, published exponents, tabulated biases."""
+"""IsoFLOP valleys, frontier and bias: planted truth, closed forms, published exponents, tabulated biases."""
 
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from isoflop_runs import BUDGETS, DENSE, DRIFT, curves, design, optimum, parabolas, surface
 from planted import PLANTED_MOE, table_of
 
 from analysis import figures, laws
 from analysis.fitting.fit import Fit
-from analysis.fitting.published import published
 from analysis.isoflop.bias import bias
-from analysis.isoflop.envelope import envelope, training_curves
+from analysis.isoflop.envelope import envelope
 from analysis.isoflop.frontier import frontier
 from analysis.isoflop.valleys import valleys
 from scaling.errors import InputError
-
-DENSE = published("chinchilla-tex")
-BUDGETS = np.geomspace(1e17, 1e21, 5)
-
-
-def surface(alpha, beta, a=406.4, b=410.7):
-    return Fit(law="hoffmann", params={"E": 1.69, "A": a, "alpha": alpha, "B": b, "beta": beta})
-
-
-def optimum(fit, train_flops, e=1):
-    return fit.definition.optimum(fit.params, train_flops, e)[0]
-
-
-def design(fit=DENSE, width=4.0, points=9, budgets=BUDGETS, drift=None, noise=0.0, seed=0, e=1, kappa=6.0):
-    """Sizes within a factor `width` of the optimum of each budget, times a drift; losses by the fit."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for budget, off in zip(budgets, np.ones(len(budgets)) if drift is None else drift, strict=True):
-        size = optimum(fit, 6 * budget / kappa, e) * off * np.geomspace(1 / width, width, points)
-        rows.append(
-            pd.DataFrame({"n_active": size, "tokens": budget / (kappa * size), "train_flops": budget, "n_experts": e})
-        )
-    frame = pd.concat(rows, ignore_index=True)
-    columns = {name: frame[name].to_numpy(dtype=float, copy=True) for name in fit.definition.columns}
-    return frame.assign(loss_val=fit.loss(columns) * np.exp(noise * rng.standard_normal(len(frame))))
-
-
-DRIFT = np.geomspace(1 / 3, 3, 5)
-
-
-def parabolas(minima, *, width=4.0, points=7, budgets=BUDGETS, curvature=0.05, floor=2.0):
-    """Losses that are exact parabolas in ln N with the given minima, amid centred windows."""
-    rows = []
-    for budget, best in zip(budgets, minima, strict=True):
-        size = best * np.geomspace(1 / width, width, points)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "n_active": size,
-                    "tokens": budget / (6 * size),
-                    "train_flops": budget,
-                    "loss_val": floor + curvature * np.log(size / best) ** 2,
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
 
 
 def test_an_exact_parabola_is_found_exactly():
@@ -72,7 +26,7 @@ def test_an_exact_parabola_is_found_exactly():
     np.testing.assert_allclose([v.loss for v in found.found], 2.0, rtol=1e-12)
     assert [v.n_points for v in found.found] == [7] * 5
     assert [v.width for v in found.found] == pytest.approx([4.0] * 5)
-    assert len(found.usable) == 5
+    assert not any(v.flags for v in found.found)
     assert not found.left_out
     line = frontier(found)
     assert line.n_opt.exponent == pytest.approx(0.5, abs=1e-9)
@@ -179,7 +133,6 @@ FLAGGED = [
 def test_a_doubtful_valley_is_flagged_and_left_out_with_the_reason(frame, flag):
     found = valleys(table_of(frame))
     assert all(any(flag in one for one in valley.flags) for valley in found.found)
-    assert not found.usable
     with pytest.raises(InputError, match=f"3 usable valleys, n_experts = 1 has 0 .*{flag}"):
         frontier(found)
 
@@ -193,7 +146,7 @@ def test_a_flagged_valley_counts_only_where_asked():
 
 
 def test_a_window_of_exactly_eight_is_no_wider():
-    assert valleys(table_of(parabolas([1e9] * 5, width=8.0))).usable
+    assert not any(v.flags for v in valleys(table_of(parabolas([1e9] * 5, width=8.0))).found)
 
 
 def test_a_valley_without_a_minimum_has_none():
@@ -276,89 +229,6 @@ def test_resampled_intervals_agree_with_the_delta_method_where_there_are_many_ru
 def test_a_valley_of_three_points_has_no_interval_by_delta():
     found = valleys(table_of(parabolas([1e9] * 5, points=3)))
     assert all(v.n_interval is None for v in found.found)
-
-
-def curves(fit=DENSE, models=60, points=12):
-    rows = []
-    for index, size in enumerate(np.geomspace(1e7, 1e11, models)):
-        # Each model is trained from 1 to 600 tokens a parameter: curves that overlap with many others.
-        tokens = size * np.geomspace(1, 600, points)
-        rows.append(
-            pd.DataFrame(
-                {"trunk_id": f"t{index}", "n_active": size, "tokens": tokens, "train_flops": 6 * size * tokens}
-            )
-        )
-    frame = pd.concat(rows, ignore_index=True)
-    return frame.assign(loss_val=fit.loss({c: frame[c].to_numpy(copy=True) for c in ("n_active", "tokens")}))
-
-
-def test_the_envelope_follows_the_closed_form_optimum():
-    found = envelope(table_of(curves(points=200)))
-    best = optimum(DENSE, found.train_flops)
-    inner = ~found.edge
-    # Sizes stand a factor 1.17 apart, and a model is chosen over about that much around its optimum.
-    off = np.log(found.n_opt[inner] / best[inner])
-    assert np.abs(off).max() < np.log(1e4) / 59
-    assert found.n_law.exponent == pytest.approx(0.456526, abs=0.005)  # laws.md 1.2, a of the TeX set
-    np.testing.assert_allclose(
-        6 * found.n_opt * found.d_opt, found.train_flops, rtol=1e-3
-    )  # tokens linear in ln C between
-    assert len(found.train_flops) == 1500
-    assert found.exponent_interval is None
-
-
-def test_the_ends_of_the_envelope_are_edges():
-    found = envelope(table_of(curves(models=8)))
-    assert found.edge[0]
-    assert found.edge[-1]
-    assert 0 < found.edge.mean() < 1
-    assert found.n_models <= 6
-    assert {*np.unique(found.n_opt[found.edge])} >= {1e7, 1e11}
-
-
-def test_without_trunks_the_runs_of_one_size_are_a_curve():
-    frame = curves(models=20)
-    named, bare = (envelope(table_of(one)) for one in (frame, frame.drop(columns="trunk_id")))
-    np.testing.assert_array_equal(named.n_opt, bare.n_opt)
-
-
-def test_the_envelopes_interval_is_as_wide_as_the_exponent_scatters():
-    def noisy(seed):
-        frame = curves(models=40)
-        return table_of(frame.assign(loss_val=frame["loss_val"] * np.exp(0.01 * noise(seed)).repeat(12)))
-
-    def noise(seed):
-        return np.random.default_rng(seed).standard_normal(40)
-
-    scatter = np.std([envelope(noisy(seed)).n_law.exponent for seed in range(16)], ddof=1)
-    found = [envelope(noisy(seed), rng=np.random.default_rng(seed), draws=60) for seed in range(4)]
-    width = np.mean([np.ptp(one.exponent_interval) for one in found])
-    # Sixteen give a deviation to 18 %, sixty draws the ends of an interval to 15 %, and a resample holds 63 % of the
-    # curves.
-    assert 2 * 1.96 * scatter / 1.6 < width < 2 * 1.96 * scatter * 1.6
-    # The regression takes 1,500 points for as many observations; there are 40 curves.
-    assert width > 2 * np.mean([np.ptp(one.n_law.exponent_interval) for one in found])
-
-
-def test_training_curves_make_an_envelope(tmp_path):
-    frame = curves(models=20)
-    (tmp_path / "curves").mkdir()
-    runs = []
-    for trunk, mine in frame.groupby("trunk_id", sort=False):
-        last = mine.iloc[-1]
-        for run_id, share in ((f"{trunk}-short", 0.5), (f"{trunk}-long", 1.0)):
-            runs.append({**last, "run_id": run_id, "tokens": share * last["tokens"],
-                         "train_flops": share * last["train_flops"], "loss_val": 9.0})  # fmt: skip
-        part = mine[["tokens"]].assign(step=range(len(mine)), loss=mine["loss_val"])
-        part.to_parquet(tmp_path / "curves" / f"{trunk}-long.parquet")
-    table = table_of(pd.DataFrame(runs))
-    made, judge = envelope(training_curves(tmp_path, table)), envelope(table_of(frame))
-    np.testing.assert_allclose(made.train_flops, judge.train_flops, rtol=1e-9)
-    np.testing.assert_array_equal(made.n_opt, judge.n_opt)
-    with pytest.raises(InputError, match="no training curves"):
-        training_curves(tmp_path / "elsewhere", table)
-    with pytest.raises(InputError, match="no column 'run_id'"):
-        training_curves(tmp_path, table_of(frame))
 
 
 def test_epochs_digitised_runs_agree_with_both_published_exponents(epoch):
