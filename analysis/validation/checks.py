@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
-from analysis.fitting.fit import Fit
+from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.fitting.profile import Profile, profile
 from analysis.fitting.roll_out import RollOut, roll_out
 from analysis.isoflop.bias import Bias, bias
@@ -17,7 +18,7 @@ from analysis.isoflop.valleys import Valleys, valleys
 from analysis.laws import LAWS
 from analysis.tables.runs import RunTable
 from analysis.validation.held_out import ExpertsLeftOut, leave_one_expert_count_out
-from analysis.validation.influence import Sensitivity, sensitivity
+from analysis.validation.influence import Sensitivity, exponents_and_floor, sensitivity
 from analysis.validation.law_comparison import LawComparison, compare_laws
 from analysis.validation.residuals import Diagnostics, diagnose
 from scaling.errors import InputError
@@ -26,8 +27,6 @@ RESAMPLES, FOLDS, SEED = 100, 10, 0
 MOST_PROFILES = 3
 FEWEST_BUDGETS, FEWEST_SIZES = 3, 4
 _MOST_TRUNKS = 8  # listed, of those left out in turn
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -75,77 +74,53 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
     there = [name for name in law.columns if name in table.frame]
     table = replace(table, frame=table.frame.dropna(subset=there).reset_index(drop=True))
     if len(table) != fit.n_runs:
-        told = (
-            f"the fit rests on {fit.n_runs} runs and this study has {len(table)} that its law can take: fit them again"
-        )
-        return Checks(table, train_flops, RESAMPLES, refused=told)
-    goal = fit.criterion
-    asked = {name: pin.value for name, pin in fit.pinned.items() if pin.source == "as asked"}
+        runs = f"the fit rests on {fit.n_runs} runs and this study has {len(table)} that its law can take"
+        return Checks(table, train_flops, RESAMPLES, refused=f"{runs}: fit them again")
+    pins = {name: pin.value for name, pin in fit.pinned.items() if pin.source == AS_ASKED}
+    refitted: dict[str, Any] = {"resamples": RESAMPLES, "objective": fit.criterion, "pin": pins}
+    works: dict[str, Callable[[np.random.Generator], Any]] = {
+        "roll_out": lambda rng: roll_out(table, law, rng=rng, **refitted),
+        "experts_left_out": lambda rng: leave_one_expert_count_out(table, law, rng=rng, **refitted),
+        "comparison": lambda rng: compare_laws(
+            table, LAWS.values(), rng=rng, folds=FOLDS, train_flops=train_flops, objective=fit.criterion
+        ),
+        "sensitivity": lambda rng: sensitivity(fit, table, rng, train_flops=train_flops, most=_MOST_TRUNKS),
+        "residuals": lambda _: diagnose(fit, table),
+        "profiles": lambda _: tuple(profile(fit, table, name) for name in _profiled(fit)),
+        "isoflop": lambda _: _isoflop(fit, table, train_flops),
+    }
+    results: dict[str, Any] = {}
     unsaid: dict[str, str] = {}
-
-    def attempt(name: str, work: Callable[[], Made]) -> Made | None:
+    for name, work in works.items():
         try:
-            return work()
+            results[name] = work(np.random.default_rng(SEED))
         except InputError as error:
             unsaid[name] = str(error).removeprefix(f"{table.source}: ")
-            return None
-
-    def rng() -> np.random.Generator:
-        return np.random.default_rng(SEED)
-
-    return Checks(
-        table=table,
-        train_flops=train_flops,
-        resamples=RESAMPLES,
-        roll_out=attempt(
-            "roll_out", lambda: roll_out(table, law, rng=rng(), resamples=RESAMPLES, objective=goal, pin=asked)
-        ),
-        experts_left_out=attempt(
-            "experts_left_out",
-            lambda: leave_one_expert_count_out(table, law, rng=rng(), resamples=RESAMPLES, objective=goal, pin=asked),
-        ),
-        comparison=attempt(
-            "comparison",
-            lambda: compare_laws(table, LAWS.values(), rng=rng(), folds=FOLDS, train_flops=train_flops, objective=goal),
-        ),
-        sensitivity=attempt(
-            "sensitivity", lambda: sensitivity(fit, table, rng(), train_flops=train_flops, most=_MOST_TRUNKS)
-        ),
-        residuals=attempt("residuals", lambda: diagnose(fit, table)),
-        profiles=attempt("profiles", lambda: tuple(profile(fit, table, name) for name in _profiled(fit))) or (),
-        isoflop=attempt("isoflop", lambda: _isoflop(fit, table, train_flops)) or (),
-        unsaid=unsaid,
-    )
+    return Checks(table, train_flops, RESAMPLES, unsaid=unsaid, **results)
 
 
 def _profiled(fit: Fit) -> list[str]:
     """The exponents of N and D and the floor where they are free; of other laws the first parameters that are."""
-    law = fit.definition
-    shapes = [
-        p.name
-        for p in law.parameters
-        if p.name in fit.free and (p.role == "floor" or (p.role in ("size", "data") and not p.linear))
-    ]
-    return (shapes or list(fit.free))[:MOST_PROFILES]
+    return (exponents_and_floor(fit) or list(fit.free))[:MOST_PROFILES]
 
 
 def _isoflop(fit: Fit, table: RunTable, train_flops: float) -> tuple[Isoflop, ...]:
     """Every E with at least three compute budgets that have four sizes."""
-    found = valleys(table)
-    sizes = table.column(found.n_column)
-    made = []
-    for e in found.experts:
-        mine = found.of(e)
-        full = [valley for valley in mine.found if len(np.unique(sizes[valley.rows])) >= FEWEST_SIZES]
+    every = valleys(table)
+    sizes = table.column(every.n_column)
+    isoflops = []
+    for e in every.experts:
+        of_e = every.of(e)
+        full = [valley for valley in of_e.found if len(np.unique(sizes[valley.rows])) >= FEWEST_SIZES]
         if len(full) < FEWEST_BUDGETS:
             continue
+        line, reason, deviation = None, "", None
         try:
-            line, reason = frontier(mine), ""
+            line = frontier(of_e)
         except InputError as error:
-            line, reason = None, str(error).removeprefix(f"{table.source}: ")
-        try:
-            off = None if line is None else bias(fit, mine, train_flops)
-        except InputError:  # a law that cannot be drawn as a surface over N and C
-            off = None
-        made.append(Isoflop(e, mine, line, reason, off))
-    return tuple(made)
+            reason = str(error).removeprefix(f"{table.source}: ")
+        if line is not None:
+            with contextlib.suppress(InputError):  # of a law that cannot be drawn as a surface over N and C
+                deviation = bias(fit, of_e, train_flops)
+        isoflops.append(Isoflop(e, of_e, line, reason, deviation))
+    return tuple(isoflops)

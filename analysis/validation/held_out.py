@@ -1,19 +1,20 @@
-"""Validation on runs that a fit has not seen: dearer runs (roll-out), and expert counts left out."""
+"""Validation on expert counts that a fit has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from analysis.fitting.objective import Objective
+from analysis.fitting.objective import HUBER, Objective
 from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, HoldOut, Kind, summarise
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
+from scaling.formatting import listed
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,11 @@ class ExpertsLeftOut:
 
     def verdict(self) -> str:
         """One sentence."""
-        told = [
-            f"{found.label} {found.describe(with_ratio=False)}"
-            for found in (self.summary("interpolation"), self.summary("extrapolation"))
-            if found is not None
-        ]
+        summaries = [self.summary("interpolation"), self.summary("extrapolation")]
+        parts = [f"{each.label} {each.describe(with_ratio=False)}" for each in summaries if each is not None]
         refused = [part.label for part in self.parts if part.reason]
-        told += [f"{', '.join(refused)} could not be judged"] if refused else []
-        return f"one expert count left out: {'; '.join(told)}"
+        parts += [f"{', '.join(refused)} could not be judged"] if refused else []
+        return f"one expert count left out: {'; '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""
@@ -49,7 +47,7 @@ def leave_one_expert_count_out(
     *,
     rng: np.random.Generator,
     resamples: int = 200,
-    objective: Objective | None = None,
+    objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
 ) -> ExpertsLeftOut:
     """For each E: fit the runs of the others, predict those of this E.
@@ -63,21 +61,10 @@ def leave_one_expert_count_out(
     experts = table.column(EXPERTS)
     counts = np.unique(experts[np.isfinite(experts)])
     if len(counts) < 2:
-        raise InputError(f"{table.source}: leaving an expert count out takes at least two, found {_listed(counts)}")
-    judge = HoldOut(table, law, rng, resamples, objective or Objective(), dict(pin or {}))
-    return ExpertsLeftOut(
-        law.name,
-        tuple(
-            judge.evaluate(
-                f"E = {count:g}",
-                "extrapolation" if count in (counts[0], counts[-1]) else "interpolation",
-                experts != count,
-                experts == count,
-            )
-            for count in counts
-        ),
-    )
-
-
-def _listed(numbers: Iterable[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers) or "none"
+        raise InputError(f"{table.source}: leaving an expert count out takes at least two, found {listed(counts)}")
+    hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
+    parts = []
+    for count in counts:
+        kind: Kind = "extrapolation" if count in (counts[0], counts[-1]) else "interpolation"
+        parts.append(hold_out.evaluate(f"E = {count:g}", kind, experts != count, experts == count))
+    return ExpertsLeftOut(law.name, tuple(parts))

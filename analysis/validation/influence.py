@@ -1,9 +1,9 @@
-"""How far a fit rests on some of its runs (what moves when they are left out), and what its residuals still hold."""
+"""How far a fit rests on some of its runs: what moves when they are left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,20 +11,19 @@ import pandas as pd
 
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
-from analysis.decision.recommend import recommend
 from analysis.fitting.fit import Fit
 from analysis.fitting.refit import refit
 from analysis.fitting.roll_out import brief, trunk_names
 from analysis.tables.runs import RunTable
+from analysis.validation.advice import advise, default_budget
+from analysis.validation.residuals import log_residuals
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS, TOKENS
-from scaling.errors import InputError
 
 What = Literal["trunk", "n_experts", "size", "compute", "loss", "tokens per parameter"]
 _MOST_TRUNKS = 400  # left out one at a time; of more, those with the largest residuals
 _MOST_SIZES = 12  # left out one at a time; of more, tenths
 _TENTH = 0.1
-_BEYOND = 10.0  # the default budget, times the largest run's
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Exclusion:
     influence: float | None
     reason: str
 
+    @property
+    def title(self) -> str:
+        """The label, of a trunk with the word before it."""
+        return f"trunk {self.label}" if self.kind == "trunk" else self.label
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -76,36 +80,29 @@ class Sensitivity:
 
     def verdict(self) -> str:
         """One sentence."""
-        told = []
-        for name, found in (("trunk", self.trunks), ("group", self.groups)):
-            known = [one for one in found if one.moved is not None]
-            if known:
-                worst = max(known, key=lambda one: one.influence or 0.0)
-                change = worst.changes[worst.moved or ""]
-                told.append(
+        parts = []
+        for name, exclusions in (("trunk", self.trunks), ("group", self.groups)):
+            worst = max(exclusions, key=lambda exclusion: exclusion.influence or 0.0, default=None)
+            if worst is not None and worst.moved is not None:
+                change = worst.changes[worst.moved]
+                parts.append(
                     f"the most influential {name} ({worst.label}) moves {worst.moved} by {brief(change.percent, '+')} "
                     f"% ({change.in_se:+.1f} standard errors)"
                 )
-        if not told:
+        if not parts:
             return "sensitivity: the fit has no standard errors to measure changes by"
-        lost = [one.label for one in self.groups if one.reason]
-        told += [f"without {', '.join(lost)} nothing is determined"] if lost else []
-        return f"sensitivity: {'; '.join(told)}"
+        undetermined = [exclusion.label for exclusion in self.groups if exclusion.reason]
+        parts += [f"without {', '.join(undetermined)} nothing is determined"] if undetermined else []
+        return f"sensitivity: {'; '.join(parts)}"
 
     def frame(self) -> pd.DataFrame:
         """Every exclusion that moved something, as `figures.influence` takes it: label, moved, in_se, percent."""
-        return pd.DataFrame(
-            [
-                {
-                    "label": f"trunk {one.label}" if one.kind == "trunk" else one.label,
-                    "moved": one.moved,
-                    **asdict(one.changes[one.moved]),
-                }
-                for one in (*self.trunks, *self.groups)
-                if one.moved is not None
-            ],
-            columns=["label", "moved", "value", "percent", "in_se"],
-        )
+        rows = [
+            {"label": exclusion.title, "moved": exclusion.moved, **asdict(exclusion.changes[exclusion.moved])}
+            for exclusion in (*self.trunks, *self.groups)
+            if exclusion.moved is not None
+        ]
+        return pd.DataFrame(rows, columns=["label", "moved", "value", "percent", "in_se"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""
@@ -121,7 +118,8 @@ def sensitivity(
     highest: Sequence[int] = (1, 5),
     most: int = 10,
 ) -> Sensitivity:
-    """Refit without each trunk, E, size, the cheapest and dearest tenth, the highest losses, the fewest tokens per N.
+    """Refit without each trunk, E and size, the tenths of least and most compute, the highest losses, and the fewest
+    tokens per N.
 
     Watched are the free exponents of N and D, the floor, and the optimal N and least loss at `train_flops` (default: 10
     times the largest run's) for the E that the whole fit recommends; changes are in percent and, where the fit has
@@ -132,87 +130,92 @@ def sensitivity(
     without parameters and a table that is not the fit's.
     """
     fit.require_params()
-    budget = train_flops or (_BEYOND * fit.largest_train_flops if fit.largest_train_flops else None)
-    measure, n_experts, notes = _watched(fit, budget)
-    estimate = measure({name: np.array([[value]]) for name, value in fit.params.items()})
-    drawn = measure({k: np.reshape(v, (-1, 1)) for k, v in fit.parameter_draws().items()}) if fit.draws else {}
-    quantities = {
-        name: WatchedQuantity(float(value[0]), float(np.std(drawn[name], ddof=1)) if name in drawn else None)
-        for name, value in estimate.items()
-    }
-    left_out = [*_each_trunk(fit, table, notes), *_groups(fit, table, highest)]
-    left_out = [one for one in left_out if 0 < one[2].sum() < len(table)]
-    again = refit(fit, table, ~np.array([mask for _, _, mask in left_out]).reshape(-1, len(table)), rng)
-    found = measure(again.columns(np.ones(len(left_out), dtype=bool)))
-    exclusions = []
-    for index, (kind, label, mask) in enumerate(left_out):
-        changes = {}
-        if again.determined[index]:
-            changes = {name: _change(float(found[name][index]), quantity) for name, quantity in quantities.items()}
-        known = {name: abs(change.in_se) for name, change in changes.items() if change.in_se is not None}
-        moved = max(known, key=known.__getitem__) if known else None
-        influence = known[moved] if moved is not None else None
-        exclusions.append(Exclusion(kind, label, int(mask.sum()), changes, moved, influence, again.reasons[index]))
-    trunks = [one for one in exclusions if one.kind == "trunk"]
-    trunks.sort(key=lambda one: -(one.influence if one.influence is not None else -1.0))
+    budget = train_flops or default_budget(table)
+    advice, reason = advise(fit, budget)
+    watch = _Watch(fit, budget, advice.n_experts if advice else None)
+    quantities = _quantities(fit, watch)
+    exclusions = [*_each_trunk(fit, table), *_groups(fit, table, highest)]
+    exclusions = [(kind, label, out) for kind, label, out in exclusions if 0 < out.sum() < len(table)]
+    kept = ~np.array([out for _, _, out in exclusions]).reshape(-1, len(table))
+    refits = refit(fit, table, kept, rng)
+    values = watch.measure(refits.columns(np.ones(len(kept), dtype=bool)))
+    outcomes = []
+    for index, (kind, label, out) in enumerate(exclusions):
+        changes = {name: _change(float(values[name][index]), quantity) for name, quantity in quantities.items()}
+        if not refits.determined[index]:
+            changes = {}
+        sizes = {name: abs(change.in_se) for name, change in changes.items() if change.in_se is not None}
+        moved = max(sizes, key=sizes.__getitem__, default=None)
+        influence = None if moved is None else sizes[moved]
+        outcomes.append(Exclusion(kind, label, int(out.sum()), changes, moved, influence, refits.reasons[index]))
+    trunks = [outcome for outcome in outcomes if outcome.kind == "trunk"]
+    trunks.sort(key=lambda trunk: -1.0 if trunk.influence is None else trunk.influence, reverse=True)
+    notes = [] if advice else [f"the optimum is not watched: {reason}"]
+    n_trunks = len(np.unique(table.trunks))
+    if n_trunks > _MOST_TRUNKS:
+        notes.append(f"of {n_trunks} trunks the {_MOST_TRUNKS} with the largest residuals were left out in turn")
     return Sensitivity(
         law=fit.law,
         train_flops=budget,
-        n_experts=n_experts,
+        n_experts=watch.n_experts,
         quantities=quantities,
         trunks=tuple(trunks[:most]),
-        groups=tuple(one for one in exclusions if one.kind != "trunk"),
+        groups=tuple(outcome for outcome in outcomes if outcome.kind != "trunk"),
         n_trunks_tried=len(trunks),
         notes=tuple(notes),
     )
 
 
-Measure = Callable[[Mapping[str, Array]], dict[str, Array]]
-
-
-def _watched(fit: Fit, budget: float | None) -> tuple[Measure, int | None, list[str]]:
-    """A function of parameters (rows, 1) that gives every quantity (rows,), the E of the optimum, and notes."""
-    law, notes = fit.definition, []
-    names = [
-        p.name
-        for p in law.parameters
-        if p.name in fit.free and (p.role == "floor" or (p.role in ("size", "data") and not p.linear))
+def exponents_and_floor(fit: Fit) -> list[str]:
+    """The free parameters that shape a law: the exponents of N and D, and the irreducible loss."""
+    return [
+        parameter.name
+        for parameter in fit.definition.parameters
+        if parameter.name in fit.free
+        and (parameter.role == "floor" or (parameter.role in ("size", "data") and not parameter.linear))
     ]
-    n_experts = None
-    if budget is None:
-        notes.append(f"no budget is known (the fit has no {COMPUTE}): the optimum is not watched")
-    else:
-        try:
-            n_experts = recommend(replace(fit, draws={}), Question(train_flops=budget)).recommendation.n_experts
-        except InputError as error:
-            notes.append(f"the optimum is not watched: {error}")
 
-    def measure(params: Mapping[str, Array]) -> dict[str, Array]:
-        found = {name: params[name][:, 0] for name in names}
-        if n_experts is not None and budget is not None:
+
+@dataclass(frozen=True)
+class _Watch:
+    """What is watched of a fit: its shape, and the optimum at a budget for one E (None: no optimum)."""
+
+    fit: Fit
+    budget: float | None
+    n_experts: int | None
+
+    def measure(self, params: Mapping[str, Array]) -> dict[str, Array]:
+        """Every quantity (rows,) from parameters (rows, 1)."""
+        values = {name: params[name][:, 0] for name in exponents_and_floor(self.fit)}
+        if self.n_experts is not None and self.budget is not None:
             rows = max(len(value) for value in params.values())
-            optimiser = SizeOptimiser(fit, Question(train_flops=budget))
-            best = optimiser.solve([n_experts], params, rows).by_experts[n_experts]
-            found |= {"optimal N": best.n_active, "loss at the optimum": best.value}
-        return found
+            optimiser = SizeOptimiser(self.fit, Question(train_flops=self.budget))
+            best = optimiser.solve([self.n_experts], params, rows).by_experts[self.n_experts]
+            values |= {"optimal N": best.n_active, "loss at the optimum": best.value}
+        return values
 
-    return measure, n_experts, notes
+
+def _quantities(fit: Fit, watch: _Watch) -> dict[str, WatchedQuantity]:
+    estimate = watch.measure({name: np.array([[value]]) for name, value in fit.params.items()})
+    errors = {}
+    if fit.draws:
+        drawn = watch.measure({name: np.reshape(value, (-1, 1)) for name, value in fit.parameter_draws().items()})
+        errors = {name: float(np.std(values, ddof=1)) for name, values in drawn.items()}
+    return {name: WatchedQuantity(float(value[0]), errors.get(name)) for name, value in estimate.items()}
 
 
 def _change(value: float, quantity: WatchedQuantity) -> QuantityChange:
-    moved, error = value - quantity.estimate, quantity.standard_error
-    return QuantityChange(value, 100 * moved / abs(quantity.estimate), moved / error if error else None)
+    change, error = value - quantity.estimate, quantity.standard_error
+    return QuantityChange(value, 100 * change / abs(quantity.estimate), change / error if error else None)
 
 
-def _each_trunk(fit: Fit, table: RunTable, notes: list[str]) -> Iterator[tuple[What, str, Booleans]]:
-    trunks, names = table.trunks, trunk_names(table)
-    ids, first, inverse = np.unique(trunks, return_index=True, return_inverse=True)
+def _each_trunk(fit: Fit, table: RunTable) -> Iterator[tuple[What, str, Booleans]]:
+    names = trunk_names(table)
+    ids, first, inverse = np.unique(table.trunks, return_index=True, return_inverse=True)
     chosen = np.arange(len(ids))
     if len(ids) > _MOST_TRUNKS:
-        law = fit.definition
-        residuals = np.abs(np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target)))
-        chosen = np.sort(np.argsort(-np.bincount(inverse, residuals), kind="stable")[:_MOST_TRUNKS])
-        notes.append(f"of {len(ids)} trunks the {_MOST_TRUNKS} with the largest residuals were left out in turn")
+        largest = np.bincount(inverse, np.abs(log_residuals(fit, table)))
+        chosen = np.sort(np.argsort(-largest, kind="stable")[:_MOST_TRUNKS])
     for trunk in chosen:
         yield "trunk", str(names[first[trunk]]), inverse == trunk
 
@@ -234,8 +237,8 @@ def _groups(fit: Fit, table: RunTable, highest: Sequence[int]) -> Iterator[tuple
                 yield "size", f"{law.n_column}, tenth {number}", _among(rows, len(table))
     if COMPUTE in table.frame and np.isfinite(table.column(COMPUTE)).all():
         compute = table.column(COMPUTE)
-        yield "compute", "cheapest tenth", compute <= np.quantile(compute, _TENTH)
-        yield "compute", "dearest tenth", compute >= np.quantile(compute, 1 - _TENTH)
+        yield "compute", "tenth of least compute", compute <= np.quantile(compute, _TENTH)
+        yield "compute", "tenth of most compute", compute >= np.quantile(compute, 1 - _TENTH)
     falling = np.argsort(-table.column(law.target), kind="stable")
     for count in highest:
         yield "loss", f"{count} highest loss{'es' * (count > 1)}", _among(falling[:count], len(table))
@@ -245,6 +248,4 @@ def _groups(fit: Fit, table: RunTable, highest: Sequence[int]) -> Iterator[tuple
 
 
 def _among(rows: Integers, count: int) -> Booleans:
-    mask = np.zeros(count, dtype=bool)
-    mask[rows] = True
-    return mask
+    return np.isin(np.arange(count), rows)

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
-from analysis.decision.question import Question
-from analysis.decision.recommend import recommend
 from analysis.fitting.fit import Fit, fit
-from analysis.fitting.objective import Objective
+from analysis.fitting.objective import HUBER, Objective
 from analysis.fitting.refit import refit
 from analysis.fitting.roll_out import refusal
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
+from analysis.validation.advice import Advice, advise, default_budget
+from analysis.validation.residuals import log_residuals
 from scaling.arrays import Array, Integers
-from scaling.columns import COMPUTE, EXPERTS, LOSS
+from scaling.columns import EXPERTS, LOSS
 from scaling.errors import InputError
 
 FREEDOM = 4.0  # of Student's t: tails heavy enough that one run that went wrong does not decide between laws
 _CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 _EXACT = 1e-12  # of ln loss: a scale below it is rounding error
 _SCALE_STEPS, _STACKING_STEPS = 100, 2_000
-_BEYOND = 10.0  # the default budget, times the largest run's
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What a law would have one train at the budget, and the loss it promises."""
-
-    n_experts: int
-    n_active: float
-    tokens: float
-    loss: float
+LIKELIHOOD = (
+    f"log residuals of a trunk are multivariate Student-t with {FREEDOM:g} degrees of freedom, one scale, and one "
+    "correlation between the points of a trunk"
+)
 
 
 @dataclass(frozen=True)
@@ -85,32 +78,25 @@ class LawComparison:
         best = self.contenders[0]
         if len(self.contenders) == 1:
             return f"laws: {best.law} alone could be fitted"
-        close = [one for one in self.contenders if -one.difference <= 2 * one.difference_se]
+        close = [law for law in self.contenders if -law.difference <= 2 * law.difference_se]
         if len(close) > 1:
-            names = ", ".join(f"{one.law} (weight {one.weight:.2f})" for one in close)
-            told = f"laws: {names} predict unseen trunks alike, within two standard errors"
+            names = ", ".join(f"{law.law} (weight {law.weight:.2f})" for law in close)
+            sentence = f"laws: {names} predict unseen trunks alike, within two standard errors"
         else:
             second = self.contenders[1]
-            told = (
+            sentence = (
                 f"laws: {best.law} predicts unseen trunks best of {len(self.contenders)} (weight {best.weight:.2f}); "
                 f"next {second.law}, {-second.difference:.1f} +- {second.difference_se:.1f} nats behind"
             )
-        advised = [one.advice.n_active for one in self.contenders if one.advice and one.weight >= 0.05]
-        if len(advised) > 1:
-            told += (
-                f"; the laws of weight .05 and above advise N that differ by a factor {max(advised) / min(advised):.2g}"
-            )
-        return told
+        advised = [law.advice.n_active for law in self.contenders if law.advice and law.weight >= 0.05]
+        if len(advised) < 2:
+            return sentence
+        factor = max(advised) / min(advised)
+        return f"{sentence}; the laws of weight .05 and above advise N that differ by a factor {factor:.2g}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""
         return asdict(self) | {"verdict": self.verdict(), "likelihood": LIKELIHOOD}
-
-
-LIKELIHOOD = (
-    f"log residuals of a trunk are multivariate Student-t with {FREEDOM:g} degrees of freedom, one scale, and one "
-    "correlation between the points of a trunk"
-)
 
 
 def compare_laws(
@@ -121,7 +107,7 @@ def compare_laws(
     folds: int = 10,
     draws: int = 4000,
     train_flops: float | None = None,
-    objective: Objective | None = None,
+    objective: Objective = HUBER,
 ) -> LawComparison:
     """The weight of evidence between laws fitted to the same runs.
 
@@ -144,60 +130,91 @@ def compare_laws(
     n_trunks = int(trunks.max()) + 1
     if folds < 2 or n_trunks < 2:
         raise InputError(f"{table.source}: cross-validation takes two folds and trunks, found {folds} and {n_trunks}")
-    goal, budget = objective or Objective(), train_flops or _ten_times_the_largest(table)
+    budget = train_flops or default_budget(table)
     fold_of_row = _deal(table, trunks, min(folds, n_trunks), rng)[trunks]
-    kept = fold_of_row[None, :] != np.unique(fold_of_row)[:, None]
-    fits: list[Fit] = []
-    held: list[Array] = []
-    skipped: dict[str, str] = {}
+    n_folds = len(np.unique(fold_of_row))
     seed = int(rng.integers(2**31))
+    judged: list[_CrossValidated] = []
+    skipped: dict[str, str] = {}
     for law in laws:
-        reason = _cannot_serve(table, law)
-        if not reason:
-            found = fit(table, law, objective=goal, seed=seed)
-            again = refit(found, table, kept, np.random.default_rng(seed)) if found.params else None
-            if again is None:
-                reason = refusal(found)
-            elif not again.determined.all():
-                reason = f"with a fold of trunks left out, {next(r for r in again.reasons if r)}"
-            else:
-                fits.append(found)
-                held.append(again.log_residuals[fold_of_row, np.arange(len(table))])
-        if reason:
-            skipped[law.name] = reason
-    if not fits:
-        return LawComparison((), skipped, len(table), n_trunks, len(kept), budget)
-    scores = np.array([_held_out_scores(residuals, trunks, fold_of_row) for residuals in held])
-    weights, stacking = pseudo_bma_plus(scores, draws, rng), stacking_weights(scores)
+        outcome = _cross_validated(table, law, objective, fold_of_row, seed)
+        if isinstance(outcome, str):
+            skipped[law.name] = outcome
+        else:
+            judged.append(outcome)
+    if not judged:
+        return LawComparison((), skipped, len(table), n_trunks, n_folds, budget)
+    scores = np.array([_held_out_scores(law.held_out, trunks, fold_of_row) for law in judged])
+    evidence = _evidence(scores, draws, rng)
+    contenders = [_contender(*pair, table, trunks, budget) for pair in zip(judged, evidence, strict=True)]
+    contenders.sort(key=lambda contender: -contender.elpd)
+    return LawComparison(tuple(contenders), skipped, len(table), n_trunks, n_folds, budget)
+
+
+class _CrossValidated(NamedTuple):
+    """A law fitted to all runs, and the log residual of every run by the fit without its fold."""
+
+    fit: Fit
+    held_out: Array
+
+
+def _cross_validated(
+    table: RunTable, law: Law, objective: Objective, fold_of_row: Integers, seed: int
+) -> _CrossValidated | str:
+    """A law fitted to all runs and without each fold, or why that cannot be."""
+    reason = _cannot_serve(table, law)
+    if reason:
+        return reason
+    whole = fit(table, law, objective=objective, seed=seed)
+    if not whole.params:
+        return refusal(whole)
+    kept = fold_of_row[None, :] != np.unique(fold_of_row)[:, None]
+    refits = refit(whole, table, kept, np.random.default_rng(seed))
+    if not refits.determined.all():
+        return f"with a fold of trunks left out, {next(reason for reason in refits.reasons if reason)}"
+    return _CrossValidated(whole, refits.log_residuals[fold_of_row, np.arange(len(table))])
+
+
+class _Evidence(NamedTuple):
+    """What the log scores say of one law among the others; see `Contender`."""
+
+    elpd: float
+    difference: float
+    difference_se: float
+    weight: float
+    stacking: float
+
+
+def _evidence(scores: Array, draws: int, rng: np.random.Generator) -> list[_Evidence]:
+    """The evidence for every law from the log scores (laws, trunks)."""
     totals = scores.sum(axis=1)
-    best = int(totals.argmax())
-    contenders = []
-    for index, found in enumerate(fits):
-        behind = scores[index] - scores[best]
-        aicc, effective, correlation, rmse = _in_sample(found, table, trunks)
-        advice, no_advice = _advice(found, budget)
-        contenders.append(
-            Contender(
-                law=found.law,
-                n_free=len(found.free),
-                pinned=tuple(found.pinned),
-                elpd=float(totals[index]),
-                difference=float(behind.sum()),
-                difference_se=float(np.sqrt(n_trunks * behind.var(ddof=1))),
-                weight=float(weights[index]),
-                stacking=float(stacking[index]),
-                aicc=aicc,
-                effective_runs=effective,
-                correlation=correlation,
-                rmse=rmse,
-                rmse_held_out=float(np.sqrt(np.mean(held[index] ** 2))),
-                advice=advice,
-                no_advice=no_advice,
-                warnings=found.warnings,
-            )
-        )
-    contenders.sort(key=lambda one: -one.elpd)
-    return LawComparison(tuple(contenders), skipped, len(table), n_trunks, len(kept), budget)
+    behind = scores - scores[totals.argmax()]
+    errors = np.sqrt(scores.shape[1] * behind.var(axis=1, ddof=1))
+    weights, stacking = pseudo_bma_plus(scores, draws, rng), stacking_weights(scores)
+    columns = np.column_stack([totals, behind.sum(axis=1), errors, weights, stacking])
+    return [_Evidence(*row) for row in columns.tolist()]
+
+
+def _contender(
+    judged: _CrossValidated, evidence: _Evidence, table: RunTable, trunks: Integers, budget: float | None
+) -> Contender:
+    fit, residuals = judged.fit, log_residuals(judged.fit, table)
+    aicc, effective, correlation = _in_sample(residuals, trunks, len(fit.free))
+    advice, no_advice = advise(fit, budget)
+    return Contender(
+        law=fit.law,
+        n_free=len(fit.free),
+        pinned=tuple(fit.pinned),
+        **evidence._asdict(),
+        aicc=aicc,
+        effective_runs=effective,
+        correlation=correlation,
+        rmse=float(np.sqrt(np.mean(residuals**2))),
+        rmse_held_out=float(np.sqrt(np.mean(judged.held_out**2))),
+        advice=advice,
+        no_advice=no_advice,
+        warnings=fit.warnings,
+    )
 
 
 def pseudo_bma_plus(scores: Array, draws: int, rng: np.random.Generator) -> Array:
@@ -239,9 +256,8 @@ def log_density(residuals: Array, trunks: Integers, scale: float, correlation: f
     log_determinant = (
         2 * count * np.log(scale) + (count - 1) * np.log1p(-correlation) + np.log1p((count - 1) * correlation)
     )
-    constant = (
-        special.gammaln((FREEDOM + count) / 2) - special.gammaln(FREEDOM / 2) - count / 2 * np.log(FREEDOM * np.pi)
-    )
+    gammas = special.gammaln((FREEDOM + count) / 2) - special.gammaln(FREEDOM / 2)
+    constant = gammas - count / 2 * np.log(FREEDOM * np.pi)
     return np.asarray(constant - log_determinant / 2 - (FREEDOM + count) / 2 * np.log1p(form / FREEDOM))
 
 
@@ -252,23 +268,19 @@ def scale_and_correlation(residuals: Array, trunks: Integers) -> tuple[float, fl
     fixed point of expectation maximisation for the t distribution (Lange, Little and Taylor 1989).
     """
     count = np.bincount(trunks)
-    found = []
-    for correlation in _CORRELATIONS if count.max() > 1 else _CORRELATIONS[:1]:
-        form = _quadratic_form(residuals, trunks, float(correlation))
+    maxima = []
+    for correlation in map(float, _CORRELATIONS if count.max() > 1 else _CORRELATIONS[:1]):
+        form = _quadratic_form(residuals, trunks, correlation)
         square = max(float(form.sum() / count.sum()), _EXACT**2)
         for _ in range(_SCALE_STEPS):
-            following = max(
-                float(((FREEDOM + count) / (FREEDOM + form / square) * form).sum() / count.sum()), _EXACT**2
-            )
-            done, square = abs(following - square) < 1e-10 * square, following
-            if done:
+            previous, weights = square, (FREEDOM + count) / (FREEDOM + form / square)
+            square = max(float((weights * form).sum() / count.sum()), _EXACT**2)
+            if abs(square - previous) < 1e-10 * previous:
                 break
         scale = float(np.sqrt(square))
-        found.append(
-            (float(log_density(residuals, trunks, scale, float(correlation)).sum()), scale, float(correlation))
-        )
-    _, scale, best = max(found)
-    return scale, best
+        maxima.append((float(log_density(residuals, trunks, scale, correlation).sum()), scale, correlation))
+    _, scale, correlation = max(maxima)
+    return scale, correlation
 
 
 def _quadratic_form(residuals: Array, trunks: Integers, correlation: float) -> Array:
@@ -290,18 +302,17 @@ def _held_out_scores(residuals: Array, trunks: Integers, folds: Integers) -> Arr
     return scores
 
 
-def _in_sample(found: Fit, table: RunTable, trunks: Integers) -> tuple[float | None, float, float, float]:
-    """AICc, effective runs, correlation within trunks and rmse of ln loss, on the runs that were fitted."""
-    residuals = np.log(found.loss(table.columns(found.definition.columns))) - np.log(table.column(LOSS))
+def _in_sample(residuals: Array, trunks: Integers, n_free: int) -> tuple[float | None, float, float]:
+    """AICc, effective runs and correlation within trunks, on the runs that were fitted."""
     scale, correlation = scale_and_correlation(residuals, trunks)
     count = np.bincount(trunks)
     effective = float(count.sum() / (1 + ((count**2).sum() / count.sum() - 1) * correlation))
-    n_params = len(found.free) + (2 if count.max() > 1 else 1)
-    aicc = None
-    if effective > n_params + 1:
-        likelihood = float(log_density(residuals, trunks, scale, correlation).sum())
-        aicc = -2 * likelihood + 2 * n_params + 2 * n_params * (n_params + 1) / (effective - n_params - 1)
-    return aicc, effective, correlation, float(np.sqrt(np.mean(residuals**2)))
+    n_params = n_free + (2 if count.max() > 1 else 1)
+    if effective <= n_params + 1:
+        return None, effective, correlation
+    likelihood = float(log_density(residuals, trunks, scale, correlation).sum())
+    aicc = -2 * likelihood + 2 * n_params + 2 * n_params * (n_params + 1) / (effective - n_params - 1)
+    return aicc, effective, correlation
 
 
 def _deal(table: RunTable, trunks: Integers, folds: int, rng: np.random.Generator) -> Integers:
@@ -322,23 +333,7 @@ def _cannot_serve(table: RunTable, law: Law) -> str:
     if missing:
         return f"the table has no {', '.join(missing)}"
     for name, values in table.columns(law.columns).items():
-        bad = int((~(np.isfinite(values) & (values > 0))).sum())
-        if bad:
-            return f"{bad} runs have no {name}: select those that do with --where '{name} > 0'"
+        missing_cells = int((~(np.isfinite(values) & (values > 0))).sum())
+        if missing_cells:
+            return f"{missing_cells} runs have no {name}: select those that do with `where` '{name} > 0'"
     return ""
-
-
-def _ten_times_the_largest(table: RunTable) -> float | None:
-    known = table.column(COMPUTE) if COMPUTE in table.frame else np.empty(0)
-    known = known[np.isfinite(known)]
-    return float(_BEYOND * known.max()) if known.size else None
-
-
-def _advice(found: Fit, budget: float | None) -> tuple[Advice | None, str]:
-    if budget is None:
-        return None, f"no budget is known: the table has no {COMPUTE}"
-    try:
-        best = recommend(replace(found, draws={}), Question(train_flops=budget)).recommendation
-    except InputError as error:
-        return None, str(error)
-    return Advice(best.n_experts, best.n_active, best.tokens, best.loss), ""

@@ -27,7 +27,6 @@ FEWEST_RESIDUALS = 10
 _FEWEST_FOR_TAILS = 20  # Anscombe and Glynn's approximation is good from there
 _LARGEST_LOG = 710.0  # ln of the largest double: a larger number is not a logarithm of one
 
-
 Test = Literal["spread", "tails", "trend", "curvature", "serial", "outlier"]
 
 
@@ -83,6 +82,21 @@ def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) 
     """
     r = np.asarray(residuals, dtype=float)
     logs = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+    _require_usable(r, logs)
+    r = r / float(stats.median_abs_deviation(r, scale="normal"))  # tests do not mind, and tiny ones lose no digits
+    logs = {name: values for name, values in logs.items() if np.ptp(values) > 1e-9}
+    z = r - np.median(r)
+    largest = int(np.argmax(np.abs(z)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small samples, which the sizes above bound
+        tests = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest)]
+        tests += [test for name, values in logs.items() for test in _trends(r, name, values)]
+    adjusted = multipletests([test.p_value for test in tests], method="holm")[1]
+    findings = tuple(test.judged(float(p)) for test, p in zip(tests, adjusted, strict=True))
+    return Diagnostics(findings, int(r.size), largest, float(z[largest]))
+
+
+def _require_usable(r: Array, logs: Mapping[str, Array]) -> None:
     if r.ndim != 1 or r.size < FEWEST_RESIDUALS:
         raise InputError(f"diagnostics need at least {FEWEST_RESIDUALS} residuals in a list, found {r.size}: add runs")
     for name, values in {"residuals": r, **logs}.items():
@@ -91,39 +105,23 @@ def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) 
     for name, values in logs.items():
         if np.abs(values).max() > _LARGEST_LOG:
             raise InputError(f"diagnostics: {name} reaches {np.abs(values).max():.3g}, which is no logarithm: pass ln")
-    deviation = float(stats.median_abs_deviation(r, scale="normal"))
-    if deviation == 0.0:
-        raise InputError("diagnostics: half or more of the residuals are the same; nothing can be told from them")
-    r = r / deviation  # tests do not mind, and tiny residuals lose no digits
-    logs = {name: values for name, values in logs.items() if np.ptp(values) > 1e-9}
-    z = r - np.median(r)
-    largest = int(np.argmax(np.abs(z)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small samples, which the sizes above bound
-        found = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest)]
-        found += [finding for name, values in logs.items() for finding in _trends(r, name, values)]
-    adjusted = multipletests([one.p_value for one in found], method="holm")[1]
-    return Diagnostics(
-        tuple(one.judged(float(p)) for one, p in zip(found, adjusted, strict=True)),
-        int(r.size),
-        largest,
-        float(z[largest]),
-    )
+    if stats.median_abs_deviation(r, scale="normal") == 0.0:
+        raise InputError("diagnostics: half or more of the residuals are the same, so their scatter is unknown")
 
 
 class _Tested(NamedTuple):
-    """A test before the adjustment for the others, with what is said if it stands and if it does not."""
+    """A test before the adjustment for the others, with the sentences for either outcome."""
 
     test: Test
     column: str | None
     statistic: float
     p_value: float
-    found: str
-    nothing: str
+    if_significant: str
+    otherwise: str
 
     def judged(self, p_adjusted: float) -> ResidualFinding:
-        finding = ResidualFinding(self.test, self.column, self.statistic, self.p_value, p_adjusted, self.nothing)
-        return replace(finding, sentence=self.found) if finding.significant else finding
+        finding = ResidualFinding(self.test, self.column, self.statistic, self.p_value, p_adjusted, self.otherwise)
+        return replace(finding, sentence=self.if_significant) if finding.significant else finding
 
 
 def _spread(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
@@ -166,28 +164,26 @@ def _trends(r: Array, name: str, values: Array) -> list[_Tested]:
             break
     else:
         return []
-    t, p = ([float(value) for value in values[1:]] for values in (robust.tvalues, robust.pvalues))
-    tested = [_Tested("trend", name, t[0], p[0], *_trend_words(name, t[0]))]
+    t, p = robust.tvalues[1:].tolist(), robust.pvalues[1:].tolist()
+    tests = [_Tested("trend", name, t[0], p[0], *_trend_sentences(name, t[0]))]
     if len(t) == 2:
-        tested.append(_Tested("curvature", name, t[1], p[1], *_curvature_words(name, t[1])))
-    return tested
+        tests.append(_Tested("curvature", name, t[1], p[1], *_curvature_sentences(name, t[1])))
+    return tests
 
 
-def _trend_words(name: str, t: float) -> tuple[str, str]:
+def _trend_sentences(name: str, t: float) -> tuple[str, str]:
     if name == EXPERTS:
         reading = f"the law {'misses' if t > 0 else 'overstates'} experts' effect at large E"
     else:
         reading = f"the law predicts too {'high' if t > 0 else 'low'} a loss at large {name}"
-    told = f"residuals {'rise' if t > 0 else 'fall'} with {name} (t {t:.1f}): {reading}"
-    return told, f"no trend of the residuals with {name} (t {t:.1f})"
+    trend = f"residuals {'rise' if t > 0 else 'fall'} with {name} (t {t:.1f}): {reading}"
+    return trend, f"no trend of the residuals with {name} (t {t:.1f})"
 
 
-def _curvature_words(name: str, t: float) -> tuple[str, str]:
-    told = (
-        f"residuals bend {'up' if t > 0 else 'down'} along {name} (t {t:.1f}): the law predicts too "
-        f"{'high' if t > 0 else 'low'} a loss at both ends of {name}"
-    )
-    return told, f"no bend of the residuals along {name} (t {t:.1f})"
+def _curvature_sentences(name: str, t: float) -> tuple[str, str]:
+    reading = f"the law predicts too {'high' if t > 0 else 'low'} a loss at both ends of {name}"
+    bend = f"residuals bend {'up' if t > 0 else 'down'} along {name} (t {t:.1f}): {reading}"
+    return bend, f"no bend of the residuals along {name} (t {t:.1f})"
 
 
 def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
@@ -211,17 +207,21 @@ def _outlier(z: Array, largest: int) -> _Tested:
     return _Tested("outlier", None, size, p, far, f"no residual stands out (largest z {abs(size):.1f})")
 
 
+def log_residuals(fit: Fit, table: RunTable) -> Array:
+    """Prediction minus observation of ln loss, a value for every run."""
+    law = fit.definition
+    return np.asarray(np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target)))
+
+
 def diagnose(fit: Fit, table: RunTable) -> Diagnostics:
-    """What the fit's residuals of ln loss still hold, by N, tokens, experts and compute (`regression.diagnostics`).
+    """What the fit's residuals of ln loss still hold, by N, tokens, experts and compute (`diagnostics`).
 
     Columns that some run lacks are passed over. Raises InputError for a fit without parameters, and where there are
     too few runs to tell.
     """
-    law = fit.definition
-    residuals = np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target))
     logs = {}
-    for name in dict.fromkeys((*law.columns, EXPERTS, COMPUTE)):
+    for name in dict.fromkeys((*fit.definition.columns, EXPERTS, COMPUTE)):
         values = table.column(name) if name in table.frame else np.zeros(len(table))
         if (np.isfinite(values) & (values > 0)).all():
             logs[name] = np.log(values)
-    return diagnostics(residuals, logs)
+    return diagnostics(log_residuals(fit, table), logs)
