@@ -23,7 +23,7 @@ from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
 
 def run_sweep(
-    grid: Grid, out: Path, options: Options, progress: Progress, work: CellFunctions = CELL_FUNCTIONS
+    grid: Grid, out: Path, options: Options, progress: Progress, functions: CellFunctions = CELL_FUNCTIONS
 ) -> StudyStatus:
     """Train what is missing, then measure the latency that is owed. Safe to call again at any time.
 
@@ -44,7 +44,7 @@ def run_sweep(
 
         missing = [run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
-        job = Job(queue, store, work, options, deadline, grid.cells[0].resources, cell_labels(grid))
+        job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))
         trained = _train(job, progress) if missing else 0
         _measure(job, run_ids, progress)
         summary = study_status(store, grid, run_ids, trained_now=trained)
@@ -101,7 +101,7 @@ def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress
         if job.out_of_time():
             return
         progress.cell_started()
-        for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.work):
+        for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.functions):
             ended(outcome)
             if job.out_of_time():
                 return

@@ -48,7 +48,7 @@ class Job:
 
     calls: list[tuple[Together, str]]  # with the hash of the corpus each trains on
     store: Store
-    work: CellFunctions
+    functions: CellFunctions
     options: Options
     deadline: float
     resources: Resources

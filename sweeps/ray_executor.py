@@ -29,7 +29,7 @@ def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[Laten
     """Here, in a process of its own; on a cluster in a task that reserves a node's CPUs, and a GPU if cells use any."""
     gpus = 1.0 if job.resources.gpus else 0.0
     if not (job.options.executor == "ray" and job.options.cluster):
-        yield from worker.measure_shapes(shapes, job.store, job.work, worker.machine_cpus(), gpus)
+        yield from worker.measure_shapes(shapes, job.store, job.functions, worker.machine_cpus(), gpus)
         return
     with ray_connected(job.options, job.store) as (ray, _):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -39,7 +39,7 @@ def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[Laten
         cpus = int(node["Resources"]["CPU"])
 
         def measure(batch: list[LatencyShape]) -> list[tuple[LatencyShape, str]]:
-            return list(worker.measure_shapes(batch, job.store, job.work, cpus, gpus))
+            return list(worker.measure_shapes(batch, job.store, job.functions, cpus, gpus))
 
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(measure).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=place)
@@ -125,7 +125,7 @@ class _CellByCell:
     def __init__(self, job: Job, call: Together, corpus_hash: str) -> None:
         left = [cell for cell in call if not _ended_well(cell, corpus_hash, job.store)]
         self._job, self._left = job, len(left)
-        self._outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.work)
+        self._outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.functions)
 
     def step(self) -> dict[str, Any]:
         """Train the next cell; the result as Tune carries it."""

@@ -98,7 +98,7 @@ def machine_cpus() -> int:
 
 
 def train_cells(
-    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, work: CellFunctions
+    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, functions: CellFunctions
 ) -> Iterator[Outcome]:
     """Train the cells of one call and write the parts of each as it is done; those that are done already are left out.
 
@@ -111,7 +111,7 @@ def train_cells(
     def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         try:
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
-            for result in pkgutil.resolve_name(work.train)(list(cells), folder):
+            for result in pkgutil.resolve_name(functions.train)(list(cells), folder):
                 if result.run["run_id"] not in left:
                     raise WorkError(
                         "the corpus changed while the sweep was running; run again to train on what it is now"
@@ -131,7 +131,7 @@ def train_cells(
         clock = time.perf_counter()
         yield outcome(run)
     for trunk in by_trunk(left.values()):
-        yield from train_cells(trunk, corpus_hash, store, executor, work)
+        yield from train_cells(trunk, corpus_hash, store, executor, functions)
 
 
 def outcome(run: dict[str, Any]) -> Outcome:
@@ -161,7 +161,7 @@ def is_out_of_memory(text: str) -> bool:
 
 
 def measure_shapes(
-    shapes: list[LatencyShape], store: Store, work: CellFunctions, cpus: int, gpus: float
+    shapes: list[LatencyShape], store: Store, functions: CellFunctions, cpus: int, gpus: float
 ) -> Iterator[tuple[LatencyShape, str]]:
     """Measure shapes one after another in a fresh process with `cpus` threads; yields each with its error or "".
 
@@ -170,7 +170,7 @@ def measure_shapes(
     while shapes:
         job = {
             "out": str(store.out),
-            "measure": work.measure,
+            "measure": functions.measure,
             "shapes": [{"config": s.config.model_dump(mode="json"), "run_ids": s.run_ids} for s in shapes],
         }
         paths = os.pathsep.join(path for path in sys.path if path)

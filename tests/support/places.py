@@ -59,7 +59,7 @@ class Place:
         )
 
 
-def sweep(path: Path, place: Place, work: CellFunctions = FAKE, **options: Any) -> StudyStatus:
+def sweep(path: Path, place: Place, functions: CellFunctions = FAKE, **options: Any) -> StudyStatus:
     """Run a grid here, with fake work unless other functions are given."""
     options = {"executor": "inline"} | options
-    return run_sweep(load_grid(path), place.out, Options(**options), Progress(io.StringIO()), work)
+    return run_sweep(load_grid(path), place.out, Options(**options), Progress(io.StringIO()), functions)

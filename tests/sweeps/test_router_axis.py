@@ -32,7 +32,7 @@ def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> 
     path = place.grid(f"{{router: [{names}], n_experts: [2], d_model: [8], tokens: [2K]}}")
     text = path.read_text().replace("n_experts: 2}", "dense_tokens: 256, anneal_tokens: 512}")
     path.write_text(text)
-    summary = sweep(path, place, work=CELL_FUNCTIONS)
+    summary = sweep(path, place, functions=CELL_FUNCTIONS)
     runs = pd.read_parquet(place.out / "runs").set_index("router")
     assert set(runs.index) == set(CAUSAL)
     assert runs["status"].eq("ok").all(), runs["error"].to_dict()
