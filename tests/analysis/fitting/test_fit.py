@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from planted import moe_grid, table_of
+from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis.fitting import identifiability
 from analysis.fitting.fit import Fit, fit
@@ -83,8 +83,6 @@ def test_joint_moe_recovers_a_planted_truth_unpinned():
     found = fit(table_of(frame), JOINT_MOE, objective=Objective("least-squares"))
     assert not found.pinned
     columns = {"n_active": 1e6, "tokens": 1e9, "n_experts": 64.0}  # well beyond the grid
-    from planted import PLANTED_MOE
-
     assert found.loss(columns) == pytest.approx(JOINT_MOE.loss(PLANTED_MOE, columns), rel=1e-4)
     assert found.rmse_log < 1e-6
 
@@ -143,35 +141,35 @@ def test_constant_tokens_per_parameter_are_refused():
     found = fit(table_of(frame), HOFFMANN)
     assert found.status == "unidentified"
     assert found.params == {}
-    assert any("tokens per parameter are constant" in w for w in found.warnings)
+    assert {f.name: f.refused for f in found.findings}["constant-tokens-per-parameter"]
+    assert found.warnings == tuple(map(str, found.findings))
     with pytest.raises(InputError, match="predicts nothing"):
         found.loss({"n_active": 1e9, "tokens": 2e10})
 
 
 @pytest.mark.parametrize(
-    ("frame", "message"),
+    ("frame", "name"),
     [
-        (dense(d=(2e10,)), "every run has the same tokens"),
-        (dense(n=(1e9,)), "every run has the same n_active"),
-        (dense(n=(1e9,), d=(2e10,)), "1 runs cannot determine 5 parameters"),
-        (dense(n=(1e8, 1e9), d=(2e9, 2e10)), "4 runs cannot determine 5 parameters"),
+        (dense(d=(2e10,)), "one-tokens"),
+        (dense(n=(1e9,)), "one-n_active"),
+        (dense(n=(1e9,), d=(2e10,)), "too-few-runs"),
+        (dense(n=(1e8, 1e9), d=(2e9, 2e10)), "too-few-runs"),
     ],
 )
-def test_designs_that_say_nothing_are_named_and_refused(frame, message):
+def test_designs_that_say_nothing_are_named_and_refused(frame, name):
     found = fit(table_of(frame), HOFFMANN)
     assert found.status == "unidentified"
     assert not found.params
-    assert any(message in warning for warning in found.warnings)
+    assert name in {finding.name for finding in found.findings if finding.refused}
 
 
 def test_small_grids_are_pinned_to_published_values_and_say_so():
     found = fit(table_of(moe_grid(experts=(1, 8), widths=(32, 48, 64), tokens=(1e6, 4e6))), JOINT_MOE)
     assert set(found.pinned) == {"E_start", "E_max", "gamma", "zeta"}
     assert found.params["E_max"] == 290.4521
+    assert all("2502.05172" in pin.source for pin in found.pinned.values())
     for name in found.pinned:
-        assert any(
-            warning.startswith(f"{name} is not identified") and "2502.05172" in warning for warning in found.warnings
-        )
+        assert sum(warning.startswith(f"{name} is ") for warning in found.warnings) == 1
 
 
 def test_a_users_pin_wins_and_auto_pin_can_be_turned_off():
@@ -207,7 +205,7 @@ def test_wrong_pins_are_named(pin, message):
 def test_one_expert_count_leaves_the_effect_of_experts_to_others_and_says_so():
     found = fit(table_of(moe_grid(experts=(8,))), JOINT_MOE)
     assert {"delta", "omega", "gamma", "zeta", "E_start", "E_max"} == set(found.pinned)
-    assert any("vary n_experts" in warning for warning in found.warnings)
+    assert ("one-n_experts", "n_experts") in {(finding.name, finding.vary) for finding in found.findings}
 
 
 def test_pooling_expert_counts_in_a_dense_law_is_warned_of():
@@ -218,24 +216,24 @@ def test_pooling_expert_counts_in_a_dense_law_is_warned_of():
 def test_experts_that_grow_with_size_are_warned_of():
     parts = [moe_grid(experts=(e,), widths=(d,)) for e, d in ((1, 32), (2, 48), (4, 64), (8, 96), (16, 128))]
     columns = {name: pd.concat(parts)[name].to_numpy(dtype=float) for name in JOINT_MOE.columns}
-    assert any(
-        "move together" in warning
-        for warning in map(str, identifiability.design_findings(JOINT_MOE, columns, (), None))
-    )
+    names = {finding.name for finding in identifiability.design_findings(JOINT_MOE, columns, (), None)}
+    assert "n_active-with-n_experts" in names
 
 
 def test_a_floor_that_is_not_there_ends_at_its_bound():
-    found = fit(table_of(dense(params=TRUTH | {"E": 1e-9}, noise=0.001)), HOFFMANN)
-    assert found.status in ("at_bound", "ok")
-    assert found.params["E"] < 0.2
-    if found.status == "at_bound":
-        assert any(warning.startswith("E ended at its bound") for warning in found.warnings)
+    frame = dense(params=TRUTH | {"E": 1e-9})
+    found = fit(table_of(frame, loss_val=frame["loss_val"] - 0.05), HOFFMANN)  # as if the floor were negative
+    assert (found.status, found.at_bounds) == ("at_bound", ("E",))
+    assert found.params["E"] == pytest.approx(HOFFMANN.parameter("E").bounds[0])
+    assert sum(warning.startswith("E ") for warning in found.warnings) == 1
 
 
 def test_a_law_that_misses_the_runs_says_so():
     frame = dense()
     bent = frame["loss_val"] * (1 + 0.1 * np.sin(np.log(frame["tokens"]) * 3))
-    assert any("look at the residuals" in warning for warning in fit(table_of(frame, loss_val=bent), HOFFMANN).warnings)
+    found = fit(table_of(frame, loss_val=bent), HOFFMANN)
+    assert found.rmse_log > 0.015
+    assert sum(f"{found.rmse_log:.1%}" in warning for warning in found.warnings) == 1
     assert not fit(table_of(dense(noise=0.005)), HOFFMANN).warnings
 
 
