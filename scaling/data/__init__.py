@@ -1,5 +1,4 @@
-"""Text to token blocks: corpora found, streamed or drawn; tokenisers, the held-out split, packing, deterministic
-batches."""
+"""Text to token blocks: corpora read, streamed or drawn; tokenisers, held-out split, packing, deterministic batches."""
 
 from scaling.data.corpus import Corpus, HeldOutText, prepare
 from scaling.data.markov import known_entropy

@@ -69,16 +69,11 @@ class TrainBatches:
         return self.blocks(blocks)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        known, order = self._latest
-        if known != epoch:
+        latest, order = self._latest
+        if latest != epoch:
             order = np.random.default_rng([self._seed, epoch]).permutation(self.n_blocks)
             self._latest = (epoch, order)
         return order
-
-
-def padding_share(batches: TrainBatches) -> float:
-    """The share of the inputs of an epoch that are padding: 0 for the stream, where nothing is."""
-    return batches.blocks.padding_share if isinstance(batches.blocks, PackedBlocks) else 0.0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import heapq
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.config.data import DataConfig
 from scaling.data import sources, tokenizer
-from scaling.data.cache import cache_folder
+from scaling.data.cache import cache_folder, entry_name
 from scaling.errors import InputError
 
 _FORMAT = 1  # raise it when the meaning of the files below changes
@@ -59,14 +59,16 @@ class Corpus:
 
 
 def prepare(config: DataConfig) -> Corpus:
-    """Tokenise a corpus into the cache, or find it there. Safe when several processes do it at once.
+    """Tokenise a corpus into the cache, or open it there. Safe when several processes do it at once.
 
     The held-out documents are the `heldout_docs` with the smallest SHA-256 of their text: a choice that needs no pass
     of its own, does not depend on where files lie, and keeps exact copies of a held-out text out of training. A
     document that occurs several times is trained on as often as it occurs. Raises InputError when there are too few
     documents.
     """
-    folder = cache_folder() / "corpora" / _fingerprint(config)
+    # The content hash is made from content; the entry's name, of which files or source, and how they are cut.
+    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
+    folder = cache_folder() / "corpora" / entry_name(_FORMAT, settings, sources.files_of(config))
     if not (folder / _META).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
@@ -83,24 +85,53 @@ def prepare(config: DataConfig) -> Corpus:
     return Corpus(folder=folder, **meta)
 
 
-def _fingerprint(config: DataConfig) -> str:
-    """Names the cache entry: which files, how large and how old, or which commit or source, and how they are cut.
-
-    The content hash is made from content.
-    """
-    stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in sources.files_of(config)]
-    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
-    return hashlib.sha256(json.dumps([_FORMAT, settings, stats]).encode()).hexdigest()[:24]
-
-
 def _build(config: DataConfig, folder: Path) -> None:
-    chosen: dict[bytes, sources.Document] = {}
-    content = hashlib.sha256(json.dumps([_FORMAT, config.tokenizer, config.vocab_size, config.heldout_docs]).encode())
+    """Write the corpus into an empty folder, `meta.json` last."""
+    heldout, content = _choose_heldout(config)
+    symbols = tokenizer.train(config, _training_texts(config, heldout), folder)
+    n_tokens = n_documents = 0
+    with (folder / "train.bin").open("wb") as stream:
+        for text in _training_texts(config, heldout):
+            tokens = _tokenised(text, symbols)
+            stream.write(tokens.tobytes())
+            n_tokens += len(tokens)
+            n_documents += 1
+    if len(heldout) < config.heldout_docs or n_documents < config.heldout_docs:
+        raise InputError(
+            f"data: corpus={config.corpus} has {len(heldout) + n_documents} different documents; with "
+            f"heldout_docs={config.heldout_docs} at least {2 * config.heldout_docs} are needed, so that as many remain "
+            "to train on"
+        )
+    documents = sorted(heldout.values())
+    parts = [_tokenised(text, symbols) for _, text in documents]
+    np.savez(
+        folder / "heldout.npz",
+        names=np.frombuffer(json.dumps([name for name, _ in documents]).encode(), np.uint8),
+        ends=np.cumsum([len(part) for part in parts]),
+        tokens=np.concatenate(parts),
+        byte_lengths=symbols.byte_lengths(),
+    )
+    meta = {
+        "name": config.corpus,
+        "hash": content,
+        "train_tokens": n_tokens,
+        "train_documents": n_documents,
+        "heldout_documents": len(documents),
+        "vocab_size": config.vocab_size,
+    }
+    (folder / _META).write_text(json.dumps(meta))
 
-    # The first pass finds the held-out documents; texts are read twice rather than kept.
-    heap: list[tuple[int, bytes]] = []
+
+def _choose_heldout(config: DataConfig) -> tuple[dict[bytes, sources.Document], str]:
+    """The documents of the smallest digests, by digest, and the hash of the corpus.
+
+    Texts are read once for this and again for training rather than kept.
+    """
+    content = hashlib.sha256(json.dumps([_FORMAT, config.tokenizer, config.vocab_size, config.heldout_docs]).encode())
+    chosen: dict[bytes, sources.Document] = {}
+    heap: list[tuple[int, bytes]] = []  # of the chosen, the largest digest in front
     for name, text in sources.documents(config):
-        digest = hashlib.sha256(text.encode("utf-8", errors="replace")).digest()
+        digest = _digest(text)
         content.update(digest)
         if not text.strip() or digest in chosen:
             continue
@@ -112,41 +143,20 @@ def _build(config: DataConfig, folder: Path) -> None:
         else:
             continue
         chosen[digest] = (name, text)
+    return chosen, content.hexdigest()[:16]
 
-    def training() -> Iterator[str]:
-        for _, text in sources.documents(config):
-            if text.strip() and hashlib.sha256(text.encode("utf-8", errors="replace")).digest() not in chosen:
-                yield text
 
-    symbols = tokenizer.train(config, training(), folder)
-    n_tokens = n_documents = 0
-    with (folder / "train.bin").open("wb") as stream:
-        for text in training():
-            part = np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16)
-            stream.write(part.tobytes())
-            n_tokens += len(part)
-            n_documents += 1
-    if len(chosen) < config.heldout_docs or n_documents < config.heldout_docs:
-        raise InputError(
-            f"data: corpus={config.corpus} has {len(chosen) + n_documents} different documents; with "
-            f"heldout_docs={config.heldout_docs} at least {2 * config.heldout_docs} are needed, so that as many remain "
-            "to train on"
-        )
-    heldout = sorted(chosen.values())
-    tokens = [np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16) for _, text in heldout]
-    np.savez(
-        folder / "heldout.npz",
-        names=np.frombuffer(json.dumps([name for name, _ in heldout]).encode(), np.uint8),
-        ends=np.cumsum([len(part) for part in tokens]),
-        tokens=np.concatenate(tokens),
-        byte_lengths=symbols.byte_lengths(),
-    )
-    meta = {
-        "name": config.corpus,
-        "hash": content.hexdigest()[:16],
-        "train_tokens": n_tokens,
-        "train_documents": n_documents,
-        "heldout_documents": len(heldout),
-        "vocab_size": config.vocab_size,
-    }
-    (folder / _META).write_text(json.dumps(meta))
+def _training_texts(config: DataConfig, heldout: Container[bytes]) -> Iterator[str]:
+    """The texts that are not held out, blank ones left out."""
+    for _, text in sources.documents(config):
+        if text.strip() and _digest(text) not in heldout:
+            yield text
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", errors="replace")).digest()
+
+
+def _tokenised(text: str, symbols: tokenizer.Tokenizer) -> NDArray[np.uint16]:
+    """The symbols of a document behind a separator."""
+    return np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16)

@@ -9,7 +9,6 @@ times.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,8 +20,9 @@ from typing import Any
 import pyarrow as pa
 
 from scaling.config.data import DataConfig
-from scaling.data.cache import cache_folder
+from scaling.data.cache import cache_folder, entry_name
 from scaling.errors import InputError
+from scaling.formatting import listed
 
 _FORMAT = 1  # raise it when the spooled file changes
 _NAMED_BY = ("dataset", "subset", "split", "revision", "max_documents", "text_field")
@@ -34,9 +34,9 @@ def spooled(config: DataConfig, files: list[Path]) -> Path:
     `files` are the local ones, none for a dataset of the hub. Safe when several processes do it at once. Raises
     InputError when the library is missing, or the dataset or its field cannot be read.
     """
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    named = [_FORMAT, {name: getattr(config, name) for name in _NAMED_BY}, stats]
-    path = cache_folder() / "streams" / f"{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]}.jsonl.zst"
+    settings = {name: getattr(config, name) for name in _NAMED_BY}
+    entry = entry_name(_FORMAT, settings, [(str(path), path) for path in files])
+    path = cache_folder() / "streams" / f"{entry}.jsonl.zst"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         working = path.with_name(f".making-{uuid.uuid4().hex}")
@@ -56,8 +56,8 @@ def _texts(config: DataConfig, files: list[Path]) -> Iterator[str]:
         if field not in row:
             raise InputError(f"data: dataset={config.dataset} has no field {field!r}; it has {', '.join(row)}")
         if not isinstance(row[field], str):
-            found = type(row[field]).__name__
-            raise InputError(f"data: dataset={config.dataset} row {number}: {field!r} is {found}, expected text")
+            kind = type(row[field]).__name__
+            raise InputError(f"data: dataset={config.dataset} row {number}: {field!r} is {kind}, expected text")
         yield row[field]
 
 
@@ -69,16 +69,13 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
     assert config.dataset is not None
     if not files and Path(config.dataset).exists():  # the library would read it instead of the hub
         raise InputError(
-            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, parquet, "
-            "..."
+            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, ..."
         )
     local = {"data_files": {config.split: [str(path) for path in files]}} if files else {"revision": config.revision}
     try:
         yield from datasets.load_dataset(config.dataset, config.subset, split=config.split, streaming=True, **local)
     except Exception as error:  # the library and the readers and clients below it raise what they like
-        place = ", ".join(str(path) for path in files) or f"the hub at {config.revision}"
-        reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from {place} "
-            f"({reason})"
+            f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from "
+            f"{listed(files, empty=f'the hub at {config.revision}')} ({type(error).__name__}: {error})"
         ) from error

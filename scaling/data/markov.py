@@ -26,7 +26,7 @@ document and adds nothing to the rate; within a window it does, and `bayes_loss`
 
 Separator and end. Separators are not symbols of the source: neither the entropy rate nor the Bayes loss counts them,
 for the held-out windows have no separator among their targets. A model trained on the stream of documents cannot know
-that: at best it pays -ln(1 - h) nats more (`end_cost`) for every target but the first of a document, because the length
+that: at best it pays -ln(1 - h) nats more for every target but the first of a document, because the length
 is memoryless and says nothing else about what comes. `loss_floor` is without it, so it is a floor however blocks are
 made. One more trace of the split: held-out texts are distinct and kept out of training, which only documents of a
 symbol or two are ever drawn twice to notice; the floor is that of the windows as they are.
@@ -41,6 +41,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.arrays import Array, Integers
 from scaling.config.data import DataConfig
 
 FIRST = 33  # symbol i is written as the ASCII character 33 + i, the printable ones that are not blank
@@ -48,8 +49,6 @@ FIRST = 33  # symbol i is written as the ASCII character 33 + i, the printable o
 # level of context is worth tenths of a nat.
 SPREAD = 2.5
 _TOGETHER = 1024  # documents drawn side by side; each has a stream of random numbers of its own
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +60,9 @@ class MarkovSource:
     a document after each symbol. A context is the number whose digits to the base V are its symbols, the oldest first.
     """
 
-    prior: Floats
-    tables: tuple[Floats, ...]
-    contexts: Floats
+    prior: Array
+    tables: tuple[Array, ...]
+    contexts: Array
     hazard: float
 
     @property
@@ -74,17 +73,12 @@ class MarkovSource:
     def order(self) -> int:
         return len(self.tables) - 1
 
-    @property
-    def end_cost(self) -> float:
-        """-ln(1 - h), nats: what not knowing where a document ends costs per target that follows a symbol."""
-        return -float(np.log1p(-self.hazard))
-
     def entropy_rate(self) -> float:
         """sum_z w_z sum_s pi_z(s) H(P_z(. | s)), nats per symbol."""
         table = self.tables[-1]
         return float(self.prior @ np.sum(self.contexts * -np.sum(table * np.log(table), axis=2), axis=1))
 
-    def bayes_loss(self, tokens: NDArray[np.integer]) -> Floats:
+    def bayes_loss(self, tokens: NDArray[np.integer]) -> Array:
         """-ln P(x_t | x_<t within the window) of each target of windows [W, T + 1], as [W, T] in nats.
 
         A window that begins with the separator (the number V) begins a document, and its predictor knows w_z alone. Any
@@ -104,17 +98,21 @@ class MarkovSource:
             weights = np.repeat(self.prior[:, None], len(rows), axis=1)  # [Z, W]
             context = np.zeros(len(rows), np.int64)
             for place in range(start, tokens.shape[1]):
-                known, symbol = min(place - start, self.order), tokens[rows, place].astype(np.int64)
-                joint = weights * self.tables[known][:, context, symbol]
+                seen, symbol = min(place - start, self.order), tokens[rows, place].astype(np.int64)
+                joint = weights * self.tables[seen][:, context, symbol]
                 total = joint.sum(axis=0)
                 weights = joint / total
-                context = (context * self.n_symbols + symbol) % self.n_symbols ** min(known + 1, self.order)
+                context = self.next_context(context, symbol, seen)
                 if place:
                     loss[rows, place - 1] = -np.log(total)
         return loss
 
+    def next_context(self, context: Integers, symbol: Integers, seen: int) -> Integers:
+        """The contexts after one more symbol each; `seen`, at most m, symbols make up the present ones."""
+        return (context * self.n_symbols + symbol) % self.n_symbols ** min(seen + 1, self.order)
 
-def make(prior: Floats, table: Floats, hazard: float) -> MarkovSource:
+
+def make(prior: Array, table: Array, hazard: float) -> MarkovSource:
     """The source of given topic weights [Z], transition probabilities [Z, V^m, V] (all positive) and hazard.
 
     pi_z solves pi = pi T with sum(pi) = 1, T the chain over contexts that drops the oldest symbol and takes the new
@@ -133,8 +131,8 @@ def make(prior: Floats, table: Floats, hazard: float) -> MarkovSource:
         contexts[topic] = np.linalg.solve(system, np.r_[np.zeros(n_contexts - 1), 1.0])
     # Marginals of fewer symbols: sum over the oldest ones, then divide by what is known.
     tables = [table]
-    for known in range(order - 1, -1, -1):
-        joint = contexts.reshape(n_topics, -1, n_symbols**known, n_symbols).sum(axis=1)
+    for seen in range(order - 1, -1, -1):
+        joint = contexts.reshape(n_topics, -1, n_symbols**seen, n_symbols).sum(axis=1)
         tables.insert(0, joint / joint.sum(axis=2, keepdims=True))
     return MarkovSource(prior, tuple(tables), contexts, hazard)
 
@@ -142,7 +140,7 @@ def make(prior: Floats, table: Floats, hazard: float) -> MarkovSource:
 @functools.lru_cache(maxsize=4)
 def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> MarkovSource:
     draws = np.random.default_rng([seed, 0])
-    levels = [draws.standard_normal((1, symbols**known, symbols)) for known in range(order + 1)]
+    levels = [draws.standard_normal((1, symbols**seen, symbols)) for seen in range(order + 1)]
     levels.append(draws.standard_normal((topics, symbols**order, symbols)))
     # A level of fewer symbols is the same for all contexts that end in them.
     score = sum(np.tile(level, (1, symbols**order // level.shape[1], 1)) for level in levels) / np.sqrt(order + 2)
@@ -159,17 +157,16 @@ def source(config: DataConfig) -> MarkovSource:
 
 
 def known_entropy(config: DataConfig, windows: NDArray[np.integer], weight: NDArray[np.floating]) -> dict[str, float]:
-    """The columns `loss_floor` and `entropy_rate` of a run evaluated on these windows; none where the source is not
-    known.
+    """The columns `loss_floor` and `entropy_rate` of a run on these windows; none where the source is not known.
 
-    The floor is the mean of `Source.bayes_loss` by weight, as the held-out loss is: the two differ by what the model
-    has yet to learn, without the noise of which text was drawn.
+    The floor is the mean of `MarkovSource.bayes_loss` by weight, as the held-out loss is: the two differ by what the
+    model has yet to learn, without the noise of which text was drawn.
     """
     if config.corpus != "markov":
         return {}
-    known = source(config)
-    floor = float(np.sum(known.bayes_loss(windows) * weight) / np.sum(weight))
-    return {"loss_floor": floor, "entropy_rate": known.entropy_rate()}
+    drawn_from = source(config)
+    floor = float(np.sum(drawn_from.bayes_loss(windows) * weight) / np.sum(weight))
+    return {"loss_floor": floor, "entropy_rate": drawn_from.entropy_rate()}
 
 
 def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
@@ -184,8 +181,7 @@ def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
 
 
 def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.uint8]]:
-    """The symbols of some documents: topic, length and each symbol by inverting its distribution at a uniform
-    number."""
+    """The symbols of some documents: topic, length and symbols by inverting distributions at uniform numbers."""
     lengths = np.empty(len(numbers), np.int64)
     topics = np.empty(len(numbers))
     parts = []
@@ -205,13 +201,13 @@ def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.ui
     context = np.zeros(len(numbers), np.int64)
     for place in range(lengths.max()):
         rows = longest_first[: longer[place]]
-        known = min(place, source.order)
-        symbol = _invert(cumulative[known][topic[rows], context[rows]], chance[place, rows])
+        seen = min(place, source.order)
+        symbol = _invert(cumulative[seen][topic[rows], context[rows]], chance[place, rows])
         drawn[place, rows] = symbol
-        context[rows] = (context[rows] * source.n_symbols + symbol) % source.n_symbols ** min(known + 1, source.order)
+        context[rows] = source.next_context(context[rows], symbol, seen)
     return [drawn[:length, row].copy() for row, length in enumerate(lengths.tolist())]
 
 
-def _invert(cumulative: Floats, chance: Floats) -> NDArray[np.int64]:
+def _invert(cumulative: Array, chance: Array) -> NDArray[np.int64]:
     """The outcome whose stretch of [0, 1) holds `chance`; the last one's ends at 1 whatever the rounding."""
     return np.sum(cumulative[:, :-1] <= chance[:, None], axis=1)

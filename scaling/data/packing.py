@@ -6,7 +6,7 @@ and pieces are packed so that few places stay empty. A block has `seq_len` input
 A document is its separator and its symbols. Up to seq_len of them are one piece. A longer one is cut where the windows
 of the evaluation are: pieces of seq_len inputs, which fill a block each, and the rest, which gets a separator in front
 where others may share its block. So a piece begins with a separator or begins its block, and what belongs together can
-be told from the tokens alone: the number of separators so far.
+be read from the tokens alone: the number of separators so far.
 
 Behind the pieces of a block come separators. A place whose input and target both are separators is padding, and nothing
 else is, for no document is empty. The target of the last input is what follows it in its document: the separator where
@@ -21,19 +21,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from scaling.arrays import Booleans, Integers
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
     """Stretches [start, start + length) of the stream; `fronted` ones get a separator of their own in front."""
 
-    start: Ints
-    length: Ints
-    fronted: NDArray[np.bool_]
+    start: Integers
+    length: Integers
+    fronted: Booleans
 
     @property
-    def size(self) -> Ints:
+    def size(self) -> Integers:
         """Inputs that each takes."""
         return self.length + self.fronted
 
@@ -49,14 +49,14 @@ def cut(tokens: NDArray[np.uint16], separator: int, seq_len: int) -> Pieces:
     return Pieces(first[document] + number * seq_len, size, (number > 0) & (size < seq_len))
 
 
-def best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
+def best_fit_decreasing(sizes: Integers, capacity: int) -> Integers:
     """The block of each piece: largest first, each into the fullest block that has room, else into a new one.
 
     Equal sizes go in their order, equal rooms to the block that was filled last: nothing is left to chance. Rooms are
-    the bits of one number, so the least sufficient one is found without a search.
+    the bits of one number, so the least sufficient one takes no search.
     """
     assert sizes.ndim == 1
-    assert not len(sizes) or (sizes.min() > 0 and sizes.max() <= capacity)
+    assert ((sizes > 0) & (sizes <= capacity)).all()
     block_of = np.empty(len(sizes), np.int64)
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = n_blocks = 0
@@ -79,7 +79,7 @@ def best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
 
 
 class PackedBlocks:
-    """Blocks [seq_len + 1] of whole documents. `padding_share` is the share of inputs that are padding."""
+    """Blocks [seq_len + 1] of whole documents."""
 
     def __init__(self, tokens: NDArray[np.uint16], separator: int, seq_len: int) -> None:
         self._tokens, self._separator, self._seq_len = tokens, separator, seq_len
@@ -88,15 +88,14 @@ class PackedBlocks:
         self._order = np.lexsort((-self._pieces.size, block_of))  # by block, and in it as they were packed
         n_blocks = int(block_of.max()) + 1 if len(block_of) else 0
         self._ends = np.searchsorted(block_of[self._order], np.arange(n_blocks), side="right")
-        self.padding_share = 1 - int(self._pieces.size.sum()) / (n_blocks * seq_len) if n_blocks else 0.0
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __call__(self, index: Ints) -> NDArray[np.int32]:
+    def __call__(self, index: Integers) -> NDArray[np.int32]:
         """[blocks, seq_len + 1] symbols of the blocks with these numbers."""
-        found = np.full((len(index), self._seq_len + 1), self._separator, np.int32)
-        for row, block in zip(found, index.tolist(), strict=True):
+        blocks = np.full((len(index), self._seq_len + 1), self._separator, np.int32)
+        for row, block in zip(blocks, index.tolist(), strict=True):
             place = 0
             for piece in self._order[self._ends[block - 1] if block else 0 : self._ends[block]].tolist():
                 start, length = int(self._pieces.start[piece]), int(self._pieces.length[piece])
@@ -106,4 +105,4 @@ class PackedBlocks:
             end = start + length
             if place == self._seq_len and end < len(self._tokens):
                 row[place] = self._tokens[end]  # the next document's separator, or the next symbol of a cut document
-        return found
+        return blocks

@@ -6,6 +6,8 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import io
+import itertools
 import json
 import lzma
 import site
@@ -35,26 +37,23 @@ _GENERATED_FILES = {"html/entities.py", "stringprep.py"}
 def files_of(config: DataConfig) -> list[tuple[str, Path]]:
     """The files on this computer a corpus is made of, as (stable name, path), in name order.
 
-    None for what is drawn or read from the hub. Raises InputError when there is none of another, naming what was looked
-    for.
+    None for what is drawn or read from the hub. Raises InputError when there is none of another.
     """
     if config.corpus == "markov" or (config.corpus == "huggingface" and not config.paths):
         return []
     if config.paths:
-        found = [(path, Path(path)) for path in sorted({f for pattern in config.paths for f in _expand(pattern)})]
+        files = [(path, Path(path)) for path in sorted({f for pattern in config.paths for f in _expand(pattern)})]
     else:
-        found = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
+        files = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
         if config.corpus == "python-environment":
-            for place in sorted(
-                {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
-            ):
-                found += _python_files(Path(place), "site", library=False)
-            found = sorted(dict(found).items())
-    if not found:
-        raise InputError(
-            f"data: no files for corpus={config.corpus} (looked for {list(config.paths) or 'Python sources'})"
-        )
-    return found
+            places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+            for place in sorted(places):
+                files += _python_files(Path(place), "site", library=False)
+            files = sorted(dict(files).items())
+    if not files:
+        wanted = list(config.paths) or "Python sources"
+        raise InputError(f"data: no files for corpus={config.corpus} (looked for {wanted})")
+    return files
 
 
 def _expand(pattern: str) -> list[str]:
@@ -65,25 +64,26 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, Path]]:
-    found = []
+    """The sources below a folder, by name; of the standard library (`library`), what is neither generated nor other."""
+    files = []
     for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        folders = set(relative.parts[:-1])
+        relative = path.relative_to(root).as_posix()
+        folders = set(relative.split("/")[:-1])
         if folders & (_TESTS | {"__pycache__"}) or path.name.startswith("_sysconfigdata"):
             continue
-        if library and (folders & (_NOT_LIBRARY | _GENERATED) or relative.as_posix() in _GENERATED_FILES):
+        if library and (folders & (_NOT_LIBRARY | _GENERATED) or relative in _GENERATED_FILES):
             continue
         if library and any(folder.startswith("config-") for folder in folders):
             continue
-        found.append((f"{prefix}/{relative.as_posix()}", path))
-    return sorted(found)
+        files.append((f"{prefix}/{relative}", path))
+    return sorted(files)
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """Stream the documents of a corpus, in a fixed order: one per text file, line of JSONL, row of Parquet or of a
-    dataset.
+    """Stream the documents of a corpus, in a fixed order.
 
-    Raises InputError naming file and line where a record has no text.
+    One per text file, line of JSONL, row of Parquet or of a dataset. Raises InputError naming file and line where a
+    record has no text.
     """
     if config.corpus == "markov":
         yield from markov.documents(config)
@@ -111,44 +111,34 @@ def _open(path: Path) -> IO[bytes]:
     return openers.get(path.suffix.lower(), lambda p: p.open("rb"))(path)
 
 
-def _zstd(path: Path) -> Any:
-    return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+def _zstd(path: Path) -> IO[bytes]:
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
 
 
 def _jsonl(name: str, path: Path, field: str) -> Iterator[Document]:
     with _open(path) as stream:
-        for number, line in enumerate(_lines(stream), start=1):
+        for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
+            place = f"{path} line {number}"
             try:
                 text = json.loads(line)[field]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"data: {path} line {number}: expected a JSON object with {field!r} ({error})"
-                ) from error
-            if not isinstance(text, str):
-                raise InputError(f"data: {path} line {number}: {field!r} is {type(text).__name__}, expected text")
-            yield f"{name}:{number}", text
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a byte stream; Arrow's decompressor has no iterator of its own."""
-    rest = b""
-    while chunk := stream.read(1 << 20):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
+                raise InputError(f"data: {place}: expected a JSON object with {field!r} ({error})") from error
+            yield f"{name}:{number}", _checked(text, field, place)
 
 
 def _parquet(name: str, path: Path, field: str) -> Iterator[Document]:
     with pq.ParquetFile(path) as file:
         if field not in file.schema_arrow.names:
             raise InputError(f"data: {path} has no column {field!r}; it has {', '.join(file.schema_arrow.names)}")
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=[field]):
-            for text in batch.column(0).to_pylist():
-                number += 1
-                if not isinstance(text, str):
-                    raise InputError(f"data: {path} row {number}: {field!r} is {type(text).__name__}, expected text")
-                yield f"{name}:{number}", text
+        batches = file.iter_batches(batch_size=256, columns=[field])
+        texts = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+        for number, text in enumerate(texts, start=1):
+            yield f"{name}:{number}", _checked(text, field, f"{path} row {number}")
+
+
+def _checked(text: object, field: str, place: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"data: {place}: {field!r} is {type(text).__name__}, expected text")
+    return text

@@ -30,25 +30,14 @@ class Tokenizer(Protocol):
 
 
 class Bytes:
-    """The 256 bytes of UTF-8 and a separator."""
+    """The bytes from `first` on, numbered from 0, and a separator: all 256 of UTF-8, or those that a source writes."""
 
-    separator = 256
-
-    def encode(self, text: str) -> NDArray[np.uint16]:
-        return np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8).astype(np.uint16)
-
-    def byte_lengths(self) -> NDArray[np.int64]:
-        return np.r_[np.ones(256, np.int64), 0]
-
-
-class Symbols:
-    """The bytes that a source of known entropy writes, numbered from 0, and a separator: each symbol is one byte."""
-
-    def __init__(self, n_symbols: int) -> None:
-        self.separator = n_symbols
+    def __init__(self, count: int = 256, first: int = 0) -> None:
+        self.separator, self._first = count, first
 
     def encode(self, text: str) -> NDArray[np.uint16]:
-        return np.frombuffer(text.encode("ascii"), np.uint8).astype(np.uint16) - np.uint16(markov.FIRST)
+        utf8 = np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8)
+        return utf8.astype(np.uint16) - np.uint16(self._first)
 
     def byte_lengths(self) -> NDArray[np.int64]:
         return np.r_[np.ones(self.separator, np.int64), 0]
@@ -66,19 +55,18 @@ class BytePairs:
 
     def byte_lengths(self) -> NDArray[np.int64]:
         # In byte-level BPE every symbol is written with one printable character per byte.
-        pieces = sorted(self.pieces().items(), key=lambda item: item[1])
-        return np.r_[np.array([len(piece) for piece, _ in pieces], np.int64), 0]
+        return np.array([*map(len, self.pieces()), 0], np.int64)
 
-    def pieces(self) -> dict[str, int]:
-        """Each piece, in printable characters, and its symbol."""
-        return dict(self._model.get_vocab())
+    def pieces(self) -> list[str]:
+        """The piece of each symbol, in printable characters."""
+        vocabulary: dict[str, int] = self._model.get_vocab()
+        return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
-    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too little
-    text."""
+    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too few texts."""
     if config.corpus == "markov":
-        return Symbols(config.markov_symbols)
+        return Bytes(config.markov_symbols, markov.FIRST)
     if config.tokenizer == "bytes":
         return Bytes()
     library = _tokenizers()
@@ -91,11 +79,9 @@ def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
         show_progress=False,
     )
     model.train_from_iterator(texts, trainer)
-    found = model.get_vocab_size()
-    if found != config.bpe_vocab:
-        raise InputError(
-            f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {found} symbols; ask for at most that"
-        )
+    size = model.get_vocab_size()
+    if size != config.bpe_vocab:
+        raise InputError(f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {size} symbols; ask for no more")
     model.save(str(folder / _FILE))
     return BytePairs(folder)
 
@@ -120,10 +106,10 @@ def classes(config: DataConfig, folder: Path) -> NDArray[np.int64]:
     if config.corpus == "markov":
         return np.arange(config.vocab_size)
     if config.tokenizer == "bytes":
-        return np.array([*(_class(chr(byte)) for byte in range(256)), CLASSES.index("separator")])
-    pieces = sorted(BytePairs(folder).pieces().items(), key=lambda item: item[1])
-    of_piece = [_class((piece.lstrip("ĠĊĉ") or " ")[0]) for piece, _ in pieces]
-    return np.array([*of_piece, CLASSES.index("separator")])
+        first = [chr(byte) for byte in range(256)]
+    else:
+        first = [(piece.lstrip("ĠĊĉ") or " ")[0] for piece in BytePairs(folder).pieces()]
+    return np.array([*map(_class, first), CLASSES.index("separator")])
 
 
 def _class(character: str) -> int:

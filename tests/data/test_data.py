@@ -68,8 +68,9 @@ def test_the_split_depends_on_text_alone(tmp_path):
     rows = [f"text {i} " * 5 for i in range(250)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
     pq.write_table(pa.table({"body": rows[::-1]}), tmp_path / "b.parquet")
-    one, other = prepare(config(tmp_path / "a.jsonl")), prepare(config(tmp_path / "b.parquet", text_field="body"))
-    assert {d.tokens.tobytes() for d in one.heldout()} == {d.tokens.tobytes() for d in other.heldout()}
+    corpora = prepare(config(tmp_path / "a.jsonl")), prepare(config(tmp_path / "b.parquet", text_field="body"))
+    lines, rows_reversed = ({d.tokens.tobytes() for d in corpus.heldout()} for corpus in corpora)
+    assert lines == rows_reversed
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
@@ -134,7 +135,7 @@ def test_byte_pairs_compress_and_keep_every_byte(documents):
         (lambda p: p.write_text(""), {}, ["documents", "200"]),
         (lambda p: p.write_text("\n".join(json.dumps({"text": f"{i} abc"}) for i in range(150))), {}, ["150", "200"]),
         (lambda p: p.write_text("\n".join(json.dumps({"text": f"{i} abc"}) for i in range(300))),
-         {"tokenizer": "bpe", "bpe_vocab": 4000}, ["bpe_vocab=4000", "only"]),
+         {"tokenizer": "bpe", "bpe_vocab": 4000}, ["bpe_vocab=4000"]),
     ],
     ids=["field", "syntax", "type", "empty", "few", "bpe"],
 )  # fmt: skip
@@ -148,10 +149,10 @@ def test_bad_text_is_refused_by_place_and_remedy(tmp_path, write, changes, words
 
 
 def test_missing_files_and_broken_archives_are_named(tmp_path):
-    with pytest.raises(InputError, match="matches no file"):
+    with pytest.raises(InputError, match=r"nothing-\*\.txt"):
         prepare(config(tmp_path / "nothing-*.txt"))
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 500, mtime=0)[:-9])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"x\.jsonl\.gz"):
         prepare(config(tmp_path / "x.jsonl.gz"))
 
 
@@ -191,10 +192,11 @@ def test_the_order_does_not_depend_on_how_many_workers_prepare_and_read(document
 
     def share(ranks, workers, cache):
         environment = [os.environ | {"SCALING_CACHE": str(cache), "PYTHONHASHSEED": str(rank)} for rank in ranks]
+        command = [sys.executable, "-c", WORKER, settings]
         started = [
-            subprocess.Popen([sys.executable, "-c", WORKER, settings, str(rank), str(workers)], env=env, stdout=subprocess.PIPE)
+            subprocess.Popen([*command, str(rank), str(workers)], env=env, stdout=subprocess.PIPE)
             for rank, env in zip(ranks, environment, strict=True)
-        ]  # fmt: skip
+        ]
         ended = [process.communicate()[0] for process in started]
         assert [process.returncode for process in started] == [0] * len(ranks)
         return [json.loads(out) for out in ended]

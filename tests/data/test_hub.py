@@ -5,6 +5,7 @@ import gzip
 import json
 import sys
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from scaling.config.data import DataConfig
 from scaling.config.run import RunConfig
-from scaling.data import hub, prepare, sources
+from scaling.data import prepare, sources
 from scaling.errors import InputError
 
 TEXTS = [f"row {i} of a dataset, with ü and a\ttab " * 3 for i in range(260)]
@@ -68,8 +69,8 @@ def test_the_library_and_our_reader_make_the_same_corpus(tmp_path):
 
 def test_a_stream_is_read_once_for_all_passes_and_tokenisers(tmp_path, monkeypatch):
     path, reads = write(tmp_path / "x.jsonl", "json"), []
-    rows = hub._rows
-    monkeypatch.setattr(hub, "_rows", lambda *given: reads.append(given) or rows(*given))
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: reads.append(args) or load(*args, **options))
     prepare(config(path, tokenizer="bpe", bpe_vocab=280))  # finds the split, trains a tokeniser, writes tokens
     prepare(config(path))
     prepare(config(path).model_copy(update={"heldout_docs": 101}))
@@ -84,8 +85,9 @@ def test_a_stream_is_read_once_for_all_passes_and_tokenisers(tmp_path, monkeypat
 def test_a_dataset_may_be_several_files_another_field_and_another_split(tmp_path):
     for number in range(3):
         write(tmp_path / f"part-{number}.parquet", "parquet", TEXTS[number::3], field="body")
-    made = config(str(tmp_path / "part-*.parquet"), "parquet", text_field="body", split="validation", max_documents=150)
-    read = [text for _, text in sources.documents(made)]
+    pattern = str(tmp_path / "part-*.parquet")
+    dataset = config(pattern, "parquet", text_field="body", split="validation", max_documents=150)
+    read = [text for _, text in sources.documents(dataset)]
     assert read == [*TEXTS[0::3], *TEXTS[1::3]][:150]  # in the order of their names
 
 
@@ -109,7 +111,7 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'scaling\[data\]'"):
         prepare(config(path, "parquet"))
-    assert not [found for found in (tmp_path / "cache").rglob("*") if found.is_file()]  # nothing half-read is left
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]  # nothing half-read is left
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
         ({"corpus": "huggingface"}, ["needs dataset"]),
         ({"corpus": "huggingface", "dataset": "a/b"}, ["dataset=a/b", "revision=None", "40 hex"]),
         ({"corpus": "huggingface", "dataset": "a/b", "revision": "main"}, ["revision=main", "40 hex"]),
-        ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "revision": COMMIT}, ["local files have no revision"]),
+        ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "revision": COMMIT}, ["revision"]),
         ({"dataset": "a/b"}, ["dataset=a/b", "corpus=huggingface only"]),
         ({"max_documents": 5}, ["max_documents=5", "corpus=huggingface only"]),
         ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "max_documents": 0}, ["max_documents"]),

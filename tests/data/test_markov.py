@@ -26,7 +26,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def tiny(symbols=2, order=2, topics=2, seed=0, hazard=0.1):
-    """A source of random numbers that are not the package's, as prior, table and the source made of them."""
+    """Random numbers that are not the package's, as prior, table and the source of both."""
     draws = np.random.default_rng(seed)
     prior = draws.dirichlet(np.ones(topics))
     table = draws.dirichlet(np.ones(symbols), size=(topics, symbols**order))
@@ -48,18 +48,18 @@ def probabilities(prior, table, order, length):
     """P of every string of `length` symbols at the beginning of a document, summed over topics by plain loops."""
     symbols = table.shape[2]
     number = {context: n for n, context in enumerate(itertools.product(range(symbols), repeat=order))}
-    found = dict.fromkeys(itertools.product(range(symbols), repeat=length), 0.0)
+    chances = dict.fromkeys(itertools.product(range(symbols), repeat=length), 0.0)
     for weight, rows in zip(prior, table, strict=True):
         pi, rows = stationary(rows, order), rows.tolist()
-        for string in found:
+        for string in chances:
             if length < order:
                 chance = sum(p for context, p in pi.items() if context[:length] == string)
             else:
                 chance = pi[string[:order]]
                 for place in range(order, length):
                     chance *= rows[number[string[place - order : place]]][string[place]]
-            found[string] += weight * chance
-    return found
+            chances[string] += weight * chance
+    return chances
 
 
 def entropy(chances):
@@ -132,7 +132,7 @@ def test_windows_of_both_kinds_mix_and_padding_changes_nothing():
     for place, symbol in ((3, 4), (0, -1), (2, 5)):
         wrong = windows.copy()
         wrong[1, place] = symbol
-        with pytest.raises(ValueError, match="separator only in front"):
+        with pytest.raises(ValueError, match="separator"):
             source.bayes_loss(wrong)
 
 
@@ -247,14 +247,12 @@ def test_no_count_model_is_below_the_floor():
     assert data.known_entropy(DataConfig(), windows.tokens, windows.weight) == {}
 
 
-def test_what_the_end_costs_is_what_a_reader_of_the_stream_cannot_know():
+def test_a_document_of_the_stream_ends_behind_a_symbol_by_chance():
     """Of all symbols of the stream a share h is the last of its document: 4 standard errors of a count."""
     config = DataConfig(**SMALL | {"markov_documents": 3000})
-    source = markov.source(config)
     stream = np.asarray(prepare(config).tokens())
     behind_symbol = stream[1:][stream[:-1] != 6] == 6
     assert abs(behind_symbol.mean() - 1 / 60) < 4 * math.sqrt((1 / 60) / behind_symbol.size)
-    assert source.end_cost == pytest.approx(-math.log(1 - 1 / 60), rel=1e-12)
 
 
 def test_a_cell_reports_the_floor_of_its_own_windows(micro):
