@@ -210,7 +210,7 @@ class Oracle:
         target, budget = task.target(params, 1), question.budget
         assert target is not None  # a cost is minimised
         needed = tokens_for_loss(space, sizes, target)
-        cost = float(task.pricing.total(sizes, needed)[0])
+        cost = float((task.pricing.train(sizes, needed) + task.pricing.serve(sizes))[0])
         overrun = 0.0 if budget is None else _limited(6.0 * n_active * float(needed[0]) / budget - 1.0)
         return _limited(cost / self.least - 1.0), overrun
 

@@ -7,7 +7,7 @@ here: the best model of every fit, each at its best E.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -107,11 +107,8 @@ def _optima_of_fits(
         best = solved.values.argmin(axis=1)
         chosen.append(np.array(experts)[best])
         by_experts = solved.by_experts.values()
-        optima[i] = Optimum(
-            n_active=_of_best([optimum.n_active for optimum in by_experts], best),
-            tokens=_of_best([optimum.tokens for optimum in by_experts], best),
-            value=_of_best([optimum.value for optimum in by_experts], best),
-        )
+        names = (field.name for field in fields(Optimum))
+        optima[i] = Optimum(*(_of_best([getattr(optimum, name) for optimum in by_experts], best) for name in names))
         if solved.budget_slopes:
             slopes[i] = _of_best(list(solved.budget_slopes.values()), best)
     return Optima(optima, slopes), chosen

@@ -82,10 +82,6 @@ class Pricing:
         """Cost of serving `serve_tokens`; infinite where the device cannot."""
         return self.per_token(sizes) * self.serve_tokens if self.serve_tokens else 0.0 * sizes.n_active
 
-    def total(self, sizes: Sizes, tokens: Array) -> Array:
-        """Lifetime cost."""
-        return self.train(sizes, tokens) + self.serve(sizes)
-
     def fits(self, sizes: Sizes) -> Booleans:
         """Which models keep all limits; without any all do. Raises InputError where memory needs an unknown N_total."""
         allowed = self._servable(sizes)

@@ -107,11 +107,11 @@ class SizeOptimiser:
         """Lifetime cost of the optimum of one E in every row, NaN where it has none; from tables unless `exact`."""
         space = self.space(n_experts)
         sizes = space.sizes(optimum.n_active[:, None])
-        known = np.isfinite(optimum.value) & np.isfinite(optimum.tokens)
-        tokens = np.where(known, optimum.tokens, 1.0)
+        exists = np.isfinite(optimum.value) & np.isfinite(optimum.tokens)
+        tokens = np.where(exists, optimum.tokens, 1.0)
         volumes = _per_row(len(tokens), self.pricing.serve_tokens)
         serving = _serving(self._token_price(space, speeds, exact=exact), sizes, volumes)
-        return np.where(known, np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0], np.nan)
+        return np.where(exists, np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0], np.nan)
 
     def trade_off(self, experts: Sequence[int], loss: float) -> tuple[TradeOff, ...]:
         """The cheapest model of every E at losses around `loss`, at the estimate, within the training budget if any.

@@ -15,7 +15,6 @@ from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
 from analysis.decision.recommendation import MOST_DRAWS, Choice, Cost, Interval, Recommendation, Served
-from analysis.decision.size_search import Optimum
 from analysis.decision.verdict import (
     disagreement_of_draws,
     limits_of_the_runs,
@@ -216,7 +215,7 @@ def _size_tokens_cost(
     optimiser: SizeOptimiser, n_experts: int, optima: Optima, speeds: Speeds | None = None, *, exact: bool = False
 ) -> Array:
     """N, D and lifetime cost of the optimum of one E in every row (rows, 3); NaN where it has none."""
-    optimum: Optimum = optima.by_experts[n_experts]
+    optimum = optima.by_experts[n_experts]
     costs = optimiser.lifetime(n_experts, optimum, speeds, exact=exact)
     return np.where(np.isnan(costs)[:, None], np.nan, np.stack([optimum.n_active, optimum.tokens, costs], axis=1))
 

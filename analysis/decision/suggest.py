@@ -188,18 +188,16 @@ def choose(
         if addition is None:
             break
         cell, trunk, cost = addition
+        how = "one more budget of a trunk above: it" if trunk < len(plan.trunks) else "of the cells affordable then it"
         plan = plan.add(cell, trunk, cost, rng)
         after = float(np.clip(before * (1.0 - (before - plan.belief.risk) / perfect), 0.0, now))
-        branched = len(plan.trunks[trunk]) > 1
-        how = "one more budget of a trunk above: it" if branched else "of the cells affordable then it"
         reason = (
             f"{how} takes most off the expected regret per FLOP: {now:.2%} to {after:.2%} for {cost:.3g} FLOPs, with E "
             f"= {candidates.n_experts[cell]}"
         )
-        same_shape = [
-            number for number, cells in enumerate(plan.trunks) if candidates.shape[cells[0]] == candidates.shape[cell]
-        ]
-        picks.append(Pick(cell, same_shape.index(trunk), cost, now, after, reason))
+        shapes = candidates.shape[[members[0] for members in plan.trunks]]
+        number = int(np.sum(shapes[:trunk] == candidates.shape[cell]))
+        picks.append(Pick(cell, number, cost, now, after, reason))
         now = after
     method = "linear updates over the draws"
     if picks:

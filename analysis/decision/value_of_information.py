@@ -146,10 +146,10 @@ class RegretBelief:
 
     def shifts_on(self, cells: Integers, trunk: int) -> Array:
         """The same for cells that are branched from a trunk begun before."""
-        at, on = self.n_experts + cells, self.n_experts + self.n_cells + trunk
+        at, root = self.n_experts + cells, self.n_experts + self.n_cells + trunk
         c = self.covariance
-        surprise = np.sqrt(np.diag(c)[at] + c[on, on] + 2.0 * c[at, on] + self.noise.own)
-        return np.asarray((c[at, : self.n_experts] + c[on, : self.n_experts]) / surprise[:, None])
+        surprise = np.sqrt(np.diag(c)[at] + c[root, root] + 2.0 * c[at, root] + self.noise.own)
+        return np.asarray((c[at, : self.n_experts] + c[root, : self.n_experts]) / surprise[:, None])
 
     def risk_after(self, shifts: Array, rng: np.random.Generator) -> Array:
         """Expected risk of the E that will be chosen after one more run, for each row of shifts."""
@@ -169,9 +169,9 @@ class RegretBelief:
 
     def observe(self, cell: int, trunk: int, rng: np.random.Generator) -> RegretBelief:
         """After the run of a cell on a trunk begun before."""
-        at, on = self.n_experts + cell, self.n_experts + self.n_cells + trunk
-        column = self.covariance[:, at] + self.covariance[:, on]
-        column = column / np.sqrt(column[at] + column[on] + self.noise.own)
+        at, root = self.n_experts + cell, self.n_experts + self.n_cells + trunk
+        column = self.covariance[:, at] + self.covariance[:, root]
+        column = column / np.sqrt(column[at] + column[root] + self.noise.own)
         moved = _normals(_SAMPLES, rng)[:, None] * column[: self.n_experts]
         return replace(self, expected=self.expected + moved, covariance=self.covariance - np.outer(column, column))
 

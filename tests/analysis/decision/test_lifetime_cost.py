@@ -28,12 +28,12 @@ def test_a_device_holds_the_model_whether_it_is_served_or_not(served):
     most = 64 * devices.device("h100").memory
     assert 2 * free.n_total > most  # the premise of this test
     question = Question(train_flops=1e27, n_experts=(32,), device="h100", serve_tokens=served, minimise="loss")
-    found = recommend(JOINT, question)
-    held = JOINT.family.sizes(np.array([found.recommendation.n_active]), 32)
-    request = 2 * service.Service().mean_context * held.kv_elements_per_token[0]
-    assert 2 * held.n_total[0] + request <= most * (1 + 1e-6)
-    assert sum("5120 GB, the memory of 64 devices" in line for line in found.assumptions) == 1
-    assert "memory was not considered" not in found.assumptions
+    answer = recommend(JOINT, question)
+    sizes = JOINT.family.sizes(np.array([answer.recommendation.n_active]), 32)
+    request = 2 * service.Service().mean_context * sizes.kv_elements_per_token[0]
+    assert 2 * sizes.n_total[0] + request <= most * (1 + 1e-6)
+    assert sum("5120 GB, the memory of 64 devices" in line for line in answer.assumptions) == 1
+    assert "memory was not considered" not in answer.assumptions
 
 
 def test_what_fits_the_devices_is_what_serving_can_hold():
@@ -59,10 +59,10 @@ def test_a_cache_that_is_not_known_is_not_said_to_be_in_the_memory():
     frame = moe_grid()
     assert CACHED in recommend(study(frame), question).assumptions
     for columns in (["d_model"], ["d_model", "n_layers"]):
-        found = recommend(study(frame.drop(columns=columns)), question)
-        assert "bf16 weights of all experts in 80 GB (1e9 bytes)" in found.assumptions
-        assert not any("cached tokens" in line for line in found.assumptions)
-        assert any("the cache of keys and values is not in the memory" in warning for warning in found.warnings)
+        answer = recommend(study(frame.drop(columns=columns)), question)
+        assert "bf16 weights of all experts in 80 GB (1e9 bytes)" in answer.assumptions
+        assert not any("cached tokens" in line for line in answer.assumptions)
+        assert any("the cache of keys and values is not in the memory" in warning for warning in answer.warnings)
 
 
 def study(frame):
@@ -96,5 +96,5 @@ def test_routers_are_priced_or_said_to_be_left_out():
         n_active=sizes.n_active, n_total=sizes.n_total, kv_elements_per_token=sizes.kv_elements_per_token,
         n_layers=sizes.n_layers, d_model=sizes.d_model, n_experts=8, top_k=1, n_router=sizes.n_router,
     )  # fmt: skip
-    each = replicas.cheapest(shape, devices.device("h100")).usd_per_token[0]
-    assert given.recommendation.cost.serve == pytest.approx(1e9 * each, rel=1e-9)
+    usd_per_token = replicas.cheapest(shape, devices.device("h100")).usd_per_token[0]
+    assert given.recommendation.cost.serve == pytest.approx(1e9 * usd_per_token, rel=1e-9)

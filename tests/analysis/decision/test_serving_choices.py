@@ -42,10 +42,10 @@ PRINTED_STEP = {1.5: 0.1, 1.2: 0.1, 1.7: 0.1}  # where two digits are coarser th
 def test_table_1_of_2502_05172(flops):
     """Every cell within 2 % or half of what is printed last."""
     for e, (size, tokens) in zip(EXPERTS, TABLE_1[flops], strict=True):
-        found = recommend(JOINT, Question(train_flops=flops, n_experts=(e,))).recommendation
+        choice = recommend(JOINT, Question(train_flops=flops, n_experts=(e,))).recommendation
         step = PRINTED_STEP.get(size, 0.0)
-        assert abs(found.n_active / 1e9 - size) <= max(0.02 * size, step / 2)
-        assert found.tokens / 1e9 == pytest.approx(tokens, rel=0.02)
+        assert abs(choice.n_active / 1e9 - size) <= max(0.02 * size, step / 2)
+        assert choice.tokens / 1e9 == pytest.approx(tokens, rel=0.02)
 
 
 # arXiv 2502.05172, Table 2: best E in 24, 80, 640 GB.
@@ -58,10 +58,10 @@ def test_table_2_of_2502_05172():
     missed = {}
     for flops, row in TABLE_2.items():
         for memory, printed in zip((24, 80, 640), row, strict=True):
-            found = recommend(JOINT, Question(train_flops=flops, memory_gb=memory))
-            if found.recommendation.n_experts != printed:
-                theirs = next(c for c in found.alternatives if c.n_experts == printed)
-                missed[flops, memory] = np.log(theirs.loss / found.recommendation.loss)
+            answer = recommend(JOINT, Question(train_flops=flops, memory_gb=memory))
+            if answer.recommendation.n_experts != printed:
+                theirs = next(c for c in answer.alternatives if c.n_experts == printed)
+                missed[flops, memory] = np.log(theirs.loss / answer.recommendation.loss)
     assert set(missed) == {(1e21, 24), (1e23, 80), (1e24, 640)}
     assert all(0 < gap < 0.0062 for gap in missed.values())
 
@@ -91,11 +91,11 @@ def test_algorithm_1_least_serving_cost_at_bounded_loss(device, budget, referenc
         train_flops=budget, serve_tokens=1e12, minimise="serving", reference_experts=reference, device=device,
         n_experts=EXPERTS,
     )  # fmt: skip
-    found = recommend(JOINT, question)
-    for choice in (found.recommendation, *found.alternatives):
+    answer = recommend(JOINT, question)
+    for choice in (answer.recommendation, *answer.alternatives):
         assert choice.cost.serve / 1e12 == pytest.approx(best[choice.n_experts], rel=1e-3)
-    assert set(found.unreachable) == {e for e, price in best.items() if np.isinf(price)}
-    assert best[found.recommendation.n_experts] <= min(best.values()) * 1.001
+    assert set(answer.unreachable) == {e for e, price in best.items() if np.isinf(price)}
+    assert best[answer.recommendation.n_experts] <= min(best.values()) * 1.001
 
 
 @pytest.mark.parametrize(("budget", "reference"), [(5.15e21, 1), (2.12e21, 4), (1e22, 8)])
@@ -113,11 +113,11 @@ def test_algorithm_2_least_loss_at_bounded_serving_cost(budget, reference):
         usd_per_million=1e6 * cap,
         device="h100",
     )
-    found = recommend(JOINT, question)
-    for choice in (found.recommendation, *found.alternatives):
+    answer = recommend(JOINT, question)
+    for choice in (answer.recommendation, *answer.alternatives):
         assert choice.loss == pytest.approx(best[choice.n_experts], rel=1e-3)
         assert choice.served.usd_per_million <= 1e6 * cap * (1 + 1e-6)
-    assert found.recommendation.n_experts == min(best, key=best.get)
+    assert answer.recommendation.n_experts == min(best, key=best.get)
 
 
 @pytest.mark.parametrize("device", [None, "h100"])
@@ -126,9 +126,9 @@ def test_a_lifetime_budget_against_brute_force(device, served):
     """2502.05172's joint budget 6 N D + 2 N T = F, and the same in money: D follows from what serving leaves."""
     spent = 1e22 if device is None else 2e5
     question = Question(lifetime_cost=spent, serve_tokens=served, device=device, n_experts=(1, 8, 32))
-    found = recommend(JOINT, question)
+    answer = recommend(JOINT, question)
     pricing = question.pricing
-    for choice in (found.recommendation, *found.alternatives):
+    for choice in (answer.recommendation, *answer.alternatives):
         size = np.geomspace(1e7, 1e12, 30_001)
         sizes = JOINT.family.sizes(size, choice.n_experts)
         tokens = (spent - pricing.serve(sizes)) / pricing.train_per_token(sizes)
@@ -160,13 +160,13 @@ def test_latency_limits_are_kept(limits):
     question = Question(
         train_flops=1e22, serve_tokens=1e12, n_experts=(1, 8, 32), device="h100", service=Service(**limits)
     )
-    found = recommend(JOINT, question)
-    for choice in (found.recommendation, *found.alternatives):
+    answer = recommend(JOINT, question)
+    for choice in (answer.recommendation, *answer.alternatives):
         assert choice.served.tpot_ms <= 1e3 * limits["tpot_s"] * (1 + 1e-9)
         assert choice.served.ttft_ms <= 1e3 * limits.get("ttft_s", np.inf) * (1 + 1e-9)
     free = recommend(JOINT, replace(question, service=Service()))
-    assert found.recommendation.cost.total >= free.recommendation.cost.total * (1 - 1e-9)
-    assert sum("without queueing" in line for line in found.assumptions) == 1
+    assert answer.recommendation.cost.total >= free.recommendation.cost.total * (1 - 1e-9)
+    assert sum("without queueing" in line for line in answer.assumptions) == 1
 
 
 def test_a_small_load_prefers_what_fits_few_devices():
@@ -209,13 +209,13 @@ def test_every_draw_of_the_speed_is_priced_as_a_device_of_that_speed(limits):
     slow = replace(ASSUMED, bandwidth_share=ASSUMED.bandwidth_share / 2, flops_share=ASSUMED.flops_share / 2)
     speeds = Speeds(np.stack([ASSUMED.coefficients()[:-1], slow.coefficients()[:-1]]), np.ones(11))
     question = Question(target_loss=2.4, serve_tokens=1e13, device="h100", service=Service(**limits))
-    found = SizeOptimiser(JOINT, question).solve([8], JOINT.params, 2, speeds).value(8)
+    costs = SizeOptimiser(JOINT, question).solve([8], JOINT.params, 2, speeds).value(8)
     exact = [
         SizeOptimiser(JOINT, replace(question, service=Service(efficiency=reached, **limits))).estimate([8]).value(8)[0]
         for reached in (ASSUMED, slow)
     ]
-    assert found == pytest.approx(exact, rel=5e-3)
-    assert found[1] > found[0]
+    assert costs == pytest.approx(exact, rel=5e-3)
+    assert costs[1] > costs[0]
 
 
 def test_the_scatter_of_unmeasured_shapes_is_in_the_chances():
@@ -240,8 +240,8 @@ def test_a_bar_does_not_fall_because_serving_is_limited():
 
 def test_an_assumed_speed_that_matters_is_a_doubt():
     close = Question(train_flops=1e23, serve_tokens=1e12, device="h100", n_experts=EXPERTS)
-    found = recommend(JOINT, close)
-    assert any("assumed, not measured" in doubt for doubt in found.undecided_because)
+    answer = recommend(JOINT, close)
+    assert any("assumed, not measured" in doubt for doubt in answer.undecided_because)
     given = replace(close, service=Service(efficiency=replace(ASSUMED, source="as given")))
     assert not any("assumed, not measured" in doubt for doubt in recommend(JOINT, given).undecided_because)
 
@@ -250,13 +250,13 @@ def test_an_assumed_speed_that_matters_is_a_doubt():
 def test_whole_replicas_are_searched_tooth_by_tooth(loss):
     """A load of a thousand million requests a month at H100 prices, E = 32: within .1 % of a fine grid."""
     question = Question(target_loss=loss, requests_per_month=1e9, device="h100", n_experts=(32,))
-    found = recommend(JOINT, question).recommendation
+    choice = recommend(JOINT, question).recommendation
     pricing, space = question.pricing, SizeOptimiser(JOINT, question).space(32)
-    size = found.n_active * np.geomspace(0.3, 3, 40_001)
+    size = choice.n_active * np.geomspace(0.3, 3, 40_001)
     sizes = JOINT.family.sizes(size, 32)
     tokens = tokens_for_loss(space, sizes, np.full(size.shape, loss))
-    cost = np.where(np.isfinite(tokens), pricing.total(sizes, np.where(np.isfinite(tokens), tokens, 1.0)), np.inf)
-    assert found.cost.total <= cost.min() * 1.001
+    cost = pricing.train(sizes, tokens) + pricing.serve(sizes)  # infinite where no number of tokens reaches the loss
+    assert choice.cost.total <= cost.min() * 1.001
 
 
 def test_small_models_are_not_priced_like_large_ones():
@@ -270,9 +270,9 @@ def test_small_models_are_not_priced_like_large_ones():
 def test_crossovers_are_where_costs_meet():
     """Solve for both E a tenth below that volume and a tenth above it."""
     question = Question(train_flops=1e24, serve_tokens=1e12, n_experts=EXPERTS, device="h100")
-    found, (low, high) = crossovers(JOINT, question, EXPERTS)
-    assert found
-    for crossing in found:
+    overtakings, (low, high) = crossovers(JOINT, question, EXPERTS)
+    assert overtakings
+    for crossing in overtakings:
         assert low < crossing.volume < high
         pair = [crossing.before, crossing.after]
         for volume, sign in ((0.9 * crossing.volume, 1), (1.1 * crossing.volume, -1)):
@@ -284,23 +284,23 @@ def test_crossovers_are_where_costs_meet():
 def test_the_plane_is_what_each_question_answers():
     question = Question(train_flops=1e20, serve_tokens=1e12, device="h100")
     experts = (1, 8, 32)
-    found = plane(JOINT, question, experts, np.array([1e19, 1e21]), np.array([1e10, 1e13]))
-    for i, budget in enumerate(found.budgets):
-        for j, volume in enumerate(found.volumes):
+    of_plane = plane(JOINT, question, experts, np.array([1e19, 1e21]), np.array([1e10, 1e13]))
+    for i, budget in enumerate(of_plane.budgets):
+        for j, volume in enumerate(of_plane.volumes):
             asked = replace(question, train_flops=float(budget), serve_tokens=float(volume), n_experts=experts)
-            assert found.best[i, j] == recommend(JOINT, asked).recommendation.n_experts
+            assert of_plane.best[i, j] == recommend(JOINT, asked).recommendation.n_experts
 
 
 def test_what_if_asks_the_changed_question():
     question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", n_experts=(1, 8, 32))
     answer = recommend(JOINT, question)
-    found = explore(JOINT, question, answer)
-    tenth = next(case for case in found.cases if (case.what, case.value) == ("tokens served", "a tenth"))
+    cases = explore(JOINT, question, answer).cases
+    tenth = next(case for case in cases if (case.what, case.value) == ("tokens served", "a tenth"))
     again = recommend(JOINT, replace(question, serve_tokens=1e11)).recommendation
     assert (tenth.n_experts, tenth.n_active) == (again.n_experts, pytest.approx(again.n_active, rel=1e-6))
     assert tenth.cost == pytest.approx(again.cost.total, rel=1e-9)
     assert tenth.changes == (again.n_experts != answer.recommendation.n_experts)
-    rent = [case for case in found.cases if case.what == "rent of a device"]
+    rent = [case for case in cases if case.what == "rent of a device"]
     assert len(rent) == 2
     assert not any(case.changes for case in rent)  # training and serving are rented alike: only the bill grows
 
@@ -353,11 +353,11 @@ def test_the_skew_of_trained_routers_is_found_in_their_runs():
 def test_a_load_says_at_which_batch_replicas_run():
     """b = (demand / r) tpot(b), and no batch beyond what the replica holds."""
     question = Question(train_flops=1e21, requests_per_month=1e8, device="h100", n_experts=(8,), reference_experts=8)
-    found = recommend(JOINT, question).recommendation.served
-    demand = replicas.demand_of(1e8) / found.replicas
-    assert found.load_batch == pytest.approx(max(demand * found.load_tpot_ms / 1e3, 0), rel=1e-6)
-    assert found.load_batch <= found.batch
-    assert found.load_tpot_ms <= found.tpot_ms
+    served = recommend(JOINT, question).recommendation.served
+    demand = replicas.demand_of(1e8) / served.replicas
+    assert served.load_batch == pytest.approx(max(demand * served.load_tpot_ms / 1e3, 0), rel=1e-6)
+    assert served.load_batch <= served.batch
+    assert served.load_tpot_ms <= served.tpot_ms
     assert (
         recommend(JOINT, Question(train_flops=1e21, serve_tokens=1e9, device="h100")).recommendation.served.load_batch
         is None

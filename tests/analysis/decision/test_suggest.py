@@ -139,15 +139,17 @@ def test_noise_is_that_of_residuals_enlarged_and_trunks_share_what_was_planted()
     chance = rng()
     trunks = np.repeat(np.arange(600), 3)
     residuals = 0.003 * chance.standard_normal(600)[trunks] + 0.002 * chance.standard_normal(1800)
-    made = drawn()
+    given = drawn()
     rmse = float(np.sqrt(np.mean(residuals**2)))
-    known = replace(made, residuals=tuple(residuals), rmse_log=rmse, n_runs=1800, noise=None)
-    found = run_noise(known, trunks)
-    assert found.shared == pytest.approx(9 / 13, abs=0.09)
-    assert found.deviation == pytest.approx(rmse * np.sqrt(1800 / (1800 - len(made.free))))
-    assert found.of_trunk + found.own == pytest.approx(found.deviation**2)
-    assert run_noise(replace(known, noise=0.02), trunks).deviation == 0.02
-    assert run_noise(known).shared == run_noise(known, np.arange(1800)).shared == 0.5  # no trunk to estimate it from
+    repeated = replace(given, residuals=tuple(residuals), rmse_log=rmse, n_runs=1800, noise=None)
+    noise = run_noise(repeated, trunks)
+    assert noise.shared == pytest.approx(9 / 13, abs=0.09)
+    assert noise.deviation == pytest.approx(rmse * np.sqrt(1800 / (1800 - len(given.free))))
+    assert noise.of_trunk + noise.own == pytest.approx(noise.deviation**2)
+    assert run_noise(replace(repeated, noise=0.02), trunks).deviation == 0.02
+    assert (
+        run_noise(repeated).shared == run_noise(repeated, np.arange(1800)).shared == 0.5
+    )  # no trunk to estimate it from
 
 
 # ----------------------------------------------------------------------------------------------------------- choice
@@ -171,35 +173,35 @@ def test_by_the_exact_value_per_flop_among_many_single_cells():
     loads = chance.standard_normal((30, 3))
     costs = chance.uniform(0.55, 1.0, 30)
     predicted = draws @ loads.T
-    found = choose(regrets, predicted, cells(costs), Noise(0.5), 1.0, rng())
+    suggestion = choose(regrets, predicted, cells(costs), Noise(0.5), 1.0, rng())
     mean = theta.mean()
     value = []
     for i in range(30):
         c = np.cov(theta, predicted[:, i])
         s = abs(c[0, 1]) / np.sqrt(c[1, 1] + 0.25)
         value.append((s * norm.pdf(mean / s) - abs(mean) * norm.sf(abs(mean) / s)) / costs[i])
-    assert len(found.picks) == 1
+    assert len(suggestion.picks) == 1
     # equal to within what 512 strata resolve
-    assert value[found.picks[0].cell] == pytest.approx(max(value), rel=0.02)
+    assert value[suggestion.picks[0].cell] == pytest.approx(max(value), rel=0.02)
 
 
 def test_one_run_that_could_change_nothing_is_repeated_where_several_would():
     """One moves the mean by s = .12, a sixth of the way to a change of mind; sixteen together by .35, which may do."""
     regrets, theta = two_actions(0.8, 0.5)
     assert closed_form(0.8, 0.5, 2.0) < 1e-9 < 1e-3 < closed_form(0.8, 0.5, 2.0 / 4)
-    found = choose(regrets, theta, cells([1.0]), Noise(2.0), 20.0, rng(), enough=0.0)
-    assert len(found.picks) > 1
-    assert [pick.trunk for pick in found.picks] == list(range(len(found.picks)))  # a seed each
+    suggestion = choose(regrets, theta, cells([1.0]), Noise(2.0), 20.0, rng(), enough=0.0)
+    assert len(suggestion.picks) > 1
+    assert [pick.trunk for pick in suggestion.picks] == list(range(len(suggestion.picks)))  # a seed each
 
 
 def test_the_budget_and_the_number_of_variedare_kept_and_regret_never_rises():
     regrets, theta = two_actions(0.0, 1.0)
-    found = choose(regrets, theta, cells([1e-3]), Noise(5.0), 1.0, rng(), enough=0.0)
-    assert len(found.picks) <= MOST_CELLS
-    found = choose(regrets, theta * [1.0, 1.1], cells([0.3, 0.2], [0, 0]), Noise(1.0, 0.5), 1.0, rng(), enough=0.0)
-    assert found.train_flops == pytest.approx(sum(pick.train_flops for pick in found.picks))
-    assert found.train_flops <= 1.0 + 1e-12
-    for pick in found.picks:
+    suggestion = choose(regrets, theta, cells([1e-3]), Noise(5.0), 1.0, rng(), enough=0.0)
+    assert len(suggestion.picks) <= MOST_CELLS
+    suggestion = choose(regrets, theta * [1.0, 1.1], cells([0.3, 0.2], [0, 0]), Noise(1.0, 0.5), 1.0, rng(), enough=0.0)
+    assert suggestion.train_flops == pytest.approx(sum(pick.train_flops for pick in suggestion.picks))
+    assert suggestion.train_flops <= 1.0 + 1e-12
+    for pick in suggestion.picks:
         assert pick.regret_after <= pick.regret_before
 
 
@@ -215,16 +217,16 @@ def test_a_trunk_costs_what_the_sweep_will_train():
     budgets = (400_000, 800_000, 1_600_000)
     trunk = [RunConfig(model=ModelConfig(n_experts=4, d_model=32), tokens=tokens) for tokens in budgets]
     tokens = np.array([cell.steps * cell.train.batch_tokens for cell in trunk], dtype=float)
-    found = replace(
+    suggestion = replace(
         cells(np.ones(3), [0, 0, 0]),
         tokens=tokens,
         cooldown=np.array([float(cell.cooldown_steps * cell.train.batch_tokens) for cell in trunk]),
         flops_per_token=np.array([train_flops(cell) for cell in trunk]) / tokens,
     )
     for order in itertools.permutations(range(3)):
-        cost = found.train_flops[order[0]]
+        cost = suggestion.train_flops[order[0]]
         for count in (1, 2):
-            cost += found.added_flops(np.array([order[count]]), list(order[:count]))[0]
+            cost += suggestion.added_flops(np.array([order[count]]), list(order[:count]))[0]
         assert cost == pytest.approx(own_flops(tuple(trunk)), rel=1e-12)
 
 
@@ -236,12 +238,12 @@ INSIDE = {"omega": 0.31, "delta": -0.1}
 def drawn(spread=0.05, count=150, experts=(1, 2, 4, 8, 16), **changes):
     """A fit of a planted study whose draws jitter around the truth in the parameters of E."""
     planted = dict(PLANTED_MOE | changes)
-    found = fit(table_of(moe_grid(experts=experts, params=planted)), JOINT_MOE, pin=planted)
+    fitted = fit(table_of(moe_grid(experts=experts, params=planted)), JOINT_MOE, pin=planted)
     chance = rng()
     free = ("delta", "omega")
     draws = {name: tuple(planted[name] + spread * chance.standard_normal(count)) for name in free}
-    pinned = {name: pin for name, pin in found.pinned.items() if name not in draws}
-    return replace(found, draws=draws, pinned=pinned, rmse_log=0.002)
+    pinned = {name: pin for name, pin in fitted.pinned.items() if name not in draws}
+    return replace(fitted, draws=draws, pinned=pinned, rmse_log=0.002)
 
 
 def new_cells(experts=(1, 2, 4, 8, 16, 32)):
@@ -256,24 +258,24 @@ def new_cells(experts=(1, 2, 4, 8, 16, 32)):
 
 def test_where_draws_disagree_variedare_chosen_that_lower_the_regret_within_the_budget():
     given = drawn(**INSIDE)
-    found = suggest(given, Question(train_flops=3e13), new_cells(), given.largest_train_flops, rng())
-    assert found.picks
-    assert 0 <= found.regret_after < found.regret_before
-    assert found.train_flops <= given.largest_train_flops
-    assert all(f"E = {new_cells().n_experts[pick.cell]}" in pick.reason for pick in found.picks)
-    assert any("needed" in doubt or "allowed" in doubt for doubt in found.undecided_because)
+    suggestion = suggest(given, Question(train_flops=3e13), new_cells(), given.largest_train_flops, rng())
+    assert suggestion.picks
+    assert 0 <= suggestion.regret_after < suggestion.regret_before
+    assert suggestion.train_flops <= given.largest_train_flops
+    assert all(f"E = {new_cells().n_experts[pick.cell]}" in pick.reason for pick in suggestion.picks)
+    assert any("needed" in doubt or "allowed" in doubt for doubt in suggestion.undecided_because)
 
 
 def test_where_draws_agree_at_an_edge_the_cell_lies_beyond_it_with_its_shorter_budgets():
     given = drawn(spread=1e-4)
-    found = suggest(given, Question(train_flops=3e13), new_cells(), 2 * given.largest_train_flops, rng())
-    chosen = [pick.cell for pick in found.picks]
+    suggestion = suggest(given, Question(train_flops=3e13), new_cells(), 2 * given.largest_train_flops, rng())
+    chosen = [pick.cell for pick in suggestion.picks]
     assert set(new_cells().n_experts[chosen]) == {32}
-    assert found.regret_after is None
+    assert suggestion.regret_after is None
     assert len(set(new_cells().shape[chosen])) == 1
-    assert [pick.trunk for pick in found.picks] == [0] * len(chosen)
-    assert "edge" in found.picks[0].reason
-    assert found.train_flops <= 2 * given.largest_train_flops
+    assert [pick.trunk for pick in suggestion.picks] == [0] * len(chosen)
+    assert "edge" in suggestion.picks[0].reason
+    assert suggestion.train_flops <= 2 * given.largest_train_flops
 
 
 @pytest.mark.parametrize(
