@@ -34,7 +34,6 @@ _BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
 _QUANTILES = (np.arange(101) + 0.5) / 101
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -93,16 +92,6 @@ class LatencyLaw:
     def seconds(self, work: StepWork) -> Array:
         """Modelled time. Never below the roofline floor, because no share is above 1."""
         return np.asarray(work.seconds(self.device, self.efficiency), dtype=float)
-
-    def interval(self, work: StepWork, level: float = 0.95) -> tuple[Array, Array]:
-        """Where a measured time of this work is expected, with the uncertainty of the coefficients (`draws`) and the
-        scatter of shapes that were not fitted (`ratios`)."""
-        modelled = np.tensordot(self.draws, work.terms(self.device)[:FITTED], axes=1)  # draws x rows
-        # Draws are in no order, so multiples of the golden ratio meet each with a scatter of its own, evenly spread.
-        levels = (np.arange(len(self.draws)) + 0.5) * _GOLDEN % 1
-        scatter = np.quantile(self.ratios, levels).reshape(-1, *[1] * (modelled.ndim - 1))
-        low, high = np.quantile(modelled * scatter, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return low, high
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.tables import study
 from analysis.tables.mapping import mapped
 from analysis.tables.readers import numbers, read_table
-from analysis.tables.reading_log import ReadingLog
+from analysis.tables.reading_log import CheckedTable, ReadingLog
 from analysis.tables.runs import where_selected
 from scaling.arrays import Array
 from scaling.errors import InputError
@@ -43,19 +43,8 @@ _DEFAULTS: Mapping[str, Any] = {  # of columns that older tables lack
 
 
 @dataclass(frozen=True)
-class LatencyTable:
-    """Latency rows of one device and dtype, as numbers. `dropped`: how many rows were left out for which reason."""
-
-    frame: pd.DataFrame
-    source: str
-    dropped: tuple[tuple[str, int], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def column(self, name: str) -> Array:
-        return self.frame[name].to_numpy(dtype=float, copy=True)
+class LatencyTable(CheckedTable):
+    """Latency rows of one device and dtype, as numbers."""
 
     @property
     def seconds(self) -> Array:

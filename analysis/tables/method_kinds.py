@@ -10,18 +10,8 @@ from scaling.columns import EXPERTS
 
 # Fields of a model's configuration that say how large it is or how it is computed; the rest says what kind it is.
 _SIZE_FIELDS = (
-    "d_model",
-    "n_layers",
-    "d_head",
-    "d_expert",
-    "d_mlp",
-    "n_experts",
-    "top_k",
-    "rank",
-    "slots",
-    "dtype",
-    "dispatch",
-)
+    "d_model", "n_layers", "d_head", "d_expert", "d_mlp", "n_experts", "top_k", "rank", "slots", "dtype", "dispatch",
+)  # fmt: skip
 
 
 def kinds_of_method(frame: pd.DataFrame) -> list[str]:

@@ -131,7 +131,7 @@ def _text_table(path: Path) -> pd.DataFrame:
     records = _json_array(path, text) if ending == "json" else _json_lines(path, text)
     for place, record in records:
         if not isinstance(record, dict):
-            raise _unreadable(path, f"{place} is no JSON object but {_brief(record)}")
+            raise _unreadable(path, f"{place} is no JSON object but {json.dumps(record):.40}")
     return pd.DataFrame([record for _, record in records])
 
 
@@ -193,11 +193,6 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 def _is_nested(cell: object) -> bool:
     return isinstance(cell, (list, tuple, Mapping, np.ndarray))
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _require_distinct(path: Path, names: pd.Index[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a table while it is read: rows left out by reason, some of them by number, and what was assumed."""
+"""A table that was read, and what became of it on the way: rows left out by reason, and what was assumed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ from typing import Any
 
 import pandas as pd
 
-from scaling.arrays import Booleans
+from scaling.arrays import Array, Booleans
+from scaling.errors import InputError
+from scaling.formatting import listed
 
 _SHOWN = 3  # rows named for each reason why rows were left out
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """Rows that were read and checked, in the columns of `scaling.schema`.
+
+    `dropped` says how many rows were left out for which reason, `notes` which conventions were assumed.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    dropped: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def column(self, name: str) -> Array:
+        """A copy of a numeric column. Raises InputError naming the columns there are."""
+        if name not in self.frame:
+            raise InputError(f"{self.source}: no column {name!r}; it has {listed(self.frame.columns, most=40)}")
+        return self.frame[name].to_numpy(dtype=float, copy=True)
 
 
 @dataclass

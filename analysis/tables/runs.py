@@ -16,7 +16,7 @@ from analysis.tables.conventions import columns_as_given, doubts, how_to_derive,
 from analysis.tables.mapping import TIED, mapped
 from analysis.tables.method_kinds import kinds_of_method
 from analysis.tables.readers import numbers, read_table
-from analysis.tables.reading_log import ReadingLog, rows_named
+from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.study import read_study
 from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, LOSS, TOKENS
@@ -28,25 +28,8 @@ _NUMBERS = frozenset({TIED, *(name for name, column in RUNS.items() if column.ty
 
 
 @dataclass(frozen=True)
-class RunTable:
-    """Runs that carry a loss, one a row, in the columns of `scaling.schema`.
-
-    `dropped` says how many rows were left out for which reason, `notes` which conventions were assumed.
-    """
-
-    frame: pd.DataFrame
-    source: str
-    dropped: tuple[tuple[str, int], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def column(self, name: str) -> Array:
-        """A copy of a numeric column. Raises InputError naming the columns there are."""
-        if name not in self.frame:
-            raise InputError(f"{self.source}: no column {name!r}; it has {listed(self.frame.columns, most=40)}")
-        return self.frame[name].to_numpy(dtype=float, copy=True)
+class RunTable(CheckedTable):
+    """Runs that carry a loss, one a row."""
 
     def columns(self, names: Iterable[str]) -> dict[str, Array]:
         return {name: self.column(name) for name in names}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from served import IDEAL, LAYERS, ROUTER, SHEET, TOY, E, K
+from synthetic_latency import time_interval
 
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
@@ -102,7 +103,7 @@ def test_the_roofline_is_no_prediction(measured):
 def test_no_speed_comes_without_an_interval(measured):
     """Andyyyy64/whichllm#42: a price that rests on a measured device carries how sure its speed is."""
     law = load_latency_law(STUDY / "latency.json")
-    low, high = law.interval(table.works(measured))
+    low, high = time_interval(law, table.works(measured))
     assert (low < high).all()
     assert set(law.intervals) == set(vars(ASSUMED)) - {"source"}
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from analysis.latency.law import FITTED, LatencyLaw
 from analysis.latency.table import LatencyTable, works
+from scaling.arrays import Array
 from scaling.config import counts
 from scaling.config.model import ModelConfig
 from scaling.serving.device import Device
 from scaling.serving.expert_load import distinct_experts
-from scaling.serving.step_time import Efficiency
+from scaling.serving.step_time import Efficiency, StepWork
 
 VOCAB = 257
 CPU = Device("cpu", "a planted CPU", 2e11, 2.5e10, 24e9, 0.1, "float32", "planted", "planted",
@@ -52,3 +54,14 @@ def frame(
     found = pd.DataFrame(rows)
     times = np.asarray(works(LatencyTable(found, "planted")).seconds(CPU, truth))
     return found.assign(time_ms=1e3 * times * np.exp(0.0 if noise is None else noise(len(found))))
+
+
+def time_interval(law: LatencyLaw, work: StepWork, level: float = 0.95) -> tuple[Array, Array]:
+    """Where a measured time of this work is expected, with the uncertainty of the coefficients (`draws`) and the
+    scatter of shapes that were not fitted (`ratios`)."""
+    modelled = np.tensordot(law.draws, work.terms(law.device)[:FITTED], axes=1)  # draws x rows
+    # Draws are in no order, so multiples of the golden ratio meet each with a scatter of its own, evenly spread.
+    levels = (np.arange(len(law.draws)) + 0.5) * (5**0.5 - 1) / 2 % 1
+    scatter = np.quantile(law.ratios, levels).reshape(-1, *[1] * (modelled.ndim - 1))
+    low, high = np.quantile(modelled * scatter, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

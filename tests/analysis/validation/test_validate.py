@@ -260,11 +260,12 @@ def test_laws_that_are_equally_wrong_share_the_weight(monkeypatch):
     studies are certain (a weight above .95) than without the Bayesian bootstrap.
     """
     for name in ("na", "nb"):
-        monkeypatch.setitem(
-            laws.LAWS, name,
-            replace(HOFFMANN, name=name, n_column=name, columns=(name, "tokens"), optimum=None,
-                    log_formula=lambda p, x, n=name: HOFFMANN.log_formula(p, {"n_active": x[n], "tokens": x["tokens"]})),
-        )  # fmt: skip
+
+        def log_formula(p, x, name=name):
+            return HOFFMANN.log_formula(p, {"n_active": x[name], "tokens": x["tokens"]})
+
+        seen = {"name": name, "n_column": name, "columns": (name, "tokens"), "log_formula": log_formula}
+        monkeypatch.setitem(laws.LAWS, name, replace(HOFFMANN, optimum=None, **seen))
     weights, certain_without = [], []
     for seed in range(40):
         frame = dense_runs(0.002, seed, sizes=8, budgets=5).drop(columns="trunk_id")
@@ -312,7 +313,9 @@ def test_the_trunk_that_went_wrong_is_the_most_influential(moe):
     wrong = moe.frame.assign(loss_val=moe.frame["loss_val"] * np.where(moe.frame["trunk_id"] == "4-96-0", 1.04, 1.0))
     table = table_of(wrong)
     # Least squares has no defence of its own against it.
-    found = sensitivity(bootstrap(fit(table, JOINT_MOE, objective=Objective("least-squares")), table, 60, R(0)), table, R(1))
+    found = sensitivity(
+        bootstrap(fit(table, JOINT_MOE, objective=Objective("least-squares")), table, 60, R(0)), table, R(1)
+    )
     assert found.trunks[0].label == "4-96-0"
     assert found.trunks[0].influence > 1.3 * found.trunks[1].influence
     assert found.n_trunks_tried == 25
@@ -390,8 +393,7 @@ def test_every_part_is_plain_json_with_its_verdict(account):
 
 def test_panels_show_what_they_were_given(account, moe, tmp_path):
     rolled, moved = account["roll_out"].frame(), account["sensitivity"].frame()
-    weights = pd.DataFrame([{"law": one.law, "weight": one.weight, "difference": one.difference,
-                             "difference_se": one.difference_se} for one in account["comparison"].contenders])  # fmt: skip
+    weights = pd.DataFrame([vars(contender) for contender in account["comparison"].contenders])
     palette = figures.colours([1, 2, 4, 8, 16])
     experts = moe.column("n_experts")
     rows = [
