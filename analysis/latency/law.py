@@ -136,7 +136,7 @@ def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resam
 
     Raises InputError with fewer shapes or rows than coefficients need.
     """
-    design, shapes = _design(table, on), table.shapes.to_numpy()
+    design, shapes = design_matrix(table, on), table.shapes.to_numpy()
     n_shapes = len(np.unique(shapes))
     if n_shapes < 3 or len(table) < 2 * FITTED:
         raise InputError(
@@ -237,7 +237,7 @@ def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
     `by`: a column, each of whose values is left out in turn; or "shape", where ten parts of the shapes are. Raises
     InputError with a single level.
     """
-    design = _design(table, on)
+    design = design_matrix(table, on)
     levels = table.shapes.to_numpy() % 10 if by == "shape" else table.column(by)
     if len(np.unique(levels)) < 2:
         raise InputError(f"{table.source}: a single {by}; leaving one out takes at least two")
@@ -255,7 +255,7 @@ def modelled(table: LatencyTable, law: LatencyLaw) -> pd.DataFrame:
     return table.frame.assign(modelled_ms=1e3 * seconds, error=seconds / table.seconds - 1, floor_ms=1e3 * floor)
 
 
-def _design(table: LatencyTable, on: Device) -> Array:
+def design_matrix(table: LatencyTable, on: Device) -> Array:
     """Terms of the model over the measured time, rows x terms."""
     return np.ascontiguousarray((works(table).terms(on)[:FITTED] / table.seconds).T)
 

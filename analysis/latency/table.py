@@ -114,10 +114,10 @@ def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def works(table: LatencyTable) -> StepWork:
-    """What each row asked of the device: the experts it was seen to touch, the bytes and FLOPs that were counted.
+    """What each row asked of the device: the experts it activated, the bytes and FLOPs that were counted.
 
     Rows with `n_heads` are taken for this package's attention, which is not fused; without it, for fused attention. A
-    kernel that reads every expert reads those that no token chose too, `(E - touched) (n_total - n_active) / (E - k)`
+    kernel that reads every expert reads those that no token chose too, `(E - activated) (n_total - n_active) / (E - k)`
     parameters more; `LOOP` computes padding and reads weights again (`scaling.serving.step_time.looped`).
     """
     of = {name: table.column(name) for name in _COUNTED}

@@ -131,7 +131,7 @@ def compare_laws(
     if folds < 2 or n_trunks < 2:
         raise InputError(f"{table.source}: cross-validation takes two folds and trunks, found {folds} and {n_trunks}")
     budget = train_flops or default_budget(table)
-    fold_of_row = _deal(table, trunks, min(folds, n_trunks), rng)[trunks]
+    fold_of_row = deal_folds(table, trunks, min(folds, n_trunks), rng)[trunks]
     n_folds = len(np.unique(fold_of_row))
     seed = int(rng.integers(2**31))
     judged: list[_CrossValidated] = []
@@ -315,7 +315,7 @@ def _in_sample(residuals: Array, trunks: Integers, n_free: int) -> tuple[float |
     return aicc, effective, correlation
 
 
-def _deal(table: RunTable, trunks: Integers, folds: int, rng: np.random.Generator) -> Integers:
+def deal_folds(table: RunTable, trunks: Integers, folds: int, rng: np.random.Generator) -> Integers:
     """The fold of every trunk: each E's trunks are shuffled and dealt on where the last E's ended."""
     _, first = np.unique(trunks, return_index=True)
     strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))

@@ -35,7 +35,7 @@ EXACT = table()
 
 
 def test_planted_costs_come_back_exactly_without_noise():
-    found, at_bound = robust(latency._design(EXACT, CPU))
+    found, at_bound = robust(latency.design_matrix(EXACT, CPU))
     # 1e-6: the rounding of a least-squares problem whose columns span ten decades.
     assert found == pytest.approx(TRUTH.coefficients()[:FITTED], rel=1e-6)
     assert not at_bound.any()
@@ -66,9 +66,9 @@ def test_noise_and_outliers_are_seen_through_and_intervals_cover():
     assert abs(float(np.median(clean))) < 0.03
     assert law.held_out["all"].median < 0.10
     assert law.after.median < law.before.median
-    plain = sm.OLS(np.ones(len(measured)), latency._design(measured, CPU)).fit().params
+    plain = sm.OLS(np.ones(len(measured)), latency.design_matrix(measured, CPU)).fit().params
     off = [
-        np.median(np.abs(latency._design(EXACT, CPU) @ one - 1))
+        np.median(np.abs(latency.design_matrix(EXACT, CPU) @ one - 1))
         for one in (law.efficiency.coefficients()[:FITTED], plain)
     ]
     assert off[0] < off[1], "least squares follows the outliers"
@@ -76,7 +76,7 @@ def test_noise_and_outliers_are_seen_through_and_intervals_cover():
 
 def test_it_is_the_answer_of_statsmodels_where_no_bound_is_met():
     measured = table(noise=lambda n: np.random.default_rng(1).normal(0, 0.05, n))
-    design = latency._design(measured, CPU)
+    design = latency.design_matrix(measured, CPU)
     found, at_bound = robust(design)
     scaled = np.linalg.norm(design, axis=0)
     judge = sm.RLM(np.ones(len(design)), design / scaled, M=sm.robust.norms.HuberT()).fit(
@@ -89,7 +89,7 @@ def test_it_is_the_answer_of_statsmodels_where_no_bound_is_met():
 def test_without_outliers_it_is_least_squares():
     """Residuals of about 5 % either way: the scale is .05/.6745, its corner 10 %, every weight 1, and what is left is
     the closed form (X'X)^-1 X'1."""
-    design = latency._design(
+    design = latency.design_matrix(
         table(noise=lambda n: np.where(np.random.default_rng(2).random(n) < 0.5, -0.05, 0.05)), CPU
     )
     found, at_bound = robust(design)
