@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-SHOWN = {
+from scaling.cli.options import Json, whole_number
+from scaling.cli.output import note, print_json
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    from scaling.config.run import RunConfig
+
+_TITLES = {
     "n_experts": "E",
     "top_k": "k",
     "d_model": "width",
@@ -24,6 +31,7 @@ SHOWN = {
     "distinct_experts": "experts hit",
     "roofline_ms": "floor ms",
 }
+_SHAPE = ("n_experts", "top_k", "d_model", "n_layers")  # shown where they were varied
 
 
 def bench(
@@ -39,11 +47,13 @@ def bench(
     batch: Annotated[str, typer.Option(help="Sequences at once, a comma between.")] = "1,8",
     context: Annotated[str, typer.Option(help="Tokens of prompt and cache, a comma between.")] = "128",
     repeats: Annotated[str, typer.Option(help="Timed calls of each.")] = "15",
-    cpus: Annotated[str | None, typer.Option(help="CPU threads; all of them if not given.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option(parser=whole_number, help="CPU threads; all of them if not given.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.parquet", help="File for the rows, which `scaling latency` reads.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, messages on stderr.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure prefill and decode with a KV cache: median and quartiles in milliseconds, compilation left out.
 
@@ -51,56 +61,49 @@ def bench(
     """
     import os
 
-    from scaling.cli.output import note
-    from scaling.errors import InputError
     from scaling.training import malloc
 
-    if cpus is not None and not (cpus.isdigit() and int(cpus) > 0):
-        raise InputError(f"--cpus: expected a whole number from 1, found {cpus!r}")
     if out is not None and out.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a name that ends in .parquet")
     if cpus is not None:
-        os.environ["NPROC"] = cpus  # XLA reads it once, when it starts
+        os.environ["NPROC"] = str(cpus)  # XLA reads it once, when it starts
     os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in a sweep: scaling/training/malloc.py
     malloc.keep()
     axes = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "dtype": dtype}
-    points = itertools.product(*(text.split(",") for text in axes.values()))
-    wanted = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
-    shared = {"router": router, "d_expert": d_expert}
-    configs = [_config({**dict(zip(axes, point, strict=True)), **shared}, wanted) for point in points]
+    measured = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
+    configs = [
+        _config({**dict(zip(axes, point, strict=True)), "router": router, "d_expert": d_expert}, measured)
+        for point in itertools.product(*(text.split(",") for text in axes.values()))
+    ]
 
     from scaling.training.inference_bench import measure
 
-    rows = measure(*configs, told=note if len(configs) > 1 else lambda _: None)
+    rows = measure(*configs, progress=note if len(configs) > 1 else lambda _: None)
     if out is not None:
         _write(out, rows)
     if as_json:
-        print(json.dumps({"shape_id": configs[0].shape_id(), "latency": rows}))
+        print_json({"shape_id": configs[0].shape_id(), "latency": rows})
     else:
         _show(rows)
 
 
-def _config(model: dict[str, Any], wanted: dict[str, Any]) -> Any:
+def _config(model: dict[str, Any], measured: dict[str, Any]) -> RunConfig:
     """The checked configuration of one point. Raises InputError naming the option."""
     from pydantic import ValidationError
 
     from scaling.config.run import RunConfig
-    from scaling.errors import InputError
 
     try:
-        return RunConfig.model_validate({"model": model, "bench": wanted})
+        return RunConfig.model_validate({"model": model, "bench": measured})
     except ValidationError as error:
-        where = "; ".join(
-            f"--{str(e['loc'][1]).replace('_', '-') if len(e['loc']) > 1 else 'options'}: " + _told(e)
-            for e in error.errors()
-        )
-        raise InputError(where) from error
+        raise InputError("; ".join(map(_reason, error.errors()))) from error
 
 
-def _told(error: Any) -> str:
-    """What is wrong, with what was found, once."""
+def _reason(error: Any) -> str:
+    """The field, what is wrong with it and the value, once."""
+    field = f"`{error['loc'][1]}`" if len(error["loc"]) > 1 else "these options"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return message if "found" in message else f"{message}, found {error['input']!r}"
+    return f"{field}: {message}" + ("" if "found" in message else f", found {error['input']!r}")
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
@@ -115,21 +118,20 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
     write_atomically(out, buffer.getvalue().to_pybytes())
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    """The measurements as one table, of the shape only what was varied."""
     from rich.table import Table
 
-    first = rows[0]
-    shown = {  # of the shape only what was varied
-        name: title
-        for name, title in SHOWN.items()
-        if name not in ("n_experts", "top_k", "d_model", "n_layers") or len({row[name] for row in rows}) > 1
-    }
-    title = (
-        f"{first['device_kind']}, {first['threads']} threads, {', '.join(dict.fromkeys(row['dtype'] for row in rows))}"
+    from scaling.cli.console import Terminal
+
+    dtypes = ", ".join(dict.fromkeys(row["dtype"] for row in rows))
+    names = [name for name in _TITLES if name not in _SHAPE or len({row[name] for row in rows}) > 1]
+    table = Table(
+        *(_TITLES[name] for name in names),
+        title=f"{rows[0]['device_kind']}, {rows[0]['threads']} threads, {dtypes}",
+        title_justify="left",
     )
-    table = Table(*shown.values(), title=title, title_justify="left")
     for row in rows:
-        cells = (row[name] for name in shown)
+        cells = (row[name] for name in names)
         table.add_row(*("?" if c is None else f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
-    Console(highlight=False, width=130).print(table)
+    Terminal(width=130).print(table)

@@ -31,16 +31,16 @@ def import_table(
     """
     from analysis.tables.import_study import import_runs
 
-    table_read, part, unknown = import_runs(table, out, pairs(maps, "--map"), where, drop_highest_loss, drop_duplicates)
-    told = {
+    runs, part, ignored = import_runs(table, out, pairs(maps, "--map"), where, drop_highest_loss, drop_duplicates)
+    note_table(runs.dropped, runs.notes)
+    if ignored:
+        note(f"columns left behind: {', '.join(ignored)}")
+    document = {
         "study": str(out),
         "part": str(part),
-        "n_runs": len(table_read),
-        "dropped": table_read.dropped,
-        "notes": table_read.notes,
-        "ignored_columns": unknown,
+        "n_runs": len(runs),
+        "dropped": runs.dropped,
+        "notes": runs.notes,
+        "ignored_columns": ignored,
     }
-    note_table(table_read.dropped, table_read.notes)
-    if unknown:
-        note(f"columns left behind: {', '.join(unknown)}")
-    print_answer(told, as_json, f"{len(table_read)} runs in {part}")
+    print_answer(document, as_json, f"{len(runs)} runs in {part}")

@@ -61,14 +61,12 @@ def _command_line() -> typer.Typer:
     sweeps = typer.Typer(
         no_args_is_help=True, rich_markup_mode=None, help="Train grids: run, plan, suggest, status, grids."
     )
-    for command in (sweep.run, sweep.plan, suggest.suggest, sweep.status, sweep.pack, sweep.grids):
-        sweeps.command(cls=Command)(command)
+    for step in (sweep.run, sweep.plan, suggest.suggest, sweep.status, sweep.pack, sweep.grids):
+        sweeps.command(cls=Command)(step)
     app.add_typer(sweeps, name="sweep")
     app.command("import", cls=Command)(import_table.import_table)
-    for command in (
-        fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, methods.methods,
-        bench.bench, latency.latency, report.report,
-    ):  # fmt: skip
+    analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend)
+    for command in (*analysis, methods.methods, bench.bench, latency.latency, report.report):
         app.command(cls=Command)(command)
     return app
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from scaling.cli.options import Json, Seed
+from scaling.cli.output import note, print_json
 
 
 def methods(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY]", help="Study folder; without it, what is registered.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws behind ranks and joint intervals.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, messages on stderr.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """List every router and form of experts; or rank the methods of a study, with how sure each place is.
 
@@ -32,19 +33,19 @@ def _registry(as_json: bool) -> None:
 
     routers = {
         name: {
-            "arxiv": one.source,
-            "causal": one.causal,
-            "reads": one.options,
-            "defaults": dict(one.defaults),
-            "dispatches": one.dispatches,
+            "arxiv": router.source,
+            "causal": router.causal,
+            "reads": router.options,
+            "defaults": dict(router.defaults),
+            "dispatches": router.dispatches,
         }
-        for name, one in ROUTERS.items()
+        for name, router in ROUTERS.items()
     }
-    experts = {name: {"arxiv": one.source, "reads": one.options} for name, one in EXPERTS.items()}
+    experts = {name: {"arxiv": form.source, "reads": form.options} for name, form in EXPERTS.items()}
     if as_json:
-        print(json.dumps({"routers": routers, "experts": experts}))
+        print_json({"routers": routers, "experts": experts})
         return
-    from scaling.cli.show_fit import show_registry
+    from scaling.cli.show_methods import show_registry
 
     show_registry(routers, experts)
 
@@ -54,14 +55,13 @@ def _ranking(study: Path, seed: int, as_json: bool) -> None:
 
     from analysis.methods.comparison import compare_methods
     from analysis.methods.document import document
-    from scaling.cli.show_fit import show_comparison
+    from scaling.cli.show_methods import show_comparison
 
-    found = compare_methods(study, np.random.default_rng(seed))
+    comparisons = compare_methods(study, np.random.default_rng(seed))
     if as_json:
-        print(
-            json.dumps({"study": str(study), "comparisons": [document(study, one) for one in found]}, allow_nan=False)
-        )
+        documents = [document(study, comparison) for comparison in comparisons]
+        print_json({"study": str(study), "comparisons": documents})
         return
-    show_comparison(found[0])
-    if len(found) > 1:
-        print(f"{len(found) - 1} smaller comparisons of this study: --json", file=sys.stderr)
+    show_comparison(comparisons[0])
+    if len(comparisons) > 1:
+        note(f"{len(comparisons) - 1} smaller comparisons of this study: --json")

@@ -1,16 +1,17 @@
-"""Options and habits that commands share: how tables are named, how numbers are read, what goes to which stream."""
+"""Options that commands share, each declared once, and how what they hold is read."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from scaling.errors import InputError
 
-PICTURES = (".png", ".svg", ".pdf")
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 class ObjectiveName(enum.StrEnum):
@@ -29,82 +30,121 @@ class ResidualName(enum.StrEnum):
     raw = "raw"
 
 
-Runs = Annotated[
-    str, typer.Argument(metavar="RUNS", help="A study folder, or a CSV, TSV, JSONL or Parquet file, one run a row.")
-]
-FitArgument = Annotated[str, typer.Argument(metavar="FIT", help="A file that `fit --out` wrote, or published:NAME.")]
-Maps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="COLUMN=EXPR",
-        help="Our COLUMN (n_active, tokens, loss_val, ...) is EXPR: a column of the table, a number, or arithmetic on them, "
-        "e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'.",
-    ),
-]
-Where = Annotated[
-    str | None, typer.Option(metavar="EXPR", help="Keep rows where this holds, e.g. 'n_experts == 1 and loss_val < 4'.")
-]
-DropHighest = Annotated[
-    int, typer.Option("--drop-highest-loss", metavar="N", help="Leave out the N runs of highest loss.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
-]
-ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="Penalty summed over residuals.")]
-ResidualOption = Annotated[
-    ResidualName, typer.Option("--residual", help="Residuals of ln loss, or of the loss in nats.")
-]
-Delta = Annotated[str, typer.Option(help="Corner of huber and asymmetric, in the residual's units.")]
-Pins = Annotated[list[str] | None, typer.Option("--pin", metavar="NAME=VALUE", help="Hold a parameter at a value.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
-
-def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
-    """{NAME: VALUE} of options written NAME=VALUE. Raises InputError for another form, or a name twice."""
-    found: dict[str, str] = {}
-    for item in items or ():
-        name, separator, value = item.partition("=")
-        if not separator or not name.strip() or not value.strip():
-            raise InputError(f"{option} takes NAME=VALUE, found {item!r}")
-        if name.strip() in found:
-            raise InputError(f"{option} names {name.strip()!r} twice")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def settings_of(items: Sequence[str] | None) -> dict[str, float]:
-    """The numbers of --set COLUMN=VALUE."""
-    return {name: number(value, f"--set {name}") for name, value in pairs(items, "--set").items()}
-
-
-def pins_of(items: Sequence[str] | None) -> dict[str, float]:
-    """The numbers of --pin NAME=VALUE."""
-    return {name: number(value, f"--pin {name}") for name, value in pairs(items, "--pin").items()}
-
-
-def number(text: str, option: str) -> float:
-    """A number with suffixes such as 1.2B. Raises InputError naming the option."""
+def number(text: str | float) -> float:
+    """A number with suffixes such as 1.2B. Raises BadParameter, to which typer adds the option's name."""
     from scaling.config.fields import parse_number
 
     try:
         return parse_number(text)
     except ValueError as error:
-        raise InputError(f"{option}: {error}") from error
+        raise typer.BadParameter(str(error)) from error
 
 
-def optional(text: str | None, option: str) -> float | None:
-    """`number`, or None where the option was not given."""
-    return None if text is None else number(text, option)
+def whole_number(text: str | float) -> int:
+    """A whole number from 1. Raises BadParameter."""
+    value = number(text)
+    if not (1 <= value < 1e15 and value == int(value)):
+        raise typer.BadParameter(f"takes a whole number from 1, found {text}")
+    return int(value)
+
+
+def compute(text: str | float) -> float:
+    """A budget in FLOPs. Raises BadParameter where it is not a positive number."""
+    value = number(text)
+    if not 0.0 < value < float("inf"):
+        raise typer.BadParameter(f"must be a positive number of FLOPs, found {text}")
+    return value
+
+
+def _picture(name: str) -> Path:
+    """The path of a figure. Raises BadParameter for a suffix that cannot be drawn."""
+    path = Path(name)
+    if path.suffix not in _PICTURES:
+        raise typer.BadParameter(f"expected a name that ends in {', '.join(_PICTURES)}, found {name}")
+    return path
+
+
+Runs = Annotated[
+    str, typer.Argument(metavar="RUNS", help="A study folder, or a CSV, TSV, JSONL or Parquet file, one run a row.")
+]
+StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
+FitArgument = Annotated[str, typer.Argument(metavar="FIT", help="A file that `fit --out` wrote, or published:NAME.")]
+LawName = Annotated[str, typer.Option(help="Name of the law; `scaling laws` lists them.")]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="COLUMN=EXPR",
+        help="Our COLUMN (n_active, tokens, loss_val, ...) is EXPR: a column of the table, a number, or arithmetic on "
+        "them, e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'.",
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option(metavar="EXPR", help="Keep rows where this holds, e.g. 'n_experts == 1 and loss_val < 4'.")
+]
+DropHighest = Annotated[int, typer.Option(metavar="N", help="Leave out the N runs of highest loss.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
+]
+ObjectiveOption = Annotated[ObjectiveName, typer.Option(help="Penalty summed over residuals.")]
+ResidualOption = Annotated[ResidualName, typer.Option(help="Residuals of ln loss, or of the loss in nats.")]
+Delta = Annotated[float, typer.Option(parser=number, help="Corner of huber and asymmetric, in the residual's units.")]
+Pins = Annotated[list[str] | None, typer.Option("--pin", metavar="NAME=VALUE", help="Hold a parameter at a value.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that chance decides: starts, resamples, folds.")]
+Budget = Annotated[
+    float | None, typer.Option(metavar="C", parser=compute, help="Training FLOPs to predict the optimum at.")
+]
+TrainFlops = Annotated[float | None, typer.Option(metavar="C", parser=number, help="Training budget in FLOPs.")]
+TargetLoss = Annotated[float | None, typer.Option(metavar="L", parser=number, help="Loss to reach, nats per token.")]
+ServeTokens = Annotated[
+    float | None, typer.Option(metavar="T", parser=number, help="Tokens served over the model's life; else none.")
+]
+ExpertCounts = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Expert counts to compare, e.g. 1,4,8. Default: those of the fit's runs."),
+]
+MemoryGb = Annotated[
+    float | None,
+    typer.Option(metavar="M", parser=number, help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes."),
+]
+Figure = Annotated[
+    Path | None, typer.Option(metavar="FILE", parser=_picture, help="Draw it on one page: .png, .svg or .pdf.")
+]
+Document = Annotated[Path | None, typer.Option(metavar="FILE.json", help="File for the answer, as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, messages on standard error.")]
+
+
+def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
+    """{NAME: VALUE} of options written NAME=VALUE. Raises InputError for another form, or a name twice."""
+    values: dict[str, str] = {}
+    for item in items or ():
+        name, separator, value = (part.strip() for part in item.partition("="))
+        if not separator or not name or not value:
+            raise InputError(f"{option} takes NAME=VALUE, found {item!r}")
+        if name in values:
+            raise InputError(f"{option} names {name!r} twice")
+        values[name] = value
+    return values
+
+
+def number_pairs(items: Sequence[str] | None, option: str) -> dict[str, float]:
+    """{NAME: number} of options written NAME=VALUE. Raises InputError for what is no number."""
+    from scaling.config.fields import parse_number
+
+    values = {}
+    for name, text in pairs(items, option).items():
+        try:
+            values[name] = parse_number(text)
+        except ValueError as error:
+            raise InputError(f"{option} {name}: {error}") from error
+    return values
 
 
 def whole_list(text: str | None, option: str) -> tuple[int, ...]:
     """Whole numbers with commas between them; none where the option was not given."""
-    if text is None:
-        return ()
     try:
-        return tuple(int(part) for part in text.split(","))
+        return () if text is None else tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(
             f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 # Fields that are called otherwise than the option that fills them.
@@ -19,7 +22,6 @@ _OPTION_OF_FIELD = {
     "n_starts": "--starts",
     "objective_kind": "--objective",
     "rented": "--devices",
-    "resamples": "--bootstrap",
 }
 _options: ContextVar[Mapping[str, str]] = ContextVar("options of the command that runs", default={})  # noqa: B039
 
@@ -27,7 +29,7 @@ _options: ContextVar[Mapping[str, str]] = ContextVar("options of the command tha
 @contextmanager
 def options_of(parameters: Iterable[Any]) -> Iterator[None]:
     """While a command with these click parameters runs, what is printed names their options."""
-    options = {}
+    options: dict[str, str] = {}
     for parameter in parameters:
         for option in parameter.opts:
             if option.startswith("--"):
@@ -72,12 +74,22 @@ def print_answer(document: Mapping[str, Any], as_json: bool, text: str) -> None:
     if as_json:
         print_json(document)
     else:
-        print(with_options(text))
+        print(with_options(text), flush=True)
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(document, allow_nan=False))
+    print(json.dumps(document, allow_nan=False), flush=True)
+
+
+def deliver(document: Mapping[str, Any], out: Path | None, as_json: bool, show: Callable[[], None]) -> None:
+    """The answer into a file where one is named, and on standard output: the document, or as `show` puts it."""
+    if out is not None:
+        write_json(out, document)
+    if as_json:
+        print_json(document)
+    else:
+        show()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -85,3 +97,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     from scaling.files import write_atomically
 
     write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())
+
+
+def save_figure(page: Figure, path: Path) -> None:
+    """Draw a page into a file, whose folder is made where it is missing."""
+    from analysis.figures import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(page, path)

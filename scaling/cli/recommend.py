@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import enum
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from scaling.cli import serving_options
-from scaling.cli.options import FitArgument, Json, Settings, number, optional, settings_of, whole_list
-from scaling.cli.output import note, print_json, write_json
+from scaling.cli import options, serving_options
+from scaling.cli.options import number
+from scaling.cli.output import deliver, warn
 
-_GOALS = ("lifetime", "serving", "loss")
+
+class GoalName(enum.StrEnum):
+    """The cost of training and serving, that of serving alone, or the loss."""
+
+    lifetime = "lifetime"
+    serving = "serving"
+    loss = "loss"
 
 
 def recommend(
-    fit: FitArgument,
-    train_flops: Annotated[str | None, typer.Option(metavar="C", help="Training budget in FLOPs.")] = None,
-    train_usd: Annotated[str | None, typer.Option(metavar="USD", help="Training budget in money.")] = None,
-    target_loss: Annotated[str | None, typer.Option(metavar="L", help="Loss to reach, nats per token.")] = None,
+    fit: options.FitArgument,
+    train_flops: options.TrainFlops = None,
+    train_usd: Annotated[
+        float | None, typer.Option(metavar="USD", parser=number, help="Training budget in money.")
+    ] = None,
+    target_loss: options.TargetLoss = None,
     lifetime_cost: Annotated[
-        str | None,
-        typer.Option(metavar="F", help="Budget of training and serving together: FLOPs, or USD on a device."),
+        float | None,
+        typer.Option(
+            metavar="F",
+            parser=number,
+            help="Budget of training and serving together: FLOPs, or USD on a device.",
+        ),
     ] = None,
-    serve_tokens: Annotated[str, typer.Option(metavar="T", help="Tokens served over the model's life.")] = "0",
+    serve_tokens: options.ServeTokens = None,
     requests_per_month: Annotated[
-        str | None, typer.Option(metavar="R", help="Instead of T: the load, which a device serves in whole replicas.")
+        float | None,
+        typer.Option(
+            metavar="R", parser=number, help="Instead of T: the load, which a device serves in whole replicas."
+        ),
     ] = None,
-    months: Annotated[str, typer.Option(help="Months of --requests-per-month.")] = "12",
+    months: Annotated[float, typer.Option(parser=number, help="Months of --requests-per-month.")] = 12,
     minimise: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="lifetime, serving or loss, where the usual one is not wanted.")
+        GoalName | None, typer.Option(help="What to minimise, where the usual one is not wanted.")
     ] = None,
-    n_experts: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Expert counts to compare, e.g. 1,4,8. Default: those studied.")
-    ] = None,
-    memory_gb: Annotated[
-        str | None, typer.Option(metavar="M", help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes.")
-    ] = None,
+    n_experts: options.ExpertCounts = None,
+    memory_gb: options.MemoryGb = None,
     data_tokens: Annotated[
-        str | None, typer.Option(metavar="D", help="Tokens there are to train on: D is at most that.")
+        float | None,
+        typer.Option(metavar="D", parser=number, help="Tokens there are to train on: D is at most that."),
     ] = None,
     usd_per_million: Annotated[
-        str | None, typer.Option(metavar="USD", help="The most that a million generated tokens may cost.")
+        float | None,
+        typer.Option(metavar="USD", parser=number, help="The most that a million generated tokens may cost."),
     ] = None,
     reference_experts: Annotated[
         int, typer.Option(metavar="E", min=1, help="With a budget and a volume: keep the loss of this E's best model.")
@@ -50,23 +64,24 @@ def recommend(
     devices: serving_options.Devices = None,
     usd_per_hour: serving_options.UsdPerHour = None,
     mfu: Annotated[
-        str | None, typer.Option(help="Share of the device's peak that training reaches; without it .4.")
+        float | None,
+        typer.Option(parser=number, help="Share of the device's peak that training reaches; without it .4."),
     ] = None,
     latency: serving_options.Latency = None,
     throughput: serving_options.Throughput = None,
     bandwidth_share: serving_options.BandwidthShare = None,
     flops_share: serving_options.FlopsShare = None,
-    prompt: serving_options.Prompt = "512",
-    generated: serving_options.Generated = "256",
-    utilisation: serving_options.Utilisation = "0.5",
-    max_batch: serving_options.MaxBatch = "256",
-    max_devices: serving_options.MaxDevices = "64",
+    prompt: serving_options.Prompt = 512,
+    generated: serving_options.Generated = 256,
+    utilisation: serving_options.Utilisation = 0.5,
+    max_batch: serving_options.MaxBatch = 256,
+    max_devices: serving_options.MaxDevices = 64,
     max_fleet: serving_options.MaxFleet = None,
-    ttft_ms: serving_options.TtftMs = None,
-    tpot_ms: serving_options.TpotMs = None,
+    ttft_s: serving_options.TtftLimit = None,
+    tpot_s: serving_options.TpotLimit = None,
     skew: serving_options.Skew = None,
     reads_all: serving_options.ReadsAll = False,
-    settings: Settings = None,
+    settings: options.Settings = None,
     rival: Annotated[
         list[str] | None,
         typer.Option("--rival", metavar="FIT", help="A fit of runs with another k, router or experts: which is best?"),
@@ -74,8 +89,8 @@ def recommend(
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="File for the recommendation.")] = None,
-    as_json: Json = False,
+    out: options.Document = None,
+    as_json: options.Json = False,
 ) -> None:
     """Recommend an expert count, a size and a token budget, and say how sure that is.
 
@@ -85,62 +100,52 @@ def recommend(
     """
     from analysis.decision.fit_comparison import compare_fits
     from analysis.decision.question import Question
-    from analysis.decision.recommend import recommend as ask
+    from analysis.decision.recommend import recommend
     from analysis.decision.what_if import explore
     from analysis.fitting.fit_file import load_fit
     from scaling.cli.show_recommendation import show_recommendation
-    from scaling.errors import InputError
 
-    if minimise is not None and minimise not in _GOALS:
-        raise InputError(f"--minimise: found {minimise!r}; allowed: {', '.join(_GOALS)}")
     fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
-    shown, uneven = fits[fit].router_skew or 0.0, optional(skew, "--skew")
-    on = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
+    serving = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
     question = Question(
-        train_flops=optional(train_flops, "--train-flops"),
-        train_usd=optional(train_usd, "--train-usd"),
-        target_loss=optional(target_loss, "--target-loss"),
-        lifetime_cost=optional(lifetime_cost, "--lifetime-cost"),
-        serve_tokens=number(serve_tokens, "--serve-tokens"),
-        requests_per_month=optional(requests_per_month, "--requests-per-month"),
-        months=number(months, "--months"),
-        minimise=minimise,  # type: ignore[arg-type]  # one of _GOALS
-        n_experts=whole_list(n_experts, "--n-experts"),
-        memory_gb=optional(memory_gb, "--memory-gb"),
-        data_tokens=optional(data_tokens, "--data-tokens"),
-        usd_per_million=optional(usd_per_million, "--usd-per-million"),
+        train_flops=train_flops,
+        train_usd=train_usd,
+        target_loss=target_loss,
+        lifetime_cost=lifetime_cost,
+        serve_tokens=serve_tokens or 0.0,
+        requests_per_month=requests_per_month,
+        months=months,
+        minimise=None if minimise is None else minimise.value,
+        n_experts=options.whole_list(n_experts, "--n-experts"),
+        memory_gb=memory_gb,
+        data_tokens=data_tokens,
+        usd_per_million=usd_per_million,
         reference_experts=reference_experts,
         device=device,
-        rented=on.rented,
-        usd_per_hour=optional(usd_per_hour, "--usd-per-hour"),
-        mfu=optional(mfu, "--mfu"),
-        settings=settings_of(settings),
-        service=serving_options.service_of(
+        rented=serving.rented,
+        usd_per_hour=usd_per_hour,
+        mfu=mfu,
+        settings=options.number_pairs(settings, "--set"),
+        service=replace(
+            serving.service,
             prompt=prompt,
             generated=generated,
             utilisation=utilisation,
             max_batch=max_batch,
             max_devices=max_devices,
             max_fleet=max_fleet,
-            ttft_ms=ttft_ms,
-            tpot_ms=tpot_ms,
-            skew=shown if uneven is None else uneven,
-            reads_all=reads_all,
-            on=on,
+            ttft_s=ttft_s,
+            tpot_s=tpot_s,
+            skew=(fits[fit].router_skew or 0.0) if skew is None else skew,
+            reads_all=reads_all or serving.service.reads_all,
         ),
     )
-    rivals = compare_fits(fits, question, on.speeds) if rival else None
+    rivals = compare_fits(fits, question, serving.speeds) if rival else None
     fitted = fits[rivals.rivals[0].name if rivals else fit]
-    found = ask(fitted, question, on.speeds)
-    document = found.to_json() | {
+    answer = recommend(fitted, question, serving.speeds)
+    document = answer.to_json() | {
         "rivals": rivals.to_json() if rivals else None,
-        "what_if": explore(fitted, question, found).to_json() if what_if else None,
+        "what_if": explore(fitted, question, answer).to_json() if what_if else None,
     }
-    if out is not None:
-        write_json(out, document)
-    for warning in found.warnings:
-        note(f"warning: {warning}")
-    if as_json:
-        print_json(document)
-    else:
-        show_recommendation(found, document["what_if"], document["rivals"])
+    warn(answer.warnings)
+    deliver(document, out, as_json, lambda: show_recommendation(answer, document["what_if"], document["rivals"]))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from scaling.cli.options import Json
+from scaling.cli.output import note, print_answer
 
 
 def report(
     study: Annotated[Path, typer.Argument(metavar="DIR", help="Study folder, as `sweep run --out` wrote it.")],
     out: Annotated[Path | None, typer.Option(help="PDF to write; DIR/report.pdf if not given.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write page 1's figure: .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, messages on stderr.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the report of a study: the decision first, then the evidence.
 
@@ -22,11 +23,9 @@ def report(
     """
     from analysis.report.build import build_report
 
-    made = build_report(study, study / "report.pdf" if out is None else out, picture)
-    for note in made.notes:
-        print(note, file=sys.stderr)
-    drawn = None if made.picture is None else str(made.picture)
-    if as_json:
-        print(json.dumps({"report": str(made.path), "picture": drawn, "notes": list(made.notes)}))
-    else:
-        print(*filter(None, (made.path, drawn)), sep="\n")
+    written = build_report(study, study / "report.pdf" if out is None else out, picture)
+    for text in written.notes:
+        note(text)
+    drawn = None if written.picture is None else str(written.picture)
+    document = {"report": str(written.path), "picture": drawn, "notes": list(written.notes)}
+    print_answer(document, as_json, "\n".join(filter(None, (str(written.path), drawn))))

@@ -2,108 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from analysis.fitting.roll_out import brief
+from scaling.cli.console import PlainTable, Terminal
 
 if TYPE_CHECKING:
     from analysis.fitting.roll_out import HeldOutRuns
+    from analysis.validation.account import ValidationAccount
     from analysis.validation.influence import Exclusion, Sensitivity
-    from analysis.validation.law_comparison import LawComparison
+    from analysis.validation.law_comparison import Contender, LawComparison
 
 
 _MOST_TRUNKS = 5
 
 
-def show_validation(verdict: Sequence[str], parts: Mapping[str, Any]) -> None:
+def show_validation(account: ValidationAccount) -> None:
     """The verdict, then the four parts briefly; parts that these runs do not allow are in the verdict alone."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:  # in a file or a pipe nothing needs to be narrow
-        console.width = max(console.width, 140)
-    for sentence in verdict:
-        console.print(f"{sentence[0].upper()}{sentence[1:]}.", style="bold")
-    if "roll_out" in parts:
-        _show(console, "Roll-out", _held_out(parts["roll_out"].cuts))
-        notes = dict.fromkeys(f"{cut.label}: {note}" for cut in parts["roll_out"].cuts for note in cut.notes)
-        console.print("\n".join(f"- {note}" for note in notes), end="\n" if notes else "")
-    if "experts_left_out" in parts:
-        _show(console, "One expert count left out", _held_out(parts["experts_left_out"].parts))
-    if "comparison" in parts:
-        _laws(console, parts["comparison"])
-    if "sensitivity" in parts:
-        _sensitivity(console, parts["sensitivity"])
+    terminal = Terminal(width_in_file=140)
+    for sentence in account.verdict:
+        terminal.print(f"{sentence[0].upper()}{sentence[1:]}.", style="bold")
+    if account.roll_out is not None:
+        cuts = account.roll_out.cuts
+        _show(terminal, "Roll-out", _held_out(cuts))
+        for note in dict.fromkeys(f"{cut.label}: {note}" for cut in cuts for note in cut.notes):
+            terminal.print(f"- {note}")
+    if account.experts_left_out is not None:
+        _show(terminal, "One expert count left out", _held_out(account.experts_left_out.parts))
+    if account.comparison is not None:
+        _show_laws(terminal, account.comparison)
+    if account.sensitivity is not None:
+        _show_sensitivity(terminal, account.sensitivity)
 
 
-def _held_out(splits: Sequence[HeldOutRuns]) -> Table:
-    table = _table("fitted", "runs", "predicted", "median error", "bias", "worst", "inside", "95 % of the share")
+def _held_out(splits: Sequence[HeldOutRuns]) -> PlainTable:
+    table = PlainTable("fitted", "runs", "predicted", "median error", "bias", "worst", "inside", "95 % of the share")
     for part in splits:
         name = part.label if part.kind == "roll-out" else f"without {part.label} ({part.kind})"
         if part.summary is None:
             table.add_row(name, str(part.n_fitted), part.reason)
             continue
-        found = part.summary
-        share = "-" if found.share_interval is None else " to ".join(f"{end:.0%}" for end in found.share_interval)
+        errors = part.summary
         table.add_row(
-            name, str(part.n_fitted), str(found.n), f"{brief(found.median_error)} %", f"{brief(found.bias, '+')} %",
-            f"{brief(found.worst, '+')} %", "-" if found.n_inside is None else f"{found.n_inside} of {found.n_judged}", share,
-        )  # fmt: skip
+            name,
+            str(part.n_fitted),
+            str(errors.n),
+            f"{brief(errors.median_error)} %",
+            f"{brief(errors.bias, '+')} %",
+            f"{brief(errors.worst, '+')} %",
+            "-" if errors.n_inside is None else f"{errors.n_inside} of {errors.n_judged}",
+            "-" if errors.share_interval is None else " to ".join(f"{end:.0%}" for end in errors.share_interval),
+        )
     return table
 
 
-def _laws(console: Console, found: LawComparison) -> None:
-    table = _table(
+def _show_laws(terminal: Terminal, comparison: LawComparison) -> None:
+    table = PlainTable(
         "law", "free", "elpd", "to the best", "weight", "stacking", "AICc", "rmse held out", "E", "N", "D", "loss"
     )
-    for one in found.contenders:
-        advice = one.advice
-        table.add_row(
-            one.law, str(one.n_free), f"{one.elpd:.1f}",
-            "best" if one.difference == 0 else f"{one.difference:.1f} +- {one.difference_se:.1f}",
-            f"{one.weight:.2f}", f"{one.stacking:.2f}", "-" if one.aicc is None else f"{one.aicc:.1f}",
-            f"{one.rmse_held_out:.2%}",
-            *(("-",) * 4 if advice is None else
-              (str(advice.n_experts), f"{advice.n_active:.3g}", f"{advice.tokens:.3g}", f"{advice.loss:.4f}")),
-        )  # fmt: skip
-    _show(console, f"Laws, {found.n_folds} folds of {found.n_trunks} trunks; advice for {found.train_flops:.3g} FLOPs"
-          if found.train_flops else f"Laws, {found.n_folds} folds of {found.n_trunks} trunks", table)  # fmt: skip
-    for law, reason in found.skipped.items():
-        console.print(f"- {law} not compared: {reason}")
-    for one in found.contenders:
-        if one.no_advice:
-            console.print(f"- {one.law} advises nothing: {one.no_advice}")
+    for contender in comparison.contenders:
+        table.add_row(*_contender(contender))
+    title = f"Laws, {comparison.n_folds} folds of {comparison.n_trunks} trunks"
+    budget = f"; advice for {comparison.train_flops:.3g} FLOPs" if comparison.train_flops else ""
+    _show(terminal, title + budget, table)
+    for law, reason in comparison.skipped.items():
+        terminal.print(f"- {law} not compared: {reason}")
+    for contender in comparison.contenders:
+        if contender.no_advice:
+            terminal.print(f"- {contender.law} advises nothing: {contender.no_advice}")
 
 
-def _sensitivity(console: Console, found: Sensitivity) -> None:
-    names = list(found.quantities)
-    table = _table("left out", "runs", *names)
-    cells = [f"{q.estimate:.4g}" + ("" if q.standard_error is None else f" +- {q.standard_error:.2g}")
-             for q in found.quantities.values()]  # fmt: skip
-    table.add_row("nothing", "0", *cells)
-    for one in (*found.trunks[:_MOST_TRUNKS], *found.groups):
-        table.add_row(*_exclusion(one, names))
-    _show(
-        console, f"Sensitivity, changes in % (standard errors); {found.n_trunks_tried} trunks left out in turn", table
+def _contender(contender: Contender) -> list[str]:
+    advice = ["-"] * 4
+    if contender.advice is not None:
+        best = contender.advice
+        advice = [str(best.n_experts), f"{best.n_active:.3g}", f"{best.tokens:.3g}", f"{best.loss:.4f}"]
+    behind = "best" if contender.difference == 0 else f"{contender.difference:.1f} +- {contender.difference_se:.1f}"
+    return [
+        contender.law,
+        str(contender.n_free),
+        f"{contender.elpd:.1f}",
+        behind,
+        f"{contender.weight:.2f}",
+        f"{contender.stacking:.2f}",
+        "-" if contender.aicc is None else f"{contender.aicc:.1f}",
+        f"{contender.rmse_held_out:.2%}",
+        *advice,
+    ]
+
+
+def _show_sensitivity(terminal: Terminal, sensitivity: Sensitivity) -> None:
+    names = list(sensitivity.quantities)
+    table = PlainTable("left out", "runs", *names)
+    estimates = (
+        f"{quantity.estimate:.4g}" + ("" if quantity.standard_error is None else f" +- {quantity.standard_error:.2g}")
+        for quantity in sensitivity.quantities.values()
     )
-    for note in found.notes:
-        console.print(f"- {note}")
+    table.add_row("nothing", "0", *estimates)
+    for exclusion in (*sensitivity.trunks[:_MOST_TRUNKS], *sensitivity.groups):
+        table.add_row(*_exclusion(exclusion, names))
+    tried = f"{sensitivity.n_trunks_tried} trunks left out in turn"
+    _show(terminal, f"Sensitivity, changes in % (standard errors); {tried}", table)
+    for note in sensitivity.notes:
+        terminal.print(f"- {note}")
 
 
-def _exclusion(one: Exclusion, names: Sequence[str]) -> list[str]:
-    head = [f"trunk {one.label}" if one.kind == "trunk" else one.label, str(one.n_left_out)]
-    if one.reason:
-        return [*head, one.reason]
-    changes = [one.changes[name] for name in names]
-    return head + [brief(c.percent, "+") + ("" if c.in_se is None else f" ({c.in_se:+.1f})") for c in changes]
+def _exclusion(exclusion: Exclusion, names: Sequence[str]) -> list[str]:
+    label = f"trunk {exclusion.label}" if exclusion.kind == "trunk" else exclusion.label
+    if exclusion.reason:
+        return [label, str(exclusion.n_left_out), exclusion.reason]
+    changes = [exclusion.changes[name] for name in names]
+    moved = (brief(c.percent, "+") + ("" if c.in_se is None else f" ({c.in_se:+.1f})") for c in changes)
+    return [label, str(exclusion.n_left_out), *moved]
 
 
-def _table(*headings: str) -> Table:
-    return Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-
-
-def _show(console: Console, title: str, table: Table) -> None:
-    console.print(f"\n{title}")
-    console.print(table, soft_wrap=False)
+def _show(terminal: Terminal, title: str, table: PlainTable) -> None:
+    terminal.print(f"\n{title}")
+    terminal.print(table)

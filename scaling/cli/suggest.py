@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from scaling.cli.options import Json, optional, whole_list
-from scaling.cli.output import print_json
+from scaling.cli import options
+from scaling.cli.output import deliver
 from scaling.errors import InputError
-
-if TYPE_CHECKING:
-    from analysis.decision.question import Question
 
 
 def suggest(
     study: Annotated[
-        str, typer.Argument(metavar="DIR", help="A study's folder, or a grid all of whose cells were run (with --fit).")
+        Path,
+        typer.Argument(metavar="DIR", help="A study's folder, or a grid all of whose cells were run (with --fit)."),
     ],
     out: Annotated[Path, typer.Option("--out", help="The grid.yaml to write.")],
     fit: Annotated[
@@ -28,26 +26,25 @@ def suggest(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file that `recommend --out` wrote, whose question is asked. Default: the one under DIR/recommendations; "
-            "the options below ask another.",
+            help="A file that `recommend --out` wrote, whose question is asked. Default: the one under "
+            "DIR/recommendations; the options below ask another.",
         ),
     ] = None,
-    train_flops: Annotated[str | None, typer.Option(metavar="C", help="Asked: training budget in FLOPs.")] = None,
-    target_loss: Annotated[str | None, typer.Option(metavar="L", help="Asked: loss to reach, nats per token.")] = None,
-    serve_tokens: Annotated[
-        str | None, typer.Option(metavar="T", help="Asked: tokens served over the model's life.")
-    ] = None,
-    n_experts: Annotated[str | None, typer.Option(metavar="LIST", help="Asked: expert counts to compare.")] = None,
-    memory_gb: Annotated[str | None, typer.Option(metavar="M", help="Asked: memory, GB = 1e9 bytes.")] = None,
+    train_flops: options.TrainFlops = None,
+    target_loss: options.TargetLoss = None,
+    serve_tokens: options.ServeTokens = None,
+    n_experts: options.ExpertCounts = None,
+    memory_gb: options.MemoryGb = None,
     flops: Annotated[
-        str | None,
+        float | None,
         typer.Option(
             metavar="C",
-            help="FLOPs that the new cells may take. Default: of the dearest run and a tenth of the study the more.",
+            parser=options.number,
+            help="FLOPs that the new cells may take. Default: of the largest run and a tenth of the study the more.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is simulated.")] = 0,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Propose the cells that most reduce the expected regret of the recommendation per FLOP.
 
@@ -56,79 +53,50 @@ def suggest(
     study.
     """
     from analysis.decision.question import Question
-    from analysis.fitting import fit_file
+    from analysis.decision.study_files import load_question, study_fit, study_question
+    from analysis.fitting.fit_file import load_fit
     from sweeps.propose import propose_cells
 
-    place = Path(study)
-    known = fit_file.load_fit(
-        fit or str(_only(place, "fits", "--fit FILE", "`scaling fit DIR --bootstrap 1000 --out` makes one"))
-    )
-    if train_flops is None and target_loss is None:
-        if any(value is not None for value in (serve_tokens, n_experts, memory_gb)):
-            raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
-        told = "`scaling recommend FIT ... --out` makes one; or ask with --train-flops or --target-loss"
-        asked = _read_question(question or _only(place, "recommendations", "--question FILE", told))
-    elif question is not None:
-        raise InputError("--question FILE asks one question, --train-flops or --target-loss another: give one")
-    else:
+    fitted = load_fit(fit or str(study_fit(study)))
+    if train_flops is not None or target_loss is not None:
+        if question is not None:
+            raise InputError("--question FILE asks one question, --train-flops or --target-loss another: give one")
         asked = Question(
-            train_flops=optional(train_flops, "--train-flops"),
-            target_loss=optional(target_loss, "--target-loss"),
-            serve_tokens=optional(serve_tokens, "--serve-tokens") or 0.0,
-            n_experts=whole_list(n_experts, "--n-experts"),
-            memory_gb=optional(memory_gb, "--memory-gb"),
+            train_flops=train_flops,
+            target_loss=target_loss,
+            serve_tokens=serve_tokens or 0.0,
+            n_experts=options.whole_list(n_experts, "--n-experts"),
+            memory_gb=memory_gb,
         )
-    made = propose_cells(place, known, asked, out, optional(flops, "--flops"), seed)
-    if as_json:
-        print_json(made)
+    elif any(value is not None for value in (serve_tokens, n_experts, memory_gb)):
+        raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
     else:
-        _show(made)
+        asked = study_question(study) if question is None else load_question(question)
+    suggestion = propose_cells(study, fitted, asked, out, flops, seed)
+    deliver(suggestion, None, as_json, lambda: _show(suggestion))
 
 
-def _only(place: Path, kind: str, option: str, remedy: str) -> Path:
-    """The one JSON file of a kind in a study's folder. Raises InputError where there is none, or several."""
-    found = sorted((place / kind).glob("*.json")) if place.is_dir() else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{place / kind} has {', '.join(path.name for path in found)}: name one with {option}")
-    raise InputError(f"{place} has no {kind}/*.json: give {option}; {remedy}")
-
-
-def _read_question(path: Path) -> Question:
-    """The question of a recommendation on disk. Raises InputError where the file is none."""
-    import json
-
-    from analysis.decision.question import Question
-
-    try:
-        return Question.from_json(json.loads(path.read_text(encoding="utf-8"))["question"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: no recommendation ({type(error).__name__}: {error}); `recommend --out` writes one"
-        ) from error
-
-
-def _show(told: Mapping[str, Any]) -> None:
+def _show(suggestion: Mapping[str, Any]) -> None:
     """The suggestion for a person at a terminal."""
-    from rich.console import Console
+    from scaling.cli.console import Terminal
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    for reason in told["undecided_because"]:
-        console.print(f"Undecided: {reason}.")
-    if told["regret_before"] is not None:
-        console.print(
-            f"Expected regret {told['regret_before']:.2%} now, {told['regret_after']:.2%} after the "
-            f"{len(told['cells'])} cells below ({told['method']}).",
+    terminal = Terminal()
+    for reason in suggestion["undecided_because"]:
+        terminal.print(f"Undecided: {reason}.")
+    if suggestion["regret_before"] is not None:
+        terminal.print(
+            f"Expected regret {suggestion['regret_before']:.2%} now, {suggestion['regret_after']:.2%} after the "
+            f"{len(suggestion['cells'])} cells below ({suggestion['method']}).",
             style="bold",
         )
-    console.print(
-        f"They take {told['train_flops']:.3g} FLOPs, {told['share_of_study']:.1%} of what the study cost, of at most "
-        f"{told['budget']:.3g} ({told['budget_because']}); chosen of {told['n_candidates']} candidates."
+    terminal.print(
+        f"They take {suggestion['train_flops']:.3g} FLOPs, {suggestion['share_of_study']:.1%} of what the study cost, "
+        f"of at most {suggestion['budget']:.3g} ({suggestion['budget_because']}); chosen of "
+        f"{suggestion['n_candidates']} candidates."
     )
-    for cell in told["cells"]:
-        console.print(
+    for cell in suggestion["cells"]:
+        terminal.print(
             f"E = {cell['n_experts']}, d_model {cell['d_model']}, {cell['tokens']:,} tokens, seed {cell['seed']}: "
             f"{cell['reason']}"
         )
-    console.print(f"Written to {told['grid']}; `scaling sweep run` takes it.")
+    terminal.print(f"Written to {suggestion['grid']}; `scaling sweep run` takes it.")

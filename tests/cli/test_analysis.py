@@ -53,7 +53,8 @@ def test_fit_json_is_the_contract(call, dense_csv):
     result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 20, "--json")
     assert result.exit_code == 0
     assert {
-        "law", "params", "intervals", "objective", "rmse_log", "n_runs", "n_starts", "n_starts_at_minimum", "status", "warnings",
+        "law", "params", "intervals", "objective", "rmse_log", "n_runs", "n_starts", "n_starts_at_minimum", "status",
+        "warnings",
     } <= set(found)  # fmt: skip
     assert found["params"] == pytest.approx(TRUTH, rel=0.3)
     for name in ("E", "alpha", "beta"):
@@ -161,7 +162,7 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
             ("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", "-1"),
             "--bootstrap must be at least 0",
         ),
-        (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "--n-active: expected a number"),
+        (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "'--n-active': expected a number"),
         (("predict", "FIT", "--n-active", "-1", "--tokens", "1B"), "n_active must be a positive number"),
         (("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "depth=3"), "has no column depth"),
         (("predict", "published:x", "--n-active", "1B", "--tokens", "1B"), "there are chinchilla-rounded"),
@@ -252,7 +253,7 @@ def test_profiles_an_optimum_and_a_picture_of_a_fit(call, dense_csv, tmp_path):
     words = ("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 40)
     result, found = call(*words, "--profile", "alpha", "--budget", "1e22", "--figure", picture, "--json")
     assert result.exit_code == 0, result.output
-    shapes = {one["name"]: one for one in found["profiles"]}
+    shapes = {profile["name"]: profile for profile in found["profiles"]}
     low, high = shapes["alpha"]["interval"]
     assert low < found["params"]["alpha"] < high
     best = found["optimum"]["recommendation"]

@@ -46,17 +46,17 @@ def test_json_is_one_document_with_valleys_exponents_and_the_prediction(runs, tm
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert json.loads(out.read_text()) == document
-    (one,) = document["frontiers"]
-    assert [bool(valley["flags"]) for valley in one["valleys"]] == [False, False, True, False, False]
+    (dense,) = document["frontiers"]
+    assert [bool(valley["flags"]) for valley in dense["valleys"]] == [False, False, True, False, False]
     # Noiseless and centred: the slope is that of the surface, beta / (alpha + beta) = .456526 (laws.md 1.2).
-    assert one["n_exponent"]["exponent"] == pytest.approx(0.456526, abs=1e-5)
-    assert one["n_exponent"]["exponent"] + one["d_exponent"]["exponent"] == pytest.approx(1.0)
-    assert 6 * one["prediction"]["n_opt"] * one["prediction"]["d_opt"] == pytest.approx(1e24)
+    assert dense["n_exponent"]["exponent"] == pytest.approx(0.456526, abs=1e-5)
+    assert dense["n_exponent"]["exponent"] + dense["d_exponent"]["exponent"] == pytest.approx(1.0)
+    assert 6 * dense["prediction"]["n_opt"] * dense["prediction"]["d_opt"] == pytest.approx(1e24)
     # The runs are the surface's own: what the method predicts over the truth is the bias it reports.
     truth = HOFFMANN.optimum(FIT.params, 1e24, 1)[0]
-    assert one["bias"]["line_over_true"] == pytest.approx(one["prediction"]["n_opt"] / truth, rel=1e-6)
+    assert dense["bias"]["line_over_true"] == pytest.approx(dense["prediction"]["n_opt"] / truth, rel=1e-6)
     assert document["surface"]["law"] == "hoffmann"
-    assert one["envelope"] is None
+    assert dense["envelope"] is None
     assert any("no envelope" in warning for warning in document["warnings"])
 
 
@@ -80,11 +80,11 @@ def test_trunks_give_an_envelope_beside_it(tmp_path):
     frame.to_csv(tmp_path / "trunks.csv", index=False)
     done = call(tmp_path / "trunks.csv", "--groups", 12, "--keep-flagged", "--bootstrap", 20, "--json")
     assert done.exit_code == 0, done.stderr
-    (one,) = json.loads(done.stdout)["frontiers"]
-    low, high = one["envelope"]["n_interval"]
-    assert low <= one["envelope"]["n_exponent"] <= high
+    (dense,) = json.loads(done.stdout)["frontiers"]
+    low, high = dense["envelope"]["n_interval"]
+    assert low <= dense["envelope"]["n_exponent"] <= high
     # Sizes a factor 1.37 apart over four decades of N: the steps tilt the line by some hundredths.
-    assert one["envelope"]["n_exponent"] == pytest.approx(0.456526, abs=0.03)
+    assert dense["envelope"]["n_exponent"] == pytest.approx(0.456526, abs=0.03)
     assert "Envelope: N* goes with C^" in call(tmp_path / "trunks.csv", "--groups", 12, "--keep-flagged").stdout
 
 
@@ -98,7 +98,7 @@ def test_each_expert_count_has_its_own_frontier(tmp_path):
     files = [pd.read_csv(written(tmp_path / f"{e}.csv", n_experts=e)) for e in (1, 8)]
     pd.concat(files).to_csv(tmp_path / "both.csv", index=False)
     done = call(tmp_path / "both.csv", *MAP, "--json")
-    assert [one["n_experts"] for one in json.loads(done.stdout)["frontiers"]] == [1, 8]
+    assert [frontier["n_experts"] for frontier in json.loads(done.stdout)["frontiers"]] == [1, 8]
     shown = call(tmp_path / "both.csv", *MAP).stdout.splitlines()
     assert {"E = 1", "E = 8"} <= set(shown)
 
@@ -106,27 +106,27 @@ def test_each_expert_count_has_its_own_frontier(tmp_path):
 def test_no_usable_valley_is_failed_work_that_still_lists_them(tmp_path):
     done = call(written(tmp_path / "off.csv", drift=[9] * 5), *MAP, "--json")
     assert done.exit_code == 1
-    (one,) = json.loads(done.stdout)["frontiers"]
-    assert one["n_exponent"] is None
-    assert all(valley["flags"] for valley in one["valleys"])
+    (dense,) = json.loads(done.stdout)["frontiers"]
+    assert dense["n_exponent"] is None
+    assert all(valley["flags"] for valley in dense["valleys"])
     assert "no frontier" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ((*MAP, "--tolerance", "2"), "tolerance must lie between 0 and 1"),
         ((*MAP, "--n-column", "n_total"), "no column 'n_total'"),
         ((*MAP, "--bias", "published:nobody"), "no published fit is called 'nobody'"),
         ((*MAP, "--budget", "much"), "--budget"),
         ((*MAP, "--where", "n_active > 1e99"), "no usable run is left"),
-        ((*MAP, "--budget", "-1"), "--budget must be a positive number of FLOPs, found -1"),
+        ((*MAP, "--budget", "-1"), "must be a positive number of FLOPs, found -1"),
         ((*MAP, "--bias", "published:joint-moe-2025", "--where", "n_active < 0"), "no usable run is left"),
     ],
 )
-def test_wrong_input_is_one_message(runs, words, told):
+def test_wrong_input_is_one_message(runs, words, message):
     done = call(runs, *words)
     assert done.exit_code == 2, done.output
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.output

@@ -21,8 +21,8 @@ def call(*words):
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     path = tmp_path_factory.mktemp("latency") / "rows.parquet"
-    told = frame(noise=lambda n: np.random.default_rng(0).normal(0, 0.05, n)).assign(device=json.dumps(asdict(CPU)))
-    told.to_parquet(path)
+    measured = frame(noise=lambda n: np.random.default_rng(0).normal(0, 0.05, n)).assign(device=json.dumps(asdict(CPU)))
+    measured.to_parquet(path)
     return path
 
 
@@ -67,12 +67,12 @@ def test_a_doubtful_table_is_warned_of(tmp_path):
     frame(grid=GRID[:6], contexts=(64,)).assign(device=json.dumps(asdict(CPU)), busy_cores=0.8).to_parquet(path)
     result = call(path, "--resamples", 200)
     assert result.exit_code == 0, result.output
-    assert "warning: others kept up to 0.8 cores busy" in result.stderr
+    assert "up to 0.8 cores busy" in result.stderr
     assert "warning: a single context" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--figure", "law.txt"), "ends in .png, .svg, .pdf"),
         (("--device", "h1000"), "allowed: a100"),
@@ -80,8 +80,8 @@ def test_a_doubtful_table_is_warned_of(tmp_path):
         (("--where", "n_experts == 1 and d_model == 64 and n_layers == 2"), "needs 16 rows of 3 shapes"),
     ],
 )
-def test_wrong_input_is_one_message(rows, words, told):
+def test_wrong_input_is_one_message(rows, words, message):
     result = call(rows, *words)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output

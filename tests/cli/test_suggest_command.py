@@ -76,15 +76,17 @@ def suggested(study: Path) -> tuple[dict[str, Any], Path]:
 
 
 def test_the_grid_written_is_a_grid_of_new_cells_alone(study: Path, suggested: tuple[dict[str, Any], Path]) -> None:
-    told, out = suggested
+    suggestion, out = suggested
     grid, old = load_grid(out), load_grid(study / "grid.yaml")
-    told_cells = {(c["n_experts"], c["d_model"], c["tokens"], c["seed"]) for c in told["cells"]}
-    assert {(c.model.n_experts, c.model.d_model, c.tokens, c.seed) for c in grid.cells} == told_cells
-    assert len(grid.cells) == len(told["cells"])
+    suggested_cells = {(c["n_experts"], c["d_model"], c["tokens"], c["seed"]) for c in suggestion["cells"]}
+    assert {(c.model.n_experts, c.model.d_model, c.tokens, c.seed) for c in grid.cells} == suggested_cells
+    assert len(grid.cells) == len(suggestion["cells"])
     assert not {cell.run_id("") for cell in grid.cells} & {cell.run_id("") for cell in old.cells}
     runs = pd.concat([pd.read_parquet(path) for path in (study / "runs").glob("*.parquet")])
     ran = set(zip(runs["n_experts"], runs["d_model"], runs["seed"], strict=True))
-    assert not {(e, d, seed) for e, d, _, seed in told_cells} & ran  # a seed of its own: no noise shared with old runs
+    assert (
+        not {(e, d, seed) for e, d, _, seed in suggested_cells} & ran
+    )  # a seed of its own: no noise shared with old runs
     assert grid.study == old.study
     for section in ("data", "train", "bench", "resources"):
         assert getattr(grid.cells[0], section) == getattr(old.cells[0], section)
@@ -92,22 +94,22 @@ def test_the_grid_written_is_a_grid_of_new_cells_alone(study: Path, suggested: t
 
 
 def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tuple[dict[str, Any], Path]) -> None:
-    told, out = suggested
-    assert told["train_flops"] == pytest.approx(own_flops(load_grid(out).cells), rel=1e-9)
+    suggestion, out = suggested
+    assert suggestion["train_flops"] == pytest.approx(own_flops(load_grid(out).cells), rel=1e-9)
     table = read_runs(study)
     spent = table.column("train_flops").sum()
-    assert told["share_of_study"] == pytest.approx(told["train_flops"] / spent)
-    assert told["budget"] == max(table.column("train_flops").max(), 0.1 * spent)
-    assert told["budget_because"] in ("the largest run so far", "10% of what the study cost")
-    assert told["train_flops"] <= told["budget"]
-    assert 0 <= told["regret_after"] < told["regret_before"]
-    assert told["method"]
+    assert suggestion["share_of_study"] == pytest.approx(suggestion["train_flops"] / spent)
+    assert suggestion["budget"] == max(table.column("train_flops").max(), 0.1 * spent)
+    assert suggestion["budget_because"] in ("the largest run so far", "10% of what the study cost")
+    assert suggestion["train_flops"] <= suggestion["budget"]
+    assert 0 <= suggestion["regret_after"] < suggestion["regret_before"]
+    assert suggestion["method"]
     answer = recommend(load_fit(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
-    assert told["recommended_experts"] == answer.recommendation.n_experts
-    assert told["undecided_because"] == list(answer.undecided_because)
+    assert suggestion["recommended_experts"] == answer.recommendation.n_experts
+    assert suggestion["undecided_because"] == list(answer.undecided_because)
     # every E here can answer, so it is the least of the expected regrets
     regrets = [choice.regret for choice in (answer.recommendation, *answer.alternatives)]
-    assert told["regret_before"] == pytest.approx(min(regrets), rel=1e-6)
+    assert suggestion["regret_before"] == pytest.approx(min(regrets), rel=1e-6)
 
 
 def test_the_budget_asked_for_is_kept_and_the_words_say_the_same(study: Path, tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_what_is_refused_is_one_message_and_status_2(study: Path, tmp_path: Path
     drawless = tmp_path / "fit.json"
     drawless.write_text(json.dumps(replace(load_fit(str(study / "fits" / "joint.json")), draws={}).to_json()))
     refused("has no draws", study, *out, *ASKED, "--fit", drawless)
-    refused("give --fit FILE", tmp_path, *out, *ASKED)
+    refused("give --fit;", tmp_path, *out, *ASKED)
     assert not (tmp_path / "g.yaml").exists()
 
 

@@ -62,7 +62,7 @@ def test_a_person_reads_the_verdict_first(study):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--law", "nothing"), "no law is called 'nothing'"),
         (("--law", "joint-moe", "--laws", "hoffmann,nothing"), "no law is called 'nothing'"),
@@ -70,10 +70,10 @@ def test_a_person_reads_the_verdict_first(study):
         (("--law", "joint-moe", "--where", "n_experts == 3"), "no usable run is left"),
     ],
 )
-def test_wrong_input_is_one_message(study, words, told):
+def test_wrong_input_is_one_message(study, words, message):
     result = call(study, *words)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
 
 

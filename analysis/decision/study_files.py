@@ -1,0 +1,39 @@
+"""The fit and the question that a study's folder keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from analysis.decision.question import Question
+from scaling.errors import InputError
+
+
+def study_fit(study: Path) -> Path:
+    """The one fit under a study's `fits`. Raises InputError where there is none, or several."""
+    return _only_file(study, "fits", "fit", "`scaling fit` makes one, with draws")
+
+
+def study_question(study: Path) -> Question:
+    """The question of the one recommendation under a study's `recommendations`. Raises InputError."""
+    remedy = "`scaling recommend` makes one, or ask with `train_flops` or `target_loss`"
+    return load_question(_only_file(study, "recommendations", "question", remedy))
+
+
+def load_question(path: Path) -> Question:
+    """The question of a recommendation on disk. Raises InputError where the file is none."""
+    try:
+        return Question.from_json(json.loads(path.read_text(encoding="utf-8"))["question"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: no recommendation ({type(error).__name__}: {error}); `scaling recommend` writes one"
+        ) from error
+
+
+def _only_file(study: Path, kind: str, field: str, remedy: str) -> Path:
+    files = sorted((study / kind).glob("*.json")) if study.is_dir() else []
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise InputError(f"{study / kind} has {', '.join(path.name for path in files)}: name one with `{field}`")
+    raise InputError(f"{study} has no {kind}/*.json: give `{field}`; {remedy}")

@@ -1,0 +1,129 @@
+"""The isoFLOP analysis of a table, E by E: valleys, frontier, envelope and bias together, as one document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.fitting.fit import Fit
+from analysis.isoflop.bias import Bias, bias
+from analysis.isoflop.envelope import Envelope, envelope, training_curves
+from analysis.isoflop.frontier import Frontier, frontier
+from analysis.isoflop.power_law import PowerLaw
+from analysis.isoflop.valleys import Valley, Valleys
+from scaling.errors import InputError
+
+_OF_VALLEY = (
+    "train_flops", "n_opt", "n_interval", "d_opt", "d_interval", "loss", "loss_interval", "n_points", "n_range", "width"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class IsoFlopAnswer:
+    """Valleys, and by E the frontier, envelope and bias where there are any; `warnings` say what there is not and why.
+
+    `train_flops` is the budget that optima are predicted at, if any; `surface` the fit that biases are measured on.
+    """
+
+    valleys: Valleys
+    frontiers: Mapping[int, Frontier]
+    envelopes: Mapping[int, Envelope]
+    biases: Mapping[int, Bias]
+    warnings: tuple[str, ...]
+    train_flops: float | None
+    surface: Fit | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; a minimum that does not exist is null."""
+        surface = None if self.surface is None else {"law": self.surface.law, "params": dict(self.surface.params)}
+        return {
+            "n_column": self.valleys.n_column,
+            "log_loss": self.valleys.log_loss,
+            "surface": surface,
+            "frontiers": [self._of_experts(e) for e in self.valleys.experts],
+            "left_out": {reason: [int(row) for row in rows] for reason, rows in self.valleys.left_out},
+            "warnings": list(self.warnings),
+        }
+
+    def _of_experts(self, e: int) -> dict[str, Any]:
+        line, hull = self.frontiers.get(e), self.envelopes.get(e)
+        return {
+            "n_experts": e,
+            "valleys": [_valley(valley) for valley in self.valleys.of(e).found],
+            "n_exponent": None if line is None else _exponent(line.n_opt),
+            "d_exponent": None if line is None else _exponent(line.d_opt),
+            "prediction": None if line is None or self.train_flops is None else _prediction(line, self.train_flops),
+            "envelope": None if hull is None else _envelope(hull),
+            "bias": asdict(self.biases[e]) if e in self.biases else None,
+        }
+
+
+def isoflop_answer(
+    valleys: Valleys,
+    *,
+    train_flops: float | None = None,
+    surface: Fit | None = None,
+    include_flagged: bool = False,
+    curves_of: Path | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> IsoFlopAnswer:
+    """Frontier, envelope and, on a fitted surface, bias of every E (approaches 2 and 1 of arXiv 2203.15556).
+
+    The bias is at `train_flops` or, without it, at the largest budget. The envelope is of the training curves of the
+    study `curves_of`, or of the cells; its interval has `draws` resamples, each E's from `seed` anew. What an E does
+    not allow is a warning. Raises InputError where the surface needs what the table lacks.
+    """
+    frontiers, envelopes, biases = {}, {}, {}
+    warnings = [f"{len(rows)} runs left out: {reason}" for reason, rows in valleys.left_out]
+    for e in valleys.experts:
+        try:
+            frontiers[e] = frontier(valleys, e, include_flagged=include_flagged)
+        except InputError as error:
+            warnings.append(str(error))
+        if e in frontiers and surface is not None:
+            budget = frontiers[e].used[-1].train_flops if train_flops is None else train_flops
+            biases[e] = bias(surface, valleys, budget, e, include_flagged=include_flagged)
+        try:
+            table = valleys.table if curves_of is None else training_curves(curves_of, valleys.table)
+            rng = np.random.default_rng(seed) if draws else None
+            envelopes[e] = envelope(table, e, n_column=valleys.n_column, rng=rng, draws=draws)
+        except InputError as error:
+            warnings.append(f"no envelope: {error}")
+    return IsoFlopAnswer(valleys, frontiers, envelopes, biases, tuple(warnings), train_flops, surface)
+
+
+def _prediction(line: Frontier, train_flops: float) -> dict[str, Any]:
+    size, tokens = line.at(train_flops)
+    return {
+        "train_flops": train_flops,
+        "n_opt": float(size.mean[0]),
+        "n_interval": [float(size.low[0]), float(size.high[0])],
+        "d_opt": float(tokens.mean[0]),
+        "d_interval": [float(tokens.low[0]), float(tokens.high[0])],
+    }
+
+
+def _envelope(hull: Envelope) -> dict[str, Any]:
+    return {
+        "n_exponent": hull.n_law.exponent,
+        "n_interval": hull.exponent_interval,
+        "d_exponent": hull.d_law.exponent,
+        "n_models": hull.n_models,
+        "edge_share": float(hull.edge.mean()),
+    }
+
+
+def _exponent(law: PowerLaw) -> dict[str, Any]:
+    return {"exponent": law.exponent, "interval": list(law.exponent_interval), "log_coefficient": law.log_coefficient}
+
+
+def _valley(valley: Valley) -> dict[str, Any]:
+    values = {name: getattr(valley, name) for name in _OF_VALLEY}
+    numbers = {name: None if isinstance(v, float) and not isfinite(v) else v for name, v in values.items()}
+    return numbers | {"flags": list(valley.flags)}
