@@ -11,24 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from analysis.figures.style import (
-    ACCENT,
-    INK,
-    LIMIT,
-    MUTED,
-    Curve,
-    Palette,
-    band,
-    bare_power,
-    beside,
-    beside_bar,
-    dots,
-    expert_columns,
-    fixed_ticks,
-    named_rows,
-    star,
-    ticks,
-)
+from analysis.figures import style
+from analysis.figures.style import Curve, Palette
 from scaling.arrays import Array
 from scaling.formatting import powers, si
 
@@ -43,9 +27,9 @@ def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
         if len(floor):
             ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=colour, lw=0.9)
     ax.set(xscale="log", yscale="log", xlabel="sequences in the batch", ylabel="time, ms")
-    ticks(ax.xaxis, rows["batch"])
+    style.ticks(ax.xaxis, rows["batch"])
     reach = [*rows[["time_ms", "roofline_ms"]].min(), rows["time_q75_ms"].max()]
-    ticks(ax.yaxis, [value for value in reach if np.isfinite(value)], studied=False)
+    style.ticks(ax.yaxis, [value for value in reach if np.isfinite(value)], studied=False)
     return ax
 
 
@@ -60,12 +44,12 @@ def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     time, low, high = (1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in columns)
     tops = np.maximum(time, high)
     ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66)
-    ax.vlines(range(len(rows)), low, high, colors=INK, lw=1.1)
+    ax.vlines(range(len(rows)), low, high, colors=style.INK, lw=1.1)
     for place, e in enumerate(experts):
         if e > 1 and 1 in experts:
             ratio = time[place] / time[experts.index(1)]
-            beside(f"{ratio:.2g}×", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7)
-    expert_columns(experts, ax)
+            style.beside(f"{ratio:.2g}×", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7)
+    style.expert_columns(experts, ax)
     ax.set(ylabel="decode, µs per token", ylim=(0, 1.14 * tops.max()))
     return ax
 
@@ -85,14 +69,15 @@ def tradeoff(
     `note` says what the star is; `bound` draws a loss that must be reached.
     """
     for curve in curves:
-        band(curve, palette[curve.n_experts], ax, lw=1.5, alpha=0.12)
+        style.band(curve, palette[curve.n_experts], ax, lw=1.5, alpha=0.12)
     if bound is not None:
-        ax.axhline(bound, color=MUTED, lw=0.9, ls=":")
-    star(chosen, ax)
+        ax.axhline(bound, color=style.MUTED, lw=0.9, ls=":")
+    style.star(chosen, ax)
     # Curves fall to the right, so the upper right corner is free wherever the star lies.
-    ax.annotate(f"★ {note}", (0.99, 0.98), xycoords="axes fraction", ha="right", va="top", color=ACCENT, fontsize=7)
+    corner: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 7}
+    ax.annotate(f"★ {note}", (0.99, 0.98), color=style.ACCENT, **corner)
     ax.set(xscale="log", xlabel=f"lifetime cost, {unit}", ylabel="expected loss, nats per token")
-    ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False, write=_cost_writer(unit))
+    style.ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False, write=_cost_writer(unit))
     return ax
 
 
@@ -109,10 +94,10 @@ def losses_of_choices(
             low, high = intervals[e]
             ax.vlines(place, low, high, colors=palette[e], lw=2.2)
         if e == chosen:
-            star((place, loss), ax)
+            style.star((place, loss), ax)
         else:
             ax.plot(place, loss, marker="o", ms=5, color=palette[e], mec="white", mew=0.8, zorder=5)
-    expert_columns(losses, ax)
+    style.expert_columns(losses, ax)
     ax.set(ylabel="expected loss, nats per token", xlim=(-0.5, len(losses) - 0.5))
     return ax
 
@@ -122,7 +107,7 @@ def probability_best(shares: Mapping[int, float], palette: Palette, ax: Axes) ->
     percents = [100 * share for share in shares.values()]
     bars = ax.bar(range(len(shares)), percents, color=[palette[e] for e in shares], width=0.66)
     ax.bar_label(bars, [f"{percent:.0f}%" for percent in percents], fontsize=7, padding=2)
-    expert_columns(shares, ax)
+    style.expert_columns(shares, ax)
     ax.set(ylabel="best in … % of draws", ylim=(0, 112))
     ax.set_yticks([0, 25, 50, 75, 100])
     return ax
@@ -151,17 +136,17 @@ def pareto(
     ]
     tradeoff(curves, chosen, palette, ax, unit=unit, note=note, bound=bound)
     best = front[front["on_front"]]
-    dots(best["cost"], best["loss"], best["n_experts"], palette, ax)
+    style.dots(best["cost"], best["loss"], best["n_experts"], palette, ax)
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     cost, loss = chosen
     if cost_interval is not None:  # further than half the picture beside it, an interval would flatten the curves
-        ax.hlines(loss, cost_interval[0], cost_interval[1], colors=ACCENT, lw=1.1, zorder=4)
+        ax.hlines(loss, cost_interval[0], cost_interval[1], colors=style.ACCENT, lw=1.1, zorder=4)
         spare = np.sqrt(right / left)
         low, high = max(left / spare, min(left, cost_interval[0])), min(right * spare, max(right, cost_interval[1]))
-        ticks(ax.xaxis, [low, high], most=5, studied=False, write=_cost_writer(unit))
+        style.ticks(ax.xaxis, [low, high], most=5, studied=False, write=_cost_writer(unit))
         ax.set_xlim(low, high)
     if loss_interval is not None:
-        ax.vlines(cost, loss_interval[0], loss_interval[1], colors=ACCENT, lw=1.1, zorder=4)
+        ax.vlines(cost, loss_interval[0], loss_interval[1], colors=style.ACCENT, lw=1.1, zorder=4)
         spare = 0.5 * (top - bottom)
         ax.set_ylim(max(bottom - spare, min(bottom, loss_interval[0])), min(top + spare, max(top, loss_interval[1])))
     return ax
@@ -192,16 +177,16 @@ def best_experts(
         if x[i] <= asked[0] < x[i + 1] and y[j] <= asked[1] < y[j + 1]:
             continue
         e, budget, volume = int(value), float(budgets[i]), float(volumes[j])
-        ink = INK if e < 0 or budget > limit else _ink_on(palette[e])
+        ink = style.INK if e < 0 or budget > limit else _ink_on(palette[e])
         ax.text(budget, volume, "–" if e < 0 else str(e), ha="center", va="center", fontsize=6, color=ink, zorder=4)
     if limit < x[-1]:
         pale: dict[str, Any] = {"facecolor": (1, 1, 1, 0.5), "edgecolor": (1, 1, 1, 0.8), "hatch": "////", "lw": 0}
         ax.axvspan(max(limit, x[0]), x[-1], **pale, zorder=3)
-    star(asked, ax, ms=11)
+    style.star(asked, ax, ms=11)
     ax.set(xscale="log", xlabel="training budget, FLOP", xlim=(x[0], x[-1]))
     ax.set(yscale="log", ylabel="tokens served over its life", ylim=(y[0], y[-1]))
-    ticks(ax.xaxis, [x[0], x[-1]], most=4, digits=2, studied=False, write=bare_power)
-    ticks(ax.yaxis, [y[0], y[-1]], most=5, studied=False)
+    style.ticks(ax.xaxis, [x[0], x[-1]], most=4, digits=2, studied=False, write=style.bare_power)
+    style.ticks(ax.yaxis, [y[0], y[-1]], most=5, studied=False)
     ax.grid(visible=False)
     return ax
 
@@ -215,7 +200,7 @@ def _edges(centres: Array) -> Array:
 def _ink_on(tint: str) -> str:
     """Dark letters on light cells, white ones on dark."""
     luminance = float(np.dot(mpl.colors.to_rgb(tint), (0.2126, 0.7152, 0.0722)))
-    return INK if luminance > 0.5 else "white"
+    return style.INK if luminance > 0.5 else "white"
 
 
 def cost_against_load(
@@ -229,14 +214,14 @@ def cost_against_load(
     load, price = "requests_per_month", "usd_per_million"
     for e, rows in prices.groupby("n_experts"):
         ax.plot(rows[load], rows[price], color=palette[int(str(e))], lw=1.2)
-    ax.plot(overtakings[load], overtakings[price], "o", ms=4.5, mfc="none", mec=INK, mew=0.8, zorder=5)
+    ax.plot(overtakings[load], overtakings[price], "o", ms=4.5, mfc="none", mec=style.INK, mew=0.8, zorder=5)
     if asked is not None:
-        ax.axvline(asked, **LIMIT)
+        ax.axvline(asked, **style.LIMIT)
         top: Any = ("data", "axes fraction")
-        beside("as asked", (asked, 0.98), (3, 0), ax, xycoords=top, va="top", color=ACCENT, fontsize=7)
+        style.beside("as asked", (asked, 0.98), (3, 0), ax, xycoords=top, va="top", color=style.ACCENT, fontsize=7)
     ax.set(xscale="log", yscale="log", xlabel="requests a month", ylabel="USD per million generated tokens")
-    ticks(ax.xaxis, [prices[load].min(), prices[load].max()], studied=False)
-    ticks(ax.yaxis, [prices[price].min(), prices[price].max()], digits=2, studied=False)
+    style.ticks(ax.xaxis, [prices[load].min(), prices[load].max()], studied=False)
+    style.ticks(ax.yaxis, [prices[price].min(), prices[price].max()], digits=2, studied=False)
     return ax
 
 
@@ -252,18 +237,18 @@ def regret_bars(
     allowed = 100 * limit
     heights = [0.0 if value is None else 100 * value for value in regrets.values()]
     ax.bar(range(len(heights)), heights, color=[palette[e] for e in regrets], width=0.66)
-    ax.axhline(allowed, **LIMIT, zorder=1)
+    ax.axhline(allowed, **style.LIMIT, zorder=1)
     for place, (e, value) in enumerate(regrets.items()):
         chance = f"best in {100 * chances.get(e, 0.0):.0f}%"
         text = "no answer" if value is None else f"{_percent(100 * value)}\n{chance}"
-        beside(text, (place, heights[place]), (0, 2), ax, ha="center", zorder=5)
+        style.beside(text, (place, heights[place]), (0, 2), ax, ha="center", zorder=5)
     top = max(*heights, allowed)
     ax.set_yscale("symlog", linthresh=allowed)
-    expert_columns(regrets, ax)
+    style.expert_columns(regrets, ax)
     ax.set(ylabel="regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4))
     ax.set_ylim(0, 6 * top)  # room for two lines of text over the highest bar
     percents = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
-    fixed_ticks(ax.yaxis, [percent for percent in percents if percent <= 3 * top], lambda value: f"{value:g}")
+    style.fixed_ticks(ax.yaxis, [percent for percent in percents if percent <= 3 * top], lambda value: f"{value:g}")
     return ax
 
 
@@ -279,16 +264,17 @@ def what_if_cases(rows: pd.DataFrame, ax: Axes) -> Axes:
     """
     times = rows["times"].to_numpy(float)
     ends = np.where(np.isfinite(times), times, 1.0)
-    ax.barh(range(len(rows)), ends - 1, left=1.0, color=np.where(rows["changes"], ACCENT, MUTED), height=0.6)
-    ax.axvline(1.0, color=INK, lw=0.8)
+    tints = np.where(rows["changes"], style.ACCENT, style.MUTED)
+    ax.barh(range(len(rows)), ends - 1, left=1.0, color=tints, height=0.6)
+    ax.axvline(1.0, color=style.INK, lw=0.8)
     for place, (e, ratio, end) in enumerate(zip(rows["n_experts"], times, ends, strict=True)):
         text = "no E can answer" if np.isnan(ratio) else "dense" if e == 1 else f"E = {int(e)}"
-        ink = ACCENT if rows["changes"].iloc[place] else INK
-        beside_bar(text, end, place, ax, left=end < 1, color=ink)
-    named_rows(rows["case"], ax, fontsize=6.5)
+        ink = style.ACCENT if rows["changes"].iloc[place] else style.INK
+        style.beside_bar(text, end, place, ax, left=end < 1, color=ink)
+    style.named_rows(rows["case"], ax, fontsize=6.5)
     ax.invert_yaxis()
     low, high = min(ends.min(), 0.8), max(ends.max(), 1.25)
     spare = (high / low) ** 0.3  # for the text beside the bars
     ax.set(xscale="log", xlabel="lifetime cost, times the answer's", xlim=(low / spare, high * spare))
-    ticks(ax.xaxis, [low, high], most=5, studied=False, write=lambda value, digits: f"×{si(value, digits)}")
+    style.ticks(ax.xaxis, [low, high], most=5, studied=False, write=lambda value, digits: f"×{si(value, digits)}")
     return ax

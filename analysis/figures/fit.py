@@ -10,22 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures import style
 from analysis.figures.law import observed_predicted, residuals
-from analysis.figures.style import (
-    ACCENT,
-    INK,
-    LIMIT,
-    MUTED,
-    Curve,
-    Palette,
-    Panel,
-    band,
-    colours,
-    dots,
-    pages,
-    ticks,
-    titled,
-)
+from analysis.figures.style import Curve, Palette, Panel
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -54,14 +41,14 @@ def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) ->
     grid = (np.geomspace if logarithmic else np.linspace)(x.min(), x.max(), _POINTS)
     line = {name: np.full(_POINTS, value) for name, value in middle.items()} | {column: grid}
     low, high = fit.loss_interval(line) or (None, None)
-    band(Curve(1, grid, fit.loss(line), low, high), INK, ax, lw=1.2, alpha=0.14)
+    style.band(Curve(1, grid, fit.loss(line), low, high), style.INK, ax, lw=1.2, alpha=0.14)
     there = {name: np.full(len(x), value) for name, value in middle.items()} | {column: x}
     leftover = table.column(fit.definition.target) / fit.loss(columns)
-    dots(x, fit.loss(there) * leftover, _experts(table), palette, ax)
+    style.dots(x, fit.loss(there) * leftover, _experts(table), palette, ax)
     ax.set(xlabel=_LABELS.get(column, column), ylabel="loss, others at their median")
     if logarithmic:
         ax.set_xscale("log")
-        ticks(ax.xaxis, x, digits=2)
+        style.ticks(ax.xaxis, x, digits=2)
     return ax
 
 
@@ -69,10 +56,10 @@ def profile_curve(profile: Profile, estimate: float, ax: Axes) -> Axes:
     """How far the objective rises as a parameter is held; in units of what cuts off the 95 % interval, shaded."""
     low, high = profile.interval
     first, last = profile.values[0], profile.values[-1]
-    ax.axvspan(first if low is None else low, last if high is None else high, color=MUTED, alpha=0.13, lw=0)
-    ax.axhline(1.0, **LIMIT)
-    ax.plot(profile.values, np.array(profile.rise) / profile.threshold, color=INK, lw=1.2, marker="o", ms=2.2)
-    ax.axvline(estimate, color=MUTED, lw=0.8)
+    ax.axvspan(first if low is None else low, last if high is None else high, color=style.MUTED, alpha=0.13, lw=0)
+    ax.axhline(1.0, **style.LIMIT)
+    ax.plot(profile.values, np.array(profile.rise) / profile.threshold, color=style.INK, lw=1.2, marker="o", ms=2.2)
+    ax.axvline(estimate, color=style.MUTED, lw=0.8)
     ax.set(xlabel=profile.name, ylabel="rise, times the 95 % threshold", ylim=(0, 2.3))
     ax.locator_params(axis="x", nbins=5)
     return ax
@@ -84,8 +71,8 @@ def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, 
     for values in (x, y):  # a handful of far draws must not hide the shape of the rest
         low, high = np.quantile(values, [0.005, 0.995])
         inside &= (values >= low - 0.2 * (high - low)) & (values <= high + 0.2 * (high - low))
-    ax.scatter(x[inside], y[inside], s=5, color=INK, alpha=0.22, linewidths=0)
-    ax.plot(*estimate, "+", color=ACCENT, ms=9, mew=1.6)
+    ax.scatter(x[inside], y[inside], s=5, color=style.INK, alpha=0.22, linewidths=0)
+    ax.plot(*estimate, "+", color=style.ACCENT, ms=9, mew=1.6)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.locator_params(nbins=5)
     for axis in (ax.xaxis, ax.yaxis):
@@ -106,7 +93,7 @@ def sheet(
     `clouds` are draws of two quantities by their labels; the estimate of a parameter is marked.
     """
     experts = _experts(table)
-    palette = colours(experts)
+    palette = style.colours(experts)
     columns = table.columns(fit.definition.columns)
     observed, predicted = table.column(fit.definition.target), fit.loss(columns)
     law: list[Panel] = [partial(along, name, fit, table, palette) for name in columns if np.ptp(columns[name]) > 0]
@@ -122,9 +109,9 @@ def sheet(
     for title, panels in (("The law and the runs", law), ("Profiles", curves), ("Bootstrap draws", draws)):
         for first in range(0, len(panels), _A_ROW):
             row = panels[first : first + _A_ROW]
-            row[0] = titled(row[0], "" if first else title)
+            row[0] = style.titled(row[0], "" if first else title)
             rows.append(row + [_blank] * (_A_ROW - len(row)))
-    return pages(*rows, heights=[2.1] * len(rows), legend=palette)
+    return style.pages(*rows, heights=[2.1] * len(rows), legend=palette)
 
 
 def _estimate(fit: Fit, label: str, draws: Array) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import ACCENT, INK, MUTED, beside, ticks
+from analysis.figures import style
 from scaling.arrays import Array
 from scaling.formatting import powers
 
@@ -34,7 +34,7 @@ def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active paramete
     white: Any = {"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8}
     for valley, shade in zip(ordered, _shades(ordered), strict=True):
         flagged = bool(valley.flags)
-        face, edge, width, dashes = ("white", shade, 0.9, "--") if flagged else (shade, INK, 0.4, "-")
+        face, edge, width, dashes = ("white", shade, 0.9, "--") if flagged else (shade, style.INK, 0.4, "-")
         x, y = sizes[valley.rows], losses[valley.rows]
         ax.scatter(x, y, s=13, zorder=3, facecolors=face, edgecolors=shade, linewidths=width)
         curve, parabola = _parabola(valley, log_loss=valleys.log_loss)
@@ -43,11 +43,11 @@ def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active paramete
             ax.plot(valley.n_opt, valley.loss, "*", ms=8, color=face, mec=edge, mew=0.6, zorder=4)
         if valley in named:
             end = curve[-1], parabola[-1]
-            beside(powers(valley.train_flops, 2), end, (4, 0), ax, va="center", color=shade, zorder=5, bbox=white)
+            style.beside(powers(valley.train_flops, 2), end, (4, 0), ax, va="center", color=shade, zorder=5, bbox=white)
     ax.set(xscale="log", xlabel=label, ylabel="loss, nats per token")
     low, high = min(v.n_range[0] for v in ordered), max(v.n_range[1] for v in ordered)
     ax.set_xlim(low * 0.8, high * (high / low) ** 0.22)  # room for the budgets' names
-    ticks(ax.xaxis, [low, high], studied=False)
+    style.ticks(ax.xaxis, [low, high], studied=False)
     return ax
 
 
@@ -63,8 +63,8 @@ def isoflop_frontier(
     spent = [valley.train_flops for valley in minima]
     reach = np.geomspace(min(spent), max([*spent, budget or 0.0]), 80)
     sizes = line.n_opt.predict(reach)
-    ax.fill_between(reach, sizes.low, sizes.high, color=INK, alpha=0.12, lw=0, zorder=1)
-    ax.plot(reach, sizes.mean, color=INK, lw=1.2, zorder=2)
+    ax.fill_between(reach, sizes.low, sizes.high, color=style.INK, alpha=0.12, lw=0, zorder=1)
+    ax.plot(reach, sizes.mean, color=style.INK, lw=1.2, zorder=2)
     shown = [sizes.low.min(), sizes.high.max()]
     for valley, shade in zip(minima, _shades(minima), strict=True):
         fitted = id(valley) in used
@@ -74,21 +74,21 @@ def isoflop_frontier(
             ax.plot(valley.train_flops, valley.n_opt, "o", color=shade if fitted else "white", mec=shade, zorder=4)
     if budget is not None:
         there = line.n_opt.predict(budget)
-        ax.vlines(budget, there.low[0], there.high[0], colors=ACCENT, lw=1.6, zorder=4)
-        ax.plot(budget, there.mean[0], "*", ms=8, color=ACCENT, zorder=5)
+        ax.vlines(budget, there.low[0], there.high[0], colors=style.ACCENT, lw=1.6, zorder=4)
+        ax.plot(budget, there.mean[0], "*", ms=8, color=style.ACCENT, zorder=5)
     low, high = line.n_opt.exponent_interval
     exponent = f"N* ∝ C^{line.n_opt.exponent:.3f}\n95% {low:.3f} to {high:.3f}"
     ax.annotate(exponent, (0.04, 0.96), xycoords="axes fraction", va="top", fontsize=7)
     if any(id(valley) not in used for valley in minima):
-        key = Line2D([], [], marker="o", ls="", color=MUTED, markerfacecolor="white", label="left out")
+        key = Line2D([], [], marker="o", ls="", color=style.MUTED, markerfacecolor="white", label="left out")
         ax.legend(handles=[key], loc="lower right", handletextpad=0.1)
     ax.set(xscale="log", yscale="log", xlabel="training FLOPs C", ylabel=label)
     decades = np.arange(np.ceil(np.log10(reach[0]) - 0.05), np.floor(np.log10(reach[-1]) + 0.05) + 1)
     if len(decades) >= 2:
-        ticks(ax.xaxis, 10.0 ** decades[:: int(np.ceil(len(decades) / 6))])
+        style.ticks(ax.xaxis, 10.0 ** decades[:: int(np.ceil(len(decades) / 6))])
     else:
-        ticks(ax.xaxis, reach, studied=False)
-    ticks(ax.yaxis, shown, studied=False)
+        style.ticks(ax.xaxis, reach, studied=False)
+    style.ticks(ax.yaxis, shown, studied=False)
     return ax
 
 

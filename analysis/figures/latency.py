@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import ACCENT, MUTED, Palette, dots, side_by_side, ticks
+from analysis.figures import style
+from analysis.figures.style import Palette
 
 _LIMIT = 60.0  # percent; what is beyond stands at the edge
 
@@ -18,13 +19,13 @@ def measured_modelled(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """
     times = rows[["modelled_ms", "time_ms"]]
     reach = [times.min().min(), times.max().max()]
-    ax.plot(reach, reach, color=MUTED, lw=0.9, zorder=2)
-    ax.scatter(rows["modelled_ms"], rows["floor_ms"], s=7, marker="_", c=MUTED, linewidths=0.7, zorder=1)
-    dots(rows["modelled_ms"], rows["time_ms"], rows["n_experts"], palette, ax)
-    ax.annotate("− roofline floor", (0.98, 0.04), xycoords="axes fraction", ha="right", color=MUTED, fontsize=7)
+    ax.plot(reach, reach, color=style.MUTED, lw=0.9, zorder=2)
+    ax.scatter(rows["modelled_ms"], rows["floor_ms"], s=7, marker="_", c=style.MUTED, linewidths=0.7, zorder=1)
+    style.dots(rows["modelled_ms"], rows["time_ms"], rows["n_experts"], palette, ax)
+    ax.annotate("− roofline floor", (0.98, 0.04), xycoords="axes fraction", ha="right", color=style.MUTED, fontsize=7)
     ax.set(xscale="log", yscale="log", xlabel="modelled, ms", ylabel="measured, ms")
-    ticks(ax.xaxis, reach, digits=2, studied=False)
-    ticks(ax.yaxis, [min(reach[0], rows["floor_ms"].min()), reach[1]], digits=2, studied=False)
+    style.ticks(ax.xaxis, reach, digits=2, studied=False)
+    style.ticks(ax.yaxis, [min(reach[0], rows["floor_ms"].min()), reach[1]], digits=2, studied=False)
     return ax
 
 
@@ -35,13 +36,13 @@ def time_errors(rows: pd.DataFrame, by: str, label: str, palette: Palette, ax: A
     Columns `error`, `n_experts` and that of `by`.
     """
     error = np.clip(100 * rows["error"].to_numpy(float), -_LIMIT, _LIMIT)
-    shift = 0.0 if by == "n_experts" else side_by_side(rows["n_experts"], palette, rows[by])
-    ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
+    shift = 0.0 if by == "n_experts" else style.side_by_side(rows["n_experts"], palette, rows[by])
+    ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
     colours = [palette[int(e)] for e in rows["n_experts"]]
     ax.scatter(rows[by] * np.exp(shift), error, c=colours, s=5, alpha=0.6, linewidths=0)
     middle = (100 * rows["error"]).groupby(rows[by]).median()
     span = max(rows[by].max() / rows[by].min(), 2.0) ** 0.03
-    ax.hlines(middle, middle.index / span, middle.index * span, colors=ACCENT, lw=1.6, zorder=4)
+    ax.hlines(middle, middle.index / span, middle.index * span, colors=style.ACCENT, lw=1.6, zorder=4)
     ax.set(xscale="log", xlabel=label, ylabel="modelled − measured, %", ylim=(-_LIMIT - 4, _LIMIT + 4))
-    ticks(ax.xaxis, rows[by])
+    style.ticks(ax.xaxis, rows[by])
     return ax

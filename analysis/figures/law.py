@@ -10,21 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import (
-    ACCENT,
-    INK,
-    MUTED,
-    Curve,
-    Palette,
-    band,
-    beside,
-    dots,
-    fixed_ticks,
-    named_rows,
-    side_by_side,
-    signed,
-    ticks,
-)
+from analysis.figures import style
+from analysis.figures.style import Curve, Palette
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -34,12 +21,12 @@ _FARTHEST = 300.0  # percent of an estimate
 def coverage(runs: pd.DataFrame, failed: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """The grid: active parameters against training tokens, one dot per E, failed cells crossed out in red."""
     for frame, marker in ((runs, "o"), (failed, "x")):
-        place = frame["tokens"] * np.exp(side_by_side(frame["n_experts"], palette, runs["tokens"]))
-        tint = [palette[int(e)] for e in frame["n_experts"]] if marker == "o" else ACCENT
+        place = frame["tokens"] * np.exp(style.side_by_side(frame["n_experts"], palette, runs["tokens"]))
+        tint = [palette[int(e)] for e in frame["n_experts"]] if marker == "o" else style.ACCENT
         ax.scatter(place, frame["n_active"], c=tint, s=15, marker=marker, linewidths=0 if marker == "o" else 1.3)
     ax.set(xscale="log", yscale="log", xlabel="training tokens D", ylabel="active parameters")
-    ticks(ax.xaxis, runs["tokens"], digits=2)
-    ticks(ax.yaxis, runs["n_active"])
+    style.ticks(ax.xaxis, runs["tokens"], digits=2)
+    style.ticks(ax.yaxis, runs["n_active"])
     return ax
 
 
@@ -48,10 +35,10 @@ def loss_against(
 ) -> Axes:
     """Held-out loss against one column: measured points in the colour of their E, the law with its 95 % band."""
     for curve in curves:
-        band(curve, palette[curve.n_experts], ax)
-    dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
+        style.band(curve, palette[curve.n_experts], ax)
+    style.dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
     ax.set(xscale="log", xlabel=label, ylabel="held-out loss, nats per token")
-    ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
+    style.ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
     return ax
 
 
@@ -59,32 +46,33 @@ def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve
     """Held-out loss against E, a line of the law for each named slice of the grid, points of the column `slice`."""
     shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.75, len(curves)))
     for (name, curve), shade in zip(curves, shades, strict=True):
-        band(curve, shade, ax)
+        style.band(curve, shade, ax)
         rows = points[points["slice"] == name]
         ax.scatter(rows["n_experts"], rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
-        beside(name, (curve.x[-1], curve.y[-1]), (5, 0), ax, va="center", color=shade)
+        style.beside(name, (curve.x[-1], curve.y[-1]), (5, 0), ax, va="center", color=shade)
     ax.set(xscale="log", xlabel="experts per layer E", ylabel="held-out loss, nats per token")
     ax.margins(x=0.05)
     ax.set_xlim(right=float(points["n_experts"].max()) * 2.6)
-    ticks(ax.xaxis, points["n_experts"], most=8)
+    style.ticks(ax.xaxis, points["n_experts"], most=8)
     return ax
 
 
 def observed_predicted(observed: Array, predicted: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
     """Loss as measured against the law's; on the diagonal the law is exact."""
     ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
-    ax.plot(ends, ends, color=MUTED, lw=0.9, zorder=1)
-    dots(predicted, observed, n_experts, palette, ax)
+    ax.plot(ends, ends, color=style.MUTED, lw=0.9, zorder=1)
+    style.dots(predicted, observed, n_experts, palette, ax)
     ax.set(xlabel="loss by the law, nats per token", ylabel="measured loss, nats per token")
     return ax
 
 
 def residuals(tokens: Array, log_residuals: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
     """Residuals of log loss, in percent of the loss, against tokens; a trend, or colours in order, faults the law."""
-    ax.axhline(0, color=MUTED, lw=0.9)
-    dots(tokens * np.exp(side_by_side(n_experts, palette, tokens)), 100 * log_residuals, n_experts, palette, ax)
+    ax.axhline(0, color=style.MUTED, lw=0.9)
+    places = tokens * np.exp(style.side_by_side(n_experts, palette, tokens))
+    style.dots(places, 100 * log_residuals, n_experts, palette, ax)
     ax.set(xscale="log", xlabel="training tokens D", ylabel="measured − law, % of loss")
-    ticks(ax.xaxis, tokens, digits=2)
+    style.ticks(ax.xaxis, tokens, digits=2)
     return ax
 
 
@@ -107,7 +95,7 @@ def paired_differences(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     for n in sizes:
         middle = np.mean([x for (size, _), x in place.items() if size == n])
         under: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top", "fontsize": 7}
-        beside(f"{si(n)} active", (middle, 0), (0, -16), ax, **under)
+        style.beside(f"{si(n)} active", (middle, 0), (0, -16), ax, **under)
     ax.set_ylabel("loss − dense loss, nats per token")
     ax.set_xlabel("training tokens D, by active parameters", labelpad=13)
     ax.grid(visible=False, axis="x")
@@ -123,19 +111,19 @@ def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Seq
     for row, name in enumerate(names):
         value, interval = params[name], intervals.get(name)
         if interval is None:
-            ax.plot(0, row, "D", color="white", mec=MUTED, ms=4)
+            ax.plot(0, row, "D", color="white", mec=style.MUTED, ms=4)
             continue
         ends = [float(np.clip(100 * (bound - value) / abs(value), -_FARTHEST, _FARTHEST)) for bound in interval]
-        ax.plot(ends, [row, row], color=INK, lw=1.6, solid_capstyle="butt")
-        ax.plot(0, row, "o", color=INK, ms=4)
+        ax.plot(ends, [row, row], color=style.INK, lw=1.6, solid_capstyle="butt")
+        ax.plot(0, row, "o", color=style.INK, ms=4)
         for end in ends:
             if abs(end) == _FARTHEST:
-                ax.plot(end, row, ">" if end > 0 else "<", color=INK, ms=5)
-    ax.axvline(0, color=MUTED, lw=0.8, zorder=0)
-    named_rows(names, ax)
+                ax.plot(end, row, ">" if end > 0 else "<", color=style.INK, ms=5)
+    ax.axvline(0, color=style.MUTED, lw=0.8, zorder=0)
+    style.named_rows(names, ax)
     ax.set(xlabel="95% interval, % of the estimate", ylim=(-0.6, len(names) - 0.4))
     ax.set_xscale("symlog", linthresh=10)
     reach = max(abs(bound) for bound in ax.get_xlim())
     marks = [sign * mark for sign in (-1, 1) for mark in (10, 30, 100, _FARTHEST) if mark <= reach]
-    fixed_ticks(ax.xaxis, sorted([0, *marks]), lambda value: signed(value, "+.0f"))
+    style.fixed_ticks(ax.xaxis, sorted([0, *marks]), lambda value: style.signed(value, "+.0f"))
     return ax

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import ACCENT, DENSE, INK, MUTED, beside, named_rows, signed, ticks
+from analysis.figures import style
 
 _FARTHEST = 4.0  # times the third quartile of the differences: beyond it, an arrow
 
@@ -22,7 +22,7 @@ def method_colours(methods: Sequence[str]) -> dict[str, str]:
     shades = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
     # tab20 comes in pairs of one hue: the strong ones first.
     colours = itertools.cycle(mpl.colors.to_hex(shade) for shade in (*shades[::2], *shades[1::2]))
-    return {name: DENSE if name == "dense" else next(colours) for name in methods}
+    return {name: style.DENSE if name == "dense" else next(colours) for name in methods}
 
 
 def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
@@ -34,24 +34,24 @@ def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
     """
     reach = _FARTHEST * float(rows["difference"].abs().quantile(0.75)) or np.inf
     for place, row in enumerate(rows.to_dict("records")):
-        value, colour = row["difference"], ACCENT if row["rank_low"] == 1 else INK
+        value, colour = row["difference"], style.ACCENT if row["rank_low"] == 1 else style.INK
         if row["method"] == reference:
-            ax.plot(0, place, "D", color=MUTED, ms=4, zorder=4)
+            ax.plot(0, place, "D", color=style.MUTED, ms=4, zorder=4)
         elif abs(value) > reach:
             # The axis ends there; the text stands inside.
             marker, end = (">", reach) if value > 0 else ("<", -reach)
             ax.plot(end, place, marker, color=colour, ms=4.6, clip_on=False, zorder=4)
             ha, offset = ("right", -7) if value > 0 else ("left", 7)
-            beside(signed(value, "+.2f"), (end, place), (offset, 0), ax, ha=ha, va="center", fontsize=7)
+            style.beside(style.signed(value, "+.2f"), (end, place), (offset, 0), ax, ha=ha, va="center", fontsize=7)
         elif np.isnan(row["low"]):
-            ax.plot(value, place, "o", color="white", mec=INK, ms=4, zorder=4)
+            ax.plot(value, place, "o", color="white", mec=style.INK, ms=4, zorder=4)
         else:
             ax.plot([row["low_all"], row["high_all"]], [place, place], color=colour, lw=0.8)
             ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.6, solid_capstyle="butt")
             ax.plot(value, place, "o", color=colour, mec="white", mew=0.5, ms=4.6, zorder=4)
         edge: Any = ("axes fraction", "data")
-        beside(row["group"], (1.0, place), (3, 0), ax, xycoords=edge, va="center", fontsize=7)
-    ax.axvline(0, color=MUTED, lw=1.0, zorder=0)
+        style.beside(row["group"], (1.0, place), (3, 0), ax, xycoords=edge, va="center", fontsize=7)
+    ax.axvline(0, color=style.MUTED, lw=1.0, zorder=0)
     if (rows["difference"] < -reach).any():
         ax.set_xlim(left=-reach)
     if (rows["difference"] > reach).any():
@@ -59,7 +59,7 @@ def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
     _method_rows(rows["method"], ax)
     ax.set_xlabel(f"loss − {'dense' if reference == 'dense' else 'reference'} loss, nats per token")
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.xaxis.set_major_formatter(lambda value, _: signed(value))
+    ax.xaxis.set_major_formatter(lambda value, _: style.signed(value))
     return ax
 
 
@@ -72,7 +72,7 @@ def method_times(times: pd.DataFrame, methods: Sequence[str], ax: Axes) -> Axes:
         rows = times[(times["batch"] == batch) & times["method"].isin(place)]
         at = rows["method"].map(place) + 0.3 * (offset - (len(batches) - 1) / 2) / max(len(batches) - 1, 1)
         ax.scatter(rows["times"], at, color=shade, s=14, zorder=3, label=f"batch {batch}")
-    ax.axvline(1, color=MUTED, lw=1.0, zorder=0)
+    ax.axvline(1, color=style.MUTED, lw=1.0, zorder=0)
     _method_rows(methods, ax, named=False)
     ax.set_xlabel("relative decode time")
     ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -89,9 +89,9 @@ def metric_beside_chance(rows: pd.DataFrame, methods: Sequence[str], ax: Axes, *
     place = {name: index for index, name in enumerate(methods)}
     rows = rows[rows["method"].isin(place)]
     at = rows["method"].map(place)
-    ax.hlines(at, rows["least"], rows["most"], colors=INK, lw=1.6)
-    ax.scatter(rows["value"], at, color=INK, s=13, zorder=3)
-    ax.scatter(rows["chance"], at, color=MUTED, marker="|", s=60, linewidths=1.6, zorder=2)
+    ax.hlines(at, rows["least"], rows["most"], colors=style.INK, lw=1.6)
+    ax.scatter(rows["value"], at, color=style.INK, s=13, zorder=3)
+    ax.scatter(rows["chance"], at, color=style.MUTED, marker="|", s=60, linewidths=1.6, zorder=2)
     _method_rows(methods, ax, named=named)
     ax.xaxis.set_major_locator(MaxNLocator(3))
     return ax
@@ -104,16 +104,16 @@ def saturation(curves: pd.DataFrame, colours: Mapping[str, str], ax: Axes) -> Ax
     """
     levels = curves.sort_values("tokens").groupby("method")["chance"].last()
     for level in sorted(set(levels.dropna().round(2))):
-        ax.axhline(level, color=MUTED, lw=0.8, ls="--", zorder=1)
+        ax.axhline(level, color=style.MUTED, lw=0.8, ls="--", zorder=1)
     for method, curve in curves.groupby("method", sort=False):
         ax.plot(curve["tokens"], curve["saturation"], color=colours[str(method)], lw=1.2)
     ax.set(xscale="log", xlabel="training tokens", ylabel="share of the final experts", ylim=(0, 1.03))
-    ticks(ax.xaxis, curves["tokens"], digits=2)
+    style.ticks(ax.xaxis, curves["tokens"], digits=2)
     return ax
 
 
 def _method_rows(methods: Sequence[str] | pd.Series, ax: Axes, *, named: bool = True) -> None:
     """A row for each method, the first on top."""
-    named_rows(methods if named else [""] * len(methods), ax)
+    style.named_rows(methods if named else [""] * len(methods), ax)
     ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import ACCENT, INK, MUTED, Palette, bare_power, beside_bar, dots, named_rows, ticks
+from analysis.figures import style
+from analysis.figures.style import Palette
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -28,14 +29,14 @@ def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     span = float(np.log(max(order["ratio"].max() / order["ratio"].min(), 2.0)))
     place = order["ratio"] * np.exp(_SPREAD * span * shift)
     tint = [palette[int(e)] for e in order["n_experts"]]
-    ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
+    ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
     ax.vlines(place, order["low"], order["high"], colors=tint, lw=2.4, alpha=0.35, zorder=2)
     outside = (order["error"] < order["low"]) | (order["error"] > order["high"])
-    ring: Any = {"s": 46, "facecolors": "none", "edgecolors": ACCENT, "linewidths": 1.1, "zorder": 4}
+    ring: Any = {"s": 46, "facecolors": "none", "edgecolors": style.ACCENT, "linewidths": 1.1, "zorder": 4}
     ax.scatter(place[outside], order.loc[outside, "error"], **ring)
-    dots(place, order["error"], order["n_experts"], palette, ax)
+    style.dots(place, order["error"], order["n_experts"], palette, ax)
     ax.set(xscale="log", xlabel="compute, times the largest run fitted", ylabel="measured − predicted, % of loss")
-    ticks(ax.xaxis, [place.min(), place.max()], digits=2, studied=False)
+    style.ticks(ax.xaxis, [place.min(), place.max()], digits=2, studied=False)
     return ax
 
 
@@ -56,8 +57,8 @@ def residuals_against(
     zero is a trend that the law does not have.
     """
     values, residuals = np.asarray(values, dtype=float), 100 * np.asarray(log_residuals, dtype=float)
-    ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
-    dots(values, residuals, n_experts, palette, ax)
+    ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
+    style.dots(values, residuals, n_experts, palette, ax)
     distinct = np.unique(values)
     if len(distinct) <= bins:
         groups = [np.flatnonzero(values == value) for value in distinct]
@@ -65,9 +66,9 @@ def residuals_against(
         groups = np.array_split(np.argsort(values, kind="stable"), bins)
     if len(groups) > 1:
         middle = [[np.exp(np.mean(np.log(values[g]))), np.median(residuals[g])] for g in groups if len(g)]
-        ax.plot(*np.transpose(middle), color=INK, lw=1.1, zorder=4)
+        ax.plot(*np.transpose(middle), color=style.INK, lw=1.1, zorder=4)
     ax.set(xscale="log", xlabel=label, ylabel="measured − law, %")
-    ticks(ax.xaxis, values, most=3 if flops else 4, digits=2, write=bare_power if flops else si)
+    style.ticks(ax.xaxis, values, most=3 if flops else 4, digits=2, write=style.bare_power if flops else si)
     return ax
 
 
@@ -79,15 +80,15 @@ def influence(rows: pd.DataFrame, ax: Axes) -> Axes:
     """
     shown = rows.reindex(rows["in_se"].abs().sort_values(ascending=False).index).head(_MOST_BARS)
     far = shown["in_se"].abs() > 2
-    ax.axvspan(-2, 2, color=MUTED, alpha=0.12, lw=0)
-    ax.barh(range(len(shown)), shown["in_se"], color=np.where(far, ACCENT, INK), height=0.62)
+    ax.axvspan(-2, 2, color=style.MUTED, alpha=0.12, lw=0)
+    ax.barh(range(len(shown)), shown["in_se"], color=np.where(far, style.ACCENT, style.INK), height=0.62)
     reach = 1.1 * max(float(shown["in_se"].abs().max()), 2.0)
     for place, row in enumerate(shown.to_dict("records")):
         size = format(row["percent"], "+.2g" if abs(row["percent"]) < 99.5 else "+.0f")
         text = f"{row['moved']} {size} %".replace("-", "−")
-        beside_bar(text, 0, place, ax, left=row["in_se"] >= 0)  # beside zero, where the bar is not
-    ax.axvline(0, color=MUTED, lw=0.8)
-    named_rows(shown["label"], ax, fontsize=6.5)
+        style.beside_bar(text, 0, place, ax, left=row["in_se"] >= 0)  # beside zero, where the bar is not
+    ax.axvline(0, color=style.MUTED, lw=0.8)
+    style.named_rows(shown["label"], ax, fontsize=6.5)
     ax.invert_yaxis()
     ax.set(xlabel="change, bootstrap standard errors", xlim=(-reach, reach))
     return ax
@@ -98,14 +99,14 @@ def evidence(rows: pd.DataFrame, ax: Axes) -> Axes:
 
     Bars are pseudo-BMA+ weights; the text is the held-out log score less that of the best law, with its standard error.
     """
-    ax.barh(range(len(rows)), rows["weight"], color=[ACCENT, *[INK] * (len(rows) - 1)], height=0.62)
+    ax.barh(range(len(rows)), rows["weight"], color=[style.ACCENT, *[style.INK] * (len(rows) - 1)], height=0.62)
     for place, row in enumerate(rows.to_dict("records")):
         text = f"{row['weight']:.2f}"
         if row["difference"] < 0:
             text += f"  ({row['difference']:.1f} ± {row['difference_se']:.1f} nats)".replace("-", "−")
         inside = row["weight"] > 0.55
-        beside_bar(text, row["weight"], place, ax, left=inside, color="white" if inside else INK)
-    named_rows(rows["law"], ax)
+        style.beside_bar(text, row["weight"], place, ax, left=inside, color="white" if inside else style.INK)
+    style.named_rows(rows["law"], ax)
     ax.invert_yaxis()
     ax.set(xlabel="weight of evidence", xlim=(0, 1))
     return ax

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +12,11 @@ from scaling.data.packing import PackedBlocks
 from scaling.errors import InputError
 
 
-class Blocks(Protocol):
-    """What an epoch visits once: numbered blocks of seq_len + 1 symbols, the last of which is only a target."""
-
-    def __len__(self) -> int: ...
-
-    def __call__(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
-        """[blocks, seq_len + 1] symbols of the blocks with these numbers."""
-        ...
-
-
 class StreamBlocks:
-    """The documents one behind the other, cut into blocks that overlap by the one symbol that is only a target."""
+    """The documents one behind the other, cut into blocks that overlap by the one symbol that is only a target.
+
+    `blocks(index)` is [blocks, seq_len + 1] symbols of the blocks with these numbers, as of PackedBlocks.
+    """
 
     def __init__(self, tokens: NDArray[np.uint16], seq_len: int) -> None:
         self._tokens, self._seq_len = tokens, seq_len
@@ -49,10 +41,8 @@ class TrainBatches:
         self, tokens: NDArray[np.uint16], seq_len: int, sequences: int, seed: int, separator: int | None = None
     ) -> None:
         self._sequences, self._seed = sequences, seed
-        self.blocks: Blocks = (
-            StreamBlocks(tokens, seq_len) if separator is None else PackedBlocks(tokens, separator, seq_len)
-        )
-        self.n_blocks = len(self.blocks)
+        self._blocks = StreamBlocks(tokens, seq_len) if separator is None else PackedBlocks(tokens, separator, seq_len)
+        self.n_blocks = len(self._blocks)
         if self.n_blocks < sequences:
             raise InputError(
                 f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens"
@@ -66,7 +56,7 @@ class TrainBatches:
         blocks = np.empty(self._sequences, np.int64)
         for epoch in np.unique(epochs):
             blocks[epochs == epoch] = self._order(int(epoch))[within[epochs == epoch]]
-        return self.blocks(blocks)
+        return self._blocks(blocks)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         latest, order = self._latest

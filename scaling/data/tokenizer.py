@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,6 @@ from scaling.data import markov
 from scaling.errors import InputError
 
 _FILE = "tokenizer.json"
-
-
-class Tokenizer(Protocol):
-    """What turns text into symbols below `separator`."""
-
-    separator: int
-
-    def encode(self, text: str) -> NDArray[np.uint16]: ...
-
-    def byte_lengths(self) -> NDArray[np.int64]:
-        """Bytes of text that each symbol stands for; 0 for the separator."""
-        ...
 
 
 class Bytes:
@@ -40,6 +27,7 @@ class Bytes:
         return utf8.astype(np.uint16) - np.uint16(self._first)
 
     def byte_lengths(self) -> NDArray[np.int64]:
+        """Bytes of text that each symbol stands for; 0 for the separator."""
         return np.r_[np.ones(self.separator, np.int64), 0]
 
 
@@ -61,6 +49,9 @@ class BytePairs:
         """The piece of each symbol, in printable characters."""
         vocabulary: dict[str, int] = self._model.get_vocab()
         return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+Tokenizer = Bytes | BytePairs
 
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
