@@ -206,7 +206,7 @@ def clark() -> Figures:
     law, figures, total = laws.law_named("clark"), {}, 0.0
     for router, goal in CLARK_GOALS.items():
         table = clark_table(router)
-        found, seconds = timed(functools.partial(fit, table, law, objective="least-squares"))
+        found, seconds = timed(functools.partial(fit, table, law, objective=Objective("least-squares")))
         total += seconds
         figures[f"clark.mse_{router}"] = Figure(
             f"mean squared error of log10 loss, {router}, n = {len(table)}",
