@@ -22,7 +22,7 @@ from scaling.formatting import listed
 from scaling.schema import RUNS
 
 TIED = "tied_embeddings"  # 1 where embedding and head are one matrix; read by `analysis.tables.conventions` alone
-OUR_COLUMNS = frozenset({*RUNS, *(name for law in LAWS.values() for name in (*law.columns, law.target)), TIED})
+OUR_COLUMNS = frozenset({*RUNS, *(name for law in LAWS.own.values() for name in (*law.columns, law.target)), TIED})
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,

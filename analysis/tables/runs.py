@@ -191,8 +191,8 @@ def _method_doubts(frame: pd.DataFrame) -> list[str]:
     if len(kinds) < 2:
         return []
     return [
-        f"the routed runs are of {len(kinds)} methods ({listed(kinds)}), which a law over E cannot distinguish: what "
-        "differs between methods is taken for an effect of E; select one with `where`"
+        f"the routed runs are of {len(kinds)} methods ({listed(kinds)}): a law over E takes them for one and cannot "
+        "distinguish the effect of the method from that of E; select one with `where`"
     ]
 
 

@@ -117,10 +117,8 @@ def compare_laws(
     folds, so a law that overfits pays for it twice. A trunk of one run is scored by the plain Student-t.
 
     elpd, its differences and their standard errors sqrt(T var(d_t)): Vehtari et al. 2017 (arXiv 1507.04544), eqs.
-    22-24. `stacking` maximises sum_t ln sum_k w_k p_k(t), Yao et al. 2018 (arXiv 1704.02030), eq. 4; `weight` is their
-    pseudo-BMA+ (section 3.4): the mean over Bayesian bootstraps of trunks (Dirichlet(1, ..., 1) weights a) of the
-    softmax of T sum_t a_t elpd_t, so that few trunks give no certainty. Effective runs of the AICc are n/(1 + (m - 1)
-    rho), m = sum m_t^2/n (Kish): the trunks where points of a trunk agree, the runs where they do not.
+    22-24; `stacking` by `stacking_weights`, `weight` by `pseudo_bma_plus`. Effective runs of the AICc are
+    n/(1 + (m - 1) rho), m = sum m_t^2/n (Kish): the trunks where points of a trunk agree, the runs where they do not.
 
     Laws whose target is not the loss, whose columns the table lacks, or that these runs do not determine are skipped
     with the reason. `train_flops` is the budget that advice is for (default: 10 times the largest run's). Raises
