@@ -109,6 +109,6 @@ def cost(value: float | None, unit: str) -> str:
     return flops(value) if unit == "FLOP" else si(value)
 
 
-def money(value: float, unit: str) -> str:
+def money(value: float | None, unit: str) -> str:
     """A cost with its unit."""
     return f"{cost(value, unit)} {unit}"

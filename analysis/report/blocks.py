@@ -1,13 +1,30 @@
-"""The blocks that the template lays out: text, headings, lists, figures, tables, code."""
+"""The blocks that the template lays out: front page, text, headings, lists, figures, tables, code, formulas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from scaling.formatting import sentence
 
 Block = dict[str, Any]
+Tile = tuple[str, str, str]  # label, value, note
+Row = TypeVar("Row")
+Columns = Mapping[str, Callable[[Row], object]]  # each header and what writes its cell of a row; None is a dash
+
+
+def front_page(
+    headline: str, because: str, verdict: str, *, decided: bool, tiles: Iterable[Tile], summary: Sequence[Block]
+) -> dict[str, Any]:
+    """The decision, its reason, the numbers that go with it, and what else page 1 shows."""
+    return {
+        "headline": headline,
+        "because": because,
+        "verdict": verdict,
+        "decided": decided,
+        "tiles": [{"label": label, "value": value, "note": note} for label, value, note in tiles],
+        "summary": summary,
+    }
 
 
 def text(content: str) -> Block:
@@ -18,24 +35,32 @@ def heading(content: str) -> Block:
     return {"kind": "heading", "text": content}
 
 
-def bullets(items: Sequence[str]) -> Block:
+def bullets(items: Iterable[str]) -> Block:
     return {"kind": "list", "items": [sentence(item) for item in items]}
 
 
+def code(content: str) -> Block:
+    return {"kind": "code", "text": content}
+
+
+def formula(typst: str) -> Block:
+    """A formula in Typst's notation: the one text that the template evaluates."""
+    return {"kind": "math", "text": typst}
+
+
 def picture(name: str, caption: str, width: float = 1.0) -> Block:
-    """A figure drawn by the function of that name in `pictures`."""
+    """The figure drawn by the function of that name in `analysis.report.plots`; `width` as a share of the page's."""
     return {"kind": "figure", "path": f"{name}.svg", "caption": caption, "width": width}
 
 
-def sheet(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str, wide: int | None = None) -> Block:
+def table(rows: Iterable[Row], columns: Columns[Row], caption: str, wide: str | None = None) -> Block:
     """A table; its first column and the `wide` one, which takes the spare width, are aligned left."""
-    align = ["left" if i in (0, wide) else "right" for i in range(len(columns))]
-    widths = ["1fr" if i == wide else "auto" for i in range(len(columns))]
+    cells = [[write(row) for write in columns.values()] for row in rows]
     return {
         "kind": "table",
         "columns": list(columns),
-        "rows": [list(row) for row in rows],
+        "rows": [["–" if cell is None else str(cell) for cell in row] for row in cells],
         "caption": caption,
-        "align": align,
-        "widths": widths,
+        "align": ["left" if index == 0 or name == wide else "right" for index, name in enumerate(columns)],
+        "widths": ["1fr" if name == wide else "auto" for name in columns],
     }

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""The question of an answer, in words."""
 
 from __future__ import annotations
 
@@ -9,48 +9,44 @@ from analysis.decision.question import Question
 from scaling.formatting import loss, money, si
 
 
-def question(asked: Mapping[str, Any]) -> str:
+def question_sentence(document: Mapping[str, Any]) -> str:
     """The question in words, by what was given."""
-    found = Question.from_json(asked)
-    unit = found.pricing.unit
-    life = _life(found)
-    if found.train_usd is not None:
-        budget = money(found.train_usd, "USD")
+    asked = Question.from_json(document)
+    serving, life = asked.goal == "serving", _life(asked)
+    budget = money(asked.train_flops, "FLOP") if asked.train_usd is None else money(asked.train_usd, "USD")
+    if asked.target_loss is not None:
+        cost = "cost of serving" if serving else "cost"
+        question = f"Which model reaches a loss of {loss(asked.target_loss)} nats per token at the least {cost} {life}"
+    elif asked.lifetime_cost is not None:
+        question = f"Which model reaches the least loss for {money(asked.lifetime_cost, asked.pricing.unit)} {life}"
+    elif asked.goal == "loss":
+        question = f"Which model reaches the least loss with a training budget of {budget}"
     else:
-        budget = money(found.train_flops, "FLOP") if found.train_flops is not None else ""
-    if found.target_loss is not None:
-        what = "the least cost of serving" if found.goal == "serving" else "the least cost"
-        told = f"Which model reaches a loss of {loss(found.target_loss)} nats per token at {what} {life}"
-    elif found.lifetime_cost is not None:
-        told = f"Which model reaches the least loss for {money(found.lifetime_cost, unit)} {life}"
-    elif found.goal == "loss":
-        told = f"Which model reaches the least loss with a training budget of {budget}"
-    else:
-        best = "dense model" if found.reference_experts == 1 else f"model with E = {found.reference_experts}"
-        told = (
+        best = "dense model" if asked.reference_experts == 1 else f"model with E = {asked.reference_experts}"
+        question = (
             f"Of all models trained within {budget} whose loss is no worse than that of the best {best} of this "
-            f"budget, which costs least {'to serve' if found.goal == 'serving' else life}"
+            f"budget, which costs least {f'to serve, {life}' if serving else life}"
         )
-        told += f", {life}" if found.goal == "serving" else ""
-    return f"{', '.join([told, *_limits(found)])}?"
+    return f"{', '.join([question, *_limits(asked)])}?"
 
 
 def _life(asked: Question) -> str:
     if asked.requests_per_month is not None:
-        return (
-            f"over its life, {asked.months:g} months at {si(asked.requests_per_month)} requests a month "
-            f"({si(asked.served)} tokens)"
-        )
+        load = f"{asked.months:g} months at {si(asked.requests_per_month)} requests a month"
+        return f"over its life, {load} ({si(asked.served)} tokens)"
     return f"over its life, {si(asked.served)} tokens served" if asked.served else "to train"
 
 
 def _limits(asked: Question) -> list[str]:
-    """What must be kept to; limits that nobody set are left out."""
+    """The limits that were set."""
     service = asked.service
-    told = [f"on {asked.device}"] if asked.device else []
-    told += [f"within {asked.memory_gb:g} GB of memory"] if asked.memory_gb else []
-    told += [f"on at most {si(asked.data_tokens)} tokens of text"] if asked.data_tokens else []
-    told += [f"at no more than {si(asked.usd_per_million)} USD a million tokens"] if asked.usd_per_million else []
-    told += [f"on at most {service.max_fleet} devices in all"] if service.max_fleet else []
-    told += [f"with ttft at most {1e3 * service.ttft_s:g} ms"] if service.ttft_s else []
-    return told + ([f"with tpot at most {1e3 * service.tpot_s:g} ms"] if service.tpot_s else [])
+    limits = [
+        (asked.device, f"on {asked.device}"),
+        (asked.memory_gb, f"within {asked.memory_gb or 0:g} GB of memory"),
+        (asked.data_tokens, f"on at most {si(asked.data_tokens)} tokens of text"),
+        (asked.usd_per_million, f"at no more than {si(asked.usd_per_million)} USD per million tokens"),
+        (service.max_fleet, f"on at most {service.max_fleet} devices in all"),
+        (service.ttft_s, f"with ttft at most {1e3 * (service.ttft_s or 0):g} ms"),
+        (service.tpot_s, f"with tpot at most {1e3 * (service.tpot_s or 0):g} ms"),
+    ]
+    return [text for limit, text in limits if limit]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,30 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.decision.cost_curves import CostCurves, explored
+from analysis.decision.cost_curves import CostCurves, cost_curves_around
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.size_search import columns_of_model
 from analysis.decision.what_if import explore
-from analysis.fitting import bootstrap, fit_file
-from analysis.fitting import fit as fits
-from analysis.fitting.fit import Fit
-from analysis.latency import law as latencies
-from analysis.latency.law import LatencyLaw
+from analysis.fitting.bootstrap import bootstrap
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.fit_file import load_fit
+from analysis.latency.law import LatencyLaw, load_latency_law, modelled
 from analysis.latency.table import read_latency, with_shapes
 from analysis.methods.comparison import MethodComparison, compare_methods
 from analysis.methods.dense_twins import PairedEffects, paired_effects
-from analysis.tables import method_kinds, runs, study
-from analysis.tables.runs import RunTable
+from analysis.tables.method_kinds import kinds_of_method
+from analysis.tables.runs import RunTable, read_runs
+from analysis.tables.study import rows
 from analysis.validation.checks import Checks, check
 from scaling.errors import InputError
 
 DRAWS, SEED = 400, 0
-_NEEDED = ("n_active", "tokens", "train_flops")
 SERVED_PER_TRAINED = 10
 LATENCY_LAW = "latency.json"
+_NEEDED = ("n_active", "tokens", "train_flops")
+
+Answer = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,14 @@ class Study:
     """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
 
     `latency_law` is the one that `scaling latency` left in the folder as latency.json, if any, and `modelled` are the
-    latency rows that it can model, with what it says of them.
-    `answers` are recommendations as their JSON documents; the first one is the decision. `implied` is the E that each
-    fit recommends for its question. `new_run` is the 95 % prediction interval of the loss that training the recommended
-    model would measure, None where the fit behind it cannot say. `checks` say how far to believe that fit, `explored`
-    what it says around the answer. `notes` say what the report had to make itself because the folder lacked it.
-    `comparisons` are those of its methods, the largest first, where it has several. Where they are all that can be
-    said, there are no fits, answers and checks, nothing is explored, and `without_law` says why.
+    latency rows in its domain with its predictions. `answers` are recommendations as their JSON documents; the first
+    one is the decision. `comparisons` are those of its methods, the largest first, where it has several. `notes` say
+    what the report had to make itself because the folder lacked it. Where the comparisons are all that can be reported,
+    `without_law` says why, and there are no fits, answers or what follows from them:
+
+    `best_experts` is the E that each of several fits recommends for the question of the decision, as text. `new_run` is
+    the 95 % prediction interval of the loss that training the recommended model would measure, None where the fit
+    behind it has none. `checks` are those of that fit; `curves` are the plane and the prices around the decision.
     """
 
     path: Path
@@ -59,68 +62,72 @@ class Study:
     modelled: pd.DataFrame
     effects: PairedEffects
     fits: Mapping[str, Fit]
-    answers: Mapping[str, Mapping[str, Any]]
-    implied: Mapping[str, str]
-    new_run: tuple[float, float] | None
-    checks: Checks | None
-    explored: CostCurves
+    answers: Mapping[str, Answer]
     comparisons: tuple[MethodComparison, ...]
     without_law: str
     grid: str
     notes: tuple[str, ...]
+    best_experts: Mapping[str, str] = field(default_factory=dict)
+    new_run: tuple[float, float] | None = None
+    checks: Checks | None = None
+    curves: CostCurves = field(default_factory=CostCurves)
 
     @property
-    def decision(self) -> Mapping[str, Any]:
+    def decision(self) -> Answer:
         return next(iter(self.answers.values()))
 
     @property
     def law_fit(self) -> Fit:
         """The fit that the decision rests on: the first of its law."""
-        return _behind(self.decision, self.fits)
+        of_its_law = (fit for fit in self.fits.values() if fit.law == self.decision["law"])
+        return next(of_its_law, next(iter(self.fits.values())))
+
+
+def choices(answer: Answer) -> list[Mapping[str, Any]]:
+    """The best model of every E that can answer, the recommended one among them, by ascending E."""
+    return sorted((answer["recommendation"], *answer["alternatives"]), key=lambda choice: int(choice["n_experts"]))
 
 
 def load_report_study(path: Path) -> Study:
-    """Read a study folder; fit and ask with the defaults what it lacks.
+    """Read a study folder; make with the defaults the fits and the answer that it lacks.
 
     Raises InputError where there is no usable run, or a fit or recommendation in it cannot be read.
     """
     notes: list[str] = []
-    table = _complete(runs.read_runs(path), notes)
-    everything, latency = study.rows(path, "runs"), study.rows(path, "latency")
+    table = _complete(read_runs(path), notes)
+    cells, latency = rows(path, "runs"), rows(path, "latency")
     if len(latency):
-        latency = with_shapes(latency, everything).dropna(subset=["n_experts", "n_active"])
-    found = {file.stem: fit_file.load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
-    found = {name: fit for name, fit in found.items() if fit.params}
-    answers = {file.stem: _document(file) for file in sorted((path / "recommendations").glob("*.json"))}
+        latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
+    stored = {file.stem: load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
+    fits = {name: fit for name, fit in stored.items() if fit.params}
+    answers = {file.stem: _read_answer(file) for file in sorted((path / "recommendations").glob("*.json"))}
     comparisons = _comparisons(path, table)
-    without_law = _without_law(table) if comparisons and not found and not answers else ""
+    without_law = _without_law(table) if comparisons and not fits and not answers else ""
     if without_law:
         notes.append(f"No law was fitted: {without_law}.")
     else:
-        found = found or _fitted(table, notes)
-        answers = answers or _asked(table, found, notes)
-    grid = path / "grid.yaml"
-    law, modelled = _latency_law(path)
-    return Study(
+        fits = fits or _fit_with_defaults(table, notes)
+        answers = answers or _answer_with_defaults(table, fits, notes)
+    grid, law_file = path / "grid.yaml", path / LATENCY_LAW
+    # The latency law is not fitted here: a CPU would be measured anew.
+    latency_law = load_latency_law(law_file) if law_file.is_file() else None
+    study = Study(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,
         table=table,
-        failed=everything[everything["status"] != "ok"],
+        failed=cells[cells["status"] != "ok"],
         latency=latency,
-        latency_law=law,
-        modelled=modelled,
+        latency_law=latency_law,
+        modelled=pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law),
         effects=paired_effects(path, table.frame),
-        fits=found,
+        fits=fits,
         answers=answers,
-        implied=_all_implied(found, answers),
-        new_run=_new_run(found, answers) if answers else None,
-        checks=_checked(table, found, answers) if answers else None,
-        explored=_explored(found, answers) if answers else CostCurves(),
         comparisons=comparisons,
         without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
         notes=tuple(notes),
     )
+    return study if without_law else _with_checks(study)
 
 
 def _complete(table: RunTable, notes: list[str]) -> RunTable:
@@ -135,18 +142,9 @@ def _complete(table: RunTable, notes: list[str]) -> RunTable:
     return replace(table, frame=frame.assign(n_experts=frame["n_experts"].fillna(1) if "n_experts" in frame else 1))
 
 
-def _latency_law(path: Path) -> tuple[LatencyLaw | None, pd.DataFrame]:
-    """The latency law in a study's folder and its rows; it is not fitted here, because a CPU would be measured anew."""
-    file = path / LATENCY_LAW
-    if not file.is_file():
-        return None, pd.DataFrame()
-    law = latencies.load_latency_law(file)
-    return law, latencies.modelled(read_latency(path), law)
-
-
 def _comparisons(path: Path, table: RunTable) -> tuple[MethodComparison, ...]:
     """The comparisons of methods of a study that has several and can compare them; else none."""
-    if len(method_kinds.kinds_of_method(table.frame)) < 2:
+    if len(kinds_of_method(table.frame)) < 2:
         return ()
     try:
         return compare_methods(path, np.random.default_rng(SEED))
@@ -155,13 +153,12 @@ def _comparisons(path: Path, table: RunTable) -> tuple[MethodComparison, ...]:
 
 
 def _without_law(table: RunTable) -> str:
-    """Why a study of several methods is given no law of its own accord."""
-    kinds, budgets = len(method_kinds.kinds_of_method(table.frame)), table.frame["tokens"].unique()
-    told = f"the runs are of {kinds} methods, which a law over E would take for one"
-    return told + (", and of one token budget, which determines none" if len(budgets) == 1 else "")
+    """Why a study of several methods is given no law by default."""
+    reason = f"the runs are of {len(kinds_of_method(table.frame))} methods, which a law over E would pool"
+    return reason + (", and one token budget determines no law" if len(table.frame["tokens"].unique()) == 1 else "")
 
 
-def _document(file: Path) -> Mapping[str, Any]:
+def _read_answer(file: Path) -> Answer:
     try:
         answer = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -169,62 +166,60 @@ def _document(file: Path) -> Mapping[str, Any]:
     missing = [key for key in ("recommendation", "law", "question", "decided") if key not in answer]
     if missing:
         lacking = ", ".join(missing)
-        raise InputError(f"{file}: not a recommendation: no {lacking}; write it with `scaling recommend --out`")
+        raise InputError(f"{file}: not a recommendation: no {lacking}; write it with `scaling recommend`")
     return dict(answer)
 
 
-def _fitted(table: RunTable, notes: list[str]) -> dict[str, Fit]:
+def _fit_with_defaults(table: RunTable, notes: list[str]) -> dict[str, Fit]:
     names = ("joint-moe", "yun") if len(table.frame["n_experts"].unique()) > 1 else ("hoffmann",)
-    made = {}
+    fits = {}
     for name in names:
-        definition = laws.law_named(name)
-        rows = replace(table, frame=table.frame.dropna(subset=list(definition.columns)))
-        fitted = fits.fit(rows, definition, seed=SEED)
-        made[name] = bootstrap.bootstrap(fitted, rows, DRAWS, np.random.default_rng(SEED))
-    usable = {name: fit for name, fit in made.items() if fit.params}
-    if not usable:
-        reason = made[names[0]].warnings[-1]
+        law = laws.law_named(name)
+        usable = replace(table, frame=table.frame.dropna(subset=list(law.columns)))
+        fits[name] = bootstrap(fit(usable, law, seed=SEED), usable, DRAWS, np.random.default_rng(SEED))
+    determined = {name: fitted for name, fitted in fits.items() if fitted.params}
+    if not determined:
+        reason = fits[names[0]].warnings[-1]
         raise InputError(f"{table.source}: these runs do not determine a law ({', '.join(names)}): {reason}")
-    made_here = " and ".join(usable)
-    notes.append(f"The folder has no fits: {made_here} fitted for this report, with defaults and {DRAWS} resamples.")
-    return usable
+    notes.append(
+        f"The folder has no fits: {' and '.join(determined)} fitted for this report, with defaults and {DRAWS} "
+        "resamples."
+    )
+    return determined
 
 
-def _asked(table: RunTable, found: Mapping[str, Fit], notes: list[str]) -> dict[str, Mapping[str, Any]]:
+def _answer_with_defaults(table: RunTable, fits: Mapping[str, Fit], notes: list[str]) -> dict[str, Answer]:
     budget, tokens = table.column("train_flops"), table.column("tokens")
     served = SERVED_PER_TRAINED * float(tokens[budget.argmax()])
     question = Question(train_flops=float(budget.max()), serve_tokens=served)
-    name = next((name for name, fit in found.items() if fit.definition.uses_experts), next(iter(found)))
+    name = next((name for name, fit in fits.items() if fit.definition.uses_experts), next(iter(fits)))
     notes.append(
         "The folder has no recommendation: this report asks for the training budget of its largest run and "
         f"{SERVED_PER_TRAINED} times that run's tokens to be served."
     )
-    answer = recommend(found[name], question)
-    return {name: answer.to_json() | {"what_if": explore(found[name], question, answer).to_json()}}
+    answer = recommend(fits[name], question)
+    return {name: answer.to_json() | {"what_if": explore(fits[name], question, answer).to_json()}}
 
 
-def _behind(answer: Mapping[str, Any], found: Mapping[str, Fit]) -> Fit:
-    """The fit that an answer rests on."""
-    of_its_law = (fit for fit in found.values() if fit.law == answer["law"])
-    return next(of_its_law, next(iter(found.values())))
+def _with_checks(study: Study) -> Study:
+    """The study with what follows from its decision and the fit behind it.
 
-
-def _checked(table: RunTable, found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> Checks:
-    """The fit behind the decision, checked at the budget that was asked about, else at what the answer trains with."""
-    answer = next(iter(answers.values()))
+    The fit is checked at the budget that was asked about, else at the compute of the recommended model.
+    """
+    answer, fit = study.decision, study.law_fit
     budget = answer["question"]["train_flops"] or answer["recommendation"]["train_flops"]
-    return check(_behind(answer, found), table, float(budget))
+    several = study.fits if len(study.fits) > 1 else {}
+    return replace(
+        study,
+        best_experts={name: _best_experts(other, answer["question"]) for name, other in several.items()},
+        new_run=_new_run(fit, answer),
+        checks=check(fit, study.table, float(budget)),
+        curves=cost_curves_around(fit, answer, SERVED_PER_TRAINED),
+    )
 
 
-def _explored(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> CostCurves:
-    answer = next(iter(answers.values()))
-    return explored(_behind(answer, found), answer, SERVED_PER_TRAINED)
-
-
-def _new_run(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
-    answer = next(iter(answers.values()))
-    fit, chosen = _behind(answer, found), answer["recommendation"]
-    settings = answer["question"].get("settings", {})
+def _new_run(fit: Fit, answer: Answer) -> tuple[float, float] | None:
+    chosen, settings = answer["recommendation"], answer["question"].get("settings", {})
     try:
         columns = columns_of_model(fit, chosen["n_active"], chosen["tokens"], chosen["n_experts"], settings)
     except InputError:  # the law's size does not follow from the active parameters
@@ -233,16 +228,8 @@ def _new_run(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]])
     return None if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
-def _all_implied(found: Mapping[str, Fit], answers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What each of several fits recommends for the question of the decision."""
-    if len(found) < 2:
-        return {}
-    question = next(iter(answers.values()))["question"]
-    return {name: _implied(fit, question) for name, fit in found.items()}
-
-
-def _implied(fit: Fit, question: Mapping[str, Any]) -> str:
-    """The E that a fit recommends for a question, with a dash where it cannot answer."""
+def _best_experts(fit: Fit, question: Mapping[str, Any]) -> str:
+    """The E that a fit recommends for a question, at its estimate; a dash where it cannot answer."""
     try:
         chosen = recommend(replace(fit, draws={}), Question.from_json(question)).recommendation
     except InputError:

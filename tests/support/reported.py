@@ -4,7 +4,6 @@ quickly."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ import typst
 
 from analysis import laws
 from analysis.decision import cost_curves
-from analysis.report import build
 from analysis.report import study as studies
+from analysis.report.contents import write_contents
 from analysis.validation import checks
 
 COMPARED = (
@@ -76,16 +75,19 @@ def tables(blocks: Any) -> list[Any]:
     return [block for block in blocks if block["kind"] == "table"]
 
 
-def drawn_into(study: Any, folder: Path) -> None:
-    """Data, figures and template of a study in a folder, as `build` lays them out."""
-    build._draw(study, folder)
-    (folder / "data.json").write_text(json.dumps(build._content(study)), encoding="utf-8")
-    shutil.copy(Path(build.__file__).with_name("report.typ"), folder)
+def words(blocks: Any) -> str:
+    """All text of some blocks."""
+    return " ".join(strings(blocks))
+
+
+def column(table: Any, name: str) -> list[str]:
+    """The cells of a table under a header."""
+    return [row[table["columns"].index(name)] for row in table["rows"]]
 
 
 def template_warnings(study: Any, folder: Path) -> list[str]:
-    """What typst has to say about a study's report."""
-    drawn_into(study, folder)
+    """What typst has to say about a study's report, written to a folder with its figures."""
+    write_contents(study, folder)
     fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
     _, warnings = typst.compile_with_warnings(folder / "report.typ", root=folder, font_paths=fonts)
     return [warning.message for warning in warnings]

@@ -1,7 +1,8 @@
-"""The figures of a report, drawn from a study: which slices are shown, with the law through them."""
+"""The figures of a study and its law: which slices are shown, with the law through them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,75 +12,91 @@ import pandas as pd
 from analysis import figures
 from analysis.figures import Curve, Figure, Palette, titled
 from analysis.fitting.fit import Fit
-from analysis.methods.comparison import MethodComparison
-from analysis.methods.router_metrics import decode_times, router_metrics
-from analysis.methods.router_metrics import saturation as saturation_of
-from analysis.report.study import Study
+from analysis.report.study import Study, choices
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.formatting import si
 
-_METRICS = ("load_cv", "distinct_8", "saturation_50", "specialisation")
 _SAME_SIZE = 0.02
 _POINTS = 60
 
 
+def drawn(study: Study) -> list[Callable[[Study], Figure]]:
+    """The figures that this study has."""
+    if not study.answers:
+        return []
+    there = {
+        **dict.fromkeys((hero, coverage, loss_against_size_and_tokens, loss_against_experts, parameters), True),
+        paired: len(study.effects.rows) > 0,
+        latency: len(study.latency) > 0,
+    }
+    return [draw for draw, has_data in there.items() if has_data]
+
+
 def palette_of(study: Study) -> Palette:
     """One colour for each E that was studied, failed or compared, ascending."""
-    answer = study.decision
-    compared = [choice["n_experts"] for choice in (answer["recommendation"], *answer["alternatives"])]
-    compared += answer["unreachable"]  # they may be the best elsewhere in the plane
-    met = {*study.table.frame[EXPERTS].astype(int), *study.failed[EXPERTS].dropna().astype(int), *compared}
-    palette = figures.colours(met)
-    return {e: palette[e] for e in sorted(met)}
+    compared = [choice["n_experts"] for choice in choices(study.decision)]
+    compared += study.decision["unreachable"]  # they may be the best elsewhere in the plane
+    experts = {*study.table.frame[EXPERTS].astype(int), *study.failed[EXPERTS].dropna().astype(int), *compared}
+    palette = figures.colours(experts)
+    return {e: palette[e] for e in sorted(experts)}
 
 
-def sizes_of(frame: pd.DataFrame) -> pd.Series:
-    """Active parameters with values that agree within 2% made equal, so that models of one size share a slice."""
+def with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `size`: active parameters, where values that agree within 2 % are made equal, so that models of one
+    size share a slice."""
     values = np.sort(frame["n_active"].unique())
     starts = np.concatenate([[True], np.diff(np.log(values)) > _SAME_SIZE])
     first = dict(zip(values, values[starts][np.cumsum(starts) - 1], strict=True))
-    return frame["n_active"].map(first)
+    return frame.assign(size=frame["n_active"].map(first))
+
+
+def with_most(frame: pd.DataFrame, by: str, column: str) -> pd.DataFrame:
+    """The rows at the value of `by` that has most distinct values of `column`, the largest of several such."""
+    counts = frame.groupby(by)[column].nunique()
+    return frame[frame[by] == counts[counts == counts.max()].index.max()] if len(counts) else frame
 
 
 def law_curve(fit: Fit, n_experts: Array, n_active: Array, tokens: Array, x: Array) -> Curve:
     """The law along x with the 95% band of its draws; the first E gives the colour."""
-    definition = fit.definition
-    size = n_active
+    definition, size = fit.definition, n_active
     if definition.n_column != "n_active" and fit.family is not None:
-        family = fit.family
         models = zip(n_active, n_experts, strict=True)
-        size = np.array([family.sizes(np.array([n]), int(e)).column(definition.n_column)[0] for n, e in models])
+        size = np.array([fit.family.sizes(np.array([n]), int(e)).column(definition.n_column)[0] for n, e in models])
     columns = {definition.n_column: size, TOKENS: tokens, EXPERTS: n_experts}
     band = fit.loss_interval(columns)
     return Curve(int(n_experts[0]), x, fit.loss(columns), *(band or (None, None)))
 
 
 def hero(study: Study) -> Figure:
-    """The answer in one picture: what loss each E offers at what lifetime cost, how often each E is best, and, where it
-    was measured, what serving each E took."""
+    """The answer in one picture: loss against lifetime cost by E, how often each E is best, and measured decode times
+    where there are any."""
     palette, answer = palette_of(study), study.decision
     chosen, front = answer["recommendation"], pd.DataFrame(answer["front"])
     if len(front):
-        note = "recommended" if answer["decided"] else "leads, not decided"
         offer = partial(
-            figures.pareto, front, (chosen["cost"]["total"], chosen["loss"]), palette, unit=chosen["cost"]["unit"],
-            note=note, bound=answer["question"]["target_loss"], cost_interval=chosen["cost_interval"],
+            figures.pareto,
+            front,
+            (chosen["cost"]["total"], chosen["loss"]),
+            palette,
+            unit=chosen["cost"]["unit"],
+            note="recommended" if answer["decided"] else "leads, not decided",
+            bound=answer["question"]["target_loss"],
+            cost_interval=chosen["cost_interval"],
             loss_interval=chosen["loss_interval"],
-        )  # fmt: skip
+        )
         panels = [titled(offer, "Loss against lifetime cost")]
     else:
-        choices = sorted((chosen, *answer["alternatives"]), key=lambda choice: int(choice["n_experts"]))
-        losses = {c["n_experts"]: c["loss"] for c in choices}
-        intervals = {c["n_experts"]: c["loss_interval"] for c in choices if c["loss_interval"]}
+        losses = {choice["n_experts"]: choice["loss"] for choice in choices(answer)}
+        intervals = {c["n_experts"]: c["loss_interval"] for c in choices(answer) if c["loss_interval"]}
         offer = partial(figures.losses_of_choices, losses, intervals, chosen["n_experts"], palette)
         panels = [titled(offer, "Least loss at the training budget")]
     if answer["probability_best"]:
-        shares = {int(e): p for e, p in answer["probability_best"].items()}
-        panels.append(titled(partial(figures.probability_best, dict(sorted(shares.items())), palette), "How sure"))
-    timed = measured_decode(study)
-    if len(timed):
-        panels.append(titled(partial(figures.decode_times, timed, palette), "What serving it measured"))
+        shares = dict(sorted((int(e), share) for e, share in answer["probability_best"].items()))
+        panels.append(titled(partial(figures.probability_best, shares, palette), "How sure"))
+    times = measured_decode(study)
+    if len(times):
+        panels.append(titled(partial(figures.decode_times, times, palette), "Measured decode time"))
     return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
 
 
@@ -93,8 +110,7 @@ def coverage(study: Study) -> Figure:
 
 def sliced(study: Study) -> bool:
     """Whether some size was trained on several token budgets, so that a slice through the runs shows them."""
-    frame = study.table.frame
-    return int(frame.assign(size=sizes_of(frame)).groupby("size")[TOKENS].nunique().max()) > 1
+    return int(with_sizes(study.table.frame).groupby("size")[TOKENS].nunique().max()) > 1
 
 
 def loss_against_size_and_tokens(study: Study) -> Figure:
@@ -105,36 +121,36 @@ def loss_against_size_and_tokens(study: Study) -> Figure:
     fit, palette = study.law_fit, palette_of(study)
     if not sliced(study):
         names = [name for name in (fit.definition.n_column, TOKENS) if name]
-        ways = [partial(figures.along, name, fit, study.table, palette) for name in names]
-        return figures.figure(*ways, height=2.5, legend=palette)
-    frame = study.table.frame.assign(size=sizes_of(study.table.frame))
+        axes = [partial(figures.along, name, fit, study.table, palette) for name in names]
+        return figures.figure(*axes, height=2.5, legend=palette)
+    frame = with_sizes(study.table.frame)
     budgets = frame.groupby("size")[TOKENS].nunique()
     several = budgets[budgets > 1].index
+    slices = [
+        (TOKENS, "training tokens D", frame[frame["size"] == size], f"{si(size)} active parameters")
+        for size in sorted({several.min(), several.max()})
+    ]
+    widest = with_most(frame, TOKENS, "size")
+    if len(widest["size"].unique()) > 1:
+        title = f"{si(widest[TOKENS].iloc[0], 2)} training tokens"
+        slices.append(("n_active", "active parameters", widest, title))
     panels = []
-    for size in sorted({several.min(), several.max()}):
-        points = frame[frame["size"] == size]
-        along = _between(points[TOKENS])
+    for column, label, points, title in slices:
+        along = np.geomspace(float(points[column].min()), float(points[column].max()), _POINTS)
         same = np.ones_like(along)
-        curves = [law_curve(fit, e * same, size * same, along, along) for e in _studied(points)]
-        panel = partial(figures.loss_against, TOKENS, points, curves, palette, label="training tokens D")
-        panels.append(titled(_near(points, panel), f"{si(size)} active parameters"))
-    widest = frame.groupby(TOKENS)["size"].nunique()
-    if widest.max() == 1:
-        return figures.figure(*panels, height=2.5, legend=palette)
-    budget = widest[widest == widest.max()].index.max()
-    points = frame[frame[TOKENS] == budget]
-    along = _between(points["n_active"])
-    same = np.ones_like(along)
-    curves = [law_curve(fit, e * same, along, budget * same, along) for e in _studied(points)]
-    panel = partial(figures.loss_against, "n_active", points, curves, palette, label="active parameters")
-    last = titled(_near(points, panel), f"{si(budget, 2)} training tokens")
-    return figures.figure(*panels, last, height=2.5, legend=palette)
+        size, tokens = points["size"].iloc[0] * same, points[TOKENS].iloc[0] * same
+        size, tokens = (size, along) if column == TOKENS else (along, tokens)
+        studied = sorted(set(points[EXPERTS].astype(int)))
+        curves = [law_curve(fit, e * same, size, tokens, along) for e in studied]
+        draw = partial(figures.loss_against, column, points, curves, palette, label=label)
+        panels.append(titled(partial(_near, points, draw), title))
+    return figures.figure(*panels, height=2.5, legend=palette)
 
 
 def loss_against_experts(study: Study) -> Figure:
-    """Loss against E at the corners of the grid, with what the law leaves over beside it."""
+    """Loss against E at the corners of the grid, with the residuals of the law beside it."""
     fit, palette = study.law_fit, palette_of(study)
-    frame = study.table.frame.assign(size=sizes_of(study.table.frame))
+    frame = with_sizes(study.table.frame)
     varied = frame.groupby(["size", TOKENS])[EXPERTS].nunique()
     cells = list(varied[varied > 1].index) or list(varied.index)
     first, last = min(cells)[0], max(cells)[0]
@@ -147,13 +163,13 @@ def loss_against_experts(study: Study) -> Figure:
         curves.append((name, law_curve(fit, along, size * same, budget * same, along)))
         points.append(frame[(frame["size"] == size) & (frame[TOKENS] == budget)].assign(slice=name))
     shown = pd.concat(points)
-    effect = titled(_near(shown, partial(figures.loss_against_experts, shown, curves)), "By active parameters, tokens")
-    columns = study.table.columns(fit.definition.columns)
-    predicted, observed = fit.loss(columns), study.table.column("loss_val")
-    experts = study.table.column(EXPERTS)
-    agree = partial(figures.observed_predicted, observed, predicted, experts, palette)
-    over = partial(figures.residuals, study.table.column(TOKENS), np.log(observed / predicted), experts, palette)
-    panels = [effect, titled(agree, "Law against measurement"), titled(over, "Residuals")]
+    draw = partial(figures.loss_against_experts, shown, curves)
+    effect = titled(partial(_near, shown, draw), "By active parameters, tokens")
+    predicted, observed = fit.loss(study.table.columns(fit.definition.columns)), study.table.column("loss_val")
+    experts, tokens = study.table.column(EXPERTS), study.table.column(TOKENS)
+    agreement = partial(figures.observed_predicted, observed, predicted, experts, palette)
+    residuals = partial(figures.residuals, tokens, np.log(observed / predicted), experts, palette)
+    panels = [effect, titled(agreement, "Law against measurement"), titled(residuals, "Residuals")]
     if len(palette) == 1:
         return figures.figure(*panels[1:], height=2.5)
     return figures.figure(*panels, height=2.5, legend=palette, ratios=[1.35, 1, 1])
@@ -161,8 +177,8 @@ def loss_against_experts(study: Study) -> Figure:
 
 def paired(study: Study) -> Figure:
     """Every routed run against its dense twin."""
-    palette = palette_of(study)
-    rows = study.effects.rows.assign(n_active=sizes_of(study.effects.rows))
+    palette, rows = palette_of(study), with_sizes(study.effects.rows)
+    rows = rows.assign(n_active=rows["size"])
     return figures.figure(partial(figures.paired_differences, rows, palette), height=2.2, legend=palette)
 
 
@@ -177,76 +193,19 @@ def latency(study: Study) -> Figure:
     """Measured prefill and decode of the largest size, one context, by E."""
     rows, palette = shown_latency(study), palette_of(study)
     panels = []
-    for phase in ("prefill", "decode"):
-        mine = rows[rows["phase"] == phase]
-        if len(mine):
-            what = "Prefill of" if phase == "prefill" else "One decode step at"
-            title = f"{what} {si(mine['context'].iloc[0])} tokens"
-            panels.append(titled(partial(figures.step_times, mine, palette), title))
+    for phase, name in (("prefill", "Prefill of"), ("decode", "One decode step at")):
+        times = rows[rows["phase"] == phase]
+        if len(times):
+            draw = partial(figures.step_times, times, palette)
+            panels.append(titled(draw, f"{name} {si(times['context'].iloc[0])} tokens"))
     return figures.figure(*panels, height=2.5, legend=palette)
-
-
-def methods(study: Study) -> Figure:
-    """Differences of the methods to their reference, and what decoding takes beside it where it was measured."""
-    made = study.comparisons[0]
-    names, times = list(made.rows["method"]), decode_times(study.path, made).dropna(subset="times")
-    panels: list[figures.Panel] = [partial(figures.method_differences, made.rows, made.reference)]
-    if len(times):
-        panels.append(partial(figures.method_times, times, names))
-    return figures.figure(*panels, height=0.6 + 0.17 * len(names), ratios=[2, 1][: len(panels)])
-
-
-def router_metrics_beside_chance(study: Study) -> Figure:
-    """The metrics of `shown_metrics`, side by side, by method."""
-    rows = shown_metrics(study)
-    names = [name for name in study.comparisons[0].rows["method"] if name in set(rows["method"])]
-    told = [metric for metric in _METRICS if metric in set(rows["metric"])]
-    panels = [
-        titled(
-            partial(figures.metric_beside_chance, rows[rows["metric"] == metric], names, named=not index),
-            metric.replace("_", " "),
-        )
-        for index, metric in enumerate(told)
-    ]
-    return figures.figure(*panels, height=0.6 + 0.16 * len(names))
-
-
-def saturation(study: Study) -> Figure:
-    """How early each method's routing settles."""
-    curves = shown_saturation(study)
-    colours = figures.method_colours(list(study.comparisons[0].rows["method"]))
-    legend = {name: tint for name, tint in colours.items() if name in set(curves["method"])}
-    rows = -(-len(legend) // figures.legend_columns(legend)) if legend else 0
-    return figures.figure(partial(figures.saturation, curves, colours), height=2.0 + 0.14 * rows, legend=legend)
-
-
-def shown_metrics(study: Study) -> pd.DataFrame:
-    """Router metrics of the methods that route, a few that say most; empty where there are none."""
-    made = study.comparisons[0]
-    rows = router_metrics(made)
-    kept: pd.DataFrame = rows[rows["metric"].isin(_METRICS) & rows["method"].isin(_routed(made))]
-    return kept
-
-
-def shown_saturation(study: Study) -> pd.DataFrame:
-    """Saturation of the methods that route; empty where it was not probed."""
-    made = study.comparisons[0]
-    curves = saturation_of(study.path, made)
-    kept: pd.DataFrame = curves[curves["method"].isin(_routed(made))]
-    return kept
-
-
-def _routed(made: MethodComparison) -> list[str]:
-    return list(made.rows.loc[made.rows["n_experts"] > 1, "method"])
 
 
 def shown_latency(study: Study) -> pd.DataFrame:
     """Latency rows of the largest size that has most E, at its longest context, one row per E, phase and batch."""
-    rows = study.latency.assign(size=sizes_of(study.latency))
-    by_size = rows.groupby("size")[EXPERTS].nunique()
-    largest = by_size[by_size == by_size.max()].index.max()
-    kept: pd.DataFrame = rows[(rows["size"] == largest) & (rows["context"] == rows["context"].max())]
-    return kept.drop_duplicates([EXPERTS, "phase", "batch"]).sort_values([EXPERTS, "phase", "batch"])
+    rows = with_most(with_sizes(study.latency), "size", EXPERTS)
+    rows = rows[rows["context"] == study.latency["context"].max()]
+    return rows.drop_duplicates([EXPERTS, "phase", "batch"]).sort_values([EXPERTS, "phase", "batch"])
 
 
 def measured_decode(study: Study) -> pd.DataFrame:
@@ -254,31 +213,16 @@ def measured_decode(study: Study) -> pd.DataFrame:
     if study.latency.empty:
         return study.latency
     rows = shown_latency(study)
-    rows = rows[rows["phase"] == "decode"]
-    by_batch = rows.groupby("batch")[EXPERTS].nunique()
-    kept: pd.DataFrame = rows[rows["batch"] == by_batch[by_batch == by_batch.max()].index.max()] if len(rows) else rows
-    return kept
+    return with_most(rows[rows["phase"] == "decode"], "batch", EXPERTS)
 
 
-def _near(points: pd.DataFrame, panel: figures.Panel) -> figures.Panel:
-    """The panel with its losses no further than twice the spread of the measured ones beyond them: a band that the runs
-    leave open, say at a size that few of them have, would flatten all else; it goes on beyond the edge.
+def _near(points: pd.DataFrame, panel: figures.Panel, ax: Any) -> Any:
+    """Draw a panel with its losses no further than twice the spread of the measured ones beyond them: a wide band, say
+    at a size that few runs have, would flatten all else; it goes on beyond the edge.
     """
-
-    def drawn(ax: Any) -> Any:
-        panel(ax)
-        low, high = points["loss_val"].min(), points["loss_val"].max()
-        spare = 2 * max(high - low, 0.02 * high)
-        bottom, top = ax.get_ylim()
-        ax.set_ylim(max(bottom, low - spare), min(top, high + spare))
-        return ax
-
-    return drawn
-
-
-def _between(values: pd.Series) -> Array:
-    return np.geomspace(float(values.min()), float(values.max()), _POINTS)
-
-
-def _studied(points: pd.DataFrame) -> list[int]:
-    return sorted(set(points[EXPERTS].astype(int)))
+    panel(ax)
+    low, high = points["loss_val"].min(), points["loss_val"].max()
+    spare = 2 * max(high - low, 0.02 * high)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(max(bottom, low - spare), min(top, high + spare))
+    return ax

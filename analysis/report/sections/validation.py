@@ -1,20 +1,18 @@
-"""How far to believe the law: what it made of runs it had not seen, and what would have moved it."""
+"""How far to believe the law: how it predicted runs that it had not seen, and what would have changed it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import Any
 
-from analysis.fitting.profile import Profile
 from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, RollOut, brief
-from analysis.report.blocks import Block, bullets, picture, sheet, text
-from analysis.report.plots import validation
+from analysis.report.blocks import Block, Columns, bullets, picture, table, text
+from analysis.report.plots import validation as validation_plots
 from analysis.report.study import Study
 from analysis.validation.checks import Checks
 from analysis.validation.influence import Exclusion
 from analysis.validation.law_comparison import Contender
-from scaling import formatting
-from scaling.formatting import flops, number, percent, plural, sentence, si
+from scaling.formatting import experts, flops, listed, loss, number, percent, plural, sentence, si
 
 TITLE = "How far to believe the law"
 _FAR = 2.0  # standard errors
@@ -29,210 +27,213 @@ def belief(study: Study) -> list[Block]:
         return []
     if checks.refused:
         return [text(sentence(f"The law was not checked: {checks.refused}"))]
-    shown = [draw.__name__ for draw in validation.drawn(study)]
-    blocks = [text(verdict(study, checks)), bullets(_told(checks))]
-    for name, caption in (
-        ("unseen_runs", _unseen(checks)),
-        ("left_over", _left_over(study)),
-        ("influence", _influence(study, checks)),
-        ("profiles", _profiles(study, checks.profiles)),
-        ("isoflop", _isoflop(checks)),
-    ):
-        blocks += [picture(name, caption)] if name in shown else []
-        if name == "unseen_runs":
-            blocks += [*_splits(checks), *_laws(checks)]
-    return [*blocks, *_findings(study)]
+    shown = {draw.__name__ for draw in validation_plots.drawn(study)}
+
+    def figure(name: str, caption: str) -> list[Block]:
+        return [picture(name, caption)] if name in shown else []
+
+    return [
+        text(verdict(study, checks)),
+        bullets(findings_by_check(checks)),
+        *figure("unseen_runs", _unseen(checks)),
+        *_splits(checks),
+        *_laws(checks),
+        *figure("residuals", _residuals(study)),
+        *figure("influence", _influence(study, checks)),
+        *figure("profiles", _profiles(study, checks)),
+        *figure("isoflop", _isoflop(checks)),
+        _identifiability(study),
+    ]
 
 
 def verdict(study: Study, checks: Checks) -> str:
     """What held on unseen runs, and what weakens it, in two or three sentences."""
-    weak = _weaknesses(study, checks)
-    told = f"What weakens it: {'; '.join(weak)}." if weak else _nothing_against(checks)
-    return f"{_tried(study, checks)} {told}".strip()
+    weaknesses = _weaknesses(study, checks)
+    judged = f"What weakens it: {'; '.join(weaknesses)}." if weaknesses else _nothing_against(checks)
+    return f"{_on_unseen_runs(study, checks)} {judged}".strip()
 
 
-def _tried(study: Study, checks: Checks) -> str:
-    """What became of predictions of dearer runs, and whether the recommendation lies within what was tried."""
-    found = checks.roll_out.overall if checks.roll_out is not None else None
-    if checks.roll_out is None or found is None:
-        return f"The law could not be tried on runs dearer than those it was fitted to: {_why_untried(checks)}."
-    ratios = [run.ratio for cut in checks.roll_out.cuts for run in cut.runs if run.ratio is not None]
-    told = f"Fitted to the cheaper runs alone, the law predicted dearer ones with a median error of {_percent(found)}"
-    if found.n_inside is not None and found.share_interval is not None:
-        told += (
-            f"; {found.n_inside} of {found.n_judged} lie in their 95% prediction intervals, which in the median reach "
-            f"{_half_width(checks.roll_out):.2g}% either way"
+def _on_unseen_runs(study: Study, checks: Checks) -> str:
+    """How larger-compute runs were predicted, and whether the recommendation lies within the range that was tested."""
+    roll_out = checks.roll_out
+    if roll_out is None or roll_out.overall is None:
+        return f"The law could not be tested on larger-compute runs than those it was fitted to: {_untested(checks)}."
+    errors = roll_out.overall
+    ratios = [run.ratio for cut in roll_out.cuts for run in cut.runs if run.ratio is not None]
+    inside = ""
+    if errors.n_inside is not None and errors.share_interval is not None:
+        low, high = errors.share_interval
+        inside = (
+            f"; {errors.n_inside} of {errors.n_judged} lie in their 95% prediction intervals, whose median half-width "
+            f"is {_half_width(roll_out):.2g}%"
         )
-        low, high = found.share_interval
         if low < 0.9:
-            few = f"from {plural(found.n_trunks, 'trunk')} the true share may be {percent(low)} to {percent(high)}"
-            told += f" ({few})"
+            share = f"{percent(low)} to {percent(high)}"
+            inside += f" (from {plural(errors.n_trunks, 'trunk')} the true share may be {share})"
     needed = study.decision["recommendation"]["train_flops"] / study.table.frame["train_flops"].max()
-    reach = "which was tried" if needed <= max(ratios) else "further than was tried"
+    reach = "which was tested" if needed <= max(ratios) else "further than was tested"
     return (
-        f"{told}. That is at {min(ratios):.2g} to {max(ratios):.2g} times the compute of the largest run fitted; the "
-        f"recommended model takes {needed:.2g} times that of the largest run of all, {reach}."
+        "Fitted to the smaller-compute runs alone, the law predicted larger-compute ones with a median error of "
+        f"{errors.median_error:.2g}%{inside}. That is at {min(ratios):.2g} to {max(ratios):.2g} times the compute of "
+        f"the largest run fitted; the recommended model takes {needed:.2g} times that of the largest run of all, "
+        f"{reach}."
     )
 
 
-def _half_width(found: RollOut) -> float:
+def _half_width(roll_out: RollOut) -> float:
     """Half the width of the intervals, in percent of the prediction, median."""
-    rows = found.frame()
+    rows = roll_out.frame()
     return float(((rows["high"] - rows["low"]) / 2).median())
 
 
-def _why_untried(checks: Checks) -> str:
-    if checks.roll_out is None:
-        return checks.unsaid["roll_out"].rstrip(".")
-    reasons = [cut.reason for cut in checks.roll_out.cuts if cut.reason]
-    return reasons[0].rstrip(".") if reasons else "no cut of the compute leaves runs on both of its sides"
+def _untested(checks: Checks) -> str:
+    reasons = [cut.reason for cut in checks.roll_out.cuts] if checks.roll_out else [checks.unsaid["roll_out"]]
+    return next(filter(None, reasons), "no cut of the compute leaves runs on both of its sides").rstrip(".")
 
 
 def _weaknesses(study: Study, checks: Checks) -> list[str]:
-    weak = []
-    close = _close(checks)
-    advised = sorted({one.advice.n_experts for one in close if one.advice is not None})
+    weaknesses, close = [], _close(checks)
     if len(close) > 1:
-        told = f"the runs do not say which of {plural(len(close), 'law')} is right ({_names(close)})"
+        names = ", ".join(f"{law.law} {law.weight:.2f}" for law in close)
+        undecided = f"the runs do not decide between {plural(len(close), 'law')} ({names})"
+        advised = sorted({law.advice.n_experts for law in close if law.advice is not None})
         if len(advised) > 1:
-            told += f", and these would train E = {', '.join(map(str, advised))} at {flops(checks.train_flops)} FLOP"
-        weak.append(told)
+            undecided += f", and these would train E = {listed(advised)} at {flops(checks.train_flops)} FLOP"
+        weaknesses.append(undecided)
     elif close and close[0].law != study.law_fit.law:
-        weak.append(f"law {close[0].law} predicts unseen trunks better than {study.law_fit.law}")
-    worst = _worst(checks)
+        weaknesses.append(f"law {close[0].law} predicts unseen trunks better than {study.law_fit.law}")
+    worst = most_influential(checks)
     if worst is not None and (worst.influence or 0.0) > _FAR:
-        weak.append(_moves(worst))
-    lost = [one.label for one in checks.sensitivity.groups if one.reason] if checks.sensitivity is not None else []
-    weak += [f"without {', '.join(lost)} the runs determine no law"] if lost else []
-    unbounded = [one.name for one in checks.profiles if None in one.interval]
-    weak += [f"the runs do not bound {', '.join(unbounded)} on both sides"] if unbounded else []
-    if checks.residuals is not None and checks.residuals.faults:
-        weak.append(f"its residuals show {plural(len(checks.residuals.faults), 'fault')} (below)")
-    return weak
+        weaknesses.append(_moves(worst))
+    undetermined = [group.label for group in checks.sensitivity.groups if group.reason] if checks.sensitivity else []
+    unbounded = [profile.name for profile in checks.profiles if None in profile.interval]
+    faults = checks.residuals.faults if checks.residuals is not None else ()
+    weaknesses += [f"without {', '.join(undetermined)} the runs determine no law"] if undetermined else []
+    weaknesses += [f"the runs do not bound {', '.join(unbounded)} on both sides"] if unbounded else []
+    return weaknesses + ([f"its residuals show {plural(len(faults), 'fault')} (below)"] if faults else [])
 
 
 def _nothing_against(checks: Checks) -> str:
-    """What was looked at without finding anything."""
-    looked = []
-    if checks.comparison is not None and len(checks.comparison.contenders) > 1:
-        looked.append("no other law predicts unseen trunks as well")
-    if _worst(checks) is not None:
-        looked.append("no trunk or group of runs moves it by more than two standard errors")
-    if checks.residuals is not None:
-        looked.append("its residuals show no fault")
-    return sentence(f"Nothing speaks against it: {'; '.join(looked)}") if looked else ""
+    """What was checked without a finding."""
+    checked = [
+        ("no other law predicts unseen trunks as well", len(_contenders(checks)) > 1),
+        (
+            "no trunk or group of runs moves it by more than two standard errors",
+            most_influential(checks) is not None,
+        ),
+        ("its residuals show no fault", checks.residuals is not None),
+    ]
+    clean = "; ".join(line for line, done in checked if done)
+    return sentence(f"Nothing speaks against it: {clean}") if clean else ""
+
+
+def _contenders(checks: Checks) -> tuple[Contender, ...]:
+    return checks.comparison.contenders if checks.comparison is not None else ()
 
 
 def _close(checks: Checks) -> list[Contender]:
     """The laws within two standard errors of the best that carry some weight."""
-    contenders = checks.comparison.contenders if checks.comparison is not None else ()
-    near = [one for one in contenders if -one.difference <= _FAR * one.difference_se]
-    return [one for one in near if one.weight >= _LIGHT]
+    return [law for law in _contenders(checks) if -law.difference <= _FAR * law.difference_se and law.weight >= _LIGHT]
 
 
-def _names(laws: Sequence[Contender]) -> str:
-    return ", ".join(f"{one.law} {one.weight:.2f}" for one in laws)
-
-
-def _worst(checks: Checks) -> Exclusion | None:
+def most_influential(checks: Checks) -> Exclusion | None:
     """The runs whose absence moves something most."""
     if checks.sensitivity is None:
         return None
-    known = [one for one in (*checks.sensitivity.trunks, *checks.sensitivity.groups) if one.influence is not None]
-    return max(known, key=lambda one: one.influence or 0.0, default=None)
+    exclusions = (*checks.sensitivity.trunks, *checks.sensitivity.groups)
+    judged = [exclusion for exclusion in exclusions if exclusion.influence is not None]
+    return max(judged, key=lambda exclusion: exclusion.influence or 0.0, default=None)
 
 
-def _moves(one: Exclusion) -> str:
-    change = one.changes[one.moved or ""]
-    left_out = f"trunk {one.label}" if one.kind == "trunk" else f"“{one.label}”"
+def _moves(exclusion: Exclusion) -> str:
+    change = exclusion.changes[exclusion.moved or ""]
+    left_out = f"trunk {exclusion.label}" if exclusion.kind == "trunk" else f"“{exclusion.label}”"
     return (
-        f"leaving out {left_out} ({plural(one.n_left_out, 'run')}) moves {one.moved} by "
-        f"{_set(brief(change.percent, '+'))}%, {abs(change.in_se or 0.0):.1f} standard errors"
+        f"leaving out {left_out} ({plural(exclusion.n_left_out, 'run')}) moves {exclusion.moved} by "
+        f"{_typeset(brief(change.percent, '+'))}%, {abs(change.in_se or 0.0):.1f} standard errors"
     )
 
 
-def _told(checks: Checks) -> list[str]:
-    """One line a check: what it found, or why it could not be made."""
+def findings_by_check(checks: Checks) -> list[str]:
+    """One line a check: its finding, or why it could not be made."""
+
+    def impossible(check: str, name: str) -> str:
+        return f"{check}: not possible here ({checks.unsaid[name]})"
+
     cuts = checks.roll_out.cuts if checks.roll_out is not None else ()
-    told = [f"{_budget(cut.label)}: {note}" for cut in cuts for note in cut.notes]
-    for what, name, found in (
+    lines = [f"{_budget(cut.label)}: {note}" for cut in cuts for note in cut.notes]
+    for check, name, finding in (
         ("one expert count left out", "experts_left_out", checks.experts_left_out),
         ("laws", "comparison", checks.comparison),
+        ("runs left out", "sensitivity", checks.sensitivity),
     ):
-        told.append(_not(what, checks, name) if found is None else found.verdict())
-    if checks.sensitivity is not None:
-        told += [checks.sensitivity.verdict(), *checks.sensitivity.notes]
-    else:
-        told.append(_not("runs left out", checks, "sensitivity"))
+        lines.append(impossible(check, name) if finding is None else finding.verdict())
+    lines += checks.sensitivity.notes if checks.sensitivity is not None else ()
     if checks.residuals is None:
-        told.append(_not("residuals", checks, "residuals"))
-    elif checks.residuals.faults:
-        told.append(f"residuals: {'; '.join(_of_run(fault.sentence, checks) for fault in checks.residuals.faults)}")
+        lines.append(impossible("residuals", "residuals"))
     else:
-        told.append("residuals: no trend, unequal spread, heavy tails or outlier stands out")
-    if "profiles" in checks.unsaid:
-        told.append(_not("profiles", checks, "profiles"))
-    return [_set(line) for line in told]
+        faults = "; ".join(_with_run_id(fault.sentence, checks) for fault in checks.residuals.faults)
+        lines.append(f"residuals: {faults or 'no trend, unequal spread, heavy tails or outlier stands out'}")
+    lines += [impossible("profiles", "profiles")] if "profiles" in checks.unsaid else []
+    return [_typeset(line) for line in lines]
 
 
-def _not(what: str, checks: Checks, name: str) -> str:
-    return f"{what}: not possible here ({checks.unsaid[name]})"
-
-
-def _of_run(told: str, checks: Checks) -> str:
+def _with_run_id(fault: str, checks: Checks) -> str:
     """A sentence on residuals with the run named where it counts rows."""
-    found = checks.residuals
-    if found is None or "run_id" not in checks.table.frame:
-        return told
-    return told.replace(f"row {found.largest} ", f"run {checks.table.frame['run_id'].iloc[found.largest]} ")
+    residuals, frame = checks.residuals, checks.table.frame
+    if residuals is None or "run_id" not in frame:
+        return fault
+    return fault.replace(f"row {residuals.largest} ", f"run {frame['run_id'].iloc[residuals.largest]} ")
 
 
-def _set(told: str) -> str:
+def _typeset(line: str) -> str:
     """A sentence of the terminal as it is printed: true minus and plus-minus signs, percent signs closed up."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "−", told.replace("+-", "±")).replace(" %", "%")
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", line.replace("+-", "±")).replace(" %", "%")
 
 
 def _unseen(checks: Checks) -> str:
     """Caption of the figure of unseen runs and laws."""
-    told = []
+    lines = []
     if checks.roll_out is not None and checks.roll_out.overall is not None:
         cuts = sum(1 for cut in checks.roll_out.cuts if not cut.reason)
-        told.append(
-            f"Runs above {plural(cuts, 'cut')} in compute as the law fitted below it predicted them: measured minus "
-            f"predicted, bars are 95% prediction intervals (law and noise of a run, {checks.resamples} resamples a "
-            "cut), a red ring marks a run outside"
+        lines.append(
+            f"Runs above {plural(cuts, 'cut')} in compute against the predictions of the law fitted below it: measured "
+            f"minus predicted, bars are 95% prediction intervals (law and noise of a run, {checks.resamples} resamples "
+            "a cut), a red ring marks a run outside"
         )
     if checks.comparison is not None and len(checks.comparison.contenders) > 1:
-        told.append(
-            f"Weight of evidence between laws, from {checks.comparison.n_folds} folds of "
-            f"{checks.comparison.n_trunks} trunks; in brackets the held-out log score against the best"
+        lines.append(
+            f"Weight of evidence between laws, from {checks.comparison.n_folds} folds of {checks.comparison.n_trunks} "
+            "trunks; in brackets the held-out log score against the best"
         )
-    return " ".join(sentence(line) for line in told)
+    return " ".join(map(sentence, lines))
 
 
 def _splits(checks: Checks) -> list[Block]:
     """Every split of the runs, and how those held out were predicted."""
-    parts: list[tuple[str, HeldOutRuns]] = []
-    parts += [(part.label, part) for part in (checks.roll_out.cuts if checks.roll_out else ())]
-    left_out = checks.experts_left_out.parts if checks.experts_left_out else ()
+    cuts = checks.roll_out.cuts if checks.roll_out is not None else ()
+    left_out = checks.experts_left_out.parts if checks.experts_left_out is not None else ()
+    parts: list[tuple[str, HeldOutRuns]] = [(_budget(part.label), part) for part in cuts]
     parts += [(f"without {part.label} ({part.kind})", part) for part in left_out]
-    rows = [_split(name, part.n_fitted, part.summary) for name, part in parts if part.summary is not None]
-    refused = [f"{name}: {_short(part.reason)}" for name, part in parts if part.reason]
-    columns = ["fitted to", "runs", "predicted", "median error", "bias", "worst", "inside", "95% of that share"]
+    judged = [(name, part.n_fitted, part.summary) for name, part in parts if part.summary is not None]
+    refused = [_typeset(f"{name}: {_shortened(part.reason)}") for name, part in parts if part.reason]
+    columns: Columns[tuple[str, int, ErrorSummary]] = {
+        "fitted to": lambda split: split[0],
+        "runs": lambda split: split[1],
+        "predicted": lambda split: split[2].n,
+        "median error": lambda split: f"{split[2].median_error:.2g}%",
+        "bias": lambda split: f"{_typeset(brief(split[2].bias, '+'))}%",
+        "worst": lambda split: f"{_typeset(brief(split[2].worst, '+'))}%",
+        "inside": lambda split: None if split[2].n_inside is None else f"{split[2].n_inside} of {split[2].n_judged}",
+        "95% of that share": lambda split: (
+            split[2].share_interval and " – ".join(percent(end) for end in split[2].share_interval)
+        ),
+    }
     caption = (
-        "The law fitted to some of the runs and held against the others; errors are predicted minus measured in "
+        "The law fitted to some of the runs and compared with the others; errors are predicted minus measured in "
         "percent of the loss, intervals of the share count runs of one trunk as one."
     )
-    blocks = [sheet(columns, rows, caption)] if rows else []
-    return [*blocks, *([bullets([_set(line) for line in refused])] if refused else [])]
-
-
-def _split(name: str, n_fitted: int, found: ErrorSummary) -> list[str]:
-    inside = "–" if found.n_inside is None else f"{found.n_inside} of {found.n_judged}"
-    ends = found.share_interval
-    share = "–" if ends is None else f"{percent(ends[0])} – {percent(ends[1])}"
-    bias, worst = (f"{_set(brief(value, '+'))}%" for value in (found.bias, found.worst))
-    return [_budget(name), str(n_fitted), str(found.n), _percent(found), bias, worst, inside, share]
+    return [*([table(judged, columns, caption)] if judged else []), *([bullets(refused)] if refused else [])]
 
 
 def _budget(label: str) -> str:
@@ -243,106 +244,97 @@ def _budget(label: str) -> str:
 
 def _laws(checks: Checks) -> list[Block]:
     """What every law that was compared would recommend."""
-    found = checks.comparison
-    if found is None:
+    comparison = checks.comparison
+    if comparison is None:
         return []
-    rows = [
-        [
-            one.law,
-            str(one.n_free),
-            f"{one.weight:.2f}" if one.weight >= validation.LEAST_WEIGHT else "< 0.01",
-            "best" if one is found.contenders[0] else _set(f"{one.difference:.1f} ± {one.difference_se:.1f}"),
-            f"{100 * one.rmse_held_out:.2f}%",
-            *(
-                ["–"] * 4
-                if one.advice is None
-                else [
-                    str(one.advice.n_experts),
-                    si(one.advice.n_active),
-                    si(one.advice.tokens),
-                    formatting.loss(one.advice.loss),
-                ]
-            ),
-        ]
-        for one in found.contenders
-    ]
-    columns = ["law", "free", "weight", "score, nats", "rms held out", "E", "active", "tokens", "loss"]
+    best = comparison.contenders[:1]
+
+    def score(law: Contender) -> str:
+        return "best" if law in best else _typeset(f"{law.difference:.1f} ± {law.difference_se:.1f}")
+
+    columns: dict[str, Any] = {
+        "law": lambda law: law.law,
+        "free": lambda law: law.n_free,
+        "weight": lambda law: f"{law.weight:.2f}" if law.weight >= validation_plots.LEAST_WEIGHT else "< 0.01",
+        "score, nats": score,
+        "rms held out": lambda law: f"{100 * law.rmse_held_out:.2f}%",
+        "E": lambda law: law.advice and law.advice.n_experts,
+        "active": lambda law: law.advice and si(law.advice.n_active),
+        "tokens": lambda law: law.advice and si(law.advice.tokens),
+        "loss": lambda law: law.advice and loss(law.advice.loss),
+    }
     caption = (
-        f"Laws that these runs serve, by their log score on trunks held out ({found.n_folds} folds), and the model of "
-        f"least loss that each would train with {flops(checks.train_flops)} FLOP (serving not counted). Where weights "
-        "are shared, so is the right to be believed."
+        f"Laws that can be fitted to these runs, by their log score on held-out trunks ({comparison.n_folds} folds), "
+        f"and the model of least loss that each would train with {flops(checks.train_flops)} FLOP (serving not "
+        "counted). Where laws share the weight, none of their recommendations stands alone."
     )
-    skipped = "; ".join(f"{name} ({_short(reason)})" for name, reason in found.skipped.items())
-    table = [sheet(columns, rows, caption)] if rows else []
-    return [*table, *([text(_set(f"Not compared: {skipped}."))] if skipped else [])]
+    skipped = "; ".join(f"{name} ({_shortened(reason)})" for name, reason in comparison.skipped.items())
+    laws = [table(comparison.contenders, columns, caption)] if comparison.contenders else []
+    return [*laws, *([text(_typeset(f"Not compared: {skipped}."))] if skipped else [])]
 
 
-def _left_over(study: Study) -> str:
+def _residuals(study: Study) -> str:
     return (
-        f"What the {study.law_fit.law} law leaves over in {plural(study.law_fit.n_runs, 'run')}, against each column; "
-        "the line joins medians. Where it leaves zero, the law lacks a trend that the runs have."
+        f"Residuals of the {study.law_fit.law} law in {plural(study.law_fit.n_runs, 'run')} against each column; the "
+        "line joins medians. Where it leaves zero, the law lacks a trend that the runs have."
     )
 
 
 def _influence(study: Study, checks: Checks) -> str:
-    found = checks.sensitivity
-    tried = 0 if found is None else found.n_trunks_tried
+    trunks = 0 if checks.sensitivity is None else checks.sensitivity.n_trunks_tried
     return (
-        f"The law fitted again without each of {plural(tried, 'trunk')} and without groups of runs: what moves most, "
+        f"The law refitted without each of {plural(trunks, 'trunk')} and without groups of runs: the largest changes, "
         f"in standard errors of {study.law_fit.n_draws} resamples and in percent. The optimum is that at "
-        f"{flops(checks.train_flops)} FLOP. Beyond the band those runs decide more than chance does."
+        f"{flops(checks.train_flops)} FLOP. Changes beyond the band are larger than chance explains."
     )
 
 
-def _profiles(study: Study, found: Sequence[Profile]) -> str:
-    ends = "; ".join(f"{one.name} {_between(one.interval)}" for one in found)
+def _profiles(study: Study, checks: Checks) -> str:
+    intervals = "; ".join(f"{profile.name} {_ends(*profile.interval)}" for profile in checks.profiles)
     return (
-        f"Above, how far the objective rises as one parameter is held and the others are fitted again; 95% profile "
-        f"intervals: {ends}. Below, {study.law_fit.n_draws} bootstrap draws, the estimate as a cross: a thin cloud is "
-        "a valley along which parameters trade off."
+        "Above, the rise of the objective as one parameter is held and the others are refitted; 95% profile intervals: "
+        f"{intervals}. Below, {study.law_fit.n_draws} bootstrap draws, the estimate as a cross: a thin cloud is a "
+        "valley along which parameters trade off."
     )
 
 
-def _between(interval: tuple[float | None, float | None]) -> str:
-    low, high = (None if end is None else number(end, ".3g") for end in interval)
-    if low is None and high is None:
-        return "bounded on neither side"
-    return f"{low} to {high}" if low and high else f"above {low}" if low else f"below {high}"
+def _ends(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "bounded on neither side" if high is None else f"below {number(high, '.3g')}"
+    return f"above {number(low, '.3g')}" if high is None else f"{number(low, '.3g')} to {number(high, '.3g')}"
 
 
 def _isoflop(checks: Checks) -> str:
-    told = [
+    lines = [
         "Runs of equal compute with a parabola in ln N at each budget; stars are minima, hollow ones are flagged and "
         "left out of the frontier. The method is biased where windows are wide or off centre, and uses the runs less "
-        "well than the law does"
+        "efficiently than the law does"
     ]
-    for one in checks.isoflop:
-        name = formatting.experts(one.n_experts)
-        if one.bias is not None:
-            factor, budget = one.bias.line_over_true, flops(one.bias.train_flops)
-            told.append(
-                f"on the fitted law's own surface its line for {name} gives {factor:.2f} times the true optimal N at "
-                f"{budget} FLOP"
+    for of_e in checks.isoflop:
+        name = experts(of_e.n_experts)
+        if of_e.bias is not None:
+            lines.append(
+                f"on the fitted law's own surface its line for {name} gives {of_e.bias.line_over_true:.2f} times the "
+                f"true optimal N at {flops(of_e.bias.train_flops)} FLOP"
             )
-        if one.line is None:
-            told.append(f"no frontier for {name}: {_short(one.reason)}")
-    return " ".join(sentence(line) for line in told)
+        if of_e.line is None:
+            lines.append(f"no frontier for {name}: {_shortened(of_e.reason)}")
+    return " ".join(map(sentence, lines))
 
 
-def _findings(study: Study) -> list[Block]:
-    """What the runs cannot say, by name."""
-    rows = [[finding.name, _set(finding.message), finding.vary or "–"] for finding in study.law_fit.findings]
-    if not rows:
-        return [text("The design has no named fault: no axis stands still, no two move together, no valley is flat.")]
-    return [
-        sheet(["finding", "what it means", "vary"], rows, "What these runs leave open, and the axis to vary.", wide=1)
-    ]
+def _identifiability(study: Study) -> Block:
+    """What the runs cannot identify, by name."""
+    findings = study.law_fit.findings
+    if not findings:
+        return text("The design identifies every parameter.")
+    columns: dict[str, Any] = {
+        "finding": lambda finding: finding.name,
+        "meaning": lambda finding: _typeset(finding.message),
+        "vary": lambda finding: finding.vary or None,
+    }
+    return table(findings, columns, "What these runs leave open, and the axis to vary.", wide="meaning")
 
 
-def _percent(found: ErrorSummary) -> str:
-    return f"{found.median_error:.2g}%"
-
-
-def _short(reason: str) -> str:
+def _shortened(reason: str) -> str:
     """A reason without its further remedies where it is long."""
     return reason if len(reason) <= _MOST_REASON else f"{reason[:_MOST_REASON].rsplit(' ', 1)[0]} …"

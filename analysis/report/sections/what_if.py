@@ -1,137 +1,122 @@
-"""What would change the decision: cases with one thing otherwise, volumes at which E changes, the plane of best E."""
+"""What would change the decision: cases with one thing different, volumes at which E changes, the plane of best E."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
-from analysis.report.blocks import Block, bullets, picture, sheet, text
-from analysis.report.plots import decision
-from analysis.report.study import Study
-from scaling import formatting
-from scaling.formatting import experts, sentence, si
+from analysis.report.blocks import Block, Columns, bullets, picture, table, text
+from analysis.report.plots import decision as decision_plots
+from analysis.report.study import Answer, Study
+from scaling.formatting import cost, experts, experts_cell, listed, number, plural, sentence, si
 
 TITLE = "What would change it"
 _MOST = 3  # cases on the first page
+
+WhatIf = Mapping[str, Any]
+Case = Mapping[str, Any]
 
 
 def what_if(study: Study) -> list[Block]:
     """What changes the answer in a line each, the picture, and every case that was tried."""
     answer = study.decision
-    told = changes(answer)
-    blocks = [bullets(told)] if told else [text(_not_asked(answer))]
-    if decision.what_would_change in decision.drawn(study):
+    lines, cases = changes(answer), (answer.get("what_if") or {}).get("cases", ())
+    blocks = [bullets(lines)] if lines else [text(_not_asked(answer))]
+    if decision_plots.what_would_change in decision_plots.drawn(study):
         blocks.append(picture("what_would_change", _caption(study)))
-    if study.explored.without_plane:
-        blocks.append(text(sentence(f"There is no plane of budgets and volumes: {study.explored.without_plane}")))
-    tried = (answer.get("what_if") or {}).get("cases", ())
-    return [*blocks, _cases(answer, tried)] if tried else blocks
+    if study.curves.without_plane:
+        blocks.append(text(sentence(f"There is no plane of budgets and volumes: {study.curves.without_plane}")))
+    return [*blocks, _cases(answer, cases)] if cases else blocks
 
 
-def changes(answer: Mapping[str, Any]) -> list[str]:
-    """What would change the decision and what would not, one line each; empty where the answer was stored without
-    it."""
-    found = answer.get("what_if")
-    if not found:
-        return []
-    return [*_changing(found), *_kept(answer, found), *_crossovers(found, found["crossovers"])]
+def changes(answer: Answer) -> list[str]:
+    """What would change the decision and what would not, one line each; empty where the answer was stored without."""
+    stored = answer.get("what_if")
+    return [*_changing(stored), *_unchanged(answer), *_crossovers(stored, stored["crossovers"])] if stored else []
 
 
-def in_short(answer: Mapping[str, Any]) -> list[str]:
+def in_short(answer: Answer) -> list[str]:
     """The same for the first page: the first few cases, and the nearest volume at which another E overtakes."""
-    found = answer.get("what_if")
-    if not found:
+    stored = answer.get("what_if")
+    if not stored:
         return []
-    told = _changing(found)
-    more = len(told) - _MOST
-    short = (
-        [*told[:_MOST], f"{formatting.plural(more, 'more case')} would change it: section “{TITLE}”"]
-        if more > 0
-        else told
-    )
-    return [*(short or _kept(answer, found)), *_crossovers(found, _nearest(found)[:1])]
+    lines = _changing(stored)
+    more = [f"{plural(len(lines) - _MOST, 'more case')} would change it: section “{TITLE}”"] if lines[_MOST:] else []
+    return [*(lines[:_MOST] + more or _unchanged(answer)), *_crossovers(stored, _nearest(stored)[:1])]
 
 
-def _changing(found: Mapping[str, Any]) -> list[str]:
-    return [f"if {case['what']} were {case['value']}, {_then(case)}" for case in found["cases"] if case["changes"]]
+def _changing(stored: WhatIf) -> list[str]:
+    cases = [case for case in stored["cases"] if case["changes"]]
+    return [f"if {case['what']} were {case['value']}, {_then(case['n_experts'])}" for case in cases]
 
 
-def _then(case: Mapping[str, Any]) -> str:
-    return "no E could answer" if case["n_experts"] is None else f"{experts(case['n_experts'])} would be best"
+def _then(n_experts: int | None) -> str:
+    return "no E could answer" if n_experts is None else f"{experts(n_experts)} would be best"
 
 
-def _kept(answer: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The things of which nothing that was tried changes the best E."""
-    changing = {case["what"] for case in found["cases"] if case["changes"]}
-    kept = list(dict.fromkeys(case["what"] for case in found["cases"] if case["what"] not in changing))
+def _unchanged(answer: Answer) -> list[str]:
+    """The things that do not change the best E in any case tried."""
+    cases = answer["what_if"]["cases"]
+    changing = {case["what"] for case in cases if case["changes"]}
+    names = dict.fromkeys(case["what"] for case in cases if case["what"] not in changing)
     best = experts(answer["recommendation"]["n_experts"])
-    return [f"{best} stays the best whatever was tried of {', '.join(kept)}"] if kept else []
+    return [f"{best} remains best when varying {listed(names)}"] if names else []
 
 
-def _nearest(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Crossovers by how far from what is served they are, in logarithms."""
-    if not found["crossovers"]:
-        return []
-    served = math.sqrt(math.prod(found["volumes"]))  # volumes go as far to either side of it
-    return sorted(found["crossovers"], key=lambda one: abs(math.log(one["volume"] / served)))
+def _nearest(stored: WhatIf) -> list[Mapping[str, Any]]:
+    """Crossovers by their distance, in logarithms, from what is served, the middle of the volumes."""
+    served = math.sqrt(math.prod(stored["volumes"] or ()))
+    return sorted(stored["crossovers"], key=lambda crossing: abs(math.log(crossing["volume"] / served)))
 
 
-def _crossovers(found: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Volumes at which one E overtakes another; that there is none within those tried is told too."""
-    if found["volumes"] is not None and not found["crossovers"]:
-        low, high = found["volumes"]
+def _crossovers(stored: WhatIf, shown: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Volumes at which one E overtakes another, or that there is none among those tried."""
+    if stored["volumes"] is not None and not stored["crossovers"]:
+        low, high = stored["volumes"]
         return [f"from {si(low)} to {si(high)} tokens served no other E overtakes"]
     return [
-        f"at {si(one['volume'])} tokens served {experts(one['after'])} overtakes {experts(one['before'])}"
-        for one in shown
+        f"at {si(at['volume'])} tokens served {experts(at['after'])} overtakes {experts(at['before'])}" for at in shown
     ]
 
 
-def _not_asked(answer: Mapping[str, Any]) -> str:
+def _not_asked(answer: Answer) -> str:
     if "what_if" in answer:
-        return "What would change it was not asked (--no-what-if)."
-    return (
-        "This recommendation was stored before it was asked what would change it; ask again with `scaling recommend`."
-    )
+        return "What would change it was not computed (`what_if` was off)."
+    return "This recommendation is of an older version, without what would change it; run `scaling recommend` again."
 
 
 def _caption(study: Study) -> str:
-    found, asked = study.explored, study.decision["question"]
-    told = []
-    if len(decision.shown_cases(study)):
-        told.append(
-            "The best model if one thing were otherwise, at the law's estimate: its lifetime cost against the "
-            "answer's, and its E; red where that is another"
+    curves, lines = study.curves, []
+    if len(decision_plots.shown_cases(study)):
+        lines.append(
+            "The best model if one thing were different, at the law's estimate: its lifetime cost against the "
+            "answer's, and its E; red where the best E changes"
         )
-    if found.plane is not None:
+    if curves.plane is not None:
         plane = "The best E at every training budget and volume served, at the estimate; the star is the question"
-        if asked.get("requests_per_month") is not None:
+        if study.decision["question"].get("requests_per_month") is not None:
             plane += ", whose load is kept: more tokens are a longer life"
-        if found.most_budget is not None and found.most_budget < found.plane.budgets[-1]:
-            plane += f"; hatched, budgets beyond {EXTRAPOLATION_LIMIT:g} times the largest run, which nothing decides"
-        told += [plane, "– where no E can answer"] if (found.plane.best < 0).any() else [plane]
-    return " ".join(sentence(part) for part in told)
+        if curves.most_budget is not None and curves.most_budget < curves.plane.budgets[-1]:
+            plane += f"; hatched, budgets beyond {EXTRAPOLATION_LIMIT:g} times the largest run, which decide nothing"
+        lines += [plane, "– where no E can answer"] if (curves.plane.best < 0).any() else [plane]
+    return " ".join(map(sentence, lines))
 
 
-def _cases(answer: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> Block:
-    cost = answer["recommendation"]["cost"]
-    rows = [
-        [
-            case["what"],
-            case["value"],
-            ("–" if case["n_experts"] is None else "dense" if case["n_experts"] == 1 else str(case["n_experts"]))
-            + (" *" if case["changes"] else ""),
-            *("–" if case[name] is None else si(case[name]) for name in ("n_active", "tokens")),
-            "–" if case["cost"] is None else formatting.cost(case["cost"], cost["unit"]),
-            "–" if case["cost"] is None else formatting.number(case["cost"] / cost["total"], ".3g"),
-        ]
-        for case in tried
-    ]
-    columns = ["changed", "to", "E", "active", "tokens", f"cost, {cost['unit']}", "times"]
+def _cases(answer: Answer, cases: Iterable[Case]) -> Block:
+    total, unit = answer["recommendation"]["cost"]["total"], answer["recommendation"]["cost"]["unit"]
+    columns: Columns[Case] = {
+        "changed": lambda case: case["what"],
+        "to": lambda case: case["value"],
+        "E": lambda case: experts_cell(case["n_experts"]) + (" *" if case["changes"] else ""),
+        "active": lambda case: si(case["n_active"]),
+        "tokens": lambda case: si(case["tokens"]),
+        f"cost, {unit}": lambda case: cost(case["cost"], unit),
+        "times": lambda case: number(case["cost"] and case["cost"] / total, ".3g"),
+    }
     caption = (
-        "Every case that was tried, at the estimate of the law, among the E that could answer; * where the best E is "
-        "another. “times” is the lifetime cost over that of the answer."
+        "Every case that was tried, at the estimate of the law, among the E that could answer; * where the best E "
+        "changes. “times” is the lifetime cost over that of the answer."
     )
-    return sheet(columns, rows, caption, wide=1)
+    return table(cases, columns, caption, wide="to")

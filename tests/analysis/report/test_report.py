@@ -4,10 +4,11 @@ import importlib.util
 import json
 import shutil
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
-from reported import drawn_into, quick_checks, section, strings, tables, template_warnings
+from reported import column, quick_checks, section, tables, template_warnings, words
 from synthetic import TRUTH, cells, planted_loss, write_study
 from typer.testing import CliRunner
 
@@ -15,10 +16,10 @@ from analysis import laws
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting import bootstrap, fit
-from analysis.report import build as reports
-from analysis.report.build import build_report
-from analysis.report.plots import study as pictures
-from analysis.report.plots.study import measured_decode
+from analysis.methods.dense_twins import paired_effects
+from analysis.report.build import build_report, compile_pdf
+from analysis.report.contents import content, made_at, write_contents
+from analysis.report.plots import study as study_plots
 from analysis.report.study import load_report_study
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
@@ -50,16 +51,25 @@ def joint(bare):
     return bootstrap.bootstrap(fit.fit(table, laws.law_named("joint-moe")), table, 60, np.random.default_rng(0))
 
 
-@pytest.fixture
-def study(bare, joint, tmp_path):
-    """The same study with that fit stored, and a recommendation made from it."""
-    folder = shutil.copytree(bare, tmp_path / "planted")
+@pytest.fixture(scope="module")
+def answer(joint):
+    """A recommendation from that fit, as it is stored."""
+    return json.loads(json.dumps(recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)).to_json()))
+
+
+@pytest.fixture(scope="module")
+def answered(bare, joint, answer, tmp_path_factory):
+    """A folder with the same study, the fit and the recommendation; no test changes it."""
+    folder = shutil.copytree(bare, tmp_path_factory.mktemp("answered") / "planted")
     store(folder / "fits" / "joint-moe.json", joint.to_json())
-    store(
-        folder / "recommendations" / "joint-moe.json",
-        recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)).to_json(),
-    )
+    store(folder / "recommendations" / "joint-moe.json", answer)
     return folder
+
+
+@pytest.fixture
+def study(answered, tmp_path):
+    """A copy of that folder, to be changed."""
+    return shutil.copytree(answered, tmp_path / "planted")
 
 
 def store(path, document):
@@ -67,12 +77,30 @@ def store(path, document):
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def content(folder):
-    return reports._content(load_report_study(folder))
+@pytest.fixture(scope="module")
+def loaded(answered):
+    """That study as read."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_checks(patch)
+        return load_report_study(answered)
 
 
-def test_the_same_study_gives_the_same_file(study, tmp_path):
-    one, two = (build_report(study, tmp_path / name, tmp_path / f"{name}.png") for name in ("a.pdf", "b.pdf"))
+@pytest.fixture(scope="module")
+def page(loaded):
+    return content(loaded)
+
+
+def page_of(folder):
+    return content(load_report_study(folder))
+
+
+def with_question(loaded, joint, question, **changes):
+    """The study with the answer to another question."""
+    return replace(loaded, answers={"joint-moe": recommend(joint, question).to_json()}, **changes)
+
+
+def test_the_same_study_gives_the_same_file(answered, tmp_path):
+    one, two = (build_report(answered, tmp_path / name, tmp_path / f"{name}.png") for name in ("a.pdf", "b.pdf"))
     assert one.path.read_bytes().startswith(b"%PDF-")
     assert one.path.read_bytes() == two.path.read_bytes()
     assert one.picture.read_bytes() == two.picture.read_bytes()
@@ -80,27 +108,46 @@ def test_the_same_study_gives_the_same_file(study, tmp_path):
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
 
 
-def test_the_template_compiles_without_a_warning(study, tmp_path):
-    assert template_warnings(load_report_study(study), tmp_path) == []
+def test_the_template_compiles_without_a_warning(loaded, tmp_path):
+    assert template_warnings(loaded, tmp_path) == []
 
 
-def test_the_front_page_is_the_stored_recommendation(study):
-    answer = json.loads((study / "recommendations" / "joint-moe.json").read_text())
+def test_the_front_page_is_the_stored_recommendation(page, answer):
     chosen = answer["recommendation"]
-    page = content(study)
     tiles = {tile["label"]: tile["value"] for tile in page["tiles"]}
-    assert page["decided"] == answer["decided"]
-    assert tiles["Experts, E"] == str(chosen["n_experts"])
-    assert tiles["Loss, nats/token"] == f"{chosen['loss']:.3f}"
-    assert tiles["Lifetime cost, FLOP"] == formatting.flops(chosen["cost"]["total"])
-    assert all(reason.lower() in page["because"].lower() for reason in answer["undecided_because"])
-    assert page["headline"].startswith("Train" if answer["decided"] else "Not decided")
+    assert tiles == {
+        "Experts, E": str(chosen["n_experts"]),
+        "Active parameters": si(chosen["n_active"]),
+        "Total parameters": si(chosen["n_total"]),
+        "Training tokens": si(chosen["tokens"]),
+        "Loss, nats/token": f"{chosen['loss']:.3f}",
+        "Lifetime cost, FLOP": formatting.flops(chosen["cost"]["total"]),
+        "Best in": formatting.percent(chosen["probability_best"]),
+    }
 
 
-def test_every_expert_count_is_in_the_table_of_choices(study):
-    (choices,) = tables(section(content(study), "The decision in detail"))
-    assert [row[0].split()[0] for row in choices["rows"]] == ["dense", "4", "8"]
-    assert sum("★" in row[0] for row in choices["rows"]) == 1
+@pytest.mark.parametrize("reasons", [[], ["there are few trunks", "E = 8 is at an edge"]])
+def test_the_front_page_is_decided_or_gives_every_reason(loaded, answer, reasons):
+    page = content(replace(loaded, answers={"a": answer | {"decided": not reasons, "undecided_because": reasons}}))
+    best = formatting.experts(answer["recommendation"]["n_experts"])
+    assert page["decided"] == (not reasons)
+    if reasons:
+        assert page["headline"] == f"Not decided; {best} leads"
+        assert page["because"] == "There are few trunks. E = 8 is at an edge."
+    else:
+        assert page["headline"].startswith(f"Train {best}: {si(answer['recommendation']['n_active'])} active")
+        assert f"of {answer['n_draws']} bootstrap draws" in page["because"]
+
+
+def test_every_expert_count_is_in_the_table_of_choices(page, answer):
+    (choices,) = tables(section(page, "The decision in detail"))
+    by_experts = {c["n_experts"]: c for c in (answer["recommendation"], *answer["alternatives"])}
+    chosen = answer["recommendation"]["n_experts"]
+    starred = {1: "dense", 4: "4", 8: "8"}
+    starred[chosen] += " ★"
+    assert column(choices, "E") == list(starred.values())
+    assert column(choices, "regret") == [formatting.percent(by_experts[e]["regret"]) for e in (1, 4, 8)]
+    assert column(choices, "tokens") == [si(by_experts[e]["tokens"]) for e in (1, 4, 8)]
 
 
 def test_the_answer_is_the_planted_one(bare, joint):
@@ -125,54 +172,62 @@ def test_the_answer_is_the_planted_one(bare, joint):
     assert TRUTH["c"] < bar
 
 
-def test_what_was_left_out_is_told_with_its_reason(study):
-    blocks = section(content(study), "What was run")
-    assert any("1 run with status diverged" in text for text in strings(blocks))
+def test_what_was_left_out_is_reported_with_its_reason(page, loaded):
+    blocks = section(page, "What was run")
+    assert loaded.table.dropped == (("status diverged", 1),)
+    assert "status diverged" in words(blocks)
     (failed,) = tables(blocks)
-    (row,) = failed["rows"]
-    assert row[4:] == ["diverged", "loss is NaN at step 120"]
+    assert column(failed, "status") == ["diverged"]
+    assert column(failed, "error") == ["loss is NaN at step 120"]
 
 
-def test_every_warning_and_assumption_is_in_the_report(study):
-    answer = json.loads((study / "recommendations" / "joint-moe.json").read_text())
-    told = " ".join(strings(content(study))).lower()
-    for sentence in (*answer["warnings"], *answer["assumptions"]):
-        assert sentence.lower() in told
+def test_every_warning_and_assumption_is_in_the_report(page, answer):
+    printed = words(page).lower()
+    assert answer["warnings"]
+    assert answer["assumptions"]
+    for line in (*answer["warnings"], *answer["assumptions"]):
+        assert line.lower() in printed
 
 
-def test_reproduction_names_commands_hashes_and_the_grid(study):
-    blocks = section(content(study), "How to reproduce this")
-    told = "\n".join(strings(blocks))
-    assert "scaling fit planted --law joint-moe --bootstrap 60 --out planted/fits/joint-moe.json" in told
-    assert "--train-flops 10000000000000 --serve-tokens 100000000" in told
-    assert "synthetic00000000" in told
-    assert (study / "grid.yaml").read_text().strip() in told
+def test_reproduction_names_commands_hashes_and_the_grid(page, loaded):
+    commands, facts, _, grid = section(page, "How to reproduce this")
+    assert commands["text"].splitlines() == [
+        "scaling sweep run planted/grid.yaml --out planted",
+        "scaling fit planted --law joint-moe --bootstrap 60 --out planted/fits/joint-moe.json",
+        "scaling recommend planted/fits/joint-moe.json --train-flops 10000000000000 --serve-tokens 100000000 "
+        "--out planted/recommendations/joint-moe.json",
+        "scaling report planted --out report.pdf",
+    ]
+    assert dict(facts["rows"])["corpus_hash"] == "synthetic00000000"
+    assert grid["text"] == loaded.grid.strip()
 
 
-def test_measured_times_stand_beside_their_floors(study):
-    blocks = section(content(study), "What serving costs")
-    timing = tables(blocks)[1]
-    assert len(timing["rows"]) == 3 * 2
-    assert [row[4:6] for row in timing["rows"] if row[1] == "1"] == [["–", "–"]] * 3
-    ratios = [float(row[5]) for row in timing["rows"] if row[1] != "1"]
-    assert min(ratios) >= 1  # a measurement cannot beat the floor it was planted above
-    told = " ".join(strings(blocks))
-    assert "6 of the 24 times have no known floor" in told  # E = 1, 4, 8 and two phases at batch 1
-    assert "untrained weights" in told
+def test_measured_times_are_beside_their_floors(page):
+    timing = tables(section(page, "What serving costs"))[1]
+    at_one = [batch == "1" for batch in column(timing, "batch")]
+    assert len(at_one) == 3 * 2
+    floors, ratios = column(timing, "floor, ms"), column(timing, "median/floor")
+    assert [floor == "–" for floor in floors] == at_one
+    assert [ratio == "–" for ratio in ratios] == at_one
+    # A measurement cannot beat the floor it was planted above.
+    assert min(float(ratio) for ratio, single in zip(ratios, at_one, strict=True) if not single) >= 1
 
 
-def test_without_any_floor_the_report_says_so(study, tmp_path):
-    document = load_report_study(study)
-    bare = replace(document, latency=document.latency.assign(roofline_ms=np.nan))
-    told = " ".join(strings(section(reports._content(bare), "What serving costs")))
-    assert "No floor is known" in told
-    reports._draw(bare, tmp_path)
+def test_times_without_a_floor_are_counted(loaded):
+    def caption(study):
+        figures = (block for block in section(content(study), "What serving costs") if block["kind"] == "figure")
+        return next(figures)["caption"]
+
+    assert "6 of the 24 times have no known floor" in caption(loaded)  # E = 1, 4, 8 and two phases at batch 1
+    bare = replace(loaded, latency=loaded.latency.assign(roofline_ms=np.nan))
+    assert "No floor is known" in caption(bare)
+    assert study_plots.latency(bare).axes
 
 
-def test_the_counts_of_serving_are_those_of_the_structure(study):
-    counted = tables(section(content(study), "What serving costs"))[0]
+def test_the_counts_of_serving_are_those_of_the_structure(page):
+    counted = tables(section(page, "What serving costs"))[0]
     largest = {config.model.n_experts: config for config in CONFIGS if config.model.d_model == 64}
-    assert [row[0] for row in counted["rows"]] == ["dense", "4", "8"]
+    assert column(counted, "E") == ["dense", "4", "8"]
     for row, config in zip(counted["rows"], (largest[1], largest[4], largest[8]), strict=True):
         model, vocab, context = config.model, config.data.vocab_size, config.train.seq_len
         assert row[3:] == [
@@ -183,136 +238,130 @@ def test_the_counts_of_serving_are_those_of_the_structure(study):
         ]
 
 
-def test_a_cost_in_flops_says_what_it_leaves_out_and_what_was_measured(study, joint):
-    page = content(study)
-    taken = " ".join(strings(section(page, "Assumptions and warnings")))
-    assert "FLOPs price neither memory nor the bytes" in taken
+def test_a_cost_in_flops_says_what_it_leaves_out_and_what_was_measured(page, loaded, joint):
+    assert "FLOPs price neither memory nor the bytes" in words(section(page, "Assumptions and warnings"))
     (hero,) = [block for block in page["summary"] if block["kind"] == "figure"]
     assert "at batch 64" in hero["caption"]
     assert "not in the cost" in hero["caption"]
-    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
-    store(study / "recommendations" / "joint-moe.json", priced.to_json())
-    blocks = section(content(study), "Assumptions and warnings")
-    assert "price neither memory" not in " ".join(strings(blocks))
-    assert "The CPU has no data sheet here" in " ".join(strings(blocks))
+    priced = content(with_question(loaded, joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100")))
+    assert "price neither memory" not in words(section(priced, "Assumptions and warnings"))
 
 
-def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(study):
-    document = load_report_study(study)
-    with_times, without = pictures.hero(document), pictures.hero(replace(document, latency=document.latency.iloc[:0]))
-    titles = [[ax.get_title(loc="left") for ax in page.axes] for page in (with_times, without)]
-    assert titles[0] == [*titles[1], "What serving it measured"]
-    shown = measured_decode(document)
+def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(loaded):
+    with_times, without = study_plots.hero(loaded), study_plots.hero(replace(loaded, latency=loaded.latency.iloc[:0]))
+    assert len(with_times.axes) == len(without.axes) + 1
+    shown = study_plots.measured_decode(loaded)
     assert list(shown["n_experts"]) == [1, 4, 8]
     assert set(shown["batch"]) == {64}
-    assert set(shown["n_active"]) == {document.table.frame["n_active"].max()}
+    assert set(shown["n_active"]) == {loaded.table.frame["n_active"].max()}
 
 
 # A device whose decode takes as long as planted, and one that is ten times as fast.
 @pytest.mark.parametrize(("faster", "warned"), [(1.0, False), (10.0, True)])
-def test_prices_on_a_measured_device_are_held_against_the_measurement(study, joint, monkeypatch, faster, warned):
+def test_prices_on_a_measured_device_are_compared_with_the_measurement(loaded, joint, monkeypatch, faster, warned):
     # Planted: 0.06 ms + 1.7 times the roofline of 20 GB/s and 100 GFLOP/s. The price takes shares of the peaks, and
     # overlaps reading and computing as a roofline does.
     speed = faster / 1.7
     planted = replace(
-        devices.device("h100"), name="cpu", title="planted CPU", bandwidth=20e9 * speed / SERVICE.efficiency.bandwidth_share,
+        devices.device("h100"),
+        name="cpu",
+        title="planted CPU",
+        bandwidth=20e9 * speed / SERVICE.efficiency.bandwidth_share,
         peak_flops=100e9 * speed / SERVICE.efficiency.flops_share,
-    )  # fmt: skip
+    )
     monkeypatch.setattr(devices, "calibrate_cpu", lambda: planted)
     asked = Question(target_loss=1.6, serve_tokens=1e10, device="cpu", service=replace(SERVICE, overlap=True))
-    store(study / "recommendations" / "joint-moe.json", recommend(joint, asked).to_json())
-    page = content(study)
+    page = content(with_question(loaded, joint, asked))
     *_, table = tables(section(page, "What serving costs"))
-    assert table["columns"][-1] == "measured/priced"
+    ratios = zip(column(table, "batch"), column(table, "measured/priced"), strict=True)
+    largest = [float(ratio) for batch, ratio in ratios if batch == "64"]
     assert len(table["rows"]) == 3 * 4  # E = 1, 4, 8 at four batches
-    largest = [float(row[-1]) for row in table["rows"] if row[1] == "64"]
     np.testing.assert_allclose(largest, faster, rtol=0.25)  # the overhead and the spread are beside the roofline
-    told = " ".join(strings(section(page, "Assumptions and warnings")))
-    assert ("`scaling latency` measures what a device reaches" in told) == warned
+    advice = "`scaling latency` measures what a device reaches"
+    assert (advice in words(section(page, "Assumptions and warnings"))) == warned
 
 
-def test_a_price_on_a_device_that_was_not_measured_is_held_against_nothing(study, joint):
-    priced = recommend(joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
-    store(study / "recommendations" / "joint-moe.json", priced.to_json())
-    assert "measured/priced" not in str(content(study))
+def test_a_price_on_a_device_that_was_not_measured_is_compared_with_nothing(loaded, joint, tmp_path):
+    priced = with_question(loaded, joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
+    page = content(priced)
+    assert not any("measured/priced" in table["columns"] for table in tables(section(page, "What serving costs")))
+    devices_table = tables(section(page, "Assumptions and warnings"))[0]
+    assert column(devices_table, "device")[0].endswith("★")
+    assert "H100" in column(devices_table, "device")[0]
+    assert template_warnings(priced, tmp_path) == []
 
 
-def test_every_expert_count_has_its_difference_with_a_95_percent_interval(study):
-    document = load_report_study(study)
-    told = section(content(study), "What experts do")[0]["text"]
-    rows = document.effects.rows
+def test_every_expert_count_has_its_difference_with_a_95_percent_interval(page, loaded):
+    effect = section(page, "What experts do")[0]["text"]
+    rows = loaded.effects.rows
     rows = rows[(rows["n_active"] == rows["n_active"].max()) & (rows["tokens"] == rows["tokens"].max())]
     assert set(rows["n_experts"]) == {4, 8}
     for _, row in rows.iterrows():
-        assert (
-            f"E = {row['n_experts']}: {formatting.number(row['difference'], '+.3f')} ± {1.96 * row['se']:.3f}" in told
-        )
-    assert "best" not in told
+        difference = f"{formatting.number(row['difference'], '+.3f')} ± {1.96 * row['se']:.3f}"
+        assert f"E = {row['n_experts']}: {difference}" in effect
 
 
-def test_routed_runs_that_pair_with_nothing_are_counted(study):
-    assert "Left out" not in section(content(study), "What experts do")[0]["text"]
-    first, *_, last = load_report_study(study).effects.rows.to_dict("records")
+def test_routed_runs_that_pair_with_nothing_are_counted(study, loaded, page):
+    assert "Left out" not in section(page, "What experts do")[0]["text"]
+    first, *_, last = loaded.effects.rows.to_dict("records")
     (study / "runs" / f"{last['dense_run_id']}.parquet").unlink()  # the twin of E = 4 and of E = 8
     (study / "evals" / f"{first['run_id']}.parquet").unlink()
-    told = section(content(study), "What experts do")[0]["text"]
-    assert (
-        "Left out: 2 routed runs without a dense twin and 1 routed run whose twin was evaluated on other tokens" in told
-    )
+    effects = paired_effects(study, runs.read_runs(study).frame)
+    assert (effects.without_twin, effects.not_comparable) == (2, 1)
+    effect = section(content(replace(loaded, effects=effects)), "What experts do")[0]["text"]
+    assert "Left out: 2 routed runs without a dense twin and 1 routed run whose twin" in effect
 
 
-def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(study):
-    path = study / "recommendations" / "joint-moe.json"
-    answer = json.loads(path.read_text())
-    for choice in (answer["recommendation"], *answer["alternatives"]):
-        choice["unanswered"] = choice["n_experts"] / 100
-    store(path, answer)
-    (choices,) = tables(section(content(study), "The decision in detail"))
-    assert choices["columns"][-1] == "no answer in"
-    assert [row[-1] for row in choices["rows"]] == ["1%", "4%", "8%"]
-    assert "the mean over the draws in which this E can answer" in choices["caption"]
+def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(loaded, page, answer):
+    doubtful = json.loads(json.dumps(answer))
+    for choice in (doubtful["recommendation"], *doubtful["alternatives"]):
+        choice["unanswered"] = {1: 0.0, 4: 0.3, 8: 0.004}[choice["n_experts"]]
+    (choices,) = tables(section(content(replace(loaded, answers={"a": doubtful})), "The decision in detail"))
+    assert column(choices, "no answer in") == ["0%", "30%", "< 1%"]
+    for choice in (doubtful["recommendation"], *doubtful["alternatives"]):
+        choice["unanswered"] = None  # an answer of an older version
+    (choices,) = tables(section(content(replace(loaded, answers={"a": doubtful})), "The decision in detail"))
+    assert "no answer in" not in choices["columns"]
 
 
 def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
     other = recommend(joint, Question(target_loss=1.6, serve_tokens=1e9)).to_json()
     store(study / "recommendations" / "a-target.json", other)
-    page = content(study)
-    assert "reaches a loss of 1.600" in page["summary"][0]["text"]
-    assert len(tables(section(page, "The decision in detail"))) == 2
+    document = load_report_study(study)
+    assert list(document.answers) == ["a-target", "joint-moe"]
+    assert document.decision["question"]["target_loss"] == 1.6
+    assert len(tables(section(content(document), "The decision in detail"))) == 2
 
 
-@pytest.mark.parametrize("asked", [{"train_flops": 1e13}, {"target_loss": 1.6, "serve_tokens": 1e10, "device": "h100"}])
-def test_other_questions_make_a_report_too(study, joint, tmp_path, asked):
-    store(study / "recommendations" / "joint-moe.json", recommend(joint, Question(**asked)).to_json())
-    assert build_report(study, tmp_path / "r.pdf").path.is_file()
-    told = " ".join(strings(content(study)))
-    assert ("H100" in told and "placeholder" in told) == ("device" in asked)
+def test_a_question_of_the_least_loss_makes_a_report_too(loaded, joint, tmp_path):
+    assert template_warnings(with_question(loaded, joint, Question(train_flops=1e13)), tmp_path) == []
 
 
 def test_a_folder_without_fits_says_that_they_were_made_here(bare, tmp_path):
-    made = build_report(bare, tmp_path / "r.pdf")
-    assert any("no fits" in note for note in made.notes)
-    assert any("no recommendation" in note for note in made.notes)
+    written = build_report(bare, tmp_path / "r.pdf")
+    assert any("no fits" in note for note in written.notes)
+    assert any("no recommendation" in note for note in written.notes)
     assert not (bare / "fits").exists()
 
 
-def test_text_is_data_and_never_markup(study, tmp_path):
+def test_text_is_data_and_never_markup(loaded, tmp_path):
     hostile = '#panic("spliced") $x$ *b* _i_ \\ [ ] @ref <label> // \u202e 日本語 ' + "long" * 60
-    document = load_report_study(study)
-    hurt = replace(document, failed=document.failed.assign(error=hostile), grid=hostile + "\n" + hostile, name=hostile)
-    assert hostile.strip()[:100] in " ".join(strings(reports._content(hurt)))
-    drawn_into(hurt, tmp_path)
-    assert reports._compile(tmp_path, reports._made_at(hurt)).startswith(b"%PDF-")
+    hurt = replace(loaded, failed=loaded.failed.assign(error=hostile), grid=hostile + "\n" + hostile, name=hostile)
+    assert hostile.strip()[:100] in words(content(hurt))
+    write_contents(hurt, tmp_path)
+    assert compile_pdf(tmp_path, made_at(hurt)).startswith(b"%PDF-")
 
 
 def test_runs_alone_are_enough(study, tmp_path):
     for name in ("evals", "curves", "latency"):
         shutil.rmtree(study / name)
     (study / "grid.yaml").unlink()
-    assert build_report(study, tmp_path / "r.pdf").path.is_file()
-    page = content(study)
-    assert "No latency was measured in this study." in strings(section(page, "What serving costs"))
-    assert any("No routed run" in text for text in strings(section(page, "What experts do")))
+    document = load_report_study(study)
+    assert template_warnings(document, tmp_path) == []
+    page = content(document)
+    assert "No latency was measured in this study." in words(section(page, "What serving costs"))
+    (effect,) = section(page, "What experts do")
+    assert effect["text"].startswith("No routed run")
 
 
 def test_an_imported_table_of_dense_runs_makes_a_report(tmp_path):
@@ -322,9 +371,11 @@ def test_an_imported_table_of_dense_runs_makes_a_report(tmp_path):
     rows = ["n_active,tokens,loss_val", *(f"{n},{d},{y}" for n, d, y in zip(size, tokens, loss, strict=True))]
     (tmp_path / "theirs.csv").write_text("\n".join(rows))
     import_runs(tmp_path / "theirs.csv", tmp_path / "theirs")
-    made = build_report(tmp_path / "theirs", tmp_path / "r.pdf")
-    assert any("shown as dense" in note for note in made.notes)
-    assert "hoffmann" in made.notes[1]
+    document = load_report_study(tmp_path / "theirs")
+    assert template_warnings(document, tmp_path) == []
+    assert list(document.fits) == ["hoffmann"]
+    assert set(document.table.frame["n_experts"]) == {1}
+    assert any("shown as dense" in note for note in document.notes)
 
 
 def test_a_broken_recommendation_is_named(study):
@@ -336,30 +387,30 @@ def test_a_broken_recommendation_is_named(study):
         load_report_study(study)
 
 
-def test_missing_packages_are_named_with_the_remedy(study, tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "typst" else found(name))
-    with pytest.raises(InputError, match=r"needs typst; install with: pip install 'scaling\[report\]'"):
-        build_report(study, tmp_path / "r.pdf")
+def test_missing_packages_are_named_with_the_remedy(answered, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "typst" else find_spec(name))
+    with pytest.raises(InputError, match=r"needs typst; install with: pip install 'moe-scaling\[report\]'"):
+        build_report(answered, tmp_path / "r.pdf")
 
 
-def test_other_names_than_pdf_are_refused(study, tmp_path):
-    with pytest.raises(InputError, match=r"--out .*r\.html.*\.pdf"):
-        build_report(study, tmp_path / "r.html")
-    with pytest.raises(InputError, match=r"--picture .*p\.gif.*\.png"):
-        build_report(study, tmp_path / "r.pdf", tmp_path / "p.gif")
+def test_other_names_than_pdf_are_refused(answered, tmp_path):
+    with pytest.raises(InputError, match=r"`out` .*r\.html.*\.pdf"):
+        build_report(answered, tmp_path / "r.html")
+    with pytest.raises(InputError, match=r"`picture` .*p\.gif.*\.png"):
+        build_report(answered, tmp_path / "r.pdf", tmp_path / "p.gif")
 
 
 def test_a_template_that_fails_is_failed_work(tmp_path):
     (tmp_path / "report.typ").write_text('#panic("no")')
     with pytest.raises(WorkError, match="typst could not make the report"):
-        reports._compile(tmp_path, reports.datetime(2026, 1, 1))
+        compile_pdf(tmp_path, datetime(2026, 1, 1))
 
 
-def test_the_command(study, tmp_path):
+def test_the_command(answered, tmp_path):
     from scaling.cli.main import app
 
-    done = CliRunner().invoke(app, ["report", str(study), "--out", str(tmp_path / "r.pdf"), "--json"])
+    done = CliRunner().invoke(app, ["report", str(answered), "--out", str(tmp_path / "r.pdf"), "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {"report": str(tmp_path / "r.pdf"), "picture": None, "notes": []}
     assert (tmp_path / "r.pdf").is_file()
@@ -378,3 +429,21 @@ def test_shares_are_not_rounded_to_certainty(share, text):
 def test_numbers_carry_a_true_minus_sign_and_powers_of_ten():
     assert [formatting.number(v) for v in (-0.4793, 0.0, 2.5e15, 3e-7)] == ["−0.4793", "0", "2.5×10¹⁵", "3×10⁻⁷"]
     assert formatting.number(-0.0382, "+.3f") == "−0.038"
+
+
+def test_a_number_that_is_missing_is_a_dash():
+    writers = (formatting.si, formatting.number, formatting.loss, formatting.flops, formatting.percent)
+    assert [write(None) for write in writers] == ["–"] * 5
+    assert [formatting.si(float("nan")), formatting.number(float("nan"))] == ["–", "–"]
+
+
+def test_values_are_listed_and_the_rest_counted():
+    assert formatting.listed([1, 4.0, 0.5, "soft"]) == "1, 4, 0.5, soft"
+    assert formatting.listed(range(5), most=3) == "0, 1, 2 and 2 more"
+    assert [formatting.listed([]), formatting.listed([], empty="no columns")] == ["none", "no columns"]
+
+
+def test_the_first_line_of_a_message():
+    assert [formatting.first_line(m) for m in ("\n no\nmore", ValueError("no\nmore"), KeyError(), "")] == [
+        "no", "no", "KeyError", ""
+    ]  # fmt: skip

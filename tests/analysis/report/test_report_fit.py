@@ -1,13 +1,14 @@
 """How far to believe the law: the report says what the checks found, and says so where they could not be made."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from planted import moe_grid, table_of
-from reported import quick_checks, section, strings, tables, template_warnings
+from reported import column, quick_checks, section, tables, template_warnings, words
 from synthetic import cells, write_study
 
 from analysis import laws
@@ -16,8 +17,8 @@ from analysis.decision.recommend import recommend
 from analysis.decision.size_search import columns_of_model
 from analysis.fitting import bootstrap, fit, identifiability
 from analysis.fitting.roll_out import roll_out
-from analysis.report import build
-from analysis.report.plots import validation as check_pictures
+from analysis.report.contents import content
+from analysis.report.plots import validation as validation_plots
 from analysis.report.sections import validation
 from analysis.report.study import load_report_study
 from analysis.tables import runs
@@ -48,9 +49,16 @@ def folder(tmp_path_factory):
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(folder):
-    return load_report_study(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        quick_checks(patch)
+        return load_report_study(folder)
+
+
+@pytest.fixture(scope="module")
+def belief(study):
+    return beliefs(study)
 
 
 def dense(budgets=3, sizes=4, seed=0):
@@ -65,116 +73,121 @@ def dense(budgets=3, sizes=4, seed=0):
 
 
 def made(table, law, **changes):
-    """The checks of a law on a table, at the compute of its dearest run; `changes` are to its fit."""
+    """The checks of a law on a table, at the compute of its largest run; `changes` are to its fit."""
     found = bootstrap.bootstrap(fit.fit(table, law, n_starts=16), table, 20, R(0))
     return checks.check(replace(found, **changes), table, float(table.column("train_flops").max()))
 
 
-def told(study):
-    return section(build._content(study), validation.TITLE)
+def beliefs(study):
+    return section(content(study), validation.TITLE)
 
 
-def test_the_verdict_is_that_of_the_roll_out_and_comes_first(study):
-    joint = study.law_fit
-    again = roll_out(study.table, joint.definition, rng=R(checks.SEED), resamples=checks.RESAMPLES).overall
-    first, *_ = told(study)
-    assert first["kind"] == "text"
-    assert f"{again.n_inside} of {again.n_judged} lie in their 95% prediction intervals" in first["text"]
-    assert f"a median error of {again.median_error:.2g}%" in first["text"]
-    largest = study.table.frame["train_flops"].max()
-    needed = study.decision["recommendation"]["train_flops"] / largest
-    assert f"takes {needed:.2g} times that of the largest run of all" in first["text"]
+def test_the_verdict_is_that_of_the_roll_out_and_comes_first(study, belief):
+    again = roll_out(study.table, study.law_fit.definition, rng=R(checks.SEED), resamples=checks.RESAMPLES).overall
+    assert belief[0]["text"].startswith(validation.verdict(study, study.checks)[:80])
+    assert f"a median error of {again.median_error:.2g}%; {again.n_inside} of {again.n_judged} " in belief[0]["text"]
+
+
+@pytest.mark.parametrize(("times", "tested"), [(0.5, True), (40.0, False)])
+def test_the_verdict_says_what_was_predicted_and_whether_the_answer_is_within_it(study, times, tested):
+    overall = replace(
+        study.checks.roll_out.overall, n_inside=3, n_judged=12, median_error=4.2, share_interval=(0.1, 0.6), n_trunks=5
+    )
+    altered = replace(study.checks, roll_out=replace(study.checks.roll_out, overall=overall))
+    chosen = dict(study.decision["recommendation"])
+    chosen["train_flops"] = times * study.table.frame["train_flops"].max()
+    far = replace(study, answers={"a": study.decision | {"recommendation": chosen}})
+    verdict = validation.verdict(far, altered)
+    assert re.search(r"error of 4\.2%; 3 of 12 .* 5 trunks .* 10% to 60%", verdict)
+    assert f" {times:.2g} times that of the largest run" in verdict
+    assert ("further than was tested" in verdict) != tested
 
 
 def test_what_weakens_the_law_is_named(study):
     found = study.checks
-    worst = max(
-        (one for one in (*found.sensitivity.trunks, *found.sensitivity.groups) if one.moved),
-        key=lambda one: one.influence,
-    )
-    text = told(study)[0]["text"]
-    assert (worst.label in text) == (worst.influence > 2)
+    worst = found.sensitivity.groups[0]
     faulty = replace(found.sensitivity.groups[0], moved="beta", influence=7.0, changes=worst.changes | {
         "beta": replace(next(iter(worst.changes.values())), percent=-41.0, in_se=-7.0)
     })  # fmt: skip
     hurt = replace(found, sensitivity=replace(found.sensitivity, groups=(faulty,)))
-    assert f"leaving out “{faulty.label}” ({faulty.n_left_out} runs) moves beta by −41%, 7.0 standard errors" in (
-        validation.verdict(study, hurt)
-    )
+    moves = f"leaving out “{faulty.label}” ({faulty.n_left_out} runs) moves beta by −41%, 7.0 standard errors"
+    assert moves in validation.verdict(study, hurt)
+    harmless = replace(hurt, sensitivity=replace(hurt.sensitivity, groups=(replace(faulty, influence=1.9),), trunks=()))
+    assert "leaving out" not in validation.verdict(study, harmless)
 
 
-def test_every_split_and_every_law_has_its_row(study):
+def test_every_split_and_every_law_has_its_row(study, belief):
     found = study.checks
-    splits, compared = tables(told(study))[:2]
+    splits, compared = tables(belief)[:2]
     parts = [*found.roll_out.cuts, *found.experts_left_out.parts]
     assert len(splits["rows"]) == sum(part.summary is not None for part in parts)
     assert {f"without E = {e} ({kind})" for e, kind in ((1, "extrapolation"), (4, "interpolation"))} <= {
         row[0] for row in splits["rows"]
     }
-    assert [row[0] for row in compared["rows"]] == [one.law for one in found.comparison.contenders]
-    for row, one in zip(compared["rows"], found.comparison.contenders, strict=True):
-        assert row[5] == ("–" if one.advice is None else str(one.advice.n_experts))
-    text = " ".join(strings(told(study)))
+    contenders = found.comparison.contenders
+    assert column(compared, "law") == [law.law for law in contenders]
+    assert column(compared, "free") == [str(law.n_free) for law in contenders]
+    assert column(compared, "E") == ["–" if law.advice is None else str(law.advice.n_experts) for law in contenders]
     assert found.comparison.skipped
-    assert all(f"{name} (" in text for name in found.comparison.skipped)
+    assert all(f"{name} (" in words(belief) for name in found.comparison.skipped)
 
 
-def test_captions_state_resamples_and_folds(study):
-    captions = {block["path"]: block["caption"] for block in told(study) if block["kind"] == "figure"}
+def test_captions_state_resamples_and_folds(study, belief):
+    captions = {block["path"]: block["caption"] for block in belief if block["kind"] == "figure"}
     assert "10 resamples a cut" in captions["unseen_runs.svg"]
     assert f"{study.checks.comparison.n_folds} folds" in captions["unseen_runs.svg"]
     assert "60 resamples" in captions["influence.svg"]
     assert "60 bootstrap draws" in captions["profiles.svg"]
-    assert all(f"{one.name} " in captions["profiles.svg"] for one in study.checks.profiles)
+    assert all(f"{profile.name} " in captions["profiles.svg"] for profile in study.checks.profiles)
 
 
 def test_no_figure_is_blank(study):
-    for draw in check_pictures.drawn(study):
+    for draw in validation_plots.drawn(study):
         assert all(ax.has_data() for ax in draw(study).axes), draw.__name__
 
 
 def test_pinned_parameters_are_marked_with_their_source(study):
-    parameters = tables(section(build._content(study), "The law"))[0]
-    by_name = {row[0]: row for row in parameters["rows"]}
+    parameters = tables(section(content(study), "The law"))[0]
+    names = column(parameters, "parameter")
+    meanings = dict(zip(names, column(parameters, "meaning"), strict=True))
+    intervals = dict(zip(names, column(parameters, "95% interval"), strict=True))
     joint = study.law_fit
-    assert set(by_name) == set(joint.params)
+    assert set(names) == set(joint.params)
     assert joint.pinned
-    for name, pin in joint.pinned.items():
-        assert pin.source in by_name[name][3]
-        assert by_name[name][2] == "–"
-    for name in joint.intervals:
-        assert "fitted" in by_name[name][3]
+    assert all(meanings[name].endswith(f"pinned: {pin.source}") for name, pin in joint.pinned.items())
+    assert {name for name, interval in intervals.items() if interval == "–"} == set(joint.pinned)
+    assert all(meanings[name].endswith("fitted") for name in joint.intervals)
 
 
-def test_the_kinds_of_intervals_are_told_with_what_a_new_run_would_measure(study):
+def test_the_kind_of_intervals_is_named_with_what_a_new_run_would_measure(study):
     chosen = study.decision["recommendation"]
     columns = columns_of_model(study.law_fit, chosen["n_active"], chosen["tokens"], chosen["n_experts"], {})
     low, high = (float(end[0]) for end in study.law_fit.prediction_interval(columns))
-    text = " ".join(strings(section(build._content(study), "The law")))
+    assert study.new_run == (low, high)
+    text = words(section(content(study), "The law"))
     assert "(BCa)" in text
-    assert f"would measure {low:.3f} – {high:.3f} nats per token" in text
+    assert f"{low:.3f} – {high:.3f} nats per token" in text
     old = replace(study, fits={"joint-moe": replace(study.law_fit, jackknife={})})
-    assert "lack the acceleration of BCa" in " ".join(strings(section(build._content(old), "The law")))
+    assert "lack the acceleration of BCa" in words(section(content(old), "The law"))
 
 
 def test_the_95_percent_set_stands_beside_best_in(study):
     answer = dict(study.decision) | {"best_experts": [4, 8]}
-    page = build._content(replace(study, answers={"joint-moe": answer}))
+    page = content(replace(study, answers={"joint-moe": answer}))
     (tile,) = [tile for tile in page["tiles"] if tile["label"] == "Best in"]
     assert tile["note"] == "of draws; 95% set: 4, 8"
-    assert "95% set: E = 4, E = 8" in " ".join(strings(section(page, "The decision in detail")))
+    assert "95% set: E = 4, E = 8" in words(section(page, "The decision in detail"))
     del answer["best_experts"]  # a recommendation of an older version
-    page = build._content(replace(study, answers={"joint-moe": answer}))
+    page = content(replace(study, answers={"joint-moe": answer}))
     assert next(tile for tile in page["tiles"] if tile["label"] == "Best in")["note"] == "of draws"
 
 
 def test_findings_have_their_name_meaning_and_axis(study):
     finding = identifiability.IdentifiabilityFinding("flat-valley", "a and b trade off", "N more widely")
     hurt = replace(study, fits={"joint-moe": replace(study.law_fit, findings=(finding,))})
-    assert tables(told(hurt))[-1]["rows"] == [["flat-valley", "a and b trade off", "N more widely"]]
-    assert "no named fault" in " ".join(
-        strings(told(replace(study, fits={"joint-moe": replace(study.law_fit, findings=())})))
-    )
+    assert tables(beliefs(hurt))[-1]["rows"] == [["flat-valley", "a and b trade off", "N more widely"]]
+    clean = replace(study, fits={"joint-moe": replace(study.law_fit, findings=())})
+    assert len(tables(beliefs(clean))) == len(tables(beliefs(hurt))) - 1
 
 
 def test_a_fit_without_draws_is_reported_without_intervals(study, tmp_path):
@@ -183,35 +196,36 @@ def test_a_fit_without_draws_is_reported_without_intervals(study, tmp_path):
     found = checks.check(single, study.table, 1e13)
     bare = replace(study, fits={"joint-moe": single}, answers={"joint-moe": answer}, checks=found, new_run=None)
     assert template_warnings(bare, tmp_path) == []
-    page = build._content(bare)
+    page = content(bare)
     tiles = {tile["label"]: tile for tile in page["tiles"]}
     assert tiles["Best in"]["value"] == "–"
     assert tiles["Training tokens"]["note"] == "–"
-    assert {"influence", "profiles"}.isdisjoint(draw.__name__ for draw in check_pictures.drawn(bare))
-    assert "Profiles: not possible here" in " ".join(strings(section(page, validation.TITLE)))
+    assert {"influence", "profiles"}.isdisjoint(draw.__name__ for draw in validation_plots.drawn(bare))
+    assert "Profiles: not possible here" in words(section(page, validation.TITLE))
 
 
 def test_a_fit_of_other_runs_is_not_checked_and_the_report_says_why(study, tmp_path):
     other = replace(study.law_fit, n_runs=3)
     hurt = replace(study, checks=checks.check(other, study.table, 1e13))
-    (only,) = told(hurt)
-    assert only["text"].startswith("The law was not checked: the fit rests on 3 runs")
-    assert check_pictures.drawn(hurt) == []
+    (only,) = beliefs(hurt)
+    assert hurt.checks.refused
+    assert hurt.checks.refused in only["text"]
+    assert validation_plots.drawn(hurt) == []
     assert template_warnings(hurt, tmp_path) == []
 
 
 def test_one_expert_count_and_one_compute_are_sentences_and_no_figures(study):
     table = dense(budgets=6)
     found = made(table, laws.HOFFMANN)
-    lines = " ".join(validation._told(found))
+    lines = " ".join(validation.findings_by_check(found))
     assert found.experts_left_out is None
     assert "one expert count left out: not possible here (law hoffmann says nothing about experts" in lines
     flat = replace(table, frame=table.frame.assign(train_flops=1e18))
     unvaried = made(flat, laws.HOFFMANN)
     assert unvaried.roll_out.overall is None
     text = validation.verdict(study, unvaried)
-    assert "could not be tried on runs dearer than those it was fitted to: no cut of the compute" in text
-    assert check_pictures._tried(unvaried).empty
+    assert "could not be tested on larger-compute runs than those it was fitted to: no cut" in text
+    assert validation_plots.predictions(unvaried).empty
 
 
 @pytest.mark.parametrize(("budgets", "sizes", "shown"), [(3, 4, True), (2, 6, False), (4, 3, False)])
@@ -234,10 +248,11 @@ def test_a_dense_study_of_equal_compute_shows_its_valleys(tmp_path):
     table.frame[["n_active", "tokens", "loss_val"]].to_csv(tmp_path / "theirs.csv", index=False)
     import_runs(tmp_path / "theirs.csv", tmp_path / "theirs")
     imported = load_report_study(tmp_path / "theirs")
-    assert check_pictures.isoflop in check_pictures.drawn(imported)
+    assert validation_plots.isoflop in validation_plots.drawn(imported)
     assert template_warnings(imported, tmp_path) == []
-    captions = [block["caption"] for block in told(imported) if block["kind"] == "figure"]
-    assert "times the true optimal N at" in captions[-1]
+    (valleys,) = imported.checks.isoflop
+    captions = [block["caption"] for block in beliefs(imported) if block["kind"] == "figure"]
+    assert f"{valleys.bias.line_over_true:.2f} times the true optimal N" in captions[-1]
 
 
 def test_the_checks_are_seeded():

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from reported import section, strings, template_warnings, unchecked
+from reported import column, section, template_warnings, unchecked, words
 from synthetic_methods import EFFECTS, LEAKY, METHODS, write_methods
 
 from analysis import laws
@@ -14,10 +14,11 @@ from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting import fit
 from analysis.methods.comparison import compare_methods
-from analysis.report import build as reports
 from analysis.report.build import build_report
+from analysis.report.contents import content
 from analysis.report.study import load_report_study
 from analysis.tables import runs
+from scaling import formatting
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,24 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(study):
-    return reports._content(load_report_study(study))
+def loaded(study):
+    return load_report_study(study)
 
 
-def table(blocks, first):
-    return next(block for block in blocks if block["kind"] == "table" and block["columns"][0] == first)
+@pytest.fixture(scope="module")
+def page(loaded):
+    return content(loaded)
+
+
+@pytest.fixture(scope="module")
+def compared(study):
+    """The largest comparison, made anew."""
+    return compare_methods(study, np.random.default_rng(0))[0]
+
+
+def table(blocks, header):
+    """The first table with that column."""
+    return next(block for block in blocks if block["kind"] == "table" and header in block["columns"])
 
 
 def test_a_study_of_methods_gives_a_report_without_a_law_and_says_why(study, tmp_path):
@@ -47,49 +60,49 @@ def test_a_study_of_methods_gives_a_report_without_a_law_and_says_why(study, tmp
     assert not (study / "fits").exists()
 
 
-def test_the_template_compiles_without_a_warning(study, tmp_path):
-    assert template_warnings(load_report_study(study), tmp_path) == []
+def test_the_template_compiles_without_a_warning(loaded, tmp_path):
+    assert template_warnings(loaded, tmp_path) == []
 
 
-def test_the_front_page_says_which_method_and_that_a_tie_is_one(page, study):
-    made = compare_methods(study, np.random.default_rng(0))[0]
-    best, *tied = made.leaders
+def test_the_front_page_says_which_method_and_that_a_tie_is_one(page, compared):
+    best, *tied = compared.leaders
+    assert tied
     assert page["title"] == "Which method?"
     assert page["headline"] == f"Not decided; {best} leads"
     assert not page["decided"]
     assert all(name in page["because"] for name in tied)
-    assert "No law was fitted" in " ".join(strings(page["summary"]))
+    assert "No law was fitted" in words(page["summary"])
 
 
 def test_a_clear_winner_is_decided(tmp_path):
     effects = EFFECTS | {"sigmoid": -0.3}
-    page = reports._content(load_report_study(write_methods(tmp_path / "clear", effects=effects)))
+    page = content(load_report_study(write_methods(tmp_path / "clear", effects=effects)))
     assert page["headline"] == "sigmoid has the least loss"
     assert page["decided"]
 
 
 def test_every_method_is_in_the_ranking_and_the_leaky_one_apart(page):
     blocks = section(page, "The ranking")
-    ranking = table(blocks, "method")
-    assert sorted(row[0] for row in ranking["rows"]) == sorted(METHODS)
-    apart = next(block for block in blocks if block["kind"] == "table" and "leak" in block["columns"])
-    assert [row[0] for row in apart["rows"]] == ["expert-choice"]
-    failed = next(block for block in blocks if block["kind"] == "table" and "status" in block["columns"])
+    ranking, apart, failed = (table(blocks, header) for header in ("rank", "leak", "status"))
+    assert sorted(column(ranking, "method")) == sorted(METHODS)
+    assert column(apart, "method") == ["expert-choice"]
     assert [row[:3] for row in failed["rows"]] == [["hash", "1", "diverged"]]
 
 
-def test_losses_worse_than_dense_and_what_cannot_be_said_are_told(page, study):
-    told = " ".join(strings(section(page, "The ranking")))
-    made = compare_methods(study, np.random.default_rng(0))[0]
-    assert "Higher loss than the dense model, all differences together: hash" in told
-    assert "flatters it by about" in told
-    assert "pooled over all methods" in told
-    for warning in made.warnings:
-        assert warning[1:] in told
+def test_losses_higher_than_dense_and_what_cannot_be_concluded_are_in_lists(page, compared):
+    shown, limits = (block["items"] for block in section(page, "The ranking") if block["kind"] == "list")
+    worse = compared.rows[(compared.rows["low_all"] > 0) & (compared.rows["method"] != compared.reference)]
+    (higher,) = [line for line in shown if line.startswith("Higher loss than the dense model")]
+    assert set(worse["method"]) == {"hash"}
+    assert all(f"{name} (" in higher for name in worse["method"])
+    assert formatting.number(compared.optimism, ".2g") in " ".join(limits)
+    assert f"{compared.seed_df} degrees of freedom" in " ".join(limits)
+    assert compared.warnings
+    assert all(any(warning[1:] in line for line in limits) for warning in compared.warnings)
 
 
 def test_one_seed_gives_a_report_that_ranks_nothing(tmp_path):
-    page = reports._content(load_report_study(write_methods(tmp_path / "one", seeds=1)))
+    page = content(load_report_study(write_methods(tmp_path / "one", seeds=1)))
     assert "nothing is ranked" in page["because"]
     assert not page["decided"]
     assert "rank" not in table(section(page, "The ranking"), "method")["columns"]
@@ -99,10 +112,12 @@ def test_without_latency_curves_and_evaluations_there_is_a_report_too(study, tmp
     folder = shutil.copytree(study, tmp_path / "bare")
     for name in ("latency", "curves", "evals"):
         shutil.rmtree(folder / name)
-    assert build_report(folder, tmp_path / "r.pdf").path.is_file()
-    told = " ".join(strings(reports._content(load_report_study(folder))))
-    assert "document sampling is in no interval" in told
-    assert "No decode step was measured" in told
+    document = load_report_study(folder)
+    assert template_warnings(document, tmp_path) == []
+    assert document.comparisons[0].n_documents == 0
+    blocks = section(content(document), "The ranking")
+    assert "No decode step was measured" in words(blocks)
+    assert not any(block["kind"] == "table" and any("batch" in name for name in block["columns"]) for block in blocks)
 
 
 def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path, monkeypatch):
@@ -121,10 +136,13 @@ def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path, monkey
     for name, document in (("fits", fitted.to_json()), ("recommendations", answer.to_json())):
         (folder / name).mkdir()
         (folder / name / "joint-moe.json").write_text(json.dumps(document), encoding="utf-8")
-    page = reports._content(load_report_study(folder))
+    document = load_report_study(folder)
+    page = content(document)
     assert page["title"] == "How many experts?"
-    assert "a law over E takes them for one" in " ".join(strings(section(page, "What was run")))
+    assert "methods" in words(section(page, "What was run"))
+    assert not document.without_law
     blocks = section(page, "Which method?")
     assert any(block["kind"] == "figure" and block["path"] == "methods.svg" for block in blocks)
-    assert any("Compared apart were also" in text for text in strings(blocks))
-    assert build_report(folder, tmp_path / "r.pdf").path.is_file()
+    assert len(document.comparisons) == 9
+    assert "Compared separately: " in words(blocks)
+    assert template_warnings(document, tmp_path) == []
