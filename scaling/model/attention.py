@@ -27,11 +27,11 @@ class Cache:
     value_BxHxSxK: jax.Array
 
 
-def turns(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
-    """What multiplies an element, and what multiplies its partner: cos, (-sin, sin), each [3, T, 1, 2, K/2].
+def rotary_tables(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
+    """Factors of an element and of its partner, cos and (-sin, sin), each [3, T, 1, 2, K/2].
 
-    For query, key and value: the first also takes the scale 1/sqrt(K), the last does not turn. Of positions that are
-    known to the compiler the tables are constants; otherwise XLA computes a cosine per element of what is turned.
+    For query, key and value: the first also takes the scale 1/sqrt(K), the last does not turn. Of positions that the
+    compiler knows the tables are constants; otherwise XLA computes a cosine per element of what is turned.
     """
     np_ = np if isinstance(position_T, np.ndarray) else jnp
     half = width // 2
@@ -47,7 +47,7 @@ def turns(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_vjp
 def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
-    """Query, key and value of each head, [3, B, H, T, K], scaled and turned as `turns` says.
+    """Query, key and value of each head, [3, B, H, T, K], scaled and turned by `rotary_tables`.
 
     Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) turn by position / base^(2i/K), so that the
     product of two rotated vectors depends on the difference of their positions alone. The gradient turns back.
@@ -58,40 +58,36 @@ def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Ar
     return turned.reshape(*turned.shape[:-2], -1)
 
 
-def _by_head(table: jax.Array, like: jax.Array) -> jax.Array:
-    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of what it multiplies."""
-    return table.transpose(0, 2, 1, 3, 4)[:, None].astype(like.dtype)
+def _by_head(table: jax.Array, pairs: jax.Array) -> jax.Array:
+    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of the pairs it multiplies."""
+    return table.transpose(0, 2, 1, 3, 4)[:, None].astype(pairs.dtype)
 
 
-def _to_heads_forward(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> tuple[jax.Array, Any]:
-    return to_heads(x_BxTx3xD, own, partner), (own, partner)
-
-
-def _to_heads_backward(kept: Any, grad_3xBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
-    own, partner = kept
+def _to_heads_backward(tables: Any, grad_3xBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
+    own, partner = tables
     three, batch, heads, new, width = grad_3xBxHxTxK.shape
     pairs = grad_3xBxHxTxK.reshape(three, batch, heads, new, 2, width // 2)
     turned = pairs * _by_head(own, pairs) - jnp.flip(pairs, -2) * _by_head(partner, pairs)
     return turned.transpose(1, 3, 0, 2, 4, 5).reshape(batch, new, three, heads * width), None, None
 
 
-to_heads.defvjp(_to_heads_forward, _to_heads_backward)
+to_heads.defvjp(lambda x, *tables: (to_heads(x, *tables), tables), _to_heads_backward)
 
 
 @jax.custom_vjp
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> jax.Array:
-    """softmax(q k^T) v over the places that are `seen`; the caller scales q. Softmax in float32.
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> jax.Array:
+    """softmax(q k^T) v over the places that are `visible`; the caller scales q. Softmax in float32.
 
-    query [B, H, T, K], key and value [B, H, S, K], seen [T, S] or [B, 1, T, S]; at least one place of each row is seen.
+    query [B, H, T, K], key and value [B, H, S, K], visible [T, S] or [B, 1, T, S] with at least one place of each row.
     The backward pass is the usual one written out (dS = P (dP - row sums of dO O)): fewer sweeps over [T, S] than
     differentiating the softmax, which at short contexts costs as much as the projections.
     """
-    return _attend_forward(query, key, value, seen)[0]
+    return _attend_forward(query, key, value, visible)[0]
 
 
-def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array) -> tuple[jax.Array, Any]:
+def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> tuple[jax.Array, Any]:
     score = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
-    score = jnp.where(seen, score, MASKED)
+    score = jnp.where(visible, score, MASKED)
     share = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).astype(value.dtype)  # not yet divided by its sum
     ones = jnp.ones_like(value[..., :1])  # their product is the sum over S: cheaper than a reduction on CPU
     mixed = jnp.einsum("bhts,bhsk->bhtk", share, jnp.concatenate([value, ones], -1), preferred_element_type=jnp.float32)
@@ -100,8 +96,8 @@ def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, seen: ja
     return out, (query, key, value, share, scale, out)
 
 
-def _attend_backward(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    query, key, value, share, scale, out = kept
+def _attend_backward(residuals: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    query, key, value, share, scale, out = residuals
     scaled = grad.astype(jnp.float32) * scale
     both = jnp.sum(scaled * out, axis=-1, keepdims=True)
     scaled = scaled.astype(value.dtype)
@@ -142,20 +138,19 @@ class Attention(nn.Module):
         weight_Dx3D = jnp.concatenate(
             [self.param(name, into, (width, width)).astype(x_BxTxD.dtype) for name in ("query", "key", "value")], axis=1
         )
-        known = isinstance(start, int)
-        position_T = start + (np.arange(new) if known else jnp.arange(new))
+        position_T = start + (np.arange(new) if isinstance(start, int) else jnp.arange(new))
         projected_BxTx3xD = product_of_sequences(x_BxTxD, weight_Dx3D).reshape(batch, new, 3, width)
-        query, key, value = to_heads(projected_BxTx3xD, *turns(position_T, width // heads))
+        query, key, value = to_heads(projected_BxTx3xD, *rotary_tables(position_T, width // heads))
         if cache is not None:
             cache = Cache(
                 jax.lax.dynamic_update_slice_in_dim(cache.key_BxHxSxK, key, start, axis=2),
                 jax.lax.dynamic_update_slice_in_dim(cache.value_BxHxSxK, value, start, axis=2),
             )
             key, value = cache.key_BxHxSxK, cache.value_BxHxSxK
-        seen = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
+        visible = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
         if document_BxT is not None:
-            seen = seen & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
-        mixed_BxHxTxK = attend(query, key, value, seen)
+            visible = visible & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
+        mixed_BxHxTxK = attend(query, key, value, visible)
         mixed_BxTxD = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, width)
         out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
         return product_of_sequences(mixed_BxTxD, out_DxD), cache

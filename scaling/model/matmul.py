@@ -15,18 +15,14 @@ def product(x_RxA: jax.Array, weight_AxB: jax.Array) -> jax.Array:
     return x_RxA @ weight_AxB
 
 
-def _forward(x_RxA: jax.Array, weight_AxB: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x_RxA @ weight_AxB, (x_RxA, weight_AxB)
-
-
-def _backward(kept: tuple[jax.Array, jax.Array], grad_RxB: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_RxA, weight_AxB = kept
+def _backward(residuals: tuple[jax.Array, jax.Array], grad_RxB: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_RxA, weight_AxB = residuals
     narrow = x_RxA.shape[-1] <= grad_RxB.shape[-1]
     grad_weight = x_RxA.T @ grad_RxB if narrow else (grad_RxB.T @ x_RxA).T
     return grad_RxB @ weight_AxB.T, grad_weight
 
 
-product.defvjp(_forward, _backward)
+product.defvjp(lambda x, weight: (x @ weight, (x, weight)), _backward)
 
 
 def product_of_sequences(x_BxTxA: jax.Array, weight_AxB: jax.Array) -> jax.Array:

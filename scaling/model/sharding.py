@@ -1,4 +1,4 @@
-"""Over how many devices one cell is spread, and what its layers must ask of the others."""
+"""Over how many devices one cell is spread, and what its layers exchange with the others."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Placement:
         return self.data * self.expert
 
     def mean(self, x: Any) -> Any:
-        """Mean over all devices of what each has found in its own tokens; of an array, or of each of a tree."""
+        """Mean over all devices of values that each has of its own tokens; an array, or a tree of them."""
         return x if self.devices == 1 else jax.lax.pmean(x, (DATA, EXPERT))
 
 
-ALONE = Placement()
+SINGLE_DEVICE = Placement()
 
 
-def placement(config: RunConfig, devices: int) -> Placement:
+def placement_of(config: RunConfig, devices: int) -> Placement:
     """The data over all devices of a cell; experts over as many as its settings and their number allow."""
     expert = config.expert_devices(devices)
     return Placement(devices // expert, expert)

@@ -16,9 +16,9 @@ from scaling.config.model import ModelConfig
 from scaling.model.attention import Attention, Cache
 from scaling.model.matmul import product_of_sequences
 from scaling.model.moe.layer import MoE
-from scaling.model.moe.routers.token_choice import moved
+from scaling.model.moe.routers.token_choice import moved_bias
 from scaling.model.moe.routing import Routing, Tokens, TrainingStep
-from scaling.model.sharding import ALONE, Placement
+from scaling.model.sharding import SINGLE_DEVICE, Placement
 
 
 @struct.dataclass
@@ -55,17 +55,16 @@ class Transformer(nn.Module):
     """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, untied head.
 
     The output at a position depends on that and earlier positions of its own sequence alone, and of its own document
-    where `documents` [B, T] numbers them. Weights are float32; `config.dtype` is that of the stream and of the
-    products.
+    where `documents` [B, T] numbers them. Weights are float32, the stream and the products of `config.dtype`.
 
-    kernel: how `grouped` dispatch computes (layers/moe/kernels.py).   placement: the devices of `jax.shard_map`.
+    kernel: how `grouped` dispatch computes (moe/kernels.py).   placement: the devices of `jax.shard_map`.
     remat: keep only the stream between blocks for the backward pass, and compute the rest again.
     """
 
     config: ModelConfig
     vocab_size: int
     kernel: str = "loop"
-    placement: Placement = ALONE
+    placement: Placement = SINGLE_DEVICE
     remat: bool = False
 
     @nn.compact
@@ -90,8 +89,8 @@ class Transformer(nn.Module):
         for layer in range(config.n_layers):
             block = block_class(config, self.kernel, self.placement, name=f"block_{layer}")
             cache = caches[layer] if caches is not None else None
-            known = Tokens(tokens_BxT.reshape(-1), jnp.tile(position_T, batch), length, layer, training)
-            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT, known)
+            tokens = Tokens(tokens_BxT.reshape(-1), jnp.tile(position_T, batch), length, layer, training)
+            x_BxTxD, cache, routing = block(x_BxTxD, cache, start, documents_BxT, tokens)
             if cache is not None:
                 new_caches.append(cache)
             if routing is not None:
@@ -117,17 +116,14 @@ def apply(
 
 
 def rebalanced(model: ModelConfig, params: Any, assigned_LxE: jax.Array) -> Any:
-    """The weights with the biases of loss-free balancing as they are after a step in which each expert of each layer
-    had so many tokens."""
+    """The weights with their biases of loss-free balancing moved after a step with so many tokens of each expert."""
     if "balance" not in params:
         return params
 
-    def after(block: str, of: Any) -> Any:
-        assigned_E = assigned_LxE[int(block.removeprefix("block_"))]
-        return jax.tree.map(lambda bias_E: moved(bias_E, assigned_E, model.bias_rate), of)
+    def update(path: Any, bias_E: jax.Array) -> jax.Array:
+        return moved_bias(bias_E, assigned_LxE[int(path[0].key.removeprefix("block_"))], model.bias_rate)
 
-    balance = {block: after(block, of) for block, of in params["balance"].items()}
-    return {**params, "balance": balance}
+    return {**params, "balance": jax.tree_util.tree_map_with_path(update, params["balance"])}
 
 
 def _norm(name: str, dtype: Any) -> nn.RMSNorm:

@@ -1,4 +1,4 @@
-"""Checkpoints of a trunk: what a killed run goes on from, and ends with the same weights to the bit."""
+"""Checkpoints of a trunk: a killed run goes on from the last one and ends with the same weights to the bit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scaling.config.run_row import code_version
 
 @dataclass
 class TrainingState:
-    """Training on its way: the state after `at` steps, what each step reported [M, metrics], the choices of the
-    router at some steps [M, L, T, E], the seconds they took.
+    """A training under way: the state after `at` steps, what each step reported [M, metrics], the choices of the router
+    at some steps [M, L, T, E], the seconds they took.
 
     left: steps and seconds of a trunk when the last of its branches that are done left it.
     """
@@ -51,56 +51,53 @@ class Checkpoints:
 
     def __init__(self, folder: Path | None, minutes: float) -> None:
         self._folder = folder.resolve() if folder and minutes > 0 else None
-        self._every, self._last = minutes * 60, time.monotonic()
+        self._interval_s, self._last = minutes * 60, time.monotonic()
 
     @property
     def due(self) -> bool:
-        return self._folder is not None and time.monotonic() - self._last >= self._every
+        return self._folder is not None and time.monotonic() - self._last >= self._interval_s
 
-    def save(self, point: Checkpoint) -> None:
-        """Write a point and drop the one before it."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint and drop the one before it."""
         import orbax.checkpoint as ocp  # takes a second to import, and short cells never need it
 
         assert self._folder is not None
-        number = max((int(path.name) for path in self._kept()), default=0) + 1
+        number = max((int(path.name) for path in self._complete()), default=0) + 1
         working = self._folder / f".{number}.tmp"
         shutil.rmtree(working, ignore_errors=True)
         working.mkdir(parents=True)
-        runs = {"trunk": point.trunk, "branch": point.branch}
-        alive = {name: run for name, run in runs.items() if run is not None}
-        states = {name: run.state for name, run in alive.items() if run.state is not None}
+        runs = {"trunk": checkpoint.trunk} | ({"branch": checkpoint.branch} if checkpoint.branch else {})
+        states = {name: run.state for name, run in runs.items() if run.state is not None}
         with ocp.StandardCheckpointer() as writer:
             writer.save(working / "states", states)
-        reported: dict[str, Any] = {name: np.asarray(run.metrics) for name, run in alive.items()}
-        for name, run in alive.items():
+        reported: dict[str, Any] = {name: np.asarray(run.metrics) for name, run in runs.items()}
+        about: dict[str, Any] = {"steps": checkpoint.steps, "states": sorted(states), "code_version": code_version()}
+        for name, run in runs.items():
             reported |= {f"{name}_probe_{step}": choices for step, choices in run.probes.items()}
+            about[name] = {"at": run.at, "seconds": run.seconds, "left": run.left}
         np.savez_compressed(working / "reported.npz", **reported)
-        about: dict[str, Any] = {
-            name: {"at": run.at, "seconds": run.seconds, "left": run.left} for name, run in alive.items()
-        }
-        about |= {"steps": point.steps, "states": sorted(states), "code_version": code_version()}
         (working / "about.json").write_text(json.dumps(about))
         os.replace(working, self._folder / str(number))
-        for path in self._kept()[:-1]:
+        for path in self._complete()[:-1]:
             shutil.rmtree(path, ignore_errors=True)
         self._last = time.monotonic()
 
     def load(self, shape: Any, sharding: Any) -> Checkpoint | None:
-        """The newest point, its arrays placed as `sharding` says. None without one, or when other code wrote it."""
-        kept = self._kept()
-        if not kept:
+        """The newest checkpoint, its arrays placed as `sharding` says; None if there is none or other code wrote it."""
+        folder = next(reversed(self._complete()), None)
+        if folder is None:
             return None
-        about = json.loads((kept[-1] / "about.json").read_text())
+        about = json.loads((folder / "about.json").read_text())
         if about["code_version"] != code_version():
             return None
         import orbax.checkpoint as ocp
 
-        one = jax.tree.map(
-            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shape, _like(sharding, shape)
-        )
+        if isinstance(sharding, jax.sharding.Sharding):  # one for all leaves
+            sharding = jax.tree.map(lambda _: sharding, shape)
+        state = jax.tree.map(lambda s, placed: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placed), shape, sharding)
         with ocp.StandardCheckpointer() as reader:
-            states = reader.restore(kept[-1] / "states", dict.fromkeys(about["states"], one))
-        with np.load(kept[-1] / "reported.npz") as reported:
+            states = reader.restore(folder / "states", dict.fromkeys(about["states"], state))
+        with np.load(folder / "reported.npz") as reported:
             runs = {
                 name: TrainingState(
                     states.get(name),
@@ -120,17 +117,11 @@ class Checkpoints:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _kept(self) -> list[Path]:
-        found = self._folder.glob("[0-9]*") if self._folder is not None else ()
-        return sorted(found, key=lambda path: int(path.name))
+    def _complete(self) -> list[Path]:
+        """Folders of whole checkpoints, the newest last."""
+        folders = self._folder.glob("[0-9]*") if self._folder is not None else ()
+        return sorted(folders, key=lambda path: int(path.name))
 
 
 def _probes(reported: Any, prefix: str) -> dict[int, NDArray[np.bool_]]:
     return {int(key.removeprefix(prefix)): reported[key] for key in reported if key.startswith(prefix)}
-
-
-def _like(sharding: Any, shape: Any) -> Any:
-    """A sharding for each leaf, where one stands for all."""
-    if isinstance(sharding, jax.sharding.Sharding):
-        return jax.tree.map(lambda _: sharding, shape)
-    return sharding

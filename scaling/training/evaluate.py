@@ -18,11 +18,11 @@ from scaling.config.model import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.model import transformer
 from scaling.model.moe import routing
-from scaling.model.sharding import DATA, EXPERT, Placement
+from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement
 from scaling.model.transformer import Transformer
-from scaling.training.executable_cache import kept
-from scaling.training.router_metrics import Choices, Division
-from scaling.training.step import BATCH, Params, mesh_of, places_of, specs_of, token_losses
+from scaling.training.executable_cache import load_or_compile
+from scaling.training.router_metrics import Choices, ChoiceStatistics
+from scaling.training.step import BATCH, Params, mesh_of, partition_specs, shardings, token_losses
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class HeldOutLoss:
 
 
 class HeldOutRouting:
-    """The routing of held-out text: what the program of the evaluation tells beside the losses.
+    """The routing of a few windows of held-out text, the same each time, by the program of the evaluation.
 
-    windows, batch: as `evaluate` has them.   classes: of each symbol (`scaling.data.tokenizer.classes`).
+    windows, batch: as `evaluate` takes them.   classes: of each symbol (`scaling.data.tokenizer.classes`).
     """
 
     def __init__(self, forward: Any, windows: EvalWindows, batch: int, classes: NDArray[np.int64]) -> None:
@@ -55,29 +55,57 @@ class HeldOutRouting:
         self._ids_T = self._tokens[:, :-1].reshape(-1)[self._counted_T]
 
     def choices(self, params: Params) -> Choices:
-        """The experts that each token of a few windows chooses, the same windows each time; padding left out."""
+        """The experts that each token of these windows chooses; padding left out."""
         return np.asarray(self._forward(params, self._tokens, self._counted)[2])[:, self._counted_T]
 
-    def division(self, choices: Choices) -> dict[str, float]:
-        """What such choices divide."""
-        divided = Division(self._classes)
-        divided.add(choices, self._ids_T)
-        return divided.metrics()
+    def statistics(self, choices: Choices) -> dict[str, float]:
+        """The columns that such choices give (`ChoiceStatistics`)."""
+        statistics = ChoiceStatistics(self._classes)
+        statistics.add(choices, self._ids_T)
+        return statistics.metrics()
+
+
+@dataclass(frozen=True)
+class LossFunction:
+    """(params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of their routing
+    over the tokens that count and the experts of each token [L, B T, E]. On several devices for `jax.shard_map`."""
+
+    model: ModelConfig
+    vocab_size: int
+    kernel: str
+    placement: Placement = SINGLE_DEVICE
+
+    def __call__(self, params: Params, tokens: jax.Array, counted_BxT: jax.Array) -> tuple[jax.Array, Any, Any]:
+        network = Transformer(self.model, self.vocab_size, self.kernel, self.placement)
+        output = transformer.apply(network, params, tokens[:, :-1])
+        losses = token_losses(output.logits_BxTxV, tokens[:, 1:])
+        if not output.routings:
+            return losses, (), ()
+        share_T = counted_BxT.reshape(-1) / self.placement.mean(jnp.mean(counted_BxT))
+        _, metrics_L = routing.metrics_of_layers(output.routings, self.placement, share_T)
+        chosen_LxTxE = jnp.stack([routing.chosen_by_expert(layer) for layer in output.routings])
+        return losses, self.placement.mean(metrics_L), chosen_LxTxE
 
 
 @functools.lru_cache(maxsize=32)
-def losses_program(
-    model: ModelConfig,
-    vocab_size: int,
-    kernel: str,
-    where: Placement,
-    devices: tuple[jax.Device, ...],
-    shape: tuple[int, int],
-) -> Any:
-    """Compiled (params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of
-    their routing over the tokens that count and the experts of each token [L, B T, E]."""
-    wanted = (model, vocab_size, kernel, where, shape)
-    return kept("losses", wanted, devices, lambda: (_build(*wanted, devices),))[0]
+def losses_program(function: LossFunction, devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Any:
+    """A loss function compiled for tokens of this shape, [B, T + 1]."""
+    return load_or_compile("losses", (function, shape), devices, lambda: (_compiled(function, devices, shape),))[0]
+
+
+def _compiled(function: LossFunction, devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Any:
+    placement, network = function.placement, Transformer(function.model, function.vocab_size)
+    params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32))
+    losses: Any = function
+    if placement.devices > 1:
+        in_specs = (partition_specs(params), BATCH, BATCH)
+        out_specs = (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
+        mesh = mesh_of(placement, devices)
+        losses = jax.shard_map(losses, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+    counted = jax.ShapeDtypeStruct((shape[0], shape[1] - 1), jnp.float32)
+    whole, split = shardings(params, placement, devices)
+    return jax.jit(losses, in_shardings=(whole, split, split)).lower(params, tokens, counted).compile()
 
 
 def leak(network: Transformer, params: Params, windows: EvalWindows, number: int = 8, places: int = 16) -> float:
@@ -97,43 +125,11 @@ def leak(network: Transformer, params: Params, windows: EvalWindows, number: int
     true, gained, count = np.asarray(losses(inputs)), 0.0, 0.0
     for place in np.linspace(0, length - 2, min(places, length - 1)).round().astype(int):
         later = jnp.arange(length) > place
-        other = np.asarray(losses(jnp.where(later, jnp.roll(inputs, 1, axis=0), inputs)))
+        replaced = np.asarray(losses(jnp.where(later, jnp.roll(inputs, 1, axis=0), inputs)))
         weight = windows.weight[index, place]
-        gained += float(np.sum((other[:, place] - true[:, place]) * weight))
+        gained += float(np.sum((replaced[:, place] - true[:, place]) * weight))
         count += float(np.sum(weight))
     return gained / count
-
-
-def _build(
-    model: ModelConfig,
-    vocab_size: int,
-    kernel: str,
-    where: Placement,
-    shape: tuple[int, int],
-    devices: tuple[jax.Device, ...],
-) -> Any:
-    network = Transformer(model, vocab_size, kernel, where)
-
-    def losses(params: Params, tokens: jax.Array, counted_BxT: jax.Array) -> tuple[jax.Array, Any, Any]:
-        output = transformer.apply(network, params, tokens[:, :-1])
-        lost = token_losses(output.logits_BxTxV, tokens[:, 1:])
-        if not output.routings:
-            return lost, (), ()
-        share_T = counted_BxT.reshape(-1) / where.mean(jnp.mean(counted_BxT))
-        _, per_layer = routing.metrics_of_layers(output.routings, where, share_T)
-        return lost, where.mean(per_layer), jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
-
-    params = jax.eval_shape(
-        Transformer(model, vocab_size).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    )
-    spread: Any = losses
-    if where.devices > 1:
-        into, out = (specs_of(params), BATCH, BATCH), (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
-        spread = jax.shard_map(losses, mesh=mesh_of(where, devices), in_specs=into, out_specs=out, check_vma=False)
-    tokens = jax.ShapeDtypeStruct((shape[0], shape[1]), jnp.int32)
-    counted = jax.ShapeDtypeStruct((shape[0], shape[1] - 1), jnp.float32)
-    held, split = places_of(params, where, devices)
-    return jax.jit(spread, in_shardings=(held, split, split)).lower(params, tokens, counted).compile()
 
 
 def evaluate(
@@ -142,43 +138,49 @@ def evaluate(
     windows: EvalWindows,
     batch: int,
     classes: NDArray[np.int64],
-    chances: Callable[[float], dict[str, float]],
+    chance_levels: Callable[[float], dict[str, float]],
 ) -> HeldOutLoss:
     """Held-out loss of the given weights over all windows, `batch` windows at a time, by the program `forward`.
 
-    Routing metrics are means over batches and layers, beside what `chances` gives for so many experts per token.
-    Padding, and the windows of the front that fill up the last batch, count in nothing.
+    Routing metrics are means over batches and layers, beside the `chance_levels` of so many experts per token. Padding,
+    and the windows of the front that fill up the last batch, count in nothing.
     """
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
-    seen: list[dict[str, float]] = []
-    divided = Division(classes)
+    layers: list[dict[str, float]] = []
+    statistics = ChoiceStatistics(classes)
     for start in range(0, n, batch):
         index = np.arange(start, start + batch) % n
         take = min(batch, n - start)
         counted = (windows.weight[index] > 0) & (np.arange(batch) < take)[:, None]
-        part, per_layer, choices = forward(params, windows.tokens[index], counted.astype(np.float32))
-        losses[start : start + take] = np.asarray(part)[:take]
-        seen += [{name: float(value) for name, value in layer.items()} for layer in per_layer]
-        if len(per_layer):
+        batch_losses, metrics_L, choices = forward(params, windows.tokens[index], counted.astype(np.float32))
+        losses[start : start + take] = np.asarray(batch_losses)[:take]
+        layers += [{name: float(value) for name, value in layer.items()} for layer in metrics_L]
+        if len(metrics_L):
             counted_T = counted.reshape(-1)
-            divided.add(np.asarray(choices)[:, counted_T], windows.tokens[index, :-1].reshape(-1)[counted_T])
+            statistics.add(np.asarray(choices)[:, counted_T], windows.tokens[index, :-1].reshape(-1)[counted_T])
 
-    total = np.bincount(windows.document, np.sum(losses * windows.weight, axis=1), len(windows.names))
-    count = np.bincount(windows.document, np.sum(windows.weight, axis=1), len(windows.names)).astype(np.float64)
-    n_bytes = np.bincount(windows.document, np.sum(windows.n_bytes, axis=1), len(windows.names))
-    document = total / count
-    rows = [
-        {"document": name, "n_tokens": int(count[i]), "n_bytes": int(n_bytes[i]), "loss": float(document[i])}
-        for i, name in enumerate(windows.names)
+    router = {name: float(np.mean([layer[name] for layer in layers])) for name in layers[0]} if layers else {}
+    if layers:
+        router |= statistics.metrics() | chance_levels(router["experts_per_token"])
+    return _by_document(losses, windows, router)
+
+
+def _by_document(losses: NDArray[np.float64], windows: EvalWindows, router: dict[str, float]) -> HeldOutLoss:
+    """The losses [windows, T] summed up by document."""
+
+    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(windows.document, np.sum(values, axis=1), len(windows.names)).astype(np.float64)
+
+    loss, count, n_bytes = total(losses * windows.weight), total(windows.weight), total(windows.n_bytes)
+    documents = [
+        {"document": name, "n_tokens": int(tokens), "n_bytes": int(size), "loss": float(mean)}
+        for name, tokens, size, mean in zip(windows.names, count, n_bytes, loss / count, strict=True)
     ]
-    router = {name: float(np.mean([one[name] for one in seen])) for name in seen[0]} if seen else {}
-    if seen:
-        router |= divided.metrics() | chances(router["experts_per_token"])
     return HeldOutLoss(
-        loss=float(total.sum() / count.sum()),
-        se=clustered_mean(document, count)[1],
-        bits_per_byte=float(total.sum() / n_bytes.sum() / np.log(2)),
-        documents=rows,
+        loss=float(loss.sum() / count.sum()),
+        se=clustered_mean(loss / count, count)[1],
+        bits_per_byte=float(loss.sum() / n_bytes.sum() / np.log(2)),
+        documents=documents,
         routing=router,
     )

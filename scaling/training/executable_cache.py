@@ -1,5 +1,4 @@
-"""Compiled programs kept on disk, so that what this host has compiled once, to train or to measure, it neither traces
-nor compiles again."""
+"""Compiled programs on disk: what this host has compiled once is neither traced nor compiled again."""
 
 from __future__ import annotations
 
@@ -23,60 +22,58 @@ from scaling.files import write_atomically
 _SETTINGS = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
 
 
-def kept(what: str, about: Any, devices: Sequence[jax.Device], build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What `build` gives, a tuple of compiled programs and of plain values, from the disk where an earlier process kept
-    it.
+def load_or_compile(
+    name: str, key: Any, devices: Sequence[jax.Device], compile_: Callable[[], tuple[Any, ...]]
+) -> tuple[Any, ...]:
+    """What `compile_` returns, compiled programs and plain values: from disk if an earlier process wrote it there.
 
-    `about` is everything that `build` depends on, as a value with a complete `repr`. Other code of a training or of the
-    module that builds, another JAX, other devices, processor features or settings are another entry. JAX's own cache
-    spares XLA's work alone: tracing and lowering are as long again for small models. Where that cache is on nothing is
-    kept here: an executable that came out of it has lost the code of its kernels, and a copy of it fails when it is
-    called.
+    `key` is everything that `compile_` depends on, as a value with a complete `repr`. Other code of a training or of
+    the module that compiles, another JAX, other devices, processor features or settings are another entry. JAX's own
+    cache spares XLA's work alone: tracing and lowering are as long again for small models. Where that cache is on
+    nothing is written here: an executable that came out of it has lost the code of its kernels, so that copies fail.
     """
-    if not keeps():
-        return build()
-    parts: tuple[Any, ...] = (
-        what,
-        repr(about),
+    if not is_enabled():
+        return compile_()
+    parts = (
+        name,
+        repr(key),
         code_version(),
-        hashlib.sha256(inspect.getsource(inspect.getmodule(build) or build).encode()).hexdigest(),
+        hashlib.sha256(inspect.getsource(inspect.getmodule(compile_) or compile_).encode()).hexdigest(),
         jax.__version__,
         [str(d.device_kind) for d in devices],
         _processor(),
+        *(os.environ.get(setting) for setting in _SETTINGS),
     )
-    parts += tuple(os.environ.get(name) for name in _SETTINGS)
     path = cache_folder() / "programs" / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     if path.is_file():
-        with contextlib.suppress(Exception):  # damaged, or another host's after all: it is made again
+        with contextlib.suppress(Exception):  # damaged, or another host's after all: it is compiled again
             return _loaded(path, devices)
-    made = build()
+    programs = compile_()
     with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # a full disk, a device that cannot
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pickle.dumps([_packed(one) for one in made]))
-    return made
+        write_atomically(path, pickle.dumps([_packed(value) for value in programs]))
+    return programs
 
 
-def keeps() -> bool:
-    """Whether `kept` writes anything: not beside JAX's own cache."""
+def is_enabled() -> bool:
+    """Whether programs are written to disk: not beside JAX's own cache."""
     return not jax.config.values.get("jax_compilation_cache_dir")
 
 
-def _packed(one: Any) -> tuple[int, Any]:
-    """A value, or a program with the number of its devices: the first state is made on one, whatever the step runs
-    on."""
-    if not isinstance(one, jax.stages.Compiled):
-        return 0, one
-    on: Any = one.runtime_executable()
-    return len(on.local_devices()), serialize_executable.serialize(one)
+def _packed(value: Any) -> tuple[int, Any]:
+    """A plain value, or a program with its number of devices: the first state is made on one, the step on all."""
+    if not isinstance(value, jax.stages.Compiled):
+        return 0, value
+    executable: Any = value.runtime_executable()
+    return len(executable.local_devices()), serialize_executable.serialize(value)
 
 
 def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
-    def program(on: int, serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
-        return serialize_executable.deserialize_and_load(
-            serialised, in_tree, out_tree, execution_devices=tuple(devices[:on])
-        )
+    def program(count: int, serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
+        on = tuple(devices[:count])
+        return serialize_executable.deserialize_and_load(serialised, in_tree, out_tree, execution_devices=on)
 
-    return tuple(program(on, *value) if on else value for on, value in pickle.loads(path.read_bytes()))
+    return tuple(program(count, *value) if count else value for count, value in pickle.loads(path.read_bytes()))
 
 
 def _processor() -> str:

@@ -2,8 +2,7 @@
 
 A prefill reads a whole prompt at once and is bound by FLOPs; a decode step adds one token to each sequence, reads every
 weight it touches for it, and is bound by bytes. Times are of whole calls: the call is waited for, compilation and the
-first calls are left out, and the process should have the device to itself: how busy others kept the processor is
-recorded.
+first calls are left out, and the process should have the device to itself: the load by others is recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,27 +23,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling import data
-from scaling.config import counts as cost
+from scaling.config import counts
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.data.batches import TrainBatches
 from scaling.model import transformer
 from scaling.model.moe import routing
 from scaling.model.transformer import Output, Transformer, empty_caches
-from scaling.serving import device as device_module
 from scaling.serving import devices
+from scaling.serving.device import BUSY, Device, roofline_seconds
 from scaling.training import host, malloc
-from scaling.training.executable_cache import keeps, kept
+from scaling.training.executable_cache import is_enabled, load_or_compile
 from scaling.training.kernel_choice import kernel_of
 from scaling.training.language_model import versions
 from scaling.training.step import initial_params
 
 WARMUP, ROUNDS = 2, 5
 PHASES = ("prefill", "decode")
-_FLOPS = {"prefill": cost.prefill_flops_per_token, "decode": cost.decode_flops_per_token}
+_FLOPS = {"prefill": counts.prefill_flops_per_token, "decode": counts.decode_flops_per_token}
 
 
-def measure(*configs: RunConfig, told: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+def measure(*configs: RunConfig, progress: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Latency rows of shapes, without `run_id`: both phases of each at every batch and context of its `bench`.
 
     The weights are those of the seed before training, so the routing is that of an untrained router (column `weights`);
@@ -54,30 +53,30 @@ def measure(*configs: RunConfig, told: Callable[[str], None] = lambda _: None) -
     Repeats are spread over rounds, and each round takes all shapes in an order of its own, with weights placed in
     memory anew: a machine's speed drifts over minutes, and where a shape lies matters too; neither must meet one shape
     alone. Between its turns a shape's weights wait in the memory of the host and its programs on disk, for of many no
-    process can hold them all. `told` is given a line a shape and round.
+    process can hold them all. `progress` is called with a line for each shape and round.
     """
     malloc.keep()
-    # Of one shape the programs are held: a disk that keeps nothing must not have them compiled before each round.
-    shapes = [_BenchedShape.of(config, hold=len(configs) == 1 or not keeps()) for config in configs]
+    # Of one shape the programs are held: without a cache on disk they must not be compiled before each round.
+    shapes = [_BenchedShape(config, hold=len(configs) == 1 or not is_enabled()) for config in configs]
     for number, shape in enumerate(shapes, 1):
         shape.programs()
-        told(f"[{number}/{len(shapes)}] E={shape.config.model.n_experts} d={shape.config.model.d_model}: compiled")
+        model = shape.config.model
+        progress(f"[{number}/{len(shapes)}] E={model.n_experts} d={model.d_model}: compiled")
     order = np.random.default_rng(0)
     for number in range(ROUNDS):
         for index in order.permutation(len(shapes)):
             shapes[index].time(_rounds(shapes[index].config.bench.repeats)[number])
-        told(f"round {number + 1} of {ROUNDS}")
-    seen = [max((cores for cores in shape.busy if cores is not None), default=None) for shape in shapes]
-    most = max((cores for cores in seen if cores is not None), default=0.0)
-    if most > device_module.BUSY:
+        progress(f"round {number + 1} of {ROUNDS}")
+    most = max(shape.busy or 0.0 for shape in shapes)
+    if most > BUSY:
         text = f"warning: others kept {most:.1f} cores busy while latency was measured; give it the machine to itself"
         print(text, file=sys.stderr)
-    return [row for shape, cores in zip(shapes, seen, strict=True) for row in shape.rows(cores)]
+    return [row for shape in shapes for row in shape.rows()]
 
 
 @dataclass(frozen=True)
 class _Measurement:
-    """One thing to measure."""
+    """One call to time: a phase at a batch and a context."""
 
     phase: str
     batch: int
@@ -89,153 +88,140 @@ class _Measurement:
         return self.context if self.phase == "prefill" else 1
 
 
-@dataclass(frozen=True)
 class _BenchedShape:
     """A shape, and what has been measured of it so far.
 
-    `weights` are held by the host; those that a layer joins before it uses them are constants of the programs
-    (`_split`).
+    Weights are held by the host; those that a layer joins before it uses them are constants of the programs (`_split`).
+    hold: programs are held in memory too.   busy: the most cores that others kept busy during a turn.
     """
 
-    config: RunConfig
-    corpus: data.Corpus
-    device: jax.Device
-    kernel: str
-    joined: Any
-    weights: Any
-    hold: bool
-    times: dict[_Measurement, list[float]]
-    compile_s: dict[_Measurement, float] = field(default_factory=dict)
-    reached: dict[_Measurement, tuple[float, float]] = field(default_factory=dict)
-    busy: list[float | None] = field(default_factory=list)
-    held: dict[_Measurement, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, config: RunConfig, hold: bool) -> _BenchedShape:
-        model, bench, device = config.model, config.bench, jax.devices()[0]
-        corpus = data.prepare(config.data)
-        every = jax.tree.map(
+    def __init__(self, config: RunConfig, hold: bool) -> None:
+        model, bench = config.model, config.bench
+        self.config = config
+        self.busy: float | None = None
+        self._corpus, self._device = data.prepare(config.data), jax.devices()[0]
+        self._kernel, self._hold = kernel_of(config, self._device), hold
+        weights = jax.tree.map(
             lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
-            initial_params(model, corpus.vocab_size, config.seed),
+            initial_params(model, self._corpus.vocab_size, config.seed),
         )
-        joined, free = jax.device_get(_split(every))
+        self._joined, self._weights = jax.device_get(_split(weights))
         phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
-        points = [_Measurement(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
-        kernel = kernel_of(config, device)
-        return cls(config, corpus, device, kernel, joined, free, hold, {point: [] for point in points})
+        self._points = [_Measurement(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
+        self._times: dict[_Measurement, list[float]] = {point: [] for point in self._points}
+        self._reached: dict[_Measurement, tuple[float, float]] = {}
+        self._compile_s: dict[_Measurement, float] = {}
+        self._held: dict[_Measurement, Any] = {}
 
     def programs(self) -> dict[_Measurement, Any]:
-        """The compiled program of every point, from the disk where they were compiled before; kept in memory with
-        `hold`."""
-        if self.held:
-            return self.held
-        points = list(self.times)
-        parts = self.config.model_dump(mode="json", include={"model", "data", "seed"})
-        about = (parts, points, self.kernel, self.corpus.vocab_size)
-        *found, seconds = kept("latency", about, [self.device], lambda: self._compiled(points))
-        self.compile_s.update(zip(points, seconds, strict=True))
-        programs = dict(zip(points, found, strict=True))
-        if self.hold:
-            self.held.update(programs)
+        """The compiled program of every point, from disk if they were compiled before."""
+        if self._held:
+            return self._held
+        settings = self.config.model_dump(mode="json", include={"model", "data", "seed"})
+        key = (settings, self._points, self._kernel, self._corpus.vocab_size)
+        *compiled, seconds = load_or_compile("latency", key, [self._device], self._compile)
+        self._compile_s.update(zip(self._points, seconds, strict=True))
+        programs = dict(zip(self._points, compiled, strict=True))
+        if self._hold:
+            self._held.update(programs)
         return programs
 
-    def _compiled(self, points: list[_Measurement]) -> tuple[Any, ...]:
+    def _compile(self) -> tuple[Any, ...]:
         """Programs, and the seconds that each took. Nothing is timed meanwhile, so they are compiled side by side."""
         model = self.config.model
-        network = Transformer(model, self.corpus.vocab_size, self.kernel)
+        network = Transformer(model, self._corpus.vocab_size, self._kernel)
 
         def call(weights: Any, tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
-            output = transformer.apply(network, _merged(self.joined, weights), tokens, caches, start)
-            return output.logits_BxTxV[:, -1], output.caches, _reached(output)
+            output = transformer.apply(network, _merged(self._joined, weights), tokens, caches, start)
+            return output.logits_BxTxV[:, -1], output.caches, _experts_reached(output)
 
-        run = jax.jit(call, donate_argnums=2)  # the cache is written in place, as an engine that serves does
+        jitted = jax.jit(call, donate_argnums=2)  # the cache is written in place, as an engine that serves does
 
         def program(point: _Measurement) -> tuple[Any, float]:
             started = time.perf_counter()
-            tokens, start = self.inputs(point)
+            tokens, start = self._inputs(point)
             caches = jax.eval_shape(lambda: empty_caches(model, point.batch, point.context))
-            return run.lower(self.weights, tokens, caches, start).compile(), time.perf_counter() - started
+            return jitted.lower(self._weights, tokens, caches, start).compile(), time.perf_counter() - started
 
         with ThreadPoolExecutor(2) as pool:
-            found, seconds = zip(*pool.map(program, points), strict=True)
-        return (*found, seconds)
+            programs, seconds = zip(*pool.map(program, self._points), strict=True)
+        return (*programs, seconds)
 
-    def inputs(self, point: _Measurement) -> tuple[jax.Array, jax.Array]:
+    def _inputs(self, point: _Measurement) -> tuple[jax.Array, jax.Array]:
         """New tokens of a call, and the place of the first of them."""
-        prompts = TrainBatches(self.corpus.tokens(), point.context, point.batch, self.config.seed)(0)
-        new = jnp.asarray(prompts[:, point.context - point.new_tokens : point.context])
-        return new, jnp.int32(point.context - point.new_tokens)
+        prompts = TrainBatches(self._corpus.tokens(), point.context, point.batch, self.config.seed)(0)
+        start = point.context - point.new_tokens
+        return jnp.asarray(prompts[:, start : point.context]), jnp.int32(start)
 
     def time(self, repeats: int) -> None:
         """So many timed calls of every point, after a warm-up of each."""
-        weights = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.weights)
+        weights = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self._weights)
         for point, program in self.programs().items():
             if point.phase == "prefill":
                 caches = empty_caches(self.config.model, point.batch, point.context)
             # Decode goes on from the cache that the prefill before it has filled.
-            tokens, start = self.inputs(point)
-            spent, caches, touched = _time(program, (weights, tokens), caches, start, repeats)
-            self.times[point] += spent
-            self.reached[point] = (float(touched[0]), float(touched[1]))
-        self.busy.append(others_busy())
+            tokens, start = self._inputs(point)
+            times, caches, reached = _time(program, (weights, tokens), caches, start, repeats)
+            self._times[point] += times
+            self._reached[point] = (float(reached[0]), float(reached[1]))
+        cores = others_busy()
+        self.busy = cores if self.busy is None else max(self.busy, cores or 0.0)
 
-    def rows(self, busy: float | None) -> list[dict[str, Any]]:
-        """What was measured, a row a point, with all that is known of the shape and the machine."""
-        model, bench, vocab = self.config.model, self.config.bench, self.corpus.vocab_size
-        counts, known = cost.parameters(model, vocab), device_of(self.device, model.dtype)
+    def rows(self) -> list[dict[str, Any]]:
+        """The measurements, a row a point, with all that is known of the shape and the machine."""
+        model, device = self.config.model, self._device
+        sizes, row = counts.parameters(model, self._corpus.vocab_size), device_of(device, model.dtype)
         names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")
         shared = {
             "shape_id": self.config.shape_id(),
             **{name: getattr(model, name) for name in names},
-            "n_active": counts.n_active,
-            "n_total": counts.n_total,
-            "n_router": counts.router,
+            "n_active": sizes.n_active,
+            "n_total": sizes.n_total,
+            "n_router": sizes.router,
             "dispatch": model.dispatch if model.n_experts > 1 else "dense",
-            "kernel": self.kernel or None,
-            "reads_all": reads_all(model, self.kernel),
-            "repeats": bench.repeats,
+            "kernel": self._kernel or None,
+            "reads_all": reads_all(model, self._kernel),
+            "repeats": self.config.bench.repeats,
             "warmup": WARMUP,
             "weights": "initial",
-            "platform": self.device.platform,
-            "device_kind": self.device.device_kind,
+            "platform": device.platform,
+            "device_kind": device.device_kind,
             "dtype": model.dtype,
             "threads": host.threads(),
-            "device": json.dumps(asdict(known)) if known else None,
+            "device": json.dumps(asdict(row)) if row else None,
             "versions": versions(),
-            "busy_cores": busy,
+            "busy_cores": self.busy,
         }
-        rows = []
-        for point, times in self.times.items():
-            touched, per_token = self.reached[point]
-            batch, context, new = point.batch, point.context, point.new_tokens
-            flops = batch * new * _FLOPS[point.phase](model, vocab, context, per_token)
-            n_bytes = cost.bytes_read(model, vocab, batch=batch, new_tokens=new, context=context, experts=touched)
-            q25, median, q75 = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-            rows.append(
-                shared
-                | {
-                    "phase": point.phase,
-                    "batch": batch,
-                    "context": context,
-                    "time_ms": median * 1e3,
-                    "time_q25_ms": q25 * 1e3,
-                    "time_q75_ms": q75 * 1e3,
-                    "compile_s": self.compile_s[point],
-                    "tokens_per_s": batch * new / median,
-                    "flops": flops,
-                    "bytes": n_bytes,
-                    "roofline_ms": device_module.roofline_seconds(flops, n_bytes, known) * 1e3 if known else None,
-                    "distinct_experts": touched,
-                }
-            )
-        return rows
+        return [shared | self._columns(point, row) for point in self._points]
+
+    def _columns(self, point: _Measurement, device: Device | None) -> dict[str, Any]:
+        model, vocab = self.config.model, self._corpus.vocab_size
+        experts, per_token = self._reached[point]
+        batch, context, new = point.batch, point.context, point.new_tokens
+        flops = batch * new * _FLOPS[point.phase](model, vocab, context, per_token)
+        n_bytes = counts.bytes_read(model, vocab, batch=batch, new_tokens=new, context=context, experts=experts)
+        q25, median, q75 = np.quantile(self._times[point], [0.25, 0.5, 0.75]).tolist()
+        return {
+            "phase": point.phase,
+            "batch": batch,
+            "context": context,
+            "time_ms": median * 1e3,
+            "time_q25_ms": q25 * 1e3,
+            "time_q75_ms": q75 * 1e3,
+            "compile_s": self._compile_s[point],
+            "tokens_per_s": batch * new / median,
+            "flops": flops,
+            "bytes": n_bytes,
+            "roofline_ms": roofline_seconds(flops, n_bytes, device) * 1e3 if device else None,
+            "distinct_experts": experts,
+        }
 
 
-def _reached(output: Output) -> tuple[jax.Array, jax.Array]:
-    """Experts that the call touched, and experts per token; means over layers, 1 for a dense model."""
+def _experts_reached(output: Output) -> tuple[jax.Array, jax.Array]:
+    """Experts that the call activated, and experts per token; means over layers, 1 for a dense model."""
     if not output.routings:
         return jnp.float32(1), jnp.float32(1)
-    chosen_LxTxE = jnp.stack([routing.chosen_by_expert(one) for one in output.routings])
+    chosen_LxTxE = jnp.stack([routing.chosen_by_expert(layer) for layer in output.routings])
     return jnp.mean(jnp.sum(jnp.any(chosen_LxTxE, axis=1), axis=-1)), jnp.mean(jnp.sum(chosen_LxTxE, axis=-1))
 
 
@@ -267,8 +253,7 @@ def _rounds(repeats: int) -> list[int]:
 def _time(
     program: Callable[..., Any], inputs: tuple[Any, ...], caches: Any, start: Any, repeats: int
 ) -> tuple[list[float], Any, Any]:
-    """Seconds of each of `repeats` calls after the warm-up, the caches as they are then, and what the last call
-    reached."""
+    """Seconds of each of `repeats` calls after the warm-up, the caches after them, and what the last call reached."""
     times, reached = [], None
     for number in range(WARMUP + repeats):
         started = time.perf_counter()
@@ -279,13 +264,13 @@ def _time(
 
 
 def reads_all(model: ModelConfig, kernel: str) -> bool:
-    """Whether a call reads every expert, touched or not: only grouped dispatch skips those that no token chose, and of
-    its kernels XLA's `ragged` does not."""
+    """Whether a call reads every expert, activated or not: only grouped dispatch skips those that no token chose, and
+    of its kernels XLA's `ragged` does not."""
     return model.n_experts > 1 and (model.dispatch != "grouped" or kernel == "ragged")
 
 
 @lru_cache(maxsize=4)
-def device_of(device: jax.Device, dtype: str) -> device_module.Device | None:
+def device_of(device: jax.Device, dtype: str) -> Device | None:
     """The row of the device table that a JAX device is, None where the table lacks it.
 
     A CPU is measured; its peak is the better of NumPy's and XLA's products in `dtype`, for a floor must lie below both.
@@ -294,7 +279,7 @@ def device_of(device: jax.Device, dtype: str) -> device_module.Device | None:
         cpu = devices.device("cpu")
         return replace(cpu, peak_flops=max(cpu.peak_flops, _product_flops(dtype)))
     kind = device.device_kind.upper()
-    names = [name for name in devices.NAMES if name != "cpu" and name.split("-")[0].upper() in kind]
+    names = [name for name in devices.names() if name != "cpu" and name.split("-")[0].upper() in kind]
     return devices.device(names[-1]) if names else None
 
 
@@ -311,8 +296,7 @@ def _product_flops(dtype: str, side: int = 1024, calls: int = 12) -> float:
 
 
 def others_busy(seconds: float = 0.3) -> float | None:
-    """Cores that other processes, or other guests of the host, kept busy while this one slept; None where Linux does
-    not tell."""
+    """Cores that other processes or guests of the host kept busy while this one slept; None where Linux's /proc is missing."""
     before = _busy_ticks()
     if before is None:
         return None

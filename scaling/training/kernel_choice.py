@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,9 +20,8 @@ from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.kernels import KERNELS
 from scaling.model.moe.routing import Routing
 
-ON_CPU = (
-    "loop"  # 1.5 to 3 times as fast as `batched` at every shape tried, `ragged` computes every expert (results/LOG.md)
-)
+# 1.5 to 3 times as fast as `batched` at every shape tried; `ragged` computes every expert (results/LOG.md).
+ON_CPU = "loop"
 _TIMED = 5
 
 
@@ -52,10 +50,10 @@ def fastest(model: ModelConfig, tokens: int, device: jax.Device) -> str:
     if path.is_file():
         return str(json.loads(path.read_text())["fastest"])
     seconds = measured(model, tokens, device)
-    chosen = min(seconds, key=lambda kernel: seconds[kernel])
+    chosen = min(seconds, key=seconds.__getitem__)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"fastest": chosen, "seconds": seconds, "shape": shape, "device": device.device_kind}
-    write_atomically(Path(path), json.dumps(about).encode())
+    write_atomically(path, json.dumps(about).encode())
     return chosen
 
 
@@ -73,24 +71,27 @@ def measured(model: ModelConfig, tokens: int, device: jax.Device) -> dict[str, f
     gates_TxE = jax.nn.softmax(logits_TxE)
     weight_TxK, chosen_TxK = jax.lax.top_k(gates_TxE, model.top_k)
     inputs = jax.device_put((weights, x_TxD, Routing(chosen_TxK, weight_TxK, gates_TxE, logits_TxE)), device)
-    found = {}
+    seconds = {}
     for kernel in KERNELS:
         if kernel == "tokamax" and importlib.util.find_spec("tokamax") is None:
             continue
-
-        def loss(weights: Any, x: jax.Array, routing: Routing, kernel: str = kernel) -> jax.Array:
-            return jnp.sum(dispatch.grouped(x, routing, GATED_MLP, weights, kernel).astype(jnp.float32) ** 2)
-
         try:
-            program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs).compile()
-            jax.block_until_ready(program(*inputs))
-            times = []
-            for _ in range(_TIMED):
-                started = time.perf_counter()
-                jax.block_until_ready(program(*inputs))
-                times.append(time.perf_counter() - started)
-            found[kernel] = sorted(times)[_TIMED // 2]
+            seconds[kernel] = _median_seconds(kernel, inputs)
         except Exception:  # no kernel for this device or shape: any library's own way to say so
             if kernel == "batched":  # plain products: what stops these stops the cell
                 raise
-    return found
+    return seconds
+
+
+def _median_seconds(kernel: str, inputs: tuple[Any, jax.Array, Routing]) -> float:
+    def loss(weights: Any, x: jax.Array, routing: Routing) -> jax.Array:
+        return jnp.sum(dispatch.grouped(x, routing, GATED_MLP, weights, kernel).astype(jnp.float32) ** 2)
+
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs).compile()
+    jax.block_until_ready(program(*inputs))
+    times = []
+    for _ in range(_TIMED):
+        started = time.perf_counter()
+        jax.block_until_ready(program(*inputs))
+        times.append(time.perf_counter() - started)
+    return sorted(times)[_TIMED // 2]

@@ -1,4 +1,4 @@
-"""Language modelling: train one cell, evaluate it, and give its rows."""
+"""Language modelling: train the cells of one call, evaluate each, and give its rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import functools
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,21 @@ import flax
 import jax
 import numpy as np
 import optax
+from numpy.typing import NDArray
 
 from scaling import architecture, data
-from scaling.config import counts as cost
-from scaling.config.run import RunConfig
+from scaling.config import counts
+from scaling.config.run import RunConfig, by_trunk
 from scaling.config.run_row import cost_columns, describe
 from scaling.data import tokenizer
-from scaling.data.batches import eval_windows
-from scaling.model.sharding import placement
+from scaling.data.batches import EvalWindows, eval_windows
+from scaling.model.sharding import placement_of
 from scaling.model.transformer import Transformer
 from scaling.training import host, malloc, router_metrics
-from scaling.training.evaluate import HeldOutLoss, HeldOutRouting, evaluate, leak, losses_program
-from scaling.training.host import peak_bytes
+from scaling.training.evaluate import HeldOutLoss, HeldOutRouting, LossFunction, evaluate, leak, losses_program
 from scaling.training.kernel_choice import kernel_of
-from scaling.training.trunk import TrainedCell, bundles, devices_of, program_of, train_trunks
+from scaling.training.program import Program
+from scaling.training.trunk import TrainedCell, devices_of, program_of, train_trunks
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ class CellResult:
     run: dict[str, Any]
     evals: list[dict[str, Any]]
     curves: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the cells of one call share: trunks, text, programs, and the columns that describe the machine.
+
+    forward: the program of the evaluation.   held_out_routing: None where nothing is routed.
+    """
+
+    trunks: list[tuple[RunConfig, ...]]
+    corpus: data.Corpus
+    windows: EvalWindows
+    classes: NDArray[np.int64]
+    kernel: str
+    devices: tuple[jax.Device, ...]
+    program: Program
+    forward: Any
+    held_out_routing: HeldOutRouting | None
+    columns: dict[str, Any]
+    compile_s: float
 
 
 def versions() -> str:
@@ -54,24 +75,36 @@ def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> 
     folder where a long trunk leaves what it can go on from. Raises InputError when the corpus does not suit the cells.
     """
     malloc.keep()
-    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    trunks = bundles(cells)
+    clock = time.perf_counter()
+    call = _prepared(cells)
+    compile_s, shared_s = call.compile_s, time.perf_counter() - clock  # the first cell's row bears them for all
+    probe = call.held_out_routing.choices if call.held_out_routing else None
+    vocab_size = call.corpus.vocab_size
+    for trained in train_trunks(call.trunks, call.corpus.tokens(), vocab_size, call.kernel, checkpoints, probe):
+        clock = time.perf_counter()
+        row, documents = _run_row(trained, call)
+        row["compile_s"] = compile_s
+        row["wall_s"] = shared_s + trained.own_s + time.perf_counter() - clock
+        compile_s = shared_s = 0.0
+        yield CellResult(row, documents, trained.curves)
+
+
+def _prepared(cells: Sequence[RunConfig]) -> _Call:
+    started, trunks = datetime.datetime.now(datetime.UTC), by_trunk(cells)
     first = trunks[0][0]
     corpus = data.prepare(first.data)
     windows = eval_windows(corpus.heldout(), first.train.seq_len, first.data.eval_windows)
     devices = devices_of(first, len(trunks))
-    where = placement(first, len(devices))
     kernel = kernel_of(first, devices[0], len(trunks))
-    compiling = time.perf_counter()
+    clock = time.perf_counter()
     program = program_of(first, corpus.vocab_size, kernel, len(trunks))
     batch, classes = first.train.sequences, tokenizer.classes(first.data, corpus.folder)
-    eval_shape = (batch, windows.tokens.shape[1])
-    forward = losses_program(first.model, corpus.vocab_size, kernel, where, devices, eval_shape)
-    watch = HeldOutRouting(forward, windows, batch, classes) if first.model.n_experts > 1 else None
-    by_chance = functools.partial(_chances, first)
-    compile_s = time.perf_counter() - compiling
-    beside_s = time.perf_counter() - clock  # what the first cell of the call pays for all
-    shared = {
+    losses = LossFunction(first.model, corpus.vocab_size, kernel, placement_of(first, len(devices)))
+    forward = losses_program(losses, devices, (batch, windows.tokens.shape[1]))
+    routed = first.model.n_experts > 1
+    held_out_routing = HeldOutRouting(forward, windows, batch, classes) if routed else None
+    compile_s = time.perf_counter() - clock
+    columns = {
         "versions": versions(),
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
@@ -82,88 +115,85 @@ def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> 
         "trunks_together": len(trunks),
         "started_at": started.isoformat(timespec="seconds"),
     }
-    probe = watch.choices if watch else None
-    for trained in train_trunks(trunks, corpus.tokens(), corpus.vocab_size, kernel, checkpoints, probe):
-        clock = time.perf_counter()
-        config = trained.config
-        row = describe(config, corpus.hash) | shared
-        row |= {
-            "status": "ok",
-            "error": "",
-            "epochs": row["tokens"] / corpus.train_tokens,
-            "tokens_own": trained.tokens_own,
-            "compile_s": compile_s,
-            "peak_memory_bytes": peak_bytes(program, devices),
-        }
-        compile_s = 0.0
-        documents: list[dict[str, Any]] = []
-        error = trained.error
-        if not error:
-            held_out = evaluate(trained.params, forward, windows, batch, classes, by_chance)
-            if not np.isfinite(held_out.loss):
-                error = f"held-out loss is {held_out.loss} after {config.steps} steps"
-        if error:
-            row |= {"status": "diverged", "error": error}
-        else:
-            documents = held_out.documents
-            row |= _losses(trained, held_out)
-            row |= _routing(trained, held_out, watch, by_chance) if watch else {}
-            if watch and not config.model.causal:
-                network = Transformer(config.model, corpus.vocab_size, kernel)
-                row["leak"] = leak(network, jax.device_put(trained.params, devices[0]), windows)
-            row |= data.known_entropy(config.data, windows.tokens, windows.weight)
-        row["wall_s"] = beside_s + trained.own_s + time.perf_counter() - clock
-        beside_s = 0.0
-        yield CellResult(row, documents, trained.curves)
+    return _Call(
+        trunks, corpus, windows, classes, kernel, devices, program, forward, held_out_routing, columns, compile_s
+    )
 
 
-def _losses(trained: TrainedCell, held_out: HeldOutLoss) -> dict[str, Any]:
+def _run_row(trained: TrainedCell, call: _Call) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of a cell but for its times, and its documents; completes the curves of a routed one."""
+    config, corpus, windows = trained.config, call.corpus, call.windows
+    row = describe(config, corpus.hash) | call.columns
+    row |= {
+        "status": "ok",
+        "error": "",
+        "epochs": row["tokens"] / corpus.train_tokens,
+        "tokens_own": trained.tokens_own,
+        "peak_memory_bytes": host.peak_bytes(call.program, call.devices),
+    }
+    error = trained.error
+    if not error:
+        chance_levels = functools.partial(_chance_levels, config)
+        held_out = evaluate(trained.params, call.forward, windows, config.train.sequences, call.classes, chance_levels)
+        if not np.isfinite(held_out.loss):
+            error = f"held-out loss is {held_out.loss} after {config.steps} steps"
+    if error:
+        return row | {"status": "diverged", "error": error}, []
+    row |= _loss_columns(trained, held_out)
+    if call.held_out_routing:
+        row |= _routing_columns(trained, held_out, call.held_out_routing)
+        if not config.model.causal:
+            network = Transformer(config.model, corpus.vocab_size, call.kernel)
+            row["leak"] = leak(network, jax.device_put(trained.params, call.devices[0]), windows)
+    return row | data.known_entropy(config.data, windows.tokens, windows.weight), held_out.documents
+
+
+def _loss_columns(trained: TrainedCell, held_out: HeldOutLoss) -> dict[str, Any]:
     """The columns that only a run with a loss has."""
-    tail = trained.curves[-max(1, len(trained.curves) // 10) :]
     config = trained.config
-    row: dict[str, Any] = {
+    return {
         "loss_val": held_out.loss,
         "loss_val_se": held_out.se,
         "bits_per_byte": held_out.bits_per_byte,
-        "loss_train": float(np.mean([one["loss"] for one in tail])),
+        "loss_train": _tail_mean(trained.curves, "loss"),
         "heldout_docs": len(held_out.documents),
-        "heldout_tokens": sum(one["n_tokens"] for one in held_out.documents),
+        "heldout_tokens": sum(document["n_tokens"] for document in held_out.documents),
         "dropped_frac": 0.0,
         "train_s": trained.train_s,
         "tokens_per_s": config.steps * config.train.batch_tokens / trained.train_s,
     }
-    return row
 
 
-def _chances(config: RunConfig, experts_per_token: float, parts: int = 1) -> dict[str, float]:
+def _tail_mean(curves: list[dict[str, Any]], name: str) -> float:
+    """Mean over the last tenth of the curve."""
+    return float(np.mean([row[name] for row in curves[-max(1, len(curves) // 10) :]]))
+
+
+def _chance_levels(config: RunConfig, experts_per_token: float, parts: int = 1) -> dict[str, float]:
     """Chance levels of the router metrics of this cell's batches, or of parts of them that are routed apart."""
     model, tokens = config.model, config.train.batch_tokens // parts
     capped = model.dispatch == "capacity"
-    rows = architecture.capacity_rows(tokens, cost.places_per_token(model), model.n_experts, model.capacity_factor)
+    rows = architecture.capacity_rows(tokens, counts.places_per_token(model), model.n_experts, model.capacity_factor)
     return router_metrics.batch_chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
 
 
-def _routing(
-    trained: TrainedCell, held_out: HeldOutLoss, watch: HeldOutRouting, by_chance: Callable[..., dict[str, float]]
-) -> dict[str, Any]:
-    """The columns that only a routed run has; completes the curves, and recounts what depends on how many experts the
-    router has chosen."""
-    config, curves = trained.config, trained.curves
-    final = watch.choices(trained.params)
-    router_metrics.settled(trained.probes, final, watch.division, curves)
-    for one in curves:
-        one |= by_chance(one["experts_per_token"], parts=config.train.accumulate)
+def _routing_columns(trained: TrainedCell, held_out: HeldOutLoss, held_out_routing: HeldOutRouting) -> dict[str, Any]:
+    """The columns that only a routed run has, costs by the experts it has chosen among them; completes the curves."""
+    config, curves, probes = trained.config, trained.curves, trained.probes
+    final = held_out_routing.choices(trained.params)
+    router_metrics.complete_curves(probes, final, held_out_routing.statistics, curves)
+    for point in curves:
+        point |= _chance_levels(config, point["experts_per_token"], parts=config.train.accumulate)
     levels = router_metrics.choice_chances(config.model.n_experts, held_out.routing["experts_per_token"])
     row: dict[str, Any] = levels | {name: value for name, value in held_out.routing.items() if name != "z_loss"}
-    tail = curves[-max(1, len(curves) // 10) :]
-    row["balance_loss"] = float(np.mean([one["balance_loss"] for one in tail]))
+    row["balance_loss"] = _tail_mean(curves, "balance_loss")
     for name, share in (("saturation_5", 0.05), ("saturation_50", 0.5)):
-        then = router_metrics.at_share(trained.probes, config.steps, share)
-        idle = share * config.steps < config.dense_steps  # nothing was routed yet
-        row[name] = None if then is None or idle else router_metrics.saturation(then, final)
-    row["change_rate"] = router_metrics.rate_at(trained.probes, max(trained.probes)) if trained.probes else None
+        choices = router_metrics.choices_at(probes, config.steps, share)
+        dense = share * config.steps < config.dense_steps  # nothing was routed yet
+        row[name] = None if choices is None or dense else router_metrics.saturation(choices, final)
+    row["change_rate"] = router_metrics.change_rate_at(probes, max(probes)) if probes else None
     if config.model.router_facts.varies:
-        weights = np.diff([0, *(one["step"] for one in curves)])
-        training = float(np.average([one["experts_per_token"] for one in curves], weights=weights))
-        row |= cost_columns(config, row["experts_per_token"], training)
+        weights = np.diff([0, *(point["step"] for point in curves)])
+        in_training = float(np.average([point["experts_per_token"] for point in curves], weights=weights))
+        row |= cost_columns(config, row["experts_per_token"], in_training)
     return row

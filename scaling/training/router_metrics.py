@@ -1,5 +1,4 @@
-"""What a router's choices on held-out text tell: how they settle, how they divide the text, how many experts a batch
-needs.
+"""Metrics of a router's choices on held-out text: how they settle, divide the text, and activate experts of a batch.
 
 Choices are bool arrays [L, T, E]: of each layer, which experts each token of a fixed text has chosen, at inference (no
 noise, nothing dropped). Definitions of saturation and change as in arXiv 2505.10860, section 5, and OLMoE, arXiv
@@ -34,8 +33,7 @@ def next_probe(step: int) -> int:
 
 
 def saturation(now: Choices, final: Choices) -> float:
-    """Share of the final experts of a token that it has chosen already, sum |S_t & S_t*| / sum |S_t*|; mean over
-    layers."""
+    """Share of a token's final experts that it has chosen already, sum |S_t & S_t*| / sum |S_t*|; mean over layers."""
     return float(np.mean(np.sum(now & final, axis=(1, 2)) / np.maximum(1, np.sum(final, axis=(1, 2)))))
 
 
@@ -46,8 +44,7 @@ def change_rate(before: Choices, now: Choices) -> float:
 
 
 def distinct(choices: Choices, batch: int) -> float:
-    """Experts of a layer that a batch of so many tokens touches, mean over batches and layers: what one decode step
-    reads.
+    """Experts of a layer that a batch of so many tokens activates: a decode step reads them. Mean over batches and layers.
 
     The tokens of a batch stand as far apart in the text as there is room, as those of different sequences do.
     """
@@ -58,8 +55,8 @@ def distinct(choices: Choices, batch: int) -> float:
 
 
 def information(count_LxCxE: NDArray[np.float64]) -> tuple[float, float]:
-    """Share of the class of a token that its expert tells, I(class; expert) / H(class), mean over layers; and
-    H(class)."""
+    """Share of the information on a token's class that its expert carries, I(class; expert) / H(class), mean over
+    layers; and H(class)."""
     shares, entropy = [], 0.0
     for count_CxE in count_LxCxE:
         joint = count_CxE / max(1.0, count_CxE.sum())
@@ -72,8 +69,8 @@ def information(count_LxCxE: NDArray[np.float64]) -> tuple[float, float]:
 
 
 @dataclass
-class Division:
-    """How choices divide held-out text, added up batch by batch."""
+class ChoiceStatistics:
+    """How choices divide held-out text and how many experts a batch uses, added up batch by batch."""
 
     classes: NDArray[np.int64]
     count_LxCxE: Any = 0.0
@@ -83,21 +80,21 @@ class Division:
         """Choices of tokens with these ids."""
         of_class = np.eye(self.classes.max() + 1)[self.classes[id_T]]
         self.count_LxCxE = self.count_LxCxE + np.einsum("tc,lte->lce", of_class, choices.astype(np.float64))
-        for batch, seen in self.distinct.items():
+        for batch, means in self.distinct.items():
             if batch <= choices.shape[1]:
-                seen.append(distinct(choices, batch))
+                means.append(distinct(choices, batch))
 
     def metrics(self) -> dict[str, float]:
         """The columns that these choices give, each with its chance level."""
         n_experts = self.count_LxCxE.shape[-1]
         used = np.sum(self.count_LxCxE, axis=(1, 2)).mean()
-        told, entropy = information(self.count_LxCxE)
+        shared_information, entropy = information(self.count_LxCxE)
         present = int(np.sum(self.count_LxCxE.sum(axis=(0, 2)) > 0))
         row = {
-            "specialisation": told,
+            "specialisation": shared_information,
             "specialisation_chance": chance_levels.specialisation(n_experts, used, present, entropy),
         }
-        return row | {f"distinct_{batch}": float(np.mean(seen)) for batch, seen in self.distinct.items() if seen}
+        return row | {f"distinct_{batch}": float(np.mean(means)) for batch, means in self.distinct.items() if means}
 
 
 def batch_chances(
@@ -107,7 +104,7 @@ def batch_chances(
 
     capacity: places of an expert, where some choices may be dropped.
     """
-    k = _within(experts_per_token, n_experts)
+    k = _clipped(experts_per_token, n_experts)
     largest = chance_levels.max_load(n_experts, k, tokens)
     return {
         "load_cv_chance": chance_levels.load_cv(n_experts, k, tokens),
@@ -121,47 +118,46 @@ def batch_chances(
 
 def choice_chances(n_experts: int, experts_per_token: float) -> dict[str, float]:
     """Chance levels of what is seen in choices at inference, where a token chooses so many experts."""
-    k = _within(experts_per_token, n_experts)
-    same = chance_levels.saturation(n_experts, k)
-    levels = {"saturation_chance": same, "change_rate_chance": 1 - same}
+    k = _clipped(experts_per_token, n_experts)
+    saturated = chance_levels.saturation(n_experts, k)
+    levels = {"saturation_chance": saturated, "change_rate_chance": 1 - saturated}
     return levels | {f"distinct_{batch}_chance": chance_levels.distinct(n_experts, k, batch) for batch in BATCHES}
 
 
-def _within(experts_per_token: float, n_experts: int) -> float:
+def _clipped(experts_per_token: float, n_experts: int) -> float:
     return min(max(experts_per_token, 1e-9), n_experts)
 
 
-def settled(
+def complete_curves(
     probes: dict[int, Choices],
     final: Choices,
-    division: Callable[[Choices], dict[str, float]],
+    statistics: Callable[[Choices], dict[str, float]],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Fill the curves' columns that come of probes: of the newest since the row before, null without one.
+    """Fill the columns of the curves that come of probes: of the newest since the row before, null without one.
 
-    `final`: the choices of the trained model on the same text.   `division`: what choices on it divide.
+    `final`: the choices of the trained model on the same text.   `statistics`: the columns of choices on it.
     """
-    steps = sorted(probes)
     before = 0
     for row in rows:
-        inside = [step for step in steps if before < step <= row["step"]]
+        inside = sorted(step for step in probes if before < step <= row["step"])
         before = row["step"]
         now = final if row is rows[-1] else probes[inside[-1]] if inside else None
         if inside:
-            row["change_rate"] = rate_at(probes, inside[-1])
+            row["change_rate"] = change_rate_at(probes, inside[-1])
         if now is None:
             continue
         row["saturation"] = saturation(now, final)
-        row |= division(now) | choice_chances(now.shape[-1], float(np.mean(np.sum(now, axis=-1))))
+        row |= statistics(now) | choice_chances(now.shape[-1], float(np.mean(np.sum(now, axis=-1))))
 
 
-def rate_at(probes: dict[int, Choices], step: int) -> float | None:
+def change_rate_at(probes: dict[int, Choices], step: int) -> float | None:
     """The change rate from the probe before to the one at this step; None for the first."""
     earlier = [other for other in probes if other < step]
     return change_rate(probes[max(earlier)], probes[step]) if earlier else None
 
 
-def at_share(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:
+def choices_at(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:
     """The choices at the last probe within so large a share of the training."""
-    known = [step for step in probes if step <= share * steps]
-    return probes[max(known)] if known else None
+    earlier = [step for step in probes if step <= share * steps]
+    return probes[max(earlier)] if earlier else None

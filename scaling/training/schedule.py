@@ -12,8 +12,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
     N_d).
 
     arXiv 2405.18392, eq. 1 with N steps and N_d = `cooldown_steps`, taken at (n + 1)/(N_d + 1) so that neither the
-    first cooldown step repeats the peak nor the last one is wasted on a rate of zero. Before the cooldown it does not
-    depend on the token budget.
+    first cooldown step repeats the peak nor the last one has a rate of zero. Before it the budget does not matter.
     """
     warmup = math.ceil(config.train.warmup_tokens / config.train.batch_tokens)
     peak = config.learning_rate

@@ -1,5 +1,21 @@
-"""Tasks: a RunConfig to the rows of one cell."""
+"""The registry of tasks: a task trains and evaluates the cells of one call and yields the rows of each."""
 
-from scaling.training.language_model import CellResult, train_cells
+from __future__ import annotations
 
-__all__ = ["CellResult", "train_cells"]
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from scaling.config.run import RunConfig
+from scaling.training import language_model
+from scaling.training.language_model import CellResult
+
+Task = Callable[[Sequence[RunConfig], Path | None], Iterator[CellResult]]
+"""(cells of one call, folder for checkpoints) -> their results."""
+
+TASKS: dict[str, Task] = {"lm": language_model.train_cells}
+"""By the name that a grid gives in `task`."""
+
+
+def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterator[CellResult]:
+    """The results of cells of one task."""
+    return TASKS[cells[0].task](cells, checkpoints)

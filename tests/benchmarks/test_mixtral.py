@@ -11,7 +11,7 @@ import pytest
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
-from scaling.training.step import initial_params, metric_names, state_of, step_function
+from scaling.training.step import initial_params, metric_names, state_of, StepFunction
 
 SMALL = Shape(
     d_model=32, n_layers=2, n_experts=4, top_k=2, d_expert=64, d_head=8, vocab_size=61, sequences=3, seq_len=16
@@ -42,7 +42,7 @@ def our_losses(shape, params, tokens, settings):
     train = TrainConfig(batch_tokens=shape.tokens, seq_len=shape.seq_len, **optimised)
     model = model_config(shape, balance_coef=settings.balance_coef, z_coef=0)
     step, state, losses = (
-        jax.jit(step_function(model, shape.vocab_size, train)),
+        jax.jit(StepFunction(model, shape.vocab_size, train)),
         state_of(params, train, jax.random.key(0)),
         [],
     )

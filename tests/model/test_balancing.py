@@ -7,7 +7,7 @@ import pytest
 from routing_cases import F32, chosen_sets, layer, mixture, model, normal, routed, sigmoid, softmax, tokens
 
 from scaling.model.moe import routing
-from scaling.model.moe.routers.token_choice import moved
+from scaling.model.moe.routers.token_choice import moved_bias
 from scaling.model.moe.routing import Routing
 from scaling.model.transformer import rebalanced
 
@@ -183,7 +183,7 @@ def test_the_bias_evens_the_loads_and_the_other_sign_does_not():
     @jax.jit
     def after(rate):
         def update(b, _):
-            return moved(b, routing.assignments(routed(config, z, **bias_of(b))), rate), None
+            return moved_bias(b, routing.assignments(routed(config, z, **bias_of(b))), rate), None
 
         return jax.lax.scan(update, jnp.zeros(E), length=3000)[0]
 
@@ -199,9 +199,11 @@ def test_the_bias_evens_the_loads_and_the_other_sign_does_not():
 def test_an_update_of_the_bias():
     """Up where an expert has too few tokens, by the rate whatever the difference; not at all where loads are equal."""
     b = jnp.array([0.5, -0.5, 0.0, 0.25])
-    np.testing.assert_allclose(moved(b, jnp.array([0.1, 0.3, 0.2, 0.2]), 0.125), [0.625, -0.625, 0.0, 0.25], rtol=0)
-    np.testing.assert_array_equal(moved(b, jnp.full(4, 0.5), 0.125), b)
-    np.testing.assert_array_equal(moved(b, jnp.array([0.1, 0.3, 0.2, 0.0]), 0.0), b)
+    np.testing.assert_allclose(
+        moved_bias(b, jnp.array([0.1, 0.3, 0.2, 0.2]), 0.125), [0.625, -0.625, 0.0, 0.25], rtol=0
+    )
+    np.testing.assert_array_equal(moved_bias(b, jnp.full(4, 0.5), 0.125), b)
+    np.testing.assert_array_equal(moved_bias(b, jnp.array([0.1, 0.3, 0.2, 0.0]), 0.0), b)
 
 
 def test_each_layer_moves_its_own_bias():

@@ -16,7 +16,7 @@ from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP, ExpertForm
 from scaling.model.moe.layer import MoE
 from scaling.model.moe.routing import Routing
-from scaling.model.sharding import ALONE
+from scaling.model.sharding import SINGLE_DEVICE
 from scaling.model.transformer import Block
 
 D, F = 6, 5
@@ -194,7 +194,7 @@ def test_a_dropped_token_leaves_the_block_as_it_came():
         d_model=8, d_head=8, n_layers=1, d_expert=4, n_experts=4, dispatch="capacity", capacity_factor=0.5
     )
     x = jnp.abs(jax.random.normal(jax.random.key(0), (1, 40, 8)))
-    block = Block(config, "loop", ALONE)
+    block = Block(config, "loop", SINGLE_DEVICE)
     params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None, known(40))["params"]
     params["attention"]["out"] = jnp.zeros_like(params["attention"]["out"])
     out, _, routing = jax.jit(lambda p: block.apply({"params": p}, x, None, 0, None, known(40)))(params)

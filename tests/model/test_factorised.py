@@ -13,7 +13,7 @@ from scaling.config.registry import matched_rank
 from scaling.model.moe import routing
 from scaling.model.moe.factorised import CP, Ring, cp_map, ring_map
 from scaling.model.moe.layer import MoE
-from scaling.training.phases import moving
+from scaling.training.phases import trainable_mask
 
 MAPS = {"cp": cp_map, "ring": ring_map}
 E, I, O, R, Q = 5, 7, 6, 4, 3  # inputs without the bias  # noqa: E741
@@ -215,11 +215,11 @@ def test_the_base_trains_first_and_then_only_what_is_added():
     always."""
     weights = {"head": 1, "block_0": {"moe": {"base": {"up": 1}, "router": {"weight": 1}, "adapters_up": {"up": 1}}}}
     for step, base in ((0, 1), (9, 1), (10, 0)):
-        moves = moving(model("topk", "lora"), jnp.int32(step), 10, weights)
+        moves = trainable_mask(model("topk", "lora"), jnp.int32(step), 10, weights)
         moe = moves["block_0"]["moe"]
         assert (moves["head"], moe["base"]["up"]) == (base, base)
         assert (moe["router"]["weight"], moe["adapters_up"]["up"]) == (1 - base, 1 - base)
-    assert moving(model("topk"), jnp.int32(0), 10, weights) is None
+    assert trainable_mask(model("topk"), jnp.int32(0), 10, weights) is None
 
 
 # ------------------------------------------------------------------------------------------------ shared

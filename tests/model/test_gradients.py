@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.model.attention import ROTARY_BASE, attend, to_heads, turns
+from scaling.model.attention import ROTARY_BASE, attend, rotary_tables, to_heads
 from scaling.model.matmul import product, product_of_sequences
 from scaling.model.moe.experts import gated
 from scaling.model.moe.kernels import _copies
@@ -77,7 +77,7 @@ def test_rotation():
         return jnp.stack([turn(query) / width**0.5, turn(key), value])
 
     # Angles reach 40, where a unit in the last place is 40 x 2^-24: as good as 40^2 more terms.
-    same(lambda x: to_heads(x, *turns(position, width)), plain, (normal(2, 4, 3, heads * width),), terms=40**2)
+    same(lambda x: to_heads(x, *rotary_tables(position, width)), plain, (normal(2, 4, 3, heads * width),), terms=40**2)
 
 
 @pytest.mark.parametrize(("rows", "into", "out"), [(7, 3, 5), (7, 5, 3), (4, 6, 6)])

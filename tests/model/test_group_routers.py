@@ -28,7 +28,7 @@ from scaling.config import counts
 from scaling.config.run import RunConfig
 from scaling.model.moe import routing
 from scaling.model.moe.routers.base_layers import assign
-from scaling.model.sharding import ALONE
+from scaling.model.sharding import SINGLE_DEVICE
 from scaling.model.transformer import Block
 
 E, LENGTH = 4, 24
@@ -232,7 +232,7 @@ def test_a_block_of_base_experts_that_give_nothing_is_the_identity(train):
     silenced likewise. Exactly."""
     config, x = model("base"), normal(1, LENGTH, 16)
     known = tokens(LENGTH, 1, at_step() if train else None)
-    block = Block(config, "loop", ALONE)
+    block = Block(config, "loop", SINGLE_DEVICE)
     params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None, known)["params"]
     params["attention"]["out"] = jnp.zeros_like(params["attention"]["out"])
     params["moe"]["experts"]["down"] = jnp.zeros_like(params["moe"]["experts"]["down"])

@@ -8,7 +8,7 @@ from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
 from scaling.model import transformer
 from scaling.model.transformer import Transformer
-from scaling.training.step import documents, first_state, step_function
+from scaling.training.step import StepFunction, documents, first_state
 
 VOCAB, SEPARATOR = 23, 22
 MODEL = ModelConfig(d_model=16, d_head=8, n_layers=2, d_expert=8, n_experts=4, top_k=2, router="topk")
@@ -76,7 +76,7 @@ def test_targets_that_are_padding_have_no_weight():
     rows = [FIRST + [SEPARATOR] * 9, SECOND + FIRST + [SEPARATOR]]
     batch = jnp.array(rows, jnp.int32)
     assert batch.shape == (2, 15)
-    step = jax.jit(step_function(MODEL, VOCAB, TRAIN, packed=True))
+    step = jax.jit(StepFunction(MODEL, VOCAB, TRAIN, packed=True))
     _, metrics = step(STATE, batch, np.float32(0))
     score = np.asarray(logits(batch[:, :-1]), np.float64)
     each = np.log(np.exp(score).sum(-1)) - np.take_along_axis(score, np.asarray(batch)[:, 1:, None], -1)[..., 0]

@@ -10,7 +10,7 @@ from routing_cases import training as at_step
 from scaling.model.moe import routing
 from scaling.model.moe.routers.dense_to_sparse import DenseToSparse
 from scaling.model.moe.routing import Tokens
-from scaling.training.phases import spawned
+from scaling.training.phases import spawn_experts
 
 E = 8
 
@@ -228,7 +228,7 @@ def test_spawned_experts_are_copies_of_the_first_with_weights_of_their_own_left_
     """600 weights of each of 12 matrices, a quarter of them masked: the share is within four deviations. Masks of
     copies and matrices differ, and those of weights and moments are the same; nothing but experts changes."""
     before, share = tree(0), 0.25
-    after, moments = (spawned(one, share, jax.random.key(1)) for one in (before, tree(10)))
+    after, moments = (spawn_experts(one, share, jax.random.key(1)) for one in (before, tree(10)))
     np.testing.assert_array_equal(after["head"], before["head"])
     moe, moe_before, moe_moments = (one["block_0"]["moe"] for one in (after, before, moments))
     np.testing.assert_array_equal(moe["router"]["weight"], moe_before["router"]["weight"])
@@ -247,6 +247,6 @@ def test_spawned_experts_are_copies_of_the_first_with_weights_of_their_own_left_
 
 
 def test_without_masks_the_copies_are_the_first_expert_exactly():
-    after = spawned(tree(0), 0.0, jax.random.key(1))["block_0"]["moe"]["experts"]
+    after = spawn_experts(tree(0), 0.0, jax.random.key(1))["block_0"]["moe"]["experts"]
     for name, copies in after.items():
         np.testing.assert_array_equal(copies, np.stack([tree(0)["block_0"]["moe"]["experts"][name][0]] * 4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.config.model import ModelConfig
-from scaling.model.attention import to_heads, turns
+from scaling.model.attention import rotary_tables, to_heads
 from scaling.model.transformer import Transformer, empty_caches
 
 VOCAB = 50
@@ -81,7 +81,7 @@ def test_rotary_products_depend_on_the_difference_of_positions():
     a, b = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 16))
 
     def rotate(x, position):  # as a key
-        return to_heads(jnp.tile(x, (1, 1, 3, 1)), *turns(position, 16))[1]
+        return to_heads(jnp.tile(x, (1, 1, 3, 1)), *rotary_tables(position, 16))[1]
 
     def product(i, j):
         return float(jnp.sum(rotate(a, jnp.array([i])) * rotate(b, jnp.array([j]))))

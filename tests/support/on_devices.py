@@ -11,10 +11,10 @@ import numpy as np
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.data.batches import EvalWindows
-from scaling.model.sharding import placement
-from scaling.training.evaluate import evaluate, losses_program
-from scaling.training.program import Program, ProgramShape
-from scaling.training.step import metric_names
+from scaling.model.sharding import placement_of
+from scaling.training.evaluate import LossFunction, evaluate, losses_program
+from scaling.training.program import Program
+from scaling.training.step import StepFunction, metric_names
 
 VOCAB, STEPS, RATE = 19, 4, 1e-3
 SHAPE = {"d_model": 8, "d_head": 8, "n_layers": 1, "d_expert": 4}
@@ -49,9 +49,9 @@ CASES = {
 
 
 def run(config, devices):
-    model, where = config.model, placement(config, len(devices))
+    model, where = config.model, placement_of(config, len(devices))
     kernel = "loop" if model.dispatch == "grouped" and model.n_experts > 1 else ""
-    program = Program(ProgramShape(model, VOCAB, config.train, packed=True, kernel=kernel, where=where), devices)
+    program = Program(StepFunction(model, VOCAB, config.train, packed=True, kernel=kernel, placement=where), devices)
     state, metrics = program.first([0]), []
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
@@ -63,7 +63,7 @@ def run(config, devices):
         rng.integers(0, VOCAB, (11, 9)).astype(np.int32), np.ones((11, 8), np.float32), np.ones((11, 8), np.int64),
         np.arange(11) // 2, tuple("abcdef"),
     )  # fmt: skip
-    forward = losses_program(model, VOCAB, kernel, where, tuple(devices), (8, 9))
+    forward = losses_program(LossFunction(model, VOCAB, kernel, where), tuple(devices), (8, 9))
     held_out = evaluate(state.params, forward, windows, 8, np.arange(VOCAB) % 3, lambda k: {})
     return np.stack(metrics), jax.tree.map(np.asarray, state.params), held_out
 
@@ -73,7 +73,7 @@ def compare(name, model, counts):
     config = RunConfig(model=model, train=train, resources={"expert_parallel": name != "experts on each"})
     one, weights, alone = run(config, jax.devices()[:1])
     for count, (data, expert) in counts.items():
-        where = placement(config, count)
+        where = placement_of(config, count)
         assert (where.data, where.expert) == (data, expert), (name, count, where)
         many, spread, together = run(config, jax.devices()[:count])
         # Sums over devices are taken in another order: a few units in the last place of a float32, which four steps of

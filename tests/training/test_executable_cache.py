@@ -8,14 +8,15 @@ from jax.experimental.compilation_cache import compilation_cache
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
 from scaling.training import executable_cache
-from scaling.training.program import Program, ProgramShape
+from scaling.training.program import Program
+from scaling.training.step import StepFunction
 
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk", d_head=8)
 TRAIN = TrainConfig(batch_tokens=64, seq_len=16)
 
 
 def made():
-    return Program(ProgramShape(MODEL, 33, TRAIN), jax.devices()[:1])
+    return Program(StepFunction(MODEL, 33, TRAIN), jax.devices()[:1])
 
 
 def steps(program):
@@ -45,7 +46,7 @@ def test_a_kept_program_is_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path
     expected = steps(compiled)
     (entry,) = (tmp_path / "programs").iterdir()
     with monkeypatch.context() as patched:
-        patched.setattr("scaling.training.program._build", lambda *_: pytest.fail("it was on disk"))
+        patched.setattr("scaling.training.program._compiled", lambda *_: pytest.fail("it was on disk"))
         loaded = made()
     np.testing.assert_array_equal(steps(loaded), expected)
     assert loaded.peak_bytes == compiled.peak_bytes

@@ -6,7 +6,7 @@ import os
 import jax
 import pytest
 
-from scaling.config import counts as cost
+from scaling.config import counts
 from scaling.schema import to_arrow
 from scaling.serving import device, devices
 from scaling.training import executable_cache, inference_bench
@@ -27,7 +27,7 @@ def test_both_phases_at_every_point_with_their_counts(micro):
         tokens = row["batch"] * (row["context"] if row["phase"] == "prefill" else 1)
         assert abs(row["tokens_per_s"] * row["time_ms"] / 1e3 / tokens - 1) < 1e-9
         assert 2 <= row["distinct_experts"] <= min(4, 2 * tokens)
-        per_token = {"prefill": cost.prefill_flops_per_token, "decode": cost.decode_flops_per_token}[row["phase"]]
+        per_token = {"prefill": counts.prefill_flops_per_token, "decode": counts.decode_flops_per_token}[row["phase"]]
         assert row["flops"] == tokens * per_token(config.model, 257, row["context"])
         assert row["shape_id"] == config.shape_id()
 
@@ -36,9 +36,9 @@ def test_a_row_stands_alone(micro):
     """Shape, sizes, kernel and device are in the row, as the run table and the device table have them."""
     config = micro(n_experts=4, top_k=2, router="topk")
     row = measure(config)[0]
-    counts = cost.parameters(config.model, 257)
+    sizes = counts.parameters(config.model, 257)
     assert (row["n_experts"], row["top_k"], row["d_model"], row["n_layers"], row["n_heads"]) == (4, 2, 16, 1, 2)
-    assert (row["n_active"], row["n_total"], row["n_router"]) == (counts.n_active, counts.n_total, counts.router)
+    assert (row["n_active"], row["n_total"], row["n_router"]) == (sizes.n_active, sizes.n_total, sizes.router)
     assert (row["dispatch"], row["kernel"], row["reads_all"]) == ("grouped", "loop", False)
     on = json.loads(row["device"])
     assert on["peak_flops"] >= devices.device("cpu").peak_flops
@@ -112,15 +112,15 @@ def test_shapes_take_turns_and_each_gets_all_its_repeats(micro, monkeypatch):
 def test_every_shape_is_compiled_once_whether_or_not_a_disk_keeps_programs(micro, monkeypatch, tmp_path, keeps):
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     compiled = []
-    compile_ = inference_bench._BenchedShape._compiled
+    compile_ = inference_bench._BenchedShape._compile
 
-    def noted(shape, points):
+    def noted(shape):
         compiled.append(shape.config.model.n_experts)
-        return compile_(shape, points)
+        return compile_(shape)
 
-    monkeypatch.setattr(inference_bench._BenchedShape, "_compiled", noted)
-    monkeypatch.setattr(inference_bench, "keeps", lambda: keeps)
-    monkeypatch.setattr(executable_cache, "keeps", lambda: keeps)
+    monkeypatch.setattr(inference_bench._BenchedShape, "_compile", noted)
+    monkeypatch.setattr(inference_bench, "is_enabled", lambda: keeps)
+    monkeypatch.setattr(executable_cache, "is_enabled", lambda: keeps)
     one = {"batch": (1,), "context": (8,), "repeats": 5}
     rows = measure(*(micro(n_experts=e, bench=one) for e in (1, 2)))
     assert compiled == [1, 2]

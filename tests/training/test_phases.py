@@ -8,9 +8,9 @@ import pytest
 
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
-from scaling.training.phases import ADDED, spawned, spawns
-from scaling.training.program import ProgramShape, program
-from scaling.training.step import first_state, metric_names, step_function
+from scaling.training.phases import ADDED, spawn_experts, spawns
+from scaling.training.program import program
+from scaling.training.step import StepFunction, first_state, metric_names
 
 VOCAB = 23
 TRAIN = TrainConfig(batch_tokens=48, seq_len=12, warmup_tokens=0)
@@ -32,7 +32,7 @@ EVO = model(router="dense-to-sparse")
 def steps(config, n):
     """States before and after each of n steps, and what each reported."""
     state = jax.jit(lambda key: first_state(config, VOCAB, TRAIN, key))(jax.random.key(0))
-    step = jax.jit(step_function(config, VOCAB, TRAIN))
+    step = jax.jit(StepFunction(config, VOCAB, TRAIN))
     rng, states, seen = np.random.default_rng(0), [state], []
     for _ in range(n):
         state, metrics = step(state, rng.integers(0, VOCAB, (4, 13)), np.float32(1e-2))
@@ -92,7 +92,7 @@ def test_the_dense_phase_trains_the_first_expert_alone():
 def test_spawned_experts_are_masked_copies_of_the_first():
     states, _ = steps(EVO, DENSE)
     params = states[-1].params["params"]
-    found = spawned(params, 0.25, jax.random.key(3))
+    found = spawn_experts(params, 0.25, jax.random.key(3))
     for name in ("gate", "up", "down"):
         first, copies = (tree["block_0"]["moe"]["experts"][name] for tree in (params, found))
         first = np.asarray(first[0])
@@ -102,12 +102,12 @@ def test_spawned_experts_are_masked_copies_of_the_first():
         assert 1 - kept.mean() == pytest.approx(0.25, abs=3 * np.sqrt(0.25 * 0.75 / copies.size))
         assert len({kept[e].tobytes() for e in range(4)}) == 4
     np.testing.assert_array_equal(found["head"], params["head"])
-    whole = spawned(params, 0.0, jax.random.key(3))["block_0"]["moe"]["experts"]["gate"]
+    whole = spawn_experts(params, 0.0, jax.random.key(3))["block_0"]["moe"]["experts"]["gate"]
     np.testing.assert_array_equal(whole, np.broadcast_to(np.asarray(whole[0]), whole.shape))
 
 
 def test_the_program_spawns_weights_and_moments_alike():
-    compiled = program(ProgramShape(EVO, VOCAB, TRAIN), tuple(jax.devices()[:1]))
+    compiled = program(StepFunction(EVO, VOCAB, TRAIN), tuple(jax.devices()[:1]))
     states, _ = steps(EVO, DENSE)
     state = compiled.spawn(states[-1])
     for name in ("gate", "up", "down"):

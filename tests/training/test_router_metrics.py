@@ -58,10 +58,10 @@ def test_specialisation_is_all_or_nothing():
     """An expert for each class tells the class; experts that ignore it tell nothing but the bias of counting."""
     classes = np.arange(4)
     ids = np.tile(np.arange(4), 500)
-    told = router_metrics.Division(classes)
+    told = router_metrics.ChoiceStatistics(classes)
     told.add(np.eye(4, dtype=bool)[ids][None], ids)
     assert told.metrics()["specialisation"] == pytest.approx(1)
-    blind = router_metrics.Division(classes)
+    blind = router_metrics.ChoiceStatistics(classes)
     blind.add(uniform(8, 2000, 4, 1, seed=3), ids)
     found = blind.metrics()
     # The mean over 8 layers of a chi-squared of 9 degrees of freedom: a standard error of 17 %.
@@ -81,7 +81,7 @@ def test_probes_are_four_to_a_doubling_and_the_same_for_every_budget():
 def test_curves_take_the_newest_probe_since_the_row_before():
     early, late, final = (uniform(1, 30, 4, 1, seed) for seed in (4, 5, 6))
     rows = [{"step": step} for step in (10, 20, 30, 40)]
-    router_metrics.settled(
+    router_metrics.complete_curves(
         {16: early, 20: late}, final, lambda choices: {"distinct_1": router_metrics.distinct(choices, 1)}, rows
     )
     assert "saturation" not in rows[0]
@@ -95,6 +95,6 @@ def test_curves_take_the_newest_probe_since_the_row_before():
 
 def test_the_choices_at_a_share_of_the_training():
     probes = {16: uniform(1, 5, 4, 1, seed=7), 32: uniform(1, 5, 4, 1, seed=8)}
-    assert router_metrics.at_share(probes, 100, 0.1) is None
-    assert router_metrics.at_share(probes, 100, 0.2) is probes[16]
-    assert router_metrics.at_share(probes, 100, 0.5) is probes[32]
+    assert router_metrics.choices_at(probes, 100, 0.1) is None
+    assert router_metrics.choices_at(probes, 100, 0.2) is probes[16]
+    assert router_metrics.choices_at(probes, 100, 0.5) is probes[32]

@@ -15,7 +15,7 @@ from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.routing import Routing
 from scaling.model.transformer import Transformer
-from scaling.training.step import State, first_params, metric_names, optimiser, state_of, step_function, token_losses
+from scaling.training.step import State, StepFunction, first_params, metric_names, optimiser, state_of, token_losses
 
 VOCAB, SEPARATOR = 31, 30
 MODEL = {"d_model": 16, "d_head": 8, "n_layers": 2, "d_expert": 8, "n_experts": 4, "top_k": 2, "router": "topk"}
@@ -50,7 +50,7 @@ def params():
 def after_one(model, train, packed=True):
     """State and metrics after a step. The first moment is (1 - beta1) times the gradient, since nothing is clipped."""
     state = state_of(params(), train, jax.random.key(0))
-    state, metrics = jax.jit(step_function(model, VOCAB, train, packed=packed))(state, batch(), np.float32(1e-3))
+    state, metrics = jax.jit(StepFunction(model, VOCAB, train, packed=packed))(state, batch(), np.float32(1e-3))
     return state, dict(zip(metric_names(model), np.asarray(metrics).tolist(), strict=True))
 
 

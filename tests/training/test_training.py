@@ -15,14 +15,13 @@ from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.data import tokenizer
 from scaling.data.batches import EvalWindows, TrainBatches, eval_windows
-from scaling.model.sharding import ALONE
 from scaling.model.transformer import Transformer
 from scaling.schema import CHANCES, to_arrow
 from scaling.training import language_model
-from scaling.training.evaluate import HeldOutRouting, evaluate, losses_program
+from scaling.training.evaluate import HeldOutRouting, LossFunction, evaluate, losses_program
 from scaling.training.program import program
 from scaling.training.schedule import learning_rate
-from scaling.training.step import initial_params, state_of, step_function
+from scaling.training.step import StepFunction, initial_params, state_of
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s"}
 
@@ -108,7 +107,7 @@ def test_clustered_error_of_equal_weights_is_the_textbook_one():
 def forward_of(config, corpus, windows, batch):
     shape = (batch, windows.tokens.shape[1])
     kernel = "loop" if config.model.n_experts > 1 else ""
-    return losses_program(config.model, corpus.vocab_size, kernel, ALONE, (jax.devices()[0],), shape)
+    return losses_program(LossFunction(config.model, corpus.vocab_size, kernel), (jax.devices()[0],), shape)
 
 
 def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
@@ -167,7 +166,7 @@ def test_the_step_is_adamw(micro):
         updates, state = judge.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    step = jax.jit(step_function(config.model, vocab, train))
+    step = jax.jit(StepFunction(config.model, vocab, train))
     ours, theirs = state_of(params, train, jax.random.key(0)), (params, judge.init(params))
     for index in range(2):
         batch = jnp.asarray(batches(index))

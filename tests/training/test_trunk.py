@@ -15,7 +15,6 @@ import pytest
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from scaling.training import checkpoint, language_model
-from scaling.training.trunk import bundles
 
 # Times, and what says who trained what: all else is the cell's own.
 OTHER = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "tokens_own", "trunks_together"}
@@ -99,7 +98,7 @@ def test_trunks_side_by_side_are_close_to_each_alone_and_one_that_diverges_harms
 
 def test_trunks_side_by_side_need_equal_budgets(micro):
     with pytest.raises(InputError, match="same token budgets"):
-        bundles([*trunk(micro), *trunk(micro, BUDGETS[:2], seed=1)])
+        next(language_model.train_cells([*trunk(micro), *trunk(micro, BUDGETS[:2], seed=1)]))
 
 
 KILLED = """

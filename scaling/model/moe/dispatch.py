@@ -16,7 +16,7 @@ from scaling.architecture import block_count, block_rows, capacity_rows
 from scaling.model.moe.experts import ExpertForm, Weights
 from scaling.model.moe.kernels import KERNELS
 from scaling.model.moe.routing import Routing, weights_by_expert
-from scaling.model.sharding import ALONE, DATA, EXPERT, Placement
+from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
@@ -31,7 +31,7 @@ def capacity(
     form: ExpertForm,
     weights: Weights,
     factor: float,
-    placement: Placement = ALONE,
+    placement: Placement = SINGLE_DEVICE,
     places: int | None = None,
 ) -> jax.Array:
     """Each expert takes its first C = ceil(factor places T / E) tokens in the order of the text, what comes later is
@@ -48,9 +48,9 @@ def capacity(
     room = capacity_rows(tokens * placement.devices, places or top_k, n_experts, factor)
     rows = min(room, tokens)
     chosen_A = routing.chosen_TxK.reshape(-1)
-    place_A, count_E = _place(chosen_A, n_experts)
+    position_A, count_E = _positions(chosen_A, n_experts)
     free_A = room if placement.devices == 1 else (room - _on_devices_before(count_E))[chosen_A]
-    row_A = jnp.where(place_A < free_A, chosen_A * rows + place_A, n_experts * rows)
+    row_A = jnp.where(position_A < free_A, chosen_A * rows + position_A, n_experts * rows)
     assignment_R = _inverse(row_A, n_experts * rows)
     x_ExRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(n_experts, rows, -1)
     out_RxD = jax.vmap(form)(weights, x_ExRxD).reshape(n_experts * rows, -1)
@@ -64,7 +64,9 @@ def _on_devices_before(count_E: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(before_N[:, None], count_NxE, 0), axis=0)
 
 
-def dropped(routing: Routing, factor: float, placement: Placement = ALONE, places: int | None = None) -> jax.Array:
+def dropped(
+    routing: Routing, factor: float, placement: Placement = SINGLE_DEVICE, places: int | None = None
+) -> jax.Array:
     """Share of the assignments of all devices that `capacity` drops."""
     tokens, top_k = routing.chosen_TxK.shape
     tokens, n_experts = tokens * placement.devices, routing.gates_TxE.shape[-1]
@@ -81,14 +83,14 @@ def grouped(
     form: ExpertForm,
     weights: Weights,
     kernel: str,
-    placement: Placement = ALONE,
-    usual: int | None = None,
+    placement: Placement = SINGLE_DEVICE,
+    expected_columns: int | None = None,
 ) -> jax.Array:
     """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, put the results back.
 
     Dropless (after MegaBlocks, arXiv 2211.15841): there are always enough blocks, since E shares padded to whole blocks
     of R rows need at most (T k + E (R - 1)) / R of them. Columns in which a token has chosen none cost no block;
-    `usual` is how many of them it is expected to use (None: all), from which R follows.
+    `expected_columns` is how many of them it is expected to use (None: all), from which R follows.
 
     Where experts are spread over devices, each gathers the tokens of its group, computes those of its own experts, and
     the sums go back to where the tokens are.
@@ -96,9 +98,9 @@ def grouped(
     spread = placement.expert > 1
     chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
     n_experts = routing.gates_TxE.shape[-1] // placement.expert
-    rows = int(block_rows(chosen_TxK.shape[0], usual or chosen_TxK.shape[1], n_experts))
+    rows = int(block_rows(chosen_TxK.shape[0], expected_columns or chosen_TxK.shape[1], n_experts))
     if spread:
-        x_TxD, weight_TxK, chosen_TxK = _gathered(x_TxD, weight_TxK, chosen_TxK)
+        x_TxD, weight_TxK, chosen_TxK = _gather_group(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
         chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # another's
     tokens, top_k = chosen_TxK.shape
@@ -110,8 +112,7 @@ def grouped(
 
 
 def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
-    """Experts compute slots, which are mixtures of all tokens of a sequence, and their outputs are mixed into
-    tokens."""
+    """Experts compute slots, mixtures of all tokens of a sequence, and each token's output is a mixture of theirs."""
     dispatch_GxTxExP = routing.slots.dispatch_GxTxExP.astype(x_TxD.dtype)
     combine_GxTxExP = routing.slots.combine_GxTxExP.astype(x_TxD.dtype)
     groups, length, n_experts, slots = dispatch_GxTxExP.shape
@@ -123,7 +124,7 @@ def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights)
 
 
 @jax.custom_vjp
-def _gathered(x_TxD: jax.Array, weight_TxK: jax.Array, chosen_TxK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _gather_group(x_TxD: jax.Array, weight_TxK: jax.Array, chosen_TxK: jax.Array) -> tuple[jax.Array, ...]:
     """The tokens of all devices of the group. One exchange, not three, where the stream is float32 as the weights are:
     at each the devices wait for the slowest, and its gradient is another."""
     small_Tx2K = jnp.concatenate([weight_TxK, chosen_TxK.astype(weight_TxK.dtype)], axis=1)
@@ -141,22 +142,18 @@ def _exchanged(
     return both[:, : wide.shape[1]], both[:, wide.shape[1] :]
 
 
-def _gathered_forward(*inputs: jax.Array) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
-    return _gathered(*inputs), None
-
-
-def _gathered_backward(_: None, grads: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, None]:
+def _gather_backward(_: None, grads: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, None]:
     scatter = partial(jax.lax.psum_scatter, axis_name=EXPERT, tiled=True)
     return *_exchanged(scatter, grads[0], grads[1]), None
 
 
-_gathered.defvjp(_gathered_forward, _gathered_backward)
+_gather_group.defvjp(lambda *inputs: (_gather_group(*inputs), None), _gather_backward)
 
 
-def _place(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
+def _positions(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
     """How many assignments before each one go to its expert [A], and how many each expert has [E].
 
-    An assignment to expert `n_experts`, which is none of these, has place 0.
+    An assignment to expert `n_experts`, which is none of these, has position 0.
     """
     is_expert_AxE = (chosen_A[:, None] == jnp.arange(n_experts)).astype(jnp.int32)
     upto_AxE = jnp.cumsum(is_expert_AxE, axis=0)
@@ -169,11 +166,11 @@ def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, 
     Beyond the last row stands what has none, and A stands in rows that are padding.
     """
     n_blocks = block_count(chosen_A.shape[0], n_experts, rows)
-    place_A, count_E = _place(chosen_A, n_experts)
+    position_A, count_E = _positions(chosen_A, n_experts)
     blocks_E = -(-count_E // rows)
     end_E = jnp.cumsum(blocks_E)
     start_A = jnp.concatenate([end_E - blocks_E, jnp.full(1, n_blocks)])[chosen_A] * rows
-    row_A = start_A + place_A
+    row_A = start_A + position_A
     expert_N = jnp.minimum(jnp.searchsorted(end_E, jnp.arange(n_blocks), side="right"), n_experts - 1)
     return row_A, _inverse(row_A, n_blocks * rows), expert_N, end_E[-1]
 
@@ -185,8 +182,8 @@ def _inverse(row_A: jax.Array, n_rows: int) -> jax.Array:
 
 def _combine(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array, weight_TxK: jax.Array) -> jax.Array:
     """Each token's weighted sum of its rows; a choice without a row counts nothing. [T, D]."""
-    kept_TxK = (row_A < out_RxD.shape[0]).reshape(weight_TxK.shape)
-    weight_TxK = jnp.where(kept_TxK, weight_TxK, 0).astype(out_RxD.dtype)
+    has_row_TxK = (row_A < out_RxD.shape[0]).reshape(weight_TxK.shape)
+    weight_TxK = jnp.where(has_row_TxK, weight_TxK, 0).astype(out_RxD.dtype)
     out_TxKxD = _from_rows(out_RxD, row_A, assignment_R).reshape(*weight_TxK.shape, -1)
     return jnp.sum(out_TxKxD * weight_TxK[:, :, None], axis=1)
 
@@ -206,15 +203,11 @@ def _to_rows(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> j
     return _take(x_TxD, assignment_R // row_TxK.shape[1])
 
 
-def _to_rows_forward(x_TxD: jax.Array, assignment_R: jax.Array, row_TxK: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _to_rows(x_TxD, assignment_R, row_TxK), row_TxK
-
-
 def _to_rows_backward(row_TxK: jax.Array, grad_RxD: jax.Array) -> tuple[jax.Array, None, None]:
     return jnp.sum(_take(grad_RxD, row_TxK), axis=1), None, None
 
 
-_to_rows.defvjp(_to_rows_forward, _to_rows_backward)
+_to_rows.defvjp(lambda x, assignment, row: (_to_rows(x, assignment, row), row), _to_rows_backward)
 
 
 @jax.custom_vjp
@@ -223,12 +216,8 @@ def _from_rows(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) ->
     return _take(out_RxD, row_A)
 
 
-def _from_rows_forward(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _from_rows(out_RxD, row_A, assignment_R), assignment_R
-
-
 def _from_rows_backward(assignment_R: jax.Array, grad_AxD: jax.Array) -> tuple[jax.Array, None, None]:
     return _take(grad_AxD, assignment_R), None, None
 
 
-_from_rows.defvjp(_from_rows_forward, _from_rows_backward)
+_from_rows.defvjp(lambda out, row, assignment: (_from_rows(out, row, assignment), assignment), _from_rows_backward)

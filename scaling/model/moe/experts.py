@@ -21,17 +21,15 @@ Weights = Any
 """Of one expert: a tree of arrays; of all: the same tree with the experts in front."""
 
 Dot = Callable[[jax.Array, jax.Array], jax.Array]
-"""How rows meet a weight: a plain product for one expert, a grouped one where the rows of all experts stand
-together."""
+"""Rows times a weight: a plain product for one expert, a grouped one where the rows of all experts stand together."""
 
 
 @dataclass(frozen=True)
 class ExpertForm:
     """What an expert computes, outer(weights, inner(weights, x)), [R, D] -> [R, D], in two stages.
 
-    The split is where training keeps what it has computed: a kernel with a backward pass of its own stores the tree
-    that `inner` returns and recomputes `outer`, which should hold only what is cheap and the product that gives the
-    result.
+    A kernel with a backward pass of its own stores the tree that `inner` returns and recomputes `outer`, which should
+    hold only what is cheap and the product that gives the result.
     """
 
     inner: Callable[[Weights, jax.Array, Dot], Any]
@@ -52,22 +50,17 @@ def _down(weights: Weights, hidden: tuple[jax.Array, jax.Array], dot: Dot) -> ja
 
 @jax.custom_vjp
 def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """silu(gate) * up. Keeps its two inputs alone for the backward pass: left to itself XLA stores what lies between
-    too."""
+    """silu(gate) * up. Keeps its two inputs alone for the backward pass: XLA by itself stores what lies between too."""
     return gate * jax.nn.sigmoid(gate) * up
 
 
-def _gated_forward(gate: jax.Array, up: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return gated(gate, up), (gate, up)
-
-
-def _gated_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    gate, up = kept
+def _gated_backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    gate, up = residuals
     share = jax.nn.sigmoid(gate)
     return grad * up * share * (1 + gate * (1 - share)), grad * gate * share
 
 
-gated.defvjp(_gated_forward, _gated_backward)
+gated.defvjp(lambda gate, up: (gated(gate, up), (gate, up)), _gated_backward)
 
 
 GATED_MLP = ExpertForm(_gate_and_up, _down)
@@ -101,7 +94,7 @@ class GatedMLPs(nn.Module):
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """What a form of experts is made with. held: experts of this device.   out_scale: as in `GatedMLPs`."""
+    """Settings of a form of experts. held: experts of this device.   out_scale: as in `GatedMLPs`."""
 
     config: ModelConfig
     held: int
@@ -109,26 +102,24 @@ class ExpertSettings:
 
 
 Send = Callable[[ExpertForm, Weights], jax.Array]
-"""Sends tokens to their experts and brings back what these make of them: (form, weights of all experts) -> [T, D]."""
+"""Sends tokens to their experts and returns their outputs: (form, weights of all experts) -> [T, D]."""
 
 
-def mlp(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """Each expert a gated MLP of width `d_expert`: y = sum over the chosen e of g_e F_e(x), F as in arXiv 2002.05202,
-    eq. 6.
+def mlp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+    """Each expert a gated MLP of width `d_expert`: y = sum over the chosen e of g_e F_e(x); F: arXiv 2002.05202, eq. 6.
 
     To be called in the compact method of a Flax module, as all forms: its weights are that module's.
     """
-    width, scale = setting.config.d_expert, setting.out_scale
-    return send(GATED_MLP, GatedMLPs(setting.held, width, scale, x_TxD.dtype, name="experts")(x_TxD.shape[-1]))
+    width, scale = settings.config.d_expert, settings.out_scale
+    return send(GATED_MLP, GatedMLPs(settings.held, width, scale, x_TxD.dtype, name="experts")(x_TxD.shape[-1]))
 
 
-def shared(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """DeepSeekMoE, arXiv 2401.06066, eq. 9: `n_shared` experts that every token uses, with weight 1, beside the routed
-    ones.
+def shared(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+    """DeepSeekMoE, arXiv 2401.06066, eq. 9: beside the routed experts `n_shared` that every token uses, with weight 1.
 
     The sum of MLPs is one MLP of their joint width, so that is what is computed. There `top_k` counts the shared ones
     too; here it is that of the routed, and k + n_shared experts are active.
     """
-    width = setting.config.n_shared * setting.config.d_expert
-    beside = GatedMLPs(None, width, setting.out_scale, x_TxD.dtype, name="shared")(x_TxD.shape[-1])
-    return mlp(setting, x_TxD, routing, send) + GATED_MLP(beside, x_TxD)
+    width = settings.config.n_shared * settings.config.d_expert
+    beside = GatedMLPs(None, width, settings.out_scale, x_TxD.dtype, name="shared")(x_TxD.shape[-1])
+    return mlp(settings, x_TxD, routing, send) + GATED_MLP(beside, x_TxD)

@@ -1,5 +1,4 @@
-"""Multilinear mixtures (muMoE, arXiv 2402.12550): one tensor of all experts' weights, factorised and never
-materialised.
+"""Multilinear mixtures (muMoE, arXiv 2402.12550): one tensor of all experts' weights, factorised, never materialised.
 
 Axes: T tokens, E experts, I inputs (the bias counted in), O outputs, R rank, Q the ring's other rank.
 """
@@ -94,24 +93,23 @@ def _uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
-def cp(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """Two CP maps with GELU between and one gate for both, y = W2(a) gelu(W1(a) [x; 1]); hidden units as the dense
-    twin.
+def cp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+    """Two CP maps with GELU between and one gate for both, y = W2(a) gelu(W1(a) [x; 1]); as wide as the dense twin.
 
     The gate mixes weights, not outputs: the mixture of nonlinear experts differs from this. All experts are in every
     product, whatever the gate says, at little cost: an expert has 2 R parameters of its own.
     """
-    config, weight_TxE = setting.config, weights_by_expert(routing)
+    config, weight_TxE = settings.config, weights_by_expert(routing)
     hidden = config.top_k * config.d_expert
     into = CP(config.n_experts, hidden, config.rank, 1.0, name="factors_in")
-    out = CP(config.n_experts, x_TxD.shape[-1], config.rank, setting.out_scale, name="factors_out")
+    out = CP(config.n_experts, x_TxD.shape[-1], config.rank, settings.out_scale, name="factors_out")
     return out(weight_TxE, jax.nn.gelu(into(weight_TxE, x_TxD)))
 
 
-def ring(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+def ring(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
     """As `cp`, with tensor rings: `rank` between inputs and outputs, `ring_rank` on both sides of the experts."""
-    config, weight_TxE = setting.config, weights_by_expert(routing)
+    config, weight_TxE = settings.config, weights_by_expert(routing)
     hidden, ranks = config.top_k * config.d_expert, (config.rank, config.ring_rank)
     into = Ring(config.n_experts, hidden, *ranks, 1.0, name="factors_in")
-    out = Ring(config.n_experts, x_TxD.shape[-1], *ranks, setting.out_scale, name="factors_out")
+    out = Ring(config.n_experts, x_TxD.shape[-1], *ranks, settings.out_scale, name="factors_out")
     return out(weight_TxE, jax.nn.gelu(into(weight_TxE, x_TxD)))

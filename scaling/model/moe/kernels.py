@@ -26,8 +26,7 @@ _put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
 def loop(form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array) -> jax.Array:
     """One block after another, only as many as are in use: the cost follows the tokens, whatever E and however skewed.
 
-    The fastest on CPU, where a block's rows and its expert's weights stay in the cache. Blocks not in use come out
-    zero.
+    The fastest on CPU, where a block's rows and its expert's weights stay in the cache. Blocks not in use are zero.
     """
     return _loop_forward(form, weights, x_NxRxD, expert_N, used)[0]
 
@@ -38,30 +37,30 @@ def _loop_forward(
     def expert(block: jax.Array) -> Weights:
         return jax.tree.map(lambda w: _at(w, expert_N[block]), weights)
 
-    def one(block: jax.Array, kept: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        out, hidden = kept
+    def compute(block: jax.Array, outputs: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        out, hidden = outputs
         inner = form.inner(expert(block), _at(x_NxRxD, block), product)
-        hidden = jax.tree.map(lambda every, this: _put(every, this, index=block), hidden, inner)
+        hidden = jax.tree.map(lambda all_, own: _put(all_, own, index=block), hidden, inner)
         return _put(out, form.outer(expert(block), inner, product), index=block), hidden
 
-    one_expert, one_block = jax.tree.map(lambda w: w[0], weights), x_NxRxD[0]
-    shapes = jax.eval_shape(lambda w, x: form.inner(w, x, product), one_expert, one_block)
+    first_expert, first_block = jax.tree.map(lambda w: w[0], weights), x_NxRxD[0]
+    shapes = jax.eval_shape(lambda w, x: form.inner(w, x, product), first_expert, first_block)
     hidden = jax.tree.map(lambda s: jnp.zeros((x_NxRxD.shape[0], *s.shape), s.dtype), shapes)
-    out, hidden = jax.lax.fori_loop(0, used, one, (jnp.zeros_like(x_NxRxD), hidden))
+    out, hidden = jax.lax.fori_loop(0, used, compute, (jnp.zeros_like(x_NxRxD), hidden))
     return out, (weights, x_NxRxD, expert_N, used, hidden)
 
 
-def _loop_backward(form: ExpertForm, kept: Any, grad_NxRxD: jax.Array) -> tuple[Any, jax.Array, None, None]:
-    weights, x_NxRxD, expert_N, used, hidden = kept
+def _loop_backward(form: ExpertForm, residuals: Any, grad_NxRxD: jax.Array) -> tuple[Any, jax.Array, None, None]:
+    weights, x_NxRxD, expert_N, used, hidden = residuals
 
-    def one(block: jax.Array, sums: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+    def add(block: jax.Array, sums: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         grad_weights, grad_x = sums
         index = expert_N[block]
-        mine = jax.tree.map(lambda w: _at(w, index), weights)
+        own = jax.tree.map(lambda w: _at(w, index), weights)
         inner = jax.tree.map(lambda h: _at(h, block), hidden)
-        _, outer_vjp = jax.vjp(lambda w, h: form.outer(w, h, product), mine, inner)
+        _, outer_vjp = jax.vjp(lambda w, h: form.outer(w, h, product), own, inner)
         from_outer, grad_inner = outer_vjp(_at(grad_NxRxD, block))
-        _, inner_vjp = jax.vjp(lambda w, x: form.inner(w, x, product), mine, _at(x_NxRxD, block))
+        _, inner_vjp = jax.vjp(lambda w, x: form.inner(w, x, product), own, _at(x_NxRxD, block))
         from_inner, grad_block = inner_vjp(grad_inner)
         grad_weights = jax.tree.map(
             lambda total, a, b: _put(total, _at(total, index) + a + b, index=index),
@@ -73,7 +72,7 @@ def _loop_backward(form: ExpertForm, kept: Any, grad_NxRxD: jax.Array) -> tuple[
 
     # Sums over blocks are float32 whatever the weights are.
     start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), weights)
-    grad_weights, grad_x = jax.lax.fori_loop(0, used, one, (start, jnp.zeros_like(x_NxRxD)))
+    grad_weights, grad_x = jax.lax.fori_loop(0, used, add, (start, jnp.zeros_like(x_NxRxD)))
     grad_weights = jax.tree.map(lambda g, w: g.astype(w.dtype), grad_weights, weights)
     return grad_weights, grad_x, None, None
 
@@ -93,17 +92,13 @@ def _copies(weight_ExAxB: jax.Array, expert_N: jax.Array) -> jax.Array:
     return weight_ExAxB[expert_N]
 
 
-def _copies_forward(weight_ExAxB: jax.Array, expert_N: jax.Array) -> tuple[jax.Array, tuple[jax.Array, int]]:
-    return _copies(weight_ExAxB, expert_N), (expert_N, weight_ExAxB.shape[0])
-
-
-def _copies_backward(kept: tuple[jax.Array, int], grad_NxAxB: jax.Array) -> tuple[jax.Array, None]:
-    expert_N, n_experts = kept
+def _copies_backward(residuals: tuple[jax.Array, int], grad_NxAxB: jax.Array) -> tuple[jax.Array, None]:
+    expert_N, n_experts = residuals
     is_expert_ExN = (jnp.arange(n_experts)[:, None] == expert_N).astype(grad_NxAxB.dtype)
     return jnp.einsum("en,nab->eab", is_expert_ExN, grad_NxAxB), None
 
 
-_copies.defvjp(_copies_forward, _copies_backward)
+_copies.defvjp(lambda weight, expert: (_copies(weight, expert), (expert, weight.shape[0])), _copies_backward)
 
 
 def _ragged(product: Callable[..., jax.Array]) -> Kernel:

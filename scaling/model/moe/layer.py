@@ -12,7 +12,7 @@ from scaling.config.model import ModelConfig
 from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP, ExpertForm, ExpertSettings, GatedMLPs, Weights
 from scaling.model.moe.routing import Routing, Tokens
-from scaling.model.sharding import ALONE, Placement
+from scaling.model.sharding import SINGLE_DEVICE, Placement
 
 
 class MoE(nn.Module):
@@ -24,7 +24,7 @@ class MoE(nn.Module):
     config: ModelConfig
     out_scale: float
     kernel: str = "loop"
-    placement: Placement = ALONE
+    placement: Placement = SINGLE_DEVICE
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array, tokens: Tokens) -> tuple[jax.Array, Routing | None]:
@@ -48,9 +48,9 @@ class MoE(nn.Module):
                 case _:
                     return dispatch.dense(x_TxD, routing, form, weights)
 
-        setting = ExpertSettings(config, config.n_experts // placement.expert, self.out_scale)
-        out_TxD = config.experts_kind.load()(setting, x_TxD, routing, send)
+        settings = ExpertSettings(config, config.n_experts // placement.expert, self.out_scale)
+        out_TxD = config.experts_kind.load()(settings, x_TxD, routing, send)
         if config.dispatch == "capacity":
-            lost = dispatch.dropped(routing, config.capacity_factor, placement, places_per_token(config))
-            routing = dataclasses.replace(routing, dropped=lost)
+            dropped = dispatch.dropped(routing, config.capacity_factor, placement, places_per_token(config))
+            routing = dataclasses.replace(routing, dropped=dropped)
         return out_TxD.reshape(x_BxTxD.shape), routing

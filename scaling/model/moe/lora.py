@@ -32,7 +32,7 @@ class Adapters(nn.Module):
         return product(mixed_TxExR.reshape(x_TxA.shape[0], -1), up_ExRxB.astype(x_TxA.dtype).reshape(-1, self.outputs))
 
 
-def lora(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
+def lora(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
     """A mixture of LoRA experts, as DynMoLE has it (arXiv 2504.00661, section 2): each matrix W of a dense gated MLP
     becomes W + 2 sum_e g_e A_e B_e, one gate for the three.
 
@@ -40,9 +40,9 @@ def lora(setting: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send
     until then). The paper adapts a pretrained model, the attention too; here the base is what the trunk has trained,
     and its MLPs alone are adapted. The products of all adapters are computed and those of the chosen counted.
     """
-    config, weight_TxE = setting.config, weights_by_expert(routing)
+    config, weight_TxE = settings.config, weights_by_expert(routing)
     features, hidden = x_TxD.shape[-1], config.top_k * config.d_expert
-    base = GatedMLPs(None, hidden, setting.out_scale, x_TxD.dtype, name="base")(features)
+    base = GatedMLPs(None, hidden, settings.out_scale, x_TxD.dtype, name="base")(features)
 
     def adapted(name: str, x_TxA: jax.Array, outputs: int) -> jax.Array:
         adapters = Adapters(config.n_experts, config.lora_rank, outputs, name=f"adapters_{name}")

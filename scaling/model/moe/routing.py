@@ -1,4 +1,4 @@
-"""What a router is given and what it decides, and the losses and metrics that are computed alike for every router.
+"""Inputs and decision of a router, and the losses and metrics that are computed alike for every router.
 
 Axes: T tokens of the batch in one row, E experts, K columns of choices, N random numbers.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from scaling.model.sharding import ALONE, Placement
+from scaling.model.sharding import SINGLE_DEVICE, Placement
 
 
 @struct.dataclass
@@ -47,8 +47,7 @@ class Tokens:
     def uniform(self, n: int) -> jax.Array:
         """Random numbers in [0, 1), [T, N]: in training of step, sequence, position and layer; at inference of token,
         position and layer alone, so that decoding token by token repeats what the whole sequence gives."""
-        sequence_T = self.id_T
-        key = jax.random.key(0)
+        sequence_T, key = self.id_T, jax.random.key(0)
         if self.training is not None:
             key = jax.random.fold_in(self.training.key, self.training.step)
             sequence_T = jnp.repeat(self.training.sequence_B, self.length)
@@ -80,7 +79,7 @@ class Routing:
     slots: Any = None
 
 
-def of_mask(mask_TxE: jax.Array, weight_TxE: jax.Array, gates_TxE: jax.Array, **others: Any) -> Routing:
+def routing_of_mask(mask_TxE: jax.Array, weight_TxE: jax.Array, gates_TxE: jax.Array, **others: Any) -> Routing:
     """A routing from a mask over experts: as many columns as experts, and none in those that are not chosen."""
     n_experts = mask_TxE.shape[-1]
     chosen_TxK = jnp.where(mask_TxE, jnp.arange(n_experts), n_experts)
@@ -117,7 +116,7 @@ def _mean(values: jax.Array, share_T: jax.Array | None) -> jax.Array:
     return jnp.mean(values, axis=0)
 
 
-def balance_loss(routing: Routing, load_E: jax.Array, placement: Placement = ALONE) -> jax.Array:
+def balance_loss(routing: Routing, load_E: jax.Array, placement: Placement = SINGLE_DEVICE) -> jax.Array:
     """Load-balance penalty E sum_e f_e P_e: 1 for even routing, up to E/k when k experts take every token.
 
     f_e is the share of assignments of expert e (sums to 1), P_e the mean gate. Switch Transformer, arXiv 2101.03961,
@@ -129,28 +128,27 @@ def balance_loss(routing: Routing, load_E: jax.Array, placement: Placement = ALO
     penalty. So too for factors of a router's own, each once with the other one of all devices.
     """
     if routing.balance is not None:
-        one_E, other_E = routing.balance
-        one, other = jax.lax.stop_gradient(placement.mean(routing.balance))
-        return load_E.shape[0] * jnp.sum(one_E * other + one * other_E - one * other)
+        a_E, b_E = routing.balance
+        mean_a_E, mean_b_E = jax.lax.stop_gradient(placement.mean(routing.balance))
+        return load_E.shape[0] * jnp.sum(a_E * mean_b_E + mean_a_E * b_E - mean_a_E * mean_b_E)
     return load_E.shape[0] * jnp.sum(jax.lax.stop_gradient(load_E) * jnp.mean(routing.gates_TxE, axis=0))
 
 
 def z_loss(routing: Routing) -> jax.Array:
-    """Mean squared logsumexp of the logits, ST-MoE, arXiv 2202.08906, eq. 5: keeps them small. (ln E)^2 at zero
-    logits."""
+    """Mean squared logsumexp of the logits, ST-MoE, arXiv 2202.08906, eq. 5: keeps them small. (ln E)^2 at zero."""
     if routing.logits_TxE is None:
         return jnp.float32(0)
     return jnp.mean(jax.nn.logsumexp(routing.logits_TxE, axis=-1) ** 2)
 
 
 METRICS = (
-    "balance_loss", "z_loss", "load_cv", "max_load", "max_vio", "utilisation", "router_entropy", "experts_per_token", "gate_sum",
-    "dropped_frac",
+    "balance_loss", "z_loss", "load_cv", "max_load", "max_vio", "utilisation", "router_entropy",
+    "experts_per_token", "gate_sum", "dropped_frac",
 )  # fmt: skip
 
 
 def metrics(
-    routing: Routing, assigned_E: jax.Array, placement: Placement = ALONE, share_T: jax.Array | None = None
+    routing: Routing, assigned_E: jax.Array, placement: Placement = SINGLE_DEVICE, share_T: jax.Array | None = None
 ) -> dict[str, jax.Array]:
     """How evenly and how decidedly a router routes; on several devices their mean is that of the whole batch.
 
@@ -159,8 +157,7 @@ def metrics(
     balance_loss, z_loss: as above.   load_cv: standard deviation of the loads over their mean.
     max_load: largest load over the mean load, 1 when even.   max_vio: that less 1.   utilisation: Jain's index 1 / (1 +
     CV^2). router_entropy: mean entropy of the gates over ln E, 1 when uniform (ln k / ln E at least for k gates alike).
-    experts_per_token: mean number chosen.   gate_sum: mean sum of a token's weights. dropped_frac: choices that reached
-    no expert.
+    experts_per_token: mean number chosen.   gate_sum: mean sum of a token's weights.   dropped_frac: as `Routing.dropped`.
     """
     n_experts = routing.gates_TxE.shape[-1]
     per_token = jnp.sum(assigned_E)
@@ -184,10 +181,9 @@ def metrics(
 
 
 def metrics_of_layers(
-    routings: Sequence[Routing], placement: Placement = ALONE, share_T: jax.Array | None = None
+    routings: Sequence[Routing], placement: Placement = SINGLE_DEVICE, share_T: jax.Array | None = None
 ) -> tuple[jax.Array, list[dict[str, jax.Array]]]:
-    """`assignments` [L, E] and `metrics` of each layer: loads are those of all devices, in one exchange for all
-    layers."""
+    """`assignments` [L, E] and `metrics` of each layer; loads are those of all devices, exchanged once."""
     assigned_LxE = placement.mean(jnp.stack([assignments(routing, share_T) for routing in routings]))
     layers = zip(routings, assigned_LxE, strict=True)
     return assigned_LxE, [metrics(routing, assigned_E, placement, share_T) for routing, assigned_E in layers]

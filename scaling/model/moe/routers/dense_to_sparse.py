@@ -9,14 +9,14 @@ from flax import linen as nn
 from scaling.config import chance_levels
 from scaling.config.model import ModelConfig
 from scaling.model.moe.routers.token_choice import linear_logits
-from scaling.model.moe.routing import Routing, Tokens, of_mask
+from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
 
 class DenseToSparse(nn.Module):
     """EvoMoE, arXiv 2112.14397, section 4, in three phases of the training:
 
     1. for `dense_tokens` there is one expert, which takes every token; then it is copied to all, each copy with
-       `masked_share` of its weights set to zero (`scaling/training/phases.py`). Diversification is described in the paper
+       `masked_share` of its weights set to zero (`training/phases.py`). Diversification is described in the paper
        and absent from the released code; masking at random is our reading of it.
     2. for `anneal_tokens`: g = softmax((z + Gumbel) / tau), every expert with g above a threshold takes the token, with
        weight softmax(z)_e (`gate_weight: softmax`) or g_e (`gumbel`), not renormalised. tau falls from `tau_max` to
@@ -54,7 +54,7 @@ class DenseToSparse(nn.Module):
         )
         soft_TxE = jnp.where(sparse, gates_TxE, noisy_TxE)
         weight_TxE = gates_TxE if config.gate_weight == "softmax" else soft_TxE
-        return of_mask(
+        return routing_of_mask(
             mask_TxE,
             jnp.where(alone, 1.0, weight_TxE),
             gates_TxE,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from scaling.config.model import ModelConfig
-from scaling.model.moe.routing import Routing, Tokens, of_mask
+from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
 # Normalising the zero vector that a zero G gives has a Jacobian of 1/sqrt(eps): 316 at the usual 1e-5, 10 at this.
 EPSILON = 1e-2
@@ -62,4 +62,4 @@ class Entmax(nn.Module):
         variance = jnp.mean(centred_TxE**2, axis=axis, keepdims=True)
         logits_TxE = centred_TxE * jax.lax.rsqrt(variance + EPSILON)
         gates_TxE = entmax15(logits_TxE)
-        return of_mask(gates_TxE > 0, gates_TxE, gates_TxE, logits_TxE=logits_TxE)
+        return routing_of_mask(gates_TxE > 0, gates_TxE, gates_TxE, logits_TxE=logits_TxE)

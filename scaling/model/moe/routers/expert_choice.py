@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from scaling.config.model import ModelConfig
 from scaling.model.moe.routers.token_choice import linear_logits
-from scaling.model.moe.routing import Routing, Tokens, of_mask
+from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
 
 class ExpertChoice(nn.Module):
@@ -32,4 +32,4 @@ class ExpertChoice(nn.Module):
         _, index_GxExC = jax.lax.top_k(by_expert_GxExT, taken)
         mask_GxExT = jnp.any(index_GxExC[..., None] == jnp.arange(tokens.length), axis=2)
         mask_TxE = mask_GxExT.swapaxes(1, 2).reshape(gates_TxE.shape)
-        return of_mask(mask_TxE, gates_TxE, gates_TxE, logits_TxE=logits_TxE)
+        return routing_of_mask(mask_TxE, gates_TxE, gates_TxE, logits_TxE=logits_TxE)

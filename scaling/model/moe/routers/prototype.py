@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from scaling.model.moe.routers.token_choice import TokenChoice, of_chosen
+from scaling.model.moe.routers.token_choice import TokenChoice, gather_chosen
 
 
 class Prototype(TokenChoice):
@@ -25,7 +25,7 @@ class Prototype(TokenChoice):
         return jnp.argmax(by_group_TxKxG, axis=-1) + jnp.arange(self.config.top_k) * by_group_TxKxG.shape[-1]
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
-        return of_chosen(gates_TxE, chosen_TxK)
+        return gather_chosen(gates_TxE, chosen_TxK)
 
     def probabilities(self, gates_TxE: jax.Array) -> jax.Array:
         return gates_TxE / self.config.top_k

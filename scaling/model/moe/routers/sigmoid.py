@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from scaling.model.moe.routers.token_choice import TokenChoice, of_chosen
+from scaling.model.moe.routers.token_choice import TokenChoice, gather_chosen
 
 
 class Sigmoid(TokenChoice):
@@ -36,7 +36,7 @@ class Sigmoid(TokenChoice):
         return super().select(score_TxE)
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
-        chosen = of_chosen(gates_TxE, chosen_TxK)
+        chosen = gather_chosen(gates_TxE, chosen_TxK)
         over = gates_TxE if self.config.normalise_over == "all" else chosen
         return self.config.route_scale * chosen / jnp.sum(over, axis=-1, keepdims=True)
 

@@ -21,13 +21,12 @@ class TokenChoice(nn.Module):
     """Each token chooses its `top_k` experts of the highest score; logits z = x W, W [D, E] without bias.
 
     A choice looks at its own token alone, so it is causal. Logits and scores are float32: the choice is discrete and
-    must not depend on rounding of a lower precision. A method says how logits become scores, which experts they select,
-    and what weighs the outputs.
+    must not depend on rounding of a lower precision. A method says how logits become scores, select and weigh experts.
 
     Loss-free balancing, arXiv 2408.15664, section 3 (`bias_rate` u > 0): experts are selected by score + b and weighted
     by the score alone; after each step b_e moves by u sign(mean load - load of e), up where an expert has too few
-    tokens. b is no parameter: it has no gradient, and the step moves it (`moved`). It looks at loads of steps before
-    alone, so it stays causal. (A widely copied summary has the sign the other way round, which unbalances.)
+    tokens. b is no parameter: it has no gradient, and the step moves it (`moved_bias`). It depends on earlier steps alone,
+    so it stays causal. (A widely copied summary has the opposite sign, which unbalances.)
 
     Switch's jitter, arXiv 2101.03961, appendix: in training the input is multiplied by uniform noise in 1 +- `jitter`.
     """
@@ -35,7 +34,7 @@ class TokenChoice(nn.Module):
     config: ModelConfig
 
     def read(self, x_TxD: jax.Array) -> jax.Array:
-        """What the gate sees of a token."""
+        """The representation of a token that the gate reads."""
         return x_TxD
 
     def gates(self, logits_TxE: jax.Array) -> jax.Array:
@@ -75,17 +74,16 @@ class TokenChoice(nn.Module):
         return logits_TxE
 
     def order(self, logits_TxE: jax.Array, gates_TxE: jax.Array) -> jax.Array:
-        """What is compared where no bias is added: the logits, which order experts as softmax does without its
-        rounding."""
+        """Scores that select where no bias is added: the logits, which order experts as softmax does, unrounded."""
         return logits_TxE
 
 
-def moved(bias_E: jax.Array, assigned_E: jax.Array, rate: float) -> jax.Array:
+def moved_bias(bias_E: jax.Array, assigned_E: jax.Array, rate: float) -> jax.Array:
     """The bias of loss-free balancing after a step in which each expert had so many tokens: b + u sign(mean - own)."""
     return bias_E + rate * jnp.sign(jnp.mean(assigned_E) - assigned_E)
 
 
-def of_chosen(values_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
+def gather_chosen(values_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
     """The values of the chosen experts, [T, k]."""
     return jnp.take_along_axis(values_TxE, chosen_TxK, axis=-1)
 
@@ -93,12 +91,11 @@ def of_chosen(values_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
 class Switch(TokenChoice):
     """Top-1; the weight is the chosen expert's softmax probability (Switch Transformer, arXiv 2101.03961, eq. 2).
 
-    The probability is taken before the choice: after it a single weight would be 1 and the router would have no
-    gradient.
+    The probability is taken before the choice: after it a single weight would be 1, the router without gradient.
     """
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
-        return of_chosen(gates_TxE, chosen_TxK)
+        return gather_chosen(gates_TxE, chosen_TxK)
 
 
 class TopK(TokenChoice):
@@ -107,14 +104,13 @@ class TopK(TokenChoice):
     before the choice, which sum to less (OLMoE, arXiv 2409.02060).
 
     Softmax over the kept logits equals renormalised probabilities. At k = 1 that is constant, so the probability before
-    the choice is used whatever `renormalise` says. GShard keeps its second expert with probability min(1, 2 g2); here
-    it is always kept.
+    the choice is used whatever `renormalise` says. GShard keeps its second expert with probability min(1, 2 g2).
     """
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
         if self.config.top_k == 1 or not self.config.renormalise:
-            return of_chosen(gates_TxE, chosen_TxK)
-        return jax.nn.softmax(of_chosen(logits_TxE, chosen_TxK), axis=-1)
+            return gather_chosen(gates_TxE, chosen_TxK)
+        return jax.nn.softmax(gather_chosen(logits_TxE, chosen_TxK), axis=-1)
 
 
 TRANSFORMS = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "cos": jnp.cos, "identity": lambda x: x}

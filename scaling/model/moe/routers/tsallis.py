@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from scaling.config.model import ModelConfig
 from scaling.model.moe.routers.token_choice import linear_logits
-from scaling.model.moe.routing import Routing, Tokens, of_mask
+from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
 
 def entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
@@ -50,7 +50,7 @@ class Tsallis(nn.Module):
         uncertain_T = normalised_entropy(gates_TxE, config.tsallis_q)
         mask_TxE = self.mask(jax.lax.stop_gradient(gates_TxE), jax.lax.stop_gradient(uncertain_T))
         weight_TxE = jnp.where(mask_TxE, gates_TxE, 0.0)
-        return of_mask(
+        return routing_of_mask(
             mask_TxE,
             weight_TxE,
             gates_TxE,
