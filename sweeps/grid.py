@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from scaling.config.bench import BenchConfig, Resources
 from scaling.config.data import DataConfig
-from scaling.config.model import FOLLOWING, ModelConfig
+from scaling.config.model import ModelConfig, following
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.errors import InputError
@@ -118,9 +118,10 @@ def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`).
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
+    follows = following()
     in_all_blocks = set.intersection(*({*block} for block in grid.blocks))
     for name, kind in SECTIONS.items():
-        defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in FOLLOWING}
+        defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in follows}
         section = {**defaults, **grid.settings[name]}
         document[name] = {
             key: value for key, value in section.items() if not (key in in_all_blocks and AXES[key] == name)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scaling.config.counts import parameters, train_flops
-from scaling.config.model import FOLLOWING
+from scaling.config.model import following
 from scaling.config.run import RunConfig, by_trunk
 from scaling.config.training import LR_AT_64
 from scaling.config.training_memory import training_memory_bytes
@@ -178,7 +178,7 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
         for section, kind in SECTIONS.items()
     }
     defaults["train"]["lr"] = f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"
-    defaults["model"] |= dict.fromkeys(FOLLOWING, "by router and experts")
+    defaults["model"] |= dict.fromkeys(following(), "by router and experts")
     defaults["model"]["d_expert"] = "2 * d_model / active experts"
     left = {
         section: {

@@ -93,7 +93,7 @@ def test_the_router_that_the_readme_adds_trains_like_the_others(monkeypatch, mic
     exec(compile(code, "unit.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     (name, facts), *_ = eval("{" + line + "}", vars(registry)).items()
-    monkeypatch.setitem(registry.ROUTERS, name, facts)
+    monkeypatch.setitem(registry.ROUTERS.own, name, facts)
     config = micro(router=name, n_experts=4, top_k=2, tokens=2048, study="readme")
     (result,) = train_cells([config])
     assert result.run["status"] == "ok"

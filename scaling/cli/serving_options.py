@@ -150,15 +150,15 @@ def _as_measured(latency: Path, name: str, rented: Device | None) -> ServingDevi
 
 
 def _from_file(name: str | None, devices: Path | None) -> Device | None:
-    from scaling.serving.devices import NAMES, read_devices
+    from scaling.serving.devices import names, read_devices
 
     if devices is None:
         return None
     if name is None:
         raise InputError("--devices needs --device: which of them is rented?")
     of_file = read_devices(devices)
-    if name not in of_file and name not in NAMES:
+    if name not in of_file and name not in names():
         raise InputError(
-            f"--device {name}: neither in {devices} ({', '.join(of_file)}) nor in the table ({', '.join(NAMES)})"
+            f"--device {name}: neither in {devices} ({', '.join(of_file)}) nor in the table ({', '.join(names())})"
         )
     return of_file.get(name)

@@ -29,9 +29,13 @@ Share = Annotated[Real, Field(ge=0, le=1)]
 Positive = Annotated[Real, Field(gt=0)]
 NotNegative = Annotated[Real, Field(ge=0)]
 
-# Whose default follows other fields: the width of an expert, and what the authors of a router or of a form use.
-_BY_ROUTER = sorted({name for router in ROUTERS.values() for name in router.defaults})
-FOLLOWING = ("d_expert", "dispatch", "rank", "slots", *_BY_ROUTER)
+
+def following() -> tuple[str, ...]:
+    """Fields whose default follows others: the width of an expert, and what the authors of a router or a form use."""
+    by_router = sorted({name for router in ROUTERS.values() for name in router.defaults})
+    return ("d_expert", "dispatch", "rank", "slots", *by_router)
+
+
 # What every model, and every routed one, has; of all other fields a cell's identity holds those that its router and
 # experts read.
 _DENSE = ("d_model", "n_layers", "d_head", "n_experts", "dtype")

@@ -1,7 +1,8 @@
 """The methods of the literature by name: every router and every form of experts, and what follows from the choice
 before anything is computed. Their equations are in `scaling/model/moe/`; nothing here needs JAX.
 
-A new router is one file in `scaling/model/moe/routers/` and one line in `ROUTERS`.
+A new router is one file in `scaling/model/moe/routers/` and one line in `ROUTERS`. Other distributions add theirs by
+entry points of the groups `scaling.routers` and `scaling.experts`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scaling.config import chance_levels
+from scaling.distribution import Registry
 
 
 class LayerSettings(Protocol):
@@ -60,10 +62,11 @@ LEAK = ("leak_study",)
 class Router:
     """A router: where its class is, the paper, and what a configuration, a cost or a plan asks of it.
 
-    place: `module.Class` under scaling.model.moe.routers.   options: fields of the model that it reads; others are not
-    part of a cell's identity.   defaults: values of its own where the grid is silent, instead of ours for all.
-    causal: whether an output never depends on later tokens of its sequence.   dispatches: what it goes with, the
-    default first.   without_k: it chooses one expert, or as many as it likes.   parameters: of one layer.
+    place: `module.Class` under scaling.model.moe.routers, or `module:Class` elsewhere.   options: fields of the model
+    that it reads; others are not part of a cell's identity.   defaults: values of its own where the grid is silent,
+    instead of ours for all.   causal: whether an output never depends on later tokens of its sequence.   dispatches:
+    what it goes with, the default first.   without_k: it chooses one expert, or as many as it likes.
+    parameters: of one layer.
     experts_per_token: expected, at inference.   training_experts_per_token: mean over a training of so many tokens.
     varies: the number is the router's choice, so runs are counted with what was measured. refuses: what of a
     configuration does not suit it, "" for nothing.
@@ -84,14 +87,15 @@ class Router:
 
     def load(self) -> Any:
         """The class; imports JAX."""
-        return pkgutil.resolve_name(f"scaling.model.moe.routers.{self.place}")
+        return _resolved(self.place, "scaling.model.moe.routers")
 
 
 @dataclass(frozen=True)
 class Experts:
     """A form of experts: where it is, the paper, and its parameters in one layer.
 
-    place: `module.function` under scaling.model.moe.   sizes: (used by every token, of one expert).
+    place: `module.function` under scaling.model.moe, or `module:function` elsewhere.
+    sizes: (used by every token, of one expert).
     mixes: the gate mixes weights instead of outputs (dispatch `mixed`).   all_active: every expert is in every product,
     whatever the gate says.   products: parameters-like count of products beyond those with weights, a token.
     frozen_base: all but routers and experts stands still once `dense_tokens` are trained.
@@ -108,7 +112,11 @@ class Experts:
 
     def load(self) -> Any:
         """The function; imports JAX."""
-        return pkgutil.resolve_name(f"scaling.model.moe.{self.place}")
+        return _resolved(self.place, "scaling.model.moe")
+
+
+def _resolved(place: str, ours: str) -> Any:
+    return pkgutil.resolve_name(place if ":" in place else f"{ours}.{place}")
 
 
 # ------------------------------------------------------------------------------------------------------- routers
@@ -164,7 +172,7 @@ def _slots(model: LayerSettings) -> int:
     return model.d_model * model.n_experts * model.slots + int(model.normalise_slots)
 
 
-ROUTERS: dict[str, Router] = {
+ROUTERS = Registry("scaling.routers", Router, {
     "switch": Router("token_choice.Switch", "2101.03961", without_k=True),
     "topk": Router("token_choice.TopK", "2401.04088", options=(*TOKEN_CHOICE, "renormalise")),
     "bounded": Router("token_choice.Bounded", "2310.14188", options=(*TOKEN_CHOICE, "renormalise", "gate_transform")),
@@ -200,7 +208,7 @@ ROUTERS: dict[str, Router] = {
         "soft.Soft", "2308.00951", options=(*LEAK, "slots", "normalise_slots"), causal=False, dispatches=("soft",),
         parameters=_slots,
     ),
-}  # fmt: skip
+})  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- experts
@@ -230,7 +238,7 @@ def _lora(model: LayerSettings) -> tuple[int, int]:
     return 3 * d * hidden, 3 * model.lora_rank * (d + hidden)
 
 
-EXPERTS: dict[str, Experts] = {
+EXPERTS = Registry("scaling.experts", Experts, {
     "mlp": Experts("experts.mlp", "2002.05202", _mlp),
     "shared": Experts("experts.shared", "2401.06066", _shared, options=("n_shared",)),
     "cp": Experts("factorised.cp", "2402.12550", _cp, options=("rank",), mixes=True, all_active=True),
@@ -239,7 +247,7 @@ EXPERTS: dict[str, Experts] = {
         products=lambda model: 2 * model.ring_rank**2 * model.rank,
     ),
     "lora": Experts("lora.lora", "2504.00661", _lora, ("lora_rank", "dense_tokens"), mixes=True, frozen_base=True),
-}  # fmt: skip
+})  # fmt: skip
 
 
 def matched_rank(experts: str, d_model: int, hidden: int, n_experts: int, ring_rank: int) -> int:

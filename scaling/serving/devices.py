@@ -1,6 +1,7 @@
 """Devices: peak FLOP/s, bytes/s, memory, links and a default price, with a source for every row; this CPU is measured.
 
-Prices are placeholders with a source and a date; `read_devices` takes others, or other devices, from a file.
+Prices are placeholders with a source and a date; `read_devices` takes others, or other devices, from a file. Other
+distributions add devices by entry points of the group `scaling.devices`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from scaling.distribution import Registry
 from scaling.errors import InputError
 from scaling.serving.calibration import calibrate_cpu
 from scaling.serving.device import Device
@@ -43,7 +45,12 @@ _TABLE = (
 )  # fmt: skip
 _LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # below, a unit was mistaken
 _TEXTS = [field.name for field in fields(Device) if field.type == "str"]
-NAMES = (*(row.name for row in _TABLE), "cpu")
+DEVICES = Registry("scaling.devices", Device, {row.name: row for row in _TABLE})
+
+
+def names() -> tuple[str, ...]:
+    """The names that `device` knows: the table's, those of other distributions, and `cpu`."""
+    return (*DEVICES, "cpu")
 
 
 def device(name: str) -> Device:
@@ -53,10 +60,9 @@ def device(name: str) -> Device:
     """
     if name == "cpu":
         return calibrate_cpu()
-    for row in _TABLE:
-        if row.name == name:
-            return row
-    raise InputError(f"device: found {name!r}; allowed: {', '.join(NAMES)}")
+    if name not in DEVICES:
+        raise InputError(f"device: found {name!r}; allowed: {', '.join(names())}")
+    return DEVICES[name]
 
 
 def read_devices(path: str | Path) -> dict[str, Device]:
@@ -83,11 +89,12 @@ def _device_of(name: str, row: dict[str, Any], place: str) -> Device:
             raise InputError(f"{place}: unknown field {key}; allowed: {', '.join(allowed)}")
     values = {key: _value(key, value, place) for key, value in row.items()}
     needed = ["price_source", "price_date"] if "usd_per_hour" in values else []
-    if name not in NAMES:
+    known = name in names()
+    if not known:
         needed += ["peak_flops", "bandwidth", "memory", "dtype", "source", "usd_per_hour"]
     if lacking := [key for key in needed if key not in values]:
         raise InputError(f"{place}: {', '.join(lacking)} missing; a price needs a source and a date")
-    return replace(device(name), **values) if name in NAMES else Device(name=name, **{"title": name, **values})
+    return replace(device(name), **values) if known else Device(name=name, **{"title": name, **values})
 
 
 def _value(key: str, value: Any, place: str) -> Any:

@@ -5,7 +5,7 @@ import pytest
 from scaling.errors import InputError
 from scaling.serving import calibration
 from scaling.serving.device import roofline_seconds
-from scaling.serving.devices import NAMES, device
+from scaling.serving.devices import device, names
 
 # FLOP per clock of all matrix units and the clock, bits of the memory bus and bit/s of a pin, links in one direction:
 # SMs x tensor cores x multiply-adds x 2 (NVIDIA's architecture papers), matrix units x side^2 x 2 (Google's pages).
@@ -21,7 +21,7 @@ CHIPS = {
 
 
 def test_every_accelerator_of_the_table_is_checked():
-    assert {*CHIPS, "cpu"} == {*NAMES}
+    assert {*CHIPS, "cpu"} == {*names()}
 
 
 @pytest.mark.parametrize("name", CHIPS)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from scaling.config.data import DataConfig
-from scaling.config.model import FOLLOWING, ModelConfig
+from scaling.config.model import ModelConfig, following
 from scaling.config.training import TrainConfig
 from scaling.errors import InputError
 from sweeps import grid
@@ -79,7 +79,7 @@ def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
         document = yaml.safe_load(text)
         axes = {axis for block in document["grid"] for axis in block}
         for section, kind in grid.SECTIONS.items():
-            assert set(kind.model_fields) - set(document[section]) <= axes | {*FOLLOWING}
+            assert set(kind.model_fields) - set(document[section]) <= axes | {*following()}
 
 
 def test_named_grids_ship_and_load() -> None:
