@@ -45,7 +45,7 @@ GOALS = {
     "parallel_efficiency": "at least .90",
 }
 INSTALL = (
-    "vs_mixtral needs torch and transformers: pip install 'scaling[bench]', or name an interpreter in BENCH_PYTHON"
+    "vs_mixtral needs torch and transformers: pip install 'moe-scaling[bench]', or name an interpreter in BENCH_PYTHON"
 )
 
 TRUNK = ModelConfig(d_model=16, n_experts=8, top_k=2, router="topk")  # the quickstart's smallest

@@ -256,7 +256,7 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("Ray is not installed: pip install 'scaling[sweep]', or take `executor` inline") from error
+        raise InputError("Ray is not installed: pip install 'moe-scaling[sweep]', or take `executor` inline") from error
     if options.cluster:
         folder = scratch = store.out / ".ray"
         _join(ray, options.cluster)

@@ -79,7 +79,7 @@ def owed(store: Store, survey: Survey, run_ids: dict[str, RunConfig]) -> list[La
 def record(grid: Grid, hashes: list[str]) -> dict[str, Any]:
     """Versions, device and corpus hashes, kept with the resolved grid."""
     versions = {}
-    for package in ("scaling", "jax", "flax", "optax", "numpy", "ray"):
+    for package in ("moe-scaling", "jax", "flax", "optax", "numpy", "ray"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

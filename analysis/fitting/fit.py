@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from analysis.fitting.search import FEW_AGREE, GlobalMinimum, search
 from analysis.laws import Law, law_named, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.runs import RunTable
+from scaling import distribution
 from scaling.arrays import Array
 from scaling.columns import COMPUTE, EXPERTS, TOKENS
 from scaling.errors import InputError
@@ -289,7 +289,7 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
         source=table.source,
         dropped=table.dropped,
         notes=table.notes,
-        versions={"scaling": _version("scaling"), "numpy": np.__version__},
+        versions={"scaling": distribution.version(), "numpy": np.__version__},
     )
 
 
@@ -375,10 +375,3 @@ def _n_total(table: RunTable) -> Array | None:
     """Total sizes, where every run has one."""
     values = fitted_to.finite(table, "n_total")
     return values if len(values) == len(table) else None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "unknown"

@@ -58,7 +58,7 @@ def run(
     from sweeps.job import Options
 
     if find_spec("jax") is None:
-        raise InputError("training needs JAX: pip install 'scaling[train]'")
+        raise InputError("training needs JAX: pip install 'moe-scaling[train]'")
     options = Options(
         executor=executor.value,
         address=address,

@@ -65,7 +65,7 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise InputError("data.corpus=huggingface needs the package `datasets`: pip install 'scaling[data]'") from error
+        raise InputError("data.corpus=huggingface needs `datasets`: pip install 'moe-scaling[data]'") from error
     assert config.dataset is not None
     if not files and Path(config.dataset).exists():  # the library would read it instead of the hub
         raise InputError(

@@ -84,7 +84,7 @@ def _tokenizers():  # type: ignore[no-untyped-def]
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError as error:
-        raise InputError("data.tokenizer=bpe needs the package `tokenizers`: pip install 'scaling[train]'") from error
+        raise InputError("data.tokenizer=bpe needs `tokenizers`: pip install 'moe-scaling[train]'") from error
     return tokenizers
 
 

@@ -90,7 +90,7 @@ def test_without_the_peer_its_figure_is_null_and_the_way_to_it_is_said(clockless
     engine.main(["--json", "vs_mixtral"])
     out, err = capsys.readouterr()
     assert json.loads(out) == {"vs_mixtral": None}
-    assert "scaling[bench]" in err
+    assert "moe-scaling[bench]" in err
     assert "BENCH_PYTHON" in err
     assert clockless == []
 

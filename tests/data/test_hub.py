@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
     with pytest.raises(InputError, match="'folder' is a path here"):
         prepare(DataConfig(corpus="huggingface", dataset="folder", revision=COMMIT))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'scaling\[data\]'"):
+    with pytest.raises(InputError, match=r"pip install 'moe-scaling\[data\]'"):
         prepare(config(path, "parquet"))
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]  # nothing half-read is left
 
