@@ -6,7 +6,7 @@ import ast
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,20 +40,22 @@ _GRAMMAR = (
 
 
 def mapped(
-    frame: pd.DataFrame, mapping: Mapping[str, str], source: str, log: ReadingLog
+    frame: pd.DataFrame, mapping: Mapping[str, str], source: str, log: ReadingLog, of_law: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """The frame with our columns in it, and the term that each of them was made of, as a further expression needs it.
 
-    `mapping` is {ours: right side}. A right side that is a column of the table renames it; a number (`300B`) makes a
-    constant column; anything else is arithmetic on the table's own columns, with a note. What was there under our name
-    is replaced. Of a pair whose right side is a name of ours that the table lacks and whose left side is a column of
-    it, the sides are swapped. Raises InputError for a column that is not there and for what is no arithmetic.
+    `mapping` is {ours: right side}; `of_law` are columns of a law beyond `OUR_COLUMNS`. A right side that is a column
+    of the table renames it; a number (`300B`) makes a constant column; anything else is arithmetic on the table's own
+    columns, with a note. What was there under our name is replaced. Of a pair whose right side is a name of ours that
+    the table lacks and whose left side is a column of it, the sides are swapped. Raises InputError for a column that is
+    not there and for what is no arithmetic.
     """
+    known = OUR_COLUMNS | {*of_law}
     columns: dict[str, pd.Series[Any]] = {}
     terms: dict[str, str] = {}
     renamed: set[str] = set()
     for left, right in mapping.items():
-        swapped = right in OUR_COLUMNS and right not in frame and left in frame and left not in OUR_COLUMNS
+        swapped = right in known and right not in frame and left in frame and left not in known
         ours, theirs = (right, left) if swapped else (left, right)
         if ours in columns or theirs in renamed:
             raise InputError(f"{source}: `map` {left}={right}: one of the two is mapped twice")
@@ -63,8 +65,8 @@ def mapped(
         else:
             columns[ours], terms[ours] = _computed(frame, theirs, f"{source}: `map` {left}={right}", log), f"({theirs})"
             log.notes.append(f"{ours} computed as {theirs}, as asked")
-        if ours not in OUR_COLUMNS:
-            alike = difflib.get_close_matches(ours, sorted(OUR_COLUMNS), n=1)
+        if ours not in known:
+            alike = difflib.get_close_matches(ours, sorted(known), n=1)
             hint = f" (did you mean {alike[0]}?)" if alike else ""
             unused = f"no fit or import reads a column {ours!r}{hint}; it serves `where` only"
             log.notes.append(f"`map` {left}={right}: {unused}")

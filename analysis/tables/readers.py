@@ -69,8 +69,18 @@ def read_table(path: Path) -> pd.DataFrame:
         pa.ArrowException,
     ) as error:  # pandas' are ValueErrors
         raise _unreadable(path, str(error)) from error
+    return with_plain_cells(frame, str(path))
+
+
+def with_plain_cells(frame: pd.DataFrame, place: str) -> pd.DataFrame:
+    """A DataFrame with text as column names, rows labelled from 0, lists in cells as JSON text; a named index is a
+    column.
+
+    Raises InputError, naming `place`, where two columns have one name.
+    """
+    frame = frame.reset_index(drop=frame.index.names == [None])
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    _require_distinct(path, frame.columns)
+    _require_distinct(place, frame.columns)
     nested = {
         name: frame[name].map(lambda cell: json.dumps(cell, default=list) if _is_nested(cell) else cell)
         for name in frame.columns
@@ -195,10 +205,10 @@ def _is_nested(cell: object) -> bool:
     return isinstance(cell, (list, tuple, Mapping, np.ndarray))
 
 
-def _require_distinct(path: Path, names: pd.Index[Any]) -> None:
+def _require_distinct(place: str | Path, names: pd.Index[Any]) -> None:
     repeated = names[names.duplicated()]
     if len(repeated):
-        raise InputError(f"{path}: two columns are called {repeated[0]!r}; rename one")
+        raise InputError(f"{place}: two columns are called {repeated[0]!r}; rename one")
 
 
 def _unreadable(path: Path, why: str) -> InputError:

@@ -15,19 +15,21 @@ from analysis.laws import Law
 from analysis.tables.conventions import columns_as_given, doubts, how_to_derive, with_counts, with_tokens
 from analysis.tables.mapping import TIED, mapped
 from analysis.tables.method_kinds import kinds_of_method
-from analysis.tables.readers import numbers, read_table
+from analysis.tables.readers import numbers, read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.study import read_study
+from analysis.tables.summary import Summary
 from scaling.arrays import Array, Integers
-from scaling.columns import EXPERTS, LOSS, TOKENS
+from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
-from scaling.formatting import listed
+from scaling.formatting import listed, plural, si
 from scaling.schema import RUNS
 
+_SUMMARISED = (EXPERTS, "n_active", "n_total", TOKENS, COMPUTE, LOSS)
 _NUMBERS = frozenset({TIED, *(name for name, column in RUNS.items() if column.type in (pa.int64(), pa.float64()))})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunTable(CheckedTable):
     """Runs that carry a loss, one a row."""
 
@@ -43,16 +45,44 @@ class RunTable(CheckedTable):
         codes = pd.factorize(self.frame["trunk_id"])[0]
         return np.where(codes < 0, len(rows) + rows, codes)
 
+    def for_law(self, law: Law) -> RunTable:
+        """The runs that a law can be fitted to; others are dropped and counted, as `read_runs` does for its `law`.
+
+        Raises InputError where a column of the law is missing or no run is left.
+        """
+        log = ReadingLog(counts=[*self.dropped], notes=[*self.notes])
+        frame, unreadable = _as_numbers(self.frame, _needed(law), log)
+        _require_columns(frame, _needed(law), law, self.source)
+        frame = _usable(frame, _needed(law), unreadable, log)
+        _require_rows(frame, self.source, log, log.row_numbers)
+        doubts = [*_repeats(frame, _needed(law)), *_trunk_doubts(frame, law)]
+        log.notes += [note for note in doubts if note not in log.notes]
+        return RunTable(frame.reset_index(drop=True), self.source, log.dropped, tuple(log.notes))
+
+    def summary(self) -> Summary:
+        """What was read: the ranges of the columns that laws use, the rows left out, and what was assumed."""
+        columns = self.columns(name for name in _SUMMARISED if name in self.frame and self.frame[name].notna().any())
+        rows = [(name, si(np.nanmin(values)), si(np.nanmax(values))) for name, values in columns.items()]
+        left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
+        table = pd.DataFrame(rows, columns=["column", "least", "largest"])
+        return Summary(f"{plural(len(self), 'run')} of {self.source}", table, (*left_out, *self.notes))
+
+    def __repr__(self) -> str:
+        return str(self.summary().short)
+
+    def _repr_html_(self) -> str:
+        return self.summary().short._repr_html_()
+
 
 def read_runs(
-    source: str | Path,
+    source: str | Path | pd.DataFrame,
     mapping: Mapping[str, str] | None = None,
     where: str | None = None,
     law: Law | None = None,
     drop_highest_loss: int = 0,
     drop_duplicates: bool = False,
 ) -> RunTable:
-    """The runs of a study folder (its runs/*.parquet) or of anybody's table (`analysis.tables.readers.read_table`).
+    """The runs of a study folder (its runs/*.parquet), anybody's file (`analysis.tables.readers.read_table`) or frame.
 
     `mapping` makes our columns of the table's, {ours: column or arithmetic} (`analysis.tables.mapping.mapped`). `where`
     is a pandas query over the columns after that. With a `law`, rows whose N, tokens or other columns of it are not
@@ -62,38 +92,43 @@ def read_runs(
     which were derived, what is implausible, and which rows, counted from 1, were left out. Raises InputError when the
     source cannot be read, a column is missing or no row is left.
     """
-    path, log = Path(source), ReadingLog()
+    log, name = ReadingLog(), "DataFrame" if isinstance(source, pd.DataFrame) else str(source)
     if drop_highest_loss < 0:
         raise InputError(f"`drop_highest_loss` must be at least 0, found {drop_highest_loss}")
-    foreign = not path.is_dir()
-    frame = read_table(path) if foreign else read_study(path, log)
+    foreign = isinstance(source, pd.DataFrame) or not Path(source).is_dir()
+    if isinstance(source, pd.DataFrame):
+        frame = with_plain_cells(source, name)
+    else:
+        frame = read_table(Path(source)) if foreign else read_study(Path(source), log)
     if drop_duplicates:
         frame = log.drop(frame, frame.duplicated(), "a repeat of an earlier row in every cell")
-    frame, terms = mapped(frame, mapping or {}, str(source), log)
+    frame, terms = mapped(frame, mapping or {}, name, log, (*law.columns, law.target) if law else ())
     frame = _finished_once(frame, log)
 
     target = law.target if law else LOSS
-    needed = [*dict.fromkeys(name for name in (law.n_column, *law.columns) if name), target] if law else [LOSS]
+    needed = _needed(law) if law else [LOSS]
     frame, unreadable = _as_numbers(frame, needed, log)
     given = frozenset(frame.columns)
     if foreign:
         frame = with_counts(frame, log)
     frame = with_tokens(frame, log)
-    _require_columns(frame, needed, law, str(source))
+    _require_columns(frame, needed, law, name)
 
     frame = _usable(frame, needed, unreadable, log)
     frame = where_selected(frame, where, log)
     frame = _without_highest(frame, target, drop_highest_loss, log)
-    if frame.empty:
-        reasons = "; ".join(f"{count} with {reason}" for reason, count in log.dropped) or "the table has no rows"
-        rows = f": {'; '.join(log.row_numbers)}" if foreign and log.row_numbers else ""
-        raise InputError(f"{source}: no usable run is left ({reasons}){rows}")
+    _require_rows(frame, name, log, log.row_numbers if foreign else ())
     if foreign:
         log.notes += columns_as_given(frame, needed if law else sorted(given))
         log.notes += [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
         log.notes += doubts(frame, terms, given)
     log.notes += [*_method_doubts(frame), *_repeats(frame, needed), *_trunk_doubts(frame, law)]
-    return RunTable(frame.reset_index(drop=True), str(source), log.dropped, tuple(log.notes))
+    return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes))
+
+
+def _needed(law: Law) -> list[str]:
+    """The columns that a fit of the law reads."""
+    return [*dict.fromkeys(name for name in (law.n_column, *law.columns) if name), law.target]
 
 
 def where_selected(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> pd.DataFrame:
@@ -154,6 +189,13 @@ def _require_columns(frame: pd.DataFrame, needed: Sequence[str], law: Law | None
         remedy = f"Rename with `map` {missing[0]}=NAME{how_to_derive(frame, missing)}"
         columns = listed(frame.columns, most=40)
         raise InputError(f"{source}: the column {', '.join(missing)} is missing{needing}; it has {columns}. {remedy}")
+
+
+def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, row_numbers: Sequence[str]) -> None:
+    if frame.empty:
+        reasons = "; ".join(f"{count} with {reason}" for reason, count in log.dropped) or "the table has no rows"
+        rows = f": {'; '.join(row_numbers)}" if row_numbers else ""
+        raise InputError(f"{source}: no usable run is left ({reasons}){rows}")
 
 
 def _usable(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.tables.reading_log import ReadingLog
+from analysis.tables.summary import Summary
 from scaling.errors import InputError
-from scaling.schema import Table
+from scaling.formatting import plural
+from scaling.schema import TABLES, Table
+
+_RUN = "run_id"
 
 
 def evaluation(study: Path, run_id: str) -> pd.DataFrame:
@@ -33,8 +39,52 @@ def has(study: Path, table: Table) -> bool:
 
 
 def rows(study: Path, table: Table) -> pd.DataFrame:
-    """All readable parts of one table of a study folder, whatever their status."""
+    """All readable parts of one table of a study folder, whatever their status, with `run_id` in every row."""
     return _concatenated(_parts(study, table), ReadingLog())
+
+
+@dataclass(frozen=True, repr=False)
+class Study:
+    """The tables of a study folder as DataFrames, in the columns of `scaling.schema` and with `run_id` in each.
+
+    `runs`: one row per cell, whatever its status; `evals`: held-out loss by document; `curves`: training, step by step;
+    `latency`: measured times. Each is read when it is first asked for.
+    """
+
+    path: Path
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return read_study(self.path, ReadingLog())
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        return self._rows("evals")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return self._rows("curves")
+
+    @cached_property
+    def latency(self) -> pd.DataFrame:
+        return self._rows("latency")
+
+    def _rows(self, table: Table) -> pd.DataFrame:
+        frame = rows(self.path, table)
+        return pd.DataFrame(columns=[*dict.fromkeys((_RUN, *TABLES[table]))]) if frame.empty else frame
+
+    def summary(self) -> Summary:
+        """How many runs ended how, and the number of files of each table."""
+        counts = self.runs["status"].value_counts().sort_index()
+        table = pd.DataFrame({"status": counts.index, "runs": counts.to_numpy()})
+        files = ", ".join(f"{name} {len(_parts(self.path, name))}" for name in TABLES)
+        return Summary(f"Study {self.path}: {plural(len(self.runs), 'run')}", table, (f"files: {files}",))
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
 
 def read_study(study: Path, log: ReadingLog) -> pd.DataFrame:
@@ -80,8 +130,11 @@ def _concatenated(parts: list[Path], log: ReadingLog) -> pd.DataFrame:
     tables = []
     for part in parts:
         try:
-            tables.append(pq.read_table(part))
+            table = pq.read_table(part)
         except (OSError, pa.ArrowException):
             continue
+        if _RUN not in table.column_names:  # the part of a cell carries its name on the file
+            table = table.add_column(0, _RUN, [[part.stem] * len(table)])
+        tables.append(table)
     log.counts.append(("an unreadable file", len(parts) - len(tables)))
     return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
