@@ -1,9 +1,9 @@
-"""The two ways a command ends badly; the CLI turns each into one clear message and an exit status."""
+"""The two errors that end a command; the command line prints the message and sets the exit status."""
 
 
 class InputError(Exception):
-    """What the user gave is wrong: the message names the place, the value and what is allowed. Exit status 2."""
+    """The input is wrong; the message names the place, the value and what is allowed. Exit status 2."""
 
 
 class WorkError(Exception):
-    """The work itself failed; the message says what is safe and what to do next. Exit status 1."""
+    """The work failed; the message says what is safe and what to do next. Exit status 1."""

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: temporary name in its folder, fsync, rename, fsync of the folder.
+    """Write a file completely or not at all: temporary file in the same folder, fsync, rename, fsync of the folder.
 
-    The folder is made where it is missing; the file's mode is what the umask leaves; what a symlink points to is
-    written. Raises WorkError when the disk refuses (full, read-only), and for what is no regular file (a folder, a
-    device, a pipe: a rename would replace it); what was there before is untouched then.
+    Missing folders are created, the mode follows the umask, and symlinks are followed. Raises WorkError, leaving the
+    old content untouched, when the disk is full or read-only, or when the target is not a regular file: the rename
+    would replace a folder, device or pipe.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         kind = "folder" if path.is_dir() else "device or pipe"
-        raise WorkError(f"{path}: cannot be written, it is a {kind}; name a file")
+        raise WorkError(f"{path}: cannot be written because it is a {kind}; give the path of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +38,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        remedy = "the disk is full: make room" if error.errno in _FULL else f"{error.strerror}: make it writable"
-        raise WorkError(f"{path}: cannot be written, {remedy} and run again; what was there is untouched") from error
+        remedy = "the disk is full: free some space" if error.errno in _FULL else f"{error.strerror}: make it writable"
+        raise WorkError(f"{path}: cannot be written, {remedy} and run again; the old content is untouched") from error
     finally:
-        with contextlib.suppress(OSError):  # also where the folder itself could not be made
+        with contextlib.suppress(OSError):  # the folder may not exist
             temporary.unlink()

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Numbers, lists and sentences formatted for readers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def si(value: float | None, digits: int = 3) -> str:
-    """A number as people say it: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond."""
+    """A number with a suffix: 1234567 -> `1.23M`, 2e9 -> `2B`, .00012 -> `0.00012`; powers of ten beyond that."""
     if value is None or not np.isfinite(value):
         return "–"
     rounded = float(f"{value:.{digits}g}")
@@ -22,7 +22,7 @@ def si(value: float | None, digits: int = 3) -> str:
 
 
 def powers(value: float, digits: int = 3) -> str:
-    """A number in powers of ten, as budgets of compute are quoted: 5.684e12 -> `5.68×10¹²`."""
+    """A number in powers of ten, as compute budgets are quoted: 5.684e12 -> `5.68×10¹²`."""
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{float(mantissa):g}×10{raised}"
@@ -33,12 +33,12 @@ def loss(value: float | None) -> str:
 
 
 def flops(value: float | None) -> str:
-    """FLOPs in powers of ten, as budgets are quoted."""
+    """FLOPs in powers of ten, a dash for None."""
     return "–" if value is None else "0" if value == 0 else powers(value)
 
 
 def number(value: float | None, form: str = ".4g") -> str:
-    """A plain number with a true minus sign; very large and very small ones in powers of ten; a dash for none."""
+    """A number with a true minus sign; very large and very small ones in powers of ten, a dash for None."""
     if value is None or not np.isfinite(value):
         return "–"
     plain = format(value, form) if value == 0 or 1e-4 <= abs(value) < 1e5 else powers(value)
@@ -50,8 +50,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def listed(values: Iterable[object], *, most: int | None = None, empty: str = "none") -> str:
-    """Values separated by commas, whole numbers without a decimal point; past `most` of them, how many more there
-    are."""
+    """Values separated by commas, whole numbers without a decimal point; beyond `most`, `and N more`."""
     texts = [_short(value) for value in values]
     more = f" and {len(texts) - most} more" if most is not None and len(texts) > most else ""
     return ", ".join(texts[:most]) + more or empty
@@ -64,23 +63,23 @@ def _short(value: object) -> str:
 
 
 def first_line(message: object) -> str:
-    """The first line of a message or an exception; of an exception that says nothing, its type."""
+    """The first line of a message or an exception; the type of an exception without a message."""
     lines = str(message).strip().splitlines()
     return lines[0] if lines else type(message).__name__ if isinstance(message, Exception) else ""
 
 
 def between(interval: Sequence[float] | None, write: Any = si) -> str:
-    """`low – high`, or a dash where there is no interval."""
+    """`low – high`, or a dash for None."""
     return "–" if interval is None else f"{write(interval[0])} – {write(interval[1])}"
 
 
 def spread(interval: Sequence[float] | None) -> str:
-    """` (low – high)` to set behind a number; nothing where there is no interval."""
+    """` (low – high)` to append to a number; empty for None."""
     return "" if interval is None else f" ({between(interval)})"
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; never `100 %` or `0 %` for what is only close to it."""
+    """A share in percent; never `100%` or `0%` for a share that is only close to it."""
     if share is None:
         return "–"
     if 0 < share < 0.005:
@@ -105,7 +104,7 @@ def sentence(text: str) -> str:
 
 
 def cost(value: float | None, unit: str) -> str:
-    """A cost without its unit: FLOPs in powers of ten, USD as people say it."""
+    """A cost without its unit: FLOPs in powers of ten, USD with a suffix."""
     return flops(value) if unit == "FLOP" else si(value)
 
 

@@ -1,13 +1,16 @@
-"""The tables: every column with its type, unit and meaning. The contract between training and analysis."""
+"""The columns of the tables, with type, unit and meaning: the contract between training and analysis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scaling.errors import InputError
+from scaling.files import write_atomically
 
 SCHEMA_VERSION = 1
 Table = Literal["runs", "evals", "curves", "latency"]
@@ -27,129 +30,131 @@ _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 RUNS: dict[str, Column] = {
     "run_id": Column(_TEXT, "", "content hash of what shapes the training"),
-    "trunk_id": Column(_TEXT, "", "the same without the token budget: rows of one trunk are correlated"),
-    "configuration": Column(_TEXT, "", "the same without seed and token budget: within it runs are replicates"),
-    "config": Column(_TEXT, "", "all that shaped the training, JSON: what run_id is the hash of"),
+    "trunk_id": Column(_TEXT, "", "the same hash without the token budget: rows of one trunk are correlated"),
+    "configuration": Column(_TEXT, "", "the same hash without seed and token budget: its runs are replicates"),
+    "config": Column(_TEXT, "", "everything that shaped the training, as JSON; run_id is its hash"),
     "study": Column(_TEXT, "", "name of the study"),
     "task": Column(_TEXT, "", "lm"),
-    "status": Column(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows carry a loss"),
-    "error": Column(_TEXT, "", "text of the error, empty when ok"),
-    "seed": Column(_INT, "", "of initial weights and data order"),
+    "status": Column(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows have a loss"),
+    "error": Column(_TEXT, "", "error message, empty when ok"),
+    "seed": Column(_INT, "", "seed of initial weights and data order"),
     "n_experts": Column(_INT, "", "E, experts per MoE layer"),
     "top_k": Column(_INT, "", "k, experts per token"),
     "d_model": Column(_INT, "", "width of the residual stream"),
-    "n_layers": Column(_INT, "", "blocks of attention and MLP"),
+    "n_layers": Column(_INT, "", "Transformer blocks (attention and MLP)"),
     "n_heads": Column(_INT, "", "attention heads"),
     "d_expert": Column(_INT, "", "hidden units of one expert"),
-    "vocab_size": Column(_INT, "", "symbols of the tokeniser, separator included"),
+    "vocab_size": Column(_INT, "", "symbols of the tokeniser, including the separator"),
     "router": Column(_TEXT, "", "how tokens choose experts; dense at E = 1"),
     "dispatch": Column(_TEXT, "", "how tokens reach experts; dense at E = 1"),
     "experts": Column(_TEXT, "", "what an expert is: mlp, shared, cp, ring, lora; mlp at E = 1"),
     "granularity": Column(
         _REAL, "", "G, 2 d_model / d_expert: experts that make up the default dense MLP (arXiv 2402.07871, section 3)"
     ),
-    "tokens": Column(_INT, "tokens", "D, trained on (achieved, whole batches)"),
-    "tokens_requested": Column(_INT, "tokens", "as the grid asked"),
+    "tokens": Column(_INT, "tokens", "D, training tokens (achieved, in whole batches)"),
+    "tokens_requested": Column(_INT, "tokens", "training tokens that the grid requested"),
     "tokens_own": Column(
-        _INT, "tokens", "of them trained for this cell alone; the rest are its trunk's (arXiv 2405.18392)"
+        _INT, "tokens", "training tokens of this cell alone; it shares the rest with its trunk (arXiv 2405.18392)"
     ),
     "epochs": Column(_REAL, "", "tokens over the tokens of the training split"),
-    "batch_tokens": Column(_INT, "tokens", "per optimiser step"),
-    "seq_len": Column(_INT, "tokens", "context of training and evaluation"),
+    "batch_tokens": Column(_INT, "tokens", "tokens per optimiser step"),
+    "seq_len": Column(_INT, "tokens", "context length of training and evaluation"),
     "steps": Column(_INT, "", "optimiser steps"),
     "lr": Column(_REAL, "", "peak learning rate"),
-    "warmup_tokens": Column(_INT, "tokens", "over which the rate rises to its peak"),
-    "weight_decay": Column(_REAL, "", "AdamW's, times the rate per step"),
-    "n_active": Column(_INT, "parameters", "what one token multiplies with, embeddings and head in, router out"),
-    "n_total": Column(_INT, "parameters", "everything held in memory, embeddings and head in, router out"),
+    "warmup_tokens": Column(_INT, "tokens", "tokens over which the learning rate rises to its peak"),
+    "weight_decay": Column(_REAL, "", "weight decay of AdamW, multiplied by the learning rate in each step"),
+    "n_active": Column(_INT, "parameters", "the parameters that one token uses, with embeddings and head, no routers"),
+    "n_total": Column(_INT, "parameters", "all parameters in memory, with embeddings and head, no routers"),
     "n_active_nonembed": Column(_INT, "parameters", "n_active without embeddings and head"),
     "n_total_nonembed": Column(_INT, "parameters", "n_total without embeddings and head"),
     "n_dense_nonembed": Column(_INT, "parameters", "the dense backbone: same layers and width, one expert per layer"),
     "n_router": Column(_INT, "parameters", "routers alone"),
-    "train_flops": Column(_REAL, "FLOP", "counted, forward and backward, causal attention and router in"),
+    "train_flops": Column(_REAL, "FLOP", "counted, forward and backward, including causal attention and routers"),
     "train_flops_6nd": Column(_REAL, "FLOP", "6 n_active tokens, for comparison only"),
-    "prefill_flops_per_token": Column(_REAL, "FLOP", "forward, mean over a context of seq_len tokens"),
-    "decode_flops_per_token": Column(_REAL, "FLOP", "forward of one token with seq_len tokens cached"),
-    "weight_bytes": Column(_INT, "bytes", "all parameters, routers in, in the dtype of the products"),
+    "prefill_flops_per_token": Column(_REAL, "FLOP", "forward pass, mean over a context of seq_len tokens"),
+    "decode_flops_per_token": Column(_REAL, "FLOP", "forward pass of one token with seq_len tokens cached"),
+    "weight_bytes": Column(_INT, "bytes", "all parameters, including routers, in the dtype of the products"),
     "kv_bytes_per_token": Column(_INT, "bytes", "keys and values of one cached token, in that dtype"),
     "loss_val": Column(_REAL, "nats/token", "held-out loss after the cooldown"),
     "loss_val_se": Column(_REAL, "nats/token", "its standard error, clustered by document"),
     "leak": Column(
         _REAL,
         "nats/token",
-        "held-out: what a router that is not causal gains from later tokens at inference: loss with these replaced, "
-        "less the loss without; null for causal ones, which gain nothing",
+        "what a non-causal router gains from later tokens at inference: held-out loss with these tokens replaced, "
+        "minus the held-out loss; null for causal routers, which gain nothing",
     ),
     "loss_floor": Column(
         _REAL,
         "nats/token",
-        "exact Bayes-optimal loss on the same held-out windows where the source is known; null elsewhere",
+        "exact Bayes-optimal loss on the same held-out windows; null unless the source is known",
     ),
-    "entropy_rate": Column(_REAL, "nats/token", "exact, of the source where it is known; null elsewhere"),
+    "entropy_rate": Column(_REAL, "nats/token", "exact entropy rate of the source; null unless it is known"),
     "bits_per_byte": Column(_REAL, "bits/byte", "held-out loss per byte of text"),
     "loss_train": Column(_REAL, "nats/token", "training loss, mean over the last tenth of the steps"),
-    "heldout_docs": Column(_INT, "", "documents that were evaluated"),
-    "heldout_tokens": Column(_INT, "tokens", "that were evaluated"),
-    "balance_loss": Column(_REAL, "", "last tenth of the steps; 1 when even (E/k at collapse)"),
+    "heldout_docs": Column(_INT, "", "evaluated documents"),
+    "heldout_tokens": Column(_INT, "tokens", "evaluated tokens"),
+    "balance_loss": Column(_REAL, "", "mean over the last tenth of the steps; 1 when balanced, E/k at collapse"),
     "load_cv": Column(
-        _REAL, "", "held-out: deviation of expert loads over their mean; mean over batches of batch_tokens and layers"
+        _REAL,
+        "",
+        "held-out: standard deviation of expert loads over their mean; mean over layers and batches of batch_tokens",
     ),
     "max_load": Column(
         _REAL,
         "",
-        "held-out: largest load over the mean load; mean over batches of batch_tokens and layers; 1 when even",
+        "held-out: largest load over the mean load; mean over layers and batches of batch_tokens; 1 when balanced",
     ),
-    "max_vio": Column(_REAL, "", "held-out: MaxVio (arXiv 2408.15664), max_load - 1; 0 when even"),
+    "max_vio": Column(_REAL, "", "held-out: MaxVio (arXiv 2408.15664), max_load - 1; 0 when balanced"),
     "router_entropy": Column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
     "dropped_frac": Column(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
     "utilisation": Column(_REAL, "", "held-out: Jain's index of the loads, 1 / (1 + load_cv^2), between 1/E and 1"),
-    "experts_per_token": Column(_REAL, "", "held-out: experts that a token chose, mean; top_k for most routers"),
-    "gate_sum": Column(_REAL, "", "held-out: sum of a token's weights, mean"),
+    "experts_per_token": Column(_REAL, "", "held-out: mean number of experts per token; top_k for most routers"),
+    "gate_sum": Column(_REAL, "", "held-out: mean sum of a token's gate weights"),
     "distinct_1": Column(_REAL, "", "held-out: experts of a layer that one token activates"),
-    "distinct_8": Column(_REAL, "", "held-out: that 8 tokens of different places touch, as a decode step of 8 would"),
-    "distinct_64": Column(_REAL, "", "held-out: that 64 do"),
+    "distinct_8": Column(_REAL, "", "held-out: experts that 8 unrelated tokens activate, as in a decode step of 8"),
+    "distinct_64": Column(_REAL, "", "held-out: experts that 64 unrelated tokens activate"),
     "saturation_5": Column(
-        _REAL, "", "share of the final experts chosen already after 5 % of the training; null before the first probe"
+        _REAL, "", "share of the final experts already chosen after 5 % of training; null before the first probe"
     ),
-    "saturation_50": Column(_REAL, "", "the same after half of it"),
+    "saturation_50": Column(_REAL, "", "the same after half of training"),
     "change_rate": Column(
         _REAL,
         "",
-        "share of the experts chosen at the last probe that were not at the one before, a seventh to a quarter of "
-        "the steps earlier",
+        "share of the experts chosen at the last probe that were not chosen at the previous one, a seventh to a "
+        "quarter of the steps earlier",
     ),
     "specialisation": Column(
         _REAL,
         "",
-        "share of the class of a token (letter, digit, ...) that its expert reveals: I(class; expert) / H(class)",
+        "share of a token's class (letter, digit, ...) that its expert reveals: I(class; expert) / H(class)",
     ),
     "capacity_factor": Column(
         _REAL, "", "rows of an expert over the mean load, achieved in a training step; null for dropless dispatch"
     ),
     "corpus": Column(_TEXT, "", "name of the text"),
     "corpus_hash": Column(_TEXT, "", "content hash of text, tokeniser and split"),
-    "code_version": Column(_TEXT, "", "of this package: version and source hash"),
-    "versions": Column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
-    "schema_version": Column(_INT, "", "of these tables"),
+    "code_version": Column(_TEXT, "", "version and source hash of this package"),
+    "versions": Column(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
+    "schema_version": Column(_INT, "", "version of these tables"),
     "platform": Column(_TEXT, "", "cpu, gpu or tpu"),
-    "device_kind": Column(_TEXT, "", "as JAX names it"),
-    "dtype": Column(_TEXT, "", "of weights and matrix products"),
+    "device_kind": Column(_TEXT, "", "device name in JAX"),
+    "dtype": Column(_TEXT, "", "type of weights and matrix products"),
     "threads": Column(_INT, "", "CPU threads of the run; null on a GPU"),
-    "devices": Column(_INT, "", "over which sequences and experts were spread; a CPU thread is one"),
+    "devices": Column(_INT, "", "devices over which sequences and experts were split; a CPU thread is one"),
     "kernel": Column(
         _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, tokamax; null for others"
     ),
     "trunks_together": Column(_INT, "", "trunks that this process trained as one program"),
     "peak_memory_bytes": Column(
-        _INT, "bytes", "of one device in a training step: as laid out by XLA (CPU) or measured (GPU)"
+        _INT, "bytes", "peak of one device in a training step: as allocated by XLA (CPU) or measured (GPU)"
     ),
     "executor": Column(_TEXT, "", "ray or inline"),
     "started_at": Column(_TEXT, "UTC", "ISO 8601"),
     "wall_s": Column(
-        _REAL, "s", "what the cell added: its own steps, evaluation, and compilation where it was the first"
+        _REAL, "s", "time that the cell added: its own steps, evaluation, and compilation for the first of a trunk"
     ),
-    "compile_s": Column(_REAL, "s", "tracing and compilation; 0 where another cell of the trunk has paid it"),
-    "train_s": Column(_REAL, "s", "all training steps of the cell, those shared with its trunk in, compilation out"),
+    "compile_s": Column(_REAL, "s", "tracing and compilation; 0 if another cell of the trunk compiled"),
+    "train_s": Column(_REAL, "s", "all training steps, including those shared with the trunk, without compilation"),
     "tokens_per_s": Column(_REAL, "tokens/s", "tokens over train_s"),
 }
 
@@ -159,88 +164,86 @@ CHANCES: dict[str, Column] = {
     f"{name}_chance": Column(_REAL, "", f"{name} of independent uniform choices of as many experts")
     for name in (*_LOADS, *_PROBED)
 }
-"""Beside each router metric what routing by chance gives, at the same experts per token and tokens of a batch."""
+"""The chance level of each router metric, at the same experts per token and tokens per batch."""
 RUNS |= CHANCES
 
 EVALS: dict[str, Column] = {
     "document": Column(_TEXT, "", "held-out document"),
-    "n_tokens": Column(_INT, "tokens", "of it that were evaluated"),
-    "n_bytes": Column(_INT, "bytes", "of text in those tokens"),
+    "n_tokens": Column(_INT, "tokens", "evaluated tokens of the document"),
+    "n_bytes": Column(_INT, "bytes", "bytes of text in those tokens"),
     "loss": Column(_REAL, "nats/token", "mean over those tokens"),
 }
 
 CURVES: dict[str, Column] = {
-    "step": Column(_INT, "", "last of the steps averaged over"),
-    "tokens": Column(_INT, "tokens", "seen so far"),
-    "lr": Column(_REAL, "", "at that step"),
-    "loss": Column(_REAL, "nats/token", "training loss, mean since the row before"),
-    "balance_loss": Column(_REAL, "", "mean since the row before, over layers"),
-    "z_loss": Column(_REAL, "", "mean since the row before, over layers"),
-    "grad_norm": Column(_REAL, "", "before clipping, mean since the row before"),
-    "max_load": Column(_REAL, "", "largest expert load over the mean load, mean since the row before"),
-    "router_entropy": Column(_REAL, "", "mean entropy of the gates over ln E, mean since the row before"),
-    "dropped_frac": Column(_REAL, "", "assignments that reached no expert, mean since the row before"),
-    "load_cv": Column(_REAL, "", "deviation of expert loads over their mean, mean since the row before"),
-    "max_vio": Column(_REAL, "", "MaxVio, max_load - 1, mean since the row before"),
-    "utilisation": Column(_REAL, "", "Jain's index of the loads, mean since the row before"),
-    "experts_per_token": Column(_REAL, "", "experts that a token chose, mean since the row before"),
-    "gate_sum": Column(_REAL, "", "sum of a token's weights, mean since the row before"),
+    "step": Column(_INT, "", "last of the averaged steps"),
+    "tokens": Column(_INT, "tokens", "training tokens so far"),
+    "lr": Column(_REAL, "", "learning rate at that step"),
+    "loss": Column(_REAL, "nats/token", "training loss, mean since the previous row"),
+    "balance_loss": Column(_REAL, "", "mean over layers and since the previous row"),
+    "z_loss": Column(_REAL, "", "mean over layers and since the previous row"),
+    "grad_norm": Column(_REAL, "", "norm before clipping, mean since the previous row"),
+    "max_load": Column(_REAL, "", "largest expert load over the mean load, mean since the previous row"),
+    "router_entropy": Column(_REAL, "", "mean entropy of the gates over ln E, mean since the previous row"),
+    "dropped_frac": Column(_REAL, "", "assignments that reached no expert, mean since the previous row"),
+    "load_cv": Column(_REAL, "", "standard deviation of expert loads over their mean, mean since the previous row"),
+    "max_vio": Column(_REAL, "", "MaxVio, max_load - 1, mean since the previous row"),
+    "utilisation": Column(_REAL, "", "Jain's index of the loads, mean since the previous row"),
+    "experts_per_token": Column(_REAL, "", "experts per token, mean since the previous row"),
+    "gate_sum": Column(_REAL, "", "sum of a token's gate weights, mean since the previous row"),
     **{
-        name: Column(_REAL, "", f"{RUNS[name].meaning}; at the newest probe since the row before, null without one")
+        name: Column(_REAL, "", f"{RUNS[name].meaning}; at the latest probe since the previous row, else null")
         for name in _PROBED
         if name != "saturation"
     },
     "saturation": Column(
-        _REAL,
-        "",
-        "share of the final experts chosen already, at the newest probe since the row before, null without one",
+        _REAL, "", "share of the final experts already chosen; at the latest probe since the previous row, else null"
     ),
     **CHANCES,
 }
 
 _SIZES = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "n_active", "n_total", "n_router")
 LATENCY: dict[str, Column] = {
-    "run_id": Column(_TEXT, "", "the cell the row belongs to"),
-    "shape_id": Column(_TEXT, "", "cells of one shape share one measurement"),
+    "run_id": Column(_TEXT, "", "the cell that the row belongs to"),
+    "shape_id": Column(_TEXT, "", "hash of the measured shape; cells of one shape share a measurement"),
     **{name: RUNS[name] for name in (*_SIZES, "dispatch", "kernel")},
     "reads_all": Column(_FLAG, "", "whether the kernel reads every expert, activated or not"),
     "phase": Column(_TEXT, "", "prefill or decode"),
-    "batch": Column(_INT, "", "sequences at once"),
+    "batch": Column(_INT, "", "sequences per call"),
     "context": Column(_INT, "tokens", "prefill: prompt length; decode: tokens in the cache"),
     "time_ms": Column(_REAL, "ms", "median of the repeats: the whole prefill, or one decode step"),
-    "time_q25_ms": Column(_REAL, "ms", "first quartile"),
-    "time_q75_ms": Column(_REAL, "ms", "third quartile"),
+    "time_q25_ms": Column(_REAL, "ms", "first quartile of the repeats"),
+    "time_q75_ms": Column(_REAL, "ms", "third quartile of the repeats"),
     "repeats": Column(_INT, "", "timed calls, after the warm-up calls"),
-    "warmup": Column(_INT, "", "calls before them in each round of repeats, compilation not among them"),
+    "warmup": Column(_INT, "", "warm-up calls before each round of repeats, without the compiling call"),
     "compile_s": Column(
-        _REAL, "s", "tracing and compilation, in no time above; by an earlier process where programs were kept"
+        _REAL, "s", "tracing and compilation, not part of the times above; of an earlier process if cached"
     ),
     "tokens_per_s": Column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
-    "flops": Column(_REAL, "FLOP", "of one call, counted"),
-    "bytes": Column(_REAL, "bytes", "weights of the activated experts (as observed) and cache, read in one call"),
+    "flops": Column(_REAL, "FLOP", "counted FLOPs of one call"),
+    "bytes": Column(_REAL, "bytes", "read in one call: weights of the activated experts (as observed) and cache"),
     "roofline_ms": Column(
         _REAL,
         "ms",
-        "floor: FLOPs over peak FLOP/s, bytes over bytes/s of the level of memory that holds them; null where unknown",
+        "lower bound: FLOPs over peak FLOP/s, bytes over bytes/s of the memory level that holds them; null if unknown",
     ),
-    "distinct_experts": Column(_REAL, "", "observed in one call, mean over layers"),
+    "distinct_experts": Column(_REAL, "", "experts activated in one call, as observed, mean over layers"),
     "weights": Column(_TEXT, "", "initial: routing is that of untrained weights"),
     "platform": Column(_TEXT, "", "cpu, gpu or tpu"),
-    "device_kind": Column(_TEXT, "", "as JAX names it"),
-    "dtype": Column(_TEXT, "", "of weights and cache"),
+    "device_kind": Column(_TEXT, "", "device name in JAX"),
+    "dtype": Column(_TEXT, "", "type of weights and cache"),
     "threads": Column(_INT, "", "CPU threads"),
-    "device": Column(_TEXT, "", "that the floor is of, JSON: peak FLOP/s, bytes/s and caches; null where unknown"),
+    "device": Column(_TEXT, "", "device of roofline_ms as JSON: peak FLOP/s, bytes/s and caches; null if unknown"),
     "busy_cores": Column(
-        _REAL, "", "cores that others kept busy, the most seen after a round of the shape; null where unknown"
+        _REAL, "", "cores that other processes used, the most observed after a round of the shape; null if unknown"
     ),
-    "versions": Column(_TEXT, "", "Python, JAX, Flax, Optax, NumPy"),
+    "versions": Column(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
 }
 
 TABLES: dict[Table, dict[str, Column]] = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "latency": LATENCY}
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The Arrow schema of a table, units in the metadata of its fields."""
+    """The Arrow schema of a table, with unit and meaning in the metadata of each field."""
     fields = [
         pa.field(name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in TABLES[table].items()
     ]
@@ -248,9 +251,9 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
-    """Rows as an Arrow table of the schema; a column without a value is null.
+    """Rows as an Arrow table; a missing value is null.
 
-    Raises InputError naming columns that the schema does not have, or a value of the wrong type.
+    Raises InputError for a column that the schema lacks and for a value of the wrong type.
     """
     columns = TABLES[table]
     if unknown := sorted({name for row in rows for name in row} - set(columns)):
@@ -259,3 +262,10 @@ def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
         return pa.Table.from_pylist(rows, schema=arrow_schema(table))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{table}: {error}") from error
+
+
+def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
+    """Write an Arrow table whole or not at all. Raises WorkError as `write_atomically` does."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    write_atomically(path, memoryview(sink.getvalue()))

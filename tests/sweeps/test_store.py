@@ -125,7 +125,7 @@ def test_a_full_disk_is_said_and_loses_nothing(store: Store, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(WorkError, match=r"x\.parquet: cannot be written, the disk is full: make room"):
+    with pytest.raises(WorkError, match=r"x\.parquet: cannot be written, the disk is full"):
         write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert [one.name for one in path.parent.iterdir()] == ["x.parquet"]

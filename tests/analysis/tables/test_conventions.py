@@ -20,6 +20,7 @@ from analysis.tables.import_study import import_runs
 from scaling.config import counts
 from scaling.config.model import ModelConfig
 from scaling.errors import InputError
+from scaling.schema import RUNS
 
 # Units
 
@@ -194,7 +195,7 @@ def test_what_counts_are_taken_for_is_said_of_the_laws_columns(written):
     assert "n_dense_nonembed is the dense backbone" in told
     assert "n_active is" not in told
     (told,) = [note for note in runs.read_runs(written(COUNTED)).notes if note.startswith("taken as given")]
-    assert "n_active is what one token multiplies with, embeddings and head in, router out; " in told
+    assert f"n_active is {RUNS['n_active'].meaning}; " in told
     assert "loss_val is in nats per token" in told
 
 

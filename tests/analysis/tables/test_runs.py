@@ -18,7 +18,7 @@ from analysis.tables.import_study import import_runs
 from analysis.tables.readers import numbers
 from scaling.clustered_mean import clustered_mean
 from scaling.errors import InputError, WorkError
-from scaling.schema import to_arrow
+from scaling.schema import RUNS, to_arrow
 
 GOOD = pd.DataFrame({
     "n_active": [1e8, 1e8, 1e9, 1e9], "tokens": [1e9, 1e10, 1e9, 1e10], "loss_val": [3.2, 3.0, 2.9, 2.5],
@@ -43,8 +43,8 @@ def test_conventions_and_the_compute_are_stated(csv):
     assert table.notes == (
         "n_total derived as n_active, as n_experts = 1 in 2 rows",
         "train_flops computed as 6 n_active tokens; 6 N D leaves attention out",
-        "taken as given: n_active is what one token multiplies with, embeddings and head in, router out; loss_val is "
-        "in nats per token; `map` converts what is counted otherwise",
+        f"taken as given: n_active is {RUNS['n_active'].meaning}; loss_val is in nats per token; `map` converts what "
+        "is counted otherwise",
         "every row counts as a run of its own, though 2 models have several token budgets: if those are points of one "
         "training run, intervals are too narrow; name the runs with `map` trunk_id=COLUMN",
     )
