@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
 from scaling.formatting import first_line
-from scaling.schema import TABLES, Table, to_arrow
+from scaling.schema import TABLES, Table, to_arrow, write_parquet
 
 LOCK = ".lock"
 GRID = "grid.yaml"
@@ -102,7 +102,7 @@ class Store:
         write_atomically(self.out / GRID, text.encode())
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
-        _write_parquet(self.path(table, run_id), to_arrow(table, rows))
+        write_parquet(self.path(table, run_id), to_arrow(table, rows))
 
     def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
         """The rows of one part. Raises WorkError when it is absent or cannot be read."""
@@ -191,7 +191,7 @@ class Store:
                     for rows, path in zip(tables, parts, strict=True)
                 ]
             written.append(out / f"{table}.parquet")
-            _write_parquet(written[-1], pa.concat_tables(tables, promote_options="permissive"), compression="zstd")
+            write_parquet(written[-1], pa.concat_tables(tables, promote_options="permissive"), compression="zstd")
         if not written:
             raise InputError(f"{self.out}: no parts to pack; `scaling sweep run` writes a study folder")
         if (self.out / GRID).is_file():
@@ -245,9 +245,3 @@ class Store:
         except (OSError, ValueError):
             return ""
         return ""
-
-
-def _write_parquet(path: Path, rows: pa.Table, **options: Any) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, **options)
-    write_atomically(path, memoryview(sink.getvalue()))

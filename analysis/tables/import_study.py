@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.tables.conventions import COUNTS
 from analysis.tables.runs import RunTable, read_runs
 from scaling.columns import TOKENS
 from scaling.errors import InputError
-from scaling.files import write_atomically
-from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema
+from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema, write_parquet
 
 
 def import_runs(
@@ -58,9 +56,7 @@ def import_runs(
         raise InputError(f"{source}: a value does not fit its column ({error})") from error
     digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
     path = out / "runs" / f"{digest.hexdigest()[:16]}.parquet"
-    sink = pa.BufferOutputStream()
-    pq.write_table(part, sink)
-    write_atomically(path, memoryview(sink.getvalue()))
+    write_parquet(path, part)
     return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
 
 

@@ -17,20 +17,11 @@ if TYPE_CHECKING:
     from scaling.config.run import RunConfig
 
 _TITLES = {
-    "n_experts": "E",
-    "top_k": "k",
-    "d_model": "width",
-    "n_layers": "layers",
-    "phase": "phase",
-    "batch": "batch",
-    "context": "context",
-    "time_ms": "median ms",
-    "time_q25_ms": "q25 ms",
-    "time_q75_ms": "q75 ms",
-    "tokens_per_s": "tokens/s",
-    "distinct_experts": "experts hit",
-    "roofline_ms": "floor ms",
-}
+    "n_experts": "E", "top_k": "k", "d_model": "width", "n_layers": "layers",
+    "phase": "phase", "batch": "batch", "context": "context",
+    "time_ms": "median ms", "time_q25_ms": "q25 ms", "time_q75_ms": "q75 ms", "tokens_per_s": "tokens/s",
+    "distinct_experts": "experts hit", "roofline_ms": "floor ms",
+}  # fmt: skip
 _SHAPE = ("n_experts", "top_k", "d_model", "n_layers")  # shown where they were varied
 
 
@@ -76,11 +67,12 @@ def bench(
         for point in itertools.product(*(text.split(",") for text in axes.values()))
     ]
 
+    from scaling.schema import to_arrow, write_parquet
     from scaling.training.inference_bench import measure
 
     rows = measure(*configs, progress=note if len(configs) > 1 else lambda _: None)
     if out is not None:
-        _write(out, rows)
+        write_parquet(out, to_arrow("latency", rows))
     if as_json:
         print_json({"shape_id": configs[0].shape_id(), "latency": rows})
     else:
@@ -104,18 +96,6 @@ def _reason(error: Any) -> str:
     field = f"`{error['loc'][1]}`" if len(error["loc"]) > 1 else "these options"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{field}: {message}" + ("" if "found" in message else f", found {error['input']!r}")
-
-
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from scaling.files import write_atomically
-    from scaling.schema import to_arrow
-
-    buffer = pa.BufferOutputStream()
-    pq.write_table(to_arrow("latency", rows), buffer)
-    write_atomically(out, buffer.getvalue().to_pybytes())
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:

@@ -14,14 +14,14 @@ class Terminal(Console):
     """Standard output: text as it is, without markup, in which fields carry the names of the command's options."""
 
     def __init__(self, width_in_file: int = 0, **style: Any) -> None:
-        super().__init__(highlight=False, markup=False, **style)
+        super().__init__(highlight=False, markup=False, **{"soft_wrap": True} | style)
         if not self.is_terminal:  # there nothing needs to be narrow
             self.width = max(self.width, width_in_file)
 
     def print(self, *objects: Any, **style: Any) -> None:
-        """Print, a string with the names of options, never cut or wrapped; a table within the width."""
-        wrap = {"soft_wrap": all(isinstance(one, str) for one in objects)}
-        super().print(*(with_options(one) if isinstance(one, str) else one for one in objects), **wrap | style)
+        """Print strings, which only `soft_wrap=False` breaks into lines, or a table, which fits the width."""
+        wrap = {"soft_wrap": self.soft_wrap and all(isinstance(item, str) for item in objects)}
+        super().print(*(with_options(item) if isinstance(item, str) else item for item in objects), **wrap | style)
 
 
 class PlainTable(Table):

@@ -96,15 +96,16 @@ def fit(
     """
     import numpy as np
 
+    from analysis.decision.answer import answer
     from analysis.decision.question import Question
-    from analysis.decision.recommend import recommend
     from analysis.fitting.bootstrap import bootstrap
     from analysis.fitting.fit import fit
     from analysis.fitting.objective import Objective
     from analysis.laws import law_named
     from analysis.tables.runs import read_runs
     from scaling.cli.show_fit import show_fit
-    from scaling.cli.show_recommendation import show_recommendation
+    from scaling.cli.show_recommendation import show_answer
+    from scaling.values import plain
 
     definition = law_named(law)
     table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
@@ -129,7 +130,9 @@ def fit(
     warn(fitted.warnings)
     usable = bool(fitted.params)
     profiles = _profiles(fitted, table, profile or (), everything=figure is not None) if usable else []
-    optimum = recommend(fitted, Question(train_flops=budget)) if usable and budget is not None else None
+    optimum = None
+    if usable and budget is not None:
+        optimum = answer(fitted, Question(train_flops=budget), what_if=False, cost_curves=False)
     if figure is not None and usable:
         from analysis.figures.sheets import fit_sheet
 
@@ -137,11 +140,11 @@ def fit(
     if as_json:
         document = fitted.to_json()
         document |= {"profiles": [asdict(shape) for shape in profiles]} if profiles else {}
-        print_json(document | ({"optimum": optimum.to_json()} if optimum else {}))
+        print_json(document | ({"optimum": plain(optimum.recommendation)} if optimum else {}))
     else:
         show_fit(fitted, profiles)
         if optimum is not None:
-            show_recommendation(optimum)
+            show_answer(optimum)
     if not usable:
         raise WorkError(f"the fit is {fitted.status}: {'; '.join(fitted.warnings) or 'no start converged'}")
 

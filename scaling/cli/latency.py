@@ -84,7 +84,7 @@ def _show(law: LatencyLaw, worst: pd.DataFrame) -> None:
 
     from scaling.cli.console import Terminal
 
-    terminal = Terminal(width=110)
+    terminal = Terminal(width=110, soft_wrap=False)
     device = law.device
     terminal.print(
         f"{device.title}, {law.dtype}: {law.n_rows} rows of {law.n_shapes} shapes; peak {device.peak_flops / 1e9:.4g} "
@@ -103,11 +103,8 @@ def _show(law: LatencyLaw, worst: pd.DataFrame) -> None:
     if law.absent:
         terminal.print(f"not in these rows, and taken for 0: {', '.join(law.absent)}")
     errors = Table("left out, level by level", "median error", "90th percentile", "rows", "levels")
-    for left_out, error in (
-        *law.held_out.items(),
-        ("none: assumed shares", law.before),
-        ("none: this law", law.after),
-    ):
+    by_what = {**law.held_out, "none: assumed shares": law.before, "none: this law": law.after}
+    for left_out, error in by_what.items():
         levels = ", ".join(f"{level:g}" for level in error.levels)
         errors.add_row(left_out, f"{error.median:.1%}", f"{error.p90:.1%}", str(error.rows), levels)
     terminal.print(errors)

@@ -44,10 +44,10 @@ def _registry(as_json: bool) -> None:
     experts = {name: {"arxiv": form.source, "reads": form.options} for name, form in EXPERTS.items()}
     if as_json:
         print_json({"routers": routers, "experts": experts})
-        return
-    from scaling.cli.show_methods import show_registry
+    else:
+        from scaling.cli.show_methods import show_registry
 
-    show_registry(routers, experts)
+        show_registry(routers, experts)
 
 
 def _ranking(study: Path, seed: int, as_json: bool) -> None:
@@ -59,8 +59,7 @@ def _ranking(study: Path, seed: int, as_json: bool) -> None:
 
     comparisons = compare_methods(study, np.random.default_rng(seed))
     if as_json:
-        documents = [document(study, comparison) for comparison in comparisons]
-        print_json({"study": str(study), "comparisons": documents})
+        print_json({"study": str(study), "comparisons": [document(study, one) for one in comparisons]})
         return
     show_comparison(comparisons[0])
     if len(comparisons) > 1:

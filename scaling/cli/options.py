@@ -30,14 +30,14 @@ class ResidualName(enum.StrEnum):
     raw = "raw"
 
 
-def number(text: str | float) -> float:
-    """A number with suffixes such as 1.2B. Raises BadParameter, to which typer adds the option's name."""
+def number(text: str | float, name: str | None = None) -> float:
+    """A number with suffixes such as 1.2B. Raises BadParameter, with the name of the option or the one typer adds."""
     from scaling.config.fields import parse_number
 
     try:
         return parse_number(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(str(error), param_hint=name) from error
 
 
 def whole_number(text: str | float) -> int:
@@ -129,16 +129,8 @@ def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def number_pairs(items: Sequence[str] | None, option: str) -> dict[str, float]:
-    """{NAME: number} of options written NAME=VALUE. Raises InputError for what is no number."""
-    from scaling.config.fields import parse_number
-
-    values = {}
-    for name, text in pairs(items, option).items():
-        try:
-            values[name] = parse_number(text)
-        except ValueError as error:
-            raise InputError(f"{option} {name}: {error}") from error
-    return values
+    """{NAME: number} of options written NAME=VALUE. Raises BadParameter for what is no number."""
+    return {name: number(text, f"{option} {name}") for name, text in pairs(items, option).items()}
 
 
 def whole_list(text: str | None, option: str) -> tuple[int, ...]:

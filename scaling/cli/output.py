@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from analysis.figures import Figure
 
 _FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 # Fields that are called otherwise than the option that fills them.
@@ -71,10 +71,7 @@ def note_table(dropped: Sequence[tuple[str, int]], notes: Sequence[str]) -> None
 
 def print_answer(document: Mapping[str, Any], as_json: bool, text: str) -> None:
     """The answer on standard output: the document, or words."""
-    if as_json:
-        print_json(document)
-    else:
-        print(with_options(text), flush=True)
+    deliver(document, None, as_json, lambda: print(with_options(text), flush=True))
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -98,12 +98,10 @@ def recommend(
     cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost:
     least loss for that. With --rival: the same of the best of several fits.
     """
-    from analysis.decision.fit_comparison import compare_fits
+    from analysis.decision.answer import answer, answer_document
     from analysis.decision.question import Question
-    from analysis.decision.recommend import recommend
-    from analysis.decision.what_if import explore
     from analysis.fitting.fit_file import load_fit
-    from scaling.cli.show_recommendation import show_recommendation
+    from scaling.cli.show_recommendation import show_answer
 
     fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
     serving = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
@@ -140,12 +138,14 @@ def recommend(
             reads_all=reads_all or serving.service.reads_all,
         ),
     )
-    rivals = compare_fits(fits, question, serving.speeds) if rival else None
-    fitted = fits[rivals.rivals[0].name if rivals else fit]
-    answer = recommend(fitted, question, serving.speeds)
-    document = answer.to_json() | {
-        "rivals": rivals.to_json() if rivals else None,
-        "what_if": explore(fitted, question, answer).to_json() if what_if else None,
-    }
-    warn(answer.warnings)
-    deliver(document, out, as_json, lambda: show_recommendation(answer, document["what_if"], document["rivals"]))
+    found = answer(
+        fits[fit],
+        question,
+        serving.speeds,
+        law_file=fit,
+        compare_with={name: fits[name] for name in rival or ()},
+        what_if=what_if,
+        cost_curves=what_if and (as_json or out is not None),  # only a document holds them
+    )
+    warn(found.recommendation.warnings)
+    deliver(answer_document(found), out, as_json, lambda: show_answer(found))

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def show_fit(fitted: Fit, profiles: Sequence[Profile] = ()) -> None:
     """A fit's parameters with intervals, profile intervals where made, and what they rest on."""
     shapes = {profile.name: profile for profile in profiles}
-    table = Table(title=f"{fitted.law}: {fitted.definition.formula}", title_justify="left")
-    for heading in ("parameter", "value", "95 % interval", *(["by profile"] if shapes else []), "meaning"):
-        table.add_column(heading)
+    headings = ("parameter", "value", "95 % interval", *(["by profile"] if shapes else []), "meaning")
+    table = Table(*headings, title=f"{fitted.law}: {fitted.definition.formula}", title_justify="left")
     for name in fitted.definition.names:
         if name in fitted.pinned:
             interval = f"pinned ({fitted.pinned[name].source})"

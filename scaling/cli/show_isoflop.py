@@ -22,7 +22,7 @@ def show_isoflop(answer: IsoFlopAnswer) -> None:
         if len(answer.valleys.experts) > 1:
             terminal.print(f"E = {e}", style="bold")
         table = PlainTable("C", "runs", "N*", "95 %", "D*", "loss", "width", "flags")
-        for valley in answer.valleys.of(e).found:
+        for valley in answer.valleys.of(e).valleys:
             table.add_row(
                 f"{valley.train_flops:.3g}",
                 str(valley.n_points),

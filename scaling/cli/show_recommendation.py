@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scaling.cli.console import PlainTable, Terminal
 from scaling.serving.replicas import METRICS
 
 if TYPE_CHECKING:
+    from analysis.decision.answer import Answer
+    from analysis.decision.fit_comparison import FitAlternatives
     from analysis.decision.recommendation import Choice, Recommendation
+    from analysis.decision.what_if import WhatIf
 
 
-def show_recommendation(
-    answer: Recommendation, what_if: Mapping[str, Any] | None = None, rivals: Mapping[str, Any] | None = None
-) -> None:
+def show_answer(found: Answer) -> None:
     """A recommendation beside its alternatives, how sure it is, and what would change it."""
-    terminal = Terminal()
+    terminal, answer = Terminal(), found.recommendation
     best, cost = answer.recommendation, answer.recommendation.cost
-    if rivals is not None:
-        _show_rivals(terminal, rivals, "loss" if answer.question.goal == "loss" else f"cost {cost.unit}")
+    if found.comparison is not None:
+        _show_rivals(terminal, found.comparison, "loss" if answer.question.goal == "loss" else f"cost {cost.unit}")
     terminal.print(f"{answer.mode[0].upper()}{answer.mode[1:]}:")
     terminal.print(
         f"E = {best.n_experts}, N_active {best.n_active:.4g}{_span(best.n_active_interval)}, "
@@ -40,8 +40,8 @@ def show_recommendation(
     if best.served is not None:
         _show_serving(terminal, answer)
     _show_verdict(terminal, answer)
-    if what_if is not None:
-        _show_what_if(terminal, what_if, best.n_experts)
+    if found.what_if is not None:
+        _show_what_if(terminal, found.what_if, best.n_experts)
     for assumption in answer.assumptions:
         terminal.print(f"- {assumption}")
 
@@ -121,37 +121,35 @@ def _show_load(terminal: Terminal, choice: Choice) -> None:
         )
 
 
-def _show_rivals(terminal: Terminal, rivals: Mapping[str, Any], value: str) -> None:
+def _show_rivals(terminal: Terminal, compared: FitAlternatives, value: str) -> None:
     """The best of every fit, the best first."""
     table = PlainTable("fit", "k", "E", "N_active", "tokens", value, "best in", "regret")
-    for rival in rivals["rivals"]:
+    for rival in compared.rivals:
         table.add_row(
-            rival["name"],
-            _or_unknown(rival["top_k"], ""),
-            str(rival["n_experts"]),
-            f"{rival['n_active']:.3g}",
-            f"{rival['tokens']:.3g}",
-            f"{rival['value']:.4g}",
-            _or_unknown(rival["probability_best"], ".0%"),
-            _or_unknown(rival["regret"], ".1%"),
+            rival.name,
+            _or_unknown(rival.top_k, ""),
+            str(rival.n_experts),
+            f"{rival.n_active:.3g}",
+            f"{rival.tokens:.3g}",
+            f"{rival.value:.4g}",
+            _or_unknown(rival.probability_best, ".0%"),
+            _or_unknown(rival.regret, ".1%"),
         )
-    terminal.print(f"Fits compared, the answer below is that of {rivals['rivals'][0]['name']}:")
+    terminal.print(f"Fits compared, the answer below is that of {compared.rivals[0].name}:")
     terminal.print(table)
 
 
-def _show_what_if(terminal: Terminal, what_if: Mapping[str, Any], best: int) -> None:
+def _show_what_if(terminal: Terminal, what_if: WhatIf, best: int) -> None:
     """What changes the answer, and the volumes at which one E overtakes another."""
-    changing = [case for case in what_if["cases"] if case["changes"]]
+    changing = [case for case in what_if.cases if case.changes]
     for case in changing:
-        then = "nothing can answer" if case["n_experts"] is None else f"E = {case['n_experts']} would be best"
-        terminal.print(f"If {case['what']} were {case['value']}: {then}.")
-    without_effect = sorted({case["what"] for case in what_if["cases"]} - {case["what"] for case in changing})
+        then = "nothing can answer" if case.n_experts is None else f"E = {case.n_experts} would be best"
+        terminal.print(f"If {case.what} were {case.value}: {then}.")
+    without_effect = sorted({case.what for case in what_if.cases} - {case.what for case in changing})
     if without_effect:
         terminal.print(f"E = {best} stays the best whatever was tried of {', '.join(without_effect)}.")
-    for crossing in what_if["crossovers"]:
-        terminal.print(
-            f"At {crossing['volume']:.3g} tokens served E = {crossing['after']} overtakes E = {crossing['before']}."
-        )
+    for crossing in what_if.crossovers:
+        terminal.print(f"At {crossing.volume:.3g} tokens served E = {crossing.after} overtakes E = {crossing.before}.")
 
 
 def _or_unknown(value: float | None, form: str) -> str:

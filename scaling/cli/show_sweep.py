@@ -45,7 +45,7 @@ def summary_lines(summary: StudyStatus) -> list[str]:
 
 def show_plan(plan: Plan) -> None:
     """The cells with what each costs, totals, defaults and the lint."""
-    terminal = Terminal(width_in_file=120)  # a file has room for whole names
+    terminal = Terminal(width_in_file=120, soft_wrap=False)  # a file has room for whole names
     table = Table(title=f"study {plan.study}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("cell", "trunk", "tokens", "trained", "n_active", "n_total", "FLOP", "memory", "time", "status"):
         table.add_column(name, justify="left" if name in ("cell", "status") else "right", no_wrap=name != "cell")

@@ -10,7 +10,7 @@ from scaling.cli.console import PlainTable, Terminal
 
 if TYPE_CHECKING:
     from analysis.fitting.roll_out import HeldOutRuns
-    from analysis.validation.account import ValidationAccount
+    from analysis.validation.checks import Checks
     from analysis.validation.influence import Exclusion, Sensitivity
     from analysis.validation.law_comparison import Contender, LawComparison
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 _MOST_TRUNKS = 5
 
 
-def show_validation(account: ValidationAccount) -> None:
+def show_validation(checks: Checks) -> None:
     """The verdict, then the four parts briefly; parts that these runs do not allow are in the verdict alone."""
     terminal = Terminal(width_in_file=140)
-    for sentence in account.verdict:
+    for sentence in checks.verdict:
         terminal.print(f"{sentence[0].upper()}{sentence[1:]}.", style="bold")
-    if account.roll_out is not None:
-        cuts = account.roll_out.cuts
+    if checks.roll_out is not None:
+        cuts = checks.roll_out.cuts
         _show(terminal, "Roll-out", _held_out(cuts))
         for note in dict.fromkeys(f"{cut.label}: {note}" for cut in cuts for note in cut.notes):
             terminal.print(f"- {note}")
-    if account.experts_left_out is not None:
-        _show(terminal, "One expert count left out", _held_out(account.experts_left_out.parts))
-    if account.comparison is not None:
-        _show_laws(terminal, account.comparison)
-    if account.sensitivity is not None:
-        _show_sensitivity(terminal, account.sensitivity)
+    if checks.experts_left_out is not None:
+        _show(terminal, "One expert count left out", _held_out(checks.experts_left_out.parts))
+    if checks.comparison is not None:
+        _show_laws(terminal, checks.comparison)
+    if checks.sensitivity is not None:
+        _show_sensitivity(terminal, checks.sensitivity)
 
 
 def _held_out(splits: Sequence[HeldOutRuns]) -> PlainTable:

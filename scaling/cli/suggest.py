@@ -22,9 +22,10 @@ def suggest(
     fit: Annotated[
         str | None, typer.Option(metavar="FIT", help="A fit with draws. Default: the one under DIR/fits.")
     ] = None,
-    question: Annotated[
+    question_file: Annotated[
         Path | None,
         typer.Option(
+            "--question",
             metavar="FILE",
             help="A file that `recommend --out` wrote, whose question is asked. Default: the one under "
             "DIR/recommendations; the options below ask another.",
@@ -59,9 +60,9 @@ def suggest(
 
     fitted = load_fit(fit or str(study_fit(study)))
     if train_flops is not None or target_loss is not None:
-        if question is not None:
+        if question_file is not None:
             raise InputError("--question FILE asks one question, --train-flops or --target-loss another: give one")
-        asked = Question(
+        question = Question(
             train_flops=train_flops,
             target_loss=target_loss,
             serve_tokens=serve_tokens or 0.0,
@@ -71,8 +72,8 @@ def suggest(
     elif any(value is not None for value in (serve_tokens, n_experts, memory_gb)):
         raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
     else:
-        asked = study_question(study) if question is None else load_question(question)
-    suggestion = propose_cells(study, fitted, asked, out, flops, seed)
+        question = study_question(study) if question_file is None else load_question(question_file)
+    suggestion = propose_cells(study, fitted, question, out, flops, seed)
     deliver(suggestion, None, as_json, lambda: _show(suggestion))
 
 

@@ -49,7 +49,7 @@ def validate(
     from analysis.fitting.roll_out import refusal
     from analysis.laws import LAWS, law_named
     from analysis.tables.runs import read_runs
-    from analysis.validation.account import validate_fit
+    from analysis.validation.checks import validate_fit
     from scaling.cli.show_validation import show_validation
 
     judged = law_named(law)
@@ -62,7 +62,7 @@ def validate(
     warn(fitted.warnings)
     if not fitted.params:
         raise WorkError(f"law {law} cannot be fitted: {refusal(fitted)}")
-    account = validate_fit(
+    checks = validate_fit(
         fitted,
         table,
         [judged, *(other for other in others if other.name != judged.name)],
@@ -76,5 +76,5 @@ def validate(
     if figure is not None:
         from analysis.figures.sheets import validation_sheet
 
-        save_figure(validation_sheet(fitted, table, **account.frames()), figure)
-    deliver(account.to_json(), out, as_json, lambda: show_validation(account))
+        save_figure(validation_sheet(fitted, table, **checks.frames()), figure)
+    deliver(checks.to_json(), out, as_json, lambda: show_validation(checks))

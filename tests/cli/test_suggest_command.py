@@ -23,6 +23,7 @@ from analysis.tables.runs import read_runs
 from scaling.cli.main import app
 from scaling.config.counts import train_flops
 from scaling.errors import InputError
+from scaling.values import plain
 from sweeps import new_cells
 from sweeps.calls import own_flops
 from sweeps.grid import load_grid, parse
@@ -131,7 +132,7 @@ def test_the_budget_asked_for_is_kept_and_the_words_say_the_same(study: Path, tm
 def test_the_question_is_that_of_the_recommendation_in_the_folder(study: Path, tmp_path: Path, suggested: Any) -> None:
     answer = recommend(load_fit(str(study / "fits" / "joint.json")), Question(train_flops=3e13))
     path = tmp_path / "answer.json"
-    path.write_text(json.dumps(answer.to_json()))
+    path.write_text(json.dumps(plain(answer)))
     ended = call(study, "--out", tmp_path / "g.yaml", "--question", path, "--json")
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout) | {"grid": ""} == suggested[0] | {"grid": ""}
