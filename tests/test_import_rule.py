@@ -28,6 +28,7 @@ GROUND = tuple(
         "files",
         "formatting",
         "schema",
+        "values",
     ]
 )
 ANALYSIS = tuple(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -13,18 +12,22 @@ from analysis.decision.lifetime_cost import structure
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import with_settings
-from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
+from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, Choice, Recommendation
 from analysis.decision.what_if import Plane, plane
 from analysis.fitting.fit import Fit
+from scaling.arrays import AsColumns
 from scaling.errors import InputError
 from scaling.serving.replicas import Replica, demand_of, layouts, price, replica
 
 CELLS, LOADS = 13, 400
+SERVED_PER_TRAINED = 10.0
+"""Tokens served for each one trained on, where a question does not say."""
 _BUDGETS, _VOLUMES = 100.0, 1000.0  # times those of the question, to either side
 _FEWEST, _MOST = 0.03, 30.0  # replicas of load, of the smallest and of the largest
 _SAME = 1e-9  # relative: prices that differ by less are equal
 _PRICES = ["n_experts", "requests_per_month", "usd_per_million"]
 _OVERTAKINGS = ["before", "after", *_PRICES[1:]]
+Frame = Annotated[pd.DataFrame, AsColumns()]
 
 
 @dataclass(frozen=True)
@@ -38,34 +41,34 @@ class CostCurves:
 
     plane: Plane | None = None
     without_plane: str = ""
-    asked: tuple[float, float] = (np.nan, np.nan)
+    asked: tuple[float, float] | None = None
     most_budget: float | None = None
-    prices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_PRICES))
-    overtakings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_OVERTAKINGS))
+    prices: Frame = field(default_factory=lambda: pd.DataFrame(columns=_PRICES))
+    overtakings: Frame = field(default_factory=lambda: pd.DataFrame(columns=_OVERTAKINGS))
 
 
-def cost_curves_around(fit: Fit, answer: Mapping[str, Any], served_per_trained: float) -> CostCurves:
-    """The curves around a stored answer, from the fit behind it. A question that serves nothing is put in the middle of
-    the plane at `served_per_trained` times the tokens recommended."""
-    question = Question.from_json(answer["question"])
+def cost_curves_around(fit: Fit, answer: Recommendation) -> CostCurves:
+    """The curves around an answer, from the fit behind it. A question that serves nothing is put in the middle of the
+    plane at `SERVED_PER_TRAINED` times the tokens recommended."""
+    question = answer.question
     try:
         fit = with_settings(fit, question)
     except InputError as error:  # a fit that is not the one that answered may lack what the question needs
         return CostCurves(without_plane=str(error))
     curves = CostCurves(without_plane="the question does not minimise a cost within a training budget")
     if question.budget is not None and question.goal != "loss":
-        served = question.served or served_per_trained * answer["recommendation"]["tokens"]
+        served = question.served or SERVED_PER_TRAINED * answer.recommendation.tokens
         curves = _with_plane(fit, question, answer, (question.budget, served))
     try:
-        prices = _prices(fit, question, (answer["recommendation"], *answer["alternatives"]))
+        prices = _prices(fit, question, (answer.recommendation, *answer.alternatives))
     except InputError:  # the fit knows no widths, so nothing can be priced
         return curves
     return replace(curves, prices=prices, overtakings=overtakings(prices)) if len(prices) else curves
 
 
-def _with_plane(fit: Fit, question: Question, answer: Mapping[str, Any], centre: tuple[float, float]) -> CostCurves:
-    choices = (answer["recommendation"], *answer["alternatives"])
-    experts = sorted({*(int(choice["n_experts"]) for choice in choices), *answer["unreachable"]})
+def _with_plane(fit: Fit, question: Question, answer: Recommendation, centre: tuple[float, float]) -> CostCurves:
+    choices = (answer.recommendation, *answer.alternatives)
+    experts = sorted({*(choice.n_experts for choice in choices), *answer.unreachable})
     budgets, volumes = (
         middle * np.geomspace(1 / reach, reach, CELLS)
         for middle, reach in zip(centre, (_BUDGETS, _VOLUMES), strict=True)
@@ -78,13 +81,13 @@ def _with_plane(fit: Fit, question: Question, answer: Mapping[str, Any], centre:
     return CostCurves(best_experts, "", centre, None if largest is None else EXTRAPOLATION_LIMIT * largest)
 
 
-def _prices(fit: Fit, question: Question, choices: tuple[Mapping[str, Any], ...]) -> pd.DataFrame:
+def _prices(fit: Fit, question: Question, choices: tuple[Choice, ...]) -> pd.DataFrame:
     """The price of a token of each of these models at loads from hardly any to many replicas; rows ascend in load."""
     pricing, optimiser, service = question.pricing, SizeOptimiser(fit, question), question.service
     replicas = {}
     for choice in choices if pricing.device is not None else ():
-        e = int(choice["n_experts"])
-        sizes = structure(optimiser.sizes(e, choice["n_active"]))
+        e = choice.n_experts
+        sizes = structure(optimiser.sizes(e, choice.n_active))
         of_layouts = replica(sizes, pricing.rented, service, layouts(service, e, models=1))
         if np.any(np.asarray(of_layouts.batch) >= 1):
             replicas[e] = of_layouts

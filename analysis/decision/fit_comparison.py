@@ -7,8 +7,7 @@ here: the best model of every fit, each at its best E.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -46,10 +45,6 @@ class FitAlternatives:
 
     rivals: tuple[FitAlternative, ...]
     n_draws: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def compare_fits(fits: Mapping[str, Fit], question: Question, speeds: Speeds | None = None) -> FitAlternatives:

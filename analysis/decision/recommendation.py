@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from analysis.decision.next_run import NextRun
 from analysis.decision.optima import TradeOff
@@ -74,9 +73,9 @@ class Choice:
     loss: float
     cost: Cost
     memory_bytes: float | None
-    loss_interval: Interval | None
-    run_interval: Interval | None
-    served: Served | None
+    loss_interval: Interval | None = None
+    run_interval: Interval | None = None
+    served: Served | None = None
     n_active_interval: Interval | None = None
     tokens_interval: Interval | None = None
     cost_interval: Interval | None = None
@@ -110,8 +109,3 @@ class Recommendation:
     fitted_to: str
     n_draws: int
     unreachable: tuple[int, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; the keys of `probability_best` are text."""
-        chances = self.probability_best
-        return asdict(self) | {"probability_best": None if chances is None else {str(e): p for e, p in chances.items()}}

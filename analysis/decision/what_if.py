@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,10 +59,6 @@ class WhatIf:
     cases: tuple[Case, ...]
     crossovers: tuple[Crossover, ...]
     volumes: tuple[float, float] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws
-from analysis.decision.cost_curves import CostCurves, cost_curves_around
+from analysis.decision.answer import answer as answer_of
+from analysis.decision.answer import answer_document, parse_answer, read_answer
+from analysis.decision.cost_curves import SERVED_PER_TRAINED, CostCurves, cost_curves_around
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.size_search import columns_of_model
-from analysis.decision.what_if import explore
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import load_fit
@@ -26,12 +26,11 @@ from analysis.methods.comparison import MethodComparison, compare_methods
 from analysis.methods.dense_twins import PairedEffects, paired_effects
 from analysis.tables.method_kinds import kinds_of_method
 from analysis.tables.runs import RunTable, read_runs
-from analysis.tables.study import rows
+from analysis.tables.study import table_rows
 from analysis.validation.checks import Checks, check
 from scaling.errors import InputError
 
 DRAWS, SEED = 400, 0
-SERVED_PER_TRAINED = 10
 LATENCY_LAW = "latency.json"
 _NEEDED = ("n_active", "tokens", "train_flops")
 
@@ -95,12 +94,13 @@ def load_report_study(path: Path) -> Study:
     """
     notes: list[str] = []
     table = _complete(read_runs(path), notes)
-    cells, latency = rows(path, "runs"), rows(path, "latency")
+    cells, latency = table_rows(path, "runs"), table_rows(path, "latency")
     if len(latency):
         latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
     stored = {file.stem: load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
     fits = {name: fit for name, fit in stored.items() if fit.params}
-    answers = {file.stem: _read_answer(file) for file in sorted((path / "recommendations").glob("*.json"))}
+    answer_files = sorted((path / "recommendations").glob("*.json"))
+    answers: dict[str, Answer] = {file.stem: answer_document(read_answer(file)) for file in answer_files}
     comparisons = _comparisons(path, table)
     without_law = _without_law(table) if comparisons and not fits and not answers else ""
     if without_law:
@@ -158,18 +158,6 @@ def _without_law(table: RunTable) -> str:
     return reason + (", and one token budget determines no law" if len(table.frame["tokens"].unique()) == 1 else "")
 
 
-def _read_answer(file: Path) -> Answer:
-    try:
-        answer = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
-    missing = [key for key in ("recommendation", "law", "question", "decided") if key not in answer]
-    if missing:
-        lacking = ", ".join(missing)
-        raise InputError(f"{file}: not a recommendation: no {lacking}; write it with `scaling recommend`")
-    return dict(answer)
-
-
 def _fit_with_defaults(table: RunTable, notes: list[str]) -> dict[str, Fit]:
     names = ("joint-moe", "yun") if len(table.frame["n_experts"].unique()) > 1 else ("hoffmann",)
     fits = {}
@@ -195,10 +183,9 @@ def _answer_with_defaults(table: RunTable, fits: Mapping[str, Fit], notes: list[
     name = next((name for name, fit in fits.items() if fit.definition.uses_experts), next(iter(fits)))
     notes.append(
         "The folder has no recommendation: this report asks for the training budget of its largest run and "
-        f"{SERVED_PER_TRAINED} times that run's tokens to be served."
+        f"{SERVED_PER_TRAINED:g} times that run's tokens to be served."
     )
-    answer = recommend(fits[name], question)
-    return {name: answer.to_json() | {"what_if": explore(fits[name], question, answer).to_json()}}
+    return {name: answer_document(answer_of(fits[name], question, cost_curves=False))}
 
 
 def _with_checks(study: Study) -> Study:
@@ -214,7 +201,7 @@ def _with_checks(study: Study) -> Study:
         best_experts={name: _best_experts(other, answer["question"]) for name, other in several.items()},
         new_run=_new_run(fit, answer),
         checks=check(fit, study.table, float(budget)),
-        curves=cost_curves_around(fit, answer, SERVED_PER_TRAINED),
+        curves=cost_curves_around(fit, parse_answer(answer, "the answer").recommendation),
     )
 
 

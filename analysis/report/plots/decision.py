@@ -44,7 +44,7 @@ def what_would_change(study: Study) -> Figure:
     panels: list[Panel] = []
     if len(rows):
         panels.append(titled(partial(figures.what_if_cases, rows), "If one thing were different"))
-    if plane is not None:
+    if plane is not None and study.curves.asked is not None:
         draw = partial(figures.best_experts, plane.budgets, plane.volumes, plane.best, palette)
         draw = partial(draw, asked=study.curves.asked, most_budget=study.curves.most_budget)
         panels.append(titled(draw, "Best E over budget and volume"))

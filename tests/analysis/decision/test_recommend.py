@@ -21,6 +21,7 @@ from analysis.fitting.identifiability import Pin
 from analysis.fitting.published import published
 from analysis.laws import HOFFMANN, JOINT_MOE
 from scaling.errors import InputError
+from scaling.values import plain
 
 JOINT = published("joint-moe-2025")
 
@@ -268,7 +269,7 @@ def test_draws_in_which_an_expert_count_cannot_answer_are_counted_apart_from_its
     assert answer.probability_best[chosen.n_experts] == pytest.approx(116 / 120)  # over all draws
     assert answer.expected_regret == chosen.regret == pytest.approx(0.0, abs=1e-9)  # best wherever it can answer
     assert answer.decided, answer.undecided_because
-    assert answer.to_json()["recommendation"]["unanswered"] == chosen.unanswered
+    assert plain(answer)["recommendation"]["unanswered"] == chosen.unanswered
     assert any(line.startswith("regret of an E: what it costs in FLOP beyond") for line in answer.assumptions)
     never = recommend(hopeless_in(0), question_near_the_limit())
     assert never.recommendation.unanswered == 0.0
@@ -369,9 +370,7 @@ def test_a_bare_fit_answers_and_says_what_it_does_not_know():
 
 def test_the_document_has_the_keys_that_others_rely_on():
     answer = json.loads(
-        json.dumps(
-            recommend(drawn(spread=0.01), Question(train_flops=1e13, serve_tokens=1e9)).to_json(), allow_nan=False
-        )
+        json.dumps(plain(recommend(drawn(spread=0.01), Question(train_flops=1e13, serve_tokens=1e9))), allow_nan=False)
     )
     assert {"recommendation", "alternatives", "probability_best", "decided", "warnings"} <= set(answer)
     assert {

@@ -29,6 +29,7 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import si
 from scaling.serving import devices
 from scaling.serving.service import SERVICE
+from scaling.values import plain
 
 CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
 
@@ -54,7 +55,7 @@ def joint(bare):
 @pytest.fixture(scope="module")
 def answer(joint):
     """A recommendation from that fit, as it is stored."""
-    return json.loads(json.dumps(recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)).to_json()))
+    return plain(recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def page_of(folder):
 
 def with_question(loaded, joint, question, **changes):
     """The study with the answer to another question."""
-    return replace(loaded, answers={"joint-moe": recommend(joint, question).to_json()}, **changes)
+    return replace(loaded, answers={"joint-moe": plain(recommend(joint, question))}, **changes)
 
 
 def test_the_same_study_gives_the_same_file(answered, tmp_path):
@@ -325,7 +326,7 @@ def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(loaded, p
 
 
 def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
-    other = recommend(joint, Question(target_loss=1.6, serve_tokens=1e9)).to_json()
+    other = plain(recommend(joint, Question(target_loss=1.6, serve_tokens=1e9)))
     store(study / "recommendations" / "a-target.json", other)
     document = load_report_study(study)
     assert list(document.answers) == ["a-target", "joint-moe"]

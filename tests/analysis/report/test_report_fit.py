@@ -24,6 +24,7 @@ from analysis.report.study import load_report_study
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
 from analysis.validation import checks
+from scaling.values import plain
 
 R = np.random.default_rng
 
@@ -43,7 +44,7 @@ def folder(tmp_path_factory):
     table = runs.read_runs(out)
     joint = bootstrap.bootstrap(fit.fit(table, laws.JOINT_MOE), table, 60, R(0))
     answer = recommend(joint, Question(train_flops=1e13, serve_tokens=1e8))
-    for name, document in (("fits", joint.to_json()), ("recommendations", answer.to_json())):
+    for name, document in (("fits", joint.to_json()), ("recommendations", plain(answer))):
         (out / name).mkdir()
         (out / name / "joint-moe.json").write_text(json.dumps(document), encoding="utf-8")
     return out
@@ -192,7 +193,7 @@ def test_findings_have_their_name_meaning_and_axis(study):
 
 def test_a_fit_without_draws_is_reported_without_intervals(study, tmp_path):
     single = replace(study.law_fit, draws={}, intervals={}, jackknife={}, strata=())
-    answer = recommend(single, Question(train_flops=1e13, serve_tokens=1e8)).to_json()
+    answer = plain(recommend(single, Question(train_flops=1e13, serve_tokens=1e8)))
     found = checks.check(single, study.table, 1e13)
     bare = replace(study, fits={"joint-moe": single}, answers={"joint-moe": answer}, checks=found, new_run=None)
     assert template_warnings(bare, tmp_path) == []

@@ -32,6 +32,7 @@ from scaling.formatting import si
 from scaling.serving import devices as hardware
 from scaling.serving import replicas
 from scaling.serving.service import Service
+from scaling.values import plain
 
 LOAD = Question(
     train_flops=1e13, requests_per_month=2e13, months=6, device="h100", service=Service(prompt=128, generated=64)
@@ -63,7 +64,7 @@ def answers(joint):
     made = {}
     for name, asked in (("load", LOAD), ("priced", PRICED), ("flops", IN_FLOPS)):
         found = recommend(joint, asked)
-        document = found.to_json() | {"what_if": explore(joint, asked, found).to_json()}
+        document = plain(found) | {"what_if": plain(explore(joint, asked, found))}
         made[name] = json.loads(json.dumps(document))
     return made
 
@@ -179,7 +180,7 @@ def test_the_plane_is_what_recommend_says_of_every_budget_and_volume(study, join
 
 
 def test_a_question_without_a_budget_has_no_plane_and_says_so(study, joint):
-    asked = study(recommend(joint, Question(target_loss=1.6, serve_tokens=1e10)).to_json())
+    asked = study(plain(recommend(joint, Question(target_loss=1.6, serve_tokens=1e10))))
     assert asked.curves.plane is None
     assert asked.curves.without_plane in words(section(content(asked), what_if.TITLE))
 

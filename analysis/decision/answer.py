@@ -1,0 +1,113 @@
+"""The answer: a recommendation with what would change it, the fits compared and the costs around it, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from analysis.decision.cost_curves import CostCurves, cost_curves_around
+from analysis.decision.fit_comparison import FitAlternatives, compare_fits
+from analysis.decision.question import Question
+from analysis.decision.recommend import recommend
+from analysis.decision.recommendation import Choice, Recommendation
+from analysis.decision.what_if import WhatIf, explore
+from analysis.fitting.fit import Fit
+from analysis.latency.speeds import Speeds
+from scaling.values import ANSWER, digest
+
+_OF_RECOMMENDATION = tuple(field.name for field in fields(Recommendation))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question answered: all that a report says of the decision, without a study.
+
+    `what_if`: what would change it; `cost_curves`: the plane and the prices around it; `comparison`: the fits that
+    were compared, the best first, which is the one behind the recommendation. Each is None where it was not asked for.
+    `law_file` is that fit's file or `published:NAME`, `fit_hash` its `scaling.values.digest`, and `made_from` the
+    digest of fit, question and the draws of the device's speed.
+    """
+
+    recommendation: Recommendation
+    what_if: WhatIf | None = None
+    comparison: FitAlternatives | None = None
+    cost_curves: CostCurves | None = None
+    law_file: str = ""
+    fit_hash: str = ""
+    made_from: str = ""
+
+    @property
+    def question(self) -> Question:
+        return self.recommendation.question
+
+    @property
+    def best(self) -> Choice:
+        """The recommended model."""
+        return self.recommendation.recommendation
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The best model of every E that can answer, the recommended one among them, by ascending E."""
+        return tuple(sorted((self.best, *self.recommendation.alternatives), key=lambda choice: choice.n_experts))
+
+    def rests_on(self, fit: Fit) -> bool:
+        """Whether this is the fit behind the recommendation; an answer without its hash knows the law alone."""
+        return digest(fit) == self.fit_hash if self.fit_hash else fit.law == self.recommendation.law
+
+
+def answer(
+    fit: Fit,
+    question: Question,
+    speeds: Speeds | None = None,
+    *,
+    law_file: str = "",
+    compare_with: Mapping[str, Fit] | None = None,
+    what_if: bool = True,
+    cost_curves: bool = True,
+) -> Answer:
+    """Answer a question from a fit, or from the best of several.
+
+    `speeds`: draws of the device's speed (`LatencyLaw.speeds`). `law_file` names the fit; `compare_with` holds other
+    fits by name, and whichever offers the best model answers (`analysis.decision.fit_comparison`). `what_if` adds what
+    would change the answer, `cost_curves` the plane and the prices around it, about a CPU second each. Raises
+    InputError as `recommend` and `compare_fits` do.
+    """
+    comparison = None
+    if compare_with:
+        fits = {law_file: fit, **compare_with}
+        comparison = compare_fits(fits, question, speeds)
+        law_file = comparison.rivals[0].name
+        fit = fits[law_file]
+    found = recommend(fit, question, speeds)
+    return Answer(
+        recommendation=found,
+        what_if=explore(fit, question, found) if what_if else None,
+        comparison=comparison,
+        cost_curves=cost_curves_around(fit, found) if cost_curves else None,
+        law_file=law_file,
+        fit_hash=digest(fit),
+        made_from=digest(fit, question, *(() if speeds is None else (speeds,))),
+    )
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    """The content of an answer's file: the fields of its recommendation, and beside them its own (`comparison` under
+    the key `rivals`)."""
+    document = ANSWER.document(answer)
+    recommendation, rivals = document.pop("recommendation"), document.pop("comparison")
+    return {**document, **recommendation, "rivals": rivals}
+
+
+def read_answer(path: str | Path) -> Answer:
+    """The answer in a file that `scaling recommend` wrote. Raises InputError naming file, field and remedy."""
+    return parse_answer(ANSWER.read(path), str(path))
+
+
+def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
+    """The answer that `answer_document` wrote; `origin` is named where it is damaged. Raises InputError."""
+    ANSWER.check(document, origin)
+    recommendation = {key: value for key, value in document.items() if key in _OF_RECOMMENDATION}
+    fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
+    return ANSWER.value(Answer, fields_of_answer, origin)

@@ -1,0 +1,131 @@
+"""Values on disk: frozen dataclasses as JSON and back, and the kinds of files that hold them.
+
+A file of a kind has its `schema_version` beside the fields of the value. Reading checks kind, version and every field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scaling.errors import InputError
+from scaling.formatting import listed
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+_VERSION = "schema_version"
+_MOST_ERRORS = 3  # fields named in one message
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(of: type[T]) -> TypeAdapter[T]:
+    """What reads and writes a type, made once."""
+    from pydantic import TypeAdapter  # takes .2 s, which only files need
+
+    if of not in _ADAPTERS:
+        _ADAPTERS[of] = TypeAdapter(of)
+    return _ADAPTERS[of]
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass as what JSON can hold: arrays as lists, keys as text, NaN and infinity as None."""
+    document: dict[str, Any] = json.loads(_adapter(type(value)).dump_json(value))
+    return document
+
+
+def typed(of: type[T], document: Any, origin: str) -> T:
+    """The value that `plain` wrote. Raises InputError naming `origin` and the fields that are wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(of).validate_python(document)
+    except ValidationError as error:
+        wrong = [f"`{'.'.join(map(str, detail['loc']))}`: {detail['msg']}" for detail in error.errors()]
+        raise InputError(f"{origin}: {listed(wrong, most=_MOST_ERRORS)}") from error
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+
+
+def digest(*values: Any) -> str:
+    """A short SHA-256 of dataclasses, by the fields that differ from their defaults."""
+    content = hashlib.sha256()
+    for value in values:
+        content.update(_adapter(type(value)).dump_json(value, exclude_defaults=True) + b"\0")
+    return content.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of JSON file: its name, version, the keys that none lacks, and the command that writes it.
+
+    `version` is the number that is written; files without one were written before there were versions and are version
+    0. All versions from 0 on can be read: a field that an older file lacks must have a default.
+    """
+
+    name: str
+    version: int
+    keys: tuple[str, ...]
+    command: str
+
+    @property
+    def remedy(self) -> str:
+        return f"write it anew with `{self.command}`"
+
+    def document(self, value: Any) -> dict[str, Any]:
+        """The value as the content of a file of this kind."""
+        return {_VERSION: self.version, **plain(value)}
+
+    def read(self, path: str | Path) -> dict[str, Any]:
+        """The content of a file, after `check`. Raises InputError where it is missing or damaged, too."""
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); `{self.command}` writes a {self.name}"
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{path}: damaged, not JSON ({error}); {self.remedy}") from error
+        self.check(document, str(path))
+        return dict(document)
+
+    def check(self, document: Any, origin: str) -> None:
+        """Raises InputError for a file of another kind, or one that a newer version of this package wrote."""
+        if not isinstance(document, Mapping) or any(key not in document for key in self.keys):
+            lacking = [key for key in self.keys if not isinstance(document, Mapping) or key not in document]
+            other = next((kind for kind in KINDS if isinstance(document, Mapping) and kind.is_kind_of(document)), None)
+            found = "" if other is None else f"it is a {other.name}; "
+            raise InputError(
+                f"{origin}: not a {self.name} (no {listed(f'`{key}`' for key in lacking)}): {found}"
+                f"`{self.command}` writes a {self.name}"
+            )
+        version = document.get(_VERSION, 0)
+        if not isinstance(version, int) or not 0 <= version <= self.version:
+            raise InputError(
+                f"{origin}: `{_VERSION}` is {version!r}, and this version of the package reads a {self.name} up to "
+                f"{self.version}: update the package, or {self.remedy}"
+            )
+
+    def is_kind_of(self, document: Mapping[str, Any]) -> bool:
+        """Whether the content of a file has the keys of this kind."""
+        return all(key in document for key in self.keys)
+
+    def value(self, of: type[T], document: Mapping[str, Any], origin: str) -> T:
+        """The value in the content of a file. Raises InputError naming file, version, fields and the remedy."""
+        self.check(document, origin)
+        version = document.get(_VERSION, 0)
+        try:
+            return typed(of, document, f"{origin} ({self.name}, `{_VERSION}` {version})")
+        except InputError as error:
+            raise InputError(f"{error}; {self.remedy}") from error
+
+
+FIT = FileKind("fit", 1, ("law", "params"), "scaling fit")
+LATENCY_LAW = FileKind("latency law", 1, ("efficiency", "ratios"), "scaling latency")
+ANSWER = FileKind("recommendation", 1, ("question", "recommendation"), "scaling recommend")
+KINDS = (FIT, LATENCY_LAW, ANSWER)
