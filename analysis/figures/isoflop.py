@@ -27,7 +27,7 @@ def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active paramete
 
     A flagged valley has hollow points, a dashed parabola and a hollow star, or none where it has no minimum.
     """
-    ordered = sorted(valleys.found, key=lambda valley: valley.train_flops)
+    ordered = sorted(valleys.valleys, key=lambda valley: valley.train_flops)
     sizes, losses = valleys.table.column(valleys.n_column), valleys.table.column("loss_val")
     named = [v for v in ordered if len(ordered) <= _LABELS or not v.flags] or ordered
     named = named[:: -int(np.ceil(len(named) / _LABELS))]
@@ -58,7 +58,7 @@ def isoflop_frontier(
 
     Minima left out of the regression are hollow. With a `budget` the line is carried on to it, and N* there marked.
     """
-    minima = [valley for valley in valleys.found if np.isfinite(valley.n_opt)]
+    minima = [valley for valley in valleys.valleys if np.isfinite(valley.n_opt)]
     used = {id(valley) for valley in line.used}
     spent = [valley.train_flops for valley in minima]
     reach = np.geomspace(min(spent), max([*spent, budget or 0.0]), 80)

@@ -77,3 +77,9 @@ def _refusals(problem: Problem, theta: Array, jacobian: Array, rows: Booleans) -
     names = [name for name, moves in zip(problem.free, inside, strict=True) if moves]
     valley = flat_valley(problem.law, names, jacobian[np.ix_(inside, rows)])
     return refusals([*design_findings(problem.law, columns, problem.free, None), valley])
+
+
+def log_residuals(fit: Fit, table: RunTable) -> Array:
+    """Prediction minus observation of ln loss, a value for every run."""
+    law = fit.definition
+    return np.asarray(np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target)))

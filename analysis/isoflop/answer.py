@@ -54,7 +54,7 @@ class IsoFlopAnswer:
         line, hull = self.frontiers.get(e), self.envelopes.get(e)
         return {
             "n_experts": e,
-            "valleys": [_valley(valley) for valley in self.valleys.of(e).found],
+            "valleys": [_valley(valley) for valley in self.valleys.of(e).valleys],
             "n_exponent": None if line is None else _exponent(line.n_opt),
             "d_exponent": None if line is None else _exponent(line.d_opt),
             "prediction": None if line is None or self.train_flops is None else _prediction(line, self.train_flops),

@@ -40,7 +40,7 @@ def frontier(
     e = chosen.experts[0]
     used = usable_valleys(chosen, include_flagged)
     if len(used) < FEWEST[kind]:
-        failed = "; ".join(f"{v.train_flops:.3g} FLOPs: {', '.join(v.flags)}" for v in chosen.found if v.flags)
+        failed = "; ".join(f"{v.train_flops:.3g} FLOPs: {', '.join(v.flags)}" for v in chosen.valleys if v.flags)
         raise InputError(
             f"{valleys.table.source}: a frontier by {kind} needs {FEWEST[kind]} usable valleys, n_experts = {e} has "
             f"{len(used)} ({failed or 'no other budget'}): add budgets, widen or shift the sizes of those that failed, "
@@ -62,4 +62,4 @@ def only_experts(valleys: Valleys, n_experts: int | None) -> Valleys:
 
 def usable_valleys(valleys: Valleys, include_flagged: bool) -> tuple[Valley, ...]:
     """Those with a minimum, and without flags unless they are included."""
-    return tuple(v for v in valleys.found if np.isfinite(v.n_opt) and (include_flagged or not v.flags))
+    return tuple(v for v in valleys.valleys if np.isfinite(v.n_opt) and (include_flagged or not v.flags))

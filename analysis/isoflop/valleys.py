@@ -96,12 +96,12 @@ class Valleys:
     table: RunTable
     n_column: str
     log_loss: bool
-    found: tuple[Valley, ...]
+    valleys: tuple[Valley, ...]
     left_out: tuple[tuple[str, Integers], ...]
 
     @property
     def experts(self) -> tuple[int, ...]:
-        return tuple(sorted({valley.n_experts for valley in self.found}))
+        return tuple(sorted({valley.n_experts for valley in self.valleys}))
 
     def of(self, n_experts: int) -> Valleys:
         """The valleys of one E. Raises InputError listing the E there are."""
@@ -110,7 +110,7 @@ class Valleys:
                 f"{self.table.source}: no valley has n_experts = {n_experts}; they have "
                 f"{', '.join(map(str, self.experts)) or 'none'}"
             )
-        return replace(self, found=tuple(valley for valley in self.found if valley.n_experts == n_experts))
+        return replace(self, valleys=tuple(valley for valley in self.valleys if valley.n_experts == n_experts))
 
 
 def valleys(

@@ -72,7 +72,9 @@ def read_latency(
     """
     path, log = Path(source), ReadingLog()
     in_study = path.is_dir()
-    frame = with_shapes(study.rows(path, "latency"), study.rows(path, "runs")) if in_study else read_table(path)
+    frame = (
+        with_shapes(study.table_rows(path, "latency"), study.table_rows(path, "runs")) if in_study else read_table(path)
+    )
     if frame.empty:
         remedy = "`scaling sweep run` measures latency after training" if in_study else "the table has no rows"
         raise InputError(f"{source}: no latency rows; {remedy}")

@@ -16,7 +16,7 @@ from analysis.methods import contrasts
 from analysis.methods.contrasts import Effects
 from analysis.methods.labels import configuration_parts, method_labels
 from analysis.tables.runs import read_runs
-from analysis.tables.study import evaluation, rows
+from analysis.tables.study import evaluation, table_rows
 from scaling.arrays import Array
 from scaling.config.registry import ROUTERS
 from scaling.errors import InputError
@@ -92,7 +92,7 @@ def compare_methods(study: str | Path, rng: np.random.Generator) -> tuple[Method
     missing, or no two methods are comparable.
     """
     path = Path(study)
-    finished, cells = read_runs(path).frame, rows(path, "runs")
+    finished, cells = read_runs(path).frame, table_rows(path, "runs")
     missing = [name for name in _NEEDED if name not in finished or finished[name].isna().all()]
     if missing:
         raise InputError(f"{study}: to compare methods the runs need {', '.join(missing)}")

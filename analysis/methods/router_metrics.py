@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.methods.comparison import MethodComparison
-from analysis.tables.study import curve, rows
+from analysis.tables.study import curve, table_rows
 from scaling.schema import CHANCES
 
 METRICS = (
@@ -35,7 +35,7 @@ def decode_times(study: str | Path, comparison: MethodComparison) -> pd.DataFram
     """Measured decode steps: `method`, `batch`, `context`, `time_ms`, `time_q25_ms`, `time_q75_ms`, and `times`, over
     the reference's at the same batch. At the longest context; medians over the seeds' measurements; empty without
     any."""
-    measured = rows(Path(study), "latency")
+    measured = table_rows(Path(study), "latency")
     by, columns = ["method", "batch", "context"], ["time_ms", "time_q25_ms", "time_q75_ms"]
     if measured.empty:
         return pd.DataFrame(columns=[*by, *columns, "times"])

@@ -38,7 +38,7 @@ def has(study: Path, table: Table) -> bool:
     return bool(_parts(study, table))
 
 
-def rows(study: Path, table: Table) -> pd.DataFrame:
+def table_rows(study: Path, table: Table) -> pd.DataFrame:
     """All readable parts of one table of a study folder, whatever their status, with `run_id` in every row."""
     return _concatenated(_parts(study, table), ReadingLog())
 
@@ -70,7 +70,7 @@ class Study:
         return self._rows("latency")
 
     def _rows(self, table: Table) -> pd.DataFrame:
-        frame = rows(self.path, table)
+        frame = table_rows(self.path, table)
         return pd.DataFrame(columns=[*dict.fromkeys((_RUN, *TABLES[table]))]) if frame.empty else frame
 
     def summary(self) -> Summary:

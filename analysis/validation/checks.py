@@ -1,22 +1,25 @@
-"""How the law behind a decision was checked: made once, when the study is read, and only laid out after that."""
+"""How far a fit can be trusted: every check of it, made in one place, or the reason why it could not be made."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.fitting.fit import AS_ASKED, Fit
+from analysis.fitting.objective import Objective
 from analysis.fitting.profile import Profile, profile
 from analysis.fitting.roll_out import RollOut, roll_out
 from analysis.isoflop.bias import Bias, bias
 from analysis.isoflop.frontier import Frontier, frontier
 from analysis.isoflop.valleys import Valleys, valleys
-from analysis.laws import LAWS
+from analysis.laws import LAWS, Law
 from analysis.tables.runs import RunTable
+from analysis.validation.advice import default_budget
 from analysis.validation.held_out import ExpertsLeftOut, leave_one_expert_count_out
 from analysis.validation.influence import Sensitivity, exponents_and_floor, sensitivity
 from analysis.validation.law_comparison import LawComparison, compare_laws
@@ -26,12 +29,19 @@ from scaling.errors import InputError
 RESAMPLES, FOLDS, SEED = 100, 10, 0
 MOST_PROFILES = 3
 FEWEST_BUDGETS, FEWEST_SIZES = 3, 4
-_MOST_TRUNKS = 8  # listed, of those left out in turn
+_MOST_TRUNKS = 8  # listed, of those left out one at a time
+_TITLES = {
+    "roll_out": "roll-out",
+    "experts_left_out": "one expert count left out",
+    "comparison": "laws",
+    "sensitivity": "sensitivity",
+    "residuals": "residuals",
+}
 
 
 @dataclass(frozen=True)
 class Isoflop:
-    """The valleys of one E, the frontier through them (or why there is none), and its bias on the fitted surface."""
+    """The valleys of one E, the frontier through them (or the reason for none), and its bias on the fitted surface."""
 
     n_experts: int
     valleys: Valleys
@@ -42,13 +52,14 @@ class Isoflop:
 
 @dataclass(frozen=True)
 class Checks:
-    """What each check of a fit found, on the runs of `table`.
+    """What each check of a fit found on the runs of `table`.
 
-    A check that could not be made is None, and `unsaid` holds the reason under its name. `refused` says why none could
-    be made. `train_flops` is the budget that advice and influence are about, `resamples` the number behind each
+    A check that could not be made is None, and `reasons` says why under its name. `refused` says why none could be
+    made. `train_flops` is the budget of advice and influence (NaN where unknown), `resamples` the number behind each
     interval of a split.
     """
 
+    fit: Fit
     table: RunTable
     train_flops: float
     resamples: int
@@ -60,58 +71,137 @@ class Checks:
     residuals: Diagnostics | None = None
     profiles: tuple[Profile, ...] = ()
     isoflop: tuple[Isoflop, ...] = ()
-    unsaid: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def verdict_of(self, name: str) -> str:
+        """One sentence on a check: its finding, or why it could not be made."""
+        found: RollOut | ExpertsLeftOut | LawComparison | Sensitivity | Diagnostics | None = getattr(self, name)
+        return f"{_TITLES[name]}: {self.reasons[name]}" if found is None else found.verdict()
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """One sentence on each check."""
+        return tuple(map(self.verdict_of, _TITLES))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without profiles and isoFLOP analysis; a check that could not be made is left out."""
+        found = {name: getattr(self, name) for name in _TITLES}
+        return {
+            "law": self.fit.law,
+            "n_runs": self.fit.n_runs,
+            "n_trunks": self.fit.n_trunks,
+            "verdict": list(self.verdict),
+            **{name: part.to_json() for name, part in found.items() if part is not None},
+            "warnings": list(self.fit.warnings),
+        }
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Predictions, weights of laws and exclusions, as the panels of `analysis.figures.validation` take them."""
+        contenders = () if self.comparison is None else self.comparison.contenders
+        return {
+            "roll_out": pd.DataFrame() if self.roll_out is None else self.roll_out.frame(),
+            "weights": pd.DataFrame([asdict(contender) for contender in contenders]),
+            "exclusions": pd.DataFrame() if self.sensitivity is None else self.sensitivity.frame(),
+        }
+
+
+_Work = Callable[[np.random.Generator], Any]
+
+
+def validate_fit(
+    fit: Fit,
+    table: RunTable,
+    laws: Iterable[Law],
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+    keep_trunks: bool,
+    objective: Objective,
+    pin: Mapping[str, float],
+    train_flops: float | None,
+) -> Checks:
+    """Judge a fit by larger runs, expert counts left out, other `laws`, runs left out and its own residuals.
+
+    `resamples` are behind every interval. Refits take `objective` and `pin`. Advice is compared at `train_flops`
+    (default: 10 times the compute of the largest run).
+    """
+    refitted: dict[str, Any] = {"resamples": resamples, "objective": objective, "pin": pin}
+    works = _works(fit, table, laws, train_flops, refitted, keep_trunks=keep_trunks)
+    budget = train_flops or default_budget(table) or np.nan
+    return Checks(fit, table, budget, resamples, **_attempted(works, lambda: rng, table.source))
 
 
 def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
-    """Try a fitted law on the runs of a study; a check that these runs do not allow is a reason, never an error.
+    """All checks of a fit on the runs of its study, profiles and isoFLOP analysis too.
 
-    Roll-out and expert counts left out are fitted anew with the fit's objective and with the pins that were asked for,
-    from `RESAMPLES` resamples each; laws are compared in `FOLDS` folds. Everything is seeded. The fit must be that of
-    the table's runs: of another number of runs nothing is checked.
+    Refits take the fit's objective and the pins that were asked for. Every check is seeded by itself. A fit to another
+    number of runs than the table has is refused.
     """
     law = fit.definition
     there = [name for name in law.columns if name in table.frame]
     table = replace(table, frame=table.frame.dropna(subset=there).reset_index(drop=True))
     if len(table) != fit.n_runs:
-        runs = f"the fit rests on {fit.n_runs} runs and this study has {len(table)} that its law can take"
-        return Checks(table, train_flops, RESAMPLES, refused=f"{runs}: fit them again")
+        runs = f"it was fitted to {fit.n_runs} runs, and the study has {len(table)} with the columns of the law"
+        return Checks(fit, table, train_flops, RESAMPLES, refused=f"{runs}: fit it again")
     pins = {name: pin.value for name, pin in fit.pinned.items() if pin.source == AS_ASKED}
     refitted: dict[str, Any] = {"resamples": RESAMPLES, "objective": fit.criterion, "pin": pins}
-    works: dict[str, Callable[[np.random.Generator], Any]] = {
-        "roll_out": lambda rng: roll_out(table, law, rng=rng, **refitted),
-        "experts_left_out": lambda rng: leave_one_expert_count_out(table, law, rng=rng, **refitted),
-        "comparison": lambda rng: compare_laws(
-            table, LAWS.values(), rng=rng, folds=FOLDS, train_flops=train_flops, objective=fit.criterion
-        ),
-        "sensitivity": lambda rng: sensitivity(fit, table, rng, train_flops=train_flops, most=_MOST_TRUNKS),
-        "residuals": lambda _: diagnose(fit, table),
+    works = _works(fit, table, LAWS.values(), train_flops, refitted, folds=FOLDS, most_trunks=_MOST_TRUNKS) | {
         "profiles": lambda _: tuple(profile(fit, table, name) for name in _profiled(fit)),
         "isoflop": lambda _: _isoflop(fit, table, train_flops),
     }
-    results: dict[str, Any] = {}
-    unsaid: dict[str, str] = {}
+    found = _attempted(works, lambda: np.random.default_rng(SEED), table.source)
+    return Checks(fit, table, train_flops, RESAMPLES, **found)
+
+
+def _works(
+    fit: Fit,
+    table: RunTable,
+    laws: Iterable[Law],
+    train_flops: float | None,
+    refitted: Mapping[str, Any],
+    *,
+    keep_trunks: bool = False,
+    folds: int = 10,
+    most_trunks: int = 10,
+) -> dict[str, _Work]:
+    """The checks that a verdict is about, by name, each a function of its random numbers."""
+    law, settings = fit.definition, {"train_flops": train_flops, "objective": refitted["objective"]}
+    return {
+        "roll_out": lambda rng: roll_out(table, law, rng=rng, keep_trunks=keep_trunks, **refitted),
+        "experts_left_out": lambda rng: leave_one_expert_count_out(table, law, rng=rng, **refitted),
+        "comparison": lambda rng: compare_laws(table, laws, rng=rng, folds=folds, **settings),
+        "sensitivity": lambda rng: sensitivity(fit, table, rng, train_flops=train_flops, most=most_trunks),
+        "residuals": lambda _: diagnose(fit, table),
+    }
+
+
+def _attempted(
+    works: Mapping[str, _Work], generator: Callable[[], np.random.Generator], source: str
+) -> dict[str, Any]:
+    """What each check found, and under `reasons` why the others could not be made."""
+    found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
     for name, work in works.items():
         try:
-            results[name] = work(np.random.default_rng(SEED))
-        except InputError as error:
-            unsaid[name] = str(error).removeprefix(f"{table.source}: ")
-    return Checks(table, train_flops, RESAMPLES, unsaid=unsaid, **results)
+            found[name] = work(generator())
+        except InputError as error:  # a check that these runs do not allow must not prevent the others
+            reasons[name] = str(error).removeprefix(f"{source}: ")
+    return found | {"reasons": reasons}
 
 
 def _profiled(fit: Fit) -> list[str]:
-    """The exponents of N and D and the floor where they are free; of other laws the first parameters that are."""
+    """The free exponents of N and D and the free floor; the first free parameters of a law without these."""
     return (exponents_and_floor(fit) or list(fit.free))[:MOST_PROFILES]
 
 
 def _isoflop(fit: Fit, table: RunTable, train_flops: float) -> tuple[Isoflop, ...]:
-    """Every E with at least three compute budgets that have four sizes."""
+    """The isoFLOP analysis of every E with at least three compute budgets of four sizes."""
     every = valleys(table)
     sizes = table.column(every.n_column)
     isoflops = []
     for e in every.experts:
         of_e = every.of(e)
-        full = [valley for valley in of_e.found if len(np.unique(sizes[valley.rows])) >= FEWEST_SIZES]
+        full = [valley for valley in of_e.valleys if len(np.unique(sizes[valley.rows])) >= FEWEST_SIZES]
         if len(full) < FEWEST_BUDGETS:
             continue
         line, reason, deviation = None, "", None
@@ -120,7 +210,7 @@ def _isoflop(fit: Fit, table: RunTable, train_flops: float) -> tuple[Isoflop, ..
         except InputError as error:
             reason = str(error).removeprefix(f"{table.source}: ")
         if line is not None:
-            with contextlib.suppress(InputError):  # of a law that cannot be drawn as a surface over N and C
+            with contextlib.suppress(InputError):  # the law is no surface over N and C
                 deviation = bias(fit, of_e, train_flops)
         isoflops.append(Isoflop(e, of_e, line, reason, deviation))
     return tuple(isoflops)

@@ -12,11 +12,10 @@ import pandas as pd
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.fitting.fit import Fit
-from analysis.fitting.refit import refit
+from analysis.fitting.refit import log_residuals, refit
 from analysis.fitting.roll_out import brief, trunk_names
 from analysis.tables.runs import RunTable
 from analysis.validation.advice import advise, default_budget
-from analysis.validation.residuals import log_residuals
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS, TOKENS
 

@@ -11,12 +11,11 @@ from scipy import special
 
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.objective import HUBER, Objective
-from analysis.fitting.refit import refit
+from analysis.fitting.refit import log_residuals, refit
 from analysis.fitting.roll_out import refusal
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from analysis.validation.advice import Advice, advise, default_budget
-from analysis.validation.residuals import log_residuals
 from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, LOSS
 from scaling.errors import InputError

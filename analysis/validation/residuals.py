@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.stattools import durbin_watson
 
 from analysis.fitting.fit import Fit
+from analysis.fitting.refit import log_residuals
 from analysis.isoflop.power_law import DECIDES_ALONE, most_leverage
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array
@@ -59,8 +60,17 @@ class Diagnostics:
 
     @property
     def faults(self) -> tuple[ResidualFinding, ...]:
-        """The findings that stand after Holm's adjustment."""
+        """The findings that are significant after Holm's adjustment."""
         return tuple(finding for finding in self.findings if finding.significant)
+
+    def verdict(self) -> str:
+        """One sentence."""
+        faults = "; ".join(fault.sentence for fault in self.faults)
+        return f"residuals: {faults or 'no trend, unequal spread, heavy tails or outlier'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
 
 
 def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) -> Diagnostics:
@@ -205,12 +215,6 @@ def _outlier(z: Array, largest: int) -> _Tested:
     p = min(1.0, 2.0 * z.size * float(stats.norm.sf(abs(size))))
     far = f"row {largest} lies {abs(size):.1f} robust deviations off: look at that run, and fit without it too"
     return _Tested("outlier", None, size, p, far, f"no residual stands out (largest z {abs(size):.1f})")
-
-
-def log_residuals(fit: Fit, table: RunTable) -> Array:
-    """Prediction minus observation of ln loss, a value for every run."""
-    law = fit.definition
-    return np.asarray(np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target)))
 
 
 def diagnose(fit: Fit, table: RunTable) -> Diagnostics:

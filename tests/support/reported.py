@@ -55,7 +55,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No checks at all and little explored, for studies whose tests are about something else."""
     coarse(monkeypatch)
     refused = partial(checks.Checks, resamples=0, refused="the test does without")
-    monkeypatch.setattr(studies, "check", lambda fit, table, train_flops: refused(table, train_flops))
+    monkeypatch.setattr(studies, "check", refused)
 
 
 def strings(node: Any) -> Iterator[str]:

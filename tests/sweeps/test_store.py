@@ -186,7 +186,7 @@ def test_a_packed_study_reads_as_its_parts(tmp_path: Path) -> None:
     one, other = (runs.read_runs(path).frame.set_index("run_id").sort_index() for path in (study, packed))
     pd.testing.assert_frame_equal(one, other)
     for table in ("runs", "latency"):
-        pd.testing.assert_frame_equal(study_module.rows(study, table), study_module.rows(packed, table))
+        pd.testing.assert_frame_equal(study_module.table_rows(study, table), study_module.table_rows(packed, table))
     for run_id in one.index:
         pd.testing.assert_frame_equal(study_module.evaluation(study, run_id), study_module.evaluation(packed, run_id))
         pd.testing.assert_frame_equal(

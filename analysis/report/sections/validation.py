@@ -87,7 +87,7 @@ def _half_width(roll_out: RollOut) -> float:
 
 
 def _untested(checks: Checks) -> str:
-    reasons = [cut.reason for cut in checks.roll_out.cuts] if checks.roll_out else [checks.unsaid["roll_out"]]
+    reasons = [cut.reason for cut in checks.roll_out.cuts] if checks.roll_out else [checks.reasons["roll_out"]]
     return next(filter(None, reasons), "no cut of the compute leaves runs on both of its sides").rstrip(".")
 
 
@@ -158,7 +158,7 @@ def findings_by_check(checks: Checks) -> list[str]:
     """One line a check: its finding, or why it could not be made."""
 
     def impossible(check: str, name: str) -> str:
-        return f"{check}: not possible here ({checks.unsaid[name]})"
+        return f"{check}: not possible here ({checks.reasons[name]})"
 
     cuts = checks.roll_out.cuts if checks.roll_out is not None else ()
     lines = [f"{_budget(cut.label)}: {note}" for cut in cuts for note in cut.notes]
@@ -174,7 +174,7 @@ def findings_by_check(checks: Checks) -> list[str]:
     else:
         faults = "; ".join(_with_run_id(fault.sentence, checks) for fault in checks.residuals.faults)
         lines.append(f"residuals: {faults or 'no trend, unequal spread, heavy tails or outlier stands out'}")
-    lines += [impossible("profiles", "profiles")] if "profiles" in checks.unsaid else []
+    lines += [impossible("profiles", "profiles")] if "profiles" in checks.reasons else []
     return [_typeset(line) for line in lines]
 
 

@@ -21,12 +21,12 @@ def test_an_exact_parabola_is_found_exactly():
     minima = 3e7 * (BUDGETS / 1e17) ** 0.5
     found = valleys(table_of(parabolas(minima)))
     # Seven points, no noise: rounding alone, amplified by the curvature of .05 nats.
-    np.testing.assert_allclose([v.n_opt for v in found.found], minima, rtol=1e-9)
-    np.testing.assert_allclose([v.d_opt for v in found.found], BUDGETS / (6 * minima), rtol=1e-9)
-    np.testing.assert_allclose([v.loss for v in found.found], 2.0, rtol=1e-12)
-    assert [v.n_points for v in found.found] == [7] * 5
-    assert [v.width for v in found.found] == pytest.approx([4.0] * 5)
-    assert not any(v.flags for v in found.found)
+    np.testing.assert_allclose([v.n_opt for v in found.valleys], minima, rtol=1e-9)
+    np.testing.assert_allclose([v.d_opt for v in found.valleys], BUDGETS / (6 * minima), rtol=1e-9)
+    np.testing.assert_allclose([v.loss for v in found.valleys], 2.0, rtol=1e-12)
+    assert [v.n_points for v in found.valleys] == [7] * 5
+    assert [v.width for v in found.valleys] == pytest.approx([4.0] * 5)
+    assert not any(v.flags for v in found.valleys)
     assert not found.left_out
     line = frontier(found)
     assert line.n_opt.exponent == pytest.approx(0.5, abs=1e-9)
@@ -39,8 +39,8 @@ def test_an_exact_parabola_is_found_exactly():
 def test_in_log_loss_the_vertex_is_that_of_a_parabola_of_the_log():
     frame = parabolas([1e9] * 5)
     found = valleys(table_of(frame.assign(loss_val=np.exp(frame["loss_val"] - 1))), log_loss=True)
-    np.testing.assert_allclose([v.n_opt for v in found.found], 1e9, rtol=1e-9)
-    np.testing.assert_allclose([v.loss for v in found.found], np.e, rtol=1e-12)
+    np.testing.assert_allclose([v.n_opt for v in found.valleys], 1e9, rtol=1e-9)
+    np.testing.assert_allclose([v.loss for v in found.valleys], np.e, rtol=1e-12)
 
 
 def test_tokens_at_the_vertex_follow_the_runs_own_count_of_flops():
@@ -48,7 +48,7 @@ def test_tokens_at_the_vertex_follow_the_runs_own_count_of_flops():
     frame["train_flops"] = BUDGETS.repeat(7)
     frame["tokens"] = frame["train_flops"] / (7 * frame["n_active"] * (frame["n_active"] / 1e9) ** 0.1)
     found = valleys(table_of(frame))
-    np.testing.assert_allclose([v.d_opt for v in found.found], BUDGETS / 7e9, rtol=1e-9)
+    np.testing.assert_allclose([v.d_opt for v in found.valleys], BUDGETS / 7e9, rtol=1e-9)
 
 
 # laws.md section 2, item 8: surface, window w, centred vertex over truth, drifting slope, and the 1e21 vertex carried
@@ -116,7 +116,7 @@ def test_the_bias_knows_laws_of_other_columns_and_of_experts():
 
 def _vertices(fit, frame):
     columns = {name: frame[name].to_numpy(dtype=float, copy=True) for name in fit.definition.columns}
-    return [v.n_opt for v in valleys(table_of(frame.assign(loss_val=fit.loss(columns)))).found]
+    return [v.n_opt for v in valleys(table_of(frame.assign(loss_val=fit.loss(columns)))).valleys]
 
 
 FLAGGED = [
@@ -132,7 +132,7 @@ FLAGGED = [
 @pytest.mark.parametrize(("frame", "flag"), FLAGGED)
 def test_a_doubtful_valley_is_flagged_and_left_out_with_the_reason(frame, flag):
     found = valleys(table_of(frame))
-    assert all(any(flag in one for one in valley.flags) for valley in found.found)
+    assert all(any(flag in one for one in valley.flags) for valley in found.valleys)
     with pytest.raises(InputError, match=f"3 usable valleys, n_experts = 1 has 0 .*{flag}"):
         frontier(found)
 
@@ -140,17 +140,17 @@ def test_a_doubtful_valley_is_flagged_and_left_out_with_the_reason(frame, flag):
 def test_a_flagged_valley_counts_only_where_asked():
     frame = design(drift=[1, 1, 6, 1, 1])
     found = valleys(table_of(frame))
-    assert [bool(v.flags) for v in found.found] == [False, False, True, False, False]
+    assert [bool(v.flags) for v in found.valleys] == [False, False, True, False, False]
     assert [v.train_flops for v in frontier(found).used] == pytest.approx(np.delete(BUDGETS, 2))
     assert len(frontier(found, include_flagged=True).used) == 5
 
 
 def test_a_window_of_exactly_eight_is_no_wider():
-    assert not any(v.flags for v in valleys(table_of(parabolas([1e9] * 5, width=8.0))).found)
+    assert not any(v.flags for v in valleys(table_of(parabolas([1e9] * 5, width=8.0))).valleys)
 
 
 def test_a_valley_without_a_minimum_has_none():
-    (valley, *_) = valleys(table_of(parabolas([1e9] * 5, curvature=-0.05))).found
+    (valley, *_) = valleys(table_of(parabolas([1e9] * 5, curvature=-0.05))).valleys
     assert np.isnan([valley.n_opt, valley.d_opt, valley.loss]).all()
     assert valley.n_interval is valley.d_interval is valley.loss_interval is None
 
@@ -161,20 +161,20 @@ def test_runs_are_grouped_by_budget_and_strays_are_named():
     near = frame.assign(train_flops=frame["train_flops"] * rng.uniform(1 / 1.045, 1.045, len(frame)))
     strays = frame.iloc[[0, 20]].assign(train_flops=[5e17, 3e19])
     found = valleys(table_of(pd.concat([near, strays], ignore_index=True).sample(frac=1, random_state=0)))
-    np.testing.assert_allclose([v.train_flops for v in found.found], BUDGETS, rtol=0.045)
-    assert [v.n_points for v in found.found] == [7] * 5
+    np.testing.assert_allclose([v.train_flops for v in found.valleys], BUDGETS, rtol=0.045)
+    assert [v.n_points for v in found.valleys] == [7] * 5
     ((reason, rows),) = found.left_out
     assert "three sizes" in reason
     np.testing.assert_allclose(sorted(found.table.column("train_flops")[rows]), [5e17, 3e19])
     wide = frame.assign(train_flops=frame["train_flops"] * rng.uniform(0.7, 1.4, len(frame)))
-    assert [v.n_points for v in valleys(table_of(wide), n_budgets=5).found] == [7] * 5
+    assert [v.n_points for v in valleys(table_of(wide), n_budgets=5).valleys] == [7] * 5
 
 
 def test_each_run_is_in_one_valley_or_among_those_left_out(epoch):
     found = valleys(epoch)
-    rows = np.concatenate([*(v.rows for v in found.found), *(rows for _, rows in found.left_out)])
+    rows = np.concatenate([*(v.rows for v in found.valleys), *(rows for _, rows in found.left_out)])
     np.testing.assert_array_equal(np.sort(rows), np.arange(len(epoch)))
-    for valley in found.found:
+    for valley in found.valleys:
         spread = np.ptp(np.log(epoch.column("train_flops")[valley.rows]))
         assert spread <= 2 * np.log1p(0.05) + 1e-12
 
@@ -202,7 +202,7 @@ def noisy_valley(seed, points=9, noise=0.002):
 def test_delta_intervals_cover_nineteen_times_in_twenty():
     draws, hits = 400, np.zeros(2)
     for seed in range(draws):
-        (valley,) = valleys(table_of(noisy_valley(seed))).found
+        (valley,) = valleys(table_of(noisy_valley(seed))).valleys
         hits += [
             low <= truth <= high
             for (low, high), truth in ((valley.n_interval, 1e9), (valley.loss_interval, 2.0))
@@ -216,19 +216,19 @@ def test_delta_intervals_cover_nineteen_times_in_twenty():
 def test_resampled_intervals_agree_with_the_delta_method_where_there_are_many_runs():
     table = table_of(noisy_valley(1, points=60))
     (by_delta,), (by_draws,) = (
-        valleys(table, rng=rng).found for rng in (None, np.random.default_rng(0))
+        valleys(table, rng=rng).valleys for rng in (None, np.random.default_rng(0))
     )  # fmt: skip
     # With 60 runs t is 2.00 against 1.96; 1,000 draws place the ends to 5 %, heteroscedasticity by chance some 15 %.
     for name in ("n_interval", "loss_interval"):
         one, other = (np.ptp(getattr(v, name)) for v in (by_delta, by_draws))
         assert other == pytest.approx(one, rel=0.25)
-    (again,) = valleys(table, rng=np.random.default_rng(0)).found
+    (again,) = valleys(table, rng=np.random.default_rng(0)).valleys
     assert again.n_interval == by_draws.n_interval
 
 
 def test_a_valley_of_three_points_has_no_interval_by_delta():
     found = valleys(table_of(parabolas([1e9] * 5, points=3)))
-    assert all(v.n_interval is None for v in found.found)
+    assert all(v.n_interval is None for v in found.valleys)
 
 
 def test_epochs_digitised_runs_agree_with_both_published_exponents(epoch):
@@ -281,7 +281,7 @@ def test_the_figure_shows_every_run_every_minimum_and_flagged_ones_hollow():
     left, right = page(found)
     assert sum(len(dots.get_offsets()) for dots in left.collections) == 45
     stars = [line for line in left.lines if line.get_marker() == "*"]
-    np.testing.assert_allclose([star.get_xdata()[0] for star in stars], [v.n_opt for v in found.found])
+    np.testing.assert_allclose([star.get_xdata()[0] for star in stars], [v.n_opt for v in found.valleys])
     hollow = [star.get_markerfacecolor() == "white" for star in stars]
     assert hollow == [False, False, True, False, False]
     dashed = [line.get_linestyle() == "--" for line in left.lines if line.get_marker() != "*"]
@@ -299,7 +299,7 @@ def test_the_figure_carries_the_line_on_to_a_budget_and_draws_parabolas_through_
     assert star.get_xdata()[0] == 1e24
     assert star.get_ydata()[0] == pytest.approx(frontier(found).n_opt.predict(1e24).mean[0])
     drawn = [line for line in left.lines if line.get_marker() != "*"]
-    for line, valley in zip(drawn, found.found, strict=True):
+    for line, valley in zip(drawn, found.valleys, strict=True):
         assert np.min(line.get_ydata()) == pytest.approx(valley.loss, rel=1e-3)
 
 

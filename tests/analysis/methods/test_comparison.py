@@ -221,7 +221,7 @@ def test_decode_times_are_beside_those_of_the_reference(study, comparison):
     assert set(times["batch"]) == {1, 8}
     assert set(times["method"]) == set(METHODS)
     assert (times.loc[times["method"] == "dense", "times"] == 1.0).all()
-    rows = study_module.rows(study, "latency").merge(comparison.runs[["run_id", "method"]], on="run_id")
+    rows = study_module.table_rows(study, "latency").merge(comparison.runs[["run_id", "method"]], on="run_id")
     rows = rows[(rows["phase"] == "decode") & (rows["batch"] == 8)].groupby("method")["time_ms"].median()
     relative = times[times["batch"] == 8].set_index("method")["times"]
     np.testing.assert_allclose(relative, (rows / rows["dense"]).loc[relative.index])
