@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from scaling.formatting import sentence
+import pandas as pd
+
+from scaling.formatting import experts_cell, number, percent, sentence, si
 
 Block = dict[str, Any]
 Tile = tuple[str, str, str]  # label, value, note
-Row = TypeVar("Row")
-Columns = Mapping[str, Callable[[Row], object]]  # each header and what writes its cell of a row; None is a dash
+Cell = Callable[[Any], object]  # writes what a row has in one column; None is shown as a dash
 
 
 def front_page(
@@ -53,8 +54,31 @@ def picture(name: str, caption: str, width: float = 1.0) -> Block:
     return {"kind": "figure", "path": f"{name}.svg", "caption": caption, "width": width}
 
 
-def table(rows: Iterable[Row], columns: Columns[Row], caption: str, wide: str | None = None) -> Block:
-    """A table; its first column and the `wide` one, which takes the spare width, are aligned left."""
+def three_digits(value: float | None) -> str:
+    return number(value, ".3g")
+
+
+def field(name: str, write: Callable[[Any], object] = str) -> Cell:
+    """The cell that writes one field of a row, an item or an attribute; no text where it is None."""
+
+    def cell(row: Any) -> object:
+        value = row[name] if hasattr(row, "__getitem__") else getattr(row, name)
+        return None if value is None else write(value)
+
+    return cell
+
+
+EXPERTS_CELL = field("n_experts", experts_cell)
+ACTIVE, TOTAL, TOKENS = (field(name, si) for name in ("n_active", "n_total", "tokens"))
+BEST_IN, REGRET = field("probability_best", percent), field("regret", percent)
+
+
+def table(
+    rows: Iterable[Any] | pd.DataFrame, columns: Mapping[str, Cell], caption: str, wide: str | None = None
+) -> Block:
+    """A table: the cells of each row under their headers. The first column and the `wide` one, which takes the spare
+    width, are aligned left."""
+    rows = [row for _, row in rows.iterrows()] if isinstance(rows, pd.DataFrame) else rows
     cells = [[write(row) for write in columns.values()] for row in rows]
     return {
         "kind": "table",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.question import Question
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT
 from analysis.report import blocks
-from analysis.report.blocks import Block, Tile, bullets, heading, picture, table, text
+from analysis.report.blocks import Block, Cell, Tile, bullets, field, heading, picture, table, text
 from analysis.report.plots import decision as decision_plots
 from analysis.report.plots.study import measured_decode
 from analysis.report.question import question_sentence
@@ -18,7 +19,7 @@ from analysis.report.sections.serving import price
 from analysis.report.study import Answer, Study, choices
 from scaling import formatting
 from scaling.columns import EXPERTS
-from scaling.formatting import between, experts, experts_cell, listed, money, percent, plural, sentence, si
+from scaling.formatting import between, experts, experts_cell, listed, loss, money, percent, plural, sentence, si
 from scaling.serving.step_time import ASSUMED
 
 
@@ -58,7 +59,7 @@ def _tiles(answer: Answer) -> list[Tile]:
         ("Active parameters", si(chosen["n_active"]), between(chosen["n_active_interval"])),
         ("Total parameters", total, "held in memory"),
         ("Training tokens", si(chosen["tokens"]), between(chosen["tokens_interval"])),
-        ("Loss, nats/token", formatting.loss(chosen["loss"]), between(chosen["loss_interval"], formatting.loss)),
+        ("Loss, nats/token", loss(chosen["loss"]), between(chosen["loss_interval"], loss)),
         (f"Lifetime cost, {unit}", formatting.cost(chosen["cost"]["total"], unit), cost_interval),
         ("Best in", percent(chosen["probability_best"]), f"of draws{candidates}" if answer["n_draws"] else "no draws"),
     ]
@@ -113,9 +114,9 @@ def _loss(study: Study) -> list[str]:
     ends = study.decision["recommendation"]["loss_interval"]
     if ends is None:
         return []
-    line = f"loss: {between(ends, formatting.loss)} by the law (95%)"
+    line = f"loss: {between(ends, loss)} by the law (95%)"
     if study.new_run is not None:
-        line += f"; a single run is expected to measure {between(study.new_run, formatting.loss)}"
+        line += f"; a single run is expected to measure {between(study.new_run, loss)}"
     return [line]
 
 
@@ -211,22 +212,22 @@ _REGRET_CAPTION = (
 def _compared_fits(answer: Answer) -> Block:
     """The fits that were compared (other k, routers or experts), each at its best E."""
     unit, fits = answer["recommendation"]["cost"]["unit"], answer["rivals"]["rivals"]
-    value: tuple[str, Callable[[float], str]] = (f"cost, {unit}", lambda cost: formatting.cost(cost, unit))
+    header, write = f"cost, {unit}", partial(formatting.cost, unit=unit)
     if Question.from_json(answer["question"]).goal == "loss":
-        value = "loss", formatting.loss
+        header, write = "loss", partial(loss)
     caption = (
         "The best model of every fit that was compared; the answer is that of ★. “best in” and “regret” are over "
         f"{answer['rivals']['n_draws']} draws, as for the expert counts."
     )
-    columns: dict[str, Callable[[Answer], object]] = {
+    columns: dict[str, Cell] = {
         "fit": lambda fit: fit["name"] + (" ★" if fit is fits[0] else ""),
-        "k": lambda fit: fit["top_k"],
-        "best E": lambda fit: experts_cell(fit["n_experts"]),
-        "active": lambda fit: si(fit["n_active"]),
-        "tokens": lambda fit: si(fit["tokens"]),
-        value[0]: lambda fit: value[1](fit["value"]),
-        "best in": lambda fit: percent(fit["probability_best"]),
-        "regret": lambda fit: percent(fit["regret"]),
+        "k": field("top_k"),
+        "best E": blocks.EXPERTS_CELL,
+        "active": blocks.ACTIVE,
+        "tokens": blocks.TOKENS,
+        header: field("value", write),
+        "best in": blocks.BEST_IN,
+        "regret": blocks.REGRET,
     }
     return table(fits, columns, caption)
 
@@ -236,22 +237,24 @@ def _choices(answer: Answer, n_runs: int) -> Block:
     chosen = answer["recommendation"]
     unit = chosen["cost"]["unit"]
     with_unanswered = any(choice.get("unanswered") is not None for choice in choices(answer))
-    columns: dict[str, Callable[[Answer], object]] = {
+
+    def spent(part: str) -> Cell:
+        return lambda choice: formatting.cost(choice["cost"][part], unit)
+
+    columns: dict[str, Cell] = {
         "E": lambda choice: experts_cell(choice["n_experts"]) + (" ★" if choice is chosen else ""),
-        "active": lambda choice: si(choice["n_active"]),
-        "total": lambda choice: si(choice["n_total"] or None),
-        "tokens": lambda choice: si(choice["tokens"]),
-        "loss (95%)": lambda choice: (
-            f"{formatting.loss(choice['loss'])}  ({between(choice['loss_interval'], formatting.loss)})"
-        ),
-        f"train, {unit}": lambda choice: formatting.cost(choice["cost"]["train"], unit),
-        "serve": lambda choice: formatting.cost(choice["cost"]["serve"], unit),
-        "both": lambda choice: formatting.cost(choice["cost"]["total"], unit),
-        "best in": lambda choice: percent(choice["probability_best"]),
-        "regret": lambda choice: percent(choice["regret"]),
+        "active": blocks.ACTIVE,
+        "total": field("n_total", lambda count: si(count or None)),
+        "tokens": blocks.TOKENS,
+        "loss (95%)": lambda choice: f"{loss(choice['loss'])}  ({between(choice['loss_interval'], loss)})",
+        f"train, {unit}": spent("train"),
+        "serve": spent("serve"),
+        "both": spent("total"),
+        "best in": blocks.BEST_IN,
+        "regret": blocks.REGRET,
     }
     if with_unanswered:
-        columns["no answer in"] = lambda choice: percent(choice["unanswered"])
+        columns["no answer in"] = field("unanswered", percent)
     caption = (
         "The best model of every expert count for this question; ★ is recommended. Losses in nats per token by the "
         f"{answer['law']} law ({plural(n_runs, 'run')}); “best in” is the share of {answer['n_draws']} bootstrap "

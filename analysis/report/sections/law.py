@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.fitting.fit import Fit
-from analysis.report.blocks import Block, Columns, formula, picture, table, text
+from analysis.report.blocks import Block, Cell, field, formula, picture, table, text, three_digits
 from analysis.report.plots.study import palette_of, sliced
 from analysis.report.study import Study
 from scaling.formatting import between, loss, number, plural
@@ -63,10 +63,10 @@ def _parameters(fit: Fit, draws: str) -> Block:
         origin = f"pinned: {fit.pinned[name].source}" if name in fit.pinned else "fitted"
         return f"{fit.definition.parameter(name).meaning}; {origin}"
 
-    columns: Columns[str] = {
+    columns: dict[str, Cell] = {
         "parameter": str,
         "value": lambda name: number(fit.params[name]),
-        "95% interval": lambda name: between(fit.intervals.get(name), lambda end: number(end, ".3g")),
+        "95% interval": lambda name: between(fit.intervals.get(name), three_digits),
         "meaning": meaning,
     }
     caption = f"Parameters of the law ({draws}); pinned ones were not estimated."
@@ -95,17 +95,12 @@ def _intervals(study: Study) -> list[Block]:
 def _other_laws(study: Study) -> list[Block]:
     if len(study.fits) < 2:
         return []
-    columns: Columns[str] = {
-        "fit": str,
-        "law": lambda name: study.fits[name].law,
-        "rms of log residuals": lambda name: _percent(study.fits[name].rmse_log),
-        "runs": lambda name: study.fits[name].n_runs,
-        "status": lambda name: study.fits[name].status,
-        "E it recommends": lambda name: study.best_experts[name],
-    }
+    fits = [vars(fit) | {"name": name, "best": study.best_experts[name]} for name, fit in study.fits.items()]
+    columns = {"fit": field("name"), "law": field("law"), "rms of log residuals": field("rmse_log", _percent)}
+    columns |= {"runs": field("n_runs"), "status": field("status"), "E it recommends": field("best")}
     caption = "Every fit of this study and the E that it recommends for the question of page 1."
-    return [table(study.fits, columns, caption)]
+    return [table(fits, columns, caption)]
 
 
-def _percent(residual: float | None) -> str:
-    return "–" if residual is None else f"{100 * residual:.2f}%"
+def _percent(residual: float) -> str:
+    return f"{100 * residual:.2f}%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from analysis.methods.comparison import FLOPS_TOLERANCE, MethodComparison
 from analysis.methods.router_metrics import decode_times
 from analysis.report import blocks
-from analysis.report.blocks import Block, Columns, Tile, bullets, heading, picture, table, text
+from analysis.report.blocks import Block, Cell, Tile, bullets, field, heading, picture, table, text, three_digits
 from analysis.report.plots.methods import shown_metrics, shown_saturation
 from analysis.report.study import Study
 from scaling.formatting import loss, number, percent, plural, sentence, si
@@ -17,8 +18,6 @@ from scaling.formatting import loss, number, percent, plural, sentence, si
 TITLE = "Which method?"
 _MOST_ERROR = 120  # characters
 _MOST_OTHERS = 4  # comparisons that are named beside the largest
-
-Method = pd.Series  # a row of a comparison
 
 
 def front_page(study: Study) -> dict[str, Any]:
@@ -47,10 +46,9 @@ def _because(comparison: MethodComparison) -> list[str]:
         "95%"
     ]
     if best["method"] != comparison.reference:
-        low, high = number(best["low"], "+.3f"), number(best["high"], "+.3f")
         reasons.append(
-            f"against {_reference(comparison)} its loss differs by {number(best['difference'], '+.3f')} nats per token "
-            f"({low} to {high})"
+            f"against {_reference(comparison)} its loss differs by {_signed(best['difference'])} nats per token "
+            f"({_signed(best['low'])} to {_signed(best['high'])})"
         )
     return reasons
 
@@ -65,7 +63,7 @@ def _tiles(comparison: MethodComparison) -> list[Tile]:
         ("Methods compared", str(len(rows)), f"{len(comparison.leaders)} may be the best"),
         ("Seeds of each", str(most) if fewest == most else f"{fewest} – {most}", documents),
         ("Loss of the leader", loss(best["loss"]), "nats per token"),
-        (f"Against {_reference(comparison)}", number(best["difference"], "+.3f"), _interval(best, "low", "high")),
+        (f"Against {_reference(comparison)}", _signed(best["difference"]), _interval(best, "low", "high")),
         ("Best in", share, "of draws"),
         ("Run-to-run noise", noise, f"sd, {comparison.seed_df} degrees of freedom"),
         ("Training tokens", si(comparison.cell["tokens"]), f"{si(best['n_active'])} active"),
@@ -119,20 +117,20 @@ def _ranking(comparison: MethodComparison) -> Block:
     against, reference = _reference(comparison), comparison.reference
     unequal = set(comparison.unequal["method"])
 
-    def flop_ratio(row: Method) -> str:
+    def flop_ratio(row: pd.Series) -> str:
         ratio = f"{row['train_flops_ratio']:.2f} / {row['decode_flops_per_token_ratio']:.2f}"
         return f"{ratio} !" if row["method"] in unequal else ratio
 
-    def of_others(row: Method, low: str, high: str) -> str | None:
+    def of_others(row: pd.Series, low: str, high: str) -> str | None:
         return None if row["method"] == reference else _interval(row, low, high)
 
-    columns: dict[str, Any] = {
-        "method": lambda row: row["method"],
-        "E": lambda row: row["n_experts"],
+    columns: dict[str, Cell] = {
+        "method": field("method"),
+        "E": field("n_experts"),
         "k": lambda row: row["top_k"] if row["n_experts"] > 1 else None,
-        "seeds": lambda row: row["seeds"],
-        "loss": lambda row: loss(row["loss"]),
-        f"− {reference}": lambda row: "reference" if row["method"] == reference else number(row["difference"], "+.3f"),
+        "seeds": field("seeds"),
+        "loss": field("loss", loss),
+        f"− {reference}": lambda row: "reference" if row["method"] == reference else _signed(row["difference"]),
         "FLOP ratio": flop_ratio,
     }
     ranks = ""
@@ -141,8 +139,8 @@ def _ranking(comparison: MethodComparison) -> Block:
             "95%": lambda row: of_others(row, "low", "high"),
             "95%, all": lambda row: of_others(row, "low_all", "high_all"),
             "rank": lambda row: f"{row['rank_low']} – {row['rank_high']}",
-            "best in": lambda row: percent(float(row["best"])),
-            "group": lambda row: row["group"],
+            "best in": field("best", percent),
+            "group": field("group"),
         }
         ranks = (
             "; its 95% interval alone and together with all others; “rank”, all pairs together at 95% (Tukey); “best "
@@ -153,7 +151,7 @@ def _ranking(comparison: MethodComparison) -> Block:
         f"Methods by loss, nats per token, and the difference to {against}{ranks}. FLOPs to train / to decode a token "
         f"are over the reference's, ! beyond {percent(FLOPS_TOLERANCE)}."
     )
-    return table(_rows(comparison.rows), columns, caption)
+    return table(comparison.rows, columns, caption)
 
 
 def _shown_differences(comparison: MethodComparison) -> list[str]:
@@ -176,7 +174,7 @@ def _shown_differences(comparison: MethodComparison) -> list[str]:
 
 
 def _with_differences(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{row['method']} ({number(row['difference'], '+.3f')})" for row in _rows(rows))
+    return ", ".join(f"{row['method']} ({_signed(row['difference'])})" for _, row in rows.iterrows())
 
 
 def _limits(study: Study) -> list[str]:
@@ -207,28 +205,19 @@ def _limits(study: Study) -> list[str]:
 
 
 def _apart(comparison: MethodComparison) -> Block:
-    columns: Columns[Method] = {
-        "method": lambda row: row["method"],
-        "seeds": lambda row: row["seeds"],
-        "loss": lambda row: loss(row["loss"]),
-        "leak": lambda row: number(row["leak"], ".3g"),
-        "why": lambda row: row["reason"],
-    }
+    columns = {"method": field("method"), "seeds": field("seeds"), "loss": field("loss", loss)}
+    columns |= {"leak": field("leak", three_digits), "why": field("reason")}
     caption = (
         "Not ranked: the loss of these methods is not that of a model that writes token by token. “leak” is what they "
         "gain from later tokens, nats per token; without it their loss would be higher by as much."
     )
-    return table(_rows(comparison.apart), columns, caption, wide="why")
+    return table(comparison.apart, columns, caption, wide="why")
 
 
 def _failures(comparison: MethodComparison) -> Block:
-    columns: Columns[Method] = {
-        "method": lambda row: row["method"],
-        "cells": lambda row: row["cells"],
-        "status": lambda row: row["status"],
-        "error": lambda row: str(row["error"])[:_MOST_ERROR],
-    }
-    return table(_rows(comparison.failed), columns, "Cells that failed and carry no loss.", wide="error")
+    columns = {name: field(name) for name in ("method", "cells", "status")}
+    columns["error"] = lambda row: str(row["error"])[:_MOST_ERROR]
+    return table(comparison.failed, columns, "Cells that failed and carry no loss.", wide="error")
 
 
 def _routers(study: Study) -> list[Block]:
@@ -258,12 +247,10 @@ def _decoding(study: Study) -> list[Block]:
 
     def time(method: str, batch: int) -> str:
         row = by_batch.loc[method]
-        return f"{number(row['time_ms'][batch], '.3g')} ({number(row['times'][batch], '.2g')}×)"
+        return f"{three_digits(row['time_ms'][batch])} ({number(row['times'][batch], '.2g')}×)"
 
-    columns: dict[str, Any] = {"method": str}
-    columns |= {
-        f"batch {batch}": lambda name, batch=batch: time(name, batch) for batch in sorted(times["batch"].unique())
-    }
+    columns: dict[str, Cell] = {"method": str}
+    columns |= {f"batch {batch}": partial(time, batch=batch) for batch in sorted(times["batch"].unique())}
     first = study.latency.iloc[0]
     caption = (
         f"One decode step, ms (over that of {_reference(comparison)}), by batch, {si(times['context'].max())} tokens "
@@ -286,9 +273,9 @@ def _reference(comparison: MethodComparison) -> str:
     return f"the {name} model" if dense else name
 
 
-def _rows(frame: pd.DataFrame) -> list[Method]:
-    return [row for _, row in frame.iterrows()]
+def _signed(difference: float) -> str:
+    return number(difference, "+.3f")
 
 
-def _interval(row: Method, low: str, high: str) -> str:
-    return f"{number(row[low], '+.3f')} … {number(row[high], '+.3f')}" if pd.notna(row[low]) else "–"
+def _interval(row: pd.Series, low: str, high: str) -> str:
+    return f"{_signed(row[low])} … {_signed(row[high])}" if pd.notna(row[low]) else "–"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analysis.decision.question import Question
-from analysis.report.blocks import Block, Columns, code, heading, table
+from analysis.report.blocks import Block, Cell, code, heading, table
 from analysis.report.sections.runs import distinct
 from analysis.report.study import Study
 from scaling.formatting import flops
@@ -28,8 +28,8 @@ def reproduction(study: Study) -> list[Block]:
     if study.answers:
         facts |= {f"{name}, of the analysis": value for name, value in study.law_fit.versions.items()}
     caption = "What the runs were made with; several values mean that runs differ."
-    columns: Columns[tuple[str, str]] = {"what": lambda fact: fact[0], "value": lambda fact: fact[1]}
-    blocks = [code("\n".join(_commands(study))), table(facts.items(), columns, caption, wide="value")]
+    columns: dict[str, Cell] = {"what": str, "value": facts.__getitem__}
+    blocks = [code("\n".join(_commands(study))), table(facts, columns, caption, wide="value")]
     grid = study.grid.strip()
     return [*blocks, heading("The grid, as resolved"), code(grid)] if grid else blocks
 

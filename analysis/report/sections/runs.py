@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.report.blocks import Block, Columns, bullets, picture, table, text
+from analysis.report.blocks import ACTIVE, Block, bullets, field, picture, table, text
 from analysis.report.plots.study import with_sizes
 from analysis.report.study import Study
 from scaling.columns import EXPERTS, TOKENS
@@ -38,17 +38,10 @@ def evidence(study: Study) -> list[Block]:
 
 
 def _failures(failed: pd.DataFrame) -> Block:
-    columns: Columns[pd.Series] = {
-        "run": lambda run: run["run_id"],
-        "E": lambda run: run[EXPERTS],
-        "active": lambda run: si(run["n_active"]),
-        "tokens": lambda run: si(run[TOKENS]),
-        "status": lambda run: run["status"],
-        "error": lambda run: first_line(run["error"] or "")[:_MOST_ERROR] or None,
-    }
+    columns = {"run": field("run_id"), "E": field(EXPERTS), "active": ACTIVE, "tokens": field(TOKENS, si)}
+    columns |= {"status": field("status"), "error": lambda run: first_line(run["error"] or "")[:_MOST_ERROR] or None}
     more = f" The first {_MOST_FAILED} of {len(failed)}." if len(failed) > _MOST_FAILED else ""
-    rows = (run for _, run in failed.head(_MOST_FAILED).iterrows())
-    return table(rows, columns, f"Failed cells; none of them carries a loss.{more}", wide="error")
+    return table(failed.head(_MOST_FAILED), columns, f"Failed cells; none of them carries a loss.{more}", wide="error")
 
 
 def _beyond(study: Study) -> str:

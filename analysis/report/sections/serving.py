@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.decision.question import Question
-from analysis.report.blocks import Block, Columns, bullets, heading, picture, table, text
+from analysis.report import blocks
+from analysis.report.blocks import Block, Cell, bullets, field, heading, picture, table, text, three_digits
 from analysis.report.plots.study import shown_latency, with_most, with_sizes
 from analysis.report.study import LATENCY_LAW, Study, choices
 from scaling.columns import EXPERTS
@@ -57,30 +59,26 @@ def _offered(study: Study) -> list[Block]:
         f"Priced on {on.title} at {on.usd_per_hour:g} USD an hour ({on.price_source}; {on.price_date}): {load}, "
         f"{service.prompt} prompt and {service.generated} output tokens per request."
     )
-    served = [choice for choice in choices(answer) if choice.get("served") is not None]
+    served = [c["served"] | {"n_experts": c["n_experts"]} for c in choices(answer) if c.get("served") is not None]
     if not served:
-        return [
-            text(f"{basis} How models are served was not stored with the answer, or nothing is served."),
-            *_load(study),
-        ]
+        unknown = f"{basis} How models are served was not stored with the answer, or nothing is served."
+        return [text(unknown), *_load(study)]
     best = answer["recommendation"]["n_experts"]
 
-    def layout(replica: dict[str, Any]) -> str:
+    def layout(replica: Mapping[str, Any]) -> str:
         split = "expert" if replica["experts_split"] else "matrix"
         return f"{replica['n_devices']} by {split}" if replica["n_devices"] > 1 else "1"
 
-    columns: Columns[Any] = {
-        "E": lambda c: experts_cell(c["n_experts"]) + (" ★" if c["n_experts"] == best else ""),
-        "devices": lambda c: layout(c["served"]),
-        "least": lambda c: c["served"]["fewest_devices"],
-        "batch": lambda c: c["served"]["batch"],
-        "ttft, ms": lambda c: number(c["served"]["ttft_ms"], ".3g"),
-        "tpot, ms": lambda c: number(c["served"]["tpot_ms"], ".3g"),
-        "e2el, ms": lambda c: number(c["served"]["e2el_ms"], ".3g"),
-        "tokens/s": lambda c: si(c["served"]["output_throughput"]),
-        "requests/s": lambda c: si(c["served"]["request_goodput"]),
-        "USD/million": lambda c: price(c["served"]),
-        "replicas": lambda c: c["served"]["replicas"],
+    columns: dict[str, Cell] = {
+        "E": lambda replica: experts_cell(replica["n_experts"]) + (" ★" if replica["n_experts"] == best else ""),
+        "devices": layout,
+        "least": field("fewest_devices"),
+        "batch": field("batch"),
+        **{f"{name}, ms": field(f"{name}_ms", three_digits) for name in ("ttft", "tpot", "e2el")},
+        "tokens/s": field("output_throughput", si),
+        "requests/s": field("request_goodput", si),
+        "USD/million": price,
+        "replicas": field("replicas"),
     }
     caption = (
         "How the best model of every E is served at the lowest price per token: devices of a replica and how it is "
@@ -91,14 +89,14 @@ def _offered(study: Study) -> list[Block]:
     return [text(basis), table(served, columns, caption), *_load(study), _FORMULAS]
 
 
-def price(served: dict[str, Any]) -> str:
+def price(served: Mapping[str, Any]) -> str:
     """USD per million tokens, with its interval where the device's speed was measured."""
     return si(served["usd_per_million"]) + spread(served.get("usd_per_million_interval"))
 
 
 _FORMULAS = table(
-    replicas.METRICS.items(),
-    {"name": lambda metric: metric[0], "formula": lambda metric: metric[1]},
+    replicas.METRICS,
+    {"name": str, "formula": replicas.METRICS.__getitem__},
     "These names are those of vLLM's serving benchmark; b concurrent sequences, n output tokens per request, L_D and "
     "L_P the seconds of a decode step and of a prefill, G devices, r replicas, u the share of the time that they are "
     "busy, C0 USD per device-second.",
@@ -138,16 +136,14 @@ def _counted(study: Study) -> list[Block]:
         return []
     models = with_most(with_sizes(frame), "size", EXPERTS).drop_duplicates([EXPERTS, *counts])
     longest = models.loc[models.groupby(EXPERTS)["prefill_flops_per_token"].idxmax()].sort_values(EXPERTS)
-    shown = longest[[EXPERTS, "n_active", "n_total", *counts]].itertuples(index=False)
-    columns: dict[str, Any] = {"E": lambda model: experts_cell(model[0])}
-    for place, header in enumerate(("active", "total", *_COUNTS), start=1):
-        columns[header] = lambda model, place=place: si(model[place])
+    columns = {"E": blocks.EXPERTS_CELL, "active": blocks.ACTIVE, "total": blocks.TOTAL}
+    columns |= {header: field(name, si) for header, name in _COUNTS.items()}
     caption = (
         "Counts of serving from the structure of the largest models: forward FLOPs per token of a prompt as long as "
         "the training sequence and per token after it, router included; bytes of the weights of all experts, and of "
         "keys and values per token. FLOPs hardly rise with E; bytes do."
     )
-    return [table(shown, columns, caption)]
+    return [table(longest, columns, caption)]
 
 
 def _measured(study: Study) -> list[Block]:
@@ -165,18 +161,18 @@ def _measured(study: Study) -> list[Block]:
         f"by {routing} weights. A batch of one reads the active parameters; a larger one activates more experts and in "
         "the end reads them all, so decode time follows the total parameters as the batch grows."
     )
-    columns: Columns[pd.Series] = {
-        "E": lambda row: experts_cell(row[EXPERTS]),
-        "batch": lambda row: int(row["batch"]),
-        "median, ms": lambda row: number(row["time_ms"], ".3g"),
+    columns: dict[str, Cell] = {
+        "E": blocks.EXPERTS_CELL,
+        "batch": field("batch", int),
+        "median, ms": field("time_ms", three_digits),
         "quartiles, ms": lambda row: f"{row['time_q25_ms']:.3g} – {row['time_q75_ms']:.3g}",
-        "floor, ms": lambda row: number(row["roofline_ms"], ".3g"),
-        "median/floor": lambda row: number(row["time_ms"] / row["roofline_ms"], ".3g"),
-        "activated experts": lambda row: number(row["distinct_experts"], ".3g"),
-        "tokens/s": lambda row: si(row["tokens_per_s"]),
+        "floor, ms": field("roofline_ms", three_digits),
+        "median/floor": lambda row: three_digits(row["time_ms"] / row["roofline_ms"]),
+        "activated experts": field("distinct_experts", three_digits),
+        "tokens/s": field("tokens_per_s", si),
     }
     caption = "One decode step at the smallest and the largest batch that were measured; activated experts as observed."
-    timing = [table((row for _, row in ends.iterrows()), columns, caption)] if len(ends) else []
+    timing = [table(ends, columns, caption)] if len(ends) else []
     against_batch = f"Time against batch: medians with quartiles (band). {_floors(shown)}"
     return [text(setting), picture("latency", against_batch), *timing]
 
@@ -214,10 +210,10 @@ def _modelled(study: Study) -> list[Block]:
         "Measured against modelled times, with the roofline floor of each as a grey mark, and the errors of the model; "
         "red bars are medians."
     )
-    columns: Columns[str] = {
+    columns: dict[str, Cell] = {
         "term": str,
-        "value": lambda name: number(getattr(law.efficiency, name), ".3g"),
-        "95% interval": lambda name: between(law.intervals[name], lambda end: number(end, ".3g")),
+        "value": lambda name: three_digits(getattr(law.efficiency, name)),
+        "95% interval": lambda name: between(law.intervals[name], three_digits),
     }
     caption = (
         "Coefficients of the latency law: seconds (_s), shares of the device's peaks, and rereads in units of the "
@@ -236,18 +232,14 @@ def _priced(study: Study) -> list[Block]:
     rows = priced_decode(study)
     if rows.empty:
         return []
-    columns: Columns[pd.Series] = {
-        "E": lambda row: experts_cell(row[EXPERTS]),
-        "batch": lambda row: int(row["batch"]),
-        "measured, ms": lambda row: number(row["time_ms"], ".3g"),
-        "priced, ms": lambda row: number(row["priced_ms"], ".3g"),
-        "measured/priced": lambda row: number(row["time_ms"] / row["priced_ms"], ".2g"),
-    }
+    columns = {"E": blocks.EXPERTS_CELL, "batch": field("batch", int), "measured, ms": field("time_ms", three_digits)}
+    columns["priced, ms"] = field("priced_ms", three_digits)
+    columns["measured/priced"] = lambda row: number(row["time_ms"] / row["priced_ms"], ".2g")
     caption = (
         f"Decode steps as measured and as priced on {rows['device'].iloc[0]}, at the number format that was measured: "
         f"a median ratio of {_median_ratio(rows):.2g}."
     )
-    return [table((row for _, row in rows.iterrows()), columns, caption)]
+    return [table(rows, columns, caption)]
 
 
 def priced_decode(study: Study) -> pd.DataFrame:
@@ -328,14 +320,14 @@ def _money_assumptions(asked: Question) -> list[Block]:
         f"{service.max_batch} sequences each; all experts are resident and idle ones are not read"
     )
     listed_devices = [own, *(devices.device(name) for name in devices.names() if name not in ("cpu", own.name))]
-    columns: Columns[Device] = {
+    columns: dict[str, Cell] = {
         "device": lambda device: device.title + (" ★" if device is own else ""),
-        "TFLOP/s": lambda device: f"{device.peak_flops / 1e12:.4g}",
-        "TB/s": lambda device: f"{device.bandwidth / 1e12:.4g}",
-        "GB": lambda device: f"{device.memory / 1e9:.4g}",
-        "$/h": lambda device: f"{device.usd_per_hour:.2f}",
-        "priced": lambda device: device.price_date,
-        "source": lambda device: device.source,
+        "TFLOP/s": field("peak_flops", lambda rate: f"{rate / 1e12:.4g}"),
+        "TB/s": field("bandwidth", lambda rate: f"{rate / 1e12:.4g}"),
+        "GB": field("memory", lambda size: f"{size / 1e9:.4g}"),
+        "$/h": field("usd_per_hour", "{:.2f}".format),
+        "priced": field("price_date"),
+        "source": field("source"),
     }
     sources = "; ".join(dict.fromkeys(device.price_source for device in listed_devices))
     caption = (

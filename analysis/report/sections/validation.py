@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, RollOut, brief
-from analysis.report.blocks import Block, Columns, bullets, picture, table, text
+from analysis.fitting.roll_out import HeldOutRuns, RollOut, brief
+from analysis.report.blocks import ACTIVE, TOKENS, Block, Cell, bullets, field, picture, table, text, three_digits
 from analysis.report.plots import validation as validation_plots
 from analysis.report.study import Study
 from analysis.validation.checks import Checks
 from analysis.validation.influence import Exclusion
 from analysis.validation.law_comparison import Contender
-from scaling.formatting import experts, flops, listed, loss, number, percent, plural, sentence, si
+from scaling.formatting import between, experts, flops, listed, loss, percent, plural, sentence
 
 TITLE = "How far to believe the law"
 _FAR = 2.0  # standard errors
@@ -150,8 +149,12 @@ def _moves(exclusion: Exclusion) -> str:
     left_out = f"trunk {exclusion.label}" if exclusion.kind == "trunk" else f"“{exclusion.label}”"
     return (
         f"leaving out {left_out} ({plural(exclusion.n_left_out, 'run')}) moves {exclusion.moved} by "
-        f"{_typeset(brief(change.percent, '+'))}%, {abs(change.in_se or 0.0):.1f} standard errors"
+        f"{_signed_percent(change.percent)}, {abs(change.in_se or 0.0):.1f} standard errors"
     )
+
+
+def _signed_percent(value: float) -> str:
+    return f"{_typeset(brief(value, '+'))}%"
 
 
 def findings_by_check(checks: Checks) -> list[str]:
@@ -215,19 +218,21 @@ def _splits(checks: Checks) -> list[Block]:
     left_out = checks.experts_left_out.parts if checks.experts_left_out is not None else ()
     parts: list[tuple[str, HeldOutRuns]] = [(_budget(part.label), part) for part in cuts]
     parts += [(f"without {part.label} ({part.kind})", part) for part in left_out]
-    judged = [(name, part.n_fitted, part.summary) for name, part in parts if part.summary is not None]
+    judged = [
+        vars(part.summary) | {"name": name, "n_fitted": part.n_fitted}
+        for name, part in parts
+        if part.summary is not None
+    ]
     refused = [_typeset(f"{name}: {_shortened(part.reason)}") for name, part in parts if part.reason]
-    columns: Columns[tuple[str, int, ErrorSummary]] = {
-        "fitted to": lambda split: split[0],
-        "runs": lambda split: split[1],
-        "predicted": lambda split: split[2].n,
-        "median error": lambda split: f"{split[2].median_error:.2g}%",
-        "bias": lambda split: f"{_typeset(brief(split[2].bias, '+'))}%",
-        "worst": lambda split: f"{_typeset(brief(split[2].worst, '+'))}%",
-        "inside": lambda split: None if split[2].n_inside is None else f"{split[2].n_inside} of {split[2].n_judged}",
-        "95% of that share": lambda split: (
-            split[2].share_interval and " – ".join(percent(end) for end in split[2].share_interval)
-        ),
+    columns: dict[str, Cell] = {
+        "fitted to": field("name"),
+        "runs": field("n_fitted"),
+        "predicted": field("n"),
+        "median error": field("median_error", lambda error: f"{error:.2g}%"),
+        "bias": field("bias", _signed_percent),
+        "worst": field("worst", _signed_percent),
+        "inside": lambda split: None if split["n_inside"] is None else f"{split['n_inside']} of {split['n_judged']}",
+        "95% of that share": field("share_interval", lambda ends: between(ends, percent)),
     }
     caption = (
         "The law fitted to some of the runs and compared with the others; errors are predicted minus measured in "
@@ -252,16 +257,16 @@ def _laws(checks: Checks) -> list[Block]:
     def score(law: Contender) -> str:
         return "best" if law in best else _typeset(f"{law.difference:.1f} ± {law.difference_se:.1f}")
 
-    columns: dict[str, Any] = {
-        "law": lambda law: law.law,
-        "free": lambda law: law.n_free,
+    columns: dict[str, Cell] = {
+        "law": field("law"),
+        "free": field("n_free"),
         "weight": lambda law: f"{law.weight:.2f}" if law.weight >= validation_plots.LEAST_WEIGHT else "< 0.01",
         "score, nats": score,
-        "rms held out": lambda law: f"{100 * law.rmse_held_out:.2f}%",
-        "E": lambda law: law.advice and law.advice.n_experts,
-        "active": lambda law: law.advice and si(law.advice.n_active),
-        "tokens": lambda law: law.advice and si(law.advice.tokens),
-        "loss": lambda law: law.advice and loss(law.advice.loss),
+        "rms held out": field("rmse_held_out", lambda error: f"{100 * error:.2f}%"),
+        "E": field("advice", field("n_experts")),
+        "active": field("advice", ACTIVE),
+        "tokens": field("advice", TOKENS),
+        "loss": field("advice", field("loss", loss)),
     }
     caption = (
         f"Laws that can be fitted to these runs, by their log score on held-out trunks ({comparison.n_folds} folds), "
@@ -300,8 +305,8 @@ def _profiles(study: Study, checks: Checks) -> str:
 
 def _ends(low: float | None, high: float | None) -> str:
     if low is None:
-        return "bounded on neither side" if high is None else f"below {number(high, '.3g')}"
-    return f"above {number(low, '.3g')}" if high is None else f"{number(low, '.3g')} to {number(high, '.3g')}"
+        return "bounded on neither side" if high is None else f"below {three_digits(high)}"
+    return f"above {three_digits(low)}" if high is None else f"{three_digits(low)} to {three_digits(high)}"
 
 
 def _isoflop(checks: Checks) -> str:
@@ -327,10 +332,10 @@ def _identifiability(study: Study) -> Block:
     findings = study.law_fit.findings
     if not findings:
         return text("The design identifies every parameter.")
-    columns: dict[str, Any] = {
-        "finding": lambda finding: finding.name,
-        "meaning": lambda finding: _typeset(finding.message),
-        "vary": lambda finding: finding.vary or None,
+    columns = {
+        "finding": field("name"),
+        "meaning": field("message", _typeset),
+        "vary": field("vary", lambda axis: axis or None),
     }
     return table(findings, columns, "What these runs leave open, and the axis to vary.", wide="meaning")
 

@@ -7,16 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
-from analysis.report.blocks import Block, Columns, bullets, picture, table, text
+from analysis.report.blocks import ACTIVE, TOKENS, Block, Cell, bullets, field, picture, table, text, three_digits
 from analysis.report.plots import decision as decision_plots
 from analysis.report.study import Answer, Study
-from scaling.formatting import cost, experts, experts_cell, listed, number, plural, sentence, si
+from scaling.formatting import cost, experts, experts_cell, listed, plural, sentence, si
 
 TITLE = "What would change it"
 _MOST = 3  # cases on the first page
 
 WhatIf = Mapping[str, Any]
-Case = Mapping[str, Any]
 
 
 def what_if(study: Study) -> list[Block]:
@@ -104,16 +103,16 @@ def _caption(study: Study) -> str:
     return " ".join(map(sentence, lines))
 
 
-def _cases(answer: Answer, cases: Iterable[Case]) -> Block:
+def _cases(answer: Answer, cases: Iterable[Mapping[str, Any]]) -> Block:
     total, unit = answer["recommendation"]["cost"]["total"], answer["recommendation"]["cost"]["unit"]
-    columns: Columns[Case] = {
-        "changed": lambda case: case["what"],
-        "to": lambda case: case["value"],
+    columns: dict[str, Cell] = {
+        "changed": field("what"),
+        "to": field("value"),
         "E": lambda case: experts_cell(case["n_experts"]) + (" *" if case["changes"] else ""),
-        "active": lambda case: si(case["n_active"]),
-        "tokens": lambda case: si(case["tokens"]),
+        "active": ACTIVE,
+        "tokens": TOKENS,
         f"cost, {unit}": lambda case: cost(case["cost"], unit),
-        "times": lambda case: number(case["cost"] and case["cost"] / total, ".3g"),
+        "times": field("cost", lambda value: three_digits(value / total)),
     }
     caption = (
         "Every case that was tried, at the estimate of the law, among the E that could answer; * where the best E "
