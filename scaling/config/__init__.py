@@ -1,1 +1,1 @@
-"""What a run is: validated configuration, the registry of methods, counts of parameters and FLOPs."""
+"""The configuration of a run: validated settings, the registry of methods, counts of parameters and FLOPs."""

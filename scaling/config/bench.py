@@ -1,4 +1,4 @@
-"""Where latency is measured, and what a cell occupies."""
+"""Settings of the latency benchmark, and the resources of a cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scaling.config.fields import Count, Frozen, Real
 
 
 class BenchConfig(Frozen):
-    """Where latency is measured: prefill and one decode step at every (batch, context)."""
+    """Latency benchmark: prefill and one decode step at every (batch, context)."""
 
     batch: tuple[Count, ...] = (1, 8)
     context: tuple[Count, ...] = (128,)
@@ -18,12 +18,12 @@ class BenchConfig(Frozen):
 
 
 class Resources(Frozen):
-    """What one cell occupies while it trains; latency always has the whole machine.
+    """Resources of one cell during training; latency is always measured with the whole machine.
 
-    Each CPU thread, or each whole GPU, is a device, over all of which the cell's sequences are spread.
-    expert_parallel: experts are spread too, with `dispatch: grouped`. Each device then holds its own experts alone and
-    gets their tokens from the others, instead of holding every expert and adding up gradients once a step: less memory,
-    more waiting.   checkpoint_minutes: how much of a long trunk a kill may cost; 0 keeps no checkpoints.
+    Each CPU thread, or each whole GPU, is a device, and the cell's sequences are split over all of them.
+    expert_parallel: with `dispatch: grouped`, split the experts too. Each device then holds only its own experts and
+    exchanges tokens, instead of holding every expert and summing gradients once per step: less memory, more waiting.
+    checkpoint_minutes: interval between checkpoints of a trunk, and so the work lost if it is killed; 0 for none.
     """
 
     cpus: Count = 1

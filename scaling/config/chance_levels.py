@@ -1,4 +1,4 @@
-"""What routing looks like by chance: the level beside which each router metric is read. NumPy and SciPy alone.
+"""Chance levels: the value of each router metric under random routing. Needs NumPy and SciPy only.
 
 T tokens each choose k of E experts, uniformly and independently, unless a function says otherwise; k may be a mean.
 """
@@ -15,7 +15,7 @@ import numpy as np
 def load_cv(n_experts: float, top_k: float, tokens: float) -> float:
     """Expected coefficient of variation of the loads, about sqrt((1 - k/E) E / (k T)).
 
-    A load is Binomial(T, k/E), of variance k T/E (1 - k/E); the deviation over the E loads of one draw.
+    A load is Binomial(T, k/E), with variance k T/E (1 - k/E).
     """
     return math.sqrt(max(0.0, 1 - top_k / n_experts) * n_experts / (top_k * tokens))
 
@@ -28,8 +28,8 @@ def utilisation(n_experts: float, top_k: float, tokens: float) -> float:
 def max_load(n_experts: int, top_k: float, tokens: int) -> float:
     """Expected largest load over the mean load (MaxVio + 1): E[max of E independent Binomial(T, k/E)] E / (k T).
 
-    Loads are taken as independent, though they add up to k T: the excess over 1 comes out low, by up to a tenth at E =
-    8. The usual rule, sqrt(2 ln E (1 - k/E) E / (k T)), is high by 10 to 40 % of it.
+    Loads are treated as independent although they sum to k T, which underestimates the excess over 1 by up to a tenth
+    at E = 8. The usual rule, sqrt(2 ln E (1 - k/E) E / (k T)), overestimates it by 10 to 40 %.
     """
     from scipy import stats
 
@@ -46,15 +46,15 @@ def distinct(n_experts: int, top_k: float, tokens: int) -> float:
 
 
 def saturation(n_experts: int, top_k: float) -> float:
-    """Share of a token's experts that an independent choice has in common with it, k/E; the change rate is the rest."""
+    """Share of a token's experts that an independent choice also picks, k/E; the change rate is 1 minus that."""
     return min(1.0, top_k / n_experts)
 
 
 def specialisation(n_experts: int, assignments: float, classes: int, class_entropy: float) -> float:
-    """Share of the class of a token that its expert reveals when the two are independent.
+    """Share of a token's class that its expert appears to reveal when the two are independent.
 
-    The mutual information of a table of counts is biased upwards by (C - 1)(E - 1) / (2 n) nats (Miller 1955), over the
-    entropy of the class. Choices of one token are not independent of each other, so for k > 1 this is a little high.
+    The mutual information of a table of counts is biased upwards by (C - 1)(E - 1) / (2 n) nats (Miller 1955), here
+    divided by the entropy of the class. For k > 1 it is slightly high: the choices of one token are not independent.
     """
     if class_entropy <= 0:
         return 0.0
@@ -62,7 +62,7 @@ def specialisation(n_experts: int, assignments: float, classes: int, class_entro
 
 
 def dropped(n_experts: int, top_k: float, tokens: int, rows: int) -> float:
-    """Share of assignments for which experts with `rows` places have no room: E[max(0, load - rows)] E / (k T)."""
+    """Share of assignments that experts with room for `rows` tokens drop: E[max(0, load - rows)] E / (k T)."""
     from scipy import stats
 
     load = stats.binom(tokens, min(1.0, top_k / n_experts))
@@ -70,7 +70,7 @@ def dropped(n_experts: int, top_k: float, tokens: int, rows: int) -> float:
     return float(np.sum(load.pmf(over) * (over - rows))) * n_experts / (top_k * tokens)
 
 
-# ---------------------------------------------------------------- experts per token where the router decides on it
+# ------------------------------------------------------------------- experts per token, where the router decides it
 
 
 @functools.lru_cache(maxsize=256)
@@ -83,28 +83,28 @@ def gumbel_active(n_experts: int, tau: float, draws: int = 4000) -> float:
 
 
 def threshold(n_experts: int) -> float:
-    """The gate below which dense-to-sparse leaves an expert out: .001 as released; a tenth of 1/E where that is less,
-    or hundreds of experts of equal gates would all be left out."""
+    """The gate below which dense-to-sparse drops an expert: .001 as released, or a tenth of 1/E if that is less, so
+    that equal gates over hundreds of experts are not all dropped."""
     return min(0.001, 0.1 / n_experts)
 
 
 def temperature(progress: Any, tau_max: float, tau_min: float, anneal: str) -> Any:
-    """At `progress` 0 to 1 of the anneal: tau_max (tau_min / tau_max)^progress, or linear."""
+    """Temperature at `progress` 0 to 1 of the annealing: tau_max (tau_min / tau_max)^progress, or linear."""
     if anneal == "linear":
         return tau_max - (tau_max - tau_min) * progress
     return tau_max * (tau_min / tau_max) ** progress
 
 
 def dense_to_sparse(n_experts: int, tau_max: float, tau_min: float, anneal: str, until: float = 1.0) -> float:
-    """Mean experts per token over the first `until` of the anneal, at equal logits: decided ones reach fewer."""
+    """Mean experts per token over the first `until` of the annealing, for equal logits; others activate fewer."""
     points = (np.arange(16) + 0.5) / 16 * until
     return float(np.mean([gumbel_active(n_experts, temperature(at, tau_max, tau_min, anneal)) for at in points]))
 
 
 @functools.lru_cache(maxsize=256)
 def entropy_or_top_p(n_experts: int, top_k: int, q: float, entropy: float, top_p: float, crossing: bool) -> float:
-    """Experts per token of the Tsallis hybrid (arXiv 2504.00661) for logits of variance 1, as an untrained router has
-    them; by simulation of 20,000 tokens. A trained one decides for itself, and is counted as it does."""
+    """Experts per token of the Tsallis hybrid (arXiv 2504.00661) for logits of variance 1, as in an untrained router,
+    from a simulation of 20,000 tokens. For trained routers the measured number is used instead."""
     logits = np.random.default_rng(0).normal(size=(20_000, n_experts))
     p = np.exp(logits)
     p /= p.sum(axis=1, keepdims=True)

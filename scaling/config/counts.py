@@ -1,8 +1,8 @@
-"""What a model costs by its structure: parameters by group, FLOPs of training and inference, bytes.
+"""Counts from the structure of a model: parameters by group, FLOPs of training and inference, bytes.
 
-Conventions. A multiply-add is 2 FLOPs; only matrix products count (norms, softmax and rotations do not, nor does the
-padding of a dispatch); an embedding is a look-up and costs none; attention is causal, so a token attends to those
-before it and to itself; the backward pass costs twice the forward pass. Embeddings and head are not tied.
+Conventions. A multiply-add is 2 FLOPs; only matrix products count (not norms, softmax, rotations or the padding of a
+dispatch); embeddings are looked up at no cost; attention is causal, so a token attends to earlier tokens and itself;
+the backward pass costs twice the forward pass. Embeddings and head are not tied.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scaling.serving.expert_load import distinct_experts
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by group. `experts` counts all experts, `experts_active` what one token passes through of them;
-    `shared` what is beside the single experts and used by every token: shared experts, factors, a frozen base."""
+    """Parameters by group. `experts` counts all experts, `experts_active` those that one token passes through;
+    `shared` counts what every token uses in addition: shared experts, factors, a frozen base."""
 
     embedding: int
     head: int
@@ -48,22 +48,21 @@ class Parameters:
 
     @property
     def n_dense_nonembed(self) -> int:
-        """The dense backbone: one expert per layer. Clark's and Yun's N; for k > 1 it is below n_active_nonembed."""
+        """The dense backbone, one expert per layer: N in Clark's and Yun's laws; below n_active_nonembed if k > 1."""
         return self.norms + self.attention + self.shared + self.expert_per_layer
 
     @property
     def allocated(self) -> int:
-        """Every trained parameter of the initialised tree, routers in."""
+        """Every trained parameter of the initialised tree, including routers."""
         return self.n_total + self.router
 
 
 def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
     """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + experts + routers.
 
-    Of gated MLPs: 3 L E d f of experts, and mostly L d E of routers; other forms and routers have theirs in
-    `scaling/config/registry.py`. At E = 1 there is a single MLP of width `dense_width` and no router.
-    `experts_per_token`: as measured, where the router decides how many; None: as expected. Factorised experts are in
-    every product, so all are active.
+    Gated MLPs have 3 L E d f parameters, most routers L d E; `scaling/config/registry.py` has those of other methods.
+    At E = 1 there is a single MLP of width `dense_width` and no router. `experts_per_token`: the measured number,
+    where the router decides it; None for the expected one. Factorised experts enter every product, so all are active.
     """
     d, layers = model.d_model, model.n_layers
     fixed: dict[str, int] = {
@@ -87,11 +86,11 @@ def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | N
 
 
 def _active(model: ModelConfig, experts_per_token: float | None) -> float:
-    """Experts whose parameters one token meets."""
+    """Experts whose parameters one token uses."""
     if model.experts_kind.all_active:
         return model.n_experts
     expected = model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
-    if model.dispatch == "capacity":  # experts have no more places than these for a token
+    if model.dispatch == "capacity":  # the capacity limits the experts per token
         return min(expected, model.capacity_factor * places_per_token(model))
     return expected
 
@@ -99,10 +98,10 @@ def _active(model: ModelConfig, experts_per_token: float | None) -> float:
 def forward_flops_by_group(
     model: ModelConfig, vocab_size: int, attended: float, experts_per_token: float | None = None
 ) -> dict[str, float]:
-    """Forward FLOPs of one token that attends to `attended` tokens, itself among them, by group.
+    """Forward FLOPs by group of one token that attends to `attended` tokens, including itself.
 
-    `shared`: of shared experts, factors or a frozen base.   `router`: scores, and for soft MoE the mixing of tokens
-    into slots and back, 4 E p d.
+    `shared`: shared experts, factors or a frozen base.   `router`: scores, and for soft MoE the mixing of tokens into
+    slots and back, 4 E p d.
     """
     counts = parameters(model, vocab_size, experts_per_token)
     routed = model.n_experts > 1
@@ -128,7 +127,7 @@ def prefill_flops_per_token(
 def prefill_flops_by_group(
     model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
 ) -> dict[str, float]:
-    """The same by group. Soft MoE computes E p slots for a prompt of any length, so E p / context experts a token."""
+    """The same by group. Soft MoE computes E p slots for a prompt of any length: E p / context experts per token."""
     if model.n_experts > 1 and model.dispatch == "soft":
         experts_per_token = model.n_experts * model.slots / context
     return forward_flops_by_group(model, vocab_size, (context + 1) / 2, experts_per_token)
@@ -137,17 +136,17 @@ def prefill_flops_by_group(
 def decode_flops_per_token(
     model: ModelConfig, vocab_size: int, context: int, experts_per_token: float | None = None
 ) -> float:
-    """Forward FLOPs of one new token when the cache holds `context` tokens, the new one among them."""
+    """Forward FLOPs of one new token when the cache holds `context` tokens, including the new one."""
     return sum(forward_flops_by_group(model, vocab_size, context, experts_per_token).values())
 
 
 def train_flops(config: RunConfig, experts_per_token: float | None = None) -> float:
-    """FLOPs of all training steps, forward and backward (3 x forward), causal attention and router in; achieved tokens.
+    """FLOPs of all training steps: 3 x forward over the achieved tokens, including causal attention and routers.
 
-    `experts_per_token`: mean over the training as measured, where the router decides how many; None takes what is
-    expected of its schedule. With a frozen base (LoRA experts) the steps before it is frozen cost 3 forward passes of
-    the base alone; those after it 2 of the base, whose weights need no gradient, and 3 of routers, experts and what
-    attention multiplies, which are no weights. (The method is counted; our program computes what it does not use.)
+    `experts_per_token`: the mean measured over the training, where the router decides it; None for the mean expected
+    from its schedule. With a frozen base (LoRA experts), a step before freezing costs 3 forward passes of the base. A
+    step after it costs 2 forward passes of the base, whose weights need no gradient, and 3 of routers, experts and
+    attention, which multiplies no weights. This counts the method; our program also computes gradients it discards.
     """
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
     tokens = config.steps * config.train.batch_tokens
@@ -163,28 +162,28 @@ def train_flops(config: RunConfig, experts_per_token: float | None = None) -> fl
 
 
 def value_bytes(model: ModelConfig) -> int:
-    """Bytes of one weight or cached value when the model is served: its products' dtype."""
+    """Bytes of one weight or cached value when the model is served, in the dtype of its products."""
     return {"float32": 4, "bfloat16": 2}[model.dtype]
 
 
 def weight_bytes(model: ModelConfig, vocab_size: int) -> int:
-    """Resident bytes of the weights when served: every expert and the routers are held, whichever are used."""
+    """Resident bytes of the weights when served: all experts and routers, whether activated or not."""
     return parameters(model, vocab_size).allocated * value_bytes(model)
 
 
 def kv_bytes_per_token(model: ModelConfig) -> int:
-    """Bytes of keys and values of one cached token: 2 n_layers d_model values (all heads have their own)."""
+    """Bytes of keys and values of one cached token: 2 n_layers d_model values (multi-head attention)."""
     return 2 * model.n_layers * model.d_model * value_bytes(model)
 
 
 def bytes_read(
     model: ModelConfig, vocab_size: int, *, batch: int, new_tokens: int, context: int, experts: float | None = None
 ) -> float:
-    """Bytes that one inference call must read at least: weights of the activated experts, and the cache.
+    """Minimum bytes that one inference call reads: weights of the activated experts, and the cache.
 
-    `experts`: activated in a layer (mean over layers); None: as many as uniform routing is expected to activate.
-    `new_tokens` per sequence enter (the prompt in a prefill, 1 in a decode step) and attend to a cache of `context`
-    tokens. Of the embedding only the rows of the new tokens are read.
+    `experts`: experts activated per layer (mean over layers); None for the number expected under uniform routing.
+    `new_tokens` per sequence (the prompt in a prefill, 1 in a decode step) attend to a cache of `context` tokens. Only
+    the embedding rows of the new tokens are read.
     """
     counts = parameters(model, vocab_size)
     tokens = batch * new_tokens
@@ -199,7 +198,7 @@ def bytes_read(
 
 
 def capacity_factor(config: RunConfig) -> float | None:
-    """What rounding makes of the capacity factor in a training step, C E / (k T); None where nothing is dropped."""
+    """The capacity factor that a training step achieves after rounding, C E / (k T); None if nothing is dropped."""
     model, tokens = config.model, config.train.batch_tokens // config.train.accumulate
     if model.n_experts == 1 or model.dispatch != "capacity":
         return None
@@ -208,5 +207,5 @@ def capacity_factor(config: RunConfig) -> float | None:
 
 
 def places_per_token(model: ModelConfig) -> int:
-    """k of the capacity: `top_k` for "kx", 1 for "1x", which keeps the cost of a top-1 router (arXiv 2105.15082)."""
+    """k in the capacity: `top_k` for "kx", 1 for "1x", which costs as much as a top-1 router (arXiv 2105.15082)."""
     return model.top_k if model.capacity_per == "kx" else 1

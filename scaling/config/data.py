@@ -1,4 +1,4 @@
-"""Which text a run trains on, and how it is cut."""
+"""The text of a run and how it is tokenised, packed and split."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scaling.config.fields import Count, Frozen, Whole
 
 
 class DataConfig(Frozen):
-    """Which text, how it is cut into tokens and blocks, and which of it is kept for evaluation.
+    """The corpus, its tokeniser, how blocks are packed, and how much is held out for evaluation.
 
-    `files` reads `paths`. `huggingface` streams a dataset with the `datasets` library: one of the hub by name and
-    commit, or local `paths` through one of the library's readers (`dataset: json | parquet | csv | text`). `markov`
-    draws text of known entropy (scaling/data/markov.py), of which every symbol is one byte and one token. `packing`
-    says what a training block is: `stream`, a stretch of all documents one behind the other, or `documents`, whole
-    documents packed together (scaling/data/packing.py).
+    `files` reads `paths`. `huggingface` streams a dataset with the `datasets` library: one from the hub by name and
+    commit, or local `paths` through a reader of the library (`dataset: json | parquet | csv | text`). `markov` draws
+    text of known entropy (scaling/data/markov.py), where every symbol is one byte and one token. `packing` defines a
+    training block: `stream` cuts the concatenated documents, `documents` packs whole documents
+    (scaling/data/packing.py).
     """
 
     corpus: Literal["python-stdlib", "python-environment", "files", "huggingface", "markov"] = "python-stdlib"
@@ -44,15 +44,15 @@ class DataConfig(Frozen):
     def _consistent(self) -> DataConfig:
         if (self.corpus == "files" and not self.paths) or (self.paths and self.corpus not in ("files", "huggingface")):
             raise ValueError(
-                f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, corpus=huggingface may "
-                "have them, others take none"
+                f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, corpus=huggingface "
+                "accepts them, other corpora do not"
             )
         if self.corpus == "huggingface":
             self._dataset_is_named()
         else:
             for name in ("dataset", "subset", "revision", "max_documents"):
                 if value := getattr(self, name):
-                    raise ValueError(f"{name}={value} and corpus={self.corpus}: corpus=huggingface only")
+                    raise ValueError(f"{name}={value} and corpus={self.corpus}: {name} needs corpus=huggingface")
         if self.corpus == "markov":
             self._source_is_small()
         return self
@@ -60,15 +60,14 @@ class DataConfig(Frozen):
     def _dataset_is_named(self) -> None:
         if self.dataset is None:
             raise ValueError(
-                "corpus=huggingface needs dataset: a name on the hub, or json, parquet, csv, text with paths"
+                "corpus=huggingface needs dataset: a name on the hub, or json, parquet, csv or text with paths"
             )
         if self.paths and self.revision:
             raise ValueError(f"revision={self.revision} and paths={list(self.paths)}: local files have no revision")
         if not self.paths and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(
-                f"dataset={self.dataset} and revision={self.revision}: a dataset of the hub is read at one commit, so "
-                "that its text cannot change under a name; give its 40 hex digits (on the hub: Files and versions, "
-                "History)"
+                f"dataset={self.dataset} and revision={self.revision}: a dataset from the hub needs a fixed commit, so "
+                "that its text cannot change; give the 40 hex digits (on the hub: Files and versions, History)"
             )
 
     def _source_is_small(self) -> None:
@@ -77,33 +76,33 @@ class DataConfig(Frozen):
         if contexts > 4096 or entries > 1 << 22:
             raise ValueError(
                 f"markov_symbols={self.markov_symbols}, markov_order={self.markov_order}, markov_topics="
-                f"{self.markov_topics}: {contexts:,} contexts and {entries:,} probabilities; at most 4,096 and "
-                f"{1 << 22:,}"
+                f"{self.markov_topics}: {contexts:,} contexts and {entries:,} probabilities; allowed: at most 4,096 "
+                f"and {1 << 22:,}"
             )
         if self.tokenizer != "bytes":
             raise ValueError(
-                f"tokenizer={self.tokenizer} and corpus=markov: its symbols are the tokens, one byte each; use bytes"
+                f"tokenizer={self.tokenizer} and corpus=markov: its symbols are one-byte tokens; use tokenizer=bytes"
             )
 
     @property
     def markov_contexts(self) -> int:
-        """Contexts of `corpus: markov`: strings of markov_order symbols."""
+        """Number of contexts of `corpus: markov`, strings of markov_order symbols."""
         return self.markov_symbols**self.markov_order
 
     @property
     def vocab_size(self) -> int:
-        """Symbols of the tokeniser and the document separator."""
+        """Number of symbols of the tokeniser, including the document separator."""
         if self.corpus == "markov":
             return self.markov_symbols + 1
         return 257 if self.tokenizer == "bytes" else self.bpe_vocab + 1
 
     def identity(self) -> dict[str, Any]:
-        """The fields that shape a training, as plain values: those of other corpora and tokenisers are left out."""
+        """The fields that shape a training, without those of other corpora and tokenisers."""
         parts = self.model_dump(mode="json")
-        del parts["paths"]  # the corpus hash stands for what was read, wherever it lay
+        del parts["paths"]  # the corpus hash identifies the text, wherever it is stored
         idle = [] if self.tokenizer == "bpe" else ["bpe_vocab"]
         idle += [] if self.corpus == "huggingface" else ["dataset", "subset", "split", "revision", "max_documents"]
         idle += [] if self.corpus == "markov" else [name for name in parts if name.startswith("markov_")]
-        # Cells from before there was a choice keep their name.
+        # Cells from before packing was a choice keep their run_id.
         idle += [] if self.packing == "documents" else ["packing"]
         return {name: value for name, value in parts.items() if name not in idle}

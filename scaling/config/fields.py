@@ -1,4 +1,4 @@
-"""Kinds of fields that configurations are made of: numbers as people write them, read exactly or refused."""
+"""Field types of configurations: numbers with suffixes, read exactly or rejected."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([KkMm
 
 
 def parse_number(value: Any) -> float:
-    """A number as people write it: `2M`, `0.25M`, `1e9`, `1_000_000`, `1.5B` (K, M, B = G, T are powers of 1,000).
+    """A number such as `2M`, `0.25M`, `1e9`, `1_000_000` or `1.5B` (K, M, B = G, T are powers of 1,000).
 
-    YAML readers hand `1e9` over as text, so text is read here. Raises ValueError naming what was found.
+    YAML readers return `1e9` as text. Raises ValueError with the value found.
     """
     if isinstance(value, bool):
         raise ValueError(f"expected a number, found {value}")
@@ -28,8 +28,8 @@ def parse_number(value: Any) -> float:
 
 
 def whole(value: Any) -> Any:
-    """Text and floats as the whole number that they stand for; anything else as it is. Raises ValueError."""
-    if isinstance(value, (str, float, bool)):  # YAML reads `yes` as true, which is no number
+    """Text and floats as a whole number, other values unchanged. Raises ValueError."""
+    if isinstance(value, (str, float, bool)):  # YAML reads `yes` as true
         number = parse_number(value)
         if not math.isfinite(number) or abs(number - round(number)) > 1e-6 * max(1.0, abs(number)):
             raise ValueError(f"expected a whole number, found {value!r}")

@@ -1,4 +1,4 @@
-"""What a model is: a decoder-only Transformer whose MLPs are mixtures of experts, routed one way or another."""
+"""The configuration of a model: a decoder-only Transformer with mixture-of-experts MLPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scaling.config.registry import EXPERTS, ROUTERS, Experts, Router, matched_r
 
 
 def _registered(names: Mapping[str, Any]) -> AfterValidator:
-    """One of the registered names. Raises ValueError with the nearest of them."""
+    """Validator of a registered name. Raises ValueError with the closest one."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -31,16 +31,16 @@ NotNegative = Annotated[Real, Field(ge=0)]
 
 
 def following() -> tuple[str, ...]:
-    """Fields whose default follows others: the width of an expert, and what the authors of a router or a form use."""
+    """Fields whose default depends on others: the expert width, and values that the authors of a method use."""
     by_router = sorted({name for router in ROUTERS.values() for name in router.defaults})
     return ("d_expert", "dispatch", "rank", "slots", *by_router)
 
 
-# What every model, and every routed one, has; of all other fields a cell's identity holds those that its router and
-# experts read.
+# Fields of every model, and of every routed one. Of the others, a cell's identity has those that its router and experts
+# use.
 _DENSE = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
 _ROUTED = (*_DENSE, "d_expert", "top_k", "router", "dispatch", "experts")
-# Left out of the identity at their default: cells from before there was a choice keep their name.
+# Left out of the identity at their default, so that cells from before these fields existed keep their run_id.
 _AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0, "capacity_per": "kx"}
 
 
@@ -51,14 +51,15 @@ class ModelConfig(Frozen):
     so a grid crosses dense and routed models of one active size. Granularity is the number of experts that the dense
     width is split into: at the default width, where d_expert = 2 d_model / top_k, it is `top_k`.
 
-    Which router and which form of experts reads which of the fields below: `scaling/config/registry.py`.
+    `scaling/config/registry.py` lists the fields that each router and form of experts uses.
 
-    capacity_per: places of an expert grow with top_k (`kx`), or are those of a top-1 router (`1x`), arXiv 2105.15082.
-    balance_coef, z_coef: weights of the balance penalty and of the z-loss.   bias_rate: of loss-free balancing, 0
-    without (.001 in arXiv 2408.15664).   jitter: in training the gate's input is multiplied by uniform noise in 1 +-
-    jitter. With `dispatch: capacity` an expert's places follow the tokens of a call, at inference too: decoding token
-    by token then drops others than the whole sequence does; `grouped`, the default, drops none. leak_study: accepts
-    that an output depends on later tokens, so that its loss is not that of a language model.
+    capacity_per: the capacity grows with top_k (`kx`) or is that of a top-1 router (`1x`), arXiv 2105.15082.
+    balance_coef, z_coef: weights of the balance penalty and the z-loss.
+    bias_rate: update rate of loss-free balancing (.001 in arXiv 2408.15664); 0 turns it off.
+    jitter: in training, the gate's input is multiplied by uniform noise in 1 +- jitter.
+    leak_study: allow outputs to depend on later tokens; the loss is then not that of a language model.
+    dispatch: with `capacity`, the capacity depends on the tokens of a call, at inference too, so decoding token by
+    token drops other tokens than a pass over the whole sequence; `grouped`, the default, drops none.
     """
 
     d_model: Count = 64
@@ -79,38 +80,38 @@ class ModelConfig(Frozen):
     jitter: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     leak_study: bool = False
     # routers
-    renormalise: bool = True  # weights of the chosen sum to 1
+    renormalise: bool = True  # weights of the chosen experts sum to 1
     gate_transform: Literal["sigmoid", "tanh", "cos", "identity"] = "sigmoid"
     normalise_over: Literal["all", "selected"] = "all"
     route_scale: Positive = 1.0  # 2.5 in DeepSeek-V3
-    n_groups: Count = 1  # of experts, of which a token may choose from `groups_kept`
+    n_groups: Count = 1  # groups of experts; a token chooses from `groups_kept` of them
     groups_kept: Count = 1
-    anneal_tokens: Count = 131_072  # over which the temperature falls from tau_max to tau_min; top-1 from then on
+    anneal_tokens: Count = 131_072  # tokens over which the temperature falls from tau_max to tau_min; then top-1
     tau_max: Positive = 2.0
     tau_min: Positive = 0.3
     anneal: Literal["exponential", "linear"] = "exponential"
     gate_weight: Literal["softmax", "gumbel"] = "softmax"
-    masked_share: Annotated[Real, Field(ge=0, lt=1)] = 0.1  # of the weights of each copy, so that copies differ
+    masked_share: Annotated[Real, Field(ge=0, lt=1)] = 0.1  # share of weights masked, so that copies differ
     entropy_coef: NotNegative = 0.01
     tsallis_q: Positive = 1.1
     entropy_threshold: Real = 0.9
     top_p: Share = 0.75
     nucleus: Literal["exclude", "include"] = "exclude"  # the expert whose mass crosses top_p
     gate_norm: Literal["layer", "batch"] = "layer"
-    slots: Count = 1  # of an expert in a sequence
+    slots: Count = 1  # per expert and sequence
     normalise_slots: bool = True
     # experts
     n_shared: Count = 1
     rank: Count = 1
     ring_rank: Count = 4
     lora_rank: Count = 4
-    dense_tokens: Whole = 65_536  # trained before there are several experts (dense-to-sparse), or on the base (lora)
+    dense_tokens: Whole = 65_536  # trained on one expert (dense-to-sparse) or the base (lora) before there are several
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: Any) -> Any:
-        """An active width of 2 d_model, whatever k: so k varies at fixed N_active too unless `d_expert` is given; and
-        what follows from router and experts."""
+        """Fill in an active width of 2 d_model for every k, so that k varies at fixed N_active unless `d_expert` is
+        given, and the defaults of router and experts."""
         if not isinstance(values, dict):
             return values
         values = {name: value for name, value in values.items() if value is not None}
@@ -119,7 +120,7 @@ class ModelConfig(Frozen):
             return values
         try:
             numbers = {name: whole(values.get(name, cls.model_fields[name].default)) for name in _NUMBERS}
-        except ValueError:  # reported with its place when the field is validated
+        except ValueError:  # validation of the field reports it
             return values
         if any(not isinstance(number, int) or number < 1 for number in numbers.values()):
             return values
@@ -145,13 +146,13 @@ class ModelConfig(Frozen):
         facts, kind = self.router_facts, self.experts_kind
         if facts.without_k and self.top_k != 1:
             raise ValueError(
-                f"router={self.router} takes no top_k (arXiv {facts.source}), found top_k={self.top_k}; leave it out, "
-                "or use router=topk"
+                f"router={self.router} takes no top_k (arXiv {facts.source}), found top_k={self.top_k}; remove it or "
+                "use router=topk"
             )
         if not facts.causal and not self.leak_study:
             raise ValueError(
                 f"router={self.router} lets a token's output depend on later tokens (arXiv {facts.source}), so its "
-                "loss is not that of a language model; to measure the leak say `leak_study: true`"
+                "loss is not that of a language model; to measure the leak set `leak_study: true`"
             )
         allowed = ("mixed",) if kind.mixes else facts.dispatches
         if self.dispatch not in allowed:
@@ -161,7 +162,7 @@ class ModelConfig(Frozen):
             )
         if kind.mixes and self.router == "soft":
             raise ValueError(
-                f"router=soft fills slots of experts, and experts={self.experts} has none; use mlp or shared"
+                f"router=soft fills slots of experts, but experts={self.experts} has none; use experts=mlp or shared"
             )
         if objection := facts.refuses(self):
             raise ValueError(objection)
@@ -173,17 +174,17 @@ class ModelConfig(Frozen):
 
     @property
     def router_facts(self) -> Router:
-        """The registry's entry of the router."""
+        """The router's entry in the registry."""
         return ROUTERS[self.router]
 
     @property
     def experts_kind(self) -> Experts:
-        """The registry's entry of the form of experts."""
+        """The entry in the registry of the form of experts."""
         return EXPERTS[self.experts]
 
     @property
     def dense_width(self) -> int:
-        """Hidden units of the single MLP at E = 1: the active width of the routed models."""
+        """Hidden units of the single MLP at E = 1, equal to the active width of the routed models."""
         return (self.top_k + (self.n_shared if self.experts == "shared" else 0)) * self.d_expert
 
     @property
@@ -199,12 +200,12 @@ class ModelConfig(Frozen):
         return self.n_experts > 1 and "dense_tokens" in (*self.router_facts.options, *self.experts_kind.options)
 
     def dense_steps(self, batch_tokens: int) -> int:
-        """Steps of the dense model that a phased training begins with; 0 for the others."""
+        """Steps of the dense model that a phased training begins with, else 0."""
         return -(-self.dense_tokens // batch_tokens) if self.phased else 0
 
     def identity(self) -> dict[str, Any]:
-        """The fields that shape a training, as plain values: those that this router and these experts do not read are
-        left out. At E = 1 nothing is routed, so only the width of the MLP counts."""
+        """The fields that shape a training, without those that router and experts do not use. At E = 1 nothing is
+        routed, so only the width of the MLP counts."""
         parts = self.model_dump(mode="json")
         if self.n_experts == 1:
             return {name: parts[name] for name in _DENSE} | {"d_mlp": self.dense_width}
@@ -213,7 +214,7 @@ class ModelConfig(Frozen):
 
     @property
     def read(self) -> set[str]:
-        """The fields that this model depends on."""
+        """Names of the fields that this model depends on."""
         if self.n_experts == 1:
             return {*_DENSE, "top_k", "d_expert", "experts", "n_shared"}
         places = {"capacity_factor", "capacity_per"} if self.dispatch == "capacity" else set()

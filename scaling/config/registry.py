@@ -1,8 +1,8 @@
-"""The methods of the literature by name: every router and every form of experts, and what follows from the choice
-before anything is computed. Their equations are in `scaling/model/moe/`; nothing here needs JAX.
+"""The registry of methods: every router and form of experts with its source, options and counts.
 
-A new router is one file in `scaling/model/moe/routers/` and one line in `ROUTERS`. Other distributions add theirs by
-entry points of the groups `scaling.routers` and `scaling.experts`.
+Their equations are in `scaling/model/moe/`; this module does not need JAX. A new router is one file in
+`scaling/model/moe/routers/` and one line in `ROUTERS`. Other distributions register theirs with entry points of the
+groups `scaling.routers` and `scaling.experts`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scaling.distribution import Registry
 
 
 class LayerSettings(Protocol):
-    """What the registry reads of a model: the fields of `scaling.config.model.ModelConfig` under the same names."""
+    """The fields of `scaling.config.model.ModelConfig` that the registry uses."""
 
     d_model: int
     d_expert: int
@@ -54,22 +54,26 @@ class LayerSettings(Protocol):
 PENALTIES = ("balance_coef", "z_coef")
 TOKEN_CHOICE = (*PENALTIES, "bias_rate", "jitter")
 SPARSE = ("grouped", "capacity", "dense")  # dispatches of routers that choose exactly top_k experts
-ANY_NUMBER = ("grouped", "dense")  # of those that choose as many as they like
+ANY_NUMBER = ("grouped", "dense")  # dispatches of routers that choose any number
 LEAK = ("leak_study",)
 
 
 @dataclass(frozen=True)
 class Router:
-    """A router: where its class is, the paper, and what a configuration, a cost or a plan asks of it.
+    """A router: its class, its paper, and what configurations, costs and plans need to know of it.
 
-    place: `module.Class` under scaling.model.moe.routers, or `module:Class` elsewhere.   options: fields of the model
-    that it reads; others are not part of a cell's identity.   defaults: values of its own where the grid is silent,
-    instead of ours for all.   causal: whether an output never depends on later tokens of its sequence.   dispatches:
-    what it goes with, the default first.   without_k: it chooses one expert, or as many as it likes.
-    parameters: of one layer.
-    experts_per_token: expected, at inference.   training_experts_per_token: mean over a training of so many tokens.
-    varies: the number is the router's choice, so runs are counted with what was measured. refuses: what of a
-    configuration does not suit it, "" for nothing.
+    place: `module.Class` under scaling.model.moe.routers, or `module:Class` elsewhere.
+    source: arXiv number of the paper.
+    options: fields of the model that it uses; a cell's identity has no others.
+    defaults: the authors' values, used in place of ours for fields that the grid does not set.
+    causal: whether an output never depends on later tokens of its sequence.
+    dispatches: the dispatches it supports, the default first.
+    without_k: it chooses one expert or any number, so it takes no top_k.
+    parameters: number of parameters in one layer.
+    experts_per_token: expected number at inference.
+    training_experts_per_token: expected mean over a training of the given number of tokens.
+    varies: whether the router decides the number, so that a run's counts use the measured one.
+    refuses: why a configuration does not suit it, or "".
     """
 
     place: str
@@ -92,13 +96,14 @@ class Router:
 
 @dataclass(frozen=True)
 class Experts:
-    """A form of experts: where it is, the paper, and its parameters in one layer.
+    """A form of experts: its function, its paper, and its parameters in one layer.
 
     place: `module.function` under scaling.model.moe, or `module:function` elsewhere.
-    sizes: (used by every token, of one expert).
-    mixes: the gate mixes weights instead of outputs (dispatch `mixed`).   all_active: every expert is in every product,
-    whatever the gate says.   products: parameters-like count of products beyond those with weights, a token.
-    frozen_base: all but routers and experts stands still once `dense_tokens` are trained.
+    sizes: parameters (used by every token, of one expert).
+    mixes: the gate mixes weights instead of outputs (dispatch `mixed`).
+    all_active: every expert enters every product, whatever the gate chooses.
+    products: multiply-adds per token in products without weights.
+    frozen_base: everything but routers and experts is frozen after `dense_tokens`.
     """
 
     place: str
@@ -125,11 +130,11 @@ def _resolved(place: str, ours: str) -> Any:
 def _groups(model: LayerSettings) -> str:
     settings = f"n_experts={model.n_experts}, n_groups={model.n_groups}, groups_kept={model.groups_kept}"
     if model.n_experts % model.n_groups or model.groups_kept > model.n_groups:
-        return f"{settings}: n_groups must divide n_experts, and groups_kept be at most n_groups"
+        return f"{settings}: n_groups must divide n_experts, and groups_kept must be at most n_groups"
     if model.top_k * model.n_groups > model.groups_kept * model.n_experts:
-        return f"{settings}: the groups that are kept have fewer than top_k={model.top_k} experts"
+        return f"{settings}: the kept groups have fewer than top_k={model.top_k} experts"
     if model.normalise_over == "selected" and model.top_k == 1:
-        return "normalise_over=selected with top_k=1 gives a constant weight and the router no gradient; use `all`"
+        return "normalise_over=selected with top_k=1 makes the weight constant, so the router gets no gradient; use all"
     return ""
 
 
@@ -141,15 +146,15 @@ def _prototypes(model: LayerSettings) -> str:
 
 def _own_experts(model: LayerSettings) -> str:
     if EXPERTS[model.experts].mixes:
-        return f"router=dense-to-sparse spawns experts from one, and experts={model.experts} has none of its own"
+        return f"router=dense-to-sparse copies one expert, but experts={model.experts} has no separate experts"
     if model.tau_min > model.tau_max:
-        return f"tau_min={model.tau_min:g} is above tau_max={model.tau_max:g}"
+        return f"tau_min={model.tau_min:g} must not exceed tau_max={model.tau_max:g}"
     return ""
 
 
 def _norm(model: LayerSettings) -> str:
     if model.gate_norm == "batch" and not model.leak_study:
-        return "gate_norm=batch mixes the tokens of a batch, later ones too; use layer, or say leak_study: true"
+        return "gate_norm=batch mixes all tokens of a batch, including later ones; use layer or set leak_study: true"
     return ""
 
 
@@ -168,7 +173,7 @@ def _annealed(model: LayerSettings, tokens: int) -> float:
 
 
 def _slots(model: LayerSettings) -> int:
-    """Phi of soft MoE for the sequences it was made for, and the scale of its normalised form."""
+    """Phi of soft MoE, and the scale of its normalised form."""
     return model.d_model * model.n_experts * model.slots + int(model.normalise_slots)
 
 
@@ -251,10 +256,10 @@ EXPERTS = Registry("scaling.experts", Experts, {
 
 
 def matched_rank(experts: str, d_model: int, hidden: int, n_experts: int, ring_rank: int) -> int:
-    """The rank at which a factorised layer has at most as many parameters as the dense gated MLP of its hidden width.
+    """The largest rank at which a factorised layer, gate included, has no more parameters than the dense gated MLP.
 
-    arXiv 2402.12550 matches so (its gate counted in, as here); its experts have one matrix into the hidden units, ours
-    is compared with two of a gated MLP.
+    arXiv 2402.12550 matches parameters in the same way, but to an MLP with one matrix into the hidden units instead of
+    two.
     """
     budget = 3 * d_model * hidden - d_model * n_experts
     per_rank = 2 * (d_model + hidden + 1)

@@ -1,4 +1,4 @@
-"""What a run is: frozen, validated configurations and the content hash that names them."""
+"""The configuration of a run and the content hashes that identify it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scaling.schema import SCHEMA_VERSION
 
 
 class RunConfig(Frozen):
-    """One cell: everything that shapes its training, and where its latency is measured."""
+    """One cell: everything that shapes its training, and its latency benchmark."""
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "study"
     task: Literal["lm"] = "lm"
@@ -35,7 +35,7 @@ class RunConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _slots(cls, values: Any) -> Any:
-        """Of soft MoE as many slots as tokens reach experts, top_k T / E for each, where the grid is silent."""
+        """Unless the grid sets them, give soft MoE as many slots as tokens reach experts: top_k T / E per expert."""
         model = values.get("model") if isinstance(values, dict) else None
         if not isinstance(model, dict) or model.get("router") != "soft" or model.get("slots") is not None:
             return values
@@ -48,43 +48,43 @@ class RunConfig(Frozen):
         model, seq_len = self.model, self.train.seq_len
         if model.router in ("base", "expert-choice") and model.top_k * seq_len % model.n_experts:
             raise ValueError(
-                f"router={model.router} gives each expert as many tokens of a sequence: n_experts={model.n_experts} "
-                f"must divide top_k={model.top_k} times seq_len={seq_len}"
+                f"router={model.router} gives every expert equally many tokens of a sequence: "
+                f"n_experts={model.n_experts} must divide top_k={model.top_k} times seq_len={seq_len}"
             )
-        if self.routed_alike_steps > self.steps - self.cooldown_steps:
+        if self.phase_steps > self.steps - self.cooldown_steps:
             room = (self.steps - self.cooldown_steps) * self.train.batch_tokens
             phases = [name for name in ("dense_tokens", "anneal_tokens") if name in model.identity()]
             raise ValueError(
-                f"tokens={self.tokens} leave {room} before the cooldown, and router={model.router}, "
-                f"experts={model.experts} takes {self.routed_alike_steps * self.train.batch_tokens} for its phases; "
-                f"lower {' and '.join(phases)}"
+                f"tokens={self.tokens} leaves {room} tokens before the cooldown, but the phases of "
+                f"router={model.router}, experts={model.experts} take "
+                f"{self.phase_steps * self.train.batch_tokens}; lower {' and '.join(phases)}"
             )
         needed = math.ceil(self.train.warmup_tokens / self.train.batch_tokens) + self.cooldown_steps
         if self.steps < max(needed, 2):
             raise ValueError(
-                f"tokens={self.tokens} are {self.steps} steps of batch_tokens={self.train.batch_tokens}: too few for "
-                f"warmup_tokens={self.train.warmup_tokens} and a cooldown of {self.train.cooldown:g}"
+                f"tokens={self.tokens} gives {self.steps} steps of batch_tokens={self.train.batch_tokens}: too few for "
+                f"warmup_tokens={self.train.warmup_tokens} and cooldown={self.train.cooldown:g}"
             )
         return self
 
     @property
     def steps(self) -> int:
-        """Optimiser steps: the token budget in whole batches, rounded to the nearest."""
+        """Optimiser steps: the token budget rounded to the nearest whole batch."""
         return max(1, round(self.tokens / self.train.batch_tokens))
 
     def expert_devices(self, devices: int) -> int:
-        """Over how many of these devices the experts are spread, if they are: as many as divide them evenly."""
+        """Devices over which the experts are split: the most that divide them evenly, or 1 without a split."""
         spread = self.resources.expert_parallel and self.model.dispatch == "grouped"
         return math.gcd(self.model.n_experts, devices) if spread else 1
 
     @property
     def dense_steps(self) -> int:
-        """Steps of the dense model that some methods begin with; 0 for the others."""
+        """Steps of the dense model that some methods begin with, else 0."""
         return self.model.dense_steps(self.train.batch_tokens)
 
     @property
-    def routed_alike_steps(self) -> int:
-        """Steps after which a method routes, and trains, as it will to the end."""
+    def phase_steps(self) -> int:
+        """Steps after which routing and training no longer change phase."""
         model = self.model
         annealed = model.n_experts > 1 and "anneal_tokens" in model.router_facts.options
         return self.dense_steps + (math.ceil(model.anneal_tokens / self.train.batch_tokens) if annealed else 0)
@@ -95,13 +95,13 @@ class RunConfig(Frozen):
 
     @property
     def learning_rate(self) -> float:
-        """The peak rate: what the grid says, or the rule of `peak_learning_rate`."""
+        """The peak rate: set by the grid, or by the rule `peak_learning_rate`."""
         return self.train.lr or peak_learning_rate(self.model.d_model, self.model.n_layers)
 
     def identity(self, corpus_hash: str) -> dict[str, Any]:
-        """What shapes the training, as plain values: two cells with equal identities are the same run.
+        """Everything that shapes the training: two cells with equal identities are the same run.
 
-        `study`, `bench` and `resources` are left out, and what of the model is not read (`ModelConfig.identity`).
+        Excludes `study`, `bench`, `resources` and unused fields of the model (`ModelConfig.identity`).
         """
         return {
             "task": self.task,
@@ -115,19 +115,19 @@ class RunConfig(Frozen):
         }
 
     def run_id(self, corpus_hash: str) -> str:
-        """Content hash of the cell: 16 hex digits that name its parts on disk."""
+        """Content hash of the cell: 16 hex digits, the name of its files."""
         return _digest(self.identity(corpus_hash))
 
     def trunk_id(self, corpus_hash: str) -> str:
-        """Content hash of the cell without its token budget: such cells share data order and initial weights."""
+        """Content hash of the cell without its token budget: such cells share data order and initialisation."""
         return _digest(self.identity(corpus_hash), without=("steps",))
 
     def configuration(self, corpus_hash: str) -> str:
-        """Content hash of the cell without its seed and token budget: within it runs are replicates."""
+        """Content hash of the cell without its seed and token budget: its runs are replicates."""
         return _digest(self.identity(corpus_hash), without=("steps", "seed"))
 
     def shape_id(self) -> str:
-        """Content hash of what decides the speed of inference: cells of one shape are measured once."""
+        """Content hash of what determines inference speed: cells of one shape are measured once."""
         model = self.model_dump(mode="json", include={"model", "bench"})
         return _digest({**model, "vocab_size": self.data.vocab_size})
 
@@ -138,7 +138,7 @@ def _digest(parts: dict[str, Any], without: tuple[str, ...] = ()) -> str:
 
 
 def by_trunk(cells: Iterable[RunConfig]) -> list[tuple[RunConfig, ...]]:
-    """Cells by trunk: those that differ in their token budget alone, in the order of their budgets."""
+    """Cells grouped by trunk: those that differ only in token budget, in increasing order of it."""
     trunks: dict[RunConfig, list[RunConfig]] = defaultdict(list)
     for cell in cells:
         trunks[cell.model_copy(update={"tokens": 1})].append(cell)

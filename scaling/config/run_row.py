@@ -1,4 +1,4 @@
-"""The part of a run's row that is known before it trains: what it is and what it costs by its structure."""
+"""The part of a run's row that is known before training: identity, architecture and counted cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scaling.schema import SCHEMA_VERSION
 
 
 def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
-    """Identity, architecture, parameter and FLOP columns of the `runs` table for one cell."""
+    """Identity, architecture, parameter and FLOP columns of a cell in the `runs` table."""
     model, train = config.model, config.train
     dense = model.n_experts == 1
     sizes = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")
@@ -58,8 +58,10 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
 def cost_columns(
     config: RunConfig, experts_per_token: float | None = None, in_training: float | None = None
 ) -> dict[str, Any]:
-    """Parameter, FLOP and byte columns of the `runs` table; experts per token at inference and on average in training
-    as expected, or as measured where a router decides how many."""
+    """Parameter, FLOP and byte columns of the `runs` table.
+
+    `experts_per_token` at inference and the mean `in_training`: measured, where the router decides; None: as expected.
+    """
     model, vocab, seq_len = config.model, config.data.vocab_size, config.train.seq_len
     if model.n_experts > 1 and model.dispatch == "soft":
         experts_per_token = model.n_experts * model.slots / seq_len
@@ -77,7 +79,7 @@ def cost_columns(
     }
 
 
-# What shapes a training: its configuration, its text, its model, its steps, and how many rows a layer computes.
+# What shapes a training: configuration, text, model, steps, and the number of rows that a layer computes.
 _SHAPES_A_TRAINING = ("architecture.py", "config/*.py", "data/*.py", "model/**/*.py", "training/*.py")
 _ONLY_MEASURES = ("inference_bench.py", "executable_cache.py")
 
@@ -91,8 +93,8 @@ def training_sources() -> list[Path]:
 
 @functools.cache
 def code_version() -> str:
-    """Version of the package and a hash of the sources that shape a training, which distinguishes rows of different
-    code. What serves, measures, schedules or analyses runs is not among them: editing it voids no checkpoint."""
+    """Package version and a hash of the sources that shape a training, so that rows of different code can be told
+    apart. Code that serves, measures, schedules or analyses is excluded: editing it invalidates no checkpoint."""
     digest = hashlib.sha256()
     for path in training_sources():
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""How a run is optimised, and the rule of the learning rate."""
+"""Settings of the optimiser, and the rule for the learning rate."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scaling.config.fields import Count, Frozen, Real, Whole
 def peak_learning_rate(d_model: int, n_layers: int) -> float:
     """The default peak learning rate of AdamW, .005 (64 / d_model) (2 / n_layers)^.5, for every E and k.
 
-    Inversely proportional to the width, as the maximal update parametrisation has it for Adam's hidden matrices (arXiv
-    2203.03466, table 3), and to the root of the depth (arXiv 2310.02244, table 1). It depends on the shape alone and
+    Inversely proportional to the width, as in the maximal update parametrisation for Adam's hidden matrices (arXiv
+    2203.03466, table 3), and to the square root of the depth (arXiv 2310.02244, table 1). It depends on the shape and
     never on the token budget, so that cells which differ only in `tokens` share one trajectory up to their cooldowns
-    (arXiv 2405.18392). Checked at widths 32, 64 and 128, two depths, E = 1, 8 and 32 and three budgets: results/tuning/
-    has the runs and what the rule costs beside the best rate, which is less than seeds differ. The optimum falls
-    by a sixth from E = 1 to 8 there and no further at 32 (arXiv 2502.05172 has E^-0.25), so E is left out, and dense
-    twins train alike. With another batch set `lr`, or sweep it as an axis.
+    (arXiv 2405.18392). Checked at widths 32, 64 and 128, two depths, E = 1, 8 and 32 and three budgets
+    (results/tuning/): compared with the best rate, the rule costs less than the spread between seeds. The optimum falls
+    by a sixth from E = 1 to 8 and no further at 32 (arXiv 2502.05172 has E^-0.25), so the rule ignores E and dense
+    twins train at the same rate. For another batch size set `lr`, or sweep it.
     """
     return LR_AT_64 * (64 / d_model) * math.sqrt(2 / n_layers)
 
@@ -30,8 +30,8 @@ LR_AT_64 = 5e-3  # at two layers
 class TrainConfig(Frozen):
     """AdamW with a warmup-stable-decay schedule; nothing here may depend on the token budget.
 
-    accumulate: parts of a batch that go through the model one after another, for one step of the optimiser.
-    remat: compute what lies between blocks again in the backward pass, for memory.
+    accumulate: number of parts of a batch that are processed in turn before one optimiser step.
+    remat: save memory by recomputing the activations within blocks in the backward pass.
     """
 
     batch_tokens: Count = 512
@@ -61,5 +61,5 @@ class TrainConfig(Frozen):
         return self.batch_tokens // self.seq_len
 
     def devices(self, at_most: int) -> int:
-        """Devices that a step is spread over: as many as divide the sequences of a part of the batch evenly."""
+        """Devices over which a step is split: the most that divide the sequences of a part of the batch evenly."""
         return math.gcd(self.sequences // self.accumulate, at_most)

@@ -1,4 +1,4 @@
-"""Peak memory of a training step, from the arrays that it holds."""
+"""Peak memory of a training step, counted from its arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scaling.config.run import RunConfig
 
 
 def training_memory_bytes(config: RunConfig) -> float:
-    """Peak bytes of a training step on one device of a cell: weights, Adam's two moments, and the step's widest point.
+    """Peak bytes of a training step on one device: weights, Adam's two moments, and the activations at the peak.
 
-    A count of the arrays that XLA keeps at once on a CPU, nothing fitted; a test holds it to a fifth. The
-    widest point is one of: the loss, when all that the backward pass needs is kept and logits and their exponentials
-    are there; the last layer in the backward pass, when these are gone, but one more square of scores or the gradients
-    of the experts' rows are there; the end, when all gradients are. With `remat` one layer is kept, and the inputs of
-    all; but on a CPU it saves nothing, for XLA there merges what is computed twice with what was computed once.
+    Counts the arrays that XLA keeps at once on a CPU, with nothing fitted; a test checks it within a fifth. The peak
+    is one of: the loss, with all saved activations, the logits and their exponentials; the last layer in the backward
+    pass, where another square of scores or the gradients of the experts' rows replace the logits; the end, with all
+    gradients. With `remat` one layer is kept plus the inputs of all. On a CPU it saves nothing, because XLA merges the
+    recomputation with the first computation.
 
-    Not counted: integers of the dispatch, the program, the corpus, and what Python, JAX and the allocator hold besides
-    (a few hundred MB a process). bfloat16 is counted as float32: on a CPU XLA computes it so, on a GPU it needs less.
+    Not counted: integers of the dispatch, the program, the corpus, and memory of Python, JAX and the allocator (a few
+    hundred MB per process). bfloat16 counts as float32, as XLA computes it on a CPU; a GPU needs less.
     """
     model, train, vocab = config.model, config.train, config.data.vocab_size
     gpus = config.resources.gpus
@@ -28,12 +28,12 @@ def training_memory_bytes(config: RunConfig) -> float:
     tokens = train.batch_tokens // train.accumulate // devices
     d, layers = model.d_model, model.n_layers
     scores = model.n_heads * train.seq_len
-    spread = config.expert_devices(devices)  # devices that the experts are spread over
+    spread = config.expert_devices(devices)
     kept = _kept(model, tokens, tokens // train.seq_len, spread)
-    # Per token and layer: of each of two norms the scale, the statistics and the result, all at full size; queries,
-    # keys, values; what attention mixed, twice; the stream behind attention and behind the experts.
+    # Per token and layer: scale, statistics and result of two norms, all at full size; queries, keys, values; the
+    # output of attention, twice; the stream after attention and after the experts.
     layer = tokens * (13 * d + scores) + kept.experts
-    once = tokens * 4 * d + kept.shared  # the embedding, and the last norm
+    once = tokens * 4 * d + kept.shared  # the embedding and the last norm
     loss = 2 * tokens * vocab
     attention = tokens * (scores + 6 * d) - kept.experts
     recomputed = train.remat and bool(gpus)
@@ -42,14 +42,14 @@ def training_memory_bytes(config: RunConfig) -> float:
     counts = parameters(model, vocab)
     held = counts.allocated - counts.experts * (1 - 1 / spread)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
-    sums = held if train.accumulate > 1 else 0  # of the gradients of the parts so far
+    sums = held if train.accumulate > 1 else 0  # accumulated gradients
     return 4.0 * (3 * held + sums + max(widest + kept.gradients, held))
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Values that a layer's experts need: kept for the backward pass, by all layers together, in the backward pass,
-    and for gradients that are there from the start."""
+    """Values kept for the experts: per layer for the backward pass, shared by all layers, within the backward pass of a
+    layer, and gradients allocated from the start."""
 
     experts: float = 0
     shared: float = 0
@@ -85,12 +85,12 @@ def _kept(model: ModelConfig, tokens: int, sequences: int, spread: int) -> _Kept
 
 
 def _mlp(tokens: int, width: int) -> _Kept:
-    """Both branches, the logistic function of one, and their product."""
+    """Both branches, the sigmoid of one, and their product."""
     return _Kept(tokens * 4 * width, backward=tokens * 2 * width)
 
 
 def _mixed(model: ModelConfig, tokens: int) -> _Kept:
-    """What the gate and the factors or adapters give, and the hidden units, for two or three maps."""
+    """Outputs of the gate and of the factors or adapters, and the hidden units, for two or three maps."""
     width = model.top_k * model.d_expert
     if model.experts == "lora":
         adapters = 2 * 3 * model.lora_rank * model.n_experts

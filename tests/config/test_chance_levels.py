@@ -5,7 +5,7 @@ import pytest
 
 from scaling.config import chance_levels
 
-# Largest load of independent uniform k-subsets, over the mean, less 1; published (and simulated) for these E, k, T.
+# Largest load of independent uniform k-subsets over the mean load, minus 1; published and simulated by (E, k, T).
 PUBLISHED = {
     (64, 6, 4096): 0.117,
     (64, 8, 4096): 0.100,
@@ -23,15 +23,15 @@ def drawn(n_experts, top_k, tokens, draws, seed=0):
 
 
 @pytest.mark.parametrize("shape", PUBLISHED)
-def test_largest_load_is_the_published_one_to_a_tenth(shape):
-    """A tenth of the excess is what taking the loads for independent costs; the usual rule is off by up to 40 %."""
+def test_largest_load_matches_the_published_one(shape):
+    """Treating the loads as independent costs a tenth of the excess; the usual rule is off by up to 40 %."""
     assert chance_levels.max_load(*shape) - 1 == pytest.approx(PUBLISHED[shape], rel=0.12)
 
 
 @pytest.mark.parametrize(("n_experts", "top_k", "tokens"), [(8, 1, 121), (8, 2, 128), (16, 4, 512)])
-def test_levels_are_those_of_a_simulation(n_experts, top_k, tokens):
-    """2,000 draws: a mean over them is good to a hundredth of the spread of one. The levels of variation and
-    utilisation are of the mean square, not the square of the mean: 2 % apart at 8 loads."""
+def test_levels_match_a_simulation(n_experts, top_k, tokens):
+    """The mean of 2,000 draws has about 2 % of the spread of one draw. The levels of variation and utilisation use the
+    mean square instead of the squared mean; these differ by 2 % at 8 loads."""
     loads = drawn(n_experts, top_k, tokens, 2000)
     mean = top_k * tokens / n_experts
     cv = loads.std(axis=1) / mean
@@ -45,7 +45,7 @@ def test_levels_are_those_of_a_simulation(n_experts, top_k, tokens):
     assert lost == pytest.approx(chance_levels.dropped(n_experts, top_k, tokens, rows), rel=0.05)
 
 
-def test_drop_rates_that_are_known():
+def test_published_drop_rates():
     """Balanced random top-1 router, T = 4096, E = 64: 4.9 % at capacity factor 1, .12 % at 1.25, none at 2."""
     assert chance_levels.dropped(64, 1, 4096, 64) == pytest.approx(0.049, abs=0.0005)
     assert chance_levels.dropped(64, 1, 4096, 80) == pytest.approx(0.0012, abs=0.0001)
@@ -60,7 +60,7 @@ def test_distinct_experts():
     assert chance_levels.distinct(8, 8, 1) == 8
 
 
-def test_everything_chosen_is_even():
+def test_choosing_every_expert_is_balanced():
     assert chance_levels.max_load(4, 4, 100) == 1
     assert chance_levels.load_cv(4, 4, 100) == 0
     assert chance_levels.utilisation(4, 4, 100) == 1
@@ -70,17 +70,17 @@ def test_everything_chosen_is_even():
 def test_specialisation_of_independent_labels():
     """Mutual information of 4,000 pairs of independent labels, by counting, over the entropy of the class."""
     rng = np.random.default_rng(0)
-    found = []
+    shares = []
     for _ in range(200):
-        of_class, expert = rng.integers(0, 5, 4000), rng.integers(0, 8, 4000)
-        joint = np.histogram2d(of_class, expert, bins=(5, 8))[0] / 4000
-        apart = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-        found.append(np.sum(joint * np.log(joint / apart)) / np.log(5))
-    # The standard error of the mean of 200 chi-squared variables of 28 degrees of freedom is 2 %.
-    assert np.mean(found) == pytest.approx(chance_levels.specialisation(8, 4000, 5, np.log(5)), rel=0.08)
+        token_class, expert = rng.integers(0, 5, 4000), rng.integers(0, 8, 4000)
+        joint = np.histogram2d(token_class, expert, bins=(5, 8))[0] / 4000
+        independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+        shares.append(np.sum(joint * np.log(joint / independent)) / np.log(5))
+    # The standard error of the mean of 200 chi-squared variables with 28 degrees of freedom is 2 %.
+    assert np.mean(shares) == pytest.approx(chance_levels.specialisation(8, 4000, 5, np.log(5)), rel=0.08)
 
 
-# Active experts of a Gumbel softmax at equal logits, 20,000 draws.
+# Active experts of a Gumbel softmax with equal logits, 20,000 draws.
 ACTIVE = {8: [8.00, 7.93, 6.40, 4.11, 1.77, 1.34], 16: [16.00, 15.73, 10.12, 5.18, 1.86, 1.37]}
 
 
@@ -90,12 +90,12 @@ def test_active_experts_of_the_gumbel_gate(n_experts):
         assert chance_levels.gumbel_active(n_experts, tau) == pytest.approx(active, rel=0.02)
 
 
-def test_the_gumbel_gate_never_masks_an_even_one():
-    """The released threshold of .001 would mask every expert of a uniform gate beyond E = 1,000."""
+def test_a_uniform_gate_is_above_the_threshold():
+    """The released threshold of .001 would drop every expert of a uniform gate beyond E = 1,000."""
     assert all(1 / n > chance_levels.threshold(n) for n in (2, 8, 64, 1000, 100_000))
 
 
-def test_temperature_falls_from_one_end_to_the_other():
+def test_temperature_falls_between_its_limits():
     for anneal in ("exponential", "linear"):
         assert chance_levels.temperature(0.0, 2.0, 0.3, anneal) == pytest.approx(2.0)
         assert chance_levels.temperature(1.0, 2.0, 0.3, anneal) == pytest.approx(0.3)
@@ -103,8 +103,8 @@ def test_temperature_falls_from_one_end_to_the_other():
     assert chance_levels.temperature(0.5, 2.0, 0.5, "linear") == pytest.approx(1.25)
 
 
-def test_top_p_has_the_experts_that_it_must():
-    """All at a threshold of 0 (nothing is less uncertain), the k best alone where top_p is 0, more with more mass."""
+def test_experts_of_top_p():
+    """All experts at an entropy threshold of 0, only the k best at top_p = 0, and more experts for a larger top_p."""
     assert chance_levels.entropy_or_top_p(8, 2, 1.1, 0.0, 0.75, False) == 8
     assert chance_levels.entropy_or_top_p(8, 2, 1.1, 1.0, 0.0, False) == 2
     few, many = (chance_levels.entropy_or_top_p(8, 1, 1.1, 1.0, p, False) for p in (0.5, 0.9))

@@ -1,4 +1,4 @@
-"""Counts against the initialised tree, closed forms, and XLA's own cost analysis."""
+"""Counts compared with the initialised tree, closed forms, and XLA's cost analysis."""
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +60,8 @@ def test_active_size_is_the_same_for_every_expert_count():
 
 
 def test_forward_flops_against_xla_on_the_dense_model():
-    """XLA counts what it runs. It differs from ours in two stated terms: it computes the whole S x S attention square
-    where we count the causal half, and it adds elementwise work (norms, softmax, rotations), a few per cent here."""
+    """XLA counts the operations it runs. Its count differs in two terms: the full S x S attention square, where we
+    count the causal half, and elementwise operations (norms, softmax, rotations), a few per cent here."""
     model, batch, seq = ModelConfig(d_model=64, n_layers=2), 4, 64
     tokens = jnp.zeros((batch, seq), jnp.int32)
     network = Transformer(model, VOCAB)
@@ -72,12 +72,12 @@ def test_forward_flops_against_xla_on_the_dense_model():
     causal = batch * seq * prefill_flops_per_token(model, VOCAB, seq)
     attention = 4.0 * model.n_layers * model.d_model * batch * seq * (seq - (seq + 1) / 2)
     assert square - causal == pytest.approx(attention, rel=1e-12)
-    # Elementwise work per token: about 15 operations on each of 9 d features and 8 on each of H S scores, per layer.
+    # Elementwise operations per token and layer: about 15 on each of 9 d features and 8 on each of H S scores.
     elementwise = batch * seq * model.n_layers * (15 * 9 * model.d_model + 8 * model.n_heads * seq)
     assert square <= xla <= square + elementwise
 
 
-def test_matrix_products_alone_agree_with_xla_exactly():
+def test_matrix_products_agree_with_xla_exactly():
     def products(x, w):
         return x @ w
 
@@ -87,7 +87,7 @@ def test_matrix_products_alone_agree_with_xla_exactly():
     assert 7 * forward_flops_by_group(model, VOCAB, 1)["head"] == xla
 
 
-def test_training_costs_three_forward_passes_and_routers_are_in():
+def test_training_costs_three_forward_passes_including_routers():
     dense, routed = (RunConfig(model=ModelConfig(n_experts=e)) for e in (1, 8))
     tokens = dense.steps * dense.train.batch_tokens
     per_token = prefill_flops_per_token(dense.model, VOCAB, dense.train.seq_len)
@@ -96,8 +96,8 @@ def test_training_costs_three_forward_passes_and_routers_are_in():
     assert train_flops(routed) - train_flops(dense) == pytest.approx(router, rel=1e-12)
 
 
-def test_memory_counts_every_expert_and_reading_only_those_touched():
-    """The two opposite mistakes of public calculators: memory from active, decode reads from total parameters."""
+def test_memory_counts_every_expert_and_reading_only_activated_ones():
+    """Two opposite mistakes of public calculators: memory from active parameters, decode reads from total ones."""
     small, large = (ModelConfig(n_experts=e) for e in (8, 64))
     one = parameters(small, VOCAB).expert_per_layer
     assert weight_bytes(large, VOCAB) - weight_bytes(small, VOCAB) == 4 * 56 * (one + small.d_model * small.n_layers)
@@ -117,7 +117,7 @@ def test_reading_grows_with_batch_context_and_experts():
 
 
 def test_capacity_1x_costs_what_a_top_1_router_costs():
-    """Places for one expert a token, whatever k; "kx" for k; and never more than are asked for."""
+    """Capacity `1x` is that of a top-1 router for any k, `kx` scales it by k; neither exceeds k experts per token."""
 
     def active(**changes):
         model = ModelConfig(n_experts=16, router="prototype", d_expert=24, dispatch="capacity", **changes)
@@ -129,9 +129,8 @@ def test_capacity_1x_costs_what_a_top_1_router_costs():
     assert active(top_k=4, capacity_factor=1.25, capacity_per="kx") == 4 * one
 
 
-def test_a_frozen_base_saves_its_weights_gradients_and_nothing_else():
-    """Attention multiplies activations, which have gradients on both sides; so 2 forward passes of the base's
-    weights."""
+def test_a_frozen_base_saves_only_the_gradients_of_its_weights():
+    """The base's weights cost 2 forward passes; attention multiplies activations and still costs 3."""
     model = ModelConfig(n_experts=8, router="tsallis", top_k=2, experts="lora", dense_tokens=100_000)
     config = RunConfig(model=model, tokens=1_000_000)
     groups = prefill_flops_by_group(model, VOCAB, config.train.seq_len)
@@ -143,7 +142,7 @@ def test_a_frozen_base_saves_its_weights_gradients_and_nothing_else():
 
 
 def test_soft_slots_are_the_active_experts():
-    """E p slots for T tokens are E p / T experts a token, in FLOPs and in the row."""
+    """E p slots for T tokens are E p / T experts per token, in FLOPs and in the row."""
 
     def row(slots):
         model = {"n_experts": 8, "router": "soft", "leak_study": True, "slots": slots}

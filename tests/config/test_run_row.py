@@ -1,4 +1,4 @@
-"""The version of the code that a row carries: a hash of what shapes a training and of nothing else."""
+"""The code version of a row: a hash of the sources that shape a training, and no others."""
 
 import shutil
 from pathlib import Path
@@ -9,14 +9,14 @@ from scaling.config.run_row import code_version, training_sources
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_sources_are_those_of_the_folders_that_shape_a_training():
+def test_the_sources_come_from_the_folders_that_shape_a_training():
     sources = {path.relative_to(ROOT) for path in training_sources()}
     assert {path.parts[1] for path in sources} == {"architecture.py", "config", "data", "model", "training"}
     assert Path("scaling/model/moe/routers/token_choice.py") in sources
     assert Path("scaling/training/inference_bench.py") not in sources  # it measures
 
 
-def test_an_edit_of_what_trains_is_another_version_and_one_of_what_serves_or_analyses_is_not(tmp_path, monkeypatch):
+def test_only_edits_of_training_code_change_the_version(tmp_path, monkeypatch):
     for package in ("scaling", "sweeps", "analysis"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(scaling, "__file__", str(tmp_path / "scaling" / "__init__.py"))

@@ -121,8 +121,8 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
         ({"corpus": "huggingface", "dataset": "a/b"}, ["dataset=a/b", "revision=None", "40 hex"]),
         ({"corpus": "huggingface", "dataset": "a/b", "revision": "main"}, ["revision=main", "40 hex"]),
         ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "revision": COMMIT}, ["revision"]),
-        ({"dataset": "a/b"}, ["dataset=a/b", "corpus=huggingface only"]),
-        ({"max_documents": 5}, ["max_documents=5", "corpus=huggingface only"]),
+        ({"dataset": "a/b"}, ["dataset=a/b", "needs corpus=huggingface"]),
+        ({"max_documents": 5}, ["max_documents=5", "needs corpus=huggingface"]),
         ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "max_documents": 0}, ["max_documents"]),
     ],
 )  # fmt: skip

@@ -275,7 +275,7 @@ def test_a_cell_reports_the_floor_of_its_own_windows(micro):
         ({"markov_topics": 129}, ["markov_topics=129", "4,194,304"]),
         ({"markov_length": 1}, ["markov_length"]),
         ({"markov_seed": -1}, ["markov_seed"]),
-        ({"tokenizer": "bpe"}, ["tokenizer=bpe", "use bytes"]),
+        ({"tokenizer": "bpe"}, ["tokenizer=bpe", "tokenizer=bytes"]),
         ({"paths": ["a.txt"]}, ["corpus=markov"]),
     ],
 )
