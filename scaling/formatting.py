@@ -108,6 +108,11 @@ def cost(value: float | None, unit: str) -> str:
     return flops(value) if unit == "FLOP" else si(value)
 
 
+def usd(value: float | None) -> str:
+    """Dollars: 19.27 -> `$19.3`, 1.2e6 -> `$1.2M`."""
+    return "–" if value is None else f"${si(value)}"
+
+
 def money(value: float | None, unit: str) -> str:
     """A cost with its unit."""
     return f"{cost(value, unit)} {unit}"

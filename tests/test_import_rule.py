@@ -28,6 +28,8 @@ GROUND = tuple(
         "files",
         "formatting",
         "schema",
+        "summary",
+        "table",
         "values",
     ]
 )

@@ -28,7 +28,7 @@ def assumptions_of(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
         )
         lines.append(
             f"regret of an E: {beyond} beyond the best E of a draw, at most {MOST_REGRET:g} times the cost, mean over "
-            "the draws in which it can answer; those in which it cannot (unmet) are counted apart"
+            "the draws in which it can answer; those in which it cannot reach the loss are counted apart"
         )
     if fit.definition.uses_experts and chosen.n_experts == 1 and 1 in fit.experts:
         lines.append("E = 1 is the smallest E studied and counts as no edge: there is nothing below a dense model")

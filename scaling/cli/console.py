@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from scaling.cli.output import with_options
+
+if TYPE_CHECKING:
+    from scaling.table import Table as Rows
 
 
 class Terminal(Console):
@@ -33,3 +36,14 @@ class PlainTable(Table):
     def add_row(self, *cells: Any, **style: Any) -> None:
         """Add a row of strings."""
         super().add_row(*(with_options(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
+def shown(rows: Rows) -> PlainTable:
+    """A table of values as one for the terminal, without its title and notes."""
+    table = PlainTable()
+    for column in rows.columns:
+        side: Literal["left", "right"] = "left" if column.text else "right"
+        table.add_column(column.heading, justify=side)
+    for cells in rows.cells:
+        table.add_row(*cells)
+    return table

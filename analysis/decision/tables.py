@@ -1,0 +1,110 @@
+"""The tables of an answer: choices, performance of a replica, what would change it, fits compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from analysis.decision.answer import Answer
+from scaling.formatting import cost, number, percent, si, usd
+from scaling.table import Column, Table
+
+_EXPERTS, _TOP_K = Column("n_experts", "E"), Column("top_k", "k")
+_SIZES = (Column("n_active", "N_active", si), Column("n_total", "N_total", si), Column("tokens", "tokens", si))
+_LOSS = Column("loss", "loss", "{:.4f}".format)
+_SURE = (Column("probability_best", "best in", percent), Column("regret", "regret", "{:.1%}".format))
+
+
+def choices_table(answer: Answer) -> Table:
+    """The best model of every E that can answer, the recommended one first, then by rising cost or loss."""
+    chosen = answer.best
+    columns = (
+        _EXPERTS,
+        *_SIZES,
+        _LOSS,
+        _cost_column("cost.total", chosen.cost.unit),
+        *_SURE,
+        Column("unanswered", "cannot reach the loss", percent),
+    )
+    notes: tuple[str, ...] = ()
+    if chosen.probability_best is not None:
+        notes = (
+            "best in: share of bootstrap draws in which this E is best; regret: what choosing it costs beyond the best "
+            "E, expected over the draws",
+        )
+    choices = (chosen, *answer.recommendation.alternatives)
+    return Table.of("The best model of each expert count", columns, choices, notes).without_empty_columns()
+
+
+def replicas_table(answer: Answer) -> Table | None:
+    """The cheapest replica of every choice, in the order of `choices_table`; None where nothing is served on a device.
+
+    Layout and fewest devices are columns only where they say something of some row.
+    """
+    served = [choice for choice in (answer.best, *answer.recommendation.alternatives) if choice.served is not None]
+    if not served:
+        return None
+    columns = (
+        _EXPERTS,
+        Column("served.n_devices", "devices"),
+        Column("served.fewest_devices", "fits on"),
+        Column("served.experts_split", "split", lambda by_expert: "experts" if by_expert else "matrices", text=True),
+        Column("served.batch", "batch"),
+        Column("served.ttft_ms", "TTFT", _three, "ms"),
+        Column("served.tpot_ms", "TPOT", _three, "ms"),
+        Column("served.output_throughput", "tok/s", si),
+        Column("served.request_goodput", "req/s", _three),
+        Column("served.usd_per_million", "per M tok", usd),
+        Column("served.replicas", "replicas"),
+    )
+    table = Table.of("Per-replica performance at full load (no queueing)", columns, served).without_empty_columns()
+    replicas = [choice.served for choice in served if choice.served is not None]
+    if all(replica.fewest_devices == replica.n_devices for replica in replicas):
+        table = table.without("served.fewest_devices")
+    return table if any(replica.experts_split for replica in replicas) else table.without("served.experts_split")
+
+
+def what_if_table(answer: Answer, *, changing: bool = False) -> Table | None:
+    """What was changed, to what, and the best model then; with `changing` only where another E would be best.
+
+    None where it was not asked, or where nothing is left.
+    """
+    cases = () if answer.what_if is None else answer.what_if.cases
+    cases = tuple(case for case in cases if case.changes or not changing)
+    if not cases:
+        return None
+    columns = (
+        Column("what", "if", text=True),
+        Column("value", "were", text=True),
+        Column("n_experts", "best E"),
+        *(column for column in _SIZES if column.field != "n_total"),
+        _cost_column("cost", answer.best.cost.unit),
+    )
+    return Table.of("What would change the answer", columns, cases)
+
+
+def crossovers_table(answer: Answer) -> Table | None:
+    """The volumes served at which another E becomes the best; None where there are none."""
+    crossings = () if answer.what_if is None else answer.what_if.crossovers
+    if not crossings:
+        return None
+    columns = (Column("volume", "tokens served", si), Column("before", "best E below"), Column("after", "best E above"))
+    return Table.of("Volumes at which another expert count becomes the best", columns, crossings)
+
+
+def fits_table(answer: Answer) -> Table | None:
+    """The best model of each fit that was compared, the best first; None where only one was asked."""
+    if answer.comparison is None:
+        return None
+    value = _cost_column("value", answer.best.cost.unit)
+    if answer.question.goal == "loss":
+        value = replace(_LOSS, field="value")
+    columns = (Column("name", "fit", text=True), _TOP_K, _EXPERTS, _SIZES[0], _SIZES[2], value, *_SURE)
+    return Table.of("The best model of each fit", columns, answer.comparison.rivals).without_empty_columns()
+
+
+def _cost_column(field: str, unit: str) -> Column:
+    return Column(field, "cost", usd) if unit == "USD" else Column(field, "cost", lambda value: cost(value, unit), unit)
+
+
+def _three(value: float) -> str:
+    return number(value, ".3g")
