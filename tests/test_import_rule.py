@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 ONLY_IN = {
     "ray": "sweeps/ray_executor.py",
-    "matplotlib": ("analysis/figures/", "analysis/report/plots/"),
+    "matplotlib": ("analysis/figures/", "analysis/report/plots/", "analysis/decision/answer.py"),  # the last for types
     "typst": "analysis/report/",
     "datasets": "scaling/data/hub.py",
     "orbax": "scaling/training/checkpoint.py",

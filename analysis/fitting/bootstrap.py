@@ -17,6 +17,7 @@ from scaling.errors import InputError
 _LEAST_STRATUM = 3  # trunks
 _SPARE = 2  # runs beyond the parameters, below which residuals say nothing
 _ROUGH = 100  # resamples below which the ends of an interval are a matter of chance
+_USUAL, _MOST_ROWS = 400, 50_000
 _MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
@@ -43,6 +44,11 @@ def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> A
         times = rng.multinomial((drawn[:, trunk] * len(levels)).astype(int), np.full(len(levels), 1 / len(levels)))
         weights[:, rows] = times[:, np.searchsorted(levels, seeds[rows])]
     return weights
+
+
+def usual_count(table: RunTable) -> int:
+    """Resamples where no number is asked for: 400, and none of more than 50,000 rows, which take long."""
+    return _USUAL if len(table) <= _MOST_ROWS else 0
 
 
 def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:

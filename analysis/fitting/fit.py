@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
+from pydantic import Field, InstanceOf
 
-from analysis.fitting import bca, fitted_to, identifiability
+from analysis.fitting import bca, fit_tables, fitted_to, identifiability
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
 from analysis.fitting.problem import Problem
 from analysis.fitting.search import FEW_AGREE, GlobalMinimum, search
-from analysis.laws import Law, law_named, model_family
+from analysis.laws import LAWS, Law, law_named, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.runs import RunTable
 from scaling import distribution
 from scaling.arrays import Array
-from scaling.columns import COMPUTE, EXPERTS, TOKENS
+from scaling.columns import COMPUTE
 from scaling.errors import InputError
+from scaling.formatting import plural
+from scaling.summary import Summarised, summary_table
+from scaling.table import Table
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
 AS_ASKED = "as asked"  # the source of a pin that is the user's own
@@ -30,8 +35,8 @@ _LEVELS = 200  # quantiles of law and noise that are paired
 _POOR_RMSE = 0.015  # of ln loss; published laws reach .004 (2404.02852) to .008 (2404.10102) on their own runs
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Summarised):
     """A law and its parameters; `law` and `params` alone make a valid file, the rest says how they came about.
 
     `params` holds every parameter, the `pinned` ones too, and is empty where the status is "unidentified" or "failed":
@@ -43,7 +48,8 @@ class Fit:
     configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
     columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
     trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
-    (`fitted_to.router_skew`), None where unknown.
+    (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
+    `own_law` is the law itself where it was made in Python; no file holds it.
     """
 
     law: str
@@ -80,11 +86,13 @@ class Fit:
     jackknife: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     strata: tuple[int, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    made_from: str = ""
+    own_law: Annotated[InstanceOf[Law] | None, Field(exclude=True)] = field(default=None, compare=False)
 
     @property
     def definition(self) -> Law:
         """The law itself."""
-        return law_named(self.law)
+        return self.own_law or law_named(self.law)
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -211,6 +219,33 @@ class Fit:
         of_law = self.loss_interval(columns) or (low, high)
         return np.minimum(low, of_law[0]), np.maximum(high, of_law[1])
 
+    def summary(self) -> Table:
+        """Every parameter with its value, 95 % interval and meaning; then the warnings, and what was assumed."""
+        heading = f"Fit of {self.law} to {plural(self.n_runs, 'run')}, {self.n_draws} resamples: {self.status}"
+        if self.rmse_log is not None:
+            heading += f"; rmse of ln loss {self.rmse_log:.3g}"
+        elif not self.n_runs:
+            heading = f"{self.law}, {self.status}: {self.source}"
+        rows = fit_tables.parameter_rows(self.definition, self.params, self.intervals, self.pinned)
+        left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
+        columns = ("parameter", "value", "95 % interval", "meaning")
+        return summary_table(heading, columns, rows, (*self.warnings, *left_out, *self.notes))
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Predicted loss of the models in a frame, one a row, with both 95 % intervals (NaN without draws).
+
+        The frame has the law's columns, such as `n_active`, `tokens` and `n_experts`; one that all fitted runs agreed
+        in (`settings`) may be missing. `loss` (or the law's target) is in nats per token, `loss_low` and `loss_high`
+        bound the law's value, `run_low` and `run_high` the loss of one new run; `outside` names columns whose value
+        lies outside the fitted range. Raises InputError for a missing column and for what is no positive number.
+        """
+        self.require_params()
+        columns = fit_tables.columns_of_frame(frame, self.definition, self.settings)
+        intervals = self.loss_interval(columns), self.prediction_interval(columns)
+        outside = fit_tables.columns_outside(columns, self.domain)
+        table = fit_tables.prediction_table(self.definition, self.loss(columns), *intervals, outside)
+        return table.set_index(frame.index)
+
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
         """One warning a column whose value lies outside what was fitted."""
         return [
@@ -218,13 +253,6 @@ class Fit:
             for name, (low, high) in self.domain.items()
             if name in columns and not low * (1 - 1e-9) <= columns[name] <= high * (1 + 1e-9)
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; `fit_file.from_json` reads them back."""
-        data = asdict(self)
-        if self.condition is not None and not np.isfinite(self.condition):
-            data["condition"] = None
-        return data
 
 
 def _rows(columns: Mapping[str, Any]) -> dict[str, Array]:
@@ -246,15 +274,19 @@ def fit(
     `n_starts` starts are each driven to a minimum; where fewer than three reach the lowest, four times as many are
     tried. `pin` holds parameters at values; with `auto_pin` those the table cannot identify are held at published
     values too (`identifiability.automatic_pins`), each with a warning. Intervals come from `bootstrap.bootstrap`.
-    Raises InputError for a missing column and an unknown parameter.
+    The law need not be registered. Raises InputError for a missing column, an unknown parameter, and a law that has the
+    name of another.
     """
+    if law.name in LAWS and LAWS[law.name] is not law:
+        raise InputError(f"the law {law.name!r} is not the one that `scaling laws` lists by this name: rename it")
     columns = table.columns(law.columns)
-    by_user = {name: Pin(_checked_pin(law, name, value), AS_ASKED) for name, value in (pin or {}).items()}
+    asked = {name: identifiability.checked_pin(law, name, value) for name, value in (pin or {}).items()}
+    by_user = {name: Pin(value, AS_ASKED) for name, value in asked.items()}
     n_trunks = len(np.unique(table.trunks))
     automatic = identifiability.automatic_pins(law, columns, n_trunks, by_user) if auto_pin else {}
     pins = {name: (by_user | automatic)[name] for name in law.names if name in by_user or name in automatic}
     free = [name for name in law.names if name not in pins]
-    findings = identifiability.design_findings(law, columns, free, _n_total(table))
+    findings = identifiability.design_findings(law, columns, free, fitted_to.n_total(table))
     warnings = [*map(str, findings), *identifiability.pin_warnings(automatic), *_mixture_warnings(table, law)]
     unfitted = replace(
         _unfitted(table, law, objective),
@@ -273,6 +305,7 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
     """What a fit says of its table, without parameters."""
     return Fit(
         law=law.name,
+        own_law=None if law.name in LAWS else law,
         params={},
         objective_kind=objective.kind,
         residual=objective.residual,
@@ -280,13 +313,14 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
         n_runs=len(table),
         status="unidentified",
         domain=fitted_to.domain(table, (*law.columns, COMPUTE)),
-        experts=_experts(table),
+        experts=fitted_to.experts(table),
         noise=fitted_to.seed_noise(table),
         family=fitted_to.family_of(table),
         corpus_tokens=fitted_to.corpus_tokens(table),
         router_skew=fitted_to.router_skew(table),
-        settings=_settings(law, table),
+        settings=fitted_to.settings(law, table),
         source=table.source,
+        made_from=table.digest,
         dropped=table.dropped,
         notes=table.notes,
         versions={"scaling": distribution.version(), "numpy": np.__version__},
@@ -338,7 +372,7 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
 
 def _mixture_warnings(table: RunTable, law: Law) -> list[str]:
     """What is wrong with fitting these runs together: several E for a law without, total sizes that contradict."""
-    warnings, experts = [], _experts(table)
+    warnings, experts = [], fitted_to.experts(table)
     if len(experts) > 1 and not law.uses_experts:
         warnings.append(
             f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
@@ -348,30 +382,3 @@ def _mixture_warnings(table: RunTable, law: Law) -> list[str]:
     if contradiction:
         warnings.append(f"{contradiction}: total size and memory are not known; select one kind with `where`")
     return warnings
-
-
-def _checked_pin(law: Law, name: str, value: float) -> float:
-    parameter = law.parameter(name)
-    low, high = parameter.bounds
-    if not np.isfinite(value) or (parameter.scale == "log" and value <= 0):
-        kind = "positive number" if parameter.scale == "log" else "number"
-        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} must be a {kind}")
-    if not low <= value <= high:
-        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} lies within {low:g} to {high:g}")
-    return float(value)
-
-
-def _experts(table: RunTable) -> tuple[int, ...]:
-    return tuple(int(e) for e in np.unique(fitted_to.finite(table, EXPERTS)))
-
-
-def _settings(law: Law, table: RunTable) -> dict[str, float]:
-    """The columns beside N, tokens and E that all runs agree in."""
-    others = table.columns(name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS))
-    return {name: float(values[0]) for name, values in others.items() if np.ptp(values) == 0}
-
-
-def _n_total(table: RunTable) -> Array | None:
-    """Total sizes, where every run has one."""
-    values = fitted_to.finite(table, "n_total")
-    return values if len(values) == len(table) else None

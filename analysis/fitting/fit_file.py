@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from analysis.fitting.fit import Fit
-from analysis.fitting.identifiability import IdentifiabilityFinding
-from analysis.laws import law_named
+from analysis.laws import LAWS, Law
 from scaling.errors import InputError
-
-_FINDING = tuple(f.name for f in fields(IdentifiabilityFinding))
-
-
-@cache
-def _fit_type() -> TypeAdapter[Fit]:
-    return TypeAdapter(Fit)
+from scaling.values import FIT
 
 
-def from_json(data: Mapping[str, Any], origin: str) -> Fit:
-    """The fit in a JSON document; `law` and `params` suffice. Raises InputError naming `origin` and what is wrong."""
-    if not isinstance(data, Mapping) or "law" not in data or "params" not in data:
-        raise InputError(f"{origin}: a fit needs at least the keys law and params")
-    law = law_named(str(data["law"]))
-    try:
-        # By position, because files of older versions name the message otherwise.
-        findings = [dict(zip(_FINDING, finding.values(), strict=True)) for finding in data.get("findings", ())]
-        loaded = _fit_type().validate_python({**data, "findings": findings})
-    except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
-        raise InputError(f"{origin}: not a fit ({'; '.join(wrong)})") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{origin}: not a fit (findings: {error})") from error
+def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = None) -> Fit:
+    """The fit in a JSON document; `law` and `params` suffice. `own_law` is its law where that was made in Python.
+
+    Raises InputError naming `origin`, the fields that are wrong and how to write the file anew.
+    """
+    FIT.check(document, origin)
+    law = _law_of(str(document["law"]), origin, own_law)
+    loaded = FIT.value(Fit, document, origin)
     missing = [name for name in law.names if name not in loaded.params]
     if loaded.params and missing:
-        raise InputError(f"{origin}: law {law.name} needs the parameter {', '.join(missing)} in params")
+        raise InputError(f"{origin}: law {law.name} needs the parameter {', '.join(missing)} in `params`")
     unusable = [name for name, value in loaded.params.items() if not np.isfinite(value)]
     if unusable:
-        raise InputError(f"{origin}: {', '.join(unusable)} in params is not a finite number")
-    return loaded
+        raise InputError(f"{origin}: {', '.join(unusable)} in `params` is not a finite number")
+    return loaded if law.name in LAWS else replace(loaded, own_law=law)
 
 
-def load_fit(source: str) -> Fit:
-    """The fit in a file, or `published:NAME`. Raises InputError when there is none."""
+def _law_of(name: str, origin: str, own_law: Law | None) -> Law:
+    """The law of that name: the registered one, or the one handed in. Raises InputError where neither fits."""
+    if own_law is not None and own_law.name != name:
+        raise InputError(f"{origin}: its law is {name!r}, and the law given is {own_law.name!r}")
+    if name in LAWS:
+        return LAWS[name]
+    if own_law is None:
+        raise InputError(
+            f"{origin}: no law is called {name!r} (there are {', '.join(LAWS)}); if it was made in Python, hand it in: "
+            "scaling.read_fit(path, law=...)"
+        )
+    return own_law
+
+
+def load_fit(source: str, own_law: Law | None = None) -> Fit:
+    """The fit in a file, or `published:NAME`. `own_law` is its law where that was made in Python.
+
+    Raises InputError where there is none, or where its law is not known.
+    """
     if source.startswith("published:"):
         from analysis.fitting.published import published  # it imports this module for the type
 
         return published(source.removeprefix("published:"))
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{source}: no such fit; give a file that `scaling fit` wrote, or published:NAME")
-    try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")), source)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not JSON ({error})") from error
+    if not Path(source).is_file():
+        raise InputError(f"{source}: no such fit; give a file that `{FIT.command}` wrote, or published:NAME")
+    return parse_fit(FIT.read(source), source, own_law)

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from analysis.laws import model_family
+from analysis.laws import Law, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array
@@ -83,3 +83,20 @@ def router_skew(table: RunTable) -> float | None:
     routed = rows[(rows[EXPERTS] > 1) & (rows["top_k"] < rows[EXPERTS])].drop_duplicates()
     skews = [skew_of(int(e), k, (8, 64), (few, many)) for few, many, e, k in routed.to_numpy().tolist()]
     return float(np.median(skews)) if skews else None
+
+
+def experts(table: RunTable) -> tuple[int, ...]:
+    """The expert counts that were run."""
+    return tuple(int(e) for e in np.unique(finite(table, EXPERTS)))
+
+
+def settings(law: Law, table: RunTable) -> dict[str, float]:
+    """The columns of the law beside N, tokens and E that all runs agree in."""
+    others = table.columns(name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS))
+    return {name: float(values[0]) for name, values in others.items() if np.ptp(values) == 0}
+
+
+def n_total(table: RunTable) -> Array | None:
+    """Total sizes, where every run has one."""
+    values = finite(table, "n_total")
+    return values if len(values) == len(table) else None

@@ -11,6 +11,7 @@ import numpy as np
 from analysis.laws import Law
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
+from scaling.errors import InputError
 
 EXPERTS_FOR_SATURATION = 5
 EXPERTS_FOR_INTERACTION = 4
@@ -204,3 +205,15 @@ def condition_number(jacobian: Array) -> float:
     if jacobian.shape[1] < jacobian.shape[0] or not np.all(np.isfinite(norms)) or norms.min() == 0:
         return float("inf")
     return float(np.linalg.cond(jacobian / norms[:, None]))
+
+
+def checked_pin(law: Law, name: str, value: float) -> float:
+    """The value that a parameter is to be held at. Raises InputError where it is none of the parameter's."""
+    parameter = law.parameter(name)
+    low, high = parameter.bounds
+    if not np.isfinite(value) or (parameter.scale == "log" and value <= 0):
+        kind = "positive number" if parameter.scale == "log" else "number"
+        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} must be a {kind}")
+    if not low <= value <= high:
+        raise InputError(f"`pin` {name}={value}: {name} of law {law.name} lies within {low:g} to {high:g}")
+    return float(value)

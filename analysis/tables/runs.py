@@ -1,4 +1,4 @@
-"""Runs: read a study folder or anybody's table, validate it, and count what was left out and why."""
+"""Runs: read and validate a study folder or any table, and count the rows left out by reason."""
 
 from __future__ import annotations
 
@@ -18,27 +18,33 @@ from analysis.tables.method_kinds import kinds_of_method
 from analysis.tables.readers import numbers, read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.study import read_study
-from analysis.tables.summary import Summary
 from scaling.arrays import Array, Integers
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
 from scaling.formatting import listed, plural, si
 from scaling.schema import RUNS
+from scaling.summary import Summarised, summary_table
+from scaling.table import Table
 
 _SUMMARISED = (EXPERTS, "n_active", "n_total", TOKENS, COMPUTE, LOSS)
 _NUMBERS = frozenset({TIED, *(name for name, column in RUNS.items() if column.type in (pa.int64(), pa.float64()))})
 
 
 @dataclass(frozen=True, repr=False)
-class RunTable(CheckedTable):
-    """Runs that carry a loss, one a row."""
+class RunTable(Summarised, CheckedTable):
+    """Runs with a loss, one per row."""
 
     def columns(self, names: Iterable[str]) -> dict[str, Array]:
         return {name: self.column(name) for name in names}
 
     @property
+    def experts(self) -> Array:
+        """E of each row; 1 where the table does not say."""
+        return np.nan_to_num(self.column(EXPERTS), nan=1.0) if EXPERTS in self.frame else np.ones(len(self))
+
+    @property
     def trunks(self) -> Integers:
-        """Which trunk each row belongs to, as whole numbers; a row without `trunk_id` is a trunk of its own."""
+        """The trunk of each row as a whole number; a row without `trunk_id` is a trunk of its own."""
         rows = np.arange(len(self.frame))
         if "trunk_id" not in self.frame:
             return rows
@@ -59,19 +65,13 @@ class RunTable(CheckedTable):
         log.notes += [note for note in doubts if note not in log.notes]
         return RunTable(frame.reset_index(drop=True), self.source, log.dropped, tuple(log.notes))
 
-    def summary(self) -> Summary:
+    def summary(self) -> Table:
         """What was read: the ranges of the columns that laws use, the rows left out, and what was assumed."""
         columns = self.columns(name for name in _SUMMARISED if name in self.frame and self.frame[name].notna().any())
         rows = [(name, si(np.nanmin(values)), si(np.nanmax(values))) for name, values in columns.items()]
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
-        table = pd.DataFrame(rows, columns=["column", "least", "largest"])
-        return Summary(f"{plural(len(self), 'run')} of {self.source}", table, (*left_out, *self.notes))
-
-    def __repr__(self) -> str:
-        return str(self.summary().short)
-
-    def _repr_html_(self) -> str:
-        return self.summary().short._repr_html_()
+        heading = f"{plural(len(self), 'run')} of {self.source}"
+        return summary_table(heading, ("column", "least", "largest"), rows, (*left_out, *self.notes))
 
 
 def read_runs(
@@ -82,14 +82,13 @@ def read_runs(
     drop_highest_loss: int = 0,
     drop_duplicates: bool = False,
 ) -> RunTable:
-    """The runs of a study folder (its runs/*.parquet), anybody's file (`analysis.tables.readers.read_table`) or frame.
+    """The runs of a study folder (its runs/*.parquet), a file (`analysis.tables.readers.read_table`) or a frame.
 
-    `mapping` makes our columns of the table's, {ours: column or arithmetic} (`analysis.tables.mapping.mapped`). `where`
-    is a pandas query over the columns after that. With a `law`, rows whose N, tokens or other columns of it are not
-    positive numbers are dropped and counted, and so are then the `drop_highest_loss` rows of highest loss. With
-    `drop_duplicates` a row that equals an earlier one in every cell is dropped first. Where `tokens` is missing and
-    `train_flops` is there, D = C/(6 N). Of a table that is no study folder the notes say what its counts are taken for,
-    which were derived, what is implausible, and which rows, counted from 1, were left out. Raises InputError when the
+    `mapping` is {our column: the table's column or arithmetic} (`analysis.tables.mapping.mapped`), `where` a pandas
+    query on the mapped columns. With `drop_duplicates` rows that repeat an earlier one are dropped first. With a `law`,
+    rows in which one of its columns is not a positive number are dropped, then the `drop_highest_loss` rows of highest
+    loss. Without `tokens`, D = C/(6 N). The notes on a table that is not a study folder give the assumed meaning of its
+    counts, derived counts, implausible values, and the numbers of the rows left out, from 1. Raises InputError when the
     source cannot be read, a column is missing or no row is left.
     """
     log, name = ReadingLog(), "DataFrame" if isinstance(source, pd.DataFrame) else str(source)
@@ -101,7 +100,7 @@ def read_runs(
     else:
         frame = read_table(Path(source)) if foreign else read_study(Path(source), log)
     if drop_duplicates:
-        frame = log.drop(frame, frame.duplicated(), "a repeat of an earlier row in every cell")
+        frame = log.drop(frame, frame.duplicated(), "an exact repeat of an earlier row")
     frame, terms = mapped(frame, mapping or {}, name, log, (*law.columns, law.target) if law else ())
     frame = _finished_once(frame, log)
 
@@ -132,10 +131,10 @@ def _needed(law: Law) -> list[str]:
 
 
 def where_selected(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> pd.DataFrame:
-    """The rows that meet a condition on columns, a pandas query. Raises InputError where it is none."""
+    """The rows that meet a condition on columns, a pandas query. Raises InputError for an invalid one."""
     if where is None:
         return frame
-    if "@" in where or "__" in where:  # pandas would reach beyond the table by them
+    if "@" in where or "__" in where:  # with these pandas reaches beyond the table
         raise InputError(f"`where` {where!r}: write a condition on columns, without @ and __")
     try:
         chosen = frame.query(where, engine="python")
@@ -149,22 +148,22 @@ def where_selected(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> p
 
 
 def _finished_once(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """The runs that ended well, each once."""
+    """The runs with status ok, each once."""
     if "status" in frame:
         failed = frame.loc[frame["status"].ne("ok"), "status"].value_counts(dropna=False)
         log.counts += [(f"status {status}", int(count)) for status, count in failed.items()]
         frame = frame[frame["status"].eq("ok")]
     if "run_id" in frame:
-        frame = log.drop(frame, frame["run_id"].duplicated(), "run_id seen before")
+        frame = log.drop(frame, frame["run_id"].duplicated(), "a repeated run_id")
     return frame
 
 
 def _as_numbers(
     frame: pd.DataFrame, needed: Sequence[str], log: ReadingLog
 ) -> tuple[pd.DataFrame, dict[str, pd.Series[Any]]]:
-    """The frame with its number columns as numbers, and the cells of needed ones that cannot be read.
+    """The frame with numeric columns as numbers, and the unreadable cells of `needed` columns.
 
-    What cannot be read in another column is taken for missing, with a note.
+    Unreadable cells of other columns are treated as missing, with a note.
     """
     columns: dict[str, Array] = {}
     unreadable: dict[str, pd.Series[Any]] = {}
@@ -176,7 +175,7 @@ def _as_numbers(
             unreadable[name] = cells
         elif len(cells):
             place = rows_named(cells.index, cells)
-            log.notes.append(f"{name}: {len(cells)} cells are no numbers and were taken for missing ({place})")
+            log.notes.append(f"{name}: not a number in {plural(len(cells), 'row')}, treated as missing ({place})")
         if name in needed or not pd.api.types.is_numeric_dtype(frame[name]):
             columns[name] = read.floats
     return frame.assign(**columns), unreadable
@@ -201,7 +200,7 @@ def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, row_numbers
 def _usable(
     frame: pd.DataFrame, needed: Sequence[str], unreadable: Mapping[str, pd.Series[Any]], log: ReadingLog
 ) -> pd.DataFrame:
-    """Rows whose needed columns are positive finite numbers (and E whole, at least 1)."""
+    """Rows whose needed columns are positive finite numbers (E whole and at least 1)."""
     for name in needed:
         least = 1.0 if name == EXPERTS else np.nextafter(0.0, 1.0)
         values = frame[name].to_numpy(dtype=float, na_value=np.nan, copy=True)
@@ -233,8 +232,8 @@ def _method_doubts(frame: pd.DataFrame) -> list[str]:
     if len(kinds) < 2:
         return []
     return [
-        f"the routed runs are of {len(kinds)} methods ({listed(kinds)}): a law over E takes them for one and cannot "
-        "distinguish the effect of the method from that of E; select one with `where`"
+        f"the routed runs use {len(kinds)} methods ({listed(kinds)}): a law in E treats them as one and confounds the "
+        "effect of the method with that of E; select one with `where`"
     ]
 
 
@@ -244,12 +243,12 @@ def _repeats(frame: pd.DataFrame, needed: Sequence[str]) -> list[str]:
         return []
     return [
         f"{repeats} rows repeat another row's {', '.join(needed)} exactly; they were kept (`scaling import` with "
-        "`drop_duplicates` leaves out those that repeat all of a row)"
+        "`drop_duplicates` drops exact repeats of whole rows)"
     ]
 
 
 def _trunk_doubts(frame: pd.DataFrame, law: Law | None) -> list[str]:
-    """Where rows may not be independent runs."""
+    """A warning where rows may not be independent runs."""
     if law is None or not law.n_column or TOKENS not in frame:
         return []
     if "trunk_id" not in frame or frame["trunk_id"].isna().all():
@@ -258,9 +257,11 @@ def _trunk_doubts(frame: pd.DataFrame, law: Law | None) -> list[str]:
         if not several:
             return []
         return [
-            f"every row counts as a run of its own, though {several} models have several token budgets: if those are "
+            f"every row counts as an independent run, but {several} models have several token budgets: if these are "
             "points of one training run, intervals are too narrow; name the runs with `map` trunk_id=COLUMN"
         ]
     if EXPERTS in frame and frame.groupby("trunk_id")[EXPERTS].nunique().gt(1).any():
-        return ["warning: some trunk_id spans several n_experts: was the name used twice? A trunk is one training run"]
+        return [
+            "warning: a trunk_id spans several n_experts, but a trunk is one training run: was the name used twice?"
+        ]
     return []

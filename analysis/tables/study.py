@@ -1,4 +1,4 @@
-"""A study folder: the parts of its tables, or the tables packed from them."""
+"""A study folder: its tables in parts, or packed into one file each."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.tables.reading_log import ReadingLog
-from analysis.tables.summary import Summary
+from scaling import table
 from scaling.errors import InputError
 from scaling.formatting import plural
 from scaling.schema import TABLES, Table
+from scaling.summary import Summarised, summary_table
 
 _RUN = "run_id"
 
 
 def evaluation(study: Path, run_id: str) -> pd.DataFrame:
-    """Held-out loss of a run by document: `document`, `n_tokens`, `loss`. Raises InputError where there is none."""
+    """Held-out loss of a run by document: `document`, `n_tokens`, `loss`. Raises InputError without an evaluation."""
     frame = _of_run(study, "evals", run_id)
     if frame.empty:
         raise InputError(f"{study}: no evaluation of run {run_id!r} (in evals/{run_id}.parquet or evals.parquet)")
@@ -29,7 +30,7 @@ def evaluation(study: Path, run_id: str) -> pd.DataFrame:
 
 
 def curve(study: Path, run_id: str) -> pd.DataFrame:
-    """A run's `curves`, empty where there are none."""
+    """A run's training curve; empty where there is none."""
     return _of_run(study, "curves", run_id)
 
 
@@ -44,7 +45,7 @@ def table_rows(study: Path, table: Table) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, repr=False)
-class Study:
+class Study(Summarised):
     """The tables of a study folder as DataFrames, in the columns of `scaling.schema` and with `run_id` in each.
 
     `runs`: one row per cell, whatever its status; `evals`: held-out loss by document; `curves`: training, step by step;
@@ -73,33 +74,28 @@ class Study:
         frame = table_rows(self.path, table)
         return pd.DataFrame(columns=[*dict.fromkeys((_RUN, *TABLES[table]))]) if frame.empty else frame
 
-    def summary(self) -> Summary:
+    def summary(self) -> table.Table:
         """How many runs ended how, and the number of files of each table."""
         counts = self.runs["status"].value_counts().sort_index()
-        table = pd.DataFrame({"status": counts.index, "runs": counts.to_numpy()})
+        rows = [(str(status), str(count)) for status, count in counts.items()]
         files = ", ".join(f"{name} {len(_parts(self.path, name))}" for name in TABLES)
-        return Summary(f"Study {self.path}: {plural(len(self.runs), 'run')}", table, (f"files: {files}",))
-
-    def __repr__(self) -> str:
-        return str(self.summary())
-
-    def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
+        title = f"Study {self.path}: {plural(len(self.runs), 'run')} (files: {files})"
+        return summary_table(title, ("status", "runs"), rows, ())
 
 
 def read_study(study: Path, log: ReadingLog) -> pd.DataFrame:
     """The runs of a study folder, whatever their status; unreadable files are counted in the log.
 
-    Raises InputError where there are none, or none that can be read.
+    Raises InputError for a folder without readable runs.
     """
     parts = _parts(study, "runs")
     if not parts:
         raise InputError(
-            f"{study}: no runs/*.parquet in this folder, and no runs.parquet; `scaling sweep run` writes a study folder"
+            f"{study}: no runs/*.parquet or runs.parquet in this folder; `scaling sweep run` writes a study folder"
         )
     frame = _concatenated(parts, log)
     if frame.columns.empty:
-        raise InputError(f"{study}: none of its {len(parts)} run files is readable")
+        raise InputError(f"{study}: none of the {len(parts)} run files is readable")
     return frame
 
 

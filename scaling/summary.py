@@ -1,0 +1,53 @@
+"""Summaries: how a value shows itself in a console and in a notebook."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, replace
+from typing import Any
+
+from scaling.table import Column, Table
+
+_WIDTH = 100  # columns of text
+_MOST_NOTES, _MOST_LETTERS = 3, 200  # of the short form
+
+
+class Summarised:
+    """Mixed into a value that has a `summary`: its `repr` and its cell in a notebook are the summary's short form."""
+
+    def summary(self) -> Table:
+        """The value as one table, and what to know before its numbers are used."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return str(_short(self.summary()))
+
+    def _repr_html_(self) -> str:
+        return _short(self.summary())._repr_html_()
+
+
+def summary_table(title: str, headings: Iterable[str], rows: Iterable[tuple[str, ...]], notes: Iterable[str]) -> Table:
+    """A table of texts, with notes that are numbered and broken into lines."""
+    columns = tuple(Column(heading, heading, text=True) for heading in headings)
+    numbered = (f"[{number}] {note}" for number, note in enumerate(notes, start=1))
+    wrapped = tuple(textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in numbered)
+    return Table(textwrap.fill(title, _WIDTH), columns, tuple(rows), wrapped)
+
+
+def fields_table(value: Any) -> Table:
+    """The fields of a dataclass that differ from their defaults, as code writes them."""
+    rows = []
+    for field in fields(value):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.repr and (content := getattr(value, field.name)) != default:
+            rows.append((field.name, textwrap.shorten(repr(content), _MOST_LETTERS, placeholder=" …")))
+    return summary_table(type(value).__name__, ("field", "value"), rows, ())
+
+
+def _short(table: Table) -> Table:
+    """The same with at most three notes, each cut to two lines."""
+    notes = [textwrap.shorten(note, _MOST_LETTERS, placeholder=" …") for note in table.notes[:_MOST_NOTES]]
+    more = [f"and {len(table.notes) - _MOST_NOTES} more notes"] if len(table.notes) > _MOST_NOTES else []
+    notes = [textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in notes]
+    return replace(table, title=textwrap.shorten(table.title, _MOST_LETTERS, placeholder=" …"), notes=(*notes, *more))
