@@ -1,13 +1,90 @@
-"""One run: what it is, how it trains, what it costs. See the README for the whole path."""
+"""Scaling laws for mixtures of experts: load runs, fit a law, price serving, recommend an expert count.
+
+    runs = scaling.load("results/quickstart")            # or a CSV, Parquet, DataFrame; map={"n_active": "params"}
+    fit = scaling.fit(runs, law="joint-moe")
+    fit.summary()
+    fit.predict(frame)                                   # DataFrame: loss and both intervals
+    answer = scaling.recommend(fit, train_flops=1e21, serve_tokens=1e12, device="h100")
+    answer.table(); answer.plot(); scaling.report(answer, "plan.pdf")
+    study = scaling.study("results/quickstart")          # .runs, .curves, .evals, .latency
+
+Names are imported when they are first used: `import scaling` alone loads nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.decision.answer import Answer as Answer
+    from analysis.decision.question import Question as Question
+    from analysis.fitting.fit import Fit as Fit
+    from analysis.latency.law import LatencyLaw as LatencyLaw
+    from analysis.laws.law import Law as Law
+    from analysis.laws.law import Parameter as Parameter
+    from analysis.tables.runs import RunTable as RunTable
+    from analysis.tables.study import Study as Study
+    from scaling.errors import InputError as InputError
+    from scaling.errors import WorkError as WorkError
+    from scaling.public import device as device
+    from scaling.public import devices as devices
+    from scaling.public import fit as fit
+    from scaling.public import law as law
+    from scaling.public import laws as laws
+    from scaling.public import load as load
+    from scaling.public import read_answer as read_answer
+    from scaling.public import read_fit as read_fit
+    from scaling.public import read_latency as read_latency
+    from scaling.public import recommend as recommend
+    from scaling.public import report as report
+    from scaling.public import study as study
+    from scaling.public import write as write
+    from scaling.serving.device import Device as Device
+    from scaling.serving.service import Service as Service
+
+    __version__: str
+
+_FUNCTIONS = (
+    "load", "study", "laws", "law", "fit", "devices", "device", "recommend", "report", "read_fit", "read_latency",
+    "read_answer", "write",
+)  # fmt: skip
+_HOMES = {
+    **dict.fromkeys(_FUNCTIONS, "scaling.public"),
+    "RunTable": "analysis.tables.runs",
+    "Study": "analysis.tables.study",
+    "Law": "analysis.laws.law",
+    "Parameter": "analysis.laws.law",
+    "Fit": "analysis.fitting.fit",
+    "LatencyLaw": "analysis.latency.law",
+    "Device": "scaling.serving.device",
+    "Service": "scaling.serving.service",
+    "Question": "analysis.decision.question",
+    "Answer": "analysis.decision.answer",
+    "InputError": "scaling.errors",
+    "WorkError": "scaling.errors",
+}
+__all__ = [*_HOMES]
 
 
-def __getattr__(name: str) -> str:
-    """`__version__`, looked up only when asked for: it costs a sixth of the command line's start."""
-    if name != "__version__":
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used, or `__version__`.
+
+    Raises InputError where another package named `analysis` or `sweeps` hides ours.
+    """
+    if name == "__version__":
+        from scaling.distribution import version
+
+        return version()
+    if name not in _HOMES:
         raise AttributeError(f"module 'scaling' has no attribute {name!r}")
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import import_module
 
-    try:
-        return version("scaling")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "0+unknown"
+    from scaling.distribution import require_own_packages
+
+    require_own_packages()
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, "__version__"})

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+from pydantic import Field, InstanceOf
 
 from analysis.decision.cost_curves import CostCurves, cost_curves_around
 from analysis.decision.fit_comparison import FitAlternatives, compare_fits
@@ -15,19 +20,26 @@ from analysis.decision.recommendation import Choice, Recommendation
 from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
+from scaling.errors import InputError
+from scaling.formatting import money, si
+from scaling.summary import Summarised, summary_table
+from scaling.table import Table
 from scaling.values import ANSWER, digest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _OF_RECOMMENDATION = tuple(field.name for field in fields(Recommendation))
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Summarised):
     """A question answered: all that a report says of the decision, without a study.
 
     `what_if`: what would change it; `cost_curves`: the plane and the prices around it; `comparison`: the fits that
     were compared, the best first, which is the one behind the recommendation. Each is None where it was not asked for.
     `law_file` is that fit's file or `published:NAME`, `fit_hash` its `scaling.values.digest`, and `made_from` the
-    digest of fit, question and the draws of the device's speed.
+    digest of fit, question and the draws of the device's speed. `fit` is that fit, which no file of an answer holds.
     """
 
     recommendation: Recommendation
@@ -37,6 +49,7 @@ class Answer:
     law_file: str = ""
     fit_hash: str = ""
     made_from: str = ""
+    fit: Annotated[InstanceOf[Fit] | None, Field(exclude=True)] = field(default=None, compare=False)
 
     @property
     def question(self) -> Question:
@@ -51,6 +64,36 @@ class Answer:
     def choices(self) -> tuple[Choice, ...]:
         """The best model of every E that can answer, the recommended one among them, by ascending E."""
         return tuple(sorted((self.best, *self.recommendation.alternatives), key=lambda choice: choice.n_experts))
+
+    def table(self) -> pd.DataFrame:
+        """The best model of every E that can answer, the recommended one first (`analysis.decision.tables`)."""
+        return self._choices_table.frame
+
+    @property
+    def _choices_table(self) -> Table:
+        table: Table = pkgutil.resolve_name("analysis.decision.tables:choices_table")(self)
+        return table
+
+    def plot(self) -> Figure:
+        """What each E offers, and how sure the choice is (`analysis.figures.answer`).
+
+        Raises InputError where matplotlib is missing.
+        """
+        if importlib.util.find_spec("matplotlib") is None:
+            raise InputError("figures need matplotlib: pip install 'moe-scaling[report]'")
+        figure: Figure = pkgutil.resolve_name("analysis.figures.answer:answer_figure")(self)
+        return figure
+
+    def summary(self) -> Table:
+        """The decision in a line, the choices, why it is not decided, and the warnings."""
+        best, found = self.best, self.recommendation
+        title = (
+            f"{'Decided' if found.decided else 'Not decided'}: E = {best.n_experts}, N_active {si(best.n_active)}, "
+            f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {money(best.cost.total, best.cost.unit)}"
+        )
+        choices = self._choices_table
+        notes = (*found.undecided_because, *found.warnings)
+        return summary_table(title, choices.headings, map(tuple, choices.cells), notes)
 
     def rests_on(self, fit: Fit) -> bool:
         """Whether this is the fit behind the recommendation; an answer without its hash knows the law alone."""
@@ -89,6 +132,7 @@ def answer(
         law_file=law_file,
         fit_hash=digest(fit),
         made_from=digest(fit, question, *(() if speeds is None else (speeds,))),
+        fit=fit,
     )
 
 

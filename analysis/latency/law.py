@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from analysis.latency.table import LOOP, LatencyTable, works
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.serving.device import Device, roofline_seconds
+from scaling.serving.service import NUMBER_BYTES, Service
 from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWork
+from scaling.summary import Summarised, summary_table
+from scaling.table import Table
 
 AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
@@ -58,8 +61,8 @@ class HeldOutTimes:
         return cls(**{**document, "levels": tuple(document["levels"])})
 
 
-@dataclass(frozen=True)
-class LatencyLaw:
+@dataclass(frozen=True, repr=False)
+class LatencyLaw(Summarised):
     """What a device reaches, and how sure that is.
 
     `draws`: coefficients refitted to bootstrap samples of shapes, one a row, in the order of `TERMS` without
@@ -104,6 +107,30 @@ class LatencyLaw:
     def speeds(self) -> Speeds:
         """The draws and the scatter of shapes that were left out, for whoever carries their uncertainty on."""
         return Speeds(self.draws, self.ratios)
+
+    def measured(self, service: Service) -> Service:
+        """The service with what was measured: efficiency, attention, the kernel of the experts, bytes of a number."""
+        width = NUMBER_BYTES[self.dtype]
+        return replace(
+            service,
+            efficiency=self.efficiency,
+            head_width=self.head_width,
+            reads_all=self.reads_all,
+            loops=self.loops,
+            bytes_per_weight=width,
+            bytes_per_kv=width,
+        )
+
+    def summary(self) -> Table:
+        """What the device reaches, with 95 % intervals; then the warnings."""
+        title = f"Latency law of {self.device.title}: {self.n_rows} rows of {self.n_shapes} shapes, {self.dtype}"
+        if "all" in self.held_out:
+            title += f"; median error on what was left out {self.held_out['all'].median:.1%}"
+        rows = [
+            (name, f"{getattr(self.efficiency, name):.4g}", f"{low:.4g} to {high:.4g}")
+            for name, (low, high) in self.intervals.items()
+        ]
+        return summary_table(title, ("coefficient", "value", "95 % interval"), rows, self.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as null; `from_json` reads them back."""

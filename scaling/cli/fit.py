@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from analysis.tables.runs import RunTable
 
 
-_DRAWS, _MOST_ROWS = 400, 50_000  # resamples by default, and the rows up to which they are quick
-
-
 def laws(as_json: options.Json = False) -> None:
     """List every law with formula, parameters, source and domain, and the published fits."""
     from analysis.fitting.published import PUBLISHED
@@ -98,14 +95,14 @@ def fit(
 
     from analysis.decision.answer import answer
     from analysis.decision.question import Question
-    from analysis.fitting.bootstrap import bootstrap
+    from analysis.fitting.bootstrap import bootstrap, usual_count
     from analysis.fitting.fit import fit
     from analysis.fitting.objective import Objective
     from analysis.laws import law_named
     from analysis.tables.runs import read_runs
     from scaling.cli.show_fit import show_fit
     from scaling.cli.show_recommendation import show_answer
-    from scaling.values import plain
+    from scaling.values import FIT, plain
 
     definition = law_named(law)
     table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
@@ -120,13 +117,13 @@ def fit(
         seed=seed,
     )
     if resamples is None:
-        resamples = _DRAWS if len(table) <= _MOST_ROWS else 0
+        resamples = usual_count(table)
         if not resamples:
             rows = f"{len(table):,} rows take long to resample"
             warn([f"no intervals, since {rows}; ask for some with --bootstrap 50"])
     fitted = bootstrap(fitted, table, resamples, np.random.default_rng(seed))
     if out is not None:
-        write_json(out, fitted.to_json())
+        write_json(out, FIT.document(fitted))
     warn(fitted.warnings)
     usable = bool(fitted.params)
     profiles = _profiles(fitted, table, profile or (), everything=figure is not None) if usable else []
@@ -138,7 +135,7 @@ def fit(
 
         save_figure(fit_sheet(fitted, table, profiles), figure)
     if as_json:
-        document = fitted.to_json()
+        document = FIT.document(fitted)
         document |= {"profiles": [asdict(shape) for shape in profiles]} if profiles else {}
         print_json(document | ({"optimum": plain(optimum.recommendation)} if optimum else {}))
     else:

@@ -131,22 +131,13 @@ def device_of(
 def _as_measured(latency: Path, name: str, rented: Device | None) -> ServingDevice:
     """The device that a latency law was measured on. Raises InputError where that is another than the one named."""
     from analysis.latency.law import load_latency_law
-    from scaling.serving.service import NUMBER_BYTES, Service
+    from scaling.serving.service import SERVICE
 
     law = load_latency_law(latency)
     if law.device.name != name:
         raise InputError(f"--latency: {latency} was measured on {law.device.name}, not on --device {name}")
-    width = NUMBER_BYTES[law.dtype]
-    service = Service(
-        efficiency=law.efficiency,
-        head_width=law.head_width,
-        reads_all=law.reads_all,
-        loops=law.loops,
-        bytes_per_weight=width,
-        bytes_per_kv=width,
-    )
     # What a law was fitted against is what it is priced with: a CPU is measured anew at every look.
-    return ServingDevice(rented or law.device, service, law.speeds)
+    return ServingDevice(rented or law.device, law.measured(SERVICE), law.speeds)
 
 
 def _from_file(name: str | None, devices: Path | None) -> Device | None:

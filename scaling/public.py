@@ -1,0 +1,228 @@
+"""The functions of `import scaling`: from runs to a law, from a law to a recommendation and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analysis.decision import answer as answers
+from analysis.decision.answer import Answer
+from analysis.decision.question import Goal, Question
+from analysis.fitting import bootstrap as resampling
+from analysis.fitting import fit as fitting
+from analysis.fitting.fit import Fit
+from analysis.fitting.fit_file import load_fit
+from analysis.fitting.objective import Kind, Objective, Residual
+from analysis.fitting.published import PUBLISHED
+from analysis.latency.law import LatencyLaw, load_latency_law
+from analysis.laws import LAWS, Law, law_named
+from analysis.tables.runs import RunTable, read_runs
+from analysis.tables.study import Study
+from scaling.errors import InputError
+from scaling.files import write_atomically
+from scaling.serving import devices as device_table
+from scaling.serving.device import Device
+from scaling.serving.service import SERVICE, Service
+
+if TYPE_CHECKING:
+    from analysis.report.build import WrittenReport
+
+
+def load(
+    source: str | Path | pd.DataFrame,
+    *,
+    map: Mapping[str, str] | None = None,
+    where: str | None = None,
+    law: str | Law | None = None,
+    drop_highest_loss: int = 0,
+) -> RunTable:
+    """The runs of a study folder, a file (CSV, TSV, JSON, JSON lines, Parquet) or a DataFrame.
+
+    `map` names our columns in the table, {"n_active": "params"}, or computes them, {"tokens": "steps * 2**20"}; `where`
+    is a pandas query over the columns after that. With a `law` runs that it cannot be fitted to are left out now; `fit`
+    does it otherwise. Loss is in nats per token. Raises InputError where the source cannot be read, a column is missing
+    or no run is left.
+    """
+    return read_runs(source, map, where, None if law is None else _law(law), drop_highest_loss)
+
+
+def study(folder: str | Path) -> Study:
+    """A study folder's tables as DataFrames: `.runs`, `.curves`, `.evals`, `.latency`, with `run_id` in each.
+
+    Raises InputError where it holds no runs.
+    """
+    found = Study(Path(folder))
+    found.runs  # noqa: B018  a folder without runs is named now
+    return found
+
+
+def law(name: str) -> Law:
+    """The law of that name. Raises InputError listing the names there are."""
+    return law_named(name)
+
+
+def laws() -> pd.DataFrame:
+    """Every law by name: formula, the columns it reads, parameters, source, and the published fits (`read_fit`)."""
+    rows = {
+        law.name: {
+            "formula": law.formula,
+            "columns": ", ".join(law.columns),
+            "parameters": ", ".join(law.names),
+            "source": law.source,
+            "published": ", ".join(f"published:{name}" for name, fit in PUBLISHED.items() if fit.law == law.name),
+        }
+        for law in LAWS.values()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def fit(
+    runs: RunTable,
+    law: str | Law,
+    *,
+    objective: Kind = "huber",
+    residual: Residual = "log",
+    delta: float = 1e-3,
+    pin: Mapping[str, float] | None = None,
+    auto_pin: bool = True,
+    starts: int = 64,
+    bootstrap: int | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law to runs, with 95 % intervals from `bootstrap` resamples of trunks.
+
+    `law` is a name of `laws()` or a `Law` of your own, which need not be registered. `bootstrap` None: 400 resamples,
+    none for more than 50,000 runs; 0: none. `pin` holds parameters at values; with `auto_pin` those that the runs
+    cannot identify are held at published values. Runs that the law cannot be fitted to are left out and counted. The
+    minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). Raises InputError for a
+    missing column, an unknown law or parameter.
+    """
+    definition = _law(law)
+    table, kind = runs.for_law(definition), Objective(objective, residual, delta)
+    fitted = fitting.fit(table, definition, objective=kind, pin=pin, auto_pin=auto_pin, n_starts=starts, seed=seed)
+    resamples = resampling.usual_count(table) if bootstrap is None else bootstrap
+    return resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed))
+
+
+def device(name: str) -> Device:
+    """The device of that name; `cpu` is measured on this computer. Raises InputError listing the names there are."""
+    return device_table.device(name)
+
+
+def devices() -> pd.DataFrame:
+    """Every device by name: peak, bandwidth, memory and rent, with their sources; without `cpu`, which is measured."""
+    return pd.DataFrame([asdict(row) for row in device_table.DEVICES.values()]).set_index("name")
+
+
+def recommend(
+    fit: Fit,
+    *,
+    train_flops: float | None = None,
+    train_usd: float | None = None,
+    target_loss: float | None = None,
+    lifetime_cost: float | None = None,
+    minimise: Goal | None = None,
+    serve_tokens: float = 0.0,
+    requests_per_month: float | None = None,
+    months: float = 12.0,
+    n_experts: tuple[int, ...] = (),
+    reference_experts: int = 1,
+    memory_gb: float | None = None,
+    data_tokens: float | None = None,
+    usd_per_million: float | None = None,
+    device: str | Device | None = None,
+    usd_per_hour: float | None = None,
+    mfu: float | None = None,
+    settings: Mapping[str, float] | None = None,
+    service: Service | None = None,
+    latency: LatencyLaw | None = None,
+    what_if: bool = True,
+) -> Answer:
+    """Which expert count, size and token budget, at what cost, and how sure that is.
+
+    Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`; fields are those of `Question`. `device`
+    is a name of `devices()` or a `Device`; `latency` a latency law measured on it, from which speed and its uncertainty
+    follow. `service` None: the defaults, with the routers as uneven as the runs showed. `what_if` also asks what would
+    change the answer. Raises InputError where the question contradicts itself or no model answers it.
+    """
+    if service is None:
+        service = replace(SERVICE, skew=fit.router_skew or 0.0)
+    rented = device if isinstance(device, Device) else None
+    name = device.name if isinstance(device, Device) else device
+    if latency is not None:
+        if name not in (None, latency.device.name):
+            raise InputError(f"`latency` was measured on {latency.device.name}, not on `device` {name}")
+        service, name, rented = latency.measured(service), latency.device.name, rented or latency.device
+    question = Question(
+        train_flops=train_flops,
+        train_usd=train_usd,
+        target_loss=target_loss,
+        lifetime_cost=lifetime_cost,
+        minimise=minimise,
+        serve_tokens=serve_tokens,
+        requests_per_month=requests_per_month,
+        months=months,
+        n_experts=tuple(n_experts),
+        reference_experts=reference_experts,
+        memory_gb=memory_gb,
+        data_tokens=data_tokens,
+        usd_per_million=usd_per_million,
+        device=name,
+        rented=rented,
+        usd_per_hour=usd_per_hour,
+        mfu=mfu,
+        settings=settings or {},
+        service=service,
+    )
+    speeds = None if latency is None else latency.speeds
+    return answers.answer(fit, question, speeds, what_if=what_if, cost_curves=what_if)
+
+
+def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None = None) -> WrittenReport:
+    """Write a PDF report of an answer, or of a study folder, to `out`.
+
+    `fit` is the fit behind an answer that was read from a file; an answer of `recommend` has its own. Raises InputError
+    where matplotlib or typst are missing, WorkError where the PDF cannot be made.
+    """
+    from analysis.report import build
+
+    if not isinstance(of, Answer):
+        return build.build_report(of.path if isinstance(of, Study) else of, out)
+    behind = fit or of.fit
+    if behind is None:
+        raise InputError(f"an answer read from a file needs the fit behind it: `fit` ({of.law_file or 'its file'})")
+    return build.report_answer(of, behind, out)
+
+
+def read_fit(source: str | Path, law: Law | None = None) -> Fit:
+    """The fit in a file, or `published:NAME`. `law` is its law where that was made in Python.
+
+    Raises InputError where the file is no fit, or its law is not known.
+    """
+    return load_fit(str(source), law)
+
+
+def read_latency(path: str | Path) -> LatencyLaw:
+    """The latency law in a file that `scaling latency` wrote. Raises InputError where it is none."""
+    return load_latency_law(path)
+
+
+def read_answer(path: str | Path) -> Answer:
+    """The answer in a file that `scaling recommend` wrote. Raises InputError where it is none."""
+    return answers.read_answer(path)
+
+
+def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
+    """Write a fit, a latency law or an answer to a JSON file, as the command line does. Raises WorkError."""
+    document = answers.answer_document(value) if isinstance(value, Answer) else value.to_json()
+    write_atomically(Path(path), json.dumps(document, allow_nan=False, indent=1).encode())
+
+
+def _law(law: str | Law) -> Law:
+    return law if isinstance(law, Law) else law_named(law)
