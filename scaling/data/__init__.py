@@ -1,4 +1,4 @@
-"""Text to token blocks: corpora read, streamed or drawn; tokenisers, held-out split, packing, deterministic batches."""
+"""From text to token blocks: corpora, tokenisers, held-out split, packing and deterministic batches."""
 
 from scaling.data.corpus import Corpus, HeldOutText, prepare
 from scaling.data.markov import known_entropy

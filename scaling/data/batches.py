@@ -1,4 +1,4 @@
-"""Which tokens a step trains on, and which windows an evaluation reads: pure functions of corpus, seed and step."""
+"""Training batches and evaluation windows: pure functions of corpus, seed and step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scaling.errors import InputError
 
 
 class StreamBlocks:
-    """The documents one behind the other, cut into blocks that overlap by the one symbol that is only a target.
+    """The concatenated documents cut into blocks, which overlap by the last symbol because it is only a target.
 
-    `blocks(index)` is [blocks, seq_len + 1] symbols of the blocks with these numbers, as of PackedBlocks.
+    `blocks(index)` is [blocks, seq_len + 1] symbols of the given blocks, as in PackedBlocks.
     """
 
     def __init__(self, tokens: NDArray[np.uint16], seq_len: int) -> None:
@@ -29,12 +29,12 @@ class StreamBlocks:
 
 
 class TrainBatches:
-    """Batches of `sequences` blocks of `seq_len + 1` symbols; any step can be asked for, in any order, by any thread.
+    """Batches of `sequences` blocks of `seq_len + 1` symbols, for any step in any order from any thread.
 
-    The blocks are stretches of the stream or, where `separator` is given, packed documents (scaling/data/packing.py).
-    Each epoch visits all blocks in an order drawn from (seed, epoch), so step s is a function of (tokens, seed, s): the
-    same whatever the token budget, wherever a run resumes and however many workers read. Raises InputError when one
-    batch is not filled.
+    Blocks are cut from the stream or, if `separator` is given, are packed documents (scaling/data/packing.py). Each
+    epoch visits all blocks in an order drawn from (seed, epoch), so step s depends only on (tokens, seed, s), not on
+    the token budget, the step at which a run resumes or the number of workers. Raises InputError if the tokens do not
+    fill a batch.
     """
 
     def __init__(
@@ -45,12 +45,13 @@ class TrainBatches:
         self.n_blocks = len(self._blocks)
         if self.n_blocks < sequences:
             raise InputError(
-                f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens"
+                f"data: {len(tokens)} training tokens do not fill one batch of {sequences} x {seq_len} tokens; use a "
+                "larger corpus or a smaller batch_tokens"
             )
-        self._latest = (-1, np.empty(0, np.int64))  # epoch and its order, replaced as one: threads may share this
+        self._latest = (-1, np.empty(0, np.int64))  # epoch and its order, replaced together: threads may share them
 
     def __call__(self, step: int) -> NDArray[np.int32]:
-        """[sequences, seq_len + 1] symbols of one step."""
+        """The symbols [sequences, seq_len + 1] of one step."""
         places = np.arange(step * self._sequences, (step + 1) * self._sequences)
         epochs, within = np.divmod(places, self.n_blocks)
         blocks = np.empty(self._sequences, np.int64)
@@ -68,10 +69,10 @@ class TrainBatches:
 
 @dataclass(frozen=True)
 class EvalWindows:
-    """A fixed sample of windows of the held-out documents. Padding has weight 0.
+    """A fixed sample of windows from the held-out documents. Padding has weight 0.
 
-    tokens [windows, seq_len + 1], weight [windows, seq_len] of each target, n_bytes [windows, seq_len] of its text,
-    document [windows] index into names.
+    tokens [windows, seq_len + 1]; weight and n_bytes [windows, seq_len] of each target; document [windows], an index
+    into names.
     """
 
     tokens: NDArray[np.int32]
@@ -82,10 +83,10 @@ class EvalWindows:
 
 
 def eval_windows(heldout: list[HeldOutText], seq_len: int, per_document: int) -> EvalWindows:
-    """At most `per_document` windows of each document, spread evenly from its first symbol to its last.
+    """At most `per_document` windows of each document, evenly spaced from its first symbol to its last.
 
-    The estimand is the mean loss per token over these windows: long documents count up to a cap, so no document
-    dominates, and windows of one document never overlap in their targets.
+    The estimand is the mean loss per token over these windows. The cap keeps long documents from dominating, and the
+    targets of a document's windows never overlap.
     """
     tokens, weight, n_bytes, document = [], [], [], []
     for number, part in enumerate(heldout):

@@ -1,4 +1,4 @@
-"""Where what can be computed again is kept, and under which name."""
+"""The cache folder and the names of its entries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Tokenised corpora, spooled streams and compiled programs: $SCALING_CACHE, or ~/.cache/scaling."""
+    """The folder of tokenised corpora, saved streams and compiled programs: $SCALING_CACHE or ~/.cache/scaling."""
     return Path(os.environ.get("SCALING_CACHE") or Path.home() / ".cache" / "scaling")
 
 
 def entry_name(version: int, settings: object, files: Iterable[tuple[str, Path]]) -> str:
-    """Names a cache entry by its format, what shapes it, and its files by name, size and time."""
+    """The name of a cache entry: a hash of its format version, settings, and the name, size and time of its files."""
     stats = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files]
     return hashlib.sha256(json.dumps([version, settings, stats]).encode()).hexdigest()[:24]

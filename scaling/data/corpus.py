@@ -1,4 +1,4 @@
-"""A corpus made ready: training tokens in a memory-mapped shard, held-out documents apart, and the hash of it all."""
+"""A prepared corpus: training tokens in a memory-mapped file, separate held-out documents, and a content hash."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from scaling.data import sources, tokenizer
 from scaling.data.cache import cache_folder, entry_name
 from scaling.errors import InputError
 
-_FORMAT = 1  # raise it when the meaning of the files below changes
+_FORMAT = 1  # increase when the meaning of the files below changes
 _META = "meta.json"
 
 
 @dataclass(frozen=True)
 class HeldOutText:
-    """A held-out document: its name, its symbols with the separator in front, and the bytes each symbol stands for."""
+    """A held-out document: its name, its symbols after a leading separator, and the bytes of text of each symbol."""
 
     name: str
     tokens: NDArray[np.uint16]
@@ -34,7 +34,7 @@ class HeldOutText:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenised corpus on disk. `hash` covers text, tokeniser and split, and goes into every row and run_id."""
+    """A tokenised corpus on disk. `hash` covers text, tokeniser and split; it is part of every row and run_id."""
 
     name: str
     hash: str
@@ -45,11 +45,11 @@ class Corpus:
     vocab_size: int
 
     def tokens(self) -> NDArray[np.uint16]:
-        """The training documents, each behind a separator, in their order; memory-mapped."""
+        """The training documents in order, each after a separator; memory-mapped."""
         return np.memmap(self.folder / "train.bin", dtype=np.uint16, mode="r")
 
     def heldout(self) -> list[HeldOutText]:
-        """The held-out documents, whole, in name order."""
+        """The complete held-out documents in name order."""
         with np.load(self.folder / "heldout.npz") as parts:
             names = json.loads(parts["names"].tobytes())
             ends, tokens, lengths = parts["ends"], parts["tokens"], parts["byte_lengths"]
@@ -59,14 +59,13 @@ class Corpus:
 
 
 def prepare(config: DataConfig) -> Corpus:
-    """Tokenise a corpus into the cache, or open it there. Safe when several processes do it at once.
+    """Tokenise a corpus into the cache, or open it there. Several processes may do so at once.
 
-    The held-out documents are the `heldout_docs` with the smallest SHA-256 of their text: a choice that needs no pass
-    of its own, does not depend on where files lie, and keeps exact copies of a held-out text out of training. A
-    document that occurs several times is trained on as often as it occurs. Raises InputError when there are too few
-    documents.
+    The held-out documents are the `heldout_docs` with the smallest SHA-256 of their text. This choice does not depend
+    on where files are stored, and keeps exact copies of held-out texts out of training. A training document that
+    occurs several times is trained on each time. Raises InputError if there are too few documents.
     """
-    # The content hash is made from content; the entry's name, of which files or source, and how they are cut.
+    # The content hash depends on the text; the name of the entry on files or source and settings.
     settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
     folder = cache_folder() / "corpora" / entry_name(_FORMAT, settings, sources.files_of(config))
     if not (folder / _META).is_file():
@@ -98,9 +97,9 @@ def _build(config: DataConfig, folder: Path) -> None:
             n_documents += 1
     if len(heldout) < config.heldout_docs or n_documents < config.heldout_docs:
         raise InputError(
-            f"data: corpus={config.corpus} has {len(heldout) + n_documents} different documents; with "
-            f"heldout_docs={config.heldout_docs} at least {2 * config.heldout_docs} are needed, so that as many remain "
-            "to train on"
+            f"data: corpus={config.corpus} has {len(heldout) + n_documents} different documents; "
+            f"heldout_docs={config.heldout_docs} needs at least {2 * config.heldout_docs}, so that as many remain for "
+            "training"
         )
     documents = sorted(heldout.values())
     parts = [_tokenised(text, symbols) for _, text in documents]
@@ -123,13 +122,13 @@ def _build(config: DataConfig, folder: Path) -> None:
 
 
 def _choose_heldout(config: DataConfig) -> tuple[dict[bytes, sources.Document], str]:
-    """The documents of the smallest digests, by digest, and the hash of the corpus.
+    """The documents with the smallest digests, by digest, and the hash of the corpus.
 
-    Texts are read once for this and again for training rather than kept.
+    Training reads the texts a second time, so that they need not be kept in memory.
     """
     content = hashlib.sha256(json.dumps([_FORMAT, config.tokenizer, config.vocab_size, config.heldout_docs]).encode())
     chosen: dict[bytes, sources.Document] = {}
-    heap: list[tuple[int, bytes]] = []  # of the chosen, the largest digest in front
+    heap: list[tuple[int, bytes]] = []  # the chosen documents, the largest digest first
     for name, text in sources.documents(config):
         digest = _digest(text)
         content.update(digest)
@@ -147,7 +146,7 @@ def _choose_heldout(config: DataConfig) -> tuple[dict[bytes, sources.Document], 
 
 
 def _training_texts(config: DataConfig, heldout: Container[bytes]) -> Iterator[str]:
-    """The texts that are not held out, blank ones left out."""
+    """The non-blank texts that are not held out."""
     for _, text in sources.documents(config):
         if text.strip() and _digest(text) not in heldout:
             yield text
@@ -158,5 +157,5 @@ def _digest(text: str) -> bytes:
 
 
 def _tokenised(text: str, symbols: tokenizer.Tokenizer) -> NDArray[np.uint16]:
-    """The symbols of a document behind a separator."""
+    """The symbols of a document after a separator."""
     return np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16)

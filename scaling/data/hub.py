@@ -1,10 +1,8 @@
 """Datasets of the Hugging Face `datasets` library, streamed once into the cache.
 
-The stream is read in its own order, which the library does not shuffle, and its texts are spooled to one compressed
-file as they come; nothing else of the dataset is kept, and every later pass and every other tokeniser reads the file.
-It is named by what was asked for: dataset, subset, split, field, max_documents and, for the hub, the commit, which
-fixes the text for good (DataConfig refuses a branch), so no entry can go stale; for local files their paths, sizes and
-times.
+The texts are saved in the order of the stream, without shuffling, to one compressed file, which every later pass and
+every other tokeniser reads. Its name depends on dataset, subset, split, field and max_documents, and on the commit for
+a dataset from the hub or on paths, sizes and times for local files, so an entry never goes stale.
 """
 
 from __future__ import annotations
@@ -24,15 +22,15 @@ from scaling.data.cache import cache_folder, entry_name
 from scaling.errors import InputError
 from scaling.formatting import listed
 
-_FORMAT = 1  # raise it when the spooled file changes
+_FORMAT = 1  # increase when the format of the saved file changes
 _NAMED_BY = ("dataset", "subset", "split", "revision", "max_documents", "text_field")
 
 
 def spooled(config: DataConfig, files: list[Path]) -> Path:
-    """The texts of a dataset as JSON lines `{"text": ...}`, zstd; read from the library if they are not in the cache.
+    """The file of a dataset's texts as JSON lines `{"text": ...}`, zstd; streamed first if it is not in the cache.
 
-    `files` are the local ones, none for a dataset of the hub. Safe when several processes do it at once. Raises
-    InputError when the library is missing, or the dataset or its field cannot be read.
+    `files` are the local files, empty for a dataset from the hub. Several processes may call this at once. Raises
+    InputError if the library is missing, or the dataset or its field cannot be read.
     """
     settings = {name: getattr(config, name) for name in _NAMED_BY}
     entry = entry_name(_FORMAT, settings, [(str(path), path) for path in files])
@@ -67,14 +65,14 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
     except ImportError as error:
         raise InputError("data.corpus=huggingface needs `datasets`: pip install 'moe-scaling[data]'") from error
     assert config.dataset is not None
-    if not files and Path(config.dataset).exists():  # the library would read it instead of the hub
+    if not files and Path(config.dataset).exists():  # the library would prefer it to the hub
         raise InputError(
-            f"data.dataset: {config.dataset!r} is a path here; for local files give paths, and dataset: json, ..."
+            f"data.dataset: {config.dataset!r} is a local path; for local files set paths, and dataset: json, ..."
         )
     local = {"data_files": {config.split: [str(path) for path in files]}} if files else {"revision": config.revision}
     try:
         yield from datasets.load_dataset(config.dataset, config.subset, split=config.split, streaming=True, **local)
-    except Exception as error:  # the library and the readers and clients below it raise what they like
+    except Exception as error:  # the library and its readers raise errors of any type
         raise InputError(
             f"data: dataset={config.dataset} subset={config.subset} split={config.split} cannot be read from "
             f"{listed(files, empty=f'the hub at {config.revision}')} ({type(error).__name__}: {error})"

@@ -1,5 +1,4 @@
-"""Text of known entropy: documents of latent topics, each topic a Markov chain, with the exact loss of the best
-predictor.
+"""Text of known entropy: documents with latent topics, each topic a Markov chain, and the exact Bayes-optimal loss.
 
 Source. A document has a topic z with P(z) = w_z, proportional to 1 / (z + 1), and a length n >= 1 with
 P(n) = h (1 - h)^(n - 1), h = 1 / markov_length, independent of z. Its symbols are a chain of order m over V symbols,
@@ -7,29 +6,27 @@ P(n) = h (1 - h)^(n - 1), h = 1 / markov_length, independent of z. Its symbols a
     P(x_1 .. x_m | z) = pi_z(x_1 .. x_m),    P(x_t | x_<t, z) = P_z(x_t | x_{t-m} .. x_{t-1}),
 
 with pi_z the stationary distribution of topic z over its V^m contexts, so a document is stationary from its first
-symbol and a window looks alike wherever in the document it begins.
+symbol, and windows have the same distribution wherever they begin.
 
     P_z(x | s) = softmax_x  SPREAD / sqrt(m + 2) * (g_0(x) + g_1(x; s_m) + .. + g_m(x; s) + g_{m+1}(x; s, z))
 
 with all g independent standard normal numbers drawn from the seed. Every probability is positive, so each chain is
 irreducible and aperiodic and pi_z is unique.
 
-Why so. The levels are learned one after the other: frequencies of symbols, of pairs, .., then of the contexts of one
-topic, which a larger model can hold more of and a longer run has seen more often; g_0 and w_z make some contexts and
-topics many times as frequent as others, so what is left to learn shrinks gradually and not at once (the picture of
-arXiv 2303.13506). By default the chains are 16 x 1024 rows of 32 probabilities, half a million numbers: more than
-models of 1e5 parameters hold; and the rarer half of the rows is 3 % of the text, four visits to each per million
-symbols: more than runs of 1e7 tokens show.
+Rationale. A model learns the levels in turn: frequencies of symbols, of pairs, .., then of the contexts of each topic,
+of which larger models can store more and longer runs see more. g_0 and w_z make some contexts and topics many times as
+frequent as others, so the reducible loss shrinks gradually (the picture of arXiv 2303.13506). The default chains have
+16 x 1024 rows of 32 probabilities: half a million numbers, more than models of 1e5 parameters can store. The rarer half
+of the rows makes up 3 % of the text, four visits to each per million symbols: more than runs of 1e7 tokens can learn.
 
-Entropy rate, nats per symbol: sum_z w_z sum_s pi_z(s) H(P_z(. | s)). The topic is a finite amount of information per
-document and adds nothing to the rate; within a window it does, and `bayes_loss` counts it.
+Entropy rate, nats per symbol: sum_z w_z sum_s pi_z(s) H(P_z(. | s)). The topic carries finite information per document,
+so it does not add to the rate, but it adds to the loss of a window, which `bayes_loss` computes.
 
-Separator and end. Separators are not symbols of the source: neither the entropy rate nor the Bayes loss counts them,
-for the held-out windows have no separator among their targets. A model trained on the stream of documents cannot know
-that: at best it pays -ln(1 - h) nats more for every target but the first of a document, because the length
-is memoryless and says nothing else about what comes. `loss_floor` is without it, so it is a floor however blocks are
-made. One more trace of the split: held-out texts are distinct and kept out of training, which only documents of a
-symbol or two are ever drawn twice to notice; the floor is that of the windows as they are.
+Separators. They are not symbols of the source, and held-out windows have none among their targets, so neither the
+entropy rate nor the Bayes loss includes them. A model trained on the stream of documents cannot know that: because the
+length is memoryless, it pays at least -ln(1 - h) nats more for every target but the first of a document. `loss_floor`
+excludes this, so it is a lower bound for either packing. The split also removes copies of held-out texts from training,
+but only documents of one or two symbols are ever drawn twice.
 """
 
 from __future__ import annotations
@@ -44,20 +41,20 @@ from numpy.typing import NDArray
 from scaling.arrays import Array, Integers
 from scaling.config.data import DataConfig
 
-FIRST = 33  # symbol i is written as the ASCII character 33 + i, the printable ones that are not blank
-# Nats, deviation of the log-odds: at 32 symbols it puts the entropy rate at about half of that of even odds, and each
-# level of context is worth tenths of a nat.
+FIRST = 33  # symbol i is the ASCII character 33 + i, from the printable non-blank ones
+# Standard deviation of the log-odds, nats: with 32 symbols the entropy rate is about half that of uniform symbols, and
+# each level of context is worth tenths of a nat.
 SPREAD = 2.5
-_TOGETHER = 1024  # documents drawn side by side; each has a stream of random numbers of its own
+_TOGETHER = 1024  # documents drawn side by side, each from its own random generator
 
 
 @dataclass(frozen=True, eq=False)
 class MarkovSource:
     """A mixture of Markov chains of one order.
 
-    prior [Z] of the topics; tables[j] [Z, V^j, V] = P_z(x | the j symbols before it), for j = 0 .. m, where fewer than
-    m are those known at the beginning of a window; contexts [Z, V^m] the stationary distribution; hazard of the end of
-    a document after each symbol. A context is the number whose digits to the base V are its symbols, the oldest first.
+    prior [Z] of the topics; tables[j] [Z, V^j, V] = P_z(x | previous j symbols) for j = 0 .. m, where j < m applies at
+    the beginning of a window; contexts [Z, V^m], the stationary distribution; hazard, the probability that a document
+    ends after a symbol. A context is the number whose base-V digits are its symbols, the oldest first.
     """
 
     prior: Array
@@ -81,17 +78,17 @@ class MarkovSource:
     def bayes_loss(self, tokens: NDArray[np.integer]) -> Array:
         """-ln P(x_t | x_<t within the window) of each target of windows [W, T + 1], as [W, T] in nats.
 
-        A window that begins with the separator (the number V) begins a document, and its predictor knows w_z alone. Any
-        other begins inside one: its first symbol is given, and by stationarity has the law tables[0]. With a_z the
-        weights of the topics given all symbols so far, a = w at the beginning,
+        A window that begins with the separator (the number V) begins a document, and the predictor knows only w_z. Any
+        other window begins inside a document: its first symbol is given and, by stationarity, follows tables[0]. With
+        a_z the weights of the topics given all symbols so far, a = w at the beginning,
 
             P(x_t | x_<t) = sum_z a_z P_z(x_t | c),    a_z <- a_z P_z(x_t | c) / P(x_t | x_<t),
 
-        c the last min(m, symbols so far) symbols. Targets behind the end of a short window (padding) get a number
-        without meaning; their weight is 0. Raises ValueError where a separator stands anywhere but in front.
+        c the last min(m, symbols so far) symbols. Padding targets get a meaningless number; their weight is 0. Raises
+        ValueError if a separator is not at the beginning of a window.
         """
         if tokens.ndim != 2 or not (tokens >= 0).all() or not (tokens[:, 1:] < self.n_symbols).all():
-            raise ValueError(f"windows [W, T + 1] of symbols below {self.n_symbols}, a separator only in front")
+            raise ValueError(f"windows must be [W, T + 1] symbols below {self.n_symbols}, a separator only in front")
         loss = np.empty((len(tokens), tokens.shape[1] - 1))
         fresh = tokens[:, 0] == self.n_symbols
         for rows, start in ((np.flatnonzero(fresh), 1), (np.flatnonzero(~fresh), 0)):
@@ -108,15 +105,14 @@ class MarkovSource:
         return loss
 
     def next_context(self, context: Integers, symbol: Integers, seen: int) -> Integers:
-        """The contexts after one more symbol each; `seen`, at most m, symbols make up the present ones."""
+        """The contexts after one more symbol; the current ones consist of `seen` symbols, at most m."""
         return (context * self.n_symbols + symbol) % self.n_symbols ** min(seen + 1, self.order)
 
 
 def make(prior: Array, table: Array, hazard: float) -> MarkovSource:
-    """The source of given topic weights [Z], transition probabilities [Z, V^m, V] (all positive) and hazard.
+    """The source with these topic weights [Z], transition probabilities [Z, V^m, V] (all positive) and hazard.
 
-    pi_z solves pi = pi T with sum(pi) = 1, T the chain over contexts that drops the oldest symbol and takes the new
-    one.
+    pi_z solves pi = pi T with sum(pi) = 1, where T drops the oldest symbol of a context and appends the new one.
     """
     n_topics, n_contexts, n_symbols = table.shape
     order = round(np.log(n_contexts) / np.log(n_symbols))
@@ -127,9 +123,9 @@ def make(prior: Array, table: Array, hazard: float) -> MarkovSource:
     for topic in range(n_topics):
         system = -np.eye(n_contexts)
         np.add.at(system, (following, old), table[topic].ravel())
-        system[-1] = 1.0  # one equation of the rest follows from the others
+        system[-1] = 1.0  # replaces a redundant equation
         contexts[topic] = np.linalg.solve(system, np.r_[np.zeros(n_contexts - 1), 1.0])
-    # Marginals of fewer symbols: sum over the oldest ones, then divide by what is known.
+    # Conditionals on fewer symbols: sum over the oldest ones, then normalise.
     tables = [table]
     for seen in range(order - 1, -1, -1):
         joint = contexts.reshape(n_topics, -1, n_symbols**seen, n_symbols).sum(axis=1)
@@ -142,7 +138,7 @@ def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> Ma
     draws = np.random.default_rng([seed, 0])
     levels = [draws.standard_normal((1, symbols**seen, symbols)) for seen in range(order + 1)]
     levels.append(draws.standard_normal((topics, symbols**order, symbols)))
-    # A level of fewer symbols is the same for all contexts that end in them.
+    # A level of fewer symbols is shared by all contexts that end in them.
     score = sum(np.tile(level, (1, symbols**order // level.shape[1], 1)) for level in levels) / np.sqrt(order + 2)
     odds = np.exp(SPREAD * score)
     prior = 1.0 / np.arange(1, topics + 1)
@@ -150,17 +146,17 @@ def _source(symbols: int, order: int, topics: int, length: int, seed: int) -> Ma
 
 
 def source(config: DataConfig) -> MarkovSource:
-    """The source that `corpus: markov` draws from: a function of its `markov_` fields alone."""
+    """The source of `corpus: markov`, a function of its `markov_` fields only."""
     return _source(
         config.markov_symbols, config.markov_order, config.markov_topics, config.markov_length, config.markov_seed
     )
 
 
 def known_entropy(config: DataConfig, windows: NDArray[np.integer], weight: NDArray[np.floating]) -> dict[str, float]:
-    """The columns `loss_floor` and `entropy_rate` of a run on these windows; none where the source is not known.
+    """The columns `loss_floor` and `entropy_rate` of a run on these windows; empty if the source is unknown.
 
-    The floor is the mean of `MarkovSource.bayes_loss` by weight, as the held-out loss is: the two differ by what the
-    model has yet to learn, without the noise of which text was drawn.
+    The floor is the weighted mean of `MarkovSource.bayes_loss` over the same windows as the held-out loss, so their
+    difference is free of the sampling noise of the text.
     """
     if config.corpus != "markov":
         return {}
@@ -172,7 +168,7 @@ def known_entropy(config: DataConfig, windows: NDArray[np.integer], weight: NDAr
 def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
     """Name and text of the `markov_documents` documents, one ASCII character per symbol.
 
-    Document i is a function of the source, markov_seed and i alone.
+    Document i depends only on the source, markov_seed and i.
     """
     for first in range(0, config.markov_documents, _TOGETHER):
         numbers = range(first, min(first + _TOGETHER, config.markov_documents))
@@ -181,7 +177,7 @@ def documents(config: DataConfig) -> Iterator[tuple[str, str]]:
 
 
 def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.uint8]]:
-    """The symbols of some documents: topic, length and symbols by inverting distributions at uniform numbers."""
+    """The symbols of some documents; topic, length and symbols come from inverse transform sampling."""
     lengths = np.empty(len(numbers), np.int64)
     topics = np.empty(len(numbers))
     parts = []
@@ -190,7 +186,7 @@ def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.ui
         topics[row], end = draws.random(2)
         lengths[row] = 1 + int(np.log1p(-end) / np.log1p(-source.hazard))
         parts.append(draws.random(lengths[row]))
-    chance = np.zeros((lengths.max(), len(numbers)))  # [place, document], so that a place is one stretch of memory
+    chance = np.zeros((lengths.max(), len(numbers)))  # [place, document], so that a place is contiguous in memory
     for row, part in enumerate(parts):
         chance[: len(part), row] = part
     topic = _invert(np.cumsum(source.prior)[None], topics)
@@ -209,5 +205,5 @@ def _draw(source: MarkovSource, seed: int, numbers: range) -> list[NDArray[np.ui
 
 
 def _invert(cumulative: Array, chance: Array) -> NDArray[np.int64]:
-    """The outcome whose stretch of [0, 1) holds `chance`; the last one's ends at 1 whatever the rounding."""
+    """The outcome whose interval of [0, 1) contains `chance`; the last one ends at 1 despite rounding."""
     return np.sum(cumulative[:, :-1] <= chance[:, None], axis=1)

@@ -1,17 +1,17 @@
-"""Documents packed whole into blocks: which piece lands in which block, by best-fit decreasing.
+"""Whole documents packed into blocks by best-fit decreasing.
 
-"Fewer truncations improve language modeling" (arXiv 2404.10830): a document is cut only when it is longer than a block,
-and pieces are packed so that few places stay empty. A block has `seq_len` inputs.
+"Fewer truncations improve language modeling" (arXiv 2404.10830): only documents longer than a block are cut, and pieces
+are packed so that few places stay empty. A block has `seq_len` inputs.
 
-A document is its separator and its symbols. Up to seq_len of them are one piece. A longer one is cut where the windows
-of the evaluation are: pieces of seq_len inputs, which fill a block each, and the rest, which gets a separator in front
-where others may share its block. So a piece begins with a separator or begins its block, and what belongs together can
-be read from the tokens alone: the number of separators so far.
+A document consists of its separator and its symbols. Up to seq_len of them form one piece. A longer document is cut at
+the same places as evaluation windows: into pieces of seq_len inputs, which fill a block each, and a remainder, which
+gets its own separator because it may share a block. Every piece therefore begins with a separator or begins its block,
+so the number of separators so far identifies the piece.
 
-Behind the pieces of a block come separators. A place whose input and target both are separators is padding, and nothing
-else is, for no document is empty. The target of the last input is what follows it in its document: the separator where
-the document ends, its next symbol where it was cut. So each symbol is an input once an epoch, and a target once but for
-the first of a rest behind a separator, which is one twice.
+The rest of a block is filled with separators. A place is padding exactly if both input and target are separators,
+because no document is empty. The target of a document's last input in a block is the separator that ends the document,
+or its next symbol where it was cut. Each symbol is thus an input once per epoch and a target once, or twice if it is
+the first after a remainder's separator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scaling.arrays import Booleans, Integers
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Stretches [start, start + length) of the stream; `fronted` ones get a separator of their own in front."""
+    """Intervals [start, start + length) of the stream; `fronted` ones get their own separator in front."""
 
     start: Integers
     length: Integers
@@ -34,12 +34,12 @@ class Pieces:
 
     @property
     def size(self) -> Integers:
-        """Inputs that each takes."""
+        """Inputs that each piece takes."""
         return self.length + self.fronted
 
 
 def cut(tokens: NDArray[np.uint16], separator: int, seq_len: int) -> Pieces:
-    """The pieces of all documents, in the order of the stream, which begins with a separator."""
+    """The pieces of all documents in the order of the stream, which must begin with a separator."""
     first = np.flatnonzero(tokens == separator)
     length = np.diff(np.r_[first, len(tokens)])
     n_pieces = -(-length // seq_len)
@@ -50,10 +50,10 @@ def cut(tokens: NDArray[np.uint16], separator: int, seq_len: int) -> Pieces:
 
 
 def best_fit_decreasing(sizes: Integers, capacity: int) -> Integers:
-    """The block of each piece: largest first, each into the fullest block that has room, else into a new one.
+    """The block of each piece: largest pieces first, each into the fullest block with enough room, else a new block.
 
-    Equal sizes go in their order, equal rooms to the block that was filled last: nothing is left to chance. Rooms are
-    the bits of one number, so the least sufficient one takes no search.
+    Ties are broken deterministically: equal pieces keep their order, and of equally full blocks the last one filled is
+    used. The rooms in use are bits of one integer, so the smallest sufficient room is found without a search.
     """
     assert sizes.ndim == 1
     assert ((sizes > 0) & (sizes <= capacity)).all()
@@ -85,7 +85,7 @@ class PackedBlocks:
         self._tokens, self._separator, self._seq_len = tokens, separator, seq_len
         self._pieces = cut(tokens, separator, seq_len)
         block_of = best_fit_decreasing(self._pieces.size, seq_len)
-        self._order = np.lexsort((-self._pieces.size, block_of))  # by block, and in it as they were packed
+        self._order = np.lexsort((-self._pieces.size, block_of))  # by block, then in packing order
         n_blocks = int(block_of.max()) + 1 if len(block_of) else 0
         self._ends = np.searchsorted(block_of[self._order], np.arange(n_blocks), side="right")
 
@@ -93,7 +93,7 @@ class PackedBlocks:
         return len(self._ends)
 
     def __call__(self, index: Integers) -> NDArray[np.int32]:
-        """[blocks, seq_len + 1] symbols of the blocks with these numbers."""
+        """The symbols [blocks, seq_len + 1] of the given blocks."""
         blocks = np.full((len(index), self._seq_len + 1), self._separator, np.int32)
         for row, block in zip(blocks, index.tolist(), strict=True):
             place = 0
@@ -104,5 +104,5 @@ class PackedBlocks:
                 place += length
             end = start + length
             if place == self._seq_len and end < len(self._tokens):
-                row[place] = self._tokens[end]  # the next document's separator, or the next symbol of a cut document
+                row[place] = self._tokens[end]  # separator of the next document, or next symbol of a cut document
         return blocks

@@ -1,5 +1,4 @@
-"""Where documents come from: text on this computer, files of the user's, a streamed dataset, a source of known
-entropy."""
+"""Sources of documents: Python code on this computer, the user's files, streamed datasets, text of known entropy."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ from scaling.errors import InputError
 Document = tuple[str, str]
 """Name and text."""
 
-# Left out of the standard library: test suites (distributions strip them) and tables that programs wrote. The 122
-# near-duplicate files of encodings/ alone would drown the effect of the expert count in memorised repetition.
+# Excluded from the standard library: test suites (which some distributions remove) and generated tables. Memorising the
+# 122 near-duplicate files of encodings/ alone would hide the effect of the expert count.
 _TESTS = {"test", "tests", "idle_test"}
 _NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 _GENERATED = {"encodings", "pydoc_data"}
@@ -35,9 +34,9 @@ _GENERATED_FILES = {"html/entities.py", "stringprep.py"}
 
 
 def files_of(config: DataConfig) -> list[tuple[str, Path]]:
-    """The files on this computer a corpus is made of, as (stable name, path), in name order.
+    """The local files of a corpus as (stable name, path), in name order.
 
-    None for what is drawn or read from the hub. Raises InputError when there is none of another.
+    Empty for text that is generated or comes from the hub. Raises InputError if other corpora have no files.
     """
     if config.corpus == "markov" or (config.corpus == "huggingface" and not config.paths):
         return []
@@ -52,7 +51,7 @@ def files_of(config: DataConfig) -> list[tuple[str, Path]]:
             files = sorted(dict(files).items())
     if not files:
         wanted = list(config.paths) or "Python sources"
-        raise InputError(f"data: no files for corpus={config.corpus} (looked for {wanted})")
+        raise InputError(f"data: no files for corpus={config.corpus} (searched for {wanted})")
     return files
 
 
@@ -64,7 +63,7 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, Path]]:
-    """The sources below a folder, by name; of the standard library (`library`), what is neither generated nor other."""
+    """The Python files below a folder by name; for the standard library, without generated and installed files."""
     files = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root).as_posix()
@@ -80,10 +79,10 @@ def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, 
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """Stream the documents of a corpus, in a fixed order.
+    """Stream the documents of a corpus in a fixed order.
 
-    One per text file, line of JSONL, row of Parquet or of a dataset. Raises InputError naming file and line where a
-    record has no text.
+    A document is a text file, a line of JSONL, or a row of Parquet or of a dataset. Raises InputError naming file and
+    line if a record has no text.
     """
     if config.corpus == "markov":
         yield from markov.documents(config)

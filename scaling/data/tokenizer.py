@@ -1,5 +1,4 @@
-"""Text to symbols: bytes, those of a known source, or byte-level BPE trained on the corpus. The last one separates
-documents."""
+"""Tokenisers: bytes, symbols of a known source, or byte-level BPE. The last symbol separates documents."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _FILE = "tokenizer.json"
 
 
 class Bytes:
-    """The bytes from `first` on, numbered from 0, and a separator: all 256 of UTF-8, or those that a source writes."""
+    """Byte values from `first` on, numbered from 0, and a separator: all 256, or those of a known source."""
 
     def __init__(self, count: int = 256, first: int = 0) -> None:
         self.separator, self._first = count, first
@@ -27,12 +26,12 @@ class Bytes:
         return utf8.astype(np.uint16) - np.uint16(self._first)
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Bytes of text that each symbol stands for; 0 for the separator."""
+        """Bytes of text of each symbol; 0 for the separator."""
         return np.r_[np.ones(self.separator, np.int64), 0]
 
 
 class BytePairs:
-    """Byte-level byte-pair encoding (the `tokenizers` package), trained on the corpus' training documents."""
+    """Byte-level BPE of the `tokenizers` package, trained on the training documents of the corpus."""
 
     def __init__(self, folder: Path) -> None:
         self._model = _tokenizers().Tokenizer.from_file(str(folder / _FILE))
@@ -42,11 +41,11 @@ class BytePairs:
         return np.asarray(self._model.encode(text, add_special_tokens=False).ids, np.uint16)
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        # In byte-level BPE every symbol is written with one printable character per byte.
+        # Byte-level BPE represents every byte by one printable character.
         return np.array([*map(len, self.pieces()), 0], np.int64)
 
     def pieces(self) -> list[str]:
-        """The piece of each symbol, in printable characters."""
+        """The text of each symbol in printable characters."""
         vocabulary: dict[str, int] = self._model.get_vocab()
         return sorted(vocabulary, key=vocabulary.__getitem__)
 
@@ -55,7 +54,10 @@ Tokenizer = Bytes | BytePairs
 
 
 def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
-    """The tokeniser of a corpus; BPE is trained on `texts` and kept in `folder`. Raises InputError on too few texts."""
+    """The tokeniser of a corpus; BPE is trained on `texts` and saved in `folder`.
+
+    Raises InputError if the texts yield fewer symbols than requested.
+    """
     if config.corpus == "markov":
         return Bytes(config.markov_symbols, markov.FIRST)
     if config.tokenizer == "bytes":
@@ -72,7 +74,7 @@ def train(config: DataConfig, texts: Iterable[str], folder: Path) -> Tokenizer:
     model.train_from_iterator(texts, trainer)
     size = model.get_vocab_size()
     if size != config.bpe_vocab:
-        raise InputError(f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {size} symbols; ask for no more")
+        raise InputError(f"data.bpe_vocab={config.bpe_vocab}: the corpus yields only {size} symbols; lower it")
     model.save(str(folder / _FILE))
     return BytePairs(folder)
 
@@ -92,8 +94,10 @@ CLASSES = ("lower case", "upper case", "digit", "white space", "punctuation", "o
 
 
 def classes(config: DataConfig, folder: Path) -> NDArray[np.int64]:
-    """Class of each symbol, an index into CLASSES: of a byte by what it is, of a piece of BPE by its first byte that is
-    no space. The symbols of a known source have no such classes: there each is one of its own."""
+    """Class of each symbol, an index into CLASSES: that of its first byte, leading white space ignored in BPE.
+
+    In text of known entropy every symbol is its own class.
+    """
     if config.corpus == "markov":
         return np.arange(config.vocab_size)
     if config.tokenizer == "bytes":

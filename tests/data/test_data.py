@@ -1,4 +1,4 @@
-"""Corpora, tokenisers, split and batches: what is read, what is held out, and that nothing leaks or repeats."""
+"""Corpora, tokenisers, split and batches: documents are read completely, and nothing leaks or repeats."""
 
 import bz2
 import gzip
@@ -64,7 +64,7 @@ def test_copies_of_a_held_out_text_stay_out_of_training(tmp_path):
 
 
 def test_the_split_depends_on_text_alone(tmp_path):
-    """The same texts in another file, another form and another order: the same held-out texts."""
+    """The same texts in another file, format and order give the same held-out texts."""
     rows = [f"text {i} " * 5 for i in range(250)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
     pq.write_table(pa.table({"body": rows[::-1]}), tmp_path / "b.parquet")
@@ -89,7 +89,7 @@ def test_compressed_lines_read_alike(tmp_path, suffix):
     assert read[6][0].endswith(":7")
 
 
-def test_the_hash_changes_with_text_and_cut_but_not_with_place_or_time(tmp_path):
+def test_the_hash_depends_on_text_and_split_but_not_on_path_or_time(tmp_path):
     def at(folder, last):
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "x.jsonl"
@@ -156,7 +156,7 @@ def test_missing_files_and_broken_archives_are_named(tmp_path):
         prepare(config(tmp_path / "x.jsonl.gz"))
 
 
-def test_an_epoch_visits_every_block_once_and_any_step_can_be_asked_for():
+def test_an_epoch_visits_every_block_once_and_steps_can_be_read_in_any_order():
     tokens = np.arange(1001, dtype=np.uint16)
     batches = TrainBatches(tokens, seq_len=10, sequences=4, seed=3)
     steps = [batches(step) for step in range(25)]
@@ -186,8 +186,8 @@ print(json.dumps([corpus.hash, {step: hashlib.sha256(batches(step).tobytes()).he
 
 @pytest.mark.parametrize("packing", ["stream", "documents"])
 def test_the_order_does_not_depend_on_how_many_workers_prepare_and_read(documents, tmp_path, packing):
-    """Three processes that make the corpus at once and share its steps, against one that makes its own and reads all:
-    four epochs. Strings hash differently in each process."""
+    """Three processes prepare the corpus at once and share its steps; one process prepares its own and reads all steps
+    of four epochs. Strings hash differently in each process."""
     settings = json.dumps({"corpus": "files", "paths": [documents], "heldout_docs": 100, "packing": packing})
 
     def share(ranks, workers, cache):

@@ -1,5 +1,4 @@
-"""Streamed datasets: local files through the path that the hub's take, offline; read once, named by what was asked
-for."""
+"""Streamed datasets, tested offline with local files: read once, and identified by their settings."""
 
 import gzip
 import json
@@ -91,7 +90,7 @@ def test_a_dataset_may_be_several_files_another_field_and_another_split(tmp_path
     assert read == [*TEXTS[0::3], *TEXTS[1::3]][:150]  # in the order of their names
 
 
-def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatch):
+def test_unreadable_datasets_are_refused_with_place_and_remedy(tmp_path, monkeypatch):
     path = write(tmp_path / "x.parquet", "parquet")
     with pytest.raises(InputError, match="no field 'body'; it has number, text"):
         prepare(config(path, "parquet", text_field="body"))
@@ -106,7 +105,7 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
         prepare(DataConfig(corpus="huggingface", dataset="nobody/nothing", revision=COMMIT))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="'folder' is a path here"):
+    with pytest.raises(InputError, match="'folder' is a local path"):
         prepare(DataConfig(corpus="huggingface", dataset="folder", revision=COMMIT))
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'moe-scaling\[data\]'"):
@@ -126,13 +125,13 @@ def test_what_cannot_be_read_is_refused_by_place_and_remedy(tmp_path, monkeypatc
         ({"corpus": "huggingface", "dataset": "json", "paths": ["x"], "max_documents": 0}, ["max_documents"]),
     ],
 )  # fmt: skip
-def test_a_dataset_without_a_name_for_good_is_refused(changes, words):
+def test_a_dataset_without_a_fixed_identity_is_refused(changes, words):
     with pytest.raises(ValidationError) as caught:
         DataConfig(**changes)
     assert all(word in str(caught.value) for word in words)
 
 
-def test_what_is_asked_for_names_the_run():
+def test_dataset_settings_change_the_run_id():
     base = {"corpus": "huggingface", "dataset": "a/b", "revision": COMMIT}
     changed = [
         {"subset": "en"},

@@ -1,4 +1,4 @@
-"""The source of known entropy: its numbers against closed forms, enumeration and counting, and its way into a row."""
+"""The source of known entropy, compared with closed forms, enumeration and counting, and its columns in a row."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def tiny(symbols=2, order=2, topics=2, seed=0, hazard=0.1):
-    """Random numbers that are not the package's, as prior, table and the source of both."""
+    """A random prior, table and their source, not drawn by the package."""
     draws = np.random.default_rng(seed)
     prior = draws.dirichlet(np.ones(topics))
     table = draws.dirichlet(np.ones(symbols), size=(topics, symbols**order))
@@ -34,7 +34,7 @@ def tiny(symbols=2, order=2, topics=2, seed=0, hazard=0.1):
 
 
 def stationary(table, order):
-    """pi of one topic's chain after 4096 steps from even odds: another way than the package's linear system."""
+    """pi of one topic's chain after 4096 steps from uniform odds, instead of the package's linear system."""
     symbols = table.shape[1]
     contexts = list(itertools.product(range(symbols), repeat=order))
     step = np.zeros((len(contexts), len(contexts)))
@@ -67,7 +67,7 @@ def entropy(chances):
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.3), (0.5, 0.5), (0.01, 0.9)])
-def test_the_rate_of_two_states_is_the_closed_form(a, b):
+def test_the_rate_of_two_states_matches_the_closed_form(a, b):
     """pi = (b, a) / (a + b), so the rate is (b H(a) + a H(b)) / (a + b), H the entropy of a coin."""
 
     def coin(p):
@@ -78,10 +78,10 @@ def test_the_rate_of_two_states_is_the_closed_form(a, b):
     np.testing.assert_allclose(source.contexts[0], [b / (a + b), a / (a + b)], rtol=1e-12)
 
 
-def test_the_rate_is_what_block_entropies_converge_to():
+def test_block_entropies_converge_to_the_rate():
     """For one chain of order m, H_n - H_{n-1} is the rate for n > m. A mixture adds I_n = I(topic; n symbols): H_n -
-    I_n grows by the rate, 0 <= I_n <= ln Z, and as increments of a stationary source never grow, the excess of the nth
-    over the rate is at most ln Z / (n - m)."""
+    I_n grows by the rate, and 0 <= I_n <= ln Z. Increments of a stationary source never grow, so the nth exceeds the
+    rate by at most ln Z / (n - m)."""
     prior, table, source = tiny(symbols=2, order=2, topics=3)
     blocks = [entropy(probabilities(prior, table, 2, n)) for n in range(1, 12)]
     increments = np.diff(blocks)
@@ -98,10 +98,9 @@ def test_the_rate_is_what_block_entropies_converge_to():
 
 
 @pytest.mark.parametrize(("symbols", "order", "topics"), [(3, 2, 2), (2, 3, 3), (3, 1, 1)])
-def test_the_bayes_loss_is_that_of_enumeration(symbols, order, topics):
-    """-ln P(x_1 .. x_t) + ln P(x_1 .. x_{t-1}), P by enumeration, for every window of 5 symbols of either kind. One
-    that begins inside a document has the law of what follows k symbols, summed over all that these may be: the same for
-    all k."""
+def test_the_bayes_loss_matches_enumeration(symbols, order, topics):
+    """-ln P(x_1 .. x_t) + ln P(x_1 .. x_{t-1}), P by enumeration, for every window of 5 symbols of either kind. The
+    distribution inside a document is that of the symbols after the first k, the same for all k."""
     prior, table, source = tiny(symbols, order, topics)
     chance = {n: probabilities(prior, table, order, n) for n in range(1, 8)}
     strings = list(chance[5])
@@ -119,7 +118,7 @@ def test_the_bayes_loss_is_that_of_enumeration(symbols, order, topics):
     np.testing.assert_allclose(source.bayes_loss(np.array(strings)), np.array(expected)[:, 1:], rtol=1e-9)
 
 
-def test_windows_of_both_kinds_mix_and_padding_changes_nothing():
+def test_both_kinds_of_windows_can_be_mixed_and_padding_changes_nothing():
     _, _, source = tiny(symbols=4)
     windows = np.random.default_rng(0).integers(0, 4, (9, 7))
     windows[::3, 0] = 4
@@ -136,8 +135,8 @@ def test_windows_of_both_kinds_mix_and_padding_changes_nothing():
             source.bayes_loss(wrong)
 
 
-def test_drawn_documents_have_the_law_of_the_source():
-    """Means over independent documents against exact expectations, within 4 standard errors (1 in 16,000 by chance)."""
+def test_drawn_documents_follow_the_distribution_of_the_source():
+    """Means over independent documents match exact expectations within 4 standard errors (1 in 16,000 by chance)."""
     config = DataConfig(**SMALL | {"markov_symbols": 3, "markov_documents": 20_000, "markov_length": 12})
     source = markov.source(config)
     texts = [text for _, text in markov.documents(config)]
@@ -164,9 +163,8 @@ def test_drawn_documents_have_the_law_of_the_source():
         agrees((late == string).all(axis=1), chance[string])
 
 
-def test_a_source_of_the_default_kind_has_levels_to_learn():
-    """Conditional entropies given 0, 1, 2 symbols and then the topic too: each known thing is worth a tenth of a
-    nat."""
+def test_the_default_source_has_several_levels_to_learn():
+    """Conditional entropies given 0, 1, 2 symbols and then the topic: each level is worth at least a tenth of a nat."""
     source = markov.source(DataConfig(corpus="markov"))
     joint = source.prior[:, None, None] * source.contexts[:, :, None] * source.tables[-1]
 
@@ -181,12 +179,12 @@ def test_a_source_of_the_default_kind_has_levels_to_learn():
     assert (np.diff(levels) < -0.1).all()
     assert conditional(joint) == pytest.approx(source.entropy_rate(), rel=1e-12)
     frequent = np.sort((source.prior[:, None] * source.contexts).ravel())[::-1].cumsum()
-    # Gradual: half of the text is in a tenth of the rows at most, the last hundredth in more than a fifth of them.
+    # Gradual: half of the text is in at most a tenth of the rows, the last hundredth in more than a fifth of them.
     assert np.searchsorted(frequent, 0.5) < 0.1 * frequent.size
     assert np.searchsorted(frequent, 0.99) < 0.8 * frequent.size
 
 
-def test_documents_are_a_function_of_source_seed_and_number(monkeypatch):
+def test_a_document_depends_only_on_source_seed_and_number(monkeypatch):
     def read(**changes):
         return list(markov.documents(DataConfig(**SMALL | changes)))
 
@@ -199,7 +197,7 @@ def test_documents_are_a_function_of_source_seed_and_number(monkeypatch):
         assert read(**{f"markov_{field}": value})[:50] != base[:50]
 
 
-def test_the_corpus_is_named_by_its_source():
+def test_the_corpus_hash_identifies_its_source():
     base = DataConfig(**SMALL)
     corpus = prepare(base)
     assert (corpus.vocab_size, corpus.heldout_documents) == (7, 150)
@@ -221,14 +219,15 @@ def test_the_corpus_is_named_by_its_source():
     assert (document.tokens[1:] + markov.FIRST).astype(np.uint8).tobytes().decode() == text
 
 
-def test_the_fields_of_the_source_name_no_other_run():
+def test_fields_of_the_source_do_not_change_other_runs():
     plain, other = DataConfig(), DataConfig(markov_seed=5, markov_order=1)
     assert RunConfig(data=plain).run_id("x") == RunConfig(data=other).run_id("x")
     assert not [name for name in plain.identity() if name.startswith("markov_") or name in ("dataset", "packing")]
 
 
 def test_no_count_model_is_below_the_floor():
-    """Models of 0, 1 and 2 symbols of context, counted on the training part, against the floor of the same windows."""
+    """Models of 0, 1 and 2 symbols of context, counted on the training text, compared with the floor of the same
+    windows."""
     config = DataConfig(**SMALL | {"markov_documents": 3000})
     corpus = prepare(config)
     windows = eval_windows(corpus.heldout(), 32, 4)
@@ -238,7 +237,7 @@ def test_no_count_model_is_below_the_floor():
     for order in range(3):
         counts = np.full((7,) * (order + 1), 0.5)
         np.add.at(counts, tuple(stream[i : len(stream) - order + i] for i in range(order + 1)), 1)
-        # Padded in front with the separator: a context that crosses a beginning has only what is known there.
+        # Padded in front with separators, which stand for the symbols before the beginning of a window.
         padded = np.pad(windows.tokens, ((0, 0), (1, 0)), constant_values=6)
         places = tuple(padded[:, 2 - order + i : padded.shape[1] - order + i] for i in range(order + 1))
         law = counts / counts.sum(axis=-1, keepdims=True)
@@ -247,12 +246,12 @@ def test_no_count_model_is_below_the_floor():
     assert data.known_entropy(DataConfig(), windows.tokens, windows.weight) == {}
 
 
-def test_a_document_of_the_stream_ends_behind_a_symbol_by_chance():
-    """Of all symbols of the stream a share h is the last of its document: 4 standard errors of a count."""
+def test_documents_of_the_stream_end_at_the_hazard_rate():
+    """A share h of all symbols is the last of its document, within 4 standard errors of a count."""
     config = DataConfig(**SMALL | {"markov_documents": 3000})
     stream = np.asarray(prepare(config).tokens())
-    behind_symbol = stream[1:][stream[:-1] != 6] == 6
-    assert abs(behind_symbol.mean() - 1 / 60) < 4 * math.sqrt((1 / 60) / behind_symbol.size)
+    is_last = stream[1:][stream[:-1] != 6] == 6
+    assert abs(is_last.mean() - 1 / 60) < 4 * math.sqrt((1 / 60) / is_last.size)
 
 
 def test_a_cell_reports_the_floor_of_its_own_windows(micro):

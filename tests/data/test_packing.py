@@ -1,4 +1,4 @@
-"""Packed documents: which piece lands in which block, by brute force and by what must hold of any packing."""
+"""Packed documents, checked by brute force and by invariants of every packing."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,7 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 
 
 def stream(lengths):
-    """Documents of so many symbols behind their separators; every symbol is another number, one above the one
-    before."""
+    """Documents of these lengths, each after a separator; all symbols are distinct and count upwards."""
     first = np.cumsum([0, *lengths])
     documents = [np.arange(a, a + n) for a, n in zip(first, lengths, strict=False)]
     return np.concatenate([np.r_[SEPARATOR, part] for part in documents]).astype(np.uint16), documents
@@ -29,7 +28,7 @@ def packed(lengths, seq_len):
 
 
 def naive(sizes, capacity):
-    """Best-fit decreasing as one would say it: the rooms of all blocks, searched through."""
+    """Best-fit decreasing by searching through the rooms of all blocks."""
     rooms, block_of = [], {}
     for piece in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         fitting = [(room, block) for block, room in enumerate(rooms) if room >= sizes[piece]]
@@ -45,17 +44,16 @@ def naive(sizes, capacity):
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40))
 def test_it_is_best_fit_decreasing(sizes):
-    """Which of two equally full blocks takes a piece changes no room: the sorted rooms are those of the naive
-    search."""
+    """The choice between equally full blocks changes no room, so the sorted rooms match the naive search."""
     block_of = best_fit_decreasing(np.array(sizes), 20)
     rooms = 20 - np.bincount(block_of, sizes)
     assert sorted(rooms) == sorted(naive(sizes, 20))
-    # What holds of any fit: no two blocks could be one.
+    # No two blocks could be merged.
     assert len(rooms) < 2 or np.sort(20 - rooms)[:2].sum() > 20
 
 
 def fewest_blocks(sizes, capacity, rooms=()):
-    """The optimum, by trying every assignment; which of the blocks still empty is filled makes no difference."""
+    """The optimum over all assignments; empty blocks are interchangeable."""
     if not sizes:
         return len(rooms)
     first, *rest = sizes
@@ -66,17 +64,16 @@ def fewest_blocks(sizes, capacity, rooms=()):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=6))
-def test_it_needs_hardly_more_blocks_than_the_best_packing(sizes):
-    """At most 11/9 of the optimum and 6/9 (Dosa, 2007, for first-fit decreasing; best-fit shares the bound)."""
+def test_it_needs_few_more_blocks_than_the_optimal_packing(sizes):
+    """At most 11/9 of the optimum plus 6/9 (Dosa, 2007, for first-fit decreasing; best-fit shares the bound)."""
     n_blocks = best_fit_decreasing(np.array(sizes), 10).max() + 1
     best = fewest_blocks(sizes, 10)
     assert best <= n_blocks <= (11 * best + 6) / 9
 
 
 def test_a_worked_example():
-    """seq_len 6. Document A of 4 symbols takes 5 inputs, B of 2 takes 3, C of 2 takes 3; D has 9 symbols, 10 inputs: 6
-    of them are a block, the other 4 are a rest and take 5 with a separator. Sizes 5, 3, 3, 6, 5: blocks D1 | A | D2 | B
-    C."""
+    """seq_len 6. Document A of 4 symbols takes 5 inputs, B of 2 takes 3, C of 2 takes 3. D of 9 symbols has 10 inputs:
+    6 fill a block, the other 4 take 5 with a separator. Sizes 5, 3, 3, 6, 5: blocks D1 | A | D2 | B C."""
     rows, _ = packed([4, 2, 2, 9], 6)
     s = SEPARATOR
     assert rows.tolist() == [
@@ -89,17 +86,17 @@ def test_a_worked_example():
 
 @settings(max_examples=150, deadline=None)
 @given(LENGTHS, st.integers(2, 24))
-def test_what_must_hold_of_every_packing(lengths, seq_len):
+def test_invariants_of_every_packing(lengths, seq_len):
     rows, documents = packed(lengths, seq_len)
     inputs, targets = rows[:, :-1], rows[:, 1:]
     symbols = inputs[inputs != SEPARATOR]
     # Every symbol is an input exactly once.
     assert sorted(symbols.tolist()) == list(range(sum(lengths)))
-    # What follows a symbol is what follows it in its document: no false neighbour, no false end.
+    # The target of a symbol is its successor in the document.
     last = {int(part[-1]) for part in documents}
     for symbol, target in zip(symbols, targets[inputs != SEPARATOR], strict=True):
         assert target == (SEPARATOR if int(symbol) in last else symbol + 1)
-    # The number of separators so far identifies the pieces, and each is a stretch of one document.
+    # The number of separators so far identifies the pieces, and each piece comes from one document.
     document_of = np.repeat(np.arange(len(lengths)), lengths)
     begins = {int(part[0]) for part in documents}
     for row in inputs:
@@ -109,18 +106,18 @@ def test_what_must_hold_of_every_packing(lengths, seq_len):
             if len(piece):
                 assert (np.diff(piece) == 1).all()
                 assert len(set(document_of[piece].tolist())) == 1
-                # A document that fits a block is whole in it.
+                # A document that fits into a block is not cut.
                 length = lengths[document_of[piece[0]]]
                 if length + 1 <= seq_len:
                     assert len(piece) == length
                     assert int(piece[0]) in begins
-    # Padding is where input and target are separators.
+    # Places whose input and target are separators are padding, and only padding follows.
     padding = (inputs == SEPARATOR) & (targets == SEPARATOR)
-    behind = np.cumsum(padding[:, ::-1], axis=1)[:, ::-1]
-    assert (padding == (behind == np.arange(seq_len, 0, -1))).all()  # nothing comes behind padding
+    padding_left = np.cumsum(padding[:, ::-1], axis=1)[:, ::-1]
+    assert (padding == (padding_left == np.arange(seq_len, 0, -1))).all()
 
 
-def test_only_longer_documents_are_cut_and_where_the_evaluation_cuts():
+def test_only_long_documents_are_cut_at_evaluation_windows():
     tokens, _ = stream([7, 8, 9, 16, 25])
     pieces = cut(tokens, SEPARATOR, 8)
     by_start = list(zip(pieces.start.tolist(), pieces.length.tolist(), pieces.fronted.tolist(), strict=True))
@@ -153,7 +150,7 @@ def test_batches_of_packed_documents_visit_each_block_once_an_epoch():
         TrainBatches(tokens[:20], 16, 4, 3, SEPARATOR)
 
 
-def test_a_cell_trains_on_packed_documents_and_is_another_run(micro):
+def test_a_cell_with_packed_documents_trains_as_a_different_run(micro):
     stream_cell, packed_cell = micro(), micro(packing="documents")
     one, other = (next(iter(language_model.train_cells([cell]))).run for cell in (stream_cell, packed_cell))
     assert one["corpus_hash"] == other["corpus_hash"]

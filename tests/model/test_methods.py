@@ -104,13 +104,13 @@ WRONG = {
         {"router": "sigmoid", "top_k": 3, "n_groups": 4}, ["fewer than top_k=3", "n_groups=4, groups_kept=1"],
     ),
     "a weight that is constant": (
-        {"router": "sigmoid", "normalise_over": "selected"}, ["normalise_over=selected with top_k=1", "no gradient", "`all`"],
+        {"router": "sigmoid", "normalise_over": "selected"}, ["normalise_over=selected with top_k=1", "no gradient", "use all"],
     ),
     "slots of no experts": (
         {"router": "soft", "experts": "cp", "leak_study": True}, ["router=soft fills slots", "experts=cp", "mlp or shared"],
     ),
-    "copies of no experts": ({"router": "dense-to-sparse", "experts": "cp"}, ["spawns experts", "experts=cp"]),
-    "an anneal that heats": ({"router": "dense-to-sparse", "tau_min": 3}, ["tau_min=3 is above tau_max=2"]),
+    "copies of no experts": ({"router": "dense-to-sparse", "experts": "cp"}, ["router=dense-to-sparse", "experts=cp"]),
+    "an anneal that heats": ({"router": "dense-to-sparse", "tau_min": 3}, ["tau_min=3", "tau_max=2"]),
     "a norm over the batch": ({"router": "entmax", "gate_norm": "batch"}, ["gate_norm=batch", "later ones", "leak_study"]),
     "a capacity for any number": (
         {"router": "tsallis", "dispatch": "capacity"}, ["dispatch=capacity", "router=tsallis", "allowed: grouped, dense"],
@@ -155,11 +155,11 @@ def test_without_experts_nothing_of_this_is_asked():
         ),
         (
             {"router": "dense-to-sparse", "n_experts": 4},
-            ["leave 47872 before the cooldown", "router=dense-to-sparse", "196608", "lower dense_tokens and anneal"],
+            ["47872 tokens before the cooldown", "router=dense-to-sparse", "196608", "lower dense_tokens and anneal"],
         ),
         (
             {"router": "topk", "n_experts": 4, "experts": "lora"},
-            ["router=topk, experts=lora takes 65536", "lower dense_tokens"],
+            ["router=topk, experts=lora take 65536", "lower dense_tokens"],
         ),
     ],
 )
