@@ -35,14 +35,23 @@ def summary_table(title: str, headings: Iterable[str], rows: Iterable[tuple[str,
     return Table(textwrap.fill(title, _WIDTH), columns, tuple(rows), wrapped)
 
 
-def fields_table(value: Any) -> Table:
-    """The fields of a dataclass that differ from their defaults, as code writes them."""
-    rows = []
+class Settings:
+    """Mixed into a dataclass of settings: it shows the fields that differ from their defaults, as code sets them."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in _given(self))})"
+
+    def _repr_html_(self) -> str:
+        return summary_table(type(self).__name__, ("field", "value"), _given(self), ())._repr_html_()
+
+
+def _given(value: Any) -> list[tuple[str, str]]:
+    given = []
     for field in fields(value):
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if field.repr and (content := getattr(value, field.name)) != default:
-            rows.append((field.name, textwrap.shorten(repr(content), _MOST_LETTERS, placeholder=" …")))
-    return summary_table(type(value).__name__, ("field", "value"), rows, ())
+        if (content := getattr(value, field.name)) != default:
+            given.append((field.name, repr(content)))
+    return given
 
 
 def _short(table: Table) -> Table:

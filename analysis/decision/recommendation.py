@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.decision.next_run import NextRun
 from analysis.decision.optima import TradeOff
 from analysis.decision.question import Question
+from scaling.summary import Summarised
+from scaling.table import Table
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
@@ -84,8 +87,8 @@ class Choice:
     unanswered: float | None = None
 
 
-@dataclass(frozen=True)
-class Recommendation:
+@dataclass(frozen=True, repr=False)
+class Recommendation(Summarised):
     """The answer: what to train, the best of every other E, how sure that is, and which run would make it surer.
 
     `best_experts` is the 95 % set of the best E: the fewest E, by their share of the draws, that hold .95 of them
@@ -109,3 +112,8 @@ class Recommendation:
     fitted_to: str
     n_draws: int
     unreachable: tuple[int, ...]
+
+    def summary(self) -> Table:
+        """The decision in a line, the choices, why it is not decided, and the warnings."""
+        summary: Table = pkgutil.resolve_name("analysis.decision.answer:Answer")(self).summary()
+        return summary

@@ -12,12 +12,14 @@ from analysis.laws.autodiff import Dual, exp
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
+from scaling.summary import Settings, Summarised, summary_table
+from scaling.table import Table
 
 Role = Literal["size", "data", "expert", "saturation", "interaction", "floor"]
 
 
-@dataclass(frozen=True)
-class Parameter:
+@dataclass(frozen=True, repr=False)
+class Parameter(Settings):
     """One parameter of a law.
 
     `start` is the range that starts are drawn from, `bounds` the range allowed. `scale="log"` means that it is
@@ -39,8 +41,8 @@ class Parameter:
     pin_source: str = ""
 
 
-@dataclass(frozen=True)
-class Law:
+@dataclass(frozen=True, repr=False)
+class Law(Summarised):
     """A named formula for the loss, in nats per token, or for another positive `target` column.
 
     `formula` and `typst` are for people, `log_formula(params, columns)` is the natural log of the formula and its only
@@ -62,6 +64,13 @@ class Law:
     optimum: Callable[[Mapping[str, Any], Any, Any], tuple[Any, Any]] | None = None
     target: str = LOSS
     needs: Callable[[Mapping[str, Array]], str] | None = None
+
+    def summary(self) -> Table:
+        """The formula and its parameters, where it was established, and what it reads."""
+        rows = [(parameter.name, parameter.meaning, parameter.unit or "-") for parameter in self.parameters]
+        reads = f"reads {', '.join(self.columns)} and predicts {self.target}"
+        notes = [note for note in (reads, self.source, self.domain) if note]
+        return summary_table(f"{self.name}: {self.formula}", ("parameter", "meaning", "unit"), rows, notes)
 
     @property
     def names(self) -> tuple[str, ...]:

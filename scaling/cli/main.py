@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, suggest, sweep, validate
 from scaling.cli.output import note, options_of
+from scaling.distribution import require_own_packages
 from scaling.errors import InputError, WorkError
 
 
@@ -18,6 +19,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         with options_of(self.params):
             try:
+                require_own_packages()
                 return super().invoke(ctx)
             except InputError as error:
                 _exit(2, f"error: {error}", error)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from scaling.arrays import Array
+from scaling.summary import Settings
 
 BUSY = 0.1
 """Cores kept busy by others beyond which a measurement was not made alone."""
 
 
-@dataclass(frozen=True)
-class Device:
+@dataclass(frozen=True, repr=False)
+class Device(Settings):
     """One accelerator, or this computer's CPU.
 
     `peak_flops`: dense (never sparse) FLOP/s of matrix products in `dtype`. `bandwidth`: bytes/s of main memory.
@@ -40,12 +39,6 @@ class Device:
     link_devices: float = 8
     fabric: float = 50e9
     levels: tuple[tuple[float, float], ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Device:
-        """The device that `dataclasses.asdict` wrote, by way of JSON. Raises as the constructor does."""
-        levels = tuple((float(size), float(speed)) for size, speed in data.get("levels", ()))
-        return cls(**{**data, "levels": levels})
 
     def bandwidth_of(self, working_set: float | Array) -> Array:
         """Bytes/s of the smallest level of memory that holds so many bytes; main memory's beyond all caches."""
