@@ -20,7 +20,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
 from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED
-from analysis.latency.law import LatencyLaw, load_latency_law
+from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
 from analysis.laws import LAWS, Law, law_named
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
@@ -29,6 +29,7 @@ from scaling.files import write_atomically
 from scaling.serving import devices as device_table
 from scaling.serving.device import Device
 from scaling.serving.service import SERVICE, Service
+from scaling.values import FIT
 
 if TYPE_CHECKING:
     from analysis.report.build import WrittenReport
@@ -220,7 +221,10 @@ def read_answer(path: str | Path) -> Answer:
 
 def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
     """Write a fit, a latency law or an answer to a JSON file, as the command line does. Raises WorkError."""
-    document = answers.answer_document(value) if isinstance(value, Answer) else value.to_json()
+    if isinstance(value, Answer):
+        document = answers.answer_document(value)
+    else:
+        document = FIT.document(value) if isinstance(value, Fit) else latency_document(value)
     write_atomically(Path(path), json.dumps(document, allow_nan=False, indent=1).encode())
 
 

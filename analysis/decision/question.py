@@ -15,7 +15,8 @@ from scaling.serving import devices
 from scaling.serving.device import Device
 from scaling.serving.replicas import demand_of
 from scaling.serving.service import SERVICE, Service
-from scaling.serving.step_time import Efficiency
+from scaling.summary import Settings
+from scaling.values import typed
 
 Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0
@@ -24,8 +25,8 @@ _MONEY = ("usd_per_hour", "mfu", "train_usd", "usd_per_million")
 _POSITIVE = (*_BUDGETS, "memory_gb", "usd_per_hour", "data_tokens", "requests_per_month", "months", "usd_per_million")
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, repr=False)
+class Question(Settings):
     """What is asked: one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`, and what is paid for.
 
     `lifetime_cost` pays for training and serving together, in FLOPs or, with a device, in USD. `serve_tokens` are
@@ -166,10 +167,5 @@ class Question:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Question:
-        """The question that `dataclasses.asdict` wrote."""
-        values = {**data, "n_experts": tuple(data["n_experts"])}
-        if (service := data.get("service")) is not None:
-            values["service"] = Service(**{**service, "efficiency": Efficiency(**service["efficiency"])})
-        if (rented := data.get("rented")) is not None:
-            values["rented"] = Device.from_json(rented)
-        return cls(**values)
+        """The question in an answer's document."""
+        return typed(cls, data, "question")

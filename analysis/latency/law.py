@@ -8,9 +8,8 @@ are what is made small: rows are divided by their time, and the target is 1.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from analysis.latency.speeds import Speeds
 from analysis.latency.table import LOOP, LatencyTable, works
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.serving.device import Device, roofline_seconds
 from scaling.serving.service import NUMBER_BYTES, Service
 from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWork
 from scaling.summary import Summarised, summary_table
 from scaling.table import Table
+from scaling.values import LATENCY_LAW
 
 AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
@@ -55,11 +56,6 @@ class HeldOutTimes:
         size = np.abs(np.asarray(errors, dtype=float))
         return cls(float(np.median(size)), float(np.quantile(size, 0.9)), len(size), levels)
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> HeldOutTimes:
-        """The summary that `dataclasses.asdict` wrote, by way of JSON. Raises as the constructor does."""
-        return cls(**{**document, "levels": tuple(document["levels"])})
-
 
 @dataclass(frozen=True, repr=False)
 class LatencyLaw(Summarised):
@@ -71,7 +67,7 @@ class LatencyLaw(Summarised):
     `held_out`: errors by axis and over all of them. `head_width`: of the attention that was measured, where it writes
     its scores (0: fused). `reads_all`: whether the kernel of the experts reads all of them, `loops`: whether it takes
     their rows block by block (`scaling.serving.step_time.looped`). `before`: errors of the efficiency assumed without a
-    measurement, `after`: of this one, in sample.
+    measurement, `after`: of this one, in sample. `made_from`: the digest of the table (`CheckedTable.digest`).
     """
 
     device: Device
@@ -91,6 +87,12 @@ class LatencyLaw(Summarised):
     head_width: float = 0.0
     reads_all: bool = False
     loops: bool = False
+    terms: tuple[str, ...] = _TERMS
+    made_from: str = ""
+
+    def __post_init__(self) -> None:
+        if self.terms != _TERMS:
+            raise InputError(f"`terms` are {listed(self.terms)}; this version knows {listed(_TERMS)}")
 
     def seconds(self, work: StepWork) -> Array:
         """Modelled time. Never below the roofline floor, because no share is above 1."""
@@ -131,31 +133,6 @@ class LatencyLaw(Summarised):
             for name, (low, high) in self.intervals.items()
         ]
         return summary_table(title, ("coefficient", "value", "95 % interval"), rows, self.warnings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, NaN as null; `from_json` reads them back."""
-        document = asdict(self) | {"draws": self.draws.tolist(), "ratios": self.ratios.tolist()}
-        return document | {"terms": list(_TERMS), "intervals": {k: list(v) for k, v in self.intervals.items()}}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> LatencyLaw:
-        """The law of a document that `to_json` made. Raises InputError for another, or one of other terms."""
-        if list(document.get("terms", ())) != list(_TERMS):
-            raise InputError(
-                f"latency law: terms {document.get('terms')}; this version knows {list(_TERMS)}. Fit again with "
-                "`scaling latency`"
-            )
-        try:
-            values = {field.name: document[field.name] for field in fields(cls)}
-            values |= {name: tuple(values[name]) for name in ("at_bound", "absent", "warnings")}
-            values |= {name: np.array(values[name], dtype=float) for name in ("draws", "ratios")}
-            values |= {name: HeldOutTimes.from_json(values[name]) for name in ("before", "after")}
-            values["held_out"] = {axis: HeldOutTimes.from_json(errors) for axis, errors in values["held_out"].items()}
-            values["device"] = Device.from_json(values["device"])
-            values["efficiency"] = Efficiency(**values["efficiency"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"latency law: cannot be read, {error}; fit again with `scaling latency`") from error
 
 
 def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: int = 400) -> LatencyLaw:
@@ -199,22 +176,18 @@ def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resam
         head_width=_head_width(table),
         reads_all=bool(table.frame["reads_all"].any()),
         loops=bool((table.frame["kernel"] == LOOP).any()),
+        made_from=table.digest,
     )
 
 
+def latency_document(law: LatencyLaw) -> dict[str, Any]:
+    """The content of a latency law's file: its fields, and the 95 % intervals of its coefficients."""
+    return {**LATENCY_LAW.document(law), "intervals": {name: list(ends) for name, ends in law.intervals.items()}}
+
+
 def load_latency_law(path: str | Path) -> LatencyLaw:
-    """The law in a file that `scaling latency` wrote. Raises InputError where it is none."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise ValueError("it holds no JSON object")
-    except (OSError, ValueError) as error:
-        remedy = "write one with `scaling latency`"
-        raise InputError(f"{path}: cannot be read as a latency law: {error}; {remedy}") from error
-    try:
-        return LatencyLaw.from_json(document)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    """The law in a file that `scaling latency` wrote. Raises InputError naming file, field and remedy."""
+    return LATENCY_LAW.value(LatencyLaw, LATENCY_LAW.read(path), str(path))
 
 
 def _head_width(table: LatencyTable) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from scaling.serving.device import BUSY, Device
 from scaling.serving.devices import device
 from scaling.serving.service import NUMBER_BYTES
 from scaling.serving.step_time import StepWork, elements_written, looped
+from scaling.values import typed
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
@@ -162,7 +163,7 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     documents = [json.loads(cell) for cell in sorted({c for c in table.frame["device"] if isinstance(c, str) and c})]
     if documents:
         fastest = max(documents, key=lambda document: float(document["peak_flops"]))  # of calibrations: for a floor
-        return Device.from_json({field.name: fastest[field.name] for field in fields(Device) if field.name in fastest})
+        return typed(Device, fastest, f"{table.source}: device")
     if (table.frame["platform"] == "cpu").all():
         return device("cpu")
     raise InputError(f"{table.source}: the rows do not say on which device they were measured; name it with `device`")

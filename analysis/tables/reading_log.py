@@ -1,7 +1,8 @@
-"""A table that was read, and what became of it on the way: rows left out by reason, and what was assumed."""
+"""A table as read, the rows left out with the reason, and the assumptions made."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ _SHOWN = 3  # rows named for each reason why rows were left out
 class CheckedTable:
     """Rows that were read and checked, in the columns of `scaling.schema`.
 
-    `dropped` says how many rows were left out for which reason, `notes` which conventions were assumed.
+    `dropped`: reasons for leaving rows out, with counts; `notes`: assumed conventions.
     """
 
     frame: pd.DataFrame
@@ -29,8 +30,15 @@ class CheckedTable:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @property
+    def digest(self) -> str:
+        """A short SHA-256 of the rows, in the order in which they were read."""
+        frame = self.frame[sorted(self.frame.columns)]
+        rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
+        return hashlib.sha256("\0".join(frame.columns).encode() + rows).hexdigest()[:12]
+
     def column(self, name: str) -> Array:
-        """A copy of a numeric column. Raises InputError naming the columns there are."""
+        """A copy of a numeric column. Raises InputError listing the columns for an unknown one."""
         if name not in self.frame:
             raise InputError(f"{self.source}: no column {name!r}; it has {listed(self.frame.columns, most=40)}")
         return self.frame[name].to_numpy(dtype=float, copy=True)
@@ -38,10 +46,10 @@ class CheckedTable:
 
 @dataclass
 class ReadingLog:
-    """Every row left out and every assumption of one reading, in order.
+    """The rows left out and the assumptions made while a table is read, in order.
 
-    `counts`: reasons with numbers of rows; `row_numbers`: reasons with the first rows, counted from 1, where those are
-    named; `notes`: conventions that were assumed.
+    `counts`: reasons with numbers of rows; `row_numbers`: reasons with the first row numbers, from 1; `notes`: assumed
+    conventions.
     """
 
     counts: list[tuple[str, int]] = field(default_factory=list)
@@ -50,7 +58,7 @@ class ReadingLog:
 
     @property
     def dropped(self) -> tuple[tuple[str, int], ...]:
-        """The reasons for which rows were left out, with their numbers."""
+        """The reasons for leaving rows out, with counts."""
         return tuple((reason, count) for reason, count in self.counts if count)
 
     def drop(self, frame: pd.DataFrame, excluded: pd.Series[bool] | Booleans, reason: str) -> pd.DataFrame:
@@ -59,7 +67,7 @@ class ReadingLog:
         return frame[~excluded]
 
     def name_rows(self, reason: str, labels: pd.Index[Any], cells: pd.Series[Any] | None = None) -> None:
-        """Name the rows with these labels, if any, with their cells where given."""
+        """Record the numbers of the rows with these labels, with their cells where given."""
         if len(labels):
             self.row_numbers.append(f"{reason} {rows_named(labels, cells)}")
 

@@ -55,7 +55,7 @@ def latency(
     """
     import numpy as np
 
-    from analysis.latency.law import fit_latency, modelled
+    from analysis.latency.law import fit_latency, latency_document, modelled
     from analysis.latency.table import device_of, read_latency
 
     measured = read_latency(table, options.pairs(maps, "--map"), where)
@@ -66,14 +66,14 @@ def latency(
     for warning in law.warnings:
         note(warning)
     if out is not None:
-        write_json(out, law.to_json())
+        write_json(out, latency_document(law))
     if figure is not None:
         from analysis.figures.sheets import latency_sheet
 
         save_figure(latency_sheet(rows), figure)
     if as_json:
         columns = [*_PLACE, "time_ms", "modelled_ms", "error"]
-        print_json(law.to_json() | {"worst": worst[columns].to_dict("records")})
+        print_json(latency_document(law) | {"worst": worst[columns].to_dict("records")})
     else:
         _show(law, worst)
 

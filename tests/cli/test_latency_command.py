@@ -10,7 +10,7 @@ import pytest
 from synthetic_latency import CPU, GRID, TRUTH, frame
 from typer.testing import CliRunner
 
-from analysis.latency.law import AXES, LatencyLaw
+from analysis.latency.law import AXES, load_latency_law
 from scaling.cli.main import app
 
 
@@ -40,7 +40,7 @@ def test_one_json_document_and_files(done):
     assert len(document["worst"]) == 5
     assert abs(document["worst"][0]["error"]) >= abs(document["worst"][-1]["error"])
     assert picture.read_bytes().startswith(b"\x89PNG")
-    read = LatencyLaw.from_json(json.loads(law.read_text()))
+    read = load_latency_law(law)
     assert read.device == CPU
     # 5 % of noise over 288 rows: every share within a tenth of what was planted.
     assert read.efficiency.bandwidth_share == pytest.approx(TRUTH.bandwidth_share, rel=0.1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from analysis.latency.law import HeldOutTimes, LatencyLaw
+from analysis.latency.law import HeldOutTimes, LatencyLaw, latency_document
 from scaling.cli.main import app
 from scaling.serving.devices import device
 from scaling.serving.step_time import ASSUMED, TERMS
@@ -37,7 +37,7 @@ def law_file(tmp_path_factory):
     draws = slow.coefficients()[:-1] * np.exp(0.2 * np.random.default_rng(0).standard_normal((200, len(TERMS) - 1)))
     law = LatencyLaw(device("h100"), slow, draws, np.ones(101), (), (), 10, 4, "bfloat16", "jax", {}, errors, errors)
     path = tmp_path_factory.mktemp("laws") / "latency.json"
-    path.write_text(json.dumps(law.to_json()))
+    path.write_text(json.dumps(latency_document(law)))
     return path
 
 

@@ -23,7 +23,7 @@ from analysis.tables.runs import read_runs
 from scaling.cli.main import app
 from scaling.config.counts import train_flops
 from scaling.errors import InputError
-from scaling.values import plain
+from scaling.values import FIT, plain
 from sweeps import new_cells
 from sweeps.calls import own_flops
 from sweeps.grid import load_grid, parse
@@ -64,7 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def save(found: Fit, folder: Path) -> Path:
     (folder / "fits").mkdir(exist_ok=True)
     path = folder / "fits" / "joint.json"
-    path.write_text(json.dumps(found.to_json()))
+    path.write_text(json.dumps(FIT.document(found)))
     return path
 
 
@@ -166,7 +166,7 @@ def test_what_is_refused_is_one_message_and_status_2(study: Path, tmp_path: Path
     refused("--flops must be above 0", study, *out, *ASKED, "--flops", 0)
     refused("give a larger --flops", study, *out, *ASKED, "--flops", 10)
     drawless = tmp_path / "fit.json"
-    drawless.write_text(json.dumps(replace(load_fit(str(study / "fits" / "joint.json")), draws={}).to_json()))
+    drawless.write_text(json.dumps(FIT.document(replace(load_fit(str(study / "fits" / "joint.json")), draws={}))))
     refused("has no draws", study, *out, *ASKED, "--fit", drawless)
     refused("give --fit;", tmp_path, *out, *ASKED)
     assert not (tmp_path / "g.yaml").exists()

@@ -3,7 +3,6 @@ quickly."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from analysis.decision import cost_curves
 from analysis.report import study as studies
 from analysis.report.contents import write_contents
 from analysis.validation import checks
+from scaling.values import digest
 
 COMPARED = (
     laws.JOINT_MOE,
@@ -37,7 +37,7 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     coarse(monkeypatch)
 
     def once(fit: Any, table: Any, train_flops: float) -> checks.Checks:
-        key = json.dumps(fit.to_json(), sort_keys=True), len(table)
+        key = digest(fit), len(table)
         if key not in _MADE:
             _MADE[key] = checks.check(fit, table, train_flops)
         return _MADE[key]

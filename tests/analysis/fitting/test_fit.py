@@ -11,12 +11,13 @@ from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis.fitting import identifiability
 from analysis.fitting.fit import Fit, fit
-from analysis.fitting.fit_file import from_json, load_fit
+from analysis.fitting.fit_file import load_fit, parse_fit
 from analysis.fitting.fitted_to import seed_noise
 from analysis.fitting.objective import Objective
 from analysis.fitting.published import published
 from analysis.laws import HOFFMANN, JOINT_MOE, YUN
 from scaling.errors import InputError
+from scaling.values import FIT
 
 EPOCH_MINIMUM = {
     "E": 1.8172180246012493, "A": 477.82548640682364, "alpha": 0.34731045081660344, "B": 2143.417174517524,
@@ -264,19 +265,7 @@ def test_the_text_studied_is_tokens_over_epochs():
 def test_a_fit_survives_its_file(tmp_path):
     found = fit(table_of(moe_grid(noise=0.002)), JOINT_MOE)
     path = tmp_path / "fit.json"
-    path.write_text(json.dumps(found.to_json(), allow_nan=False))
-    assert load_fit(str(path)) == found
-
-
-def test_a_file_whose_findings_name_their_message_otherwise_is_read(tmp_path):
-    found = fit(table_of(moe_grid(experts=(1, 8), widths=(32, 48, 64), tokens=(1e6, 4e6))), JOINT_MOE, auto_pin=False)
-    assert found.findings
-    data = found.to_json()
-    for finding in data["findings"]:
-        message, vary, refused = finding.pop("message"), finding.pop("vary"), finding.pop("refused")
-        finding |= {"told": message, "vary": vary, "refused": refused}
-    path = tmp_path / "fit.json"
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(FIT.document(found), allow_nan=False))
     assert load_fit(str(path)) == found
 
 
@@ -284,18 +273,23 @@ def test_law_and_params_are_a_fit_and_anything_else_is_named(tmp_path):
     path = tmp_path / "fit.json"
     path.write_text(json.dumps({"law": "hoffmann", "params": TRUTH}))
     assert load_fit(str(path)).loss({"n_active": 1e9, "tokens": 2e10}) > 1.7
-    for text, message in [
-        ("{", "not JSON"), ("[]", "at least the keys law and params"),
-        ('{"law": "x", "params": {}}', "no law is called"),
-        ('{"law": "hoffmann", "params": {"A": 1}}', "needs the parameter E, alpha"),
-        ('{"law": "hoffmann", "params": {"A": "x"}}', "not a fit"),
-        (json.dumps({"law": "hoffmann", "params": TRUTH, "findings": [{"name": "x"}]}), "not a fit"),
-        (json.dumps({"law": "hoffmann", "params": TRUTH, "status": "splendid"}), "not a fit .status"),
-        (json.dumps({"law": "hoffmann", "params": TRUTH | {"E": float("nan")}}), "finite"),
-    ]:  # fmt: skip
+    for text, named in [
+        ("{", ["not JSON", "scaling fit"]),
+        ("[]", ["`law`", "`params`", "scaling fit"]),
+        ('{"law": "x", "params": {}}', ["'x'", "hoffmann"]),
+        ('{"law": "hoffmann", "params": {"A": 1}}', ["`params`", "E, alpha"]),
+        ('{"law": "hoffmann", "params": {"A": "x"}}', ["`params.A`", "scaling fit"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "findings": [{"name": "x"}]}), ["`findings.0.message`"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "status": "splendid"}), ["`status`"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH | {"E": float("nan")}}), ["E", "`params`"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "schema_version": 9}), ["`schema_version`", "9", "up to 1"]),
+        (json.dumps({"efficiency": {}, "ratios": []}), ["latency law", "scaling fit"]),
+    ]:
         path.write_text(text)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError) as refused:
             load_fit(str(path))
+        for words in (str(path), *named):
+            assert words in str(refused.value)
     with pytest.raises(InputError, match="no such fit"):
         load_fit(str(tmp_path / "missing.json"))
     with pytest.raises(InputError, match="joint-moe-2025"):
@@ -310,7 +304,7 @@ def test_predictions_outside_the_domain_are_named():
 
 def test_a_given_fit_has_no_interval():
     assert Fit("hoffmann", TRUTH).loss_interval({"n_active": 1e9, "tokens": 2e10}) is None
-    assert from_json({"law": "hoffmann", "params": {}}, "x").params == {}
+    assert parse_fit({"law": "hoffmann", "params": {}}, "x").params == {}
 
 
 @pytest.mark.slow

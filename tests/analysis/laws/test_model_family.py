@@ -10,13 +10,14 @@ import pytest
 from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis.fitting.fit import Fit, fit
-from analysis.fitting.fit_file import from_json
+from analysis.fitting.fit_file import parse_fit
 from analysis.fitting.fitted_to import family_of
 from analysis.laws import JOINT_MOE, model_family
 from analysis.laws.model_family import JOINT_MOE_2025, PolynomialFamily, TableFamily
 from scaling.config import counts as cost
 from scaling.config.model import ModelConfig
 from scaling.errors import InputError
+from scaling.values import FIT
 
 COUNTS = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed")
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers")
@@ -122,8 +123,8 @@ def test_a_count_that_is_not_known_is_named():
 def test_a_family_survives_json(columns, kind):
     family = family_of(table_of(moe_grid(experts=(1, 8)).drop(columns=columns)))
     assert isinstance(family, kind)
-    written = json.loads(json.dumps(Fit("hoffmann", {}, family=family).to_json()))
-    assert from_json(written, "test").family == family
+    written = json.loads(json.dumps(FIT.document(Fit("hoffmann", {}, family=family))))
+    assert parse_fit(written, "test").family == family
 
 
 def test_a_table_without_active_sizes_has_no_family():

@@ -29,7 +29,7 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import si
 from scaling.serving import devices
 from scaling.serving.service import SERVICE
-from scaling.values import plain
+from scaling.values import FIT, plain
 
 CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
 
@@ -62,7 +62,7 @@ def answer(joint):
 def answered(bare, joint, answer, tmp_path_factory):
     """A folder with the same study, the fit and the recommendation; no test changes it."""
     folder = shutil.copytree(bare, tmp_path_factory.mktemp("answered") / "planted")
-    store(folder / "fits" / "joint-moe.json", joint.to_json())
+    store(folder / "fits" / "joint-moe.json", FIT.document(joint))
     store(folder / "recommendations" / "joint-moe.json", answer)
     return folder
 
@@ -381,10 +381,10 @@ def test_an_imported_table_of_dense_runs_makes_a_report(tmp_path):
 
 def test_a_broken_recommendation_is_named(study):
     (study / "recommendations" / "joint-moe.json").write_text("{")
-    with pytest.raises(InputError, match=r"joint-moe\.json: not JSON"):
+    with pytest.raises(InputError, match=r"joint-moe\.json.*not JSON"):
         load_report_study(study)
     store(study / "recommendations" / "joint-moe.json", {"law": "joint-moe"})
-    with pytest.raises(InputError, match="not a recommendation: no recommendation, question, decided"):
+    with pytest.raises(InputError, match=r"not a recommendation \(no `question`, `recommendation`\)"):
         load_report_study(study)
 
 

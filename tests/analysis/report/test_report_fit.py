@@ -24,7 +24,7 @@ from analysis.report.study import load_report_study
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
 from analysis.validation import checks
-from scaling.values import plain
+from scaling.values import FIT, plain
 
 R = np.random.default_rng
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     table = runs.read_runs(out)
     joint = bootstrap.bootstrap(fit.fit(table, laws.JOINT_MOE), table, 60, R(0))
     answer = recommend(joint, Question(train_flops=1e13, serve_tokens=1e8))
-    for name, document in (("fits", joint.to_json()), ("recommendations", plain(answer))):
+    for name, document in (("fits", FIT.document(joint)), ("recommendations", plain(answer))):
         (out / name).mkdir()
         (out / name / "joint-moe.json").write_text(json.dumps(document), encoding="utf-8")
     return out

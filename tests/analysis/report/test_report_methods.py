@@ -19,7 +19,7 @@ from analysis.report.contents import content
 from analysis.report.study import load_report_study
 from analysis.tables import runs
 from scaling import formatting
-from scaling.values import plain
+from scaling.values import FIT, plain
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path, monkey
             write_methods(folder, wider, effects, tokens=tokens, seeds=2)
     fitted = fit.fit(runs.read_runs(folder), laws.law_named("joint-moe"))
     answer = recommend(fitted, Question(train_flops=1e12, serve_tokens=1e8))
-    for name, document in (("fits", fitted.to_json()), ("recommendations", plain(answer))):
+    for name, document in (("fits", FIT.document(fitted)), ("recommendations", plain(answer))):
         (folder / name).mkdir()
         (folder / name / "joint-moe.json").write_text(json.dumps(document), encoding="utf-8")
     document = load_report_study(folder)
