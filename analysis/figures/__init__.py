@@ -1,14 +1,13 @@
-"""The figures: one function per panel, data in, Axes out; one style; the only place that draws.
+"""Figures: one function per panel, data in, Axes out, in one style.
 
 A panel is a function of an `Axes` that returns it; `figure` lays panels out in a row under one legend, and `save`
-writes SVG (text as outlines, so it looks the same everywhere) or PNG. Every E, and every method, has one colour in all
-figures.
+writes SVG (text as outlines), PDF or PNG. Every E and every method has one colour in all figures.
 """
-# What is imported here is the face of the package.
+# The imports here are the public names of the package.
 # mypy: implicit-reexport
 # ruff: noqa: F401
 
-from matplotlib.figure import Figure  # the report speaks of figures without matplotlib
+from matplotlib.figure import Figure  # the report names the type without importing matplotlib
 
 from analysis.figures.decision import (
     best_experts,
@@ -36,4 +35,4 @@ from analysis.figures.law import (
 )
 from analysis.figures.methods import method_colours, method_differences, method_times, metric_beside_chance, saturation
 from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, pages, save, titled
-from analysis.figures.validation import evidence, influence, residuals_against, roll_out_errors
+from analysis.figures.validation import evidence, influence, residual_panels, residuals_against, roll_out_errors

@@ -1,4 +1,4 @@
-"""Panels of what is chosen between: measured times, lifetime cost, expected loss, chances."""
+"""Panels of a decision: measured times, lifetime cost, expected loss, probabilities."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from analysis.figures.style import Curve, Palette
 from scaling.arrays import Array
 from scaling.formatting import powers, si
 
+_CORNER: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 7, "color": style.ACCENT}
+
 
 def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured time of one phase against batch: median and quartiles by E; dashed, the floor where one is known."""
+    """Measured time of one phase against batch size: median and quartiles by E; dashed, the roofline where known."""
     for e, times in rows.sort_values("batch").groupby("n_experts"):
         colour = palette[int(str(e))]
         ax.fill_between(times["batch"], times["time_q25_ms"], times["time_q75_ms"], color=colour, alpha=0.22, lw=0)
@@ -26,7 +28,7 @@ def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
         floor = times.dropna(subset="roofline_ms")
         if len(floor):
             ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=colour, lw=0.9)
-    ax.set(xscale="log", yscale="log", xlabel="sequences in the batch", ylabel="time, ms")
+    ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="time, ms")
     style.ticks(ax.xaxis, rows["batch"])
     reach = [*rows[["time_ms", "roofline_ms"]].min(), rows["time_q75_ms"].max()]
     style.ticks(ax.yaxis, [value for value in reach if np.isfinite(value)], studied=False)
@@ -34,7 +36,7 @@ def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 
 
 def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured time of a decode step per token, by E: medians with quartile bars, and how many times the dense model's.
+    """Measured decode time per token by E: medians with quartile bars, and the ratio to the dense model.
 
     One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`.
     """
@@ -50,7 +52,7 @@ def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
             ratio = time[place] / time[experts.index(1)]
             style.beside(f"{ratio:.2g}×", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7)
     style.expert_columns(experts, ax)
-    ax.set(ylabel="decode, µs per token", ylim=(0, 1.14 * tops.max()))
+    ax.set(ylabel="decode time, µs per token", ylim=(0, 1.14 * tops.max()))
     return ax
 
 
@@ -64,18 +66,17 @@ def tradeoff(
     note: str = "recommended",
     bound: float | None = None,
 ) -> Axes:
-    """Loss against lifetime cost: for every E the least cost of each loss; the star is the recommendation.
+    """Loss against lifetime cost: the least cost of each loss by E; the star is the recommendation.
 
-    `note` says what the star is; `bound` draws a loss that must be reached.
+    `note` labels the star; `bound` is a loss that must be reached.
     """
     for curve in curves:
         style.band(curve, palette[curve.n_experts], ax, lw=1.5, alpha=0.12)
     if bound is not None:
         ax.axhline(bound, color=style.MUTED, lw=0.9, ls=":")
     style.star(chosen, ax)
-    # Curves fall to the right, so the upper right corner is free wherever the star lies.
-    corner: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 7}
-    ax.annotate(f"★ {note}", (0.99, 0.98), color=style.ACCENT, **corner)
+    # Curves fall to the right, so the upper right corner is free.
+    ax.annotate(f"★ {note}", (0.99, 0.98), **_CORNER)
     ax.set(xscale="log", xlabel=f"lifetime cost, {unit}", ylabel="expected loss, nats per token")
     style.ticks(ax.xaxis, np.concatenate([curve.x for curve in curves]), studied=False, write=_cost_writer(unit))
     return ax
@@ -88,7 +89,7 @@ def _cost_writer(unit: str) -> Callable[[float, int], str]:
 def losses_of_choices(
     losses: Mapping[int, float], intervals: Mapping[int, Sequence[float]], chosen: int, palette: Palette, ax: Axes
 ) -> Axes:
-    """Expected loss of the best model of every E with its 95 % interval; the recommendation carries the star."""
+    """Expected loss of the best model of every E with its 95 % interval; the star is the recommendation."""
     for place, (e, loss) in enumerate(losses.items()):
         if e in intervals:
             low, high = intervals[e]
@@ -103,12 +104,12 @@ def losses_of_choices(
 
 
 def probability_best(shares: Mapping[int, float], palette: Palette, ax: Axes) -> Axes:
-    """Share of the bootstrap draws in which each E wins."""
+    """Share of the bootstrap draws in which each E is best."""
     percents = [100 * share for share in shares.values()]
     bars = ax.bar(range(len(shares)), percents, color=[palette[e] for e in shares], width=0.66)
     ax.bar_label(bars, [f"{percent:.0f}%" for percent in percents], fontsize=7, padding=2)
     style.expert_columns(shares, ax)
-    ax.set(ylabel="best in … % of draws", ylim=(0, 112))
+    ax.set(ylabel="best in, % of draws", ylim=(0, 112))
     ax.set_yticks([0, 25, 50, 75, 100])
     return ax
 
@@ -127,8 +128,8 @@ def pareto(
 ) -> Axes:
     """Loss against lifetime cost of every E, a dot where no other E is cheaper; the star is the recommendation.
 
-    `front` has the columns `n_experts`, `loss`, `cost`, `on_front`. Lines through the star are 95 % intervals; they may
-    go on beyond the edge. `chosen` is its cost and loss, `note` and `bound` as in `tradeoff`.
+    `front` has the columns `n_experts`, `loss`, `cost`, `on_front`. `chosen` is the cost and loss of the star, with
+    lines for its 95 % intervals, which may continue beyond the axes; `note` and `bound` as in `tradeoff`.
     """
     curves = [
         Curve(int(str(e)), rows["cost"].to_numpy(copy=True), rows["loss"].to_numpy(copy=True))
@@ -139,16 +140,21 @@ def pareto(
     style.dots(best["cost"], best["loss"], best["n_experts"], palette, ax)
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     cost, loss = chosen
-    if cost_interval is not None:  # further than half the picture beside it, an interval would flatten the curves
+    write, intervals = _cost_writer(unit), []
+    if cost_interval is not None:  # beyond half a panel's width, an interval would flatten the curves
         ax.hlines(loss, cost_interval[0], cost_interval[1], colors=style.ACCENT, lw=1.1, zorder=4)
+        intervals.append(f"cost {write(cost_interval[0], 2)} to {write(cost_interval[1], 2)}")
         spare = np.sqrt(right / left)
         low, high = max(left / spare, min(left, cost_interval[0])), min(right * spare, max(right, cost_interval[1]))
-        style.ticks(ax.xaxis, [low, high], most=5, studied=False, write=_cost_writer(unit))
+        style.ticks(ax.xaxis, [low, high], most=5, studied=False, write=write)
         ax.set_xlim(low, high)
     if loss_interval is not None:
         ax.vlines(cost, loss_interval[0], loss_interval[1], colors=style.ACCENT, lw=1.1, zorder=4)
+        intervals.append(f"loss {loss_interval[0]:.2f} to {loss_interval[1]:.2f}")
         spare = 0.5 * (top - bottom)
         ax.set_ylim(max(bottom - spare, min(bottom, loss_interval[0])), min(top + spare, max(top, loss_interval[1])))
+    if intervals:
+        ax.annotate("\n".join(["95% intervals (lines):", *intervals]), (0.99, 0.91), **_CORNER)
     return ax
 
 
@@ -162,10 +168,9 @@ def best_experts(
     asked: tuple[float, float],
     most_budget: float | None = None,
 ) -> Axes:
-    """The best E over training budgets (rows of `best`) and tokens served (columns), -1 where none can answer.
+    """The best E by training budget (rows of `best`) and tokens served (columns), -1 where no E meets the limits.
 
-    Cells carry their E, but for the one with the star, which is what was asked. Budgets beyond `most_budget` are
-    hatched.
+    The star is the question; budgets beyond `most_budget` are hatched.
     """
     shown = sorted({int(e) for e in np.ravel(best)})
     tints = ListedColormap([palette.get(e, "white") for e in shown])
@@ -184,7 +189,7 @@ def best_experts(
         ax.axvspan(max(limit, x[0]), x[-1], **pale, zorder=3)
     style.star(asked, ax, ms=11)
     ax.set(xscale="log", xlabel="training budget, FLOP", xlim=(x[0], x[-1]))
-    ax.set(yscale="log", ylabel="tokens served over its life", ylim=(y[0], y[-1]))
+    ax.set(yscale="log", ylabel="tokens served in total", ylim=(y[0], y[-1]))
     style.ticks(ax.xaxis, [x[0], x[-1]], most=4, digits=2, studied=False, write=style.bare_power)
     style.ticks(ax.yaxis, [y[0], y[-1]], most=5, studied=False)
     ax.grid(visible=False)
@@ -192,13 +197,13 @@ def best_experts(
 
 
 def _edges(centres: Array) -> Array:
-    """Ends of cells around centres that are evenly spaced in logarithms."""
+    """Edges of cells around centres that are evenly spaced in logarithms."""
     step = np.sqrt(centres[1] / centres[0])
     return np.append(centres / step, centres[-1] * step)
 
 
 def _ink_on(tint: str) -> str:
-    """Dark letters on light cells, white ones on dark."""
+    """Dark text on light cells, white text on dark ones."""
     luminance = float(np.dot(mpl.colors.to_rgb(tint), (0.2126, 0.7152, 0.0722)))
     return style.INK if luminance > 0.5 else "white"
 
@@ -206,9 +211,9 @@ def _ink_on(tint: str) -> str:
 def cost_against_load(
     prices: pd.DataFrame, overtakings: pd.DataFrame, palette: Palette, ax: Axes, *, asked: float | None = None
 ) -> Axes:
-    """USD per million generated tokens against requests a month, one line for each E; teeth are whole replicas.
+    """USD per million output tokens against requests per month, one line per E, stepped by whole replicas.
 
-    `prices` has the columns `n_experts`, `requests_per_month`, `usd_per_million`; `overtakings` the last two: rings,
+    `prices` has the columns `n_experts`, `requests_per_month`, `usd_per_million`; `overtakings` the last two: rings
     where another E becomes the cheapest. `asked` is the load of the question, a dashed line.
     """
     load, price = "requests_per_month", "usd_per_million"
@@ -219,7 +224,7 @@ def cost_against_load(
         ax.axvline(asked, **style.LIMIT)
         top: Any = ("data", "axes fraction")
         style.beside("as asked", (asked, 0.98), (3, 0), ax, xycoords=top, va="top", color=style.ACCENT, fontsize=7)
-    ax.set(xscale="log", yscale="log", xlabel="requests a month", ylabel="USD per million generated tokens")
+    ax.set(xscale="log", yscale="log", xlabel="requests per month", ylabel="USD per million output tokens")
     style.ticks(ax.xaxis, [prices[load].min(), prices[load].max()], studied=False)
     style.ticks(ax.yaxis, [prices[price].min(), prices[price].max()], digits=2, studied=False)
     return ax
@@ -228,11 +233,10 @@ def cost_against_load(
 def regret_bars(
     regrets: Mapping[int, float | None], chances: Mapping[int, float], palette: Palette, ax: Axes, *, limit: float
 ) -> Axes:
-    """Expected regret of choosing each E, percent of the cost, with the share of draws in which it is best written over
-    it.
+    """Expected regret of each E in percent of the cost, labelled with the share of draws in which it is best.
 
-    Linear up to `limit` (a share, dashed: at most that much counts as decided), logarithmic beyond. None: an E that can
-    answer in no draw.
+    Linear up to `limit` (a share, dashed: the largest regret that counts as decided), logarithmic beyond. The regret is
+    None where an E meets the limits in no draw.
     """
     allowed = 100 * limit
     heights = [0.0 if value is None else 100 * value for value in regrets.values()]
@@ -240,12 +244,12 @@ def regret_bars(
     ax.axhline(allowed, **style.LIMIT, zorder=1)
     for place, (e, value) in enumerate(regrets.items()):
         chance = f"best in {100 * chances.get(e, 0.0):.0f}%"
-        text = "no answer" if value is None else f"{_percent(100 * value)}\n{chance}"
+        text = "infeasible" if value is None else f"{_percent(100 * value)}\n{chance}"
         style.beside(text, (place, heights[place]), (0, 2), ax, ha="center", zorder=5)
     top = max(*heights, allowed)
     ax.set_yscale("symlog", linthresh=allowed)
     style.expert_columns(regrets, ax)
-    ax.set(ylabel="regret, % of the cost", xlim=(-0.6, len(regrets) - 0.4))
+    ax.set(ylabel="expected regret, % of cost", xlim=(-0.6, len(regrets) - 0.4))
     ax.set_ylim(0, 6 * top)  # room for two lines of text over the highest bar
     percents = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
     style.fixed_ticks(ax.yaxis, [percent for percent in percents if percent <= 3 * top], lambda value: f"{value:g}")
@@ -257,10 +261,10 @@ def _percent(value: float) -> str:
 
 
 def what_if_cases(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """Lifetime cost of the best model if one thing were otherwise, times that of the answer, with the E it would have.
+    """Lifetime cost of the best model after one change, relative to the answer, labelled with its E.
 
-    Columns `case` (what is changed, and to what), `n_experts` and `times` (NaN where no E can answer), `changes`:
-    whether the best E is another than the answer's; such cases are red.
+    Columns `case` (the change), `n_experts`, `times` (NaN where no E meets the limits) and `changes`: whether the best
+    E differs from that of the answer, which is drawn in red.
     """
     times = rows["times"].to_numpy(float)
     ends = np.where(np.isfinite(times), times, 1.0)
@@ -268,13 +272,13 @@ def what_if_cases(rows: pd.DataFrame, ax: Axes) -> Axes:
     ax.barh(range(len(rows)), ends - 1, left=1.0, color=tints, height=0.6)
     ax.axvline(1.0, color=style.INK, lw=0.8)
     for place, (e, ratio, end) in enumerate(zip(rows["n_experts"], times, ends, strict=True)):
-        text = "no E can answer" if np.isnan(ratio) else "dense" if e == 1 else f"E = {int(e)}"
+        text = "infeasible" if np.isnan(ratio) else "dense" if e == 1 else f"E = {int(e)}"
         ink = style.ACCENT if rows["changes"].iloc[place] else style.INK
         style.beside_bar(text, end, place, ax, left=end < 1, color=ink)
     style.named_rows(rows["case"], ax, fontsize=6.5)
     ax.invert_yaxis()
     low, high = min(ends.min(), 0.8), max(ends.max(), 1.25)
     spare = (high / low) ** 0.3  # for the text beside the bars
-    ax.set(xscale="log", xlabel="lifetime cost, times the answer's", xlim=(low / spare, high * spare))
+    ax.set(xscale="log", xlabel="lifetime cost relative to the answer", xlim=(low / spare, high * spare))
     style.ticks(ax.xaxis, [low, high], most=5, studied=False, write=lambda value, digits: f"×{si(value, digits)}")
     return ax

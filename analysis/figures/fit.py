@@ -1,4 +1,4 @@
-"""Panels of one fit: the law against data along each axis, profiles of parameters, the cloud of bootstrap draws."""
+"""Panels of one fit: the law along each axis, profiles of parameters, clouds of bootstrap draws."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _A_ROW = 3
 
 
 def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) -> Axes:
-    """The law along one of its columns with all others at their medians, and every run brought there.
+    """The law along one of its columns with all others at their medians, and every run moved there.
 
-    A run's point is the law's value there times what the law leaves over of that run, so that scatter is residual and
-    nothing else (component plus residual). The band is the law's 95 % interval.
+    A run's point is the law's value there times the run's measured over predicted loss, so the scatter is the residual
+    alone (component plus residual). The band is the law's 95 % interval.
     """
     columns = table.columns(fit.definition.columns)
     middle = {name: float(np.median(values)) for name, values in columns.items()}
@@ -43,8 +43,8 @@ def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) ->
     low, high = fit.loss_interval(line) or (None, None)
     style.band(Curve(1, grid, fit.loss(line), low, high), style.INK, ax, lw=1.2, alpha=0.14)
     there = {name: np.full(len(x), value) for name, value in middle.items()} | {column: x}
-    leftover = table.column(fit.definition.target) / fit.loss(columns)
-    style.dots(x, fit.loss(there) * leftover, _experts(table), palette, ax)
+    residual = table.column(fit.definition.target) / fit.loss(columns)
+    style.dots(x, fit.loss(there) * residual, table.experts, palette, ax)
     ax.set(xlabel=_LABELS.get(column, column), ylabel="loss, others at their median")
     if logarithmic:
         ax.set_xscale("log")
@@ -53,22 +53,22 @@ def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) ->
 
 
 def profile_curve(profile: Profile, estimate: float, ax: Axes) -> Axes:
-    """How far the objective rises as a parameter is held; in units of what cuts off the 95 % interval, shaded."""
+    """The rise of the objective as a parameter is held, over the threshold of the 95 % interval, which is shaded."""
     low, high = profile.interval
     first, last = profile.values[0], profile.values[-1]
     ax.axvspan(first if low is None else low, last if high is None else high, color=style.MUTED, alpha=0.13, lw=0)
     ax.axhline(1.0, **style.LIMIT)
     ax.plot(profile.values, np.array(profile.rise) / profile.threshold, color=style.INK, lw=1.2, marker="o", ms=2.2)
     ax.axvline(estimate, color=style.MUTED, lw=0.8)
-    ax.set(xlabel=profile.name, ylabel="rise, times the 95 % threshold", ylim=(0, 2.3))
+    ax.set(xlabel=profile.name, ylabel="rise / 95% threshold", ylim=(0, 2.3))
     ax.locator_params(axis="x", nbins=5)
     return ax
 
 
 def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, str], ax: Axes) -> Axes:
-    """One bootstrap draw a point, two quantities; the estimate as a cross. A thin cloud is a flat valley."""
+    """Two quantities, one point per bootstrap draw, the estimate as a cross. A thin cloud is a flat valley."""
     inside = np.ones(len(x), dtype=bool)
-    for values in (x, y):  # a handful of far draws must not hide the shape of the rest
+    for values in (x, y):  # a few far draws must not hide the shape of the rest
         low, high = np.quantile(values, [0.005, 0.995])
         inside &= (values >= low - 0.2 * (high - low)) & (values <= high + 0.2 * (high - low))
     ax.scatter(x[inside], y[inside], s=5, color=style.INK, alpha=0.22, linewidths=0)
@@ -76,7 +76,7 @@ def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, 
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.locator_params(nbins=5)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda value, _: si(value))
+        axis.set_major_formatter(lambda value, _: si(value).replace("-", "−"))
     return ax
 
 
@@ -88,11 +88,11 @@ def _blank(ax: Axes) -> Axes:
 def sheet(
     fit: Fit, table: RunTable, profiles: Sequence[Profile], clouds: Mapping[tuple[str, str], tuple[Array, Array]]
 ) -> Figure:
-    """A fit on one page: the law along every axis, what it leaves over, profiles, and clouds of draws.
+    """A fit on one page: the law along every axis, its residuals, profiles, and clouds of draws.
 
-    `clouds` are draws of two quantities by their labels; the estimate of a parameter is marked.
+    `clouds` are draws of two quantities by their labels.
     """
-    experts = _experts(table)
+    experts = table.experts
     palette = style.colours(experts)
     columns = table.columns(fit.definition.columns)
     observed, predicted = table.column(fit.definition.target), fit.loss(columns)
@@ -118,10 +118,6 @@ def _estimate(fit: Fit, label: str, draws: Array) -> float:
     return fit.params[label] if label in fit.params else float(np.median(draws))
 
 
-def _experts(table: RunTable) -> Array:
-    return np.nan_to_num(table.column("n_experts"), nan=1.0) if "n_experts" in table.frame else np.ones(len(table))
-
-
 def _nearest(values: Array) -> float:
-    """The studied value next to the median."""
+    """The studied value nearest to the median."""
     return float(values[np.argmin(np.abs(np.log(values) - np.median(np.log(values))))])

@@ -1,4 +1,4 @@
-"""Panels of the isoFLOP method: valleys of loss against size, and the frontier through their minima."""
+"""Panels of an isoFLOP analysis: valleys of loss against size, and the frontier through their minima."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
     from analysis.isoflop.frontier import Frontier
     from analysis.isoflop.valleys import Valley, Valleys
 
-_PAST = 0.12  # of its window that a parabola is drawn beyond it
-_LABELS = 9  # budgets named beside their parabolas; of more, some of those that are not flagged
+_PAST = 0.12  # share of the window that a parabola extends beyond it
+_LABELS = 9  # budgets labelled beside their parabolas; of more, some of the unflagged ones
 
 
 def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active parameters N") -> Axes:
-    """Loss against N of one E: a colour for each budget, its parabola, its minimum as a star.
+    """Loss against N of one E: the runs of each budget in one colour, their parabola, and its minimum as a star.
 
-    A flagged valley has hollow points, a dashed parabola and a hollow star, or none where it has no minimum.
+    A flagged valley has hollow points, a dashed parabola and a hollow star, without a minimum no star.
     """
     ordered = sorted(valleys.valleys, key=lambda valley: valley.train_flops)
     sizes, losses = valleys.table.column(valleys.n_column), valleys.table.column("loss_val")
     named = [v for v in ordered if len(ordered) <= _LABELS or not v.flags] or ordered
     named = named[:: -int(np.ceil(len(named) / _LABELS))]
-    white: Any = {"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8}
     for valley, shade in zip(ordered, _shades(ordered), strict=True):
         flagged = bool(valley.flags)
         face, edge, width, dashes = ("white", shade, 0.9, "--") if flagged else (shade, style.INK, 0.4, "-")
@@ -43,7 +42,8 @@ def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active paramete
             ax.plot(valley.n_opt, valley.loss, "*", ms=8, color=face, mec=edge, mew=0.6, zorder=4)
         if valley in named:
             end = curve[-1], parabola[-1]
-            style.beside(powers(valley.train_flops, 2), end, (4, 0), ax, va="center", color=shade, zorder=5, bbox=white)
+            look: Any = {"va": "center", "color": shade, "zorder": 5, "bbox": style.PLATE}
+            style.beside(powers(valley.train_flops, 2), end, (4, 0), ax, **look)
     ax.set(xscale="log", xlabel=label, ylabel="loss, nats per token")
     low, high = min(v.n_range[0] for v in ordered), max(v.n_range[1] for v in ordered)
     ax.set_xlim(low * 0.8, high * (high / low) ** 0.22)  # room for the budgets' names
@@ -54,9 +54,9 @@ def isoflop_valleys(valleys: Valleys, ax: Axes, *, label: str = "active paramete
 def isoflop_frontier(
     valleys: Valleys, line: Frontier, ax: Axes, *, budget: float | None = None, label: str = "compute-optimal N"
 ) -> Axes:
-    """N* against C of one E: the valleys' minima with their intervals, the power law and its 95 % band.
+    """N* against C of one E: the minima of the valleys with intervals, the power law and its 95 % band.
 
-    Minima left out of the regression are hollow. With a `budget` the line is carried on to it, and N* there marked.
+    Minima left out of the regression are hollow. With a `budget` the line is extrapolated to it and N* marked there.
     """
     minima = [valley for valley in valleys.valleys if np.isfinite(valley.n_opt)]
     used = {id(valley) for valley in line.used}
@@ -93,14 +93,14 @@ def isoflop_frontier(
 
 
 def _shades(ordered: Sequence[Valley]) -> list[str]:
-    """A colour for each budget by its place in ln C, large ones dark, so that panels of one study agree."""
+    """A colour for each budget by ln C, dark for large ones."""
     places = np.log([valley.train_flops for valley in ordered])
     span = np.ptp(places) or 1.0
     return [mpl.colors.to_hex(mpl.colormaps["viridis"](0.9 - 0.85 * (p - places.min()) / span)) for p in places]
 
 
 def _parabola(valley: Valley, *, log_loss: bool) -> tuple[Array, Array]:
-    """The valley's parabola over its window and a little beyond."""
+    """The parabola of a valley over its window and slightly beyond."""
     low, high = (np.log(end) - valley.centre for end in valley.n_range)
     u = np.linspace(low - _PAST * (high - low), high + _PAST * (high - low), 60)
     y = np.polyval(valley.coefficients[::-1], u)

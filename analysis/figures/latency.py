@@ -1,4 +1,4 @@
-"""Panels of the latency law: measured times against modelled ones and the floor, and what the model misses."""
+"""Panels of the latency law: measured against modelled times and the roofline, and the errors of the model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from analysis.figures import style
 from analysis.figures.style import Palette
 
-_LIMIT = 60.0  # percent; what is beyond stands at the edge
+_LIMIT = 60.0  # percent; larger errors are drawn at the edge
 
 
 def measured_modelled(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured against modelled time, ms, by E. The line is one to one; grey marks are the roofline floor of each row.
+    """Measured against modelled time, ms, by E, with the line of equality; grey marks are the roofline of each row.
 
     Columns `modelled_ms`, `time_ms`, `floor_ms`, `n_experts`.
     """
@@ -22,16 +22,16 @@ def measured_modelled(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     ax.plot(reach, reach, color=style.MUTED, lw=0.9, zorder=2)
     ax.scatter(rows["modelled_ms"], rows["floor_ms"], s=7, marker="_", c=style.MUTED, linewidths=0.7, zorder=1)
     style.dots(rows["modelled_ms"], rows["time_ms"], rows["n_experts"], palette, ax)
-    ax.annotate("− roofline floor", (0.98, 0.04), xycoords="axes fraction", ha="right", color=style.MUTED, fontsize=7)
-    ax.set(xscale="log", yscale="log", xlabel="modelled, ms", ylabel="measured, ms")
+    ax.annotate("− roofline", (0.98, 0.04), xycoords="axes fraction", ha="right", color=style.MUTED, fontsize=7)
+    ax.set(xscale="log", yscale="log", xlabel="modelled time, ms", ylabel="measured time, ms")
     style.ticks(ax.xaxis, reach, digits=2, studied=False)
     style.ticks(ax.yaxis, [min(reach[0], rows["floor_ms"].min()), reach[1]], digits=2, studied=False)
     return ax
 
 
 def time_errors(rows: pd.DataFrame, by: str, label: str, palette: Palette, ax: Axes) -> Axes:
-    """Modelled over measured time less 1, in percent, against a column; medians by value as a red bar. What lies beyond
-    60 % stands at the edge.
+    """Modelled over measured time minus 1, in percent, against a column, with medians as red bars; errors beyond 60 %
+    are drawn at the edge.
 
     Columns `error`, `n_experts` and that of `by`.
     """

@@ -16,10 +16,11 @@ from scaling.arrays import Array
 from scaling.formatting import si
 
 _FARTHEST = 300.0  # percent of an estimate
+_SIDEWAYS = 0.06  # in ln E, between slices
 
 
 def coverage(runs: pd.DataFrame, failed: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """The grid: active parameters against training tokens, one dot per E, failed cells crossed out in red."""
+    """The grid: active parameters against training tokens, one dot per E, failed cells as red crosses."""
     for frame, marker in ((runs, "o"), (failed, "x")):
         place = frame["tokens"] * np.exp(style.side_by_side(frame["n_experts"], palette, runs["tokens"]))
         tint = [palette[int(e)] for e in frame["n_experts"]] if marker == "o" else style.ACCENT
@@ -37,19 +38,31 @@ def loss_against(
     for curve in curves:
         style.band(curve, palette[curve.n_experts], ax)
     style.dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
+    style.limit_losses(points["loss_val"], ax)
     ax.set(xscale="log", xlabel=label, ylabel="held-out loss, nats per token")
     style.ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
     return ax
 
 
 def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve]], ax: Axes) -> Axes:
-    """Held-out loss against E, a line of the law for each named slice of the grid, points of the column `slice`."""
+    """Held-out loss against E: a line of the law for each named slice of the grid, points of the column `slice`.
+
+    Bars are the 95 % intervals of the law at the E of the points, set side by side by slice.
+    """
     shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.75, len(curves)))
-    for (name, curve), shade in zip(curves, shades, strict=True):
-        style.band(curve, shade, ax)
+    for index, ((name, curve), shade) in enumerate(zip(curves, shades, strict=True)):
         rows = points[points["slice"] == name]
-        ax.scatter(rows["n_experts"], rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
-        style.beside(name, (curve.x[-1], curve.y[-1]), (5, 0), ax, va="center", color=shade)
+        ax.plot(curve.x, curve.y, color=shade, lw=1.3)
+        place = rows["n_experts"] * np.exp(_SIDEWAYS * (index - (len(curves) - 1) / 2))
+        if curve.low is not None and curve.high is not None:
+            low, high = (np.interp(rows["n_experts"], curve.x, end) for end in (curve.low, curve.high))
+            ax.vlines(place, low, high, colors=shade, lw=2.2, alpha=0.4)
+        ax.scatter(place, rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
+    style.limit_losses(points["loss_val"], ax)
+    ends = [curve.y[-1] for _, curve in curves]
+    labels = style.kept_apart(ends, 0.08 * float(np.ptp(ax.get_ylim())))
+    for (name, curve), shade, label in zip(curves, shades, labels, strict=True):
+        style.beside(name, (curve.x[-1], label), (11, 0), ax, va="center", color=shade)
     ax.set(xscale="log", xlabel="experts per layer E", ylabel="held-out loss, nats per token")
     ax.margins(x=0.05)
     ax.set_xlim(right=float(points["n_experts"].max()) * 2.6)
@@ -58,20 +71,20 @@ def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve
 
 
 def observed_predicted(observed: Array, predicted: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
-    """Loss as measured against the law's; on the diagonal the law is exact."""
+    """Measured against predicted loss; on the diagonal the law is exact."""
     ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
     ax.plot(ends, ends, color=style.MUTED, lw=0.9, zorder=1)
     style.dots(predicted, observed, n_experts, palette, ax)
-    ax.set(xlabel="loss by the law, nats per token", ylabel="measured loss, nats per token")
+    ax.set(xlabel="predicted loss, nats per token", ylabel="measured loss, nats per token")
     return ax
 
 
 def residuals(tokens: Array, log_residuals: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
-    """Residuals of log loss, in percent of the loss, against tokens; a trend, or colours in order, faults the law."""
+    """Residuals of log loss, in percent of the loss, against tokens; a trend or ordered colours show a misfit."""
     ax.axhline(0, color=style.MUTED, lw=0.9)
     places = tokens * np.exp(style.side_by_side(n_experts, palette, tokens))
     style.dots(places, 100 * log_residuals, n_experts, palette, ax)
-    ax.set(xscale="log", xlabel="training tokens D", ylabel="measured − law, % of loss")
+    ax.set(xscale="log", xlabel="training tokens D", ylabel="measured − predicted, %")
     style.ticks(ax.xaxis, tokens, digits=2)
     return ax
 
@@ -103,7 +116,7 @@ def paired_differences(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 
 
 def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
-    """Fitted parameters with their 95 % intervals, in percent of each estimate; one without an interval was pinned.
+    """Fitted parameters with their 95 % intervals, in percent of each estimate; those without an interval were pinned.
 
     An interval that reaches beyond +-300 % ends in an arrow.
     """
@@ -112,6 +125,7 @@ def parameter_intervals(params: Mapping[str, float], intervals: Mapping[str, Seq
         value, interval = params[name], intervals.get(name)
         if interval is None:
             ax.plot(0, row, "D", color="white", mec=style.MUTED, ms=4)
+            style.beside("pinned", (0, row), (6, 0), ax, va="center", color=style.MUTED)
             continue
         ends = [float(np.clip(100 * (bound - value) / abs(value), -_FARTHEST, _FARTHEST)) for bound in interval]
         ax.plot(ends, [row, row], color=style.INK, lw=1.6, solid_capstyle="butt")

@@ -1,4 +1,4 @@
-"""Panels of methods compared: differences with intervals, decode times, router metrics beside chance, saturation."""
+"""Panels of a comparison of methods: differences with intervals, decode times, router metrics, saturation."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 
-_FARTHEST = 4.0  # times the third quartile of the differences: beyond it, an arrow
+_FARTHEST = 4.0  # times the third quartile of the differences; larger ones are arrows
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, str]:
     """One colour for each method, the same in all figures; the dense model in grey. Repeats after 20."""
     shades = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    # tab20 comes in pairs of one hue: the strong ones first.
+    # tab20 has pairs of one hue: the strong ones first.
     colours = itertools.cycle(mpl.colors.to_hex(shade) for shade in (*shades[::2], *shades[1::2]))
     return {name: style.DENSE if name == "dense" else next(colours) for name in methods}
 
 
 def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
-    """Loss minus the reference's, best method on top: dot, 95 % interval (thick), and that of all together (thin).
+    """Loss minus that of the reference, best method on top, with 95 % intervals: thick alone, thin all together.
 
     Columns `method`, `difference`, `low`, `high`, `low_all`, `high_all`, `rank_low`, `group`; without intervals the
-    dots are hollow. Letters on the right: methods that share one are not significantly different; red: may be the best.
-    One so far off that the others could not be distinguished by eye stands at the edge as an arrow with its value.
+    dots are hollow. Red methods may be the best; those that share a letter on the right do not differ significantly. A
+    difference too large for the scale is an arrow at the edge with its value.
     """
     reach = _FARTHEST * float(rows["difference"].abs().quantile(0.75)) or np.inf
     for place, row in enumerate(rows.to_dict("records")):
@@ -38,7 +38,7 @@ def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
         if row["method"] == reference:
             ax.plot(0, place, "D", color=style.MUTED, ms=4, zorder=4)
         elif abs(value) > reach:
-            # The axis ends there; the text stands inside.
+            # The axis ends there, with the text inside.
             marker, end = (">", reach) if value > 0 else ("<", -reach)
             ax.plot(end, place, marker, color=colour, ms=4.6, clip_on=False, zorder=4)
             ha, offset = ("right", -7) if value > 0 else ("left", 7)
@@ -64,7 +64,7 @@ def method_differences(rows: pd.DataFrame, reference: str, ax: Axes) -> Axes:
 
 
 def method_times(times: pd.DataFrame, methods: Sequence[str], ax: Axes) -> Axes:
-    """Decode time over the reference's, a row for each method and a shade for each batch. Columns of `decode_times`."""
+    """Decode time over that of the reference, one row per method, one shade per batch. Columns of `decode_times`."""
     batches = sorted(times["batch"].unique())
     shades = mpl.colormaps["cividis"](np.linspace(0.05, 0.8, len(batches)))
     place = {name: index for index, name in enumerate(methods)}
@@ -76,15 +76,15 @@ def method_times(times: pd.DataFrame, methods: Sequence[str], ax: Axes) -> Axes:
     _method_rows(methods, ax, named=False)
     ax.set_xlabel("relative decode time")
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    # Above the axes no row is covered, whatever the times are.
+    # Above the axes it covers no row.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(batches), handletextpad=0.1, columnspacing=0.8)
     return ax
 
 
 def metric_beside_chance(rows: pd.DataFrame, methods: Sequence[str], ax: Axes, *, named: bool) -> Axes:
-    """One router metric by method: mean and range over seeds; the grey stroke is what routing by chance gives.
+    """One router metric by method: mean and range over seeds; the grey tick is its value under random routing.
 
-    Columns `method`, `value`, `least`, `most`, `chance`. `named`: whether the methods' names stand beside it.
+    Columns `method`, `value`, `least`, `most`, `chance`. `named`: whether rows carry the names of the methods.
     """
     place = {name: index for index, name in enumerate(methods)}
     rows = rows[rows["method"].isin(place)]
@@ -98,16 +98,16 @@ def metric_beside_chance(rows: pd.DataFrame, methods: Sequence[str], ax: Axes, *
 
 
 def saturation(curves: pd.DataFrame, colours: Mapping[str, str], ax: Axes) -> Axes:
-    """Share of the final experts chosen already, over training tokens. Columns of `saturation`.
+    """Share of the final experts already chosen, against training tokens. Columns of `saturation`.
 
-    Dashed: what chance gives for as many experts as each method chooses at the end, one line for all that agree.
+    Dashed lines: the share under random routing to as many experts as a method chooses at the end.
     """
     levels = curves.sort_values("tokens").groupby("method")["chance"].last()
     for level in sorted(set(levels.dropna().round(2))):
         ax.axhline(level, color=style.MUTED, lw=0.8, ls="--", zorder=1)
     for method, curve in curves.groupby("method", sort=False):
         ax.plot(curve["tokens"], curve["saturation"], color=colours[str(method)], lw=1.2)
-    ax.set(xscale="log", xlabel="training tokens", ylabel="share of the final experts", ylim=(0, 1.03))
+    ax.set(xscale="log", xlabel="training tokens", ylabel="share of final experts chosen", ylim=(0, 1.03))
     style.ticks(ax.xaxis, curves["tokens"], digits=2)
     return ax
 

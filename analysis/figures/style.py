@@ -1,4 +1,4 @@
-"""The one style of all figures: colours, numbers as people say them, ticks, pages."""
+"""The one style of all figures: colours, ticks, labels, pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Panel = Callable[[Axes], Axes]
 Palette = Mapping[int, str]
 
 INK, MUTED, GRID, ACCENT, DENSE = "#1b1f24", "#667085", "#e4e7ec", "#c2410c", "#98a2b3"
-LIMIT: Any = {"color": ACCENT, "lw": 0.9, "ls": (0, (4, 3))}  # the line of a limit, or of what was asked
+LIMIT: Any = {"color": ACCENT, "lw": 0.9, "ls": (0, (4, 3))}  # the line of a limit or of the question
+PLATE: Any = {"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8}  # behind text over lines
 WIDTH = 6.9  # inches between the margins of the report
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8.5, "axes.titleweight": "bold",
@@ -61,7 +62,7 @@ def colours(experts: Iterable[int]) -> Palette:
 
 
 def legend_columns(names: Iterable[object]) -> int:
-    """Columns of a legend that stay within the page: the longest name sets their width."""
+    """The number of columns of a legend that fits the page: the longest name sets their width."""
     lengths = [len(str(name)) for name in names]
     return max(1, min(len(lengths), 5, 110 // (max(lengths, default=0) + 6)))
 
@@ -73,8 +74,7 @@ def figure(
     ratios: Sequence[float] | None = None,
     legend: Palette | Mapping[str, str] | None = None,
 ) -> Figure:
-    """Panels side by side in the one style, sizes in inches, with a legend above: the colours of expert counts or
-    names."""
+    """Panels side by side in the one style, sizes in inches, under a legend of expert counts or names."""
     with mpl.rc_context(_STYLE):
         page = Figure(figsize=(width, height), layout="constrained")
         axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))
@@ -98,7 +98,7 @@ def pages(*rows: Sequence[Panel], heights: Sequence[float], legend: Palette) -> 
 
 
 def _legend(page: Figure, legend: Palette | Mapping[str, str]) -> None:
-    """Colours and what they stand for, above the panels; nothing where there is but one."""
+    """The colours and their meaning, above the panels; nothing for a single colour."""
     if len(legend) > 1:
         page.legend(
             [Line2D([], [], color=colour, marker="o", ls="") for colour in legend.values()],
@@ -140,13 +140,39 @@ def band(curve: Curve, colour: Any, ax: Axes, *, lw: float = 1.3, alpha: float =
         ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=alpha, lw=0)
 
 
+def limit_losses(losses: Any, ax: Axes) -> None:
+    """End the y axis at twice the spread of measured losses beyond them, and say so where a band continues.
+
+    The band of a size with few runs would otherwise flatten everything else.
+    """
+    low, high = float(np.min(losses)), float(np.max(losses))
+    spare = 2 * max(high - low, 0.02 * high)
+    bottom, top = ax.get_ylim()
+    limits = max(bottom, low - spare), min(top, high + spare)
+    ax.set_ylim(limits)
+    if limits != (bottom, top):
+        corner: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 6.5}
+        ax.annotate("↕ 95% intervals continue", (0.99, 0.99), color=MUTED, bbox=PLATE, **corner)
+
+
+def kept_apart(places: Sequence[float], gap: float) -> Array:
+    """Places of labels that are at least a gap apart, near those given and in their order."""
+    wanted = np.asarray(places, dtype=float)
+    order = np.argsort(wanted, kind="stable")
+    raised = wanted[order] - gap * np.arange(len(order))
+    apart = np.maximum.accumulate(raised) + gap * np.arange(len(order))
+    result = np.empty_like(wanted)
+    result[order] = apart - np.mean(apart - wanted[order])
+    return result
+
+
 def star(place: tuple[float, float], ax: Axes, *, ms: float = 12) -> None:
-    """The mark of what is recommended, or of the question."""
+    """The mark of the recommendation, or of the question."""
     ax.plot(*place, marker="*", ms=ms, color=ACCENT, mec="white", mew=0.8, zorder=5, ls="")
 
 
 def beside(text: str, place: tuple[Any, Any], offset: tuple[float, float], ax: Axes, **look: Any) -> None:
-    """Text set off from a place by so many points."""
+    """Text offset from a place by so many points."""
     ax.annotate(text, place, xytext=offset, textcoords="offset points", **{"fontsize": 6.5, **look})
 
 
@@ -156,7 +182,7 @@ def beside_bar(text: str, end: float, row: int, ax: Axes, *, left: bool, color: 
 
 
 def side_by_side(n_experts: Any, palette: Palette, x: Any) -> Array:
-    """Shifts in ln x that set points of equal x but different E side by side, over a twentieth of the axis in all."""
+    """Shifts in ln x that set points of equal x but different E side by side, over a twentieth of the axis."""
     order = sorted(palette)
     place = np.array([order.index(int(e)) for e in n_experts]) - (len(order) - 1) / 2
     span = float(np.log(max(np.max(x) / np.min(x), 2.0)))
@@ -197,7 +223,7 @@ def ticks(
     studied: bool = True,
     write: Callable[[float, int], str] = si,
 ) -> None:
-    """Ticks of a log axis: at the studied values where they are few and apart, else at round numbers."""
+    """Ticks of a log axis: at the studied values where these are few and well apart, else at round numbers."""
     distinct = np.unique(np.asarray(values, dtype=float))
     low, high = np.log10(distinct[0]) - 1e-9, np.log10(distinct[-1]) + 1e-9
     if not studied or len(distinct) > most or np.any(np.diff(np.log10(distinct)) < (high - low) / 10):
@@ -211,7 +237,7 @@ def ticks(
 
 
 def fixed_ticks(axis: Axis, places: Iterable[float], write: Callable[[float], str]) -> None:
-    """Ticks at these places and nowhere else."""
+    """Ticks at these places only."""
     axis.set_major_locator(FixedLocator([float(place) for place in places]))
     axis.set_major_formatter(lambda value, _: write(value))
     axis.set_minor_locator(NullLocator())

@@ -1,33 +1,42 @@
-"""Panels of a fit validated: errors beyond a cut, residuals against a column, influence of runs, evidence for laws."""
+"""Panels of a validation: errors beyond a cut, residuals against a column, influence of runs, evidence for laws."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures import style
-from analysis.figures.style import Palette
-from scaling.arrays import Array
+from analysis.figures.style import Palette, Panel
+from analysis.fitting.refit import log_residuals
+from scaling.arrays import Array, Integers
+from scaling.columns import COMPUTE, EXPERTS, TOKENS
 from scaling.formatting import si
 
+if TYPE_CHECKING:
+    from analysis.fitting.fit import Fit
+    from analysis.tables.runs import RunTable
+
+_LABELS = {TOKENS: "training tokens D", EXPERTS: "experts per layer E", COMPUTE: "training FLOPs C"}
 _MOST_BARS = 12
-_SPREAD = 0.012  # of the axis' logarithm: predictions at one compute ratio stand beside each other
+_MOST_COLUMNS = 6
+_ALIKE = np.log(1.15)
 
 
 def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured loss of runs that were not fitted, in percent of the prediction, against their multiple of compute.
+    """Errors of runs that were not fitted, in percent of the prediction, by how far beyond the fitted runs they are.
 
-    Columns `ratio` (run's compute over the largest fitted), `n_experts`, `error`, `low`, `high`: the measurement and
-    the ends of its 95 % prediction interval, all in percent of the predicted loss. Bars are the intervals; a run
-    outside of its own is ringed in red.
+    Columns `ratio` (the run's compute over the largest fitted), `n_experts`, `error`, `low`, `high`: the measurement
+    and the ends of its 95 % prediction interval, all in percent of the predicted loss. Runs of similar `ratio` stand
+    side by side in one column, ordered by E. Bars are the intervals; a run outside its interval is ringed in red.
     """
-    order = rows.sort_values(["ratio", "n_experts"], kind="stable")
-    shift = order.groupby("ratio").cumcount() - (order.groupby("ratio")["error"].transform("size") - 1) / 2
-    span = float(np.log(max(order["ratio"].max() / order["ratio"].min(), 2.0)))
-    place = order["ratio"] * np.exp(_SPREAD * span * shift)
+    rows = rows.assign(column=_columns(rows["ratio"].to_numpy(float)))
+    order = rows.sort_values(["column", "n_experts", "ratio"], kind="stable")
+    columns = order.groupby("column")["ratio"]
+    place = order["column"] + 0.8 * ((columns.cumcount() + 0.5) / columns.transform("size") - 0.5)
     tint = [palette[int(e)] for e in order["n_experts"]]
     ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
     ax.vlines(place, order["low"], order["high"], colors=tint, lw=2.4, alpha=0.35, zorder=2)
@@ -35,9 +44,29 @@ def roll_out_errors(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     ring: Any = {"s": 46, "facecolors": "none", "edgecolors": style.ACCENT, "linewidths": 1.1, "zorder": 4}
     ax.scatter(place[outside], order.loc[outside, "error"], **ring)
     style.dots(place, order["error"], order["n_experts"], palette, ax)
-    ax.set(xscale="log", xlabel="compute, times the largest run fitted", ylabel="measured − predicted, % of loss")
-    style.ticks(ax.xaxis, [place.min(), place.max()], digits=2, studied=False)
+    names = [
+        f"{low}×" if low == high else f"{low}–{high}×"
+        for low, high in zip(*(map(_two_digits, ends) for ends in (columns.min(), columns.max())), strict=True)
+    ]
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlabel="compute relative to the largest fitted run", ylabel="measured − predicted, %")
+    ax.grid(visible=False, axis="x")
+    for edge in range(len(names) - 1):
+        ax.axvline(edge + 0.5, color=style.GRID, lw=0.8, zorder=0)
     return ax
+
+
+def _columns(ratios: Array) -> Integers:
+    """The column of each run: runs within a factor 1.15 of the next share one; at most six, joined where gaps are
+    narrowest."""
+    distinct = np.unique(ratios)
+    gaps = np.diff(np.log(distinct))
+    least = max(_ALIKE, *np.sort(gaps)[: -(_MOST_COLUMNS - 1)], 0.0)
+    return np.asarray(np.concatenate([[0], np.cumsum(gaps > least)])[np.searchsorted(distinct, ratios)])
+
+
+def _two_digits(ratio: float) -> str:
+    return si(ratio, 2)
 
 
 def residuals_against(
@@ -51,10 +80,10 @@ def residuals_against(
     flops: bool = False,
     bins: int = 6,
 ) -> Axes:
-    """Measured minus law, in percent of the loss, against one column; the line joins the medians of equal groups.
+    """Measured minus predicted, in percent of the loss, against one column; the line joins medians of equal groups.
 
-    `log_residuals` are measured minus law of ln loss; `flops` writes the column in powers of ten. A line that leaves
-    zero is a trend that the law does not have.
+    `log_residuals` are of ln loss; `flops` writes the column in powers of ten. A line that leaves zero is a trend that
+    the law lacks.
     """
     values, residuals = np.asarray(values, dtype=float), 100 * np.asarray(log_residuals, dtype=float)
     ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
@@ -67,16 +96,28 @@ def residuals_against(
     if len(groups) > 1:
         middle = [[np.exp(np.mean(np.log(values[g]))), np.median(residuals[g])] for g in groups if len(g)]
         ax.plot(*np.transpose(middle), color=style.INK, lw=1.1, zorder=4)
-    ax.set(xscale="log", xlabel=label, ylabel="measured − law, %")
+    ax.set(xscale="log", xlabel=label, ylabel="measured − predicted, %")
     style.ticks(ax.xaxis, values, most=3 if flops else 4, digits=2, write=style.bare_power if flops else si)
     return ax
 
 
-def influence(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """How far leaving out some runs moves a law, in bootstrap standard errors of what moves most, largest on top.
+def residual_panels(fit: Fit, table: RunTable, palette: Palette) -> list[Panel]:
+    """The residuals of a fit against N, tokens, E and compute, as far as they vary."""
+    residuals, experts = -log_residuals(fit, table), table.experts
+    panels: list[Panel] = []
+    for name in dict.fromkeys((fit.definition.n_column or "n_active", TOKENS, EXPERTS, COMPUTE)):
+        values = table.column(name) if name in table.frame else np.zeros(len(table))
+        if (np.isfinite(values) & (values > 0)).all() and np.ptp(values) > 0:
+            draw = partial(residuals_against, values, residuals, experts, palette)
+            panels.append(partial(draw, label=_LABELS.get(name, "model size N"), flops=name == COMPUTE))
+    return panels
 
-    Columns `label`, `moved` (what moves most), `in_se` (signed) and `percent`. Beyond the grey band, two standard
-    errors, the runs left out decide more than chance does; such bars are red.
+
+def influence(rows: pd.DataFrame, ax: Axes) -> Axes:
+    """How far leaving out some runs moves a law: the quantity that changes most, in bootstrap standard errors.
+
+    Columns `label`, `moved` (that quantity), `in_se` (signed) and `percent`; the largest change on top. Changes beyond
+    two standard errors, the grey band, are larger than chance explains and red.
     """
     shown = rows.reindex(rows["in_se"].abs().sort_values(ascending=False).index).head(_MOST_BARS)
     far = shown["in_se"].abs() > 2
@@ -90,14 +131,14 @@ def influence(rows: pd.DataFrame, ax: Axes) -> Axes:
     ax.axvline(0, color=style.MUTED, lw=0.8)
     style.named_rows(shown["label"], ax, fontsize=6.5)
     ax.invert_yaxis()
-    ax.set(xlabel="change, bootstrap standard errors", xlim=(-reach, reach))
+    ax.set(xlabel="change in bootstrap standard errors", xlim=(-reach, reach))
     return ax
 
 
 def evidence(rows: pd.DataFrame, ax: Axes) -> Axes:
     """Weight of evidence of every law, best on top. Columns `law`, `weight`, `difference`, `difference_se`.
 
-    Bars are pseudo-BMA+ weights; the text is the held-out log score less that of the best law, with its standard error.
+    Bars are pseudo-BMA+ weights; in brackets the held-out log score minus that of the best law, and its standard error.
     """
     ax.barh(range(len(rows)), rows["weight"], color=[style.ACCENT, *[style.INK] * (len(rows) - 1)], height=0.62)
     for place, row in enumerate(rows.to_dict("records")):

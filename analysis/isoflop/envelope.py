@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.isoflop.power_law import PowerLaw, power_law
-from analysis.isoflop.valleys import ENOUGH_DRAWS, SIZE, Interval, experts_of, percentile_interval
+from analysis.isoflop.valleys import ENOUGH_DRAWS, SIZE, Interval, percentile_interval
 from analysis.tables.runs import RunTable
 from analysis.tables.study import curve
 from scaling.arrays import Array, Booleans, Integers
@@ -92,7 +92,7 @@ def envelope(
 
 
 def _one_expert_count(table: RunTable, n_experts: int | None) -> int:
-    experts = np.unique(experts_of(table))
+    experts = np.unique(table.experts)
     if n_experts is None and len(experts) > 1:
         raise InputError(
             f"{table.source}: runs of n_experts = {', '.join(f'{e:g}' for e in experts)}: name one of them"
@@ -104,7 +104,7 @@ def _curves(table: RunTable, e: int, n_column: str) -> list[pd.DataFrame]:
     """The points of each curve of one E that has two budgets: by trunk where every run names its own, else by size."""
     columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
     usable = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
-    usable &= experts_of(table) == e
+    usable &= table.experts == e
     named = "trunk_id" in table.frame and bool(table.frame["trunk_id"].notna().all())
     member = table.trunks if named else columns[n_column]
     curves = pd.DataFrame(columns)[usable].groupby(member[usable])

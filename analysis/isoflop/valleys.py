@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from analysis.fitting.bootstrap import resample_weights
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Integers
-from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
+from scaling.columns import COMPUTE, LOSS, TOKENS
 from scaling.errors import InputError
 
 SIZE = "n_active"
@@ -141,7 +141,7 @@ def valleys(
     if n_budgets is not None and n_budgets < 1:
         raise InputError(f"`n_budgets`, the number of budgets, must be at least 1, found {n_budgets}")
     columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
-    experts = experts_of(table)
+    experts = table.experts
     positive = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
     weights = None if rng is None else resample_weights(table, draws, rng)
     fitted: list[Valley] = []
@@ -169,11 +169,6 @@ def valleys(
     }
     left_out_rows = tuple((reason, rows) for reason, rows in left_out.items() if rows.size)
     return Valleys(table, n_column, log_loss, tuple(fitted), left_out_rows)
-
-
-def experts_of(table: RunTable) -> Array:
-    """E of each row; 1 where the table does not say."""
-    return np.nan_to_num(table.column(EXPERTS), nan=1.0) if EXPERTS in table.frame else np.ones(len(table))
 
 
 def _groups(log_compute: Array, tolerance: float, n_budgets: int | None) -> Integers:

@@ -1,4 +1,4 @@
-"""Conventions of somebody else's table: what each count is taken for, what follows from it, and what looks wrong."""
+"""Conventions of an imported table: the assumed meaning of each count, derived counts, and implausible values."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from scaling.formatting import plural
 from scaling.schema import RUNS
 
 COUNTS = tuple(name for name, column in RUNS.items() if column.unit == "parameters" and name != "n_router")
-_TRAINED = ("n_active", "n_active_nonembed", "n_dense_nonembed")  # what a token multiplies with: the N of 6 N D
+_TRAINED = ("n_active", "n_active_nonembed", "n_dense_nonembed")  # each token is multiplied by these: the N of 6 N D
 _PAIRS = (("n_active", "n_total"), ("n_active_nonembed", "n_total_nonembed"))
-_ROUNDED = 1.01  # counts in tables are rounded: those that differ by 1 % are not in conflict
-_FLOPS_APART = 2.0  # attention, recomputation and what N counts explain less than a factor 2 of 6 N D
-_USUAL_RATIO = 20.0  # tokens per parameter, arXiv 2203.15556; here it only ranks units that are 1,000 times apart
+_ROUNDED = 1.01  # counts in tables are rounded: a difference of 1 % is no conflict
+_FLOPS_APART = 2.0  # attention, recomputation and the meaning of N explain less than a factor 2 of 6 N D
+_USUAL_RATIO = 20.0  # tokens per parameter, arXiv 2203.15556; only used to choose among units a factor 1,000 apart
 _FEW_TOKENS, _FEW_PARAMETERS, _LARGE_MODEL, _HIGH_LOSS = 1e4, 1e3, 1e6, 12.0
 _UNITS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 _FLOP_UNITS = {1e9: "GFLOP", 1e12: "TFLOP", 1e15: "PFLOP", 1e18: "EFLOP", 1e21: "ZFLOP"}
 
 
 def with_counts(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """Parameter counts that follow from those given, each with a note; cells that are given stay.
+    """The frame with the parameter counts that follow from the given ones, each with a note; given cells are kept.
 
     n_*_nonembed = n_* - V d where embedding and head are tied, - 2 V d where they are not (`TIED` must say which), and
     the reverse. Dense models (E = 1) have one count: n_active = n_total = n_dense_nonembed, the embeddings apart. With
     E > k experts of one size e per token, n_total - n_active = (E - k) e and n_dense_nonembed = n_active_nonembed - (k
-    - 1) e. The counts are those of `scaling.config.counts.Parameters`. What would not be positive is not derived.
+    - 1) e. The counts are those of `scaling.config.counts.Parameters`. Only positive values are filled in.
     """
     if {"vocab_size", "d_model", TIED} <= set(frame.columns):
         matrix = _floats(frame, "vocab_size") * _floats(frame, "d_model")
@@ -59,11 +59,10 @@ def with_counts(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
 
 
 def with_tokens(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """The frame with D from C, or C from D, where one is missing: C = 6 N D (arXiv 2001.08361, 2203.15556), with a
-    note.
+    """The frame with D from C, or C from D, where one is missing, with a note: C = 6 N D (arXiv 2203.15556).
 
-    N is the first there of n_active, n_active_nonembed and n_dense_nonembed; a total count is never it, since a token
-    of a routed model does not meet all parameters.
+    N is the first of n_active, n_active_nonembed and n_dense_nonembed that the table has, never a total count: a token
+    of a routed model does not use all parameters.
     """
     size = next((name for name in _TRAINED if name in frame), None)
     if size is None or (TOKENS in frame) == (COMPUTE in frame):
@@ -78,27 +77,27 @@ def with_tokens(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
 
 
 def columns_as_given(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """A note that says what each parameter count and the loss among the columns `names` are taken for, if any is."""
+    """A note on the assumed meaning of the parameter counts and the loss among `names`; empty without any."""
     meanings = [f"{name} is {RUNS[name].meaning}" for name in names if name in frame and name in COUNTS]
     meanings += [f"{LOSS} is in nats per token"] if LOSS in names else []
-    return [f"taken as given: {'; '.join(meanings)}; `map` converts what is counted otherwise"] if meanings else []
+    return [f"assumed: {'; '.join(meanings)}; convert other conventions with `map`"] if meanings else []
 
 
 def how_to_derive(frame: pd.DataFrame, missing: Sequence[str]) -> str:
-    """What to add to a remedy where a missing count could be derived, or nothing."""
+    """How a missing count could be derived, as the end of a remedy; empty where it cannot."""
     counts = {name.removesuffix("_nonembed") for name in frame.columns if name in COUNTS}
     derivable = any(name.removesuffix("_nonembed") in counts for name in missing if name in COUNTS)
     if derivable and {"vocab_size", "d_model"} <= set(frame.columns) and TIED not in frame:
-        return f", or have it derived with `map` {TIED}=1 (embedding and head are one matrix) or {TIED}=0 (two)"
+        return f", or derive it with `map` {TIED}=1 (embedding and head share one matrix) or {TIED}=0 (two matrices)"
     return ""
 
 
 def doubts(frame: pd.DataFrame, terms: Mapping[str, str], given: Collection[str]) -> list[str]:
-    """A note for every column whose size is implausible for its meaning, with the unit that would explain it, and for
-    columns that contradict each other, with the rows and the largest ratio. Nothing is changed.
+    """A note on every column of implausible size, with the unit that would explain it, and on columns that contradict
+    each other, with the number of rows and the largest ratio.
 
-    `terms` says what each of our columns was made of (`analysis.tables.mapping.mapped`), `given` which columns were not
-    derived from others.
+    `terms` is the expression behind each of our columns (`analysis.tables.mapping.mapped`); columns outside `given`
+    were derived.
     """
     return [*_unit_doubts(frame, terms, given), *_loss_doubts(frame, terms), *_conflicts(frame, given)]
 
@@ -152,12 +151,12 @@ def _conflicts(frame: pd.DataFrame, given: Collection[str]) -> list[str]:
         if above.any():
             notes.append(
                 f"warning: {active_name} exceeds {total_name} in {_rows(above)} (up to {ratio[above].max():.3g} "
-                "times): are the two exchanged?"
+                "times): are the columns swapped?"
             )
         if below.any():
             notes.append(
                 f"warning: {total_name} exceeds {active_name} in {_rows(below)} with {EXPERTS} = 1 (up to "
-                f"{1 / ratio[below].min():.3g} times): a dense model has one count"
+                f"{1 / ratio[below].min():.3g} times): a dense model has a single count"
             )
     if TOKENS in given and COMPUTE in given:
         ratio = _ratio(_floats(frame, COMPUTE), 6.0 * _floats(frame, "n_active") * _floats(frame, TOKENS))
@@ -167,14 +166,14 @@ def _conflicts(frame: pd.DataFrame, given: Collection[str]) -> list[str]:
             worst = int(np.nanargmax(np.where(off, factor, np.nan)))
             notes.append(
                 f"warning: {COMPUTE} differs from 6 n_active {TOKENS} by more than a factor {_FLOPS_APART:g} in "
-                f"{_rows(off)} (the furthest is {ratio[worst]:.3g} times it): other units, another N, or compute that "
-                "6 N D leaves out"
+                f"{_rows(off)} (at worst {ratio[worst]:.3g} times): check the units, which N is meant, and whether the "
+                "compute includes more than 6 N D"
             )
     return notes
 
 
 def _likely(units: Mapping[float, str], ratio: float, *, inverse: bool = False) -> dict[float, str]:
-    """The unit that brings tokens per parameter closest to the usual; `inverse` where it multiplies the parameters."""
+    """The unit that brings tokens per parameter closest to 20; `inverse` where it multiplies the parameters."""
     best = min(units, key=lambda unit: abs(np.log((ratio / unit if inverse else ratio * unit) / _USUAL_RATIO)))
     return {best: units[best]}
 
@@ -196,7 +195,7 @@ def _filled(frame: pd.DataFrame, name: str, values: Array, formula: str, log: Re
 
 
 def _floats(frame: pd.DataFrame, name: str) -> Array:
-    """A column as floats; NaN throughout where there is none."""
+    """A column as floats; all NaN where the table lacks it."""
     if name not in frame:
         return np.full(len(frame), np.nan)
     return frame[name].to_numpy(dtype=float, na_value=np.nan, copy=True)

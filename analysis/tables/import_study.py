@@ -1,4 +1,4 @@
-"""Imports: somebody else's table as a study folder, in our columns."""
+"""Imports: another table as a study folder, in our columns."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ def import_runs(
     drop_highest_loss: int = 0,
     drop_duplicates: bool = False,
 ) -> tuple[RunTable, Path, tuple[str, ...]]:
-    """Write a table's runs as one part under `out`/runs; the table read, the part, and the columns left behind.
+    """Write a table's runs as one part under `out`/runs; returns the table, the part's path and the columns left out.
 
-    The part is named by its content, so importing the same table twice writes it once; `run_id` is made of the row's
-    content where the table has none, so imports of overlapping selections into one study repeat no run. Counts are
-    rounded to whole numbers. Raises InputError where a row has no loss, no tokens or no parameter count at all, or a
-    value does not fit its column's type.
+    The part is named by its content, so importing a table twice writes it once. Without a column `run_id` a run is
+    named by its row's content, so overlapping imports into one study repeat no run. Counts are rounded to whole
+    numbers. Raises InputError for a table without loss, tokens or any parameter count, and for a value that does not
+    fit its column's type.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
-        raise InputError(f"`out` {out}: {out.name!r} is no study name: letters, digits, dots, dashes and underscores")
+        raise InputError(
+            f"`out` {out}: {out.name!r} is not a valid study name: use letters, digits, dots, dashes and underscores"
+        )
     table = read_runs(source, mapping, where, None, drop_highest_loss, drop_duplicates)
     if TOKENS not in table.frame or not any(name in table.frame for name in COUNTS):
-        raise InputError(f"{source}: needs tokens (or train_flops and n_active) and a parameter count such as n_active")
+        raise InputError(
+            f"{source}: an import needs tokens (or train_flops and n_active) and a parameter count such as n_active"
+        )
     frame = table.frame[[name for name in RUNS if name in table.frame]]
     frame = frame.assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
     if "run_id" not in frame:
@@ -61,7 +65,7 @@ def import_runs(
 
 
 def _whole(counts: pd.Series[Any], source: str) -> pd.Series[Any]:
-    """Counts rounded to whole numbers. Raises InputError for what 64 bits do not hold."""
+    """Counts rounded to whole numbers. Raises InputError for a count that does not fit in 64 bits."""
     whole = counts.round()
     beyond = whole[whole.abs() >= 2.0**63]
     if len(beyond):
@@ -72,10 +76,7 @@ def _whole(counts: pd.Series[Any], source: str) -> pd.Series[Any]:
 
 
 def _content_ids(frame: pd.DataFrame) -> list[str]:
-    """A name for every row made of its content alone; of equal rows the second gets "-2", and so on.
-
-    The same row has the same name whatever else was selected, so parts of one table that overlap repeat no run.
-    """
+    """A name for every row, the hash of its content; the second of equal rows ends in "-2", and so on."""
     hashes = pd.util.hash_pandas_object(frame, index=False)
     copies = hashes.groupby(hashes).cumcount()
     return [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]

@@ -1,4 +1,4 @@
-"""Mapping: our columns out of anybody's, by name or by arithmetic on them (`map` COLUMN=EXPRESSION)."""
+"""Mapping: our columns from those of any table, by name or by arithmetic (`map` COLUMN=EXPRESSION)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.schema import RUNS
 
-TIED = "tied_embeddings"  # 1 where embedding and head are one matrix; read by `analysis.tables.conventions` alone
+TIED = "tied_embeddings"  # 1 where embedding and head share one matrix; only `analysis.tables.conventions` reads it
 OUR_COLUMNS = frozenset({*RUNS, *(name for law in LAWS.own.values() for name in (*law.columns, law.target)), TIED})
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: np.add,
@@ -35,20 +35,20 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"log": np.log, "exp": np.exp, "log2": np.log2, "log10": np.log10}
 _GRAMMAR = (
     "write a column, a number, or arithmetic on them with + - * / ** log exp log2 log10; "
-    "in arithmetic a name that is not one word stands in backticks"
+    "in arithmetic, put a name that is not one word in backticks"
 )
 
 
 def mapped(
     frame: pd.DataFrame, mapping: Mapping[str, str], source: str, log: ReadingLog, of_law: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The frame with our columns in it, and the term that each of them was made of, as a further expression needs it.
+    """The frame with our columns, and the term behind each of them as an expression would contain it.
 
-    `mapping` is {ours: right side}; `of_law` are columns of a law beyond `OUR_COLUMNS`. A right side that is a column
-    of the table renames it; a number (`300B`) makes a constant column; anything else is arithmetic on the table's own
-    columns, with a note. What was there under our name is replaced. Of a pair whose right side is a name of ours that
-    the table lacks and whose left side is a column of it, the sides are swapped. Raises InputError for a column that is
-    not there and for what is no arithmetic.
+    `mapping` is {our name: right side}; `of_law` are columns of a law beyond `OUR_COLUMNS`. A column of the table on
+    the right is renamed; a number (`300B`) makes a constant column; anything else is arithmetic on the table's own
+    columns, with a note. An existing column of our name is replaced. The sides are swapped where the right one is a
+    name of ours that the table lacks and the left one a column of it. Raises InputError for a column that the table
+    lacks and for what is not arithmetic.
     """
     known = OUR_COLUMNS | {*of_law}
     columns: dict[str, pd.Series[Any]] = {}
@@ -58,7 +58,7 @@ def mapped(
         swapped = right in known and right not in frame and left in frame and left not in known
         ours, theirs = (right, left) if swapped else (left, right)
         if ours in columns or theirs in renamed:
-            raise InputError(f"{source}: `map` {left}={right}: one of the two is mapped twice")
+            raise InputError(f"{source}: `map` {left}={right}: a column is mapped twice")
         if theirs in frame:
             columns[ours], terms[ours] = frame[theirs], theirs if theirs.isidentifier() else f"`{theirs}`"
             renamed.add(theirs)
@@ -68,19 +68,19 @@ def mapped(
         if ours not in known:
             alike = difflib.get_close_matches(ours, sorted(known), n=1)
             hint = f" (did you mean {alike[0]}?)" if alike else ""
-            unused = f"no fit or import reads a column {ours!r}{hint}; it serves `where` only"
+            unused = f"no fit or import reads a column {ours!r}{hint}; only `where` can use it"
             log.notes.append(f"`map` {left}={right}: {unused}")
     replaced = [name for name in frame.columns if name in columns or name in renamed]
     return frame.drop(columns=replaced).assign(**columns), terms
 
 
 def _computed(frame: pd.DataFrame, expression: str, place: str, log: ReadingLog) -> pd.Series[Any]:
-    """An expression's value by row; a row whose operand is no number keeps that operand's text, to be named later."""
+    """An expression's value by row; a row with an unreadable operand keeps that text, to be reported by the reader."""
     evaluation = _Evaluation(frame, place)
     try:
         result = evaluation.of(expression)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise InputError(f"{place}: no column {expression!r}, and no arithmetic; {_GRAMMAR}") from error
+        raise InputError(f"{place}: {expression!r} is neither a column nor arithmetic; {_GRAMMAR}") from error
     log.notes += evaluation.conventions
     values = pd.Series(np.broadcast_to(np.asarray(result, dtype=float), len(frame)).copy(), index=frame.index)
     undefined = np.flatnonzero(values.isna().to_numpy() & ~evaluation.missing)
@@ -92,9 +92,9 @@ def _computed(frame: pd.DataFrame, expression: str, place: str, log: ReadingLog)
 
 
 class _Evaluation:
-    """Arithmetic on the columns of a frame, and what was met in their cells.
+    """Arithmetic on the columns of a frame.
 
-    `missing`: rows where an operand is missing; `unreadable`: cells of operands that are no numbers, by position.
+    `missing`: rows where an operand is missing; `unreadable`: operands that are not numbers, by row.
     """
 
     def __init__(self, frame: pd.DataFrame, place: str) -> None:
@@ -102,16 +102,16 @@ class _Evaluation:
         self.missing = np.zeros(len(frame), dtype=bool)
         self.unreadable: dict[int, Any] = {}
         self.conventions: list[str] = []
-        self._quoted: dict[str, str] = {}  # names in backticks, by what stands for them while Python parses
+        self._quoted: dict[str, str] = {}  # names in backticks, by their placeholders while Python parses
 
     def of(self, expression: str) -> Any:
-        """The value. Raises InputError for what is no arithmetic, SyntaxError and its like for what does not parse."""
+        """The value. Raises InputError for what is not arithmetic, and Python's own errors for what does not parse."""
         with contextlib.suppress(ValueError):
             return parse_number(expression)
         self._quoted = {f"_quoted_{i}_": name for i, name in enumerate(re.findall("`([^`]*)`", expression))}
         placeholders = iter(self._quoted)
         tree = ast.parse(re.sub("`[^`]*`", lambda _: next(placeholders), expression), mode="eval")
-        with np.errstate(all="ignore"):  # what comes out undefined or infinite is counted by the reader
+        with np.errstate(all="ignore"):  # the reader counts undefined and infinite results
             return self._value(tree.body)
 
     def _value(self, node: ast.AST) -> Any:
@@ -126,7 +126,7 @@ class _Evaluation:
                 return np.float64(number)
             case ast.Name(id=name):
                 return self._column(self._quoted.get(name, name))
-        raise InputError(f"{self.place}: {ast.unparse(node)!r} is no arithmetic; {_GRAMMAR}")
+        raise InputError(f"{self.place}: {ast.unparse(node)!r} is not arithmetic; {_GRAMMAR}")
 
     def _column(self, name: str) -> Array:
         if name not in self.frame:

@@ -8,15 +8,15 @@ import pandas as pd
 
 from scaling.columns import EXPERTS
 
-# Fields of a model's configuration that say how large it is or how it is computed; the rest says what kind it is.
+# Fields of the model configuration about size or computation; the others tell kinds of methods apart.
 _SIZE_FIELDS = (
     "d_model", "n_layers", "d_head", "d_expert", "d_mlp", "n_experts", "top_k", "rank", "slots", "dtype", "dispatch",
 )  # fmt: skip
 
 
 def kinds_of_method(frame: pd.DataFrame) -> list[str]:
-    """Kinds of routed models, whatever their size: `router + experts`, numbered by setting where the runs of such a
-    pair differ in any other field of the model than those of size. Empty where the rows do not say."""
+    """Kinds of routed models, sizes aside: `router + experts`, numbered where runs of one such pair differ in other
+    fields of the model. Empty where the table does not name them."""
     if not {"router", "experts", EXPERTS} <= set(frame.columns):
         return []
     routed = frame[(frame[EXPERTS] > 1) & frame["router"].notna()]

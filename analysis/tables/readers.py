@@ -1,4 +1,4 @@
-"""Tables: anybody's CSV, TSV, JSON, JSON lines or Parquet file as a frame, and its cells as numbers."""
+"""Tables: a CSV, TSV, JSON, JSON lines or Parquet file as a frame, and its cells as numbers."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Numbers:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The table in a file, one run a row, cells as they stand; row i of the file has label i - 1.
+    """The table in a file, one run per row, cells unchanged; row i of the file has label i - 1.
 
-    By its ending: comma-separated .csv, tab-separated .tsv, a .json array of objects, .jsonl or .ndjson with an object
-    a line (all five also .gz), .parquet. Text is UTF-8, with or without byte-order mark. Lists and objects in cells
-    become JSON text. Raises InputError that names the file and says what is wrong with it.
+    The ending decides: comma-separated .csv, tab-separated .tsv, a .json array of objects, .jsonl or .ndjson with one
+    object per line (all also as .gz), .parquet. Text is UTF-8, with or without byte-order mark. Lists and objects in
+    cells become JSON text. Raises InputError for a file that cannot be read as a table.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file or study folder")
+        raise InputError(f"{path}: no such file or study folder")
     if not path.name.endswith(FORMATS):
         raise InputError(f"{path}: expected a study folder or a file ending in {', '.join(FORMATS)}")
     try:
@@ -90,11 +90,11 @@ def with_plain_cells(frame: pd.DataFrame, place: str) -> pd.DataFrame:
 
 
 def numbers(column: pd.Series[Any]) -> Numbers:
-    """A column's cells as floats. Text is read as people write numbers: `1e9`, `1,000,000`, `7B` (K, M, B = G, T).
+    """A column's cells as floats. Text may be written `1e9`, `1,000,000` or `7B` (K, M, B = G, T).
 
-    Commas are separators of thousands only where all that have one are written so and one of them shows it, by two
-    commas or as in 300,000: "2,145" alone may be a decimal comma, and is unreadable. Blank text is missing;
-    percentages, dates and other text are unreadable.
+    Commas separate thousands only where every cell with a comma is written so and one is unambiguous (two commas, or
+    300,000): "2,145" alone may have a decimal comma, and is unreadable. Blank text is missing; percentages, dates and
+    other text are unreadable.
     """
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy(dtype=float, na_value=np.nan, copy=True)
@@ -103,7 +103,7 @@ def numbers(column: pd.Series[Any]) -> Numbers:
     missing = cells.isna().to_numpy(dtype=bool, copy=True)
     try:
         values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan, copy=True)
-    except (OverflowError, TypeError):  # whole numbers beyond the largest float, cells that are no scalars
+    except (OverflowError, TypeError):  # integers beyond the largest float, cells that are not scalars
         values = np.full(len(cells), np.nan)
     left = np.flatnonzero(np.isnan(values) & ~missing)
     text = cells.iloc[left].astype(str).str.strip()
@@ -141,7 +141,7 @@ def _text_table(path: Path) -> pd.DataFrame:
     records = _json_array(path, text) if ending == "json" else _json_lines(path, text)
     for place, record in records:
         if not isinstance(record, dict):
-            raise _unreadable(path, f"{place} is no JSON object but {json.dumps(record):.40}")
+            raise _unreadable(path, f"{place} is not a JSON object: {json.dumps(record):.40}")
     return pd.DataFrame([record for _, record in records])
 
 
@@ -155,7 +155,7 @@ def _text(path: Path) -> str:
         remedy = next((remedy for magic, remedy in _MAGIC.items() if content.startswith(magic)), "save it as UTF-8")
         raise _unreadable(path, f"byte {error.start + 1} is not UTF-8 text; {remedy}") from error
     if "\0" in text:
-        raise _unreadable(path, "it holds zero bytes, as no text does")
+        raise _unreadable(path, "it contains zero bytes, so it is not text")
     return text
 
 
@@ -168,7 +168,7 @@ def _separated(path: Path, text: str, separator: str) -> pd.DataFrame:
         separated = f"it is separated by {_SEPARATORS[other]}, not by {_SEPARATORS[separator]}"
         raise _unreadable(path, f"its header is the one column {names[0]!r}: {separated}; {remedy}")
     _require_distinct(path, pd.Index([name for name in names if name]))  # pandas would number them
-    # low_memory reads in pieces, each with types of its own.
+    # With low_memory pandas reads in pieces that may differ in type.
     frame = pd.read_csv(io.StringIO(text), sep=separator, low_memory=False)
     if not isinstance(frame.index, pd.RangeIndex):
         raise _unreadable(path, "rows have more cells than the header has names; quote numbers with commas in them")
@@ -176,7 +176,7 @@ def _separated(path: Path, text: str, separator: str) -> pd.DataFrame:
 
 
 def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
-    """The JSON value of every line that is not blank, with its place."""
+    """The JSON value of every line that is not blank, with its line number."""
     values = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -191,13 +191,13 @@ def _json_array(path: Path, text: str) -> list[tuple[str, Any]]:
     """The items of a JSON array, with their places."""
     document = json.loads(text)
     if not isinstance(document, list):
-        raise _unreadable(path, "expected an array of objects; a file with an object a line is named .jsonl")
+        raise _unreadable(path, "expected an array of objects; name a file with one object per line .jsonl")
     return [(f"item {number}", item) for number, item in enumerate(document, start=1)]
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     frame = pq.read_table(path).to_pandas()
-    named = any(name is not None for name in frame.index.names)  # an index with a name is a column that pandas moved
+    named = any(name is not None for name in frame.index.names)  # pandas moved a column to a named index
     return frame.reset_index(drop=not named)
 
 

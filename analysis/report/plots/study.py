@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -143,7 +142,7 @@ def loss_against_size_and_tokens(study: Study) -> Figure:
         studied = sorted(set(points[EXPERTS].astype(int)))
         curves = [law_curve(fit, e * same, size, tokens, along) for e in studied]
         draw = partial(figures.loss_against, column, points, curves, palette, label=label)
-        panels.append(titled(partial(_near, points, draw), title))
+        panels.append(titled(draw, title))
     return figures.figure(*panels, height=2.5, legend=palette)
 
 
@@ -164,7 +163,7 @@ def loss_against_experts(study: Study) -> Figure:
         points.append(frame[(frame["size"] == size) & (frame[TOKENS] == budget)].assign(slice=name))
     shown = pd.concat(points)
     draw = partial(figures.loss_against_experts, shown, curves)
-    effect = titled(partial(_near, shown, draw), "By active parameters, tokens")
+    effect = titled(draw, "By active parameters, tokens")
     predicted, observed = fit.loss(study.table.columns(fit.definition.columns)), study.table.column("loss_val")
     experts, tokens = study.table.column(EXPERTS), study.table.column(TOKENS)
     agreement = partial(figures.observed_predicted, observed, predicted, experts, palette)
@@ -214,15 +213,3 @@ def measured_decode(study: Study) -> pd.DataFrame:
         return study.latency
     rows = shown_latency(study)
     return with_most(rows[rows["phase"] == "decode"], "batch", EXPERTS)
-
-
-def _near(points: pd.DataFrame, panel: figures.Panel, ax: Any) -> Any:
-    """Draw a panel with its losses no further than twice the spread of the measured ones beyond them: a wide band, say
-    at a size that few runs have, would flatten all else; it goes on beyond the edge.
-    """
-    panel(ax)
-    low, high = points["loss_val"].min(), points["loss_val"].max()
-    spare = 2 * max(high - low, 0.02 * high)
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(max(bottom, low - spare), min(top, high + spare))
-    return ax

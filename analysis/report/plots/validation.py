@@ -14,11 +14,9 @@ from analysis.figures import Figure, Panel, titled
 from analysis.report.plots.study import palette_of
 from analysis.report.study import Study
 from analysis.validation.checks import Checks
-from scaling.columns import COMPUTE, EXPERTS, TOKENS
 
 LEAST_WEIGHT = 0.005  # of a law's bar; lighter ones beyond the first few stand in the table alone
 _FIRST = 3
-_LABELS = {TOKENS: "training tokens D", EXPERTS: "experts per layer E", COMPUTE: "training FLOPs C"}
 _LONGEST = 34  # characters of a bar's name
 _MOST_VALLEYS = 3
 
@@ -53,16 +51,8 @@ def unseen_runs(study: Study) -> Figure:
 
 def residuals(study: Study) -> Figure:
     """Residuals of the law against every column that varies."""
-    table, fit, palette = _of(study).table, study.law_fit, palette_of(study)
-    law = fit.definition
-    errors = np.log(table.column(law.target)) - np.log(fit.loss(table.columns(law.columns)))
-    experts = table.column(EXPERTS)
-    panels: list[Panel] = []
-    for name in dict.fromkeys((law.n_column or "n_active", TOKENS, EXPERTS, COMPUTE)):
-        values = table.column(name) if name in table.frame else np.zeros(len(table))
-        if (np.isfinite(values) & (values > 0)).all() and np.ptp(values) > 0:
-            draw = partial(figures.residuals_against, values, errors, experts, palette)
-            panels.append(partial(draw, label=_LABELS.get(name, "model size N"), flops=name == COMPUTE))
+    palette = palette_of(study)
+    panels = figures.residual_panels(study.law_fit, _of(study).table, palette)
     return figures.figure(*panels, height=2.1, legend=palette)
 
 

@@ -150,7 +150,7 @@ def test_bars_of_regret_carry_their_number_and_the_share_of_draws():
     _, ax = drawn("regret")
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [210, 4, 0.2, 0])
     assert [note.get_text() for note in ax.texts] == [
-        "210%\nbest in 0%", "4%\nbest in 12%", "0.2%\nbest in 83%", "no answer",
+        "210%\nbest in 0%", "4%\nbest in 12%", "0.2%\nbest in 83%", "infeasible",
     ]  # fmt: skip
     (limit,) = ax.lines
     assert set(limit.get_ydata()) == {1.0}
@@ -162,7 +162,7 @@ def test_bars_of_cases_end_at_their_cost_and_those_that_change_the_best_are_red(
     np.testing.assert_allclose(ends, [3.4, 0.6, 1.0, 1.1])
     tints = [mc.to_hex(bar.get_facecolor()) for bar in ax.patches]
     assert tints == [MUTED, ACCENT, ACCENT, ACCENT]
-    assert [note.get_text() for note in ax.texts] == ["E = 8", "E = 4", "no E can answer", "dense"]
+    assert [note.get_text() for note in ax.texts] == ["E = 8", "E = 4", "infeasible", "dense"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(CASES["case"])
     assert ax.yaxis_inverted()
 

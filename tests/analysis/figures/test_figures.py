@@ -261,3 +261,34 @@ def test_the_same_data_give_the_same_bytes(tmp_path, suffix):
 def test_svg_carries_its_letters_as_outlines(tmp_path):
     drawing = figures.save(figures.figure(PANELS["coverage"]), tmp_path / "a.svg").read_text(encoding="utf-8")
     assert not re.search(r"<text\b", drawing)
+
+
+def test_runs_of_like_compute_stand_side_by_side_in_one_column():
+    ratios = [1.5, 1.52, 1.49, 4.4, 4.5, 30.0]
+    rows = pd.DataFrame({"ratio": ratios, "n_experts": [8, 1, 4, 8, 1, 1], "error": 1.0, "low": -2.0, "high": 2.0})
+    ax = figures.figure(partial(figures.roll_out_errors, rows, PALETTE), width=4).axes[0]
+    places = ax.collections[-1].get_offsets()[:, 0]
+    assert np.round(places).tolist() == [0, 0, 0, 1, 1, 2]
+    assert np.diff(places).min() > 0.25
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1.5×", "4.4–4.5×", "30×"]
+    many = pd.concat([rows.assign(ratio=rows["ratio"] * 100.0**step) for step in range(5)])
+    assert len(figures.figure(partial(figures.roll_out_errors, many, PALETTE)).axes[0].get_xticks()) == 6
+
+
+def test_names_of_lines_that_end_together_are_apart():
+    x = np.array([1.0, 4.0, 16.0])
+    curves = [(name, Curve(1, x, np.full(3, loss))) for name, loss in (("b", 2.0), ("a", 2.001), ("c", 2.3))]
+    points = pd.DataFrame({"slice": ["a", "b", "c"], "n_experts": 4, "loss_val": [2.0, 2.0, 2.3]})
+    ax = figures.figure(partial(figures.loss_against_experts, points, curves), width=3).axes[0]
+    heights = {text.get_text(): text.xy[1] for text in ax.texts}
+    assert heights["a"] - heights["b"] == pytest.approx(0.08 * np.ptp(ax.get_ylim()))
+    assert heights["c"] - heights["a"] > heights["a"] - heights["b"]
+
+
+def test_an_endless_band_is_cut_off_with_a_note():
+    runs = RUNS[RUNS["n_experts"] == 8]
+    for top, notes in ((2.1, 0), (1e3, 1)):
+        draw = partial(figures.loss_against, "tokens", runs, [replace(LINE, high=LINE.high + top - 2.1)], PALETTE)
+        ax = figures.figure(partial(draw, label="D"), width=4).axes[0]
+        assert len(ax.texts) == notes
+        assert ax.get_ylim()[1] < 10

@@ -191,10 +191,10 @@ def test_columns_that_contradict_each_other_are_warned_of(written, change, colum
 
 
 def test_what_counts_are_taken_for_is_said_of_the_laws_columns(written):
-    (told,) = [note for note in read(written(COUNTED), YUN).notes if note.startswith("taken as given")]
+    (told,) = [note for note in read(written(COUNTED), YUN).notes if note.startswith("assumed")]
     assert "n_dense_nonembed is the dense backbone" in told
     assert "n_active is" not in told
-    (told,) = [note for note in runs.read_runs(written(COUNTED)).notes if note.startswith("taken as given")]
+    (told,) = [note for note in runs.read_runs(written(COUNTED)).notes if note.startswith("assumed")]
     assert f"n_active is {RUNS['n_active'].meaning}; " in told
     assert "loss_val is in nats per token" in told
 
@@ -248,7 +248,7 @@ def test_import_says_what_it_assumed_and_drops_repeats_when_asked(written, tmp_p
         found = json.loads(done.stdout)
         assert found["n_runs"] == rows
         assert "tokens computed as D*1e9, as asked" in found["notes"]
-        assert any(note.startswith("taken as given: n_active is") for note in found["notes"])
+        assert any(note.startswith("assumed: n_active is") for note in found["notes"])
 
 
 @pytest.mark.parametrize(("name", "cell"), [("seed", "inf"), ("tokens", "1e30"), ("n_total", "-inf")])

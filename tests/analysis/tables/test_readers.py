@@ -77,9 +77,9 @@ def test_lines_may_differ_in_their_keys_and_hold_lists(written):
         ("x.parquet", b"PAR1 nothing", "not readable as a table"),
         ("x.parquet", b"", "not readable as a table"),
         ("x.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON"),
-        ("x.jsonl", b'{"a": 1}\n[1, 2]\n', r"line 2 is no JSON object but \[1, 2\]"),
-        ("x.json", b'{"a": 1}', "expected an array of objects; a file with an object a line is named .jsonl"),
-        ("x.json", b'[{"a": 1}, 7]', "item 2 is no JSON object but 7"),
+        ("x.jsonl", b'{"a": 1}\n[1, 2]\n', r"line 2 is not a JSON object: \[1, 2\]"),
+        ("x.json", b'{"a": 1}', "expected an array of objects; name a file with one object per line .jsonl"),
+        ("x.json", b'[{"a": 1}, 7]', "item 2 is not a JSON object: 7"),
         ("x.json", b"[" * 100_000, "not readable as a table"),
         ("x.txt", b"a", r"a file ending in .csv, .tsv"),
     ],
@@ -160,9 +160,9 @@ def test_text_in_a_column_is_named_with_row_value_and_count(written):
 
 def test_text_in_a_column_that_is_not_fitted_is_missing_with_a_note(written):
     table = read(written(GOOD.assign(seed=[1, "x", 3, 4])))
-    assert "seed: 1 cells are no numbers and were taken for missing (in row 2 ('x'))" in table.notes
+    assert "seed: not a number in 1 row, treated as missing (in row 2 ('x'))" in table.notes
     assert np.isnan(table.column("seed")[1])
-    assert not any("taken for missing" in note for note in read(written(GOOD.assign(seed=1))).notes)
+    assert not any("treated as missing" in note for note in read(written(GOOD.assign(seed=1))).notes)
 
 
 def test_one_row_is_read_and_its_fit_says_that_it_cannot_be(written):
