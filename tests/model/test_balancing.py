@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from routing_cases import F32, chosen_sets, layer, mixture, model, normal, routed, sigmoid, softmax, tokens
+from routing_cases import F32, chosen_sets, layer, measured, mixture, model, normal, routed, sigmoid, softmax, tokens
 
 from scaling.model.moe import routing
 from scaling.model.moe.routers.token_choice import moved_bias
@@ -33,8 +33,8 @@ def test_flat_gates_hide_collapse_from_the_penalty_but_not_from_the_load():
     """Every argmax falls on one expert by a hair, which the penalty barely sees. P_0 is at most e^d/E for a logit d
     above the others, so with d = 1e-4 the penalty is within 1e-3 of 1; MaxVio is E - 1."""
     found = routed(model("switch", n_experts=E), np.tile(np.eye(E)[0] * 1e-4, (64, 1)))
-    assert float(routing.balance_loss(found, routing.assignments(found))) == pytest.approx(1.0, abs=1e-3)
-    values = routing.metrics(found, routing.assignments(found))
+    values = measured(found)
+    assert float(values["balance_loss"]) == pytest.approx(1.0, abs=1e-3)
     assert float(values["max_load"]) - 1 == E - 1
     assert float(values["utilisation"]) == pytest.approx(1 / E, rel=1e-6)
 
@@ -51,14 +51,15 @@ def test_the_gradient_of_the_penalty_is_that_through_the_mean_gates():
     p, load = softmax(z), loads(routed(config, z))
     share = load / load.sum()
     expected = E / 30 * p * (share - np.sum(share * p, axis=1, keepdims=True))
-    np.testing.assert_allclose(jax.grad(penalty)(z), expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.grad(penalty))(z), expected, rtol=1e-5, atol=1e-8)
 
 
 def test_z_loss_of_equal_logits():
-    """(c + ln E)^2 when every logit is c."""
+    """(c + ln E)^2 when every logit is c; the entropy of such gates is the largest there is."""
     for c in (0.0, -2.5):
-        found = routed(model("switch", n_experts=E), np.full((5, E), c))
-        assert float(routing.z_loss(found)) == pytest.approx((c + np.log(E)) ** 2, rel=1e-6)
+        values = measured(routed(model("switch", n_experts=E), np.full((5, E), c)))
+        assert float(values["z_loss"]) == pytest.approx((c + np.log(E)) ** 2, rel=1e-6)
+        assert float(values["router_entropy"]) == pytest.approx(1.0, rel=1e-6)
 
 
 @pytest.mark.parametrize(("router", "changes"), [("topk", {}), ("tsallis", {}), ("sigmoid", {"route_scale": 2.5})])
@@ -69,7 +70,7 @@ def test_metrics_are_what_numpy_makes_of_the_choices(router, changes):
     gates = np.asarray(found.gates_TxE, np.float64)
     load = chosen.sum(axis=0)
     cv = load.std() / load.mean()
-    values = {name: float(v) for name, v in routing.metrics(found, routing.assignments(found)).items()}
+    values = {name: float(v) for name, v in measured(found).items()}
     expected = {
         "load_cv": cv,
         "max_load": load.max() / load.mean(),
@@ -170,7 +171,7 @@ def test_a_bias_selects_and_does_not_weigh(router):
         found = routed(config, z, **bias(b))
         return jnp.sum(jnp.sin(found.weight_TxK)) + routing.balance_loss(found, jnp.ones(E) / E) + routing.z_loss(found)
 
-    np.testing.assert_array_equal(jax.grad(loss)(jnp.asarray(pushed, jnp.float32)), 0.0)
+    np.testing.assert_array_equal(jax.jit(jax.grad(loss))(jnp.asarray(pushed, jnp.float32)), 0.0)
 
 
 def test_the_bias_evens_the_loads_and_the_other_sign_does_not():

@@ -7,6 +7,7 @@ a cache, the logits are those of the whole sequence.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,10 @@ def probe(config, in_training):
         return np.asarray(logits), np.abs(np.asarray(gradient))[ids].max(axis=-1)
 
     return run
+
+
+# Several layers, with and without experts.
+DEEP = {"dense": model("switch", n_experts=1, n_layers=2), "routed": model("topk", n_layers=2)}
 
 
 def changes(run):
@@ -145,11 +150,25 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole(router, experts):
     """To the rounding of float32 in other shapes: sums of 16 to 100 products of numbers of size 1, through one
     block."""
     config = model(router, experts)
-    net, params = network(config)
     whole, _ = probe(config, False)(TOKENS)
-    run = jax.jit(net.apply)
-    caches = empty_caches(config, 2, LENGTH)
-    for place in range(LENGTH):
-        step = run(params, TOKENS[:, place : place + 1], caches, place)
-        caches = step.caches
-        np.testing.assert_allclose(step.logits_BxTxV[:, 0], whole[:, place], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(decoded(config, prompt=1), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_several_layers_are_causal_and_decode_what_follows_a_prompt(name):
+    """Rounding of two blocks; the prompt fills the cache in one call."""
+    run = probe(DEEP[name], False)
+    assert changes(run) == 0
+    np.testing.assert_array_equal(reached_by(run), PAST)
+    np.testing.assert_allclose(decoded(DEEP[name], prompt=7), run(TOKENS)[0], rtol=1e-4, atol=1e-5)
+
+
+def decoded(config, prompt):
+    """Logits [B, T, V] of a call for the prompt and one for each token behind it."""
+    net, params = network(config)
+    run, caches, logits = jax.jit(net.apply), empty_caches(config, 2, LENGTH), []
+    for start, end in itertools.pairwise([0, *range(prompt, LENGTH + 1)]):
+        output = run(params, TOKENS[:, start:end], caches, start)
+        caches = output.caches
+        logits.append(output.logits_BxTxV)
+    return np.concatenate(logits, axis=1)

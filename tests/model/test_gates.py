@@ -128,7 +128,7 @@ def test_losses_of_the_hybrid():
         found = routed(config, z)
         return found.penalty + routing.balance_loss(found, jnp.ones(E) / E)
 
-    slope = jax.grad(penalties)(z)
+    slope = jax.jit(jax.grad(penalties))(z)
     assert np.all(np.isfinite(slope))
     assert np.all(np.any(slope != 0, axis=1))
 
@@ -149,10 +149,11 @@ def bisection(z):
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 5.0, 100.0])
 def test_entmax_against_bisection(scale):
     z = scale * normal(50, E)
-    p = entmax15(z)
+    entmax = jax.jit(entmax15)
+    p = entmax(z)
     np.testing.assert_allclose(p, np.stack([bisection(row) for row in z]), rtol=1e-4, atol=2e-6)
     np.testing.assert_allclose(np.sum(p, axis=1), 1.0, atol=1e-6)
-    np.testing.assert_allclose(entmax15(z - 7.0), p, atol=max(1.0, scale) * 1e-6)  # the shift rounds the logits
+    np.testing.assert_allclose(entmax(z - 7.0), p, atol=max(1.0, scale) * 1e-6)  # the shift rounds the logits
     assert np.any(np.asarray(p) == 0) == (scale > 0)
     if scale == 0:
         np.testing.assert_allclose(p, 1 / E, rtol=1e-6)
@@ -162,7 +163,7 @@ def test_entmax_of_rows_with_ties_and_single_entries():
     rows = jnp.array([[3.0, 3.0, -9.0, -9.0], [0.0, 0.0, 0.0, -50.0], [60.0, 0.0, 0.0, 0.0], [1e4, 1e4, 1e4, -1e4]])
     third = 1 / 3
     expected = [[0.5, 0.5, 0, 0], [third, third, third, 0], [1, 0, 0, 0], [third, third, third, 0]]
-    np.testing.assert_allclose(entmax15(rows), expected, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(entmax15)(rows), expected, atol=1e-6)
 
 
 def test_the_gradient_of_entmax_against_finite_differences():
@@ -174,8 +175,8 @@ def test_the_gradient_of_entmax_against_finite_differences():
         away = np.all((p == 0) | (p > 1e-6), axis=1)
         assert away.sum() > 20
         weight = jnp.asarray(np.random.default_rng(1).normal(size=E))
-        value = lambda z: entmax15(z) @ weight  # noqa: E731
-        slope = jax.grad(lambda z: jnp.sum(value(z)))(z)
+        value = jax.jit(lambda z: entmax15(z) @ weight)
+        slope = jax.jit(jax.grad(lambda z: jnp.sum(value(z))))(z)
         step = 1e-6 * np.eye(E)
         numeric = np.stack([(value(z + one) - value(z - one)) / 2e-6 for one in step], axis=1)
         np.testing.assert_allclose(np.asarray(slope)[away], numeric[away], rtol=1e-6, atol=1e-8)
@@ -202,10 +203,12 @@ def test_at_first_every_expert_weighs_the_same_and_the_gradient_is_moderate():
     that of entmax at equal logits is root p = E^-1/2 times the centred tangent."""
     x, known = normal(30, 16), tokens(30)
     router = model("entmax", n_experts=E).router_facts.load()(model("entmax", n_experts=E))
-    params = router.init(jax.random.key(0), x, known)
-    np.testing.assert_allclose(router.apply(params, x, known).gates_TxE, 1 / E, rtol=1e-6)
+    params = jax.jit(router.init)(jax.random.key(0), x, known)
+    np.testing.assert_allclose(jax.jit(router.apply)(params, x, known).gates_TxE, 1 / E, rtol=1e-6)
     target = normal(30, E)
-    slope = jax.grad(lambda p: jnp.sum(router.apply(p, x, known).gates_TxE * target))(params)["params"]["weight"]
+    slope = jax.jit(jax.grad(lambda p: jnp.sum(router.apply(p, x, known).gates_TxE * target)))(params)["params"][
+        "weight"
+    ]
     centred = np.asarray(target) - np.mean(target, axis=1, keepdims=True)
     np.testing.assert_allclose(slope, 10 * E**-0.5 * np.asarray(x).T @ centred, **F32 | {"atol": 1e-4})
 

@@ -17,12 +17,19 @@ def same(ours, plain, arguments, terms):
     The two take the same sums of `terms` products in another order: float32 rounding grows with its root, on the scale
     of the largest value. 16 is for the chain of operations that a term is.
     """
-    for function in (lambda f: f, lambda f: jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), tuple(range(len(arguments))))):
-        found, expected = (jax.jit(function(one))(*arguments) for one in (ours, plain))
-        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-            scale = float(jnp.max(jnp.abs(other)))
-            assert scale > 0
-            np.testing.assert_allclose(one, other, rtol=0, atol=16 * 2.0**-24 * np.sqrt(terms) * max(1.0, scale))
+
+    def value_and_gradients(function):
+        def loss(*arguments):
+            value = function(*arguments)
+            return jnp.sum(jnp.sin(value)), value
+
+        return jax.jit(jax.value_and_grad(loss, tuple(range(len(arguments))), has_aux=True))(*arguments)
+
+    ((_, value), gradients), ((_, plain_value), plain_gradients) = map(value_and_gradients, (ours, plain))
+    for found, expected in zip((value, *gradients), (plain_value, *plain_gradients), strict=True):
+        scale = float(np.max(np.abs(expected)))
+        assert scale > 0
+        np.testing.assert_allclose(found, expected, rtol=0, atol=16 * 2.0**-24 * np.sqrt(terms) * max(1.0, scale))
 
 
 def normal(*shape, seed=0):

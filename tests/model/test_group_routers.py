@@ -12,6 +12,7 @@ from routing_cases import (
     ULPS,
     chosen_sets,
     expert,
+    filled,
     gated_mlp,
     layer,
     mixture,
@@ -185,11 +186,12 @@ def test_fewer_slots_cost_less():
 def test_base_assigns_as_scipy_does(length, n_experts):
     """The optimum of the linear assignment, each expert's column T/E times; the assignment itself need not be
     unique."""
+    program = jax.jit(assign)
     for seed in range(5):
         affinity = np.asarray(
             normal(length, n_experts, seed=seed) + 2 * normal(1, n_experts, seed=seed + 99), np.float64
         )
-        chosen = np.asarray(assign(jnp.asarray(affinity, jnp.float32)))
+        chosen = np.asarray(program(jnp.asarray(affinity, jnp.float32)))
         np.testing.assert_array_equal(np.bincount(chosen, minlength=n_experts), length // n_experts)
         rows, columns = linear_sum_assignment(np.repeat(affinity, length // n_experts, axis=1), maximize=True)
         best = affinity[rows, columns // (length // n_experts)].sum()
@@ -216,7 +218,7 @@ def test_base_is_even_in_training_and_greedy_at_inference():
 
         expected = np.zeros((2 * LENGTH, E))
         np.put_along_axis(expected, chosen, q * (1 - q), axis=1)
-        np.testing.assert_allclose(jax.grad(total)(a), expected, **ULPS)
+        np.testing.assert_allclose(jax.jit(jax.grad(total))(a), expected, **ULPS)
 
 
 def test_base_centroids_start_orthogonal():
@@ -233,7 +235,7 @@ def test_a_block_of_base_experts_that_give_nothing_is_the_identity(train):
     config, x = model("base"), normal(1, LENGTH, 16)
     known = tokens(LENGTH, 1, at_step() if train else None)
     block = Block(config, "loop", SINGLE_DEVICE)
-    params = jax.jit(block.init)(jax.random.key(1), x, None, 0, None, known)["params"]
+    params = filled(jax.eval_shape(block.init, jax.random.key(1), x, None, 0, None, known))["params"]
     params["attention"]["out"] = jnp.zeros_like(params["attention"]["out"])
     params["moe"]["experts"]["down"] = jnp.zeros_like(params["moe"]["experts"]["down"])
     out, _, _ = jax.jit(lambda p: block.apply({"params": p}, x, None, 0, None, known))(params)

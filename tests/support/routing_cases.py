@@ -11,7 +11,7 @@ import numpy as np
 from scaling.config.model import ModelConfig
 from scaling.config.registry import EXPERTS, ROUTERS
 from scaling.model.moe.layer import MoE
-from scaling.model.moe.routing import Tokens, TrainingStep
+from scaling.model.moe.routing import Tokens, TrainingStep, assignments, metrics
 from scaling.model.transformer import Transformer
 
 VOCAB = 50
@@ -82,12 +82,21 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+@functools.cache
+def router(config):
+    """(weights, tokens [T, D], what is known of them) -> the routing, as one program."""
+    return jax.jit(config.router_facts.load()(config).apply)
+
+
 def routed(config, logits, known=None, name="weight", **state):
     """The routing of given logits: the router reads them as its tokens, through the identity matrix."""
     logits = jnp.asarray(logits, jnp.float32)
-    router = config.router_facts.load()(config)
     params = {"params": {name: jnp.eye(config.n_experts)}, **state}
-    return router.apply(params, logits, tokens(len(logits)) if known is None else known)
+    return router(config)(params, logits, tokens(len(logits)) if known is None else known)
+
+
+measured = jax.jit(lambda routing: metrics(routing, assignments(routing)))
+"""The metrics of a routing."""
 
 
 def softmax(z, axis=-1):
