@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from scaling.errors import WorkError
 
@@ -43,3 +46,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     finally:
         with contextlib.suppress(OSError):  # the folder may not exist
             temporary.unlink()
+
+
+def write_json(path: Path, document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a JSON document as `write_atomically` does. Raises ValueError for NaN and infinity in it."""
+    write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())

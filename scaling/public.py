@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from analysis.laws import LAWS, Law, law_named
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
 from scaling.errors import InputError
-from scaling.files import write_atomically
+from scaling.files import write_json
 from scaling.serving import devices as device_table
 from scaling.serving.device import Device
 from scaling.serving.service import SERVICE, Service
@@ -225,7 +224,7 @@ def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
         document = answers.answer_document(value)
     else:
         document = FIT.document(value) if isinstance(value, Fit) else latency_document(value)
-    write_atomically(Path(path), json.dumps(document, allow_nan=False, indent=1).encode())
+    write_json(Path(path), document)
 
 
 def _law(law: str | Law) -> Law:

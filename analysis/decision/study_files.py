@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from analysis.decision.answer import read_answer
 from analysis.decision.question import Question
 from scaling.errors import InputError
 
@@ -17,17 +17,7 @@ def study_fit(study: Path) -> Path:
 def study_question(study: Path) -> Question:
     """The question of the one recommendation under a study's `recommendations`. Raises InputError."""
     remedy = "`scaling recommend` makes one, or ask with `train_flops` or `target_loss`"
-    return load_question(_only_file(study, "recommendations", "question", remedy))
-
-
-def load_question(path: Path) -> Question:
-    """The question of a recommendation on disk. Raises InputError where the file is none."""
-    try:
-        return Question.from_json(json.loads(path.read_text(encoding="utf-8"))["question"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: no recommendation ({type(error).__name__}: {error}); `scaling recommend` writes one"
-        ) from error
+    return read_answer(_only_file(study, "recommendations", "question", remedy)).question
 
 
 def _only_file(study: Path, kind: str, field: str, remedy: str) -> Path:

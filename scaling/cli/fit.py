@@ -11,7 +11,7 @@ import typer
 
 from scaling.cli import options
 from scaling.cli.options import number
-from scaling.cli.output import note_table, print_answer, print_json, save_figure, warn, write_json
+from scaling.cli.output import note_table, print_answer, print_json, save_figure, warn
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def fit(
             warn([f"no intervals, since {rows}; ask for some with --bootstrap 50"])
     fitted = bootstrap(fitted, table, resamples, np.random.default_rng(seed))
     if out is not None:
+        from scaling.files import write_json
+
         write_json(out, FIT.document(fitted))
     warn(fitted.warnings)
     usable = bool(fitted.params)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli import options
-from scaling.cli.output import note, note_table, print_json, save_figure, write_json
+from scaling.cli.output import note, note_table, print_json, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,8 @@ def latency(
     for warning in law.warnings:
         note(warning)
     if out is not None:
+        from scaling.files import write_json
+
         write_json(out, latency_document(law))
     if figure is not None:
         from analysis.figures.sheets import latency_sheet

@@ -53,8 +53,9 @@ def suggest(
     and the E compared, with seeds of their own. `scaling sweep run` takes the grid that is written and adds to the
     study.
     """
+    from analysis.decision.answer import read_answer
     from analysis.decision.question import Question
-    from analysis.decision.study_files import load_question, study_fit, study_question
+    from analysis.decision.study_files import study_fit, study_question
     from analysis.fitting.fit_file import load_fit
     from sweeps.propose import propose_cells
 
@@ -72,7 +73,7 @@ def suggest(
     elif any(value is not None for value in (serve_tokens, n_experts, memory_gb)):
         raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
     else:
-        question = study_question(study) if question_file is None else load_question(question_file)
+        question = study_question(study) if question_file is None else read_answer(question_file).question
     suggestion = propose_cells(study, fitted, question, out, flops, seed)
     deliver(suggestion, None, as_json, lambda: _show(suggestion))
 
