@@ -38,7 +38,7 @@ def loss_against(
     for curve in curves:
         style.band(curve, palette[curve.n_experts], ax)
     style.dots(points[column], points["loss_val"], points["n_experts"], palette, ax)
-    style.limit_losses(points["loss_val"], ax)
+    style.limit_losses(np.concatenate([points["loss_val"], *(curve.y for curve in curves)]), ax)
     ax.set(xscale="log", xlabel=label, ylabel="held-out loss, nats per token")
     style.ticks(ax.xaxis, points[column], digits=2 if column == "tokens" else 3)
     return ax
@@ -58,7 +58,7 @@ def loss_against_experts(points: pd.DataFrame, curves: Sequence[tuple[str, Curve
             low, high = (np.interp(rows["n_experts"], curve.x, end) for end in (curve.low, curve.high))
             ax.vlines(place, low, high, colors=shade, lw=2.2, alpha=0.4)
         ax.scatter(place, rows["loss_val"], color=shade, s=17, zorder=3, edgecolors="white", linewidths=0.4)
-    style.limit_losses(points["loss_val"], ax)
+    style.limit_losses(np.concatenate([points["loss_val"], *(curve.y for _, curve in curves)]), ax)
     ends = [curve.y[-1] for _, curve in curves]
     labels = style.kept_apart(ends, 0.08 * float(np.ptp(ax.get_ylim())))
     for (name, curve), shade, label in zip(curves, shades, labels, strict=True):

@@ -141,9 +141,9 @@ def band(curve: Curve, colour: Any, ax: Axes, *, lw: float = 1.3, alpha: float =
 
 
 def limit_losses(losses: Any, ax: Axes) -> None:
-    """End the y axis at twice the spread of measured losses beyond them, and say so where a band continues.
+    """End the y axis at twice the spread of these losses beyond them, and say so where an interval continues.
 
-    The band of a size with few runs would otherwise flatten everything else.
+    The interval of a size with few runs would otherwise flatten everything else.
     """
     low, high = float(np.min(losses)), float(np.max(losses))
     spare = 2 * max(high - low, 0.02 * high)
