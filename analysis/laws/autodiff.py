@@ -1,9 +1,8 @@
-"""Forward-mode derivatives over NumPy arrays, so that a law is written once and its gradient follows exactly.
+"""Forward-mode automatic differentiation over NumPy arrays: exact gradients from the formula of a law.
 
-A `Dual` is a value with its partial derivatives with respect to named parameters. Parameters are columns of shape
-(B, 1) (B starts or resamples at once) and data are rows of shape (n,), so every operation broadcasts to (B, n).
-Derivatives are kept unbroadcast for as long as possible: that of `alpha * log N` with respect to alpha stays (n,).
-The functions below take plain arrays too, and then return plain arrays.
+A `Dual` is a value with its partial derivatives by named parameters. Parameters are columns of shape (B, 1) (B starts
+or resamples) and data are rows of shape (n,), so operations broadcast to (B, n). Derivatives are broadcast as late as
+possible: that of `alpha * log N` by alpha stays (n,). The functions below also map plain arrays to plain arrays.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Dual:
     value: Array
     partials: Mapping[str, Array | float]
 
-    __array_ufunc__ = None  # an array on the left leaves the operation to the methods below
+    __array_ufunc__ = None  # NumPy arrays on the left defer to the methods below
 
     def __add__(self, other: Value) -> Dual:
         return _combine(_value(self) + _value(other), (self, 1.0), (other, 1.0))
@@ -62,7 +61,7 @@ def _value(x: Value) -> Any:
 
 
 def _combine(value: Array, *parts: tuple[Value, Any]) -> Dual:
-    """The chain rule: the derivative of the result by each part, times that part's own partials."""
+    """The chain rule: the derivative of the result by each part times the partials of that part."""
     partials: dict[str, Any] = {}
     for part, slope in parts:
         if isinstance(part, Dual):
@@ -88,7 +87,7 @@ def exp(x: Any) -> Any:
 
 
 def log_sum_exp(*terms: Any) -> Any:
-    """log(sum_t exp(x_t)), shifted by the largest term so that no power overflows."""
+    """log(sum_t exp(x_t)), shifted by the largest term against overflow."""
     values = [_value(term) for term in terms]
     largest = values[0]
     for value in values[1:]:

@@ -1,4 +1,4 @@
-"""Laws in size and tokens alone."""
+"""Laws of dense models: in size and tokens."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ KAPLAN = Law(
     n_column="n_active_nonembed",
     parameters=(
         Parameter("N_c", "size", "N at which the term in N is 1", (1e5, 1e18), (1e-6, 1e40), "log", unit="parameters"),
-        Parameter("alpha_N", "size", "exponent of N without limit on tokens", (0.03, 0.6), (1e-4, 4.0)),
+        Parameter("alpha_N", "size", "exponent of N with unlimited tokens", (0.03, 0.6), (1e-4, 4.0)),
         Parameter("D_c", "data", "D at which the term in D is 1", (1e5, 1e18), (1e-6, 1e40), "log", unit="tokens"),
-        Parameter("alpha_D", "data", "exponent of D without limit on size", (0.03, 0.6), (1e-4, 4.0)),
+        Parameter("alpha_D", "data", "exponent of D with unlimited size", (0.03, 0.6), (1e-4, 4.0)),
     ),
     log_formula=_kaplan,
     source="Kaplan et al. 2020, arXiv 2001.08361, eq. 1.5 (no irreducible loss)",
@@ -94,9 +94,9 @@ OVERTRAINING = Law(
     n_column="n_active",
     parameters=(
         floor("E"),
-        coefficient("a", "size", "size of the term that tokens per parameter raise", "nats x FLOP^eta"),
-        coefficient("b", "data", "size of the term that tokens per parameter lower", "nats x FLOP^eta"),
-        Parameter("eta", "size", "exponent of compute, half of that of N and of D", (0.03, 0.6), (5e-4, 2.0)),
+        coefficient("a", "size", "size of the term that grows with tokens per parameter", "nats x FLOP^eta"),
+        coefficient("b", "data", "size of the term that falls with tokens per parameter", "nats x FLOP^eta"),
+        Parameter("eta", "size", "exponent of compute, half that of N and of D", (0.03, 0.6), (5e-4, 2.0)),
     ),
     log_formula=_overtraining,
     source="Gadre et al. 2024, arXiv 2403.08540: hoffmann with alpha = beta = 2 eta",
@@ -115,13 +115,13 @@ def _farseer(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
 
 
 def _farseer_needs(columns: Mapping[str, Any]) -> str:
-    """Its exponent and its factor of D follow N, so both are needed at every N (nine parameters)."""
+    """Its exponent and factor of D both vary with N, so each N needs several D (nine parameters)."""
     sizes = np.round(np.log(columns["n_active"]), 2)
     full = sum(len(np.unique(np.round(np.log(columns[TOKENS][sizes == size]), 2))) >= 3 for size in np.unique(sizes))
     return (
         ""
         if full >= 4
-        else f"farseer needs at least three D at each of four N; {full} N have them: add tokens at each N"
+        else f"farseer needs at least three D at each of four N; {full} N have them: add token budgets at each N"
     )
 
 
@@ -135,16 +135,16 @@ FARSEER = Law(
     parameters=(
         Parameter("a3", "size", "change with N of ln loss at D = infinity", (0.0, 20.0), (-1e3, 1e3)),
         Parameter("gamma", "size", "exponent of N in the loss at D = infinity", (-0.6, -0.02), (-2.0, 1.0)),
-        Parameter("b3", "floor", "ln loss at D = infinity without the part in N", (-0.5, 1.0), (-20.0, 20.0)),
+        Parameter("b3", "floor", "ln loss at D = infinity, part without N", (-0.5, 1.0), (-20.0, 20.0)),
         Parameter("a2", "data", "change with N of the ln factor of the term in D", (-2.0, 2.0), (-1e3, 1e3)),
         Parameter("beta", "data", "exponent of N in that factor", _SMALL, (-1.0, 1.0)),
-        Parameter("b2", "data", "ln factor of the term in D without the part in N", (0.0, 10.0), (-1e3, 1e3)),
+        Parameter("b2", "data", "ln factor of the term in D, part without N", (0.0, 10.0), (-1e3, 1e3)),
         Parameter("a1", "interaction", "change with N of the ln exponent of D", (-0.2, 0.2), (-1e2, 1e2)),
         Parameter("alpha", "interaction", "exponent of N in the exponent of D", _SMALL, (-1.0, 1.0)),
-        Parameter("b1", "data", "ln exponent of D without the part in N", (-2.0, 0.0), (-20.0, 20.0)),
+        Parameter("b1", "data", "ln exponent of D, part without N", (-2.0, 0.0), (-20.0, 20.0)),
     ),
     log_formula=_farseer,
-    source="Farseer, arXiv 2506.10972 (its constants are not available to us; the exponents may have either sign)",
+    source="Farseer, arXiv 2506.10972 (constants unpublished; exponents may have either sign)",
     domain="dense models; needs at least three D at each of four N",
     columns=("n_active", TOKENS),
     needs=_farseer_needs,

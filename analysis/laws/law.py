@@ -1,4 +1,4 @@
-"""What a law is: named parameters with their ranges, a formula for the log of what it predicts, and its columns."""
+"""A law: named parameters with their ranges, a formula for the log of its prediction, and its columns."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ Role = Literal["size", "data", "expert", "saturation", "interaction", "floor"]
 class Parameter(Settings):
     """One parameter of a law.
 
-    `start` is the range that starts are drawn from, `bounds` the range allowed. `scale="log"` means that it is
-    positive and moves by ratios. `linear` says that the loss ("loss"), or its logarithm ("log"), is linear in the
-    parameter: given the others it follows by linear least squares, so starts need not search for it. `unit` is "" for
-    a pure number; a coefficient's follows from its exponent. `pin` is the published value (with `pin_source`) that
-    stands in where a grid cannot identify the parameter.
+    `start` is the range of starting values, `bounds` the range allowed. `scale="log"` marks positive parameters, which
+    are fitted by their logarithm. `linear` says that the loss ("loss") or its logarithm ("log") is linear in the
+    parameter, so starts take its value from linear least squares. `unit` is "" for a pure number. `pin` is the
+    published value (from `pin_source`) used where a grid cannot identify the parameter.
     """
 
     name: str
@@ -45,11 +44,10 @@ class Parameter(Settings):
 class Law(Summarised):
     """A named formula for the loss, in nats per token, or for another positive `target` column.
 
-    `formula` and `typst` are for people, `log_formula(params, columns)` is the natural log of the formula and its only
-    code: gradients follow from it. `n_column` says which parameter count its N is ("" where it has none).
-    `optimum(params, C, E)` gives N and D of least loss on 6 N D = C in closed form, where there is one. `domain` says
-    on which runs it was established, `columns` what it reads. `needs(columns)` says what a design lacks for the law to
-    be fitted at all ("" where nothing).
+    `formula` and `typst` are for display; `log_formula(params, columns)` computes the natural log of the formula, and
+    gradients follow from it. `n_column` is the parameter count meant by N ("" without N). `optimum(params, C, E)` gives
+    N and D of least loss on 6 N D = C, where a closed form exists. `domain` describes the runs behind the law,
+    `columns` its inputs. `needs(columns)` says what a design lacks for the law to be fitted ("" for nothing).
     """
 
     name: str
@@ -82,20 +80,20 @@ class Law(Summarised):
 
     @property
     def divides_compute(self) -> bool:
-        """Whether it predicts a loss from a size and tokens, so that a budget can be divided between them."""
+        """Whether it predicts a loss from size and tokens, so that a compute budget can be split between them."""
         return self.target == LOSS and bool(self.n_column) and TOKENS in self.columns
 
     def parameter(self, name: str) -> Parameter:
-        """The parameter of that name. Raises InputError listing the names there are."""
+        """The parameter of that name. Raises InputError listing the names for an unknown one."""
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
         raise InputError(f"law {self.name} has no parameter {name!r}; it has {', '.join(self.names)}")
 
     def log_loss(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> Array:
-        """ln of the loss in nats per token (or of `target`); parameters and columns broadcast against each other.
+        """ln of the loss in nats per token (or of `target`); parameters and columns broadcast together.
 
-        Raises InputError naming a parameter or column that is missing.
+        Raises InputError for a missing parameter or column.
         """
         for kind, wanted, given in (("parameter", self.names, params), ("column", self.columns, columns)):
             missing = [name for name in wanted if name not in given]
@@ -109,7 +107,7 @@ class Law(Summarised):
         return np.exp(self.log_loss(params, columns))
 
     def log_loss_by_tokens(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> tuple[Array, Array]:
-        """ln loss and its derivative by ln D, for solving for the tokens that reach a loss."""
+        """ln loss and its derivative by ln D."""
         tokens = np.asarray(columns[TOKENS], dtype=float)
         result = self.log_formula(params, {**columns, TOKENS: Dual(tokens, {TOKENS: tokens})})
         return result.value, np.asarray(result.partials[TOKENS])
@@ -130,7 +128,7 @@ class Law(Summarised):
         jacobian = np.empty((shape[0], len(free), shape[1]))
         for index, name in enumerate(free):
             jacobian[:, index, :] = result.partials[name]
-        value = result.value if isinstance(result, Dual) else result  # with nothing free there is nothing to derive by
+        value = result.value if isinstance(result, Dual) else result  # no free parameter, no derivative
         return np.broadcast_to(value, shape), jacobian
 
     def to_coordinates(self, name: str, value: Any) -> Any:
@@ -146,14 +144,14 @@ def coefficient(name: str, role: Role, meaning: str, unit: str, upper: float = 1
 
 
 def exponent(name: str, role: Role, meaning: str, *, sign: int = 1) -> Parameter:
-    """The exponent of a term, positive or, with sign -1, negative as some papers print it."""
+    """The exponent of a term: positive, or with sign -1 negative, as some papers print it."""
     start, bounds = sorted((sign * 0.05, sign * 1.2)), sorted((sign * 1e-3, sign * 4.0))
     return Parameter(name, role, meaning, (start[0], start[1]), (bounds[0], bounds[1]))
 
 
 def floor(name: str) -> Parameter:
     """The irreducible loss."""
-    # Not by its logarithm: where the runs show no floor, that would run off along an ever flatter slope.
+    # On a log scale it would drift to minus infinity where the runs show no floor.
     meaning = "irreducible loss"
     return Parameter(name, "floor", meaning, (0.5, 2.0), (1e-6, 1e3), linear="loss", unit="nats per token")
 
@@ -161,7 +159,7 @@ def floor(name: str) -> Parameter:
 def two_term_optimum(m: Any, mu: Any, n: Any, nu: Any, train_flops: Any) -> tuple[Any, Any]:
     """argmin of m N^-mu + n D^-nu on 6 N D = C: N = G (C/6)^(nu/(mu+nu)), G = (mu m/(nu n))^(1/(mu+nu)).
 
-    Hoffmann et al. 2022, arXiv 2203.15556, eq. 4. `train_flops` is C; returns N and D, in the units of the law.
+    Hoffmann et al. 2022, arXiv 2203.15556, eq. 4. `train_flops` is C; returns N and D in the units of the law.
     """
     size = (mu * m / (nu * n)) ** (1.0 / (mu + nu)) * (np.asarray(train_flops) / 6.0) ** (nu / (mu + nu))
     return size, train_flops / (6.0 * size)

@@ -1,6 +1,6 @@
-"""Model families: how parameter counts, depth and width follow from a continuous N_active and an expert count E.
+"""Model families: parameter counts, depth and width as functions of a continuous N_active and an expert count E.
 
-A law sees one parameter count; memory and serving need N_total, depth, width and the cache as well. In a family every
+A law uses one parameter count; memory and serving also need N_total, depth, width and cache size. In a family every
 model follows from one size variable: the width d of a grid, or the number of blocks of a published family.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 
 import numpy as np
 
@@ -19,12 +20,12 @@ Polynomial = tuple[tuple[int, float], ...]
 
 COUNTS = ("n_active", "n_active_nonembed", "n_dense_nonembed")
 _MOST_SIZES = 1_000  # of one E in a table
-_EXACT = 1e-3  # relative: a polynomial that misses a row by more does not describe the family
+_EXACT = 1e-3  # relative error above which a polynomial does not describe the family
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The counts of models of one E, as arrays over models; None where the family does not know one."""
+    """The counts of models of one E, as arrays over models; None where unknown."""
 
     n_experts: int
     top_k: int | None
@@ -39,31 +40,31 @@ class Sizes:
 
     @property
     def kv_elements_per_token(self) -> Array | None:
-        """Keys and values of one cached token over all layers: 2 n_layers d_model (every head has its own)."""
+        """Keys and values of one cached token over all layers: 2 n_layers d_model (no grouped-query attention)."""
         return None if self.n_layers is None or self.d_model is None else 2.0 * self.n_layers * self.d_model
 
     def column(self, name: str) -> Array:
-        """One column by name, such as the count that a law calls N. Raises InputError where it is not known."""
+        """One column by name, such as the N of a law. Raises InputError where it is unknown."""
         value = getattr(self, name, None)
         if value is None:
             raise InputError(
-                f"this fit does not know how {name} follows from n_active at E = {self.n_experts}; "
-                f"`set` {name} to a value, or fit a table that has both columns, n_active and {name}"
+                f"{name} does not follow from n_active at E = {self.n_experts} in this fit; `set` {name}, or fit "
+                f"a table with both columns, n_active and {name}"
             )
         return np.asarray(value, dtype=float)
 
 
 SIZE_COLUMNS = tuple(f.name for f in fields(Sizes) if f.name not in ("n_experts", "n_active"))
-"""The columns of a law that follow from n_active and E."""
+"""The columns of a law that may follow from n_active and E."""
 
 
 @dataclass(frozen=True)
 class PolynomialFamily:
-    """Counts that are polynomials in one size variable: exact for models of one shape that are scaled in width.
+    """Counts that are polynomials in one size variable: exact for models of one shape scaled in width.
 
-    `dense` and `routed` give the counts of models with E = 1 and E > 1; N_total = N_active + (E - k) x `expert` for
-    E > 1 and N_active for E = 1, so it is linear in E and an E that was not studied follows. Routers, in none of
-    these counts, have E x `router` parameters; empty where unknown.
+    `dense` and `routed` give the counts of models with E = 1 and E > 1. N_total = N_active + (E - k) x `expert` for
+    E > 1 and N_active for E = 1, which also covers E that were not studied. Routers, outside these counts, have
+    E x `router` parameters; empty where unknown.
     """
 
     top_k: int
@@ -80,7 +81,7 @@ class PolynomialFamily:
         """The models of `n_experts` experts with these `n_active`. Raises InputError for an E below k."""
         dense = n_experts == 1
         if not dense and not self.routed:
-            raise InputError(f"n_experts={n_experts}: only dense models were studied, an expert's size is unknown")
+            raise InputError(f"n_experts={n_experts}: no expert size is known, as only dense models were studied")
         if not dense and n_experts < self.top_k:
             raise InputError(f"n_experts={n_experts} is below top_k={self.top_k} of the studied models")
         counts = self.dense if dense else self.routed
@@ -105,10 +106,10 @@ class PolynomialFamily:
 
 @dataclass(frozen=True)
 class TableFamily:
-    """Counts interpolated between the studied models of each E, linear in logarithms; beyond them the end slope holds.
+    """Counts interpolated between the studied models of each E, linear in logarithms, extrapolated with the end slopes.
 
-    For tables without widths, or whose shapes do not scale as one family. Of an E that was not studied it knows
-    nothing, but for E = 1, where N_total is N_active.
+    For tables without widths, or whose shapes do not scale as one family. It covers only the studied E, and E = 1,
+    where N_total is N_active.
     """
 
     rows: Mapping[int, Mapping[str, tuple[float, ...]]]
@@ -122,7 +123,7 @@ class TableFamily:
             return Sizes(n_experts=1, top_k=self.top_k, n_active=n_active, n_total=n_active)
         if n_experts not in self.rows:
             raise InputError(
-                f"n_experts={n_experts} was not studied and its total size cannot be derived from this table; "
+                f"n_experts={n_experts} was not studied, and this table does not determine its total size; "
                 f"studied: {', '.join(map(str, sorted(self.rows)))}"
             )
         table = self.rows[n_experts]
@@ -179,11 +180,10 @@ FINE_GRAINED_2024 = PolynomialFamily(
 
 
 def from_rows(columns: Mapping[str, Array]) -> Family | None:
-    """The family of the studied models, or None where the table has no `n_active`.
+    """The family of the studied models; None without `n_active` or where rows contradict each other (`contradiction`).
 
-    `columns`: n_active and, where known, n_experts, n_total, the other counts, top_k, d_model and n_layers, row by row.
-    A polynomial family is accepted if it reproduces every row to 1e-3; otherwise counts are interpolated, unless the
-    rows contradict each other (`contradiction`): None then.
+    `columns`: n_active and, where known, n_experts, n_total, the other counts, top_k, d_model and n_layers of each row.
+    A polynomial family must reproduce every row to 1e-3; otherwise counts are interpolated.
     """
     if "n_active" not in columns:
         return None
@@ -194,9 +194,9 @@ def from_rows(columns: Mapping[str, Array]) -> Family | None:
 
 
 def contradiction(columns: Mapping[str, Array]) -> str | None:
-    """What speaks against any family: models of one E and one n_active whose n_total differ; None where nothing does.
+    """Models of one E and one n_active with different n_total, which no family describes; None without any.
 
-    They differ in k or in the size of an expert, which N_active does not tell.
+    They differ in k or in the size of an expert.
     """
     if "n_active" not in columns:
         return None
@@ -211,13 +211,13 @@ def contradiction(columns: Mapping[str, Array]) -> str | None:
 
 
 def _complete(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
-    """The columns without gaps, and the E of every row."""
+    """The columns without missing values, and the E of every row."""
     complete = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
     return complete, complete.get("n_experts", np.ones(len(columns["n_active"])))
 
 
 def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None:
-    """The first n_active to which more than one count belongs, with the least and the largest of them."""
+    """The first n_active with more than one count, and the smallest and largest of these counts."""
     order = np.argsort(active)
     sizes, starts = np.unique(active[order], return_index=True)
     low, high = (extreme.reduceat(count[order], starts) for extreme in (np.minimum, np.maximum))
@@ -226,7 +226,7 @@ def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None
 
 
 def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> PolynomialFamily | None:
-    """Polynomials in the width that reproduce every row; None where a count is no such polynomial."""
+    """Polynomials in the width that reproduce every row; None where a count is not such a polynomial."""
     if not {"d_model", "n_layers", "n_total", "top_k"} <= set(columns):
         return None
     width, routed = columns["d_model"], experts > 1
@@ -249,7 +249,7 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
         routed.any() and not expert
     ):
         return None
-    if not dense_counts:  # E = 1 was not studied: its one MLP is as wide as the k experts of a token
+    if not dense_counts:  # E = 1 was not studied: its MLP is as wide as the k experts of a token
         dense_counts = {name: routed_counts[name] for name in COUNTS[:2] if name in routed_counts}
         if "n_active_nonembed" in dense_counts:
             dense_counts["n_dense_nonembed"] = dense_counts["n_active_nonembed"]
@@ -266,12 +266,12 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
 
 
 def _per_expert(width: Array, count: Array, experts: Array) -> Polynomial | None:
-    """The polynomial of a count divided by a number of experts; () where no row has that count."""
+    """The polynomial of a count per expert; () where no row has that count."""
     return _fit(width, count / experts) if count.size else ()
 
 
 def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
-    """A column that n_active does not determine, such as the depth of models of two shapes, is left out: unknown."""
+    """The counts by E, without columns that n_active does not determine, such as the depth of models of two shapes."""
     rows_of = {int(e): experts == e for e in np.unique(experts)}
     active = columns["n_active"]
     names = [
@@ -282,7 +282,7 @@ def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
     tables: dict[int, dict[str, tuple[float, ...]]] = {}
     for e, rows in rows_of.items():
         sizes, first = np.unique(active[rows], return_index=True)
-        if len(sizes) > _MOST_SIZES:  # evenly among them: interpolation needs no more
+        if len(sizes) > _MOST_SIZES:  # an even selection suffices for interpolation
             chosen = np.linspace(0, len(sizes) - 1, _MOST_SIZES).round().astype(int)
             sizes, first = sizes[chosen], first[chosen]
         values = {name: columns[name][rows][first] for name in names}
@@ -317,9 +317,8 @@ def _evaluate(polynomial: Polynomial, size: Array) -> Array:
 
 
 def _invert(polynomial: Polynomial, count: Array) -> Array:
-    """The size at which an increasing polynomial reaches `count`: table look-up, then Newton steps in logarithms."""
-    grid = np.geomspace(1e-6, 1e9, 2001)
-    x: Array = np.exp(np.interp(np.log(count), np.log(_evaluate(polynomial, grid)), np.log(grid)))
+    """The size at which an increasing polynomial reaches `count`: table look-up, then Newton steps on logarithms."""
+    x: Array = np.exp(np.interp(np.log(count), *_table(polynomial)))
     for _ in range(4):
         value = _evaluate(polynomial, x)
         slope = _evaluate(tuple((power, power * c) for power, c in polynomial), x) / value
@@ -327,8 +326,15 @@ def _invert(polynomial: Polynomial, count: Array) -> Array:
     return x
 
 
+@cache
+def _table(polynomial: Polynomial) -> tuple[Array, Array]:
+    """ln of the count and of the size, over 15 decades of sizes."""
+    grid = np.geomspace(1e-6, 1e9, 2001)
+    return np.log(_evaluate(polynomial, grid)), np.log(grid)
+
+
 def _interpolate(x: Array, knots: Array, values: Array) -> Array:
-    """Piecewise linear between knots, continued with the slope at either end; a single knot keeps its ratio."""
+    """Piecewise linear between knots, extrapolated with the end slopes; a single knot keeps its ratio."""
     if len(knots) == 1:
         return np.asarray(x - knots[0] + values[0], dtype=float)
     index = np.clip(np.searchsorted(knots, x) - 1, 0, len(knots) - 2)

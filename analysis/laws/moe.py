@@ -1,4 +1,4 @@
-"""Laws in the number of experts beside size and tokens."""
+"""Laws in the number of experts, size and tokens."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ def saturated_experts(n_experts: Any, e_start: Any, e_max: Any) -> Any:
 
 
 _LN10 = np.log(10.0)
-# Preferred to Clark et al. for pins: Ludziejewski et al. fit a term in D too, so E_hat means the same in all laws but
-# Clark's.
+# Source of pins in all laws but Clark's: Ludziejewski et al. also fit a term in D, as these laws do.
 _LUDZIEJEWSKI = "Ludziejewski et al. 2025, arXiv 2502.05172"
 Range = tuple[float, float]
 
 
 def _saturation(e_start: float, e_max: float, source: str) -> tuple[Parameter, Parameter]:
-    """E_start and E_max, with the published values that stand in where a grid has too few E."""
+    """E_start and E_max, with published values for grids with too few E."""
     first, last = "saturated expert count at E = 1", "saturated expert count at E = infinity"
     return (
         Parameter("E_start", "saturation", first, (1.2, 8.0), (1.0 + 1e-6, 30.0), "log", "", "", e_start, source),
@@ -37,7 +36,7 @@ def _saturation(e_start: float, e_max: float, source: str) -> tuple[Parameter, P
 
 
 def _pinnable(name: str, role: Role, meaning: str, start: Range, bounds: Range, pin: float) -> Parameter:
-    """A parameter of E's effect, with the value of Ludziejewski et al. where a grid cannot identify it."""
+    """A parameter of the effect of E, with the value of Ludziejewski et al. for grids that cannot identify it."""
     return Parameter(name, role, meaning, start, bounds, pin=pin, pin_source=_LUDZIEJEWSKI)
 
 

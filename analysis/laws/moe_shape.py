@@ -1,4 +1,4 @@
-"""Laws in the shape of an MoE beside its size: granularity, sparsity, shared experts, the share that is active."""
+"""Laws in the shape of an MoE and its size: granularity, sparsity, shared experts, activation ratio."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FINE_GRAINED = Law(
 
 
 def _active_share(x: Mapping[str, Any]) -> Any:
-    """1 - S = K/E; a dense model is all active, whatever k its row carries."""
+    """1 - S = k/E; 1 for a dense model, whatever its `top_k`."""
     return np.where(x[EXPERTS] == 1, 1.0, x["top_k"] / x[EXPERTS])
 
 
@@ -74,12 +74,12 @@ SPARSITY = Law(
         coefficient("c", "expert", "size of the term in sparsity", "nats", upper=1e6),
         Parameter("lambda", "expert", "exponent of 1 - S (negative: the term falls with S)", (-0.6, 0.3), (-4.0, 4.0)),
         coefficient("d", "interaction", "size of the term in sparsity and N", "nats x parameters^gamma"),
-        Parameter("delta", "interaction", "exponent of 1 - S in it", (-0.1, 0.6), (-4.0, 4.0)),
-        Parameter("gamma", "interaction", "exponent of N in it", (0.05, 0.6), (1e-3, 4.0)),
+        Parameter("delta", "interaction", "exponent of 1 - S in that term", (-0.1, 0.6), (-4.0, 4.0)),
+        Parameter("gamma", "interaction", "exponent of N in that term", (0.05, 0.6), (1e-3, 4.0)),
         floor("e"),
     ),
     log_formula=_sparsity,
-    source="Abnar et al. 2025, arXiv 2501.12370 (its R2 off the grid is 68 %: it extrapolates poorly in S)",
+    source="Abnar et al. 2025, arXiv 2501.12370 (R2 68 % off its grid: it extrapolates poorly in S)",
     domain="MoE with N_total up to some 10B, S 0 to .98",
     columns=("n_total", TOKENS, EXPERTS, "top_k"),
 )
@@ -102,8 +102,8 @@ TENCENT = Law(
     "+ c / N_a^alpha + epsilon",
     n_column="n_total",
     parameters=(
-        Parameter("e", "expert", "what more active experts G add", (0.01, 1.0), (0.0, 1e3), linear="loss"),
-        Parameter("f", "expert", "what fewer add", (0.1, 20.0), (0.0, 1e4), linear="loss"),
+        Parameter("e", "expert", "cost of more active experts G", (0.01, 1.0), (0.0, 1e3), linear="loss"),
+        Parameter("f", "expert", "cost of fewer active experts", (0.1, 20.0), (0.0, 1e4), linear="loss"),
         Parameter("m", "expert", "curvature in the share of shared experts S", (0.0, 10.0), (-1e3, 1e3), linear="loss"),
         Parameter("n", "expert", "slope in S (negative)", (-10.0, 0.0), (-1e3, 1e3), linear="loss"),
         Parameter("k", "interaction", "weight of the mixture's part in Na", (1e-4, 0.1), (1e-9, 1e3), "log"),
@@ -116,8 +116,8 @@ TENCENT = Law(
         floor("eps"),
     ),
     log_formula=_tencent,
-    source="Zhao et al. 2025, arXiv 2509.23678 (its optimum of Na/N is at fixed N and D: no compute is counted)",
-    domain="446 MoE runs; G active experts, shared ones among them, of which a share S is shared",
+    source="Zhao et al. 2025, arXiv 2509.23678 (its optimum of Na/N is at fixed N and D, whatever the compute)",
+    domain="446 MoE runs; G active experts including shared ones, of which a share S is shared",
     columns=("n_total", "n_active", TOKENS, "active_experts", "shared_share"),
 )
 
@@ -139,14 +139,14 @@ LEVERAGE = Law(
         Parameter(
             "a", "size", "exponent of the activation ratio at C = G = 1", (0.0, 3.0), (-20.0, 20.0), linear="log"
         ),
-        Parameter("d", "size", "its change with log10 C", (-0.2, 0.0), (-2.0, 2.0), linear="log"),
-        Parameter("gamma", "expert", "its curvature in log2 G", (0.0, 0.05), (-1.0, 1.0), linear="log"),
-        Parameter("beta", "expert", "its slope in log2 G", (-0.3, 0.0), (-2.0, 2.0), linear="log"),
+        Parameter("d", "size", "change of that exponent with log10 C", (-0.2, 0.0), (-2.0, 2.0), linear="log"),
+        Parameter("gamma", "expert", "curvature of that exponent in log2 G", (0.0, 0.05), (-1.0, 1.0), linear="log"),
+        Parameter("beta", "expert", "slope of that exponent in log2 G", (-0.3, 0.0), (-2.0, 2.0), linear="log"),
         Parameter("A_start", "saturation", "saturated activation ratio at 0", (1e-3, 0.1), (1e-8, 0.9), "log"),
-        Parameter("A_max", "saturation", "its limit", (1.1, 1e17), (1.0 + 1e-6, 1e18), "log"),
+        Parameter("A_max", "saturation", "saturated activation ratio, limit", (1.1, 1e17), (1.0 + 1e-6, 1e18), "log"),
     ),
     log_formula=_leverage,
-    source="Ling team 2025, arXiv 2507.17702 (log10 for C and log2 for G, the only bases that give the paper's claims)",
+    source="Ling team 2025, arXiv 2507.17702 (log10 C, log2 G: the only bases that reproduce the paper's claims)",
     domain="activation ratio A .8 to 100 %, G 2 to 16, C 1e18 to 3e20, G = 2 d_model/d_expert",
     columns=("activation_ratio", "granularity", "train_flops"),
     target="compute_leverage",

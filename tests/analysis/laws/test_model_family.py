@@ -115,7 +115,7 @@ def test_fewer_experts_than_a_token_uses_are_refused():
 
 
 def test_a_count_that_is_not_known_is_named():
-    with pytest.raises(InputError, match="how n_total follows from n_active at E = 4"):
+    with pytest.raises(InputError, match="n_total does not follow from n_active at E = 4"):
         model_family.Sizes(4, 1, np.ones(1)).column("n_total")
 
 
