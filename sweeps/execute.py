@@ -1,4 +1,4 @@
-"""The executors: the grid minus the finished cells, trained in this process or by Ray Tune, then latency alone."""
+"""Running a sweep: unfinished cells are trained in this process or by Ray Tune, then latency is measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
 from sweeps.progress import Progress
 from sweeps.ray_executor import measured_apart, train_with_ray
-from sweeps.status import StudyStatus, owed, record, study_status
+from sweeps.status import StudyStatus, pending_shapes, record, study_status
 from sweeps.store import Store
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
@@ -25,10 +25,11 @@ from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 def run_sweep(
     grid: Grid, out: Path, options: Options, progress: Progress, functions: CellFunctions = CELL_FUNCTIONS
 ) -> StudyStatus:
-    """Train what is missing, then measure the latency that is owed. Safe to call again at any time.
+    """Train the missing cells, then measure pending latencies. Safe to call again at any time.
 
-    Raises InputError (a second driver, a corpus that cannot be read, resources this machine lacks) and WorkError (the
-    disk is full, `fail_fast` met a failure, no cell is ok, or a latency could not be measured). A failed cell is a row.
+    A failed cell becomes a row with its status. Raises InputError for a second driver, a corpus that cannot be read or
+    resources that this machine lacks, and WorkError if the disk is full, a cell fails under `fail_fast`, no cell is ok
+    or a latency could not be measured.
     """
     deadline = time.time() + options.max_hours * 3600 if options.max_hours else float("inf")
     store = Store(out.resolve())
@@ -49,12 +50,12 @@ def run_sweep(
         _measure(job, run_ids, progress)
         summary = study_status(store, grid, run_ids, trained_now=trained)
     if summary.ok == 0 and not summary.left:
-        raise WorkError(f"{store.out}: no cell is ok; the first failure: {first_line(summary.failures[0]['error'])}")
+        raise WorkError(f"{store.out}: every cell failed; first failure: {first_line(summary.failures[0]['error'])}")
     return summary
 
 
 def _workers(grid: Grid, options: Options) -> int:
-    """Cells at a time, as far as it is known before Ray is up: on a cluster as many as there are."""
+    """The expected number of concurrent cells before Ray is connected; on a cluster, all of them."""
     if options.executor == "inline":
         return 1
     most = len(grid.cells) if options.cluster else max(1, worker.machine_cpus() // grid.cells[0].resources.cpus)
@@ -64,11 +65,11 @@ def _workers(grid: Grid, options: Options) -> int:
 def _check_resources(grid: Grid, options: Options) -> None:
     need, have = grid.cells[0].resources.cpus, worker.machine_cpus()
     if not (options.executor == "ray" and options.cluster) and need > have:
-        raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or give `address`")
+        raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or set `address`")
 
 
 def _train(job: Job, progress: Progress) -> int:
-    """Run the job's calls; how many cells ended. Raises WorkError at the first failure with `fail_fast`."""
+    """Run the calls of the job; returns the number of ended cells. Raises WorkError for a failure under `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
@@ -81,7 +82,7 @@ def _train(job: Job, progress: Progress) -> int:
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")
         if job.options.fail_fast:
-            raise WorkError(f"`fail_fast`: {name} ended as {outcome.status}; finished cells are safe")
+            raise WorkError(f"`fail_fast`: {name} ended with status {outcome.status}; finished cells are safe")
 
     if job.options.executor == "ray":
         train_with_ray(job, ended, progress)
@@ -89,9 +90,9 @@ def _train(job: Job, progress: Progress) -> int:
         _train_inline(job, ended, progress)
     left = len(cells) - progress.done
     if left and not job.out_of_time():
-        raise WorkError(f"Ray ended with {left} cells left; finished cells are safe, run again to go on")
+        raise WorkError(f"Ray ended with {left} cells left; finished cells are safe, run again to continue")
     if left:
-        progress.note(f"`max_hours`: {left} cells were not started; run again to go on")
+        progress.note(f"`max_hours` reached: {left} cells were not started; run again to continue")
     return progress.done
 
 
@@ -108,14 +109,14 @@ def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress
 
 
 def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> None:
-    """Measure what is owed, once per shape, with nothing beside it: training has ended and its workers are gone.
+    """Measure pending latencies, once per shape, after training has ended so that nothing else runs.
 
-    Raises WorkError at the end when a shape could not be measured.
+    Raises WorkError at the end if a shape could not be measured.
     """
     store = job.store
     measured = {shape_id: run_id for run_id, shape_id in store.latency_shapes().items()}
     shapes = []
-    for shape in owed(store, store.survey(), run_ids):
+    for shape in pending_shapes(store, store.survey(), run_ids):
         if twin := measured.get(shape.config.shape_id()):
             for run_id in shape.run_ids:
                 store.write_latency(run_id, store.read("latency", twin))
@@ -136,8 +137,8 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> Non
             break
     if failures:
         raise WorkError(
-            f"{store.out}: latency of {len(failures)} of {len(shapes)} shapes could not be measured; training is safe, "
-            f"run again to retry. First: {failures[0]}"
+            f"{store.out}: latency of {len(failures)} of {len(shapes)} shapes could not be measured; trained cells are "
+            f"safe, run again to retry. First failure: {failures[0]}"
         )
-    if progress.done < len(shapes):
-        progress.note(f"`max_hours`: latency of {len(shapes) - progress.done} shapes is owed; run again to go on")
+    if left := len(shapes) - progress.done:
+        progress.note(f"`max_hours` reached: latency of {left} shapes was not measured; run again to continue")

@@ -1,4 +1,4 @@
-"""The grid: `grid.yaml` read into cells. Every error names file, line, field, its value and what is allowed."""
+"""Reading a grid file into cells. Every error names file, line, field, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "bench": BenchConfig,
     "resources": Resources,
 }
-# What an axis may be, by its own name: the section it belongs to, or None for a field of the cell itself.
+# The allowed axes: name -> section, or None for a field of the cell itself.
 AXES: dict[str, str | None] = {
     **{name: section for section in ("model", "data", "train") for name in SECTIONS[section].model_fields},
     "seed": None,
     "tokens": None,
 }
-RECORD = "made_with"  # written by `sweep run` into the study's grid.yaml; ignored when that file is read as a grid
+RECORD = "made_with"  # written by `sweep run` into the study's grid.yaml; not part of the grid
 KEYS = ("study", "task", "data", "grid", "model", "train", "bench", "resources", RECORD)
 MAX_CELLS = 100_000
 
 _Block = tuple[YamlValue, dict[str, list[YamlValue]]]
-"""A block of the grid with its place: the validated values of each axis."""
+"""The place of a block in the file, and the validated values of each axis."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid as read: `cells` in file order (blocks, then axes, the last one fastest), each run once.
+    """A grid file: its distinct `cells` in file order (blocks, then axes, the last axis varying fastest).
 
-    `settings` holds what the sections say, `blocks` the axes of each block, both validated and without defaults;
-    `duplicates` counts cells that were the same run as an earlier one; `record` is what `sweep run` had noted.
+    `settings` holds the sections and `blocks` the axes of each block, both validated and without defaults;
+    `duplicates` counts cells that repeat an earlier run; `record` is what `sweep run` wrote about the run.
     """
 
     study: str
@@ -64,19 +64,19 @@ class Grid:
 
     @property
     def corpora(self) -> tuple[DataConfig, ...]:
-        """The distinct texts that the cells train on, in order of appearance."""
+        """The distinct corpora of the cells, in order of appearance."""
         return tuple(dict.fromkeys(cell.data for cell in self.cells))
 
 
 def named_grids() -> dict[str, Path]:
-    """The grids that ship with the package, by name."""
+    """The grids shipped with the package, by name."""
     return {path.stem: path for path in sorted(GRIDS.glob("*.yaml"))}
 
 
 def load_grid(path_or_name: str | Path) -> Grid:
     """Read and validate a grid file, or a named grid (`quickstart`).
 
-    Relative `paths` of the data are taken from the folder of the file. Raises InputError with all that is wrong.
+    Relative data `paths` start at the folder of the file. Raises InputError with every mistake.
     """
     path = Path(path_or_name)
     if not path.exists() and str(path_or_name) in named_grids():
@@ -87,13 +87,13 @@ def load_grid(path_or_name: str | Path) -> Grid:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text ({error.reason})"
         named = ", ".join(named_grids())
         raise InputError(
-            f"{path}: cannot read the grid: {reason}. Give a grid.yaml, or a named grid: {named}"
+            f"{path}: cannot read the grid: {reason}. Give a grid file or a named grid: {named}"
         ) from error
     return parse(text, path)
 
 
 def parse(text: str, path: Path) -> Grid:
-    """Read a grid from its text; `path` names it in errors and is where relative data paths start."""
+    """Read a grid from its text; errors name `path`, and relative data paths start at its folder."""
     source = YamlSource(path, [])
     top = mapping(parse_tree(text, source), source, "the grid")
     for key, value in top.items():
@@ -101,7 +101,7 @@ def parse(text: str, path: Path) -> Grid:
             hint = _AS_AXIS.format(key) if key in AXES else did_you_mean(key, KEYS)
             source.fail(value, f"{key}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
     if "study" not in top:
-        source.errors.append((1, 1, "study: missing; it names the study and its folder under results/"))
+        source.errors.append((1, 1, "study: missing; add `study: NAME`, which also names its folder under results/"))
     study, task = (_scalar(top, name, source) for name in ("study", "task"))
     settings = {name: _section(name, top.get(name), source) for name in SECTIONS}
     blocks = _blocks(top, source)
@@ -115,7 +115,7 @@ def parse(text: str, path: Path) -> Grid:
 def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     """The grid as YAML with every default filled in and `record` (versions, device, corpus hash) under `made_with`.
 
-    It is itself a grid with the same cells. Left out are only fields whose default follows others (`d_expert`).
+    It is a valid grid with the same cells. Only fields whose default depends on others (`d_expert`) are omitted.
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
     follows = following()
@@ -140,7 +140,7 @@ def _scalar(top: dict[str, YamlValue], name: str, source: YamlSource) -> str:
 
 
 def _section(name: str, entry: YamlValue | None, source: YamlSource) -> dict[str, Any]:
-    """The fields that a section sets; null means the default, as if the field were left out."""
+    """The fields that a section sets; null means the default."""
     if entry is None:
         return {}
     kind = SECTIONS[name]
@@ -185,7 +185,7 @@ def _axes(block: YamlValue, source: YamlSource) -> dict[str, list[YamlValue]]:
         value = inner_value(entry)
         items = value.data if isinstance(value.data, list) else [value]
         if not items or value.data is None:
-            source.fail(entry, f"grid.{name}: empty axis; give at least one value, or leave the axis out")
+            source.fail(entry, f"grid.{name}: empty axis; give at least one value or remove the axis")
             continue
         section = AXES[name]
         kind = SECTIONS[section] if section else RunConfig
@@ -206,7 +206,7 @@ def _field_model(kind: type[BaseModel], name: str) -> type[BaseModel]:
 
 
 def _checked(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSource, field: str) -> Any:
-    """One value against the type of its field, so that the error has the value's own line and column."""
+    """Validate one value on its own, so that the error has its line and column."""
     try:
         checked = _field_model(kind, name)(value=plain(value)).value  # type: ignore[attr-defined]
         return _absolute(checked, source.path) if name == "paths" else checked
@@ -217,7 +217,7 @@ def _checked(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSou
 
 
 def _explained(detail: Any) -> str:
-    """A pydantic error in our words: the value, and what is allowed."""
+    """A pydantic error as a message with the value and what is allowed."""
     value, context = detail["input"], detail.get("ctx", {})
     if detail["type"] == "value_error":
         return str(context["error"])
@@ -225,7 +225,7 @@ def _explained(detail: Any) -> str:
         allowed = [word.strip("' ") for word in context["expected"].replace(" or ", ", ").split(", ")]
         return f"found {shown(value)}{did_you_mean(str(value), allowed)}; allowed: {', '.join(allowed)}"
     if detail["type"] == "string_pattern_mismatch":
-        return f"found {shown(value)}; allowed: letters, digits, `.`, `-`, `_`; the first a letter or digit"
+        return f"found {shown(value)}; allowed: letters, digits, `.`, `-`, `_`, starting with a letter or digit"
     if detail["type"] == "string_type":
         return f"expected text, found {shown(value)}; quote it"
     if detail["type"] == "tuple_type":
@@ -239,10 +239,10 @@ def _explained(detail: Any) -> str:
 def _cells(
     study: str, task: str, settings: dict[str, dict[str, Any]], blocks: list[_Block], source: YamlSource
 ) -> tuple[tuple[RunConfig, ...], int]:
-    """Cross the axes of each block, unite the blocks, keep the first of cells that are the same run."""
+    """Cross the axes of each block and unite the blocks, without repeated runs; also the number of repeats."""
     n_points = sum(math.prod(len(values) for values in axes.values()) for _, axes in blocks)
     if n_points > MAX_CELLS:
-        raise InputError(f"{source.path}: the grid has {n_points:,} cells; at most {MAX_CELLS:,} are allowed")
+        raise InputError(f"{source.path}: the grid has {n_points:,} cells; allowed: at most {MAX_CELLS:,}")
     cells: dict[str, RunConfig] = {}
     for place, axes in blocks:
         for values in itertools.product(*axes.values()):
@@ -254,14 +254,14 @@ def _cells(
                 for detail in error.errors():
                     source.fail(place, f"impossible cell ({axis_values}): {_explained(detail)}")
                 continue
-            # The corpus hash is not known yet; until it is, equal paths stand for equal text.
+            # The corpus hash is not known yet, so equal paths stand for equal text.
             cells.setdefault(cell.run_id(json.dumps(cell.data.paths)), cell)
     source.stop_if_wrong()
     return tuple(cells.values()), n_points - len(cells)
 
 
 def cell_at(study: str, task: str, settings: dict[str, dict[str, Any]], point: Mapping[str, Any]) -> RunConfig:
-    """The cell of some sections at one value of each axis; None is the sections' value. Raises ValidationError."""
+    """The cell at one value of each axis; None takes the value of `settings`. Raises ValidationError."""
     fields: dict[str, Any] = {name: dict(section) for name, section in settings.items()}
     for name, value in point.items():
         if value is not None:
@@ -271,11 +271,11 @@ def cell_at(study: str, task: str, settings: dict[str, dict[str, Any]], point: M
 
 
 def axis_value(cell: RunConfig, name: str) -> Any:
-    """The value that a cell has of an axis."""
+    """The value of an axis in a cell."""
     section = AXES[name]
     return getattr(getattr(cell, section) if section else cell, name)
 
 
 def _absolute(paths: tuple[str, ...], grid: Path) -> tuple[str, ...]:
-    """Workers run in other folders than the grid was read from."""
+    """Absolute paths, because workers run in other folders."""
     return tuple(str(grid.parent.resolve() / Path(path).expanduser()) for path in paths)

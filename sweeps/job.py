@@ -1,4 +1,4 @@
-"""A job: what an executor needs to train the cells of a study."""
+"""A job: everything an executor needs to train the cells of a study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Executor = Literal["ray", "inline"]
 
 @dataclass(frozen=True)
 class Options:
-    """How a sweep runs. Nothing here changes what a cell is."""
+    """Options of a sweep; none of them changes a cell."""
 
     executor: Executor = "ray"
     address: str | None = None
@@ -30,23 +30,23 @@ class Options:
 
     @property
     def cluster(self) -> str | None:
-        """The Ray cluster to use: the address given, or that of `ray job submit`; None is an instance of our own."""
+        """Address of the Ray cluster, given or from `ray job submit`; None starts a local instance."""
         return self.address or os.environ.get("RAY_ADDRESS")
 
     def __post_init__(self) -> None:
         if self.executor == "inline" and (self.address or (self.max_concurrent or 1) > 1):
-            raise InputError("`address` and `max_concurrent` need `executor` ray: inline is one cell after another")
+            raise InputError("`address` and `max_concurrent` need `executor` ray; inline runs one cell at a time")
         if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise InputError(f"`max_concurrent` {self.max_concurrent}: at least 1")
+            raise InputError(f"`max_concurrent` must be at least 1, found {self.max_concurrent}")
         if self.max_hours is not None and not self.max_hours > 0:
-            raise InputError(f"`max_hours` {self.max_hours:g}: more than 0")
+            raise InputError(f"`max_hours` must be above 0, found {self.max_hours:g}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an executor needs: the calls in their order and where their cells go."""
+    """The calls to run, in order, and the store of their results."""
 
-    calls: list[tuple[Together, str]]  # with the hash of the corpus each trains on
+    calls: list[tuple[Together, str]]  # cells, corpus hash
     store: Store
     functions: CellFunctions
     options: Options

@@ -1,4 +1,4 @@
-"""Labels: each cell in a few words, by what varies in the grid."""
+"""Short labels of cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
 
 
 def cell_labels(grid: Grid) -> dict[RunConfig, str]:
-    """Each cell in a few words, by what varies in the grid: `E=8 d=64 D=4M seed=1`; of the model only what it reads."""
+    """A label of each cell with the axes that vary and that its model uses: `E=8 d=64 D=4M seed=1`."""
     named = {name for block in grid.blocks for name in block}
     values = {cell: {name: axis_value(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
     shown = [*_SHORT, *(name for name in AXES if name in named and name not in _SHORT)]

@@ -1,4 +1,4 @@
-"""Lint: what the design of a grid keeps its analysis from learning."""
+"""Weaknesses in the design of a grid that limit what its analysis can estimate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scaling.config.run import RunConfig
 from scaling.formatting import si
 from sweeps.grid import AXES, Grid
 
-SAME_SIZE = 0.02  # models of "one size": n_active within 2 %, as the design has it
+SAME_SIZE = 0.02  # relative difference in n_active up to which two models have the same size
 
 
 def lint(cells: Iterable[RunConfig]) -> list[str]:
-    """What the design of a grid keeps its analysis from learning, each with a remedy. Nothing here stops a sweep."""
+    """Weaknesses in the design of a grid, each with a remedy; none of them stops a sweep."""
     cells = list(cells)
     sizes = {cell: parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
     messages = []
@@ -47,7 +47,7 @@ def lint(cells: Iterable[RunConfig]) -> list[str]:
 
 
 def unread(grid: Grid) -> list[str]:
-    """Fields of the model that the grid sets and no cell depends on: a typo of intent, which nothing else reveals."""
+    """Fields of the model that the grid sets but no cell uses, probably by mistake."""
     given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
     read = set().union(*(cell.model.read for cell in grid.cells))
     reads = {name: router.options for name, router in ROUTERS.items()}
@@ -55,13 +55,13 @@ def unread(grid: Grid) -> list[str]:
     messages = []
     for name in sorted(given - read):
         users = [method for method, options in reads.items() if name in options]
-        who = f"; {', '.join(users)} would" if users else ""
-        messages.append(f"`{name}` is set and no cell reads it{who}")
+        hint = f"; it applies to {', '.join(users)}" if users else ""
+        messages.append(f"`{name}` is set but no cell uses it{hint}; remove it or change the method")
     return messages
 
 
 def _confounded(cells: list[RunConfig], sizes: dict[RunConfig, int]) -> list[str]:
-    """E must vary while N_active is held: each E needs a cell of one size, within 2 %, with a cell of another E."""
+    """E must vary at fixed N_active: each E needs a cell whose size, within 2 %, is that of a cell with another E."""
     by_experts: dict[int, set[int]] = defaultdict(set)
     for cell in cells:
         by_experts[cell.model.n_experts].add(sizes[cell])

@@ -1,4 +1,4 @@
-"""Extending a study: cells that it does not have yet, and those chosen as a grid of their own."""
+"""Extending a study: new candidate cells, and the chosen ones as a grid."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from sweeps.grid import Grid, axis_value, cell_at, parse, resolved
 
-VARIED = ("n_experts", "d_model", "tokens", "seed")  # new cells differ in these; other axes follow from the width
-_LADDER, _LONGEST = 2.0, 4.0  # steps of token budgets, and the longest in units of the longest so far
-_WIDER = (1.5, 2.0)  # than the widest so far
-_SAME = 0.1  # budgets closer than that are one
+VARIED = ("n_experts", "d_model", "tokens", "seed")  # axes of new cells; the others follow from the width
+_LADDER, _LONGEST = 2.0, 4.0  # ratio of token budgets, and of the largest budget to the largest so far
+_WIDER = (1.5, 2.0)  # ratio to the largest width so far
+_SAME = 0.1  # relative difference below which budgets are the same
 
 
 @dataclass(frozen=True)
 class Studied:
-    """What a study has: per width its other axes, and E, width, tokens and seed of every run."""
+    """The contents of a study: the other axes by width, and E, width, tokens and seed of every run."""
 
     by_width: Mapping[int, Mapping[str, Any]]
     runs: tuple[tuple[int, int, int, int], ...]
@@ -38,14 +38,14 @@ class Studied:
         return tuple(sorted({tokens for _, _, tokens, _ in self.runs}))
 
     def free_seed(self, n_experts: int, d_model: int) -> int:
-        """The first seed above those that a shape was run with: a new run then shares no noise with an old one."""
+        """The first seed above those used for a shape, so that a new run shares no noise with an old one."""
         return max((seed for e, width, _, seed in self.runs if (e, width) == (n_experts, d_model)), default=-1) + 1
 
 
 def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studied:
-    """What a grid has, and the `rows` (E, width, tokens, seed) run beside it, such as those of older grids.
+    """The contents of a grid and of `rows` (E, width, tokens, seed) that were run in addition, as in an older grid.
 
-    Raises InputError where another axis takes several values at one width: which of them is meant is ambiguous.
+    Raises InputError if another axis takes several values at one width, because the choice is ambiguous.
     """
     by_width: dict[int, dict[str, Any]] = {}
     for cell in grid.cells:
@@ -54,8 +54,8 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
         differing = [name for name in other if first[name] != other[name]]
         if differing:
             raise InputError(
-                f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}; new cells vary "
-                f"{', '.join(VARIED)} alone: make a grid of one value of `{differing[0]}`"
+                f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}, but new cells "
+                f"vary only in {', '.join(VARIED)}; make a grid with one value of `{differing[0]}`"
             )
     runs = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.cells]
     runs += [row for row in rows if row[1] in by_width or _one_kind(by_width)]
@@ -65,8 +65,7 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
 
 
 def new_cells(grid: Grid, study: Studied, experts: Iterable[int]) -> list[RunConfig]:
-    """Every cell of these expert counts over `widths` and `budgets`, with a seed of its own; impossible ones, such as
-    of more experts per token than there are or of fewer steps than the warm-up, are left out."""
+    """Every valid cell of these expert counts over `widths` and `budgets`, with an unused seed."""
     cells = []
     for n_experts, (width, other), tokens in itertools.product(
         sorted({*experts}), widths(grid, study).items(), budgets(study)
@@ -79,7 +78,7 @@ def new_cells(grid: Grid, study: Studied, experts: Iterable[int]) -> list[RunCon
 
 
 def widths(grid: Grid, study: Studied) -> dict[int, Mapping[str, Any]]:
-    """The widths studied with their other axes; where those agree, widths between and beyond too, in whole heads."""
+    """The studied widths with their other axes; if those agree, also widths between and beyond, in whole heads."""
     by_width = dict(study.by_width)
     if _one_kind(study.by_width):
         studied_widths, head = list(study.by_width), grid.cells[0].model.d_head
@@ -91,7 +90,7 @@ def widths(grid: Grid, study: Studied) -> dict[int, Mapping[str, Any]]:
 
 
 def budgets(study: Studied) -> tuple[int, ...]:
-    """The token budgets studied, and a ladder of doublings from the shortest to four times the longest."""
+    """The studied token budgets, and doublings of the smallest up to four times the largest."""
     tokens, longest = list(study.tokens), _LONGEST * study.tokens[-1]
     step = float(study.tokens[0])
     while step <= longest * (1 + 1e-9):
@@ -102,9 +101,9 @@ def budgets(study: Studied) -> tuple[int, ...]:
 
 
 def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) -> str:
-    """A grid of these cells alone with the sections of `grid`, every default filled in; `heading` is its first comment.
+    """A grid with exactly these cells, the sections of `grid` and all defaults; `heading` becomes its first comment.
 
-    It is read back: raises InputError where it does not give these very cells.
+    The text is read back. Raises InputError if that does not give the same cells.
     """
     chosen = list(cells)
     budgets_of: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -121,17 +120,17 @@ def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) ->
     )
     text = "".join(f"# {line}\n" for line in heading.splitlines()) + resolved(replace(grid, blocks=written))
     if {cell.run_id("") for cell in parse(text, path).cells} != {cell.run_id("") for cell in chosen}:
-        raise InputError(f"{grid.path}: new cells cannot be written as a grid of its sections; name the axes that vary")
+        raise InputError(f"{grid.path}: new cells do not fit its sections; list every varying axis under `grid:`")
     return text
 
 
 def _other_axes(grid: Grid, cell: RunConfig) -> dict[str, Any]:
-    """What a cell has of the grid's other axes."""
+    """The values of the grid's other axes in a cell."""
     names = sorted({name for block in grid.blocks for name in block} - {*VARIED})
     return {name: axis_value(cell, name) for name in names}
 
 
 def _one_kind(by_width: Mapping[int, Mapping[str, Any]]) -> bool:
-    """Whether all widths agree in the other axes."""
+    """Whether all widths have the same values of the other axes."""
     first, *others = by_width.values()
     return all(other == first for other in others)

@@ -1,4 +1,4 @@
-"""What a grid will cost before it starts, in which order its cells run, and what its design cannot show."""
+"""The plan of a grid: cost and order of its cells, and weaknesses of its design, before it starts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sweeps.lint import lint, unread
 from sweeps.store import StoredCell
 from sweeps.worker import machine_cpus
 
-# Assumed until the study has rows of its own. On two busy cores of a server: 5e9 counted FLOP/s per core at d_model =
-# 32 and 10e9 at 64 (float32, one thread per cell), and 5 s (program in the cache) to 30 s beside training.
+# Assumed until the study has rows. Measured on two busy cores of a server: 5e9 counted FLOP/s per core at d_model = 32
+# and 10e9 at 64 (float32, one thread per cell), plus 5 s (program in the cache) to 30 s in addition to training.
 CPU_FLOPS_PER_CORE = 10e9
 CELL_OVERHEAD_S = 15.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Counted FLOP/s of one cell, seconds it takes beside training, and where the two come from."""
+    """Counted FLOP/s of one cell, its seconds in addition to training, and the source of both."""
 
     flops_per_s: float
     overhead_s: float
@@ -37,10 +37,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell with what it costs.
+    """One cell with its cost.
 
-    trunk: number of the run that it shares with the other budgets.   tokens_own: tokens that it adds to its trunk; sums
-    over `tokens_own` are what is really trained.   memory_bytes: estimated peak of one device.
+    trunk: number of the trunk that it shares with other token budgets.
+    tokens_own: tokens that it adds to its trunk; these sum to all trained tokens.
+    memory_bytes: estimated peak of one device.
     """
 
     config: RunConfig
@@ -58,9 +59,9 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid, priced: its cells in grid order, wall time of what is missing on `workers` at a time, and the lint.
+    """A priced grid: its cells in grid order, the wall time of missing ones on `workers`, and the lint messages.
 
-    alone_seconds: wall time if each cell trained alone.
+    alone_seconds: wall time if every cell trained without sharing a trunk.
     """
 
     study: str
@@ -75,7 +76,7 @@ class Plan:
     defaults: dict[str, dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain values."""
+        """The plan as values for JSON."""
         missing = [cell for cell in self.cells if cell.status == "missing"]
         return {
             "study": self.study,
@@ -105,7 +106,7 @@ class Plan:
 
 
 def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
-    """Price a grid. `parts`: what the study's folder has of its cells; they calibrate the time of the others."""
+    """Price a grid. `parts`: its cells in the study's folder, which calibrate the time of the others."""
     parts = parts or {}
     cpus = grid.cells[0].resources.cpus
     speed = _speed(parts.values(), cpus)
@@ -113,7 +114,7 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
     of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
     own = tokens_own(grid.cells)
     missing = [cell for cell in grid.cells if cell not in parts]
-    own |= tokens_own(tuple(missing))  # what is done is not trained again for those after it
+    own |= tokens_own(tuple(missing))  # missing cells cannot share the steps of finished ones
     cells = tuple(_priced(cell, labels[cell], of_trunk[cell], own[cell], speed, parts.get(cell)) for cell in grid.cells)
     seconds = {cell.config: cell.seconds for cell in cells}
     alone = {cell: speed.overhead_s + train_flops(cell) / speed.flops_per_s for cell in missing}
@@ -152,10 +153,10 @@ def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, par
 
 
 def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
-    """From the study's own rows where there are any: all FLOPs over all training time, the mean time beside it."""
+    """From the study's rows, if any: total FLOPs over total training time, and the mean additional time."""
     timed = [part for part in parts if part.ok and part.train_s > 0]
     if not timed:
-        basis = f"{CPU_FLOPS_PER_CORE:.0e} FLOP/s per core and {CELL_OVERHEAD_S:.0f} s per cell beside training"
+        basis = f"{CPU_FLOPS_PER_CORE:.0e} FLOP/s per core plus {CELL_OVERHEAD_S:.0f} s per cell"
         return Speed(CPU_FLOPS_PER_CORE * cpus, CELL_OVERHEAD_S, f"assumed: {basis}")
     flops_per_s = sum(part.train_flops for part in timed) / sum(part.train_s for part in timed)
     overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed)
@@ -163,7 +164,7 @@ def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
 
 
 def makespan(seconds: list[float], workers: int) -> float:
-    """Wall time when each of `workers` takes the next cell as it becomes free."""
+    """Wall time if each of `workers` takes the next call when it becomes free."""
     free = [0.0] * workers
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
@@ -171,7 +172,7 @@ def makespan(seconds: list[float], workers: int) -> float:
 
 
 def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
-    """What the grid leaves to its defaults, by section; `lr` and `d_expert` are rules and say so."""
+    """Defaults that the grid does not set, by section; those that follow a rule, such as `lr`, show it."""
     axes = {name for block in grid.blocks for name in block}
     defaults = {
         section: {name: info.get_default() for name, info in kind.model_fields.items()}

@@ -1,4 +1,4 @@
-"""YAML with the place of every value, so that an error names its line and column."""
+"""YAML values with line and column, so that errors can name them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ERRORS = 10
 
 @dataclass(frozen=True)
 class YamlValue:
-    """A plain value and where in the file it stood (lines and columns count from 1)."""
+    """A value and its position in the file (lines and columns count from 1)."""
 
     data: Any
     line: int
@@ -25,7 +25,7 @@ class YamlValue:
 
 @dataclass(frozen=True)
 class YamlSource:
-    """The file being read; collects errors so that one reading reports them all."""
+    """The file being read and its errors, collected so that all are reported at once."""
 
     path: Path
     errors: list[tuple[int, int, str]]  # line, column, message
@@ -41,12 +41,12 @@ class YamlSource:
 
 
 def parse_tree(text: str, source: YamlSource) -> YamlValue:
-    """The document as `YamlValue`s all the way down. Syntax errors and duplicate keys carry their line."""
+    """The document as nested `YamlValue`s. Raises InputError with the line of a syntax error."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
-            raise InputError(f"{source.path}:1:1: the file is empty. A grid has at least `study:` and `grid:`")
+            raise InputError(f"{source.path}:1:1: the file is empty; a grid needs at least `study:` and `grid:`")
         return _convert(node, loader, source)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -69,18 +69,18 @@ def _convert(node: yaml.Node, loader: yaml.SafeLoader, source: YamlSource) -> Ya
         for key_node, value_node in node.value:
             place = YamlValue(None, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
-                source.fail(place, "a key is a name, found a list or a mapping")
+                source.fail(place, "a key must be a name, found a list or a mapping")
                 continue
             key, value = str(key_node.value), _convert(value_node, loader, source)
             if key in entries:
-                source.fail(place, f"{key}: given twice; first in line {entries[key].line}")
+                source.fail(place, f"{key}: given twice, first in line {entries[key].line}; remove one")
                 continue
-            # The key's own position is where a reader looks for an unknown or wrong field.
+            # Errors about a field point to its key.
             entries[key] = YamlValue(value, place.line, place.column)
         return YamlValue(entries, line, column)
     try:
         return YamlValue(loader.construct_object(node, deep=True), line, column)
-    except ValueError as error:  # such as a date with a 13th month
+    except ValueError as error:  # e.g. a date with a 13th month
         raise InputError(f"{source.path}:{line}:{column}: cannot read {node.value!r}: {error}") from error
 
 
@@ -95,7 +95,7 @@ def plain(value: Any) -> Any:
 
 
 def inner_value(entry: YamlValue) -> YamlValue:
-    """The value of a mapping's entry, with its own position."""
+    """The value of a mapping's entry with its own position."""
     assert isinstance(entry.data, YamlValue)
     return entry.data
 

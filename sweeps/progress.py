@@ -1,4 +1,4 @@
-"""Progress of a sweep on standard error: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a sweep on standard error: a live line on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Counts what has ended and reports it. Time left is from counted FLOPs: those done over those left."""
+    """Counts and reports ended cells; the time left is estimated from counted FLOPs."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     total: int = 0
@@ -25,7 +25,7 @@ class Progress:
     tokens: int = 0
     flops: float = 0.0
     started: float = field(default_factory=time.monotonic)
-    last: float = 0.0  # seconds from the start to the last cell that ended: rates are known up to then
+    last: float = 0.0  # seconds from the start to the last ended cell, the time base of all rates
     _live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -44,32 +44,32 @@ class Progress:
             self._live = None
 
     def note(self, text: str) -> None:
-        """A message that stays."""
+        """Print a permanent message."""
         if self._live:
             self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self.stream, flush=True)
 
     def begin(self, what: str, total: int, total_flops: float) -> None:
-        """A phase of `total` cells starts."""
+        """Start a phase of `total` cells."""
         self.total, self.total_flops, self.started = total, total_flops, time.monotonic()
         self.done = self.failed = self.running = self.tokens = 0
         self.flops = self.last = 0.0
         self.note(what)
 
     def cell_started(self) -> None:
-        """A worker took a cell; the clock of the phase starts with the first."""
+        """A worker started a cell; the first one starts the clock of the phase."""
         if not self.done and not self.running:
             self.started = time.monotonic()
         self.running += 1
 
     def cell_lost(self, label: str) -> None:
-        """The worker of a cell was killed; the cell is tried once more."""
+        """The worker of a cell was killed; the cell is retried once."""
         self.running = max(0, self.running - 1)
-        self.note(f"{label}: its worker was killed; trying once more")
+        self.note(f"{label}: the worker was killed; retrying once")
 
     def cell_ended(self, label: str, status: str, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
-        """A cell ended: `label` names it, a status other than `ok` counts as failed."""
+        """A cell ended; any status but `ok` counts as failed."""
         self.running = max(0, self.running - 1)
         self.done += 1
         self.failed += status != "ok"
@@ -104,7 +104,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 8 s, 4 min, 2.5 h."""
+    """Seconds in a readable unit: 8 s, 4 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

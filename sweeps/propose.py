@@ -1,4 +1,4 @@
-"""The cells to train next, as a grid that `scaling sweep run` takes."""
+"""Proposing the cells to train next as a grid for `scaling sweep run`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sweeps.calls import own_flops
 from sweeps.grid import Grid, load_grid
 from sweeps.new_cells import as_grid, new_cells, studied
 
-_SHARE = 0.1  # of what the study cost
+_SHARE = 0.1  # default budget relative to the cost of the study
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """Training FLOPs of the smallest and of the largest run, and of the study."""
+    """Training FLOPs of the smallest run, of the largest run, and of the study."""
 
     smallest: float
     largest: float
@@ -38,18 +38,19 @@ class _Spent:
 def propose_cells(
     place: Path, fit: Fit, question: Question, out: Path, flops: float | None, seed: int
 ) -> dict[str, Any]:
-    """Write the suggested grid to `out`; what it holds, costs and is expected to do, as plain values.
+    """Write the suggested grid to `out`; returns its cells, cost and expected effect as values for JSON.
 
-    `place` is a study's folder or a grid; `flops` None takes the largest run's or a tenth of the study's, the more:
-    less than a run could repeat nothing that was done, and in a large study one run is little. Raises InputError.
+    `place` is a study folder or a grid. Without `flops` the budget is that of the largest run or a tenth of the
+    study's, whichever is larger: it can then repeat any run, and in a large study is more than one run. Raises
+    InputError.
     """
     grid = load_grid(place / "grid.yaml" if place.is_dir() else place)
     table = read_runs(place) if place.is_dir() else None
     study, spent = studied(grid, _rows(table)), _spent(grid, table)
-    budget, why = flops, "as asked"
+    budget, why = flops, "as requested"
     if budget is None:
         budget, why = max(
-            (spent.largest, "the largest run so far"), (_SHARE * spent.study, f"{_SHARE:.0%} of what the study cost")
+            (spent.largest, "the largest run so far"), (_SHARE * spent.study, f"{_SHARE:.0%} of the study's cost")
         )
     elif not budget > 0:
         raise InputError(f"`flops` must be above 0, found {budget:g}")
@@ -75,7 +76,7 @@ def propose_cells(
 
 
 def _rows(table: RunTable | None) -> list[tuple[int, int, int, int]]:
-    """E, width, tokens asked for and seed of the runs of a study."""
+    """E, width, requested tokens and seed of the runs of a study."""
     names = ["n_experts", "d_model", "tokens_requested", "seed"]
     if table is None or any(name not in table.frame for name in names):
         return []
@@ -83,7 +84,7 @@ def _rows(table: RunTable | None) -> list[tuple[int, int, int, int]]:
 
 
 def _spent(grid: Grid, table: RunTable | None) -> _Spent:
-    """What trunks share counts once in the study's, where the runs say so."""
+    """The spent FLOPs; the shared steps of a trunk count once in the study's total if the runs have `tokens_own`."""
     if table is None or "train_flops" not in table.frame:
         of_cells = [train_flops(cell) for cell in grid.cells]
         return _Spent(min(of_cells), max(of_cells), own_flops(grid.cells))
@@ -98,8 +99,8 @@ def _spent(grid: Grid, table: RunTable | None) -> _Spent:
 def _candidates(
     cells: list[RunConfig], fit: Fit, question: Question, spent: _Spent
 ) -> tuple[Candidates, list[RunConfig]]:
-    """The cells of at least the smallest run, below which nothing was fitted, and at most three times the largest, as
-    the analysis counts them."""
+    """The cells with at least the compute of the smallest run and at most three times that of the largest, with the
+    columns that the analysis needs."""
     rows = [(cell, describe(cell, "")) for cell in cells]
     least, most = 0.999 * spent.smallest, 1.001 * LARGEST_STEP * spent.largest
     rows = [(cell, row) for cell, row in rows if least <= row["train_flops"] <= most]
@@ -107,7 +108,7 @@ def _candidates(
 
     def column(name: str) -> Array:
         if rows and name not in rows[0][1] and name not in settings:
-            raise InputError(f"law {fit.law} needs {name}, which a cell does not have: fit the study again, or give it")
+            raise InputError(f"law {fit.law} needs `{name}`, which a cell lacks: set it, or fit the study again")
         return np.array([row.get(name, settings.get(name)) for _, row in rows], dtype=float)
 
     shapes: dict[tuple[int, int], int] = {}
@@ -126,7 +127,7 @@ def _candidates(
 
 
 def _document(suggestion: Suggestion, chosen: list[RunConfig], candidates: Candidates) -> dict[str, Any]:
-    """The cells, and what they are expected to do."""
+    """The chosen cells and their expected effect."""
     cells = [
         {
             "n_experts": cell.model.n_experts,
@@ -146,12 +147,12 @@ def _document(suggestion: Suggestion, chosen: list[RunConfig], candidates: Candi
 
 
 def _heading(document: Mapping[str, Any], place: Path) -> str:
-    """The comment that the grid begins with."""
+    """The comment at the beginning of the grid."""
     cells, flops, method = len(document["cells"]), document["train_flops"], document["method"]
     lines = [f"{cells} new cells, {flops:.3g} training FLOPs, by `scaling sweep suggest`"]
     if document["regret_before"] is not None:
         before, after = document["regret_before"], document["regret_after"]
         lines.append(f"expected regret {before:.2%} before, {after:.2%} after ({method})")
     if place.is_dir():
-        lines.append(f"add them to the study: `scaling sweep run` of {document['grid']} into {place}")
+        lines.append(f"to add them to the study: `scaling sweep run {document['grid']} --out {place}`")
     return "\n".join(lines)

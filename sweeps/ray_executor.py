@@ -1,4 +1,4 @@
-"""The Ray executor: Ray Tune as a pool of reused actors. Ray is imported here and nowhere else."""
+"""The Ray executor: Ray Tune as a pool of reused actors. Only this module imports Ray."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sweeps.worker import LatencyShape, Outcome
 
 
 def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[LatencyShape, str]]:
-    """Here, in a process of its own; on a cluster in a task that reserves a node's CPUs, and a GPU if cells use any."""
+    """Measure shapes in a separate process; on a cluster, in a task that reserves a node's CPUs and a GPU if needed."""
     gpus = 1.0 if job.resources.gpus else 0.0
     if not (job.options.executor == "ray" and job.options.cluster):
         yield from worker.measure_shapes(shapes, job.store, job.functions, worker.machine_cpus(), gpus)
@@ -47,10 +47,10 @@ def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[Laten
 
 
 def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
-    """Ray Tune as a pool of reused actors; a trial is a call, with one result per cell, whose row is written by then.
+    """Train with Ray Tune: a trial is a call, with one result per cell after its row has been written.
 
-    What Tune keeps is thrown away. Raises InputError where Ray sees fewer GPUs than a cell needs, WorkError when Ray
-    ends early, a row cannot be written, or `ended` raises it.
+    Tune's own files are discarded. Raises InputError if Ray has fewer GPUs than a cell needs, and WorkError if Ray ends
+    early, a row cannot be written or `ended` raises it.
     """
     pool = _Pool(job, ended, progress, list(job.calls))
     with ray_connected(job.options, job.store) as (ray, scratch):
@@ -58,7 +58,7 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
 
         need, available = job.resources.gpus, ray.cluster_resources().get("GPU", 0.0)
         if need > available:
-            raise InputError(f"resources.gpus={need:g}, but Ray sees {available:g} GPUs; lower it or give `address`")
+            raise InputError(f"resources.gpus={need:g}, but Ray sees {available:g} GPUs; lower it or set `address`")
         try:
             _run_calls(pool, range(len(job.calls)), scratch)
             if len(pool.calls) > len(job.calls) and not pool.stopped_by:
@@ -71,10 +71,10 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
 
 @dataclass
 class _Pool:
-    """The driver's side: the calls, and what their workers report.
+    """The driver's side: the calls, and the reports of their workers.
 
-    `calls`: the job's, and behind them trunks that failed together and are tried apart. An exception in a callback
-    would pass for a failure of the trial, so the reason to stop is kept in `stopped_by` and raised at the end.
+    `calls`: those of the job, followed by trunks that failed together and are retried separately. An exception in a
+    callback would look like a failed trial, so a reason to stop is kept in `stopped_by` and raised at the end.
     """
 
     job: Job
@@ -95,18 +95,18 @@ class _Pool:
         self.stopped_by = self.stopped_by or error
 
     def result(self, result: dict[str, Any]) -> None:
-        """What a step of a call gave (`_CellByCell`)."""
+        """Handle the result of one step of a call (`_CellByCell`)."""
         if "fatal" in result:
             self.stop(WorkError(result["fatal"]))
         elif result["outcome"]:
             self.note(Outcome(**result["outcome"]))
 
     def lost(self, number: int) -> None:
-        """The worker of a call was killed; Tune tries the call once more."""
+        """The worker of a call was killed; Tune retries the call once."""
         self.progress.cell_lost(self.job.labels[self.calls[number][0][0]])
 
     def failed(self, number: int, report: str) -> None:
-        """A call was lost twice. Of several trunks one may be the reason: each gets a call of its own."""
+        """A call was lost twice. If it had several trunks, one may be the cause, so each gets its own call."""
         call, corpus_hash = self.calls[number]
         left = [cell for cell in call if cell.run_id(corpus_hash) not in self.noted]
         if len(trunks := by_trunk(left)) > 1:
@@ -120,7 +120,7 @@ class _Pool:
 
 
 class _CellByCell:
-    """The worker's side: one call, a cell a step; what an earlier worker of the call had done is left out."""
+    """The worker's side: one call, one cell per step, without cells that an earlier worker finished."""
 
     def __init__(self, job: Job, call: Together, corpus_hash: str) -> None:
         left = [cell for cell in call if not _ended_well(cell, corpus_hash, job.store)]
@@ -128,7 +128,7 @@ class _CellByCell:
         self._outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.functions)
 
     def step(self) -> dict[str, Any]:
-        """Train the next cell; the result as Tune carries it."""
+        """Train the next cell; returns a result for Tune."""
         if self._job.out_of_time() or not self._left:
             return {"done": True, "outcome": None}
         worker.pin(self._job.resources.cpus, self._job.resources.gpus)
@@ -141,7 +141,7 @@ class _CellByCell:
 
 
 def _run_calls(pool: _Pool, numbers: Iterable[int], scratch: Path) -> None:
-    """Run the calls of these numbers to their ends."""
+    """Run the calls with these numbers."""
     from ray import tune
 
     tune.run(
@@ -155,7 +155,7 @@ def _run_calls(pool: _Pool, numbers: Iterable[int], scratch: Path) -> None:
         storage_path=str(scratch),
         name="tune",
         raise_on_failed_trial=False,
-        max_failures=1,  # only the death of a worker gets here: the call it held is tried once more
+        max_failures=1,  # only a killed worker counts: its call is retried once
         verbose=0,
     )
 
@@ -216,12 +216,12 @@ def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
 
 
 def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> Outcome:
-    """Write the row of a cell whose worker ended before it could, with Ray's report; how the cell ended."""
+    """The outcome of a cell whose worker died; writes its row with Ray's report unless the worker had written one."""
     part = store.part(cell.run_id(corpus_hash))
-    if part and part.status in ("ok", "diverged"):  # it ended between its last write and its answer
+    if part and part.status in ("ok", "diverged"):  # the worker died between writing and reporting
         return worker.outcome(asdict(part))
     status = "oom" if worker.is_out_of_memory(report) else "error"
-    text = f"the worker ended before its row was written: {report.partition(chr(10))[2]}"  # after a line with the time
+    text = f"the worker ended before its row was written: {report.partition(chr(10))[2]}"  # the first line is the time
     row = worker.failed_row(cell, corpus_hash, status, text, "ray")
     store.write_cell(row, [], [])
     return worker.outcome(row)
@@ -229,9 +229,9 @@ def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> O
 
 # ------------------------------------------------------------------------------------------------------- connection
 
-_OBJECT_STORE_BYTES = 100 * 2**20  # nothing of ours goes through it
+_OBJECT_STORE_BYTES = 100 * 2**20  # small, because we do not use it
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-# Before the import: no usage statistics, no result files of its own, Ctrl-C is ours.
+# Set before the import: no usage statistics, no result files, and Ctrl-C handled by us.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -246,17 +246,17 @@ _ENVIRONMENT = {
 
 @contextmanager
 def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
-    """Ray connected: to the cluster at the address, else to an instance of our own that ends with us.
+    """Connect Ray to the cluster at the address, or to a local instance that ends with this process.
 
-    With it a scratch folder that all its nodes see: on a cluster in the study's folder, else a local one.
-    Standard output belongs to the command, so what Ray prints there meanwhile is dropped: rows say how workers ended.
-    Raises InputError where Ray is not installed or no cluster answers, WorkError where an instance does not start.
+    Also yields a scratch folder visible to all nodes: in the study's folder on a cluster, else a local one. Ray's
+    standard output is dropped, because that of the command must stay clean; rows record how workers ended. Raises
+    InputError if Ray is not installed or no cluster answers, WorkError if a local instance does not start.
     """
     os.environ |= _ENVIRONMENT
     try:
         import ray
     except ImportError as error:
-        raise InputError("Ray is not installed: pip install 'moe-scaling[sweep]', or take `executor` inline") from error
+        raise InputError("Ray is not installed: pip install 'moe-scaling[sweep]', or set `executor` inline") from error
     if options.cluster:
         folder = scratch = store.out / ".ray"
         _join(ray, options.cluster)
@@ -275,36 +275,36 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
 def _join(ray: Any, address: str) -> None:
     try:
         host, _, port = address.rpartition(":")
-        if port.isdigit():  # Ray itself asks for minutes before it gives up
+        if port.isdigit():  # Ray itself retries for minutes
             socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
         ray.init(address=address, **_QUIET)
     except OSError as error:
         raise InputError(
-            f"`address` {address}: no Ray cluster answers there: {first_line(error)} "
-            "(one that asks for a token needs RAY_AUTH_MODE=token in the environment)"
+            f"`address` {address}: no Ray cluster answers: {first_line(error)} (a cluster with token authentication "
+            "needs RAY_AUTH_MODE=token in the environment)"
         ) from error
 
 
 def _start(ray: Any) -> Path:
-    """Start an instance of our own; its folder, short, because sockets below it must stay under 107 bytes."""
-    _sweep_away_folders_of_the_dead()
+    """Start a local instance; returns its folder, whose path is short because paths of sockets are below 107 bytes."""
+    _remove_folders_of_dead_drivers()
     folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
     local: dict[str, Any] = {"num_cpus": worker.machine_cpus(), "include_dashboard": False, "_temp_dir": str(folder)}
     try:
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
-    except Exception as error:  # ports, memory, limits of processes: Ray has no type for it
+    except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
         shutil.rmtree(folder, ignore_errors=True)
-        raise WorkError(f"Ray did not start ({error}); `executor` inline does without it") from error
+        raise WorkError(f"Ray did not start ({error}); `executor` inline works without it") from error
     return folder
 
 
 def _host() -> str:
-    """Names this machine or container, whose processes alone we can see; short, for a socket's path has 107 bytes."""
+    """A short name of this machine or container, since only its processes are visible to us."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
-def _sweep_away_folders_of_the_dead() -> None:
-    """A driver that was killed left Ray's logs behind; another user's stay, for we may not remove them."""
+def _remove_folders_of_dead_drivers() -> None:
+    """Remove Ray's logs of drivers that were killed, except those of other users."""
     for folder in Path("/tmp").glob(f"ray-{_host()}-*-*"):
         pid = folder.name.removeprefix(f"ray-{_host()}-").split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():

@@ -1,4 +1,4 @@
-"""A study as a whole: what its folder says of the cells of its grid."""
+"""The status of a study: progress, failures and pending measurements from its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sweeps.worker import LatencyShape, machine_cpus
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """The study: of the grid's cells how many are ok, failed (by status) and left, and what is beside them."""
+    """Numbers of cells that are ok, failed (by status) and left, with the failures and cells of older grids."""
 
     study: str
     out: str
@@ -41,7 +41,7 @@ class StudyStatus:
 def study_status(
     store: Store, grid: Grid, run_ids: dict[str, RunConfig], *, trained_now: int = 0, driver: str = ""
 ) -> StudyStatus:
-    """What a study's folder says of the cells of a grid."""
+    """The status of a grid's cells in a study's folder."""
     survey = store.survey()
     parts = [survey.cells[run_id] for run_id in run_ids if run_id in survey.cells]
     failures = [part for part in parts if not part.ok]
@@ -54,7 +54,7 @@ def study_status(
         failed=dict(Counter(part.status for part in failures)),
         left=len(run_ids) - len(parts),
         trained_now=trained_now,
-        latency_owed=sum(len(shape.run_ids) for shape in owed(store, survey, run_ids)),
+        latency_owed=sum(len(shape.run_ids) for shape in pending_shapes(store, survey, run_ids)),
         of_older_grids=survey.of_older_grids(run_ids),
         code_versions=survey.code_versions(),
         failures=[
@@ -65,19 +65,19 @@ def study_status(
     )
 
 
-def owed(store: Store, survey: Survey, run_ids: dict[str, RunConfig]) -> list[LatencyShape]:
-    """Shapes whose latency some ok cell lacks, with those cells."""
+def pending_shapes(store: Store, survey: Survey, run_ids: dict[str, RunConfig]) -> list[LatencyShape]:
+    """Shapes whose latency is not measured for some ok cell, with those cells."""
     measured = store.latency_shapes()
-    owed: dict[str, list[str]] = {}
+    pending: dict[str, list[str]] = {}
     for run_id, cell in run_ids.items():
         part = survey.cells.get(run_id)
         if part and part.ok and measured.get(run_id) != cell.shape_id():
-            owed.setdefault(cell.shape_id(), []).append(run_id)
-    return [LatencyShape(run_ids[ids[0]], tuple(ids)) for ids in owed.values()]
+            pending.setdefault(cell.shape_id(), []).append(run_id)
+    return [LatencyShape(run_ids[ids[0]], tuple(ids)) for ids in pending.values()]
 
 
 def record(grid: Grid, hashes: list[str]) -> dict[str, Any]:
-    """Versions, device and corpus hashes, kept with the resolved grid."""
+    """Versions, machine and corpus hashes, to be saved with the resolved grid."""
     versions = {}
     for package in ("moe-scaling", "jax", "flax", "optax", "numpy", "ray"):
         try:
@@ -97,27 +97,27 @@ def record(grid: Grid, hashes: list[str]) -> dict[str, Any]:
 
 
 def corpus_hashes(recorded: Grid) -> dict[DataConfig, str]:
-    """The corpus hashes that `sweep run` noted in a study's grid.yaml.
+    """The corpus hashes that `sweep run` saved in a study's grid.yaml.
 
-    Raises InputError when the file was not written by `sweep run`.
+    Raises InputError if `sweep run` did not write the file.
     """
     entries = recorded.record.get("corpora", [])
     if len(entries) != len(recorded.corpora):
-        raise InputError(f"{recorded.path}: no corpus hash in it: it was not written by `scaling sweep run`")
+        raise InputError(f"{recorded.path}: has no corpus hash; use a grid.yaml written by `scaling sweep run`")
     return {config: str(entry["hash"]) for config, entry in zip(recorded.corpora, entries, strict=True)}
 
 
 def opened(folder: Path) -> tuple[Grid, dict[str, RunConfig]]:
-    """The grid of a study's folder and its cells by run_id, without touching the corpus. Raises InputError."""
+    """The grid of a study's folder and its cells by run_id, without reading the corpus. Raises InputError."""
     if not (folder / GRID).is_file():
-        raise InputError(f"{folder}: not a study's folder: it has no {GRID}; `scaling sweep run` makes one")
+        raise InputError(f"{folder}: not a study folder: it has no {GRID}; `scaling sweep run` creates one")
     grid = load_grid(folder / GRID)
     hashes = corpus_hashes(grid)
     return grid, {cell.run_id(hashes[cell.data]): cell for cell in grid.cells}
 
 
 def known_parts(folder: Path, cells: Iterable[RunConfig]) -> dict[RunConfig, StoredCell]:
-    """What a study's folder, if there is one, has of some cells; of corpora that it has seen."""
+    """The cells that a study's folder contains, for corpora that it has used; empty without a folder."""
     if not (folder / GRID).is_file():
         return {}
     hashes, done = corpus_hashes(load_grid(folder / GRID)), Store(folder).survey().cells

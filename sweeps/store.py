@@ -1,4 +1,4 @@
-"""Results on disk: one atomic Parquet part per table and cell. The parts are the truth; everything else is derived."""
+"""Results on disk: one atomic Parquet part per table and cell, from which everything else is derived."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
 
 @dataclass(frozen=True)
 class StoredCell:
-    """A trained or failed cell by a few columns of its row."""
+    """A few columns of the row of a trained or failed cell."""
 
     run_id: str
     status: str
@@ -47,33 +47,33 @@ class StoredCell:
 
     @property
     def share(self) -> float:
-        """Of its tokens, what it did not take over from its trunk."""
+        """Share of its tokens that it did not take over from its trunk."""
         return self.tokens_own / self.tokens if self.tokens_own and self.tokens else 1.0
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The parts of a study: cells by run id, and what could not be used and why (file -> reason)."""
+    """The parts of a study: cells by run_id, and unusable files with the reason."""
 
     cells: dict[str, StoredCell]
     unusable: dict[Path, str]
 
     def missing(self, run_ids: Iterable[str], *, retry_failed: bool = False) -> list[str]:
-        """Of these cells the ones that have to train: no part, or with `retry_failed` one that is not ok."""
+        """The cells that need training: those without a part and, with `retry_failed`, those that are not ok."""
         return [run for run in run_ids if run not in self.cells or (retry_failed and not self.cells[run].ok)]
 
     def of_older_grids(self, run_ids: Iterable[str]) -> list[str]:
-        """Cells on disk that the grid no longer has: they stay, and are listed."""
+        """Cells on disk that are no longer in the grid; they are kept."""
         return sorted(set(self.cells) - set(run_ids))
 
     def code_versions(self) -> dict[str, int]:
-        """How many cells each version of the code made."""
+        """Number of cells by code version."""
         return dict(Counter(part.code_version for part in self.cells.values()))
 
 
 @dataclass(frozen=True)
 class Store:
-    """A study's folder."""
+    """The folder of a study."""
 
     out: Path
 
@@ -81,11 +81,11 @@ class Store:
         return self.out / table / f"{run_id}.parquet"
 
     def checkpoints(self, trunk_ids: Iterable[str]) -> Path:
-        """Where a call that trains these trunks keeps what it can go on from."""
+        """The checkpoint folder of a call that trains these trunks."""
         return self.out / "checkpoints" / "-".join(sorted(set(trunk_ids)))
 
     def write_cell(self, run: dict[str, Any], evals: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
-        """Write the parts of one cell; its `runs` part comes last and marks the cell as done. Raises WorkError."""
+        """Write the parts of one cell; its `runs` part, written last, marks the cell as done. Raises WorkError."""
         run_id = run["run_id"]
         if evals:
             self._write("evals", run_id, evals)
@@ -98,14 +98,14 @@ class Store:
         self._write("latency", run_id, [row | {"run_id": run_id} for row in rows])
 
     def write_grid(self, text: str) -> None:
-        """Keep the resolved grid beside the results. Raises WorkError."""
+        """Write the resolved grid. Raises WorkError."""
         write_atomically(self.out / GRID, text.encode())
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
         write_parquet(self.path(table, run_id), to_arrow(table, rows))
 
     def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
-        """The rows of one part. Raises WorkError when it is absent or cannot be read."""
+        """The rows of one part. Raises WorkError if it is missing or cannot be read."""
         path = self.path(table, run_id)
         try:
             rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
@@ -114,7 +114,7 @@ class Store:
         return rows
 
     def survey(self) -> Survey:
-        """Look at every cell on disk. A part that is truncated, foreign or incomplete is missing, with a reason."""
+        """Read every cell on disk. A truncated, foreign or incomplete part counts as missing, with a reason."""
         cells: dict[str, StoredCell] = {}
         unusable: dict[Path, str] = {}
         for path in self._parts("runs"):
@@ -125,17 +125,17 @@ class Store:
         return Survey(cells, unusable)
 
     def part(self, run_id: str) -> StoredCell | None:
-        """One cell, or None when it has no usable part."""
+        """One cell, or None if it has no usable part."""
         try:
             return self._cell(self.path("runs", run_id))
         except _UNUSABLE:
             return None
 
     def _cell(self, path: Path) -> StoredCell:
-        """The cell of one `runs` part; an ok cell needs its evals and curves too. Raises what makes it unusable."""
+        """The cell of one `runs` part; an ok cell needs its evals and curves too. Raises one of `_UNUSABLE`."""
         rows = pq.ParquetFile(path).read(columns=list(StoredCell.__dataclass_fields__)).to_pylist()
         if len(rows) != 1 or rows[0].get("run_id") != path.stem:
-            raise ValueError("it is not one row with the run_id of its name")
+            raise ValueError("not exactly one row with the run_id of the file name")
         row = rows[0]
         if row.get("status") == "ok":
             for table in ("evals", "curves"):
@@ -155,7 +155,7 @@ class Store:
         return shapes
 
     def tidy(self, survey: Survey) -> list[str]:
-        """Move unusable parts aside and remove temporary files of writers that were killed; a message for each part.
+        """Rename unusable parts and remove temporary files of killed writers; returns a message for each part.
 
         Only for the driver that holds the lock.
         """
@@ -163,17 +163,17 @@ class Store:
         for path, reason in survey.unusable.items():
             aside = path.with_name(path.name + ".unusable")
             os.replace(path, aside)
-            messages.append(f"{path} {reason}; moved aside to {aside.name}, the cell counts as missing")
+            messages.append(f"{path} {reason}; renamed to {aside.name}, the cell counts as missing")
         for table in TABLES:
             for stray in (self.out / table).glob(".*.tmp"):
                 stray.unlink(missing_ok=True)
         return messages
 
     def pack(self, out: Path) -> list[Path]:
-        """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid beside it.
+        """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid.
 
-        A fiftieth of the parts' size, for keeping and shipping a study; the analysis reads either, a sweep only parts.
-        Raises InputError when there is nothing to pack or a part cannot be read, WorkError when it cannot be written.
+        For archiving a study in a fiftieth of the size; the analysis reads either form, a sweep only parts. Raises
+        InputError if there is nothing to pack or a part cannot be read, WorkError if a file cannot be written.
         """
         written = []
         for table in TABLES:
@@ -193,7 +193,7 @@ class Store:
             written.append(out / f"{table}.parquet")
             write_parquet(written[-1], pa.concat_tables(tables, promote_options="permissive"), compression="zstd")
         if not written:
-            raise InputError(f"{self.out}: no parts to pack; `scaling sweep run` writes a study folder")
+            raise InputError(f"{self.out}: no parts to pack; give a study folder written by `scaling sweep run`")
         if (self.out / GRID).is_file():
             write_atomically(out / GRID, (self.out / GRID).read_bytes())
         return written
@@ -203,30 +203,32 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second driver out of the study for as long as this process lives. Raises InputError naming the first.
+        """Lock the study against other drivers while this process lives. Raises InputError naming the current driver.
 
-        The kernel drops the lock with the process, however it ends. Python opens files close-on-exec, so no child
-        (Ray's daemons outlive a killed driver) holds it on.
+        The kernel releases the lock however the process ends. Python opens files close-on-exec, so child processes,
+        such as Ray's daemons, which outlive a killed driver, do not keep it.
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             handle = open(self.out / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held until the end of the sweep
         except OSError as error:
-            raise InputError(f"{self.out}: cannot be the study's folder: {error.strerror}") from error
+            raise InputError(f"{self.out}: cannot be used as the study folder: {error.strerror}") from error
         with handle:
-            for attempt in range(5):  # `sweep status` may hold it for a moment
+            for attempt in range(5):  # `sweep status` may hold it briefly
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
                     if attempt == 4:
                         raise InputError(
-                            f"{self.out}: another sweep is at work in this study ({self.driver() or 'unknown'}). "
-                            "Wait for it or stop it; `scaling sweep status` shows how far it is"
+                            f"{self.out}: another sweep of this study is running ({self.driver() or 'unknown'}); wait "
+                            "for it or stop it, `scaling sweep status` shows its progress"
                         ) from error
                     time.sleep(0.1)
                 except OSError as error:
-                    raise WorkError(f"{self.out}: its file system keeps no locks ({error.strerror})") from error
+                    raise WorkError(
+                        f"{self.out}: the file system does not support locks ({error.strerror}); use another folder"
+                    ) from error
             handle.truncate(0)
             started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
             handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
@@ -234,7 +236,7 @@ class Store:
             yield
 
     def driver(self) -> str:
-        """Who sweeps this study right now ("" for nobody): process, host and start."""
+        """Process, host and start of the driver that is sweeping this study, or ""."""
         try:
             with open(self.out / LOCK, encoding="utf-8") as handle:
                 try:

@@ -1,4 +1,4 @@
-"""A process that does the work: train one cell, or measure the latency of shapes, and write the parts."""
+"""The work of a sweep: training cells and measuring shapes, and writing their parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 
 @dataclass(frozen=True)
 class CellFunctions:
-    """The functions that do the work, as `module:function`, so that they are imported where they run and nowhere else.
+    """The functions that do the work, as `module:function`, so that only the process that runs them imports them.
 
     train: (cells of one call, folder for checkpoints) -> results of the cells as they end (scaling/training/tasks.py).
     measure: cell -> latency rows (scaling/training/inference_bench.py).
@@ -46,7 +46,7 @@ CELL_FUNCTIONS = CellFunctions()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended; the row itself is on disk. Tokens and FLOPs are its own share."""
+    """The end of a cell, whose row is on disk. Tokens and FLOPs exclude those shared with its trunk."""
 
     run_id: str
     status: str
@@ -58,18 +58,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LatencyShape:
-    """Cells that one latency measurement serves: all of one `RunConfig.shape_id()`."""
+    """The cells of one `RunConfig.shape_id()`, which share a latency measurement."""
 
     config: RunConfig
     run_ids: tuple[str, ...]
 
 
 def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str]:
-    """What must be set before JAX is imported, so that a cell has the threads and the device it was given and no more.
+    """Environment variables, to be set before JAX is imported, that limit a cell to its threads and device.
 
-    NPROC sizes the thread pool of XLA's CPU client (there is no other switch, and affinity is not ours to set). With
-    `spread` each thread is a device of its own, over which training spreads a cell: small products do not divide well
-    among the threads of one. Compiled programs are kept by scaling/training/executable_cache.py, not by JAX's cache.
+    NPROC sets the size of the thread pool of XLA's CPU client, for which there is no other switch. With `spread` each
+    thread is a device, over which training splits a cell, because the threads of one device do not share small products
+    well. Compiled programs are cached by scaling/training/executable_cache.py, not by JAX.
     """
     devices = cpus if spread and not gpus else 1
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICES not in flag]
@@ -78,32 +78,32 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
         "OMP_NUM_THREADS": str(cpus),
         "XLA_FLAGS": " ".join([*flags, *([f"{_DEVICES}={devices}"] if devices > 1 else [])]),
         "JAX_PLATFORMS": "cuda,cpu" if gpus > 0 else "cpu",
-        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries of the calling thread: scaling/training/malloc.py
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # temporaries on the calling thread: scaling/training/malloc.py
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    if 0 < gpus < 1:  # a share of one device: Ray only keeps the books, XLA keeps the memory
+    if 0 < gpus < 1:  # Ray only counts shares of a GPU; XLA has to limit the memory
         settings["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
     return settings
 
 
 def pin(cpus: int, gpus: float) -> None:
-    """Apply `environment` to this process; without effect, and so not done, once JAX is there."""
+    """Apply `environment` to this process, unless JAX is already imported and would ignore it."""
     if "jax" not in sys.modules:
         os.environ.update(environment(cpus, gpus))
 
 
 def machine_cpus() -> int:
-    """CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_cells(
     cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, functions: CellFunctions
 ) -> Iterator[Outcome]:
-    """Train the cells of one call and write the parts of each as it is done; those that are done already are left out.
+    """Train the cells of one call and write the parts of each when it ends.
 
-    What fails is a row with a status and the error's text, for every cell that the failure kept from its end. Raises
-    WorkError only when a row cannot be written.
+    A failure becomes a row with a status and the error's text for every cell that it kept from ending. If there were
+    several trunks, each is retried separately first. Raises WorkError only if a row cannot be written.
     """
     started_at, clock = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     left = {cell.run_id(corpus_hash): cell for cell in cells}
@@ -113,12 +113,10 @@ def train_cells(
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
             for result in pkgutil.resolve_name(functions.train)(list(cells), folder):
                 if result.run["run_id"] not in left:
-                    raise WorkError(
-                        "the corpus changed while the sweep was running; run again to train on what it is now"
-                    )
+                    raise WorkError("the corpus changed during the sweep; run again to train on the new text")
                 yield result.run | {"executor": executor}, result.evals, result.curves
         except Exception as error:
-            if len(by_trunk(left.values())) > 1:  # what kept them from their end together may be one's alone
+            if len(by_trunk(left.values())) > 1:  # one trunk alone may be the cause: retry each separately
                 return
             status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
             wall_s = (time.perf_counter() - clock) / max(1, len(left))
@@ -135,7 +133,7 @@ def train_cells(
 
 
 def outcome(run: dict[str, Any]) -> Outcome:
-    """How a cell with this row ended."""
+    """The outcome of a cell with this row."""
     share = (run.get("tokens_own") or run["tokens"]) / run["tokens"]
     flops, wall_s = run["train_flops"] * share, run.get("wall_s") or 0.0
     return Outcome(run["run_id"], run["status"], run.get("error") or "", round(run["tokens"] * share), flops, wall_s)
@@ -150,22 +148,22 @@ def failed_row(
     started_at: str | None = None,
     wall_s: float | None = None,
 ) -> dict[str, Any]:
-    """The `runs` row of a cell that has no result."""
+    """The `runs` row of a cell without a result."""
     ending = {"status": status, "error": error, "executor": executor, "started_at": started_at, "wall_s": wall_s}
     return describe(config, corpus_hash) | ending
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Whether the text of an error says that memory ran out: Python's, XLA's or Ray's way."""
+    """Whether the text of an error from Python, XLA or Ray says that memory ran out."""
     return any(word in text for word in _OUT_OF_MEMORY)
 
 
 def measure_shapes(
     shapes: list[LatencyShape], store: Store, functions: CellFunctions, cpus: int, gpus: float
 ) -> Iterator[tuple[LatencyShape, str]]:
-    """Measure shapes one after another in a fresh process with `cpus` threads; yields each with its error or "".
+    """Measure shapes one after another in a new process with `cpus` threads; yields each with its error or "".
 
-    The process writes the parts. Should it die, the shape it was at has failed and a new process does the rest.
+    The process writes the parts. If it dies, the current shape has failed and another process measures the rest.
     """
     while shapes:
         job = {
@@ -177,7 +175,7 @@ def measure_shapes(
         environ = os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths}
         command = [sys.executable, "-m", "sweeps.worker"]
         pipe, done = subprocess.PIPE, 0
-        # A broken pipe: it died at once, no answer will come, and that is seen below.
+        # A broken pipe means that the process died at once, which is handled below.
         with (
             suppress(BrokenPipeError),
             subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ) as process,
@@ -186,7 +184,7 @@ def measure_shapes(
             assert process.stdout is not None
             try:
                 process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()  # left open: the process ends itself when we are gone
+                process.stdin.flush()  # stays open, so that the process ends when we do
                 for line in process.stdout:
                     yield shapes[done], json.loads(line)["error"]
                     done += 1
@@ -194,16 +192,16 @@ def measure_shapes(
             finally:
                 process.kill()
         if done < len(shapes):
-            yield shapes[done], f"the measuring process ended with exit status {process.returncode} before it was done"
+            yield shapes[done], f"the measuring process ended early with exit status {process.returncode}"
             done += 1
         shapes = shapes[done:]
 
 
 def main() -> None:
-    """The measuring process: a job on standard input, one line of JSON per shape on standard output."""
+    """The measuring process: reads a job from standard input and writes one line of JSON per shape."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints goes to standard error
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, and we end with it
+    os.dup2(2, 1)  # other output goes to standard error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C, and this process ends with it
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     malloc.keep()
@@ -220,13 +218,13 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # ends when the driver has died; unbuffered, so that no lock is held when we end before it
+    while os.read(0, 1):  # returns nothing when the driver has died; unbuffered, so that exit is not blocked by a lock
         pass
     os._exit(1)
 
 
 def _text(error: BaseException) -> str:
-    """Type and message first, then where it happened."""
+    """Type and message of an error, then its traceback."""
     where = "".join(traceback.format_tb(error.__traceback__))
     return f"{type(error).__name__}: {error}\n{where}"[:_ERROR_CHARACTERS]
 

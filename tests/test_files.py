@@ -1,4 +1,4 @@
-"""The atomic writer: the mode a shell would give, nothing half-written, one message where the disk refuses."""
+"""The atomic writer: file modes, no partial files, and refused targets."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def umask():
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
-def test_the_mode_is_what_the_umask_leaves(tmp_path: Path, umask, mask: int, mode: int) -> None:
+def test_the_mode_follows_the_umask(tmp_path: Path, umask, mask: int, mode: int) -> None:
     umask(mask)
     write_atomically(tmp_path / "new" / "x", b"content")
     assert (tmp_path / "new" / "x").stat().st_mode & 0o777 == mode
 
 
-def test_what_was_there_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_old_content_is_replaced_and_no_other_file_remains(tmp_path: Path) -> None:
     for content in (b"before", b"after"):
         write_atomically(tmp_path / "x", content)
     assert (tmp_path / "x").read_bytes() == b"after"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_folder_that_is_a_file_is_failed_work(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_a_work_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "x", b"content")
 
 
-def test_a_target_that_is_a_folder_is_failed_work_and_leaves_no_stray(tmp_path: Path) -> None:
+def test_a_folder_as_target_is_a_work_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(WorkError, match="cannot be written"):
         write_atomically(tmp_path / "x", b"content")
@@ -47,7 +47,7 @@ def test_a_target_that_is_a_folder_is_failed_work_and_leaves_no_stray(tmp_path: 
 
 
 def test_devices_pipes_and_links_are_not_replaced(tmp_path: Path) -> None:
-    """A rename would put a plain file in the place of a pipe, and of a link; as root of a device too."""
+    """A rename would replace a pipe or a link, and as root a device, by a regular file."""
     pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
     os.mkfifo(pipe)
     with pytest.raises(WorkError, match="device or pipe"):

@@ -101,7 +101,7 @@ def test_what_is_said_is_what_the_cells_cost_and_do(study: Path, suggested: tupl
     spent = table.column("train_flops").sum()
     assert suggestion["share_of_study"] == pytest.approx(suggestion["train_flops"] / spent)
     assert suggestion["budget"] == max(table.column("train_flops").max(), 0.1 * spent)
-    assert suggestion["budget_because"] in ("the largest run so far", "10% of what the study cost")
+    assert suggestion["budget_because"] in ("the largest run so far", "10% of the study's cost")
     assert suggestion["train_flops"] <= suggestion["budget"]
     assert 0 <= suggestion["regret_after"] < suggestion["regret_before"]
     assert suggestion["method"]
@@ -122,7 +122,7 @@ def test_the_budget_asked_for_is_kept_and_the_words_say_the_same(study: Path, tm
     for part in (
         "Expected regret",
         "of what the study cost",
-        "(as asked)",
+        "(as requested)",
         "takes most off the expected regret per FLOP",
     ):
         assert part in ended.stdout

@@ -96,7 +96,7 @@ def test_wrong_input_is_one_message_and_status_2(command: str, tmp_path: Path) -
 def test_status_of_what_is_no_study_is_wrong_input(tmp_path: Path) -> None:
     ended = call("status", tmp_path)
     assert ended.exit_code == 2
-    assert "not a study's folder" in ended.stderr
+    assert "not a study folder" in ended.stderr
 
 
 @pytest.mark.parametrize(

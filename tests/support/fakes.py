@@ -1,6 +1,6 @@
-"""Work that takes no time and fails on demand, so that what is tested is the sweep and not the training.
+"""Fake work that takes no time and fails on demand, for testing sweeps without training.
 
-What a cell does is decided by its seed; every call is noted in the file that FAKE_LOG names.
+The seed of a cell decides its behaviour; every call is logged to the file FAKE_LOG.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE = range(101, 108)
 
 
 def note(word: str) -> None:
-    """One line, written at once whole, by whichever process."""
+    """Append one line to the log in a single write, from any process."""
     with open(os.environ["FAKE_LOG"], "a", encoding="utf-8") as log:
         log.write(word + "\n")
 
 
 def train(cells: list[RunConfig], checkpoints: Path) -> Iterator[Any]:
-    """Rows with a loss that follows from the configuration alone."""
+    """Rows with a loss that depends only on the configuration."""
     for cell in cells:
         yield one(cell)
 
 
 def one(config: RunConfig) -> Any:
-    """One cell's rows, or its end."""
+    """The rows of one cell, or its failure."""
     row = describe(config, data.prepare(config.data).hash)
     note(f"train {row['run_id']}")
     if config.seed == ERROR:
@@ -61,7 +61,7 @@ def one(config: RunConfig) -> Any:
 
 
 def measure(config: RunConfig) -> list[dict[str, Any]]:
-    """Latency rows; notes the threads it was given. The shape with d_model = 48 kills the process."""
+    """Latency rows; logs the number of threads. The shape with d_model = 48 kills the process."""
     note(f"measure {config.shape_id()} {os.environ['NPROC']} {os.environ['JAX_PLATFORMS']}")
     if config.model.d_model == 48:
         os.kill(os.getpid(), signal.SIGKILL)

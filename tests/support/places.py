@@ -1,4 +1,4 @@
-"""Where a test of sweeps works, and drivers in processes of their own."""
+"""The folders of a sweep test, and drivers in separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAKE = CellFunctions("fakes:train", "fakes:measure")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a test works: its folder, the study's folder, and the log of the fake work."""
+    """The folder of a test, the study's folder, the log of the fake work, and the file that stops it from failing."""
 
     folder: Path
     out: Path
@@ -45,12 +45,12 @@ class Place:
         return path
 
     def noted(self, word: str) -> list[str]:
-        """What the fake work noted with this word, without the word."""
+        """The entries of the fake work's log that begin with this word, without it."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line.removeprefix(word + " ") for line in lines if line.startswith(word + " ")]
 
     def drive(self, grid: Path, executor: str = "inline", *flags: str) -> subprocess.Popen[str]:
-        """Start a driver with fake work in a process of its own."""
+        """Start a driver with fake work in a separate process."""
         return subprocess.Popen(
             [sys.executable, str(HERE / "driver.py"), str(grid), str(self.out), executor, *flags],
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -1,4 +1,4 @@
-"""A tiny corpus of files and a log of what the fake work did."""
+"""A tiny corpus of files and a folder to run sweeps in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A folder to work in. The environment is put back: a sweep in this process pins its threads there."""
+    """A folder to work in. The environment is restored, because a sweep in this process sets its threads there."""
     before = dict(os.environ)
     (tmp_path / "docs").symlink_to(texts)
     place = Place(tmp_path, tmp_path / "out", tmp_path / "log", tmp_path / "mercy")

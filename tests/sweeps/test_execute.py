@@ -1,4 +1,4 @@
-"""A sweep does what is missing and nothing else, whatever was killed before."""
+"""A sweep completes what is missing and nothing else, whatever was killed before."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "execut
 
 
 def table(out: Path, name: Any) -> list[dict[str, Any]]:
-    """All rows of a table, times left out, in the order of the cells."""
+    """All rows of a table without times, in the order of the cells."""
     files = sorted((out / name).glob("*.parquet"))
     rows = [row for file in files for row in Store(out).read(name, file.stem)]
     return [{column: value for column, value in row.items() if column not in TIMES} for row in rows]
@@ -50,7 +50,7 @@ def test_a_sweep_trains_every_cell_once_and_measures_every_shape_once(place: Pla
     assert len(place.noted("train")) == len(set(place.noted("train"))) == 8
     cells = grid.load_grid(path).cells
     shapes = {cell.shape_id() for cell in cells}
-    # With every CPU of the machine and no GPU, in two calls because E = 1 and E = 4 are two shapes.
+    # With every CPU of the machine and no GPU; E = 1 and E = 4 are two shapes.
     assert sorted(place.noted("measure")) == sorted(f"{shape} {worker.machine_cpus()} cpu" for shape in shapes)
     latency = table(place.out, "latency")
     assert len(latency) == 16
@@ -85,7 +85,7 @@ def test_a_grown_grid_trains_only_what_is_new_and_reuses_the_latency_of_a_shape(
     assert len(table(place.out, "latency")) == 10
 
 
-def test_a_changed_bench_owes_latency_but_no_training(place: Place) -> None:
+def test_a_changed_bench_needs_new_latency_but_no_training(place: Place) -> None:
     sweep(place.grid("{d_model: 16, tokens: 1K}"), place)
     path = place.grid("{d_model: 16, tokens: 1K}")
     path.write_text(path.read_text().replace("context: [16]", "context: [8]"))
@@ -94,7 +94,7 @@ def test_a_changed_bench_owes_latency_but_no_training(place: Place) -> None:
     assert len(place.noted("measure")) == 2
 
 
-def test_a_changed_corpus_is_another_run(place: Place, tmp_path: Path) -> None:
+def test_a_changed_corpus_gives_another_run(place: Place, tmp_path: Path) -> None:
     path = place.grid("{d_model: 16, tokens: 1K}")
     sweep(path, place)
     docs = place.folder / "more"
@@ -107,7 +107,7 @@ def test_a_changed_corpus_is_another_run(place: Place, tmp_path: Path) -> None:
     assert len({row["corpus_hash"] for row in table(place.out, "runs")}) == 2
 
 
-def test_failed_cells_are_rows_and_the_others_go_on(place: Place) -> None:
+def test_failed_cells_are_rows_and_the_others_continue(place: Place) -> None:
     seeds = [0, fakes.ERROR, fakes.MEMORY, fakes.DIVERGED, fakes.FOREIGN, 1]
     path = place.grid(f"{{d_model: 16, tokens: 1K, seed: {seeds}}}")
     summary = sweep(path, place)
@@ -120,9 +120,9 @@ def test_failed_cells_are_rows_and_the_others_go_on(place: Place) -> None:
     assert "fakes.py" in rows[fakes.ERROR]["error"]
     assert "the corpus changed" in rows[fakes.FOREIGN]["error"]
     assert all((row["loss_val"] is None) == (row["status"] != "ok") for row in rows.values())
-    assert len(table(place.out, "latency")) == 4  # only of what is ok
+    assert len(table(place.out, "latency")) == 4  # of ok cells only
 
-    # A failed cell is not tried again unasked; asked, it is, and what is ok stays as it was.
+    # A failed cell is retried only on request, and ok cells remain unchanged.
     assert sweep(path, place).trained_now == 0
     before = snapshot(place.out)
     again = sweep(path, place, retry_failed=True)
@@ -133,8 +133,8 @@ def test_failed_cells_are_rows_and_the_others_go_on(place: Place) -> None:
     assert all(after[part] == content for part, content in before.items() if part.stem in ok)
 
 
-def test_what_fails_together_is_tried_apart(place: Place) -> None:
-    """Dense trunks of one program train in one call; what one of them breaks is made good for the others."""
+def test_trunks_that_fail_together_are_retried_separately(place: Place) -> None:
+    """Dense trunks of one program train in one call; a failure of one of them does not cost the others."""
     seeds = [0, fakes.ERROR, 1, fakes.MEMORY, 2]
     summary = sweep(place.grid(f"{{n_experts: 1, d_model: 16, tokens: [1K, 2K], seed: {seeds}}}"), place)
     assert (summary.ok, summary.failed) == (6, {"error": 2, "oom": 2})
@@ -142,30 +142,30 @@ def test_what_fails_together_is_tried_apart(place: Place) -> None:
 
 
 def test_fail_fast_stops_at_the_first_failure(place: Place) -> None:
-    # The order is by length: the failing cell is the longest, so it is first.
+    # The longest cell, which fails, is first.
     path = place.grid(f"[{{d_model: 16, tokens: 1K, seed: [0, 1]}}, {{d_model: 16, tokens: 2K, seed: {fakes.ERROR}}}]")
-    with pytest.raises(WorkError, match=r"`fail_fast`: .* ended as error; finished cells are safe"):
+    with pytest.raises(WorkError, match=r"`fail_fast`: .* status error; finished cells are safe"):
         sweep(path, place, fail_fast=True)
     assert len(place.noted("train")) == 1
     assert sweep(path, place).trained_now == 2
 
 
-def test_no_ok_cell_at_all_is_failed_work(place: Place) -> None:
+def test_a_sweep_without_an_ok_cell_fails(place: Place) -> None:
     path = place.grid(f"{{d_model: 16, tokens: 1K, seed: [{fakes.ERROR}, {fakes.DIVERGED}]}}")
-    with pytest.raises(WorkError, match="no cell is ok; the first failure: "):
+    with pytest.raises(WorkError, match="every cell failed; first failure: "):
         sweep(path, place)
     assert len(table(place.out, "runs")) == 2
 
 
-def test_when_the_hours_are_over_no_cell_is_started(place: Place) -> None:
+def test_no_cell_is_started_after_max_hours(place: Place) -> None:
     summary = sweep(place.grid("{d_model: 16, tokens: 1K, seed: [0, 1]}"), place, max_hours=1e-12)
     assert (summary.trained_now, summary.left) == (0, 2)
     assert sweep(place.grid("{d_model: 16, tokens: 1K, seed: [0, 1]}"), place, max_hours=1.0).left == 0
 
 
-def test_latency_that_kills_its_process_or_fails_costs_only_itself(place: Place) -> None:
+def test_a_failed_measurement_does_not_affect_other_shapes(place: Place) -> None:
     path = place.grid("{d_model: [16, 48, 64, 80], tokens: 1K}")  # the fake dies at 48 and raises at 80
-    with pytest.raises(WorkError, match="latency of 2 of 4 shapes could not be measured; training is safe"):
+    with pytest.raises(WorkError, match="latency of 2 of 4 shapes could not be measured; trained cells are safe"):
         sweep(path, place)
     widths = {row["run_id"]: row["d_model"] for row in table(place.out, "runs")}
     assert {widths[row["run_id"]] for row in table(place.out, "latency")} == {16, 64}
@@ -187,9 +187,9 @@ def test_a_damaged_part_is_trained_again(place: Place) -> None:
     assert table(place.out, "runs") == rows
 
 
-def test_a_disk_that_is_full_stops_the_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(store: Store, run: Any, evals: Any, curves: Any) -> None:
-        raise WorkError("the disk is full: make room")
+        raise WorkError("the disk is full: free some space")
 
     monkeypatch.setattr(Store, "write_cell", full)
     with pytest.raises(WorkError, match="disk is full"):
@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_stops_the_sweep(place: Place, monkeypatch: pytest.M
 
 
 def test_driver_killed_then_resumed_equals_uninterrupted(place: Place) -> None:
-    # The longest trunk but one hangs: one cell is done, two in flight, one not started when the driver is killed.
+    # The second-longest trunk hangs: when the driver is killed, one cell is done, two are running, one is not started.
     path = place.grid(
         "[{d_model: 16, tokens: 6K}, {d_model: 16, tokens: 2K, seed: 1}, "
         f"{{d_model: 16, tokens: [1K, 4K], seed: {fakes.HANGS}}}]"
@@ -207,7 +207,7 @@ def test_driver_killed_then_resumed_equals_uninterrupted(place: Place) -> None:
     with driver:
         wait_for(lambda: place.noted("hangs"), driver)
         refused = place.drive(path)
-        assert f"another sweep is at work in this study (process {driver.pid} on" in refused.communicate()[1]
+        assert f"another sweep of this study is running (process {driver.pid} on" in refused.communicate()[1]
         assert refused.returncode == 1
         driver.kill()
     before = snapshot(place.out / "runs")
@@ -222,7 +222,7 @@ def test_driver_killed_then_resumed_equals_uninterrupted(place: Place) -> None:
     assert {name: table(calm.out, name) for name in resumed} == resumed
 
 
-def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place) -> None:
+def test_the_row_of_a_worker_that_died_after_writing_it_is_kept(place: Place) -> None:
     path = place.grid(f"{{d_model: 16, tokens: 1K, seed: [0, {fakes.ERROR}]}}")
     sweep(path, place)
     before = snapshot(place.out / "runs")
@@ -242,7 +242,7 @@ def test_a_worker_that_died_after_it_had_written_has_done_its_work(place: Place)
             assert store.read("runs", run_id)[0]["error"].endswith("written: It died: low memory")
 
 
-def test_what_ends_is_said_in_plain_lines(place: Place) -> None:
+def test_ended_cells_are_printed_in_plain_lines(place: Place) -> None:
     printed = io.StringIO()
     path = place.grid(f"{{d_model: 16, tokens: [1K, 2K], seed: [0, {fakes.ERROR}]}}")
     execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(printed), FAKE)
@@ -257,32 +257,32 @@ def test_what_ends_is_said_in_plain_lines(place: Place) -> None:
     [
         ({"address": "auto", "executor": "inline"}, "`address`"),
         ({"max_concurrent": 2, "executor": "inline"}, "`max_concurrent`"),
-        ({"max_concurrent": 0}, "`max_concurrent` 0"),
-        ({"max_hours": 0.0}, "`max_hours` 0"),
+        ({"max_concurrent": 0}, "`max_concurrent` must be at least 1, found 0"),
+        ({"max_hours": 0.0}, "`max_hours` must be above 0, found 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], field: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
         Options(**options)
 
 
-def test_more_cpus_than_there_are_is_refused(place: Place) -> None:
+def test_more_cpus_than_the_machine_has_are_refused(place: Place) -> None:
     with pytest.raises(InputError, match=r"resources.cpus=100000, but this machine has"):
         sweep(place.grid("{d_model: 16, tokens: 1K}", more="resources: {cpus: 100000}\n"), place)
 
 
-def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
+def test_a_cell_gets_its_share_of_gpu_memory_and_cpu_threads() -> None:
     assert worker.environment(1, 0.5)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
     assert worker.environment(3, 0, spread=False)["NPROC"] == "3"
-    apart = worker.environment(3, 0)  # for training, each thread is a device
-    assert (apart["NPROC"], apart["XLA_FLAGS"].split()[-1]) == ("3", "--xla_force_host_platform_device_count=3")
+    training = worker.environment(3, 0)  # each thread is a device
+    assert (training["NPROC"], training["XLA_FLAGS"].split()[-1]) == ("3", "--xla_force_host_platform_device_count=3")
     assert "device_count" not in worker.environment(3, 1)["XLA_FLAGS"]
     assert worker.environment(1, 0)["JAX_PLATFORMS"] == "cpu"
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in worker.environment(1, 1)
 
 
-def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) -> None:
-    """One start of Ray for all of it: the same rows, a worker that is killed, a cell that fails, then nothing to do."""
+def test_ray_gives_the_rows_of_inline_and_survives_killed_workers(place: Place) -> None:
+    """One start of Ray covers equal rows, killed workers and a failed cell."""
     path = place.grid(
         "[{d_model: 16, tokens: [1K, 2K], seed: [0, 1]}, "
         f"{{d_model: 16, tokens: 1K, seed: [{fakes.KILLED}, {fakes.ERROR}, {fakes.KILLED_ONCE}]}}]"
@@ -305,7 +305,7 @@ def test_ray_makes_the_rows_of_inline_and_survives_killed_workers(place: Place) 
 
     calm = Place(place.folder, place.folder / "calm", place.log, place.mercy)
     block = f"[{{d_model: 16, tokens: [1K, 2K], seed: [0, 1]}}, {{d_model: 16, tokens: 1K, seed: {fakes.KILLED_ONCE}}}]"
-    sweep(place.grid(block), calm)  # its fatal turn is over: the log holds it
+    sweep(place.grid(block), calm)  # KILLED_ONCE already died once, according to the log
     both = {row["run_id"] for row in table(calm.out, "runs")}
     for name in ("runs", "evals", "curves", "latency"):
         ours = [row for row in table(place.out, name) if row.get("run_id") in both or name in ("evals", "curves")]
@@ -347,7 +347,7 @@ def test_ray_fail_fast_and_hours(place: Place) -> None:
 
 @pytest.mark.slow
 def test_real_cells_are_bit_for_bit_the_same_inline_and_under_ray(place: Place) -> None:
-    """Two real micro models: whatever executor, each has one thread and the same compiled program."""
+    """Two real micro models: with either executor each has one thread and the same compiled program."""
     path = place.grid("{n_experts: [1, 4], d_model: 16, tokens: 4K}")
     for executor in ("inline", "ray"):
         command = [

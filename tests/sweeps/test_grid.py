@@ -1,4 +1,4 @@
-"""A grid: what it means, and that every mistake is named with its line."""
+"""Grid files: the cells they give, and mistakes reported with their line."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_every_field_is_an_axis_by_its_own_name_and_no_two_share_one() -> None:
     ("written", "tokens"),
     [("2M", 2_000_000), ("0.25M", 250_000), ("1e6", 1_000_000), ("1_000_000", 1_000_000), ("300k", 300_000)],
 )
-def test_numbers_are_read_as_people_write_them(written: str, tokens: int) -> None:
+def test_numbers_with_suffixes_are_read(written: str, tokens: int) -> None:
     assert [cell.tokens for cell in parse(f"study: a\ngrid: {{tokens: {written}}}").cells] == [tokens]
     assert parse(f"study: a\ntrain: {{warmup_tokens: 1e5}}\ngrid: {{tokens: [{written}]}}").cells[0].tokens == tokens
 
 
-def test_an_axis_wins_over_its_section_and_null_is_the_default() -> None:
+def test_an_axis_overrides_its_section_and_null_is_the_default() -> None:
     text = (
         "study: a\nmodel: {n_layers: 4}\ntrain: {lr: 1e-3}\ngrid: {tokens: 1M, n_layers: [1, null], lr: [null, 2e-3]}"
     )
@@ -53,7 +53,7 @@ def test_an_axis_wins_over_its_section_and_null_is_the_default() -> None:
     assert [(c.model.n_layers, c.train.lr) for c in cells] == [(1, 1e-3), (1, 2e-3), (4, 1e-3), (4, 2e-3)]
 
 
-def test_the_same_run_is_a_cell_once() -> None:
+def test_equal_runs_are_one_cell() -> None:
     # 1,000,000 and 1,000,010 tokens are the same 488 steps; at E = 1 the router routes nothing.
     read = parse(
         "study: a\ntrain: {batch_tokens: 2048}\ngrid: {tokens: [1M, 1000010], router: [switch, topk], n_experts: [1, "
@@ -69,7 +69,7 @@ def test_different_files_are_different_cells_and_their_paths_absolute() -> None:
     assert [cell.data.paths for cell in cells] == [(str(Path("folder/x.txt").resolve()),), ("/y.txt",)]
 
 
-def test_a_resolved_grid_is_the_same_grid_with_all_defaults_named() -> None:
+def test_a_resolved_grid_has_the_same_cells_and_all_defaults() -> None:
     for name in grid.named_grids():
         read = grid.load_grid(name)
         text = grid.resolved(read, {"code_version": "1"})
@@ -87,7 +87,7 @@ def test_named_grids_ship_and_load() -> None:
     assert grid.load_grid("quickstart").study == "quickstart"
 
 
-# Each: the text, and what the message must hold: line and column, field, what was found, what is allowed.
+# Text of the grid, and parts of the message: line and column, field, value found, allowed values.
 MISTAKES = {
     "typo in a key": ("studdy: a" + TAIL, ["g.yaml:1:1: studdy", "did you mean `study`", "allowed: study, task"]),
     "typo in an axis": ("study: a\ngrid:\n  - {n_expert: [1]}", ["g.yaml:3:6: grid.n_expert", "`n_experts`"]),
@@ -103,7 +103,7 @@ MISTAKES = {
     "a truth": ("study: a\ngrid: {tokens: 1M, seed: yes}", ["g.yaml:2:26: grid.seed", "expected a number", "True"]),
     "too small": ("study: a\ngrid: {tokens: 1M, n_experts: [4, 0]}", ["g.yaml:2:35: grid.n_experts", "found 0", "1"]),
     "not finite": ("study: a\ngrid: {tokens: 1M, lr: .inf}", ["g.yaml:2:24: grid.lr", "found inf", "finite"]),
-    "given twice": ("study: a\nstudy: b" + TAIL, ["g.yaml:2:1: study: given twice; first in line 1"]),
+    "given twice": ("study: a\nstudy: b" + TAIL, ["g.yaml:2:1: study: given twice, first in line 1"]),
     "axis given twice": ("study: a\ngrid: {tokens: 1M,\n tokens: 2M}", ["g.yaml:3:2: tokens: given twice"]),
     "empty axis": ("study: a\ngrid: {tokens: [], seed: 0}", ["g.yaml:2:8: grid.tokens: empty axis"]),
     "axis without a value": ("study: a\ngrid:\n  tokens:\n", ["g.yaml:3:3: grid.tokens: empty axis"]),
@@ -139,7 +139,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_with_its_place(mistake: str) -> None:
+def test_a_mistake_is_reported_with_its_place(mistake: str) -> None:
     text, expected = MISTAKES[mistake]
     with pytest.raises(InputError) as caught:
         parse(text)
@@ -153,7 +153,7 @@ def test_all_mistakes_are_reported_at_once_in_order_of_their_lines() -> None:
     assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "3", "4"]
 
 
-def test_a_missing_file_says_which_grids_there_are(tmp_path: Path) -> None:
+def test_a_missing_file_lists_the_named_grids(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No such file.*quickstart"):
         grid.load_grid(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="directory"):

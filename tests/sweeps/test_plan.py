@@ -1,4 +1,4 @@
-"""A plan: prices from the cost model, a schedule that can be checked by hand, and a lint that finds planted faults."""
+"""Plans: prices from the cost model, schedules checked by hand, and a lint that finds planted faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(block: str, more: str = "") -> grid.Grid:
 GOOD = "{n_experts: [1, 8], d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]}"
 
 
-def test_a_plan_adds_up_and_counts_as_the_cost_model_does() -> None:
+def test_a_plan_adds_up_the_counts_of_the_cost_model() -> None:
     cells = read(GOOD)
     priced = plan.plan(cells)
     totals = priced.to_json()["totals"]
@@ -44,7 +44,7 @@ def test_time_is_calibrated_by_the_rows_of_the_study() -> None:
     part = StoredCell("id", "ok", "v", train_flops=flops, train_s=4.0, wall_s=7.0)
     priced = plan.plan(cells, {cells.cells[0]: part})
     assert priced.speed.flops_per_s == pytest.approx(flops / 4.0)
-    assert priced.cells[0].seconds == pytest.approx(7.0)  # the cell itself is predicted exactly
+    assert priced.cells[0].seconds == pytest.approx(7.0)  # the measured cell is predicted exactly
     assert priced.cells[0].status == "ok"
     assert priced.to_json()["totals"]["missing"] == len(cells.cells) - 1
     failed = StoredCell("id", "error", "v", train_flops=flops, wall_s=1.0)
@@ -53,7 +53,7 @@ def test_time_is_calibrated_by_the_rows_of_the_study() -> None:
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.integers(1, 4))
 def test_wall_time_lies_between_the_bounds_of_any_schedule(seconds: list[float], workers: int) -> None:
-    """At least the longest cell and the evenly shared sum; at most Graham's (2 - 1/m) times the larger of the two."""
+    """At least the longest cell and an even share of the sum, at most (2 - 1/m) times the larger of them (Graham)."""
     bound = max(max(seconds), sum(seconds) / workers)
     wall = plan.makespan(seconds, workers)
     assert bound * (1 - 1e-9) <= wall <= (2 - 1 / workers) * bound * (1 + 1e-9)
@@ -80,7 +80,7 @@ def test_long_trunks_come_first_and_no_program_is_compiled_twice_at_once() -> No
         ]
         assert firsts == [[d, e] for d in (64, 32) for e in (16, 8, 4, 1)]
         for i, (*shape, _) in enumerate(order[:-1]):
-            if workers in (2, 4):  # they divide the 8 shapes, so every batch is full
+            if workers in (2, 4):  # divisors of the 8 shapes, so every batch is full
                 assert all(list(other[:2]) != shape for other in order[i + 1 : i + workers])
 
 
@@ -94,10 +94,10 @@ def test_a_trunk_costs_its_longest_budget_and_the_cooldowns_of_the_others() -> N
     left = {cell.config.tokens: cell.tokens_own for cell in plan.plan(read(
         "{d_model: 32, tokens: [0.512M, 1.024M, 1.536M]}", "train: {batch_tokens: 512}\n"
     ), done).cells}  # fmt: skip
-    assert left[1_536_000] == 1_536_000 - 409_600  # the trunk is trained again as far as the second budget had it
+    assert left[1_536_000] == 1_536_000 - 409_600  # the trunk of the finished second budget is trained again
 
 
-def test_what_varies_in_seed_or_rate_alone_trains_side_by_side_where_that_is_faster() -> None:
+def test_trunks_that_differ_in_seed_or_rate_train_side_by_side_where_that_is_faster() -> None:
     def calls(block: str, workers: int = 1, resources: str = "") -> list[tuple[int, int]]:
         cells = read(block, resources).cells
         planned = plan_calls(cells, workers)
@@ -140,7 +140,7 @@ def test_a_planted_fault_of_the_design_is_the_only_one_found(fault: str) -> None
         assert part in message
 
 
-def test_top_k_of_half_width_is_the_same_size_and_no_fault() -> None:
+def test_two_experts_of_half_width_match_the_dense_size() -> None:
     block = (
         "[{n_experts: 1, d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]},"
         " {n_experts: 8, top_k: 2, d_expert: 32, d_model: 32, tokens: [1M, 2M]},"
@@ -149,7 +149,7 @@ def test_top_k_of_half_width_is_the_same_size_and_no_fault() -> None:
     assert lint.lint(read(block, "model: {router: topk}\n").cells) == []
 
 
-def test_defaults_in_force_are_those_that_the_grid_leaves_out() -> None:
+def test_listed_defaults_are_those_that_the_grid_does_not_set() -> None:
     defaults = plan.plan(read("{tokens: 1M, n_layers: [1, 2]}", "train: {lr: 1e-3}\nresources: {cpus: 1}\n")).defaults
     assert "n_layers" not in defaults["model"]
     assert "lr" not in defaults["train"]

@@ -1,4 +1,4 @@
-"""The display: plain lines where nobody watches, a live line on a terminal, and honest arithmetic."""
+"""The progress display: plain lines, a live line on a terminal, and the time left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_time_left_is_from_flops_and_the_clock_starts_with_the_first_cell(clock: list[float]) -> None:
+def test_time_left_follows_flops_and_the_clock_starts_with_the_first_cell(clock: list[float]) -> None:
     lines = io.StringIO()
     display = progress.Progress(lines)
     display.begin("training", 3, 100.0)
@@ -35,7 +35,7 @@ def test_time_left_is_from_flops_and_the_clock_starts_with_the_first_cell(clock:
     assert "1 failed" in lines.getvalue().splitlines()[-1]
 
 
-def test_a_terminal_gets_a_live_line_and_keeps_only_what_failed() -> None:
+def test_a_terminal_shows_a_live_line_and_keeps_only_failures() -> None:
     screen = Terminal()
     with progress.Progress(screen) as display:
         display.begin("training", 2, 1.0)

@@ -1,4 +1,4 @@
-"""Methods as an axis of a sweep: every causal router in one grid, and the shipped grids that have them all."""
+"""Methods as an axis of a sweep: every causal router in one grid, and the shipped grids of all methods."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def pairs(name: str) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> None:
-    """Trained and measured for real, tiny. Every router has a loss of its own, but for those that are top-1 softmax by
-    another name at k = 1: `topk` and `prototype` are `switch` there, and equal it to the bit."""
+    """Real training at tiny sizes. All losses differ, except that `topk` and `prototype` are identical to
+    `switch` at k = 1."""
     names = ", ".join(CAUSAL)
     path = place.grid(f"{{router: [{names}], n_experts: [2], d_model: [8], tokens: [2K]}}")
     text = path.read_text().replace("n_experts: 2}", "dense_tokens: 256, anneal_tokens: 512}")
@@ -46,16 +46,16 @@ def test_a_grid_over_all_causal_routers_ends_with_every_row_ok(place: Place) -> 
 
 
 def test_the_smoke_grid_has_every_causal_method_once() -> None:
-    found = pairs("router-smoke")
-    assert len(set(found)) == len(found)
-    assert {router for router, _ in found} == set(CAUSAL)
-    assert {experts for _, experts in found} == set(EXPERTS)
+    methods = pairs("router-smoke")
+    assert len(set(methods)) == len(methods)
+    assert {router for router, _ in methods} == set(CAUSAL)
+    assert {experts for _, experts in methods} == set(EXPERTS)
 
 
 def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
-    """All routed models hold eight dense MLPs' worth of experts, within 5 %, but the factorised ones and LoRA, which
-    store few, and those whose routers choose more (narrower) experts; active FLOPs are equal within 5 % as expected of
-    them, but of soft MoE, which mixes tokens at a cost and is not ranked."""
+    """Within 5 %, routed models store eight dense MLPs' worth of experts and have equal active FLOPs. Exceptions in
+    storage are factorised experts, LoRA, and routers that choose more, narrower experts; in FLOPs, non-causal methods,
+    which are not ranked."""
     cells = grid.load_grid("routers").cells
     assert {router for router, _ in pairs("routers")} == set(ROUTERS)
     assert {experts for _, experts in pairs("routers")} == set(EXPERTS)
@@ -69,16 +69,15 @@ def test_the_study_has_every_method_at_three_seeds_and_equal_size() -> None:
     for cell, row in rows.items():
         model = cell.model
         if model.n_experts > 1 and not model.experts_kind.mixes and not model.router_facts.varies:
-            held = row["n_total_nonembed"] - dense["n_total_nonembed"] + mlp
-            assert held == pytest.approx(8 * mlp, rel=0.05), model
+            stored = row["n_total_nonembed"] - dense["n_total_nonembed"] + mlp
+            assert stored == pytest.approx(8 * mlp, rel=0.05), model
             if model.causal:
                 assert row["decode_flops_per_token"] == pytest.approx(dense["decode_flops_per_token"], rel=0.05), model
 
 
 @pytest.mark.slow
 def test_the_smoke_grid_runs(place: Place) -> None:
-    """As shipped: every row ok, every pair a loss of its own, and a memory estimate within a fifth of what XLA laid
-    out."""
+    """As shipped: every row is ok, all losses differ, and memory estimates are within a fifth of XLA's allocation."""
     read = grid.load_grid("router-smoke")
     execute.run_sweep(read, place.out, Options(executor="inline"), Progress(io.StringIO()))
     runs = pd.read_parquet(place.out / "runs").set_index("run_id")

@@ -1,4 +1,4 @@
-"""Parts on disk: whole or not there, and nothing that is damaged passes for a finished cell."""
+"""Parts on disk: complete or missing, and no damaged part counts as a finished cell."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "study")
 
 
-def test_what_is_written_is_read_with_units_and_version(store: Store) -> None:
+def test_written_rows_are_read_with_units_and_version(store: Store) -> None:
     store.write_cell(row(), EVAL, CURVE)
     run_id = row()["run_id"]
     read = store.read("runs", run_id)
@@ -62,7 +62,7 @@ def test_missing_is_the_grid_minus_the_finished_cells(store: Store) -> None:
     assert survey.of_older_grids(ids[1:]) == [ids[0]]
 
 
-def test_rows_of_different_code_are_counted_apart(store: Store) -> None:
+def test_cells_are_counted_by_code_version(store: Store) -> None:
     store.write_cell(row(0, code_version="1"), EVAL, CURVE)
     store.write_cell(row(1, code_version="2"), EVAL, CURVE)
     assert store.survey().code_versions() == {"1": 1, "2": 1}
@@ -74,7 +74,7 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize("table", ["runs", "evals", "curves"])
 @pytest.mark.parametrize("damage", [truncate, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_a_damaged_part_makes_the_cell_missing_and_is_kept_aside(store: Store, table: Any, damage: Any) -> None:
+def test_a_damaged_part_makes_the_cell_missing_and_is_renamed(store: Store, table: Any, damage: Any) -> None:
     store.write_cell(row(), EVAL, CURVE)
     store.write_cell(row(1), EVAL, CURVE)
     run_id = row()["run_id"]
@@ -89,15 +89,15 @@ def test_a_damaged_part_makes_the_cell_missing_and_is_kept_aside(store: Store, t
     assert store.survey().unusable == {}
 
 
-def test_a_part_under_a_foreign_name_is_no_cell(store: Store) -> None:
+def test_a_part_under_another_name_is_unusable(store: Store) -> None:
     store.write_cell(row(), EVAL, CURVE)
     os.replace(store.path("runs", row()["run_id"]), store.path("runs", "f" * 16))
     assert store.survey().cells == {}
     assert len(store.survey().unusable) == 1
 
 
-def test_a_killed_writer_leaves_only_a_stray_that_is_swept(store: Store) -> None:
-    """The writer dies between writing and renaming: there is no part, and the next driver sweeps what it left."""
+def test_the_temporary_file_of_a_killed_writer_is_removed(store: Store) -> None:
+    """The writer dies between writing and renaming: there is no part, and the next driver removes the file."""
     script = (
         "import os, sys, pathlib; from sweeps import store\n"
         "store.os.replace = lambda *paths: os.kill(os.getpid(), 9)\n"
@@ -117,7 +117,7 @@ def test_a_killed_writer_leaves_only_a_stray_that_is_swept(store: Store) -> None
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_is_said_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = store.out / "runs" / "x.parquet"
     write_atomically(path, b"before")
 
@@ -132,16 +132,16 @@ def test_a_full_disk_is_said_and_loses_nothing(store: Store, monkeypatch: pytest
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_really_full_device_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_really_full_device_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real = open
     monkeypatch.setattr("builtins.open", lambda path, *rest, **more: real("/dev/full", *rest, **more))
     with pytest.raises(WorkError, match="the disk is full"):
         write_atomically(store.out / "x", b"content")
 
 
-def test_a_folder_that_cannot_be_is_wrong_input(tmp_path: Path) -> None:
+def test_an_impossible_folder_is_wrong_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be the study's folder"), Store(tmp_path / "file").lock():
+    with pytest.raises(InputError, match="cannot be used as the study folder"), Store(tmp_path / "file").lock():
         pass
 
 
@@ -161,7 +161,7 @@ def test_the_lock_keeps_a_second_driver_out_and_dies_with_the_first(store: Store
         assert first.stdout is not None
         child = int(first.stdout.readline())
         try:
-            with pytest.raises(InputError, match=f"another sweep is at work.*process {first.pid} on"), store.lock():
+            with pytest.raises(InputError, match=f"another sweep .*process {first.pid} on"), store.lock():
                 pass
             assert f"process {first.pid} on" in store.driver()
             first.kill()
@@ -175,7 +175,7 @@ def test_the_lock_keeps_a_second_driver_out_and_dies_with_the_first(store: Store
 
 
 def test_a_packed_study_reads_as_its_parts(tmp_path: Path) -> None:
-    """Runs, evaluations and curves come out the same, and so does what the analysis makes of them."""
+    """Runs, evaluations, curves and the paired effects computed from them are the same."""
     study, packed = (
         write_study(tmp_path / "study", configs=cells(experts=(1, 4), widths=(32,), tokens=(500_000, 1_000_000))),
         tmp_path / "packed",
@@ -200,6 +200,6 @@ def test_a_packed_study_reads_as_its_parts(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in written) < sum(p.stat().st_size for p in study.rglob("*.parquet")) / 3
 
 
-def test_nothing_is_packed_of_nothing(tmp_path: Path) -> None:
+def test_an_empty_folder_cannot_be_packed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no parts to pack"):
         Store(tmp_path).pack(tmp_path / "packed")
