@@ -13,6 +13,9 @@ from analysis.report.study import Answer, Study
 from scaling.formatting import cost, experts, experts_cell, listed, plural, sentence, si
 
 TITLE = "What would change it"
+NOT_STORED = (
+    "What would change it is not stored with this answer: `scaling recommend` computes it unless `what_if` is off."
+)
 _MOST = 3  # cases on the first page
 
 WhatIf = Mapping[str, Any]
@@ -22,7 +25,7 @@ def what_if(study: Study) -> list[Block]:
     """What changes the answer in a line each, the picture, and every case that was tried."""
     answer = study.decision
     lines, cases = changes(answer), (answer.get("what_if") or {}).get("cases", ())
-    blocks = [bullets(lines)] if lines else [text(_not_asked(answer))]
+    blocks = [bullets(lines)] if lines else [text(NOT_STORED)]
     if decision_plots.what_would_change in decision_plots.drawn(study):
         blocks.append(picture("what_would_change", _caption(study)))
     if study.curves.without_plane:
@@ -78,12 +81,6 @@ def _crossovers(stored: WhatIf, shown: Iterable[Mapping[str, Any]]) -> list[str]
     return [
         f"at {si(at['volume'])} tokens served {experts(at['after'])} overtakes {experts(at['before'])}" for at in shown
     ]
-
-
-def _not_asked(answer: Answer) -> str:
-    if "what_if" in answer:
-        return "What would change it was not computed (`what_if` was off)."
-    return "This recommendation is of an older version, without what would change it; run `scaling recommend` again."
 
 
 def _caption(study: Study) -> str:
