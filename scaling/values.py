@@ -90,7 +90,7 @@ class FileKind:
                 f"{path}: cannot be read ({error.strerror}); `{self.command}` writes a {self.name}"
             ) from error
         except ValueError as error:
-            raise InputError(f"{path}: damaged, not JSON ({error}); {self.remedy}") from error
+            raise InputError(f"{path}: not a {self.name}: it is not JSON ({error}); {self.remedy}") from error
         self.check(document, str(path))
         return dict(document)
 
@@ -105,7 +105,7 @@ class FileKind:
                 f"`{self.command}` writes a {self.name}"
             )
         version = document.get(_VERSION, 0)
-        if not isinstance(version, int) or not 0 <= version <= self.version:
+        if type(version) is not int or not 0 <= version <= self.version:
             raise InputError(
                 f"{origin}: `{_VERSION}` is {version!r}, and this version of the package reads a {self.name} up to "
                 f"{self.version}: update the package, or {self.remedy}"

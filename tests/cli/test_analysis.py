@@ -283,7 +283,7 @@ def test_a_ratio_of_compute_is_predicted_and_divides_no_budget(call):
 
 
 def test_large_tables_are_fitted_without_intervals_unless_asked(call, dense_csv, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.cli.fit._MOST_ROWS", 10)
+    monkeypatch.setattr("analysis.fitting.bootstrap._MOST_ROWS", 10)
     result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--json")
     assert not found["intervals"]
     assert "ask for some with --bootstrap" in result.stderr

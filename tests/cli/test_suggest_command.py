@@ -162,7 +162,7 @@ def test_what_is_refused_is_one_message_and_status_2(study: Path, tmp_path: Path
     refused("give --question", study, *out)  # no recommendation in the folder
     refused("ask", study, *out, "--question", tmp_path / "x.json", *ASKED)
     refused("need --train-flops", study, *out, "--memory-gb", 1)
-    refused("no recommendation", study, *out, "--question", study / "grid.yaml")
+    refused("not a recommendation", study, *out, "--question", study / "grid.yaml")
     refused("--flops must be above 0", study, *out, *ASKED, "--flops", 0)
     refused("give a larger --flops", study, *out, *ASKED, "--flops", 10)
     drawless = tmp_path / "fit.json"

@@ -274,7 +274,7 @@ def test_law_and_params_are_a_fit_and_anything_else_is_named(tmp_path):
     path.write_text(json.dumps({"law": "hoffmann", "params": TRUTH}))
     assert load_fit(str(path)).loss({"n_active": 1e9, "tokens": 2e10}) > 1.7
     for text, named in [
-        ("{", ["not JSON", "scaling fit"]),
+        ("{", ["not a fit", "JSON", "scaling fit"]),
         ("[]", ["`law`", "`params`", "scaling fit"]),
         ('{"law": "x", "params": {}}', ["'x'", "hoffmann"]),
         ('{"law": "hoffmann", "params": {"A": 1}}', ["`params`", "E, alpha"]),
