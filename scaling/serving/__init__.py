@@ -1,1 +1,1 @@
-"""What serving costs: devices, services, step times, replicas."""
+"""The cost of serving: devices, services, step times, replicas."""

@@ -1,4 +1,4 @@
-"""The CPU of this computer, measured."""
+"""Measurement of this computer's CPU."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ import numpy.typing as npt
 from scaling.serving.device import Device
 
 _VCPU_USD_PER_HOUR = 0.05
-_VCPU = f"placeholder, replace it: ${_VCPU_USD_PER_HOUR} per core-hour, the order of what clouds ask, from memory"
+_VCPU = f"placeholder, replace it: ${_VCPU_USD_PER_HOUR} per core-hour, typical of clouds, from memory"
 
 
 @lru_cache(maxsize=1)
 def calibrate_cpu() -> Device:
-    """This computer's CPU as measured now with NumPy: the best of repeated calls, because a peak is wanted.
+    """This computer's CPU, measured with NumPy as the best of repeated calls, because peaks are wanted.
 
-    FLOP/s from float32 matrix products of 1024 x 1024 (2 * 1024^3 FLOP), by all cores at one and by each at its own.
-    bytes/s of reading what fills half of each cache, and 256 MB of main memory (`_reading`). The first cache is left
-    out: no call is short enough to be bound by it. The cores are those that this process may use.
+    FLOP/s of float32 matrix products of 1024 x 1024 (2 * 1024^3 FLOP), and bytes/s of reading half of each cache and
+    256 MB of main memory (`_read_bandwidth`), on the cores that this process may use. The first cache is omitted,
+    because no call is short enough to be limited by it.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     peak = _product_flops(len(cores))
-    bandwidth = _reading(2**28, len(cores))
+    bandwidth = _read_bandwidth(2**28, len(cores))
     levels: list[tuple[float, float]] = []
     for size in reversed(cpu_caches(cores)):
         faster = levels[0][1] if levels else bandwidth
-        levels.insert(0, (float(size), max(faster, _reading(size // 2, len(cores)))))
+        levels.insert(0, (float(size), max(faster, _read_bandwidth(size // 2, len(cores)))))
     return Device(
         name="cpu",
         title=f"this CPU, {len(cores)} cores",
@@ -49,8 +49,8 @@ def calibrate_cpu() -> Device:
 
 
 def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
-    """Bytes of the caches behind the first that these cores have together, the smallest first; none off Linux."""
-    sizes: dict[int, dict[str, int]] = {}  # by level and the cores that share one
+    """Total bytes of these cores' caches by level, from level 2 up; empty on systems other than Linux."""
+    sizes: dict[int, dict[str, int]] = {}  # by level, then by the cores that share a cache
     for core in cores:
         for index in sorted(Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*")):
             level, kind, size, shared = (
@@ -63,7 +63,7 @@ def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:
 
 
 def _product_flops(cores: int) -> float:
-    """FLOP/s of float32 products, the better of two ways to use all cores: the library's own, and a product each."""
+    """FLOP/s of float32 products, the better of two ways: threads of the library, or one product each."""
     side, rng = 1024, np.random.default_rng(0)
     left, right = rng.random((2, side, side), dtype=np.float32)
     parts = np.array_split(left, cores)
@@ -77,13 +77,13 @@ def _product_flops(cores: int) -> float:
     return 2 * side**3 / seconds
 
 
-def _reading(size: int, cores: int) -> float:
-    """bytes/s of reading so many bytes over and over, the better of two ways: matrix-vector products, as a decode step
-    reads its weights, with the library's own threads; and the largest of its share by each core."""
+def _read_bandwidth(size: int, cores: int) -> float:
+    """Bytes/s of reading `size` bytes repeatedly, the better of two ways: matrix-vector products with threads of the
+    library, as a decode step reads its weights, or the maximum of its share on each core."""
     weights = np.ones((max(cores, size // 4096), 1024), np.float32)
     vector, product = np.ones(1024, np.float32), np.empty(len(weights), np.float32)
     parts = np.array_split(weights, cores)
-    passes = max(1, 2**25 // size)  # so many that starting the threads does not count
+    passes = max(1, 2**25 // size)  # enough to make the start of the threads negligible
 
     def largest(part: npt.NDArray[np.float32]) -> None:
         for _ in range(passes):
@@ -99,7 +99,7 @@ def _reading(size: int, cores: int) -> float:
 
 
 def _fastest(call: Callable[[], object], budget_s: float = 0.3, at_least: int = 5) -> float:
-    """Seconds of the fastest call within the budget, after one call to warm up."""
+    """Seconds of the fastest call within the budget, after a warm-up call."""
     call()
     best, calls, start = float("inf"), 0, time.perf_counter()
     while calls < at_least or time.perf_counter() - start < budget_s:

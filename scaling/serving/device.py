@@ -1,4 +1,4 @@
-"""A device: peak FLOP/s, bytes/s, memory, links and rent."""
+"""A device: peak FLOP/s, bandwidth, memory, links and price."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scaling.arrays import Array
 from scaling.summary import Settings
 
 BUSY = 0.1
-"""Cores kept busy by others beyond which a measurement was not made alone."""
+"""Cores used by other processes above which a measurement counts as disturbed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,10 +18,10 @@ class Device(Settings):
     """One accelerator, or this computer's CPU.
 
     `peak_flops`: dense (never sparse) FLOP/s of matrix products in `dtype`. `bandwidth`: bytes/s of main memory.
-    `memory`: bytes. `usd_per_hour`: rent of one device, `price_source` and `price_date`: whose, and of when. `link`:
-    bytes/s that one device sends to its neighbours in one direction, `link_latency_s`: of one transfer, `link_devices`:
-    how many are joined by it; more of them send at `fabric` bytes/s, an assumption: 400 Gbit/s a device. `levels`:
-    caches, (bytes, bytes/s) each, the smallest first.
+    `memory`: bytes. `usd_per_hour`: price of one device, with `price_source` and `price_date`. `link`: bytes/s from one
+    device to its neighbours in one direction, with latency `link_latency_s` per transfer; it joins `link_devices`
+    devices. Larger replicas communicate at `fabric` bytes/s per device; the default, 400 Gbit/s, is an assumption.
+    `levels`: (bytes, bytes/s) of each cache, the smallest first.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Device(Settings):
     levels: tuple[tuple[float, float], ...] = ()
 
     def bandwidth_of(self, working_set: float | Array) -> Array:
-        """Bytes/s of the smallest level of memory that holds so many bytes; main memory's beyond all caches."""
+        """Bytes/s of the smallest cache that holds `working_set` bytes, else of main memory."""
         bandwidth = np.full(np.shape(working_set), self.bandwidth)
         for size, speed in reversed(self.levels):
             bandwidth = np.where(np.asarray(working_set) <= size, np.maximum(speed, self.bandwidth), bandwidth)
@@ -49,9 +49,9 @@ class Device(Settings):
 
 
 def roofline_seconds(flops: float, bytes_moved: float, on: Device) -> float:
-    """A floor under the time of a computation, in seconds: `max(flops / peak, bytes / bandwidth)`; not a prediction.
+    """A lower bound on the time of a computation in seconds, not a prediction: `max(flops / peak, bytes / bandwidth)`.
 
-    Williams, Waterman and Patterson 2009 (Communications of the ACM 52(4)). The bandwidth is that of the level of
-    memory that holds all of the bytes, because a call that is repeated finds them there.
+    Williams, Waterman and Patterson 2009 (Communications of the ACM 52(4)). The bandwidth is that of the memory level
+    that holds all of the bytes, because a repeated call finds them there.
     """
     return max(flops / on.peak_flops, bytes_moved / float(on.bandwidth_of(bytes_moved)))

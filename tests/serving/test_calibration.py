@@ -1,4 +1,4 @@
-"""The device table: physical sense, a source for every row, the CPU measured."""
+"""The device table against chip specifications, and the measured CPU."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from scaling.serving import calibration
 from scaling.serving.device import roofline_seconds
 from scaling.serving.devices import device, names
 
-# FLOP per clock of all matrix units and the clock, bits of the memory bus and bit/s of a pin, links in one direction:
+# FLOP per clock of all matrix units times the clock, bus bits times bit/s per pin, links in one direction:
 # SMs x tensor cores x multiply-adds x 2 (NVIDIA's architecture papers), matrix units x side^2 x 2 (Google's pages).
 CHIPS = {
     "a100-40gb": (108 * 4 * 256 * 2 * 1.41e9, 5120 * 2.43e9, 12 * 25e9),
@@ -25,8 +25,8 @@ def test_every_accelerator_of_the_table_is_checked():
 
 
 @pytest.mark.parametrize("name", CHIPS)
-def test_peaks_are_those_of_the_chip(name):
-    """Dense peaks, bytes/s and one direction of the links: twice or half of any is a mistake of units."""
+def test_peaks_match_the_chip(name):
+    """Dense peaks, bytes/s and one direction of the links: a factor of two is a mistake of units."""
     flops, memory_bits, link = CHIPS[name]
     row = device(name)
     assert row.peak_flops == pytest.approx(flops, rel=5e-3)
@@ -34,7 +34,7 @@ def test_peaks_are_those_of_the_chip(name):
     assert row.link == pytest.approx(link, rel=1e-3)
 
 
-def test_an_unknown_device_lists_what_is_allowed():
+def test_an_unknown_device_lists_the_known_ones():
     with pytest.raises(InputError, match=r"'h1000'.*a100.*tpu-v6e, cpu"):
         device("h1000")
 

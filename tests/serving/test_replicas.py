@@ -1,5 +1,4 @@
-"""Replicas, fleets and prices against the arithmetic of the laws sheet (sections 4.1 and 4.4), brute force and hand
-counts."""
+"""Replicas, fleets and prices against worked examples of the laws sheet (4.1 and 4.4), brute force and hand counts."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -57,7 +56,7 @@ def test_price_at_demand_of_the_sheet(demand, replicas, usd_per_million):
 
 
 def test_more_experts_of_one_size_never_cost_less():
-    """At equal active parameters; from 64 experts on, so that every number of devices compared can share them out."""
+    """At equal active parameters, and from 64 experts on, so that every number of devices can split them."""
     h100, each = device("h100"), (TOY.n_total - TOY.n_active) / 56
     more = [replace(TOY, n_experts=e, n_total=TOY.n_active + (e - 8) * each) for e in (64, 96, 128, 256, 512, 1024)]
     usd = [float(cheapest(sizes, h100).usd_per_token) for sizes in more]
@@ -92,7 +91,7 @@ def test_a_price_is_devices_times_rent_over_tokens():
     assert one.usd_per_token == pytest.approx(2 * 2 / 3600 / (0.5 * batch / step), rel=1e-12)
 
 
-def test_what_fits_nowhere_costs_infinitely_much():
+def test_a_model_that_fits_nowhere_has_an_infinite_price():
     found = cheapest(replace(TOY, n_experts=10**6, n_total=1.5e14), SHEET)
     assert np.isinf(found.usd_per_token)
     assert found.replica.output_throughput == 0
@@ -102,8 +101,8 @@ def test_what_fits_nowhere_costs_infinitely_much():
 def test_price_is_inverse_to_utilisation_and_linear_in_rent():
     half, full = (cheapest(TOY, SHEET, Service(utilisation=u)) for u in (0.5, 1.0))
     assert half.usd_per_token == pytest.approx(2 * full.usd_per_token)
-    dear = cheapest(TOY, replace(SHEET, usd_per_hour=6.0), Service(utilisation=1.0))
-    assert dear.usd_per_token == pytest.approx(3 * full.usd_per_token)
+    triple = cheapest(TOY, replace(SHEET, usd_per_hour=6.0), Service(utilisation=1.0))
+    assert triple.usd_per_token == pytest.approx(3 * full.usd_per_token)
 
 
 @pytest.mark.parametrize("limits", [{}, {"tpot_s": 0.02, "ttft_s": 0.2}])
@@ -116,8 +115,8 @@ def test_arrays_of_sizes_are_priced_one_by_one(limits):
 
 
 @pytest.mark.parametrize("limits", [{"tpot_s": 0.012}, {"ttft_s": 0.028}, {"tpot_s": 0.015, "ttft_s": 0.05}])
-def test_the_batch_within_limits_is_the_largest_that_keeps_them(limits):
-    """Against every batch in turn."""
+def test_the_batch_within_limits_is_the_largest_that_meets_them(limits):
+    """Compared with every batch in turn."""
     service = Service(max_batch=200, **limits)
     found = replica(TOY, SHEET, service)
 
@@ -133,7 +132,7 @@ def test_the_batch_within_limits_is_the_largest_that_keeps_them(limits):
     assert found.request_goodput == pytest.approx(found.batch / found.tpot_s / 256)
 
 
-def test_a_limit_that_nothing_keeps_leaves_nothing_to_serve():
+def test_a_limit_that_cannot_be_met_leaves_no_replica():
     found = cheapest(TOY, SHEET, Service(tpot_s=1e-6))
     assert found.replica.batch == 0
     assert np.isinf(found.usd_per_token)
@@ -145,28 +144,28 @@ def test_tighter_limits_never_cost_less():
 
 
 def test_an_idle_device_costs_as_much_as_a_busy_one():
-    """Below one replica the bill of a month is the same at every load; the price of a token is inverse to it."""
+    """Below one replica the monthly cost is the same at every load, so the price per token is inverse to the load."""
     month = [float(cheapest(TOY, SHEET, demand=d).usd_per_token) * d * SECONDS_A_MONTH for d in (1.0, 10.0, 100.0)]
     assert month == pytest.approx([2.0 * SECONDS_A_MONTH / 3600] * 3)
 
 
-def test_at_a_large_load_the_price_is_that_of_the_best_throughput_for_money():
-    """Whole replicas vanish in the crowd: within a replica in a thousand of the price at the utilisation."""
-    alone = cheapest(TOY, SHEET)
-    crowd = 1000 * float(alone.replica.output_throughput) * Service().utilisation
-    found = cheapest(TOY, SHEET, demand=crowd)
-    assert 1 <= found.usd_per_token / alone.usd_per_token * (1 + 1e-9) <= 1.0011
+def test_at_a_large_load_the_price_approaches_that_at_the_utilisation():
+    """Rounding up to whole replicas adds at most one in a thousand."""
+    without_demand = cheapest(TOY, SHEET)
+    demand = 1000 * float(without_demand.replica.output_throughput) * Service().utilisation
+    at_demand = cheapest(TOY, SHEET, demand=demand)
+    assert 1 <= at_demand.usd_per_token / without_demand.usd_per_token * (1 + 1e-9) <= 1.0011
 
 
-def test_a_fleet_has_no_more_devices_than_there_are():
-    """Enough for the load or not at all: the demand of 10 replicas on one device each, in 10 and in 9."""
+def test_a_fleet_stays_within_max_fleet():
+    """A demand for 10 replicas of one device each has a finite price with 10 devices and an infinite one with 9."""
     demand = 9.5 * float(replica(TOY, SHEET).output_throughput) * Service().utilisation
     assert price(1, replica(TOY, SHEET).output_throughput, SHEET, Service(max_fleet=10), demand)[0] == 10
     assert np.isfinite(offer(TOY, SHEET, Service(max_fleet=10), demand=demand).usd_per_token)
     assert np.isinf(offer(TOY, SHEET, Service(max_fleet=9), demand=demand).usd_per_token)
 
 
-def test_a_replica_below_capacity_runs_at_the_batch_that_the_load_sustains():
+def test_a_replica_below_capacity_runs_at_the_batch_of_its_load():
     full = replica(TOY, SHEET)
     for share in (0.1, 0.5, 0.9):
         demand = share * float(full.output_throughput)
@@ -185,15 +184,15 @@ def test_requests_of_a_month_by_hand():
     assert demand_of(1e6) == pytest.approx(2.56e8 / (30.4375 * 86_400))
 
 
-def test_end_to_end_latency_is_the_first_token_and_the_others():
+def test_end_to_end_latency_is_ttft_plus_the_other_tokens():
     one = replica(TOY, SHEET)
     assert one.e2el_s == pytest.approx(one.ttft_s + 255 * one.tpot_s)
     assert (one.e2el_s - one.ttft_s) / 255 == pytest.approx(one.tpot_s)  # tpot as vLLM defines it
     assert set(METRICS) >= {"ttft", "tpot", "e2el", "output_throughput", "request_goodput"}
 
 
-def test_other_efficiency_is_another_price_from_the_same_terms():
-    """Terms of an iteration, at any coefficients, give its time: what draws of the efficiency are priced by."""
+def test_terms_of_an_iteration_give_its_time_at_any_efficiency():
+    """Draws of the efficiency are priced in this way."""
     other = Efficiency(0.3, 0.2, 1e-4, 1e-5)
     terms = replica(TOY, SHEET).terms
     assert other.coefficients() @ terms == pytest.approx(replica(TOY, SHEET, Service(efficiency=other)).tpot_s)
@@ -205,12 +204,12 @@ def test_training_price_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("build", "says"),
+    ("build", "message"),
     [
         (lambda: training_usd(1e20, SHEET, mfu=1.5), r"mfu=1\.5"),
         (lambda: price(1, 1e4, SHEET, Service(), 0), "demand=0"),
     ],
 )
-def test_what_cannot_be_priced_is_named(build, says):
-    with pytest.raises(InputError, match=says):
+def test_invalid_prices_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
         build()

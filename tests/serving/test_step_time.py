@@ -1,4 +1,4 @@
-"""What a step asks, and its time: the terms by hand, and a kernel of blocks against blocks that are counted."""
+"""The work of a step and its time: terms by hand, and the blocks of the looping kernel by counting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scaling.serving.step_time import LEAST, TERMS, Efficiency, StepWork, looped
 from scaling.serving.steps import prefill_work
 
 
-def test_rows_of_a_block_are_the_largest_power_of_two_allowed():
+def test_block_rows_are_the_largest_allowed_power_of_two():
     for tokens, top_k, n_experts in [(1, 1, 8), (64, 1, 8), (64, 2, 4), (500, 2, 8), (4096, 1, 4), (10**6, 2, 64)]:
         load = tokens * top_k / n_experts
         allowed = [2**j for j in range(12) if 2**j <= min(MAX_BLOCK, max(load / 2, min(MIN_BLOCK, load)))]
@@ -26,10 +26,9 @@ def test_rows_of_a_block_are_the_largest_power_of_two_allowed():
 
 
 @pytest.mark.parametrize(("top_k", "n_experts"), [(1, 4), (2, 8), (2, 16), (1, 32)])
-def test_blocks_are_as_many_as_a_router_of_chance_fills(top_k, n_experts):
-    """Counted: shares of experts, each rounded up to whole blocks. The end of a share lies anywhere in its last block
-    where shares differ by more than a block or over many sizes of batch: 5 % over these; one size alone may be a fifth
-    off."""
+def test_the_number_of_blocks_matches_random_routing(top_k, n_experts):
+    """Counted: the tokens of each expert, rounded up to whole blocks. The formula assumes that they end evenly within
+    the last block, which holds over many batch sizes (5 %) but for one size may be off by a fifth."""
     rng = np.random.default_rng(0)
     counted, formula = [], []
     for tokens in (4, 16, 64, 100, 180, 300, 450, 600, 1024, 2048):
@@ -42,11 +41,11 @@ def test_blocks_are_as_many_as_a_router_of_chance_fills(top_k, n_experts):
         counted.append((blocks * rows, blocks - activated))
         formula.append((tokens * top_k + padding / 2.0, again))
     assert np.sum(formula, axis=0) == pytest.approx(np.sum(counted, axis=0), rel=0.05)
-    in_use = _blocks(jnp.asarray(chosen[0]), n_experts, int(rows))[3]  # of the largest batch, by the kernel's own plan
+    in_use = _blocks(jnp.asarray(chosen[0]), n_experts, int(rows))[3]  # planned by the kernel for the largest batch
     assert int(in_use) == np.ceil(shares[0] / rows).sum()
 
 
-def test_the_kernel_of_blocks_is_one_there_is():
+def test_the_looping_kernel_exists():
     assert LOOP in KERNELS
 
 
@@ -56,7 +55,7 @@ def test_blocks_of_one_row_waste_nothing():
     assert again == pytest.approx([0.0, 1e6])  # eight rows of seven experts
 
 
-def test_a_prefill_pays_for_prompts_padding_and_weights_read_again_and_only_where_a_kernel_loops():
+def test_only_a_looping_kernel_pays_for_padding_and_rereads_in_a_prefill():
     sizes = ModelSizes(7e8, 4.2e9, 2 * 8 * 1024, 8, 1024, n_experts=16, top_k=2, n_router=8 * 1024 * 16)
     on = device("h100")
     plain, loops = (prefill_work(sizes, on, 4, Service(prompt=256, loops=each)) for each in (False, True))
@@ -70,15 +69,13 @@ def test_a_prefill_pays_for_prompts_padding_and_weights_read_again_and_only_wher
     assert plain.seconds(on, reached) - plain.seconds(on, Efficiency(0.5, 0.25)) == pytest.approx(8e-3)
 
 
-def test_the_least_is_the_roofline_and_what_overlaps_is_the_longer():
+def test_the_smallest_coefficients_give_the_roofline_and_overlap_takes_the_longer_term():
     on = device("h100")
     work = StepWork(layers=0.0, experts=0.0, activations=0.0, bytes=np.array([1e9, 1e6]), flops=1e11)
-    apart = np.array([1e9, 1e6]) / on.bandwidth, np.full(2, 1e11 / on.peak_flops)
+    reading, computing = np.array([1e9, 1e6]) / on.bandwidth, np.full(2, 1e11 / on.peak_flops)
     least = Efficiency.of(LEAST, "least")
-    assert work.seconds(on, least) == pytest.approx(apart[0] + apart[1])
-    assert work.seconds(on, least, overlap=True) == pytest.approx(np.maximum(*apart))
-    twice = replace(work, rereads=work.bytes)
-    assert twice.seconds(on, replace(least, reread=1.0), overlap=True) == pytest.approx(
-        np.maximum(2 * apart[0], apart[1])
-    )
+    assert work.seconds(on, least) == pytest.approx(reading + computing)
+    assert work.seconds(on, least, overlap=True) == pytest.approx(np.maximum(reading, computing))
+    twice = replace(work, rereads=work.bytes).seconds(on, replace(least, reread=1.0), overlap=True)
+    assert twice == pytest.approx(np.maximum(2 * reading, computing))
     assert len(LEAST) == len(TERMS)

@@ -1,4 +1,4 @@
-"""The serving model against the arithmetic of the laws sheet (sections 0.5, 4.1, 4.2, 4.4) and known cost mistakes."""
+"""The serving model against the worked examples of the laws sheet (sections 0.5, 4.1, 4.2, 4.4) and counting."""
 
 from dataclasses import replace
 
@@ -34,16 +34,16 @@ def test_the_toy_is_the_model_of_the_sheet():
 
 
 @pytest.mark.parametrize(
-    ("n_experts", "top_k", "batch", "touched"),
+    ("n_experts", "top_k", "batch", "activated"),
     [(8, 2, 1, 2.0), (8, 2, 4, 5.46875), (16, 2, 4, 6.62109375), (32, 2, 8, 12.904976837), (64, 8, 16, 56.443706431),
      (128, 8, 32, 111.771035344), (256, 8, 64, 222.442487686)],
 )  # fmt: skip
-def test_distinct_experts_of_the_sheet(n_experts, top_k, batch, touched):
-    assert distinct_experts(n_experts, top_k, batch) == pytest.approx(touched, rel=1e-8)
+def test_distinct_experts_of_the_sheet(n_experts, top_k, batch, activated):
+    assert distinct_experts(n_experts, top_k, batch) == pytest.approx(activated, rel=1e-8)
 
 
 def test_distinct_experts_against_counting():
-    # Independent oracle: draw k of E for each of b tokens and count.
+    # Independently: draw k of E for each of b tokens and count.
     rng = np.random.default_rng(0)
     draws = [len(np.unique([rng.choice(16, 3, replace=False) for _ in range(6)])) for _ in range(4000)]
     error = np.std(draws) / np.sqrt(len(draws))
@@ -53,9 +53,9 @@ def test_distinct_experts_against_counting():
 @given(st.integers(1, 256), st.integers(1, 16), st.integers(1, 4096))
 def test_distinct_experts_lie_between_k_and_all(n_experts, top_k, batch):
     top_k = min(top_k, n_experts)
-    touched = distinct_experts(n_experts, top_k, batch)
-    assert top_k * (1 - 1e-9) <= touched <= n_experts * (1 + 1e-9)
-    assert distinct_experts(n_experts, top_k, batch + 1) >= touched * (1 - 1e-12)
+    activated = distinct_experts(n_experts, top_k, batch)
+    assert top_k * (1 - 1e-9) <= activated <= n_experts * (1 + 1e-9)
+    assert distinct_experts(n_experts, top_k, batch + 1) >= activated * (1 - 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_memory_bound_decode_of_the_sheet(batch, weights_gb, cache_gb, memory_us
     assert batch * 1024 * TOY.kv_elements_per_token * 2 / 1e9 == pytest.approx(cache_gb, rel=3e-4)  # 4 digits
     seconds = decode_seconds(TOY, SHEET, batch, 1024, IDEAL)
     assert seconds * 1e6 == pytest.approx(memory_us, rel=1e-4)
-    # The other ceiling alone: a device whose memory is infinitely fast.
+    # Compute alone: a device with infinitely fast memory.
     compute_s = decode_seconds(TOY, replace(SHEET, bandwidth=1e30), batch, 1024, IDEAL)
     assert compute_s * 1e6 == pytest.approx(compute_us, rel=1e-3)
     assert batch / seconds == pytest.approx(rate, rel=1e-4)
@@ -77,7 +77,7 @@ def test_memory_bound_decode_of_the_sheet(batch, weights_gb, cache_gb, memory_us
 
 
 def test_batching_helps_a_dense_model_more_than_a_routed_one():
-    # arXiv 2511.02237: decode follows the experts touched. The sheet: 1.48 from b = 1 to 4, a dense model about 4.
+    # arXiv 2511.02237: decode time follows the activated experts. The sheet: 1.48 from b = 1 to 4, dense about 4.
     def gain(sizes):
         return 4 * decode_seconds(sizes, SHEET, 1, 1024, IDEAL) / decode_seconds(sizes, SHEET, 4, 1024, IDEAL)
 
@@ -85,8 +85,7 @@ def test_batching_helps_a_dense_model_more_than_a_routed_one():
     assert gain(dense(1.7e9)) > 3
 
 
-def test_a_routed_model_of_one_kind_of_expert_is_the_dense_one():
-    # E = k: nothing is left to skip, so every price equals that of the dense model with the same counts.
+def test_a_routed_model_with_all_experts_active_takes_the_time_of_the_dense_one():
     plain = dense(2e9)
     all_active = replace(plain, n_experts=4, top_k=4)
     for batch in (1, 7, 300):
@@ -95,7 +94,7 @@ def test_a_routed_model_of_one_kind_of_expert_is_the_dense_one():
 
 
 @pytest.mark.parametrize(
-    ("build", "says"),
+    ("build", "message"),
     [
         (lambda: ModelSizes(1e9, 5e8, 1, 1, 1), "n_active <= n_total"),
         (lambda: ModelSizes(1e9, 1e9, 1, 1, 1, 4, 8), "top_k=8"),
@@ -108,8 +107,8 @@ def test_a_routed_model_of_one_kind_of_expert_is_the_dense_one():
         (lambda: Layout(0), "0 devices"),
     ],
 )
-def test_wrong_input_is_named(build, says):
-    with pytest.raises(InputError, match=says):
+def test_wrong_input_is_named(build, message):
+    with pytest.raises(InputError, match=message):
         build()
 
 
@@ -130,15 +129,15 @@ def test_bytes_of_a_decode_step_agree_with_the_structural_count():
         moved = (
             weight_bytes_read(sizes, batch, Service(bytes_per_weight=4)) + batch * 128 * sizes.kv_elements_per_token * 4
         )
-        # The structural count reads only the embedding rows of the batch; a continuous size knows no vocabulary.
+        # The structural count reads only the embedding rows of the batch; `ModelSizes` has no vocabulary.
         rows = 4 * (counts.embedding - min(counts.embedding, batch * model.d_model))
         assert moved - rows == pytest.approx(bytes_read(model, 257, batch=batch, new_tokens=1, context=128), rel=1e-12)
 
 
 def test_time_is_the_sum_of_its_terms_by_hand():
     """b = 1 of the sheet: 3.4336 GB of weights and .2013 GB of cache over 3.35e12 bytes/s are 1085.04 us, 3.675 us
-    compute; with shares .5 and .25, 10 us a step, 1 us a layer (24), .1 us an expert touched (24 x 8), 1 ps an element
-    written (24 x 2048 x (20 + 10 k)): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + 4.9 us."""
+    compute. With shares .5 and .25, 10 us per step, 1 us per layer (24), .1 us per activated expert (24 x 8) and 1 ps
+    per written element (24 x 2048 x (20 + 10 k)): 2 x 1085.04 + 4 x 3.675 + 10 + 24 + 19.2 + 4.9 us."""
     reached = Efficiency(0.5, 0.25, 10e-6, 1e-6, expert_s=0.1e-6, activation_s=1e-12)
     seconds = decode_seconds(TOY, SHEET, 1, 1024, Service(efficiency=reached))
     by_hand = 2 * 1085.04 + 4 * 3.675 + 10 + 24 + 0.1 * LAYERS * K + 1e-6 * LAYERS * D * (20 + 10 * K)
@@ -146,8 +145,8 @@ def test_time_is_the_sum_of_its_terms_by_hand():
 
 
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1e-3), st.integers(1, 512), st.integers(1, 8192))
-def test_no_time_lies_under_the_roofline(bandwidth, flops, overhead, batch, context):
-    """Shares of at most 1 and overheads of at least 0 only add: max(bytes/bandwidth, FLOPs/peak) is a floor."""
+def test_no_time_is_below_the_roofline(bandwidth, flops, overhead, batch, context):
+    """Shares of at most 1 and overheads of at least 0 only add to max(bytes/bandwidth, FLOPs/peak)."""
     service = Service(efficiency=Efficiency(bandwidth, flops, overhead))
     work = decode_work(TOY, SHEET, batch, context, service)
     floor = max(work.bytes / SHEET.bandwidth, work.flops / SHEET.peak_flops)
@@ -155,23 +154,22 @@ def test_no_time_lies_under_the_roofline(bandwidth, flops, overhead, batch, cont
     assert work.seconds(SHEET, service.efficiency, overlap=True) >= floor * (1 - 1e-12)
 
 
-def test_the_floor_goes_by_the_memory_that_holds_the_working_set():
+def test_the_roofline_uses_the_memory_that_holds_the_working_set():
     quick = replace(SHEET, levels=((1e6, 1e14), (1e8, 1e13)))
     for moved, speed in ((5e5, 1e14), (5e7, 1e13), (5e9, SHEET.bandwidth)):
         assert roofline_seconds(0.0, moved, quick) == pytest.approx(moved / speed, rel=1e-12)
 
 
-def test_skewed_routers_touch_fewer_experts():
-    even = distinct_experts(64, 8, 16)
+def test_skewed_routers_activate_fewer_experts():
+    uniform = distinct_experts(64, 8, 16)
     skewed = [distinct_experts(64, 8, 16, skew) for skew in (0.0, 0.5, 1.0, 2.0)]
-    assert skewed[0] == even
+    assert skewed[0] == uniform
     assert skewed == sorted(skewed, reverse=True)
     assert skewed[-1] >= 8
 
 
 def test_skewed_routers_against_counting():
-    """Independent draws with the chances of rank^-1, none above 1: the mean count of experts hit by 5 tokens of k =
-    1."""
+    """The mean number of experts chosen by 5 independent tokens with probabilities proportional to 1 / rank, k = 1."""
     rng = np.random.default_rng(1)
     chances = 1 / np.arange(1, 17)
     chances /= chances.sum()
@@ -180,13 +178,13 @@ def test_skewed_routers_against_counting():
 
 
 @pytest.mark.parametrize("skew", [0.0, 0.3, 1.2])
-def test_the_skew_is_found_from_what_was_touched(skew):
+def test_the_skew_is_recovered_from_activated_experts(skew):
     batches = np.array([1.0, 8.0, 64.0])
     assert skew_of(32, 2, batches, distinct_experts(32, 2, batches, skew)) == pytest.approx(skew, abs=1e-4)
 
 
-def test_what_devices_share_adds_up():
-    """G devices hold and read together what one does; split by expert the shared parts are copied G - 1 times more."""
+def test_shares_of_devices_add_up():
+    """G devices together hold and read what one does; a split by expert adds G - 1 copies of the shared parts."""
     service, one = Service(), ModelSizes(TOY.n_active, TOY.n_total, TOY.kv_elements_per_token, LAYERS, D, E, K, ROUTER)
     experts = 2 * E * LAYERS * EXPERT
     alone = weight_bytes(one, 2)
@@ -205,8 +203,8 @@ def test_what_devices_share_adds_up():
 def test_communication_by_hand():
     """Four devices, b = 64, d = 2048, 24 layers, bf16, a link of 450e9 bytes/s and 5 us.
 
-    By matrix: two all-reduces a layer of 2 (3/4) 64 x 2048 x 2 bytes and 6 waits. By expert: two all-to-alls of (3/4)
-    (64/4) 8 x 2048 x 2 bytes and one wait."""
+    By matrix: two all-reduces per layer, each 2 (3/4) 64 x 2048 x 2 bytes and 6 latencies. By expert: two all-to-alls,
+    each (3/4) (64/4) 8 x 2048 x 2 bytes and one latency."""
     linked = replace(SHEET, link=450e9, link_latency_s=5e-6)
     tensor = 2 * 24 * (2 * 0.75 * 64 * 2048 * 2 / 450e9 + 6 * 5e-6)
     expert = 2 * 24 * (0.75 * 16 * 8 * 2048 * 2 / 450e9 + 5e-6)
@@ -216,15 +214,14 @@ def test_communication_by_hand():
     assert communication_seconds(dense(1e9), linked, 64, Service(), Layout(4, True)) == 0
 
 
-def test_a_part_of_a_prefill_is_that_part_of_a_whole_one():
+def test_part_of_a_request_costs_that_part_of_its_prefill():
     whole = prefill_seconds(TOY, SHEET, 1.0, IDEAL)
     assert prefill_seconds(TOY, SHEET, 0.25, IDEAL) == pytest.approx(0.25 * whole, rel=1e-12)
     assert prefill_seconds(TOY, SHEET, 2.0, IDEAL) > whole
 
 
-def test_one_prompt_is_not_shared_out_over_devices_that_split_experts():
-    """32 devices by expert: one prompt takes one of them as long as its attention and shared parts take; 32 prompts no
-    longer."""
+def test_one_prompt_is_not_split_over_devices_that_split_experts():
+    """32 devices by expert: attention and shared parts of a prompt occupy one of them; 32 prompts take no longer."""
     service, layout = Service(prompt=2048), Layout(32, True)
     shared = TOY.n_active + ROUTER - K * LAYERS * EXPERT
     alone = prefill_work(TOY, SHEET, 1.0, service, layout)
@@ -235,7 +232,7 @@ def test_one_prompt_is_not_shared_out_over_devices_that_split_experts():
     )
 
 
-def test_devices_beyond_the_link_send_over_the_fabric():
+def test_more_devices_than_the_link_joins_use_the_fabric():
     linked = replace(SHEET, link=450e9, link_latency_s=0.0, fabric=50e9, link_devices=8)
     within, beyond = (communication_seconds(TOY, linked, 64, Service(), Layout(g)) for g in (8, 16))
     assert beyond / within == pytest.approx(9 * (15 / 16) / (7 / 8))
