@@ -30,9 +30,14 @@ class Summarised:
 def summary_table(title: str, headings: Iterable[str], rows: Iterable[tuple[str, ...]], notes: Iterable[str]) -> Table:
     """A table of texts, with notes that are numbered and broken into lines."""
     columns = tuple(Column(heading, heading, text=True) for heading in headings)
+    return summarised(Table(title, columns, tuple(rows)), title, notes)
+
+
+def summarised(table: Table, title: str, notes: Iterable[str]) -> Table:
+    """The table under a title, with notes that are numbered and broken into lines."""
     numbered = (f"[{number}] {note}" for number, note in enumerate(notes, start=1))
     wrapped = tuple(textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in numbered)
-    return Table(textwrap.fill(title, _WIDTH), columns, tuple(rows), wrapped)
+    return replace(table, title=textwrap.fill(title, _WIDTH), notes=wrapped)
 
 
 class Settings:

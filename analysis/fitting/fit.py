@@ -24,7 +24,7 @@ from scaling.arrays import Array
 from scaling.columns import COMPUTE
 from scaling.errors import InputError
 from scaling.formatting import plural
-from scaling.summary import Summarised, summary_table
+from scaling.summary import Summarised, summarised
 from scaling.table import Table
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
@@ -226,10 +226,9 @@ class Fit(Summarised):
             heading += f"; rmse of ln loss {self.rmse_log:.3g}"
         elif not self.n_runs:
             heading = f"{self.law}, {self.status}: {self.source}"
-        rows = fit_tables.parameter_rows(self.definition, self.params, self.intervals, self.pinned)
+        table = fit_tables.parameter_table(self.definition, self.params, self.intervals, self.pinned)
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
-        columns = ("parameter", "value", "95 % interval", "meaning")
-        return summary_table(heading, columns, rows, (*self.warnings, *left_out, *self.notes))
+        return summarised(table, heading, (*self.warnings, *left_out, *self.notes, *table.notes))
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Predicted loss of the models in a frame, one a row, with both 95 % intervals (NaN without draws).

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,27 +16,65 @@ from scaling.arrays import Array
 from scaling.columns import LOSS
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.table import Column, Table
 
 Ends = tuple[Array, Array] | None
+AT_BOUND = "*"
 
 
-def parameter_rows(
+class ParameterEnds(NamedTuple):
+    """An interval of a parameter; an end that is None is unbounded. The flags mark ends at the parameter's bound."""
+
+    low: float | None
+    high: float | None
+    low_at_bound: bool = False
+    high_at_bound: bool = False
+
+    def __str__(self) -> str:
+        ends = ((self.low, self.low_at_bound), (self.high, self.high_at_bound))
+        return " to ".join("unbounded" if end is None else f"{end:.4g}{AT_BOUND * at}" for end, at in ends)
+
+
+def parameter_table(
     law: Law,
     params: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
     pinned: Container[str],
-) -> list[tuple[str, str, str, str]]:
-    """A row for each parameter: its name, value, 95 % interval and meaning."""
-
-    def interval(name: str) -> str:
-        if name in intervals:
-            return "{:.5g} to {:.5g}".format(*intervals[name])
-        return "pinned" if name in pinned else "-"
-
-    return [
-        (name, f"{params[name]:.6g}" if name in params else "-", interval(name), law.parameter(name).meaning)
+    by_profile: Mapping[str, tuple[float | None, float | None]] | None = None,
+) -> Table:
+    """A row for each parameter: name, value, 95 % interval ("fixed" where it is pinned), interval by profile where any
+    was made, and meaning. A note explains the star at an end that is the parameter's bound."""
+    ends = {name: _marked(law, name, interval) for name, interval in intervals.items()}
+    shapes = {name: ParameterEnds(*interval) for name, interval in (by_profile or {}).items()}
+    columns = (
+        Column("parameter", "parameter", text=True),
+        Column("value", "value", "{:.6g}".format),
+        Column("interval", "95 % interval", text=True),
+        Column("by_profile", "by profile", text=True),
+        Column("meaning", "meaning", text=True),
+    )
+    rows = tuple(
+        (
+            name,
+            params.get(name),
+            "fixed" if name in pinned else ends.get(name),
+            shapes.get(name),
+            law.parameter(name).meaning,
+        )
         for name in law.names
-    ]
+    )
+    marked = any(at for interval in ends.values() for at in interval[2:])
+    note = f"{AT_BOUND} at the bound of the parameter: these runs do not limit it there"
+    table = Table(f"{law.name}: {law.formula}", columns, rows, (note,) if marked else ())
+    return table if shapes else table.without("by_profile")
+
+
+def _marked(law: Law, name: str, interval: tuple[float, float]) -> ParameterEnds:
+    near = (
+        math.isclose(end, bound, rel_tol=1e-4, abs_tol=1e-9)
+        for end, bound in zip(interval, law.parameter(name).bounds, strict=True)
+    )
+    return ParameterEnds(*interval, *near)
 
 
 def columns_of_frame(frame: pd.DataFrame, law: Law, settings: Mapping[str, float]) -> dict[str, Array]:
