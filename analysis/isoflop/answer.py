@@ -1,4 +1,4 @@
-"""The isoFLOP analysis of a table, E by E: valleys, frontier, envelope and bias together, as one document."""
+"""The isoFLOP analysis of a table by E: valleys, frontier, envelope and bias in one document."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _OF_VALLEY = (
 
 @dataclass(frozen=True, eq=False)
 class IsoFlopAnswer:
-    """Valleys, and by E the frontier, envelope and bias where there are any; `warnings` say what there is not and why.
+    """Valleys, and the frontier, envelope and bias of every E that allows them; `warnings` give reasons for the others.
 
-    `train_flops` is the budget that optima are predicted at, if any; `surface` the fit that biases are measured on.
+    `train_flops` is the budget of predicted optima, if any; `surface` the fit that biases are measured on.
     """
 
     valleys: Valleys
@@ -39,7 +39,7 @@ class IsoFlopAnswer:
     surface: Fit | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a minimum that does not exist is null."""
+        """Plain values; a missing minimum is null."""
         surface = None if self.surface is None else {"law": self.surface.law, "params": dict(self.surface.params)}
         return {
             "n_column": self.valleys.n_column,
@@ -75,9 +75,9 @@ def isoflop_answer(
 ) -> IsoFlopAnswer:
     """Frontier, envelope and, on a fitted surface, bias of every E (approaches 2 and 1 of arXiv 2203.15556).
 
-    The bias is at `train_flops` or, without it, at the largest budget. The envelope is of the training curves of the
-    study `curves_of`, or of the cells; its interval has `draws` resamples, each E's from `seed` anew. What an E does
-    not allow is a warning. Raises InputError where the surface needs what the table lacks.
+    The bias is at `train_flops` (default: the largest budget). The envelope follows the training curves of the study
+    `curves_of`, or the cells; its interval has `draws` resamples, seeded alike for every E. An analysis that an E does
+    not allow becomes a warning. Raises InputError where the table lacks a column of the surface.
     """
     frontiers, envelopes, biases = {}, {}, {}
     warnings = [f"{len(rows)} runs left out: {reason}" for reason, rows in valleys.left_out]

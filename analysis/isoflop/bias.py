@@ -1,4 +1,4 @@
-"""Bias of an isoFLOP fit: what parabolas make of a known law."""
+"""Bias of an isoFLOP analysis: parabolas fitted to the losses of a known law."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
 
-_FAR = np.log(1e6)  # how far beyond the sampled sizes a law's true optimum is looked for
+_FAR = np.log(1e6)  # ln N beyond the sampled sizes within which the true optimum is sought
 
 
 @dataclass(frozen=True)
 class Bias:
-    """What the method makes of a surface that is known: the same N and C, no noise.
+    """The isoFLOP method applied to a known surface at the same N and C, without noise.
 
     `vertex_over_true` is by budget. `exponent` is that of the vertices, `true_exponent` that of the true optima over
-    the same budgets. At `train_flops`: the regression line, and the largest budget's vertex carried on with its slope,
-    each over the true optimum there.
+    the same budgets. At `train_flops`, over the true optimum there: the regression line, and the vertex of the largest
+    budget extrapolated with its slope.
     """
 
     n_experts: int
@@ -41,17 +41,17 @@ class Bias:
 def bias(
     fit: Fit, valleys: Valleys, train_flops: float, n_experts: int | None = None, *, include_flagged: bool = False
 ) -> Bias:
-    """How far the vertices, their slope and their extrapolation to a budget are off on a fitted surface.
+    """The error of the vertices, their slope and their extrapolation to a budget on a fitted surface.
 
-    The losses of every valley's runs are replaced by the law's, without noise, and the same parabolas are fitted; the
-    true optimum of each budget minimises the law over N at D = C/(kappa N). Columns of the law other than N, tokens
-    and E follow N as a power law through the table's runs.
-    Raises InputError for fewer than 3 valleys to use, and for a law that needs a column the table lacks.
+    The losses of the runs are replaced by those of the law, without noise, and the same parabolas are fitted. The true
+    optimum of a budget minimises the law over N at D = C/(kappa N). Columns of the law other than N, tokens and E
+    follow N as a power law through the runs. Raises InputError for fewer than 3 usable valleys, and for a law with a
+    column that the table lacks.
     """
     fit.require_params()
     law = fit.definition
     if not law.divides_compute:
-        raise InputError(f"law {law.name} predicts no loss from a size and tokens: name another fit")
+        raise InputError(f"law {law.name} predicts no loss from size and tokens: use another fit")
     if not (np.isfinite(train_flops) and train_flops > 0):
         raise InputError(f"the budget to extrapolate to must be a positive number of FLOPs, found {train_flops}")
     chosen = only_experts(valleys, n_experts)
@@ -71,11 +71,13 @@ def bias(
             )
         vertices.append(_vertex(fit, valley.runs, columns, chosen.log_loss))
         if not np.isfinite(vertices[-1]):
-            raise InputError(f"{law.name} has no valley over the sizes at {valley.train_flops:.3g} FLOPs: leave it out")
+            raise InputError(
+                f"{law.name} has no minimum over the sizes at {valley.train_flops:.3g} FLOPs: leave that budget out"
+            )
     surface = _surface(fit, [valley.runs for valley in used], inputs)
     optima = [surface.optimum(budget) for budget in budgets]
     line, optimum = power_law(budgets, vertices), surface.optimum(train_flops)
-    carried_on = vertices[-1] * (train_flops / budgets[-1]) ** line.exponent
+    extrapolated = vertices[-1] * (train_flops / budgets[-1]) ** line.exponent
     return Bias(
         n_experts=e,
         budgets=tuple(budgets),
@@ -84,21 +86,21 @@ def bias(
         true_exponent=power_law(budgets, optima).exponent,
         train_flops=train_flops,
         line_over_true=float(line.predict(train_flops).mean[0]) / optimum,
-        last_vertex_over_true=carried_on / optimum,
+        last_vertex_over_true=extrapolated / optimum,
     )
 
 
 def _vertex(fit: Fit, runs: BudgetRuns, columns: Mapping[str, Array], log_loss: bool) -> float:
-    """N at the vertex of the parabola through the law's own losses of these runs; NaN where it opens downward."""
+    """N at the vertex of the parabola through the losses by the law; NaN where it opens downward."""
     loss = fit.loss({**columns, EXPERTS: np.full(len(runs.rows), float(runs.n_experts))})
     return fitted_valley(replace(runs, loss=np.log(loss) if log_loss else loss), weights=None).n_opt
 
 
 @dataclass(frozen=True, eq=False)
 class _Surface:
-    """A fit over the sizes of runs of one E, exp(`log_sizes`).
+    """A fit over the sizes of the runs of one E, exp(`log_sizes`).
 
-    `lines` are ln of the law's columns other than tokens and E, and `kappa` ln C/(N D), as straight lines in ln N.
+    `lines` (ln of the columns other than tokens and E) and `kappa` (ln C/(N D)) are straight lines in ln N.
     """
 
     fit: Fit
@@ -129,7 +131,7 @@ def _surface(fit: Fit, budgets: Sequence[BudgetRuns], inputs: Mapping[str, Array
 
 
 def _lowest_point(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one valley is lowest: a coarse look, then Brent's method to 1e-10."""
+    """The minimum of a function of one valley: a coarse grid, then Brent's method to 1e-10."""
     grid = np.linspace(low, high, 121)
     step, best = grid[1] - grid[0], grid[int(np.argmin([f(x) for x in grid]))]
     minimum = minimize_scalar(f, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-10})

@@ -1,4 +1,4 @@
-"""The envelope of runs: at each compute the model with the lowest loss there, and the frontier through these.
+"""The envelope of runs: the model of lowest loss at each compute, and the frontier through these.
 
 Approach 1 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.1).
 """
@@ -24,13 +24,12 @@ _GRID = 1_500  # values of compute, as in the paper
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """The lowest loss at each compute, over runs interpolated along their points, for one E.
+    """The lowest loss at each compute for one E, over curves interpolated between their points.
 
-    `edge` marks values of C at which the lowest run is the smallest or largest model of those there: the optimum may
-    lie beyond. The laws are regressions over the others; `exponent_interval` is of N's exponent, by resampling curves
-    (the points of a curve are one observation, so the regression's own interval means nothing). None without `rng`.
-    It holds the scatter of the exponent but not the method's bias, which choosing the lowest of noisy runs and leaving
-    out the edges bring: with 40 curves and 1 % of noise it covered the planted exponent 8 times in 10.
+    `edge` marks values of C at which the lowest curve belongs to the smallest or largest model there, so the optimum
+    may lie beyond; the laws are regressions over the others. `exponent_interval` (None without `rng`) resamples curves,
+    since the points of a curve are one observation. It covers the scatter of N's exponent but not the bias from
+    choosing the lowest of noisy runs: with 40 curves and 1 % noise it contained the true exponent 8 times in 10.
     """
 
     n_experts: int
@@ -53,27 +52,27 @@ def envelope(
     rng: np.random.Generator | None = None,
     draws: int = 200,
 ) -> Envelope:
-    """Approach 1 (arXiv 2203.15556, section 3.1): at 1,500 log-spaced C, the model with the lowest loss there.
+    """Approach 1 (arXiv 2203.15556, section 3.1): the model of lowest loss at 1,500 log-spaced C.
 
-    A curve is a trunk's points over its budgets, or, where the table has no `trunk_id`, all runs of one N; the loss
-    between them is linear in ln C, and no curve is extended. Training curves of a study come from `training_curves`.
-    Raises InputError where fewer than 3 models have curves, where every minimum is on the edge, or where E is several.
+    A curve joins the points of a trunk or, without `trunk_id`, all runs of one N; its loss is linear in ln C between
+    points and not extrapolated. `training_curves` gives those of a study. Raises InputError for fewer than 3 models
+    with curves, where every minimum is on the edge, and for several E of which none is named.
     """
     e = _one_expert_count(table, n_experts)
     curves = _curves(table, e, n_column)
     sizes = np.array([points[n_column].iloc[0] for points in curves])
     if len(np.unique(sizes)) < 3:
         raise InputError(
-            f"{table.source}: an envelope needs models of three sizes with two budgets each, n_experts = {e} has "
-            f"{len(np.unique(sizes))}: add token budgets to the sizes there are"
+            f"{table.source}: an envelope needs models of three sizes with two budgets each; n_experts = {e} has "
+            f"{len(np.unique(sizes))}: add token budgets to the studied sizes"
         )
     grid = np.geomspace(min(p[COMPUTE].min() for p in curves), max(p[COMPUTE].max() for p in curves), _GRID)
     losses, tokens = (np.stack([_along(points, name, grid) for points in curves]) for name in (LOSS, TOKENS))
     lowest, edge = _lowest(losses, sizes)
     if edge.all():
         raise InputError(
-            f"{table.source}: at every compute the lowest run is the smallest or largest model there (n_experts = "
-            f"{e}): add smaller or larger models, or longer runs of those there are"
+            f"{table.source}: at every compute the smallest or largest model has the lowest loss (n_experts = {e}): "
+            "add smaller or larger models, or longer runs"
         )
     columns = np.arange(_GRID)
     n_opt, d_opt = sizes[lowest], tokens[lowest, columns]
@@ -101,7 +100,7 @@ def _one_expert_count(table: RunTable, n_experts: int | None) -> int:
 
 
 def _curves(table: RunTable, e: int, n_column: str) -> list[pd.DataFrame]:
-    """The points of each curve of one E that has two budgets: by trunk where every run names its own, else by size."""
+    """The points of each curve of one E with two budgets: by trunk where every run has a `trunk_id`, else by size."""
     columns = table.columns((n_column, TOKENS, COMPUTE, LOSS))
     usable = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
     usable &= table.experts == e
@@ -112,14 +111,14 @@ def _curves(table: RunTable, e: int, n_column: str) -> list[pd.DataFrame]:
 
 
 def _along(points: pd.DataFrame, name: str, grid: Array) -> Array:
-    """A column at the grid's C, linear in ln C between a curve's points (their mean where C repeats); NaN beyond."""
+    """A column at the C of the grid, linear in ln C between points (their mean where C repeats); NaN beyond."""
     compute, place = np.unique(points[COMPUTE], return_inverse=True)
     means = np.bincount(place, weights=points[name]) / np.bincount(place)
     return np.asarray(np.interp(np.log(grid), np.log(compute), means, left=np.nan, right=np.nan))
 
 
 def _lowest(losses: Array, sizes: Array) -> tuple[Integers, Booleans]:
-    """The curve of lowest loss at each C, and whether it is the smallest or largest model of those there."""
+    """The curve of lowest loss at each C, and whether it belongs to the smallest or largest model there."""
     covered = np.isfinite(losses)
     lowest = np.where(covered, losses, np.inf).argmin(axis=0)
     smallest = np.where(covered, sizes[:, None], np.inf).min(axis=0)
@@ -128,7 +127,7 @@ def _lowest(losses: Array, sizes: Array) -> tuple[Integers, Booleans]:
 
 
 def _exponents(losses: Array, sizes: Array, grid: Array, rng: np.random.Generator, draws: int) -> Interval | None:
-    """95 % interval of N's exponent over resamples of the curves; None where too many leave no frontier."""
+    """95 % interval of the exponent of N over resamples of curves; None where too many have no frontier."""
     exponents = []
     for _ in range(draws):
         chosen = np.unique(rng.integers(len(sizes), size=len(sizes)))
@@ -140,14 +139,14 @@ def _exponents(losses: Array, sizes: Array, grid: Array, rng: np.random.Generato
 
 
 def training_curves(study: Path, table: RunTable) -> RunTable:
-    """The training curves of a study's runs as a table for `envelope`: one row a point, the loss is the training loss.
+    """The training curves of a study as a table for `envelope`: one row per point, with the training loss.
 
-    The longest run of each trunk stands for it. C at a point is the run's times the share of its tokens seen. With a
-    constant rate and a cooldown (arXiv 2405.18392) a curve lies above what a cooldown there would reach, for all
-    sizes. Raises InputError where the study has no curves.
+    Each trunk is represented by its longest run. C at a point is that of the run times the share of its tokens seen.
+    With a constant learning rate and a cooldown (arXiv 2405.18392) curves lie above the loss after a cooldown, for all
+    sizes. Raises InputError for a study without curves.
     """
     if "run_id" not in table.frame:
-        raise InputError(f"{table.source}: no column 'run_id', by which curves are found; give a study folder")
+        raise InputError(f"{table.source}: no column 'run_id', which identifies curves; use a study folder")
     longest = table.frame.assign(trunk_id=table.trunks).sort_values(TOKENS).groupby("trunk_id").tail(1)
     parts = []
     for run in longest.to_dict("records"):
@@ -157,5 +156,5 @@ def training_curves(study: Path, table: RunTable) -> RunTable:
             measured = {TOKENS: points[TOKENS], COMPUTE: run[COMPUTE] * share, LOSS: points["loss"]}
             parts.append(points[[TOKENS]].assign(**{str(name): value for name, value in run.items()} | measured))
     if not parts:
-        raise InputError(f"{study}: no training curves (curves/*.parquet); the envelope can use the runs' own points")
+        raise InputError(f"{study}: no training curves (curves/*.parquet); build the envelope from the runs instead")
     return RunTable(pd.concat(parts, ignore_index=True), table.source)

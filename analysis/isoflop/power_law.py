@@ -1,7 +1,4 @@
-"""Regressions of logs on logs: power laws y = c x^s with intervals, and what residuals of a law still hold.
-
-statsmodels computes both; a law of the loss is fitted elsewhere (`analysis.fitting.fit`).
-"""
+"""Power laws y = c x^s with intervals, by regression of logarithms (statsmodels)."""
 
 from __future__ import annotations
 
@@ -23,15 +20,15 @@ from scaling.errors import InputError
 
 Kind = Literal["ols", "robust", "quantile"]
 FEWEST: Mapping[Kind, int] = {"ols": 3, "robust": 6, "quantile": 10}
-"""Points: one residual degree of freedom, or a scale."""
-_EXACT = 1e-9  # of ln y: residuals below it are rounding, and tell no variance
+"""The fewest points: for one residual degree of freedom, or for a scale."""
+_EXACT = 1e-9  # of ln y: smaller residuals are rounding errors
 _LEVEL = 0.95
 DECIDES_ALONE = 1 - 1e-6  # leverage
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """An estimate at several places with its 95 % bounds, in the units of y."""
+    """Estimates with 95 % bounds, in the units of y."""
 
     mean: Array
     low: Array
@@ -59,7 +56,7 @@ class PowerLaw:
     variances: tuple[float, float, float]
 
     def predict(self, x: npt.ArrayLike) -> Band:
-        """The law at x, with the 95 % confidence band of the line itself (new points scatter more).
+        """The law at x with the 95 % confidence band of the line; new points scatter more.
 
         Raises InputError for x that are not positive.
         """
@@ -75,19 +72,19 @@ def power_law(x: npt.ArrayLike, y: npt.ArrayLike, kind: Kind = "ols", quantile: 
 
     * ols: least squares;
     * robust: Huber's T with tuning constant 1.345 and covariance H1 (Huber 1981, section 7.6), for outliers;
-    * quantile: the line below which a share `quantile` of the points lies (Koenker and Bassett 1978), covariance by
-      the kernel estimate of statsmodels' QuantReg.
+    * quantile: the line below which a share `quantile` of the points lies (Koenker and Bassett 1978), covariance by the
+      kernel estimate of statsmodels' QuantReg.
 
-    Student's t serves all three; for robust and quantile, which are normal in the limit, it errs on the wide side.
-    Points that lie on a line exactly give intervals of no width. Raises InputError for too few points
-    (ols 3, robust 6, quantile 10), fewer than two distinct x, and values that are not positive.
+    All intervals use Student's t, which is conservative for robust and quantile lines. Points exactly on a line give
+    intervals of zero width. Raises InputError for too few points (ols 3, robust 6, quantile 10), fewer than two
+    distinct x, and values that are not positive.
     """
     log_x, log_y = _checked(x, y, kind, quantile)
     centre, t = float(log_x.mean()), _student(log_x.size - 2)
     params, cov, deviation = _line(np.column_stack([np.ones_like(log_x), log_x - centre]), log_y, kind, quantile)
     if not (np.isfinite(cov).all() and np.isfinite(params).all()):
         raise InputError(
-            f"a power law by {kind} has no interval here: more than half of the points lie on one line; use kind ols"
+            f"a power law by {kind} has no interval: more than half of the points lie on one line; use kind ols"
         )
     slope, to_zero = float(params[1]), np.array([1.0, -centre])
     log_coefficient = float(params[0]) - slope * centre
@@ -107,7 +104,7 @@ def power_law(x: npt.ArrayLike, y: npt.ArrayLike, kind: Kind = "ols", quantile: 
 
 
 def _checked(x: npt.ArrayLike, y: npt.ArrayLike, kind: Kind, quantile: float) -> tuple[Array, Array]:
-    """ln x and ln y of points that a line can be drawn through."""
+    """ln x and ln y, checked."""
     if kind not in get_args(Kind):
         raise InputError(f"kind of regression {kind!r} is not known; use {', '.join(get_args(Kind))}")
     if kind == "quantile" and not 0.0 < quantile < 1.0:
@@ -130,7 +127,7 @@ def _line(design: Array, log_y: Array, kind: Kind, quantile: float) -> tuple[Arr
         return params, np.zeros((2, 2)), 0.0
     if kind == "ols":
         return params, np.asarray(least.cov_params()), float(np.sqrt(least.scale))
-    # On least squares' residuals over their deviation: QuantReg's tolerances are absolute, 1e-6.
+    # On residuals scaled to unit deviation, since QuantReg has absolute tolerances of 1e-6.
     unit = float(residual.std())
     change, cov, deviation = _resistant(residual / unit, design, quantile if kind == "quantile" else None)
     return params + unit * change, unit**2 * cov, unit * deviation
@@ -139,7 +136,7 @@ def _line(design: Array, log_y: Array, kind: Kind, quantile: float) -> tuple[Arr
 def _resistant(y: Array, design: Array, quantile: float | None) -> tuple[Array, Array, float]:
     """Coefficients, covariance and residual deviation of Huber's T, or of a quantile's line."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of no scale: the covariance is then not finite, which the caller refuses
+        warnings.simplefilter("ignore")  # without a scale the covariance is not finite, which the caller refuses
         if quantile is None:
             robust = RLM(y, design, M=HuberT()).fit(cov="H1")
             scale = float(robust.scale)
@@ -157,10 +154,10 @@ def _student(freedom: int) -> float:
 def _logs(values: npt.ArrayLike, name: str) -> Array:
     numbers = np.asarray(values, dtype=float)
     if numbers.ndim != 1 or not np.all(np.isfinite(numbers) & (numbers > 0)):
-        raise InputError(f"a power law needs a list of positive finite numbers; {name} has others: leave them out")
+        raise InputError(f"a power law needs positive finite numbers; {name} has others: leave them out")
     return np.asarray(np.log(numbers))
 
 
 def most_leverage(design: Array) -> float:
-    """The largest diagonal element of the hat matrix; at 1 a point alone decides a coefficient: HC3 divides by 0."""
+    """The largest diagonal element of the hat matrix; at 1 one point determines a coefficient, and HC3 divides by 0."""
     return float(np.max(np.sum(np.linalg.qr(design)[0] ** 2, axis=1)))

@@ -1,7 +1,7 @@
-"""IsoFLOP valleys, the compute-optimal frontier through them, and how far off a parabola puts it.
+"""IsoFLOP valleys: a parabola of the loss in ln N at every compute budget, and its minimum.
 
-Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.2). A fit of the whole surface (`analysis.fitting.fit`,
-approach 3) uses the runs better: this is its cross-check (`bias` says what a parabola costs).
+Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.2), a cross-check of the fit of the whole surface
+(`analysis.fitting.fit`, approach 3), which uses the runs more efficiently; `analysis.isoflop.bias` measures its bias.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from scaling.errors import InputError
 
 SIZE = "n_active"
 TOLERANCE = 0.05
-WIDEST = 8.0  # beyond this factor either side of its centre a window biases the vertex by 3 % and more (`bias`)
+WIDEST = 8.0  # a window wider than this factor either side of its centre biases the vertex by 3 % or more (`bias`)
 _LOPSIDED = 3.0  # ratio of the window's two sides, in ln N from the vertex
 _FEWEST_POINTS = 4
-ENOUGH_DRAWS = 0.95  # share of the resamples that must have a minimum for an interval to be given
+ENOUGH_DRAWS = 0.95  # share of resamples with a minimum that an interval needs
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class BudgetRuns:
-    """The runs of one E at one budget: rows of the table, N, D, C, and the loss (or its logarithm) that is fitted."""
+    """The runs of one E at one budget: their rows in the table, N, D, C, and the loss or its logarithm."""
 
     n_experts: int
     rows: Integers
@@ -44,8 +44,8 @@ class BudgetRuns:
 class Valley:
     """One budget of one E: the parabola c0 + c1 u + c2 u^2 in u = ln N - centre, and its minimum.
 
-    `n_opt`, `d_opt` and `loss` are NaN where the parabola opens downward. Intervals are 95 %, None where nothing is
-    left to judge by. `flags` say why it should not be relied on.
+    `n_opt`, `d_opt` and `loss` are NaN where the parabola opens downward. Intervals are 95 %, None without a residual
+    degree of freedom. `flags` say why the valley is unreliable.
     """
 
     runs: BudgetRuns
@@ -65,7 +65,7 @@ class Valley:
 
     @property
     def train_flops(self) -> float:
-        """The geometric mean of the runs'."""
+        """The geometric mean of the runs."""
         return float(np.exp(np.log(self.runs.compute).mean()))
 
     @property
@@ -82,15 +82,15 @@ class Valley:
 
     @property
     def width(self) -> float:
-        """The factor that the window spans either side of its centre: sqrt(N_max/N_min)."""
+        """The factor of the window either side of its centre: sqrt(N_max/N_min)."""
         return float(np.sqrt(self.n_range[1] / self.n_range[0]))
 
 
 @dataclass(frozen=True, eq=False)
 class Valleys:
-    """The valleys of a table, by E and budget, and the rows that belong to none with the reason.
+    """The valleys of a table by E and budget, and the rows outside all of them, by reason.
 
-    `n_column` is what N is; with `log_loss` the parabolas are of ln loss.
+    `n_column` is the column of N; with `log_loss` the parabolas are of ln loss.
     """
 
     table: RunTable
@@ -104,10 +104,10 @@ class Valleys:
         return tuple(sorted({valley.n_experts for valley in self.valleys}))
 
     def of(self, n_experts: int) -> Valleys:
-        """The valleys of one E. Raises InputError listing the E there are."""
+        """The valleys of one E. Raises InputError for an E without valleys, listing those with some."""
         if n_experts not in self.experts:
             raise InputError(
-                f"{self.table.source}: no valley has n_experts = {n_experts}; they have "
+                f"{self.table.source}: no valley has n_experts = {n_experts}; valleys have "
                 f"{', '.join(map(str, self.experts)) or 'none'}"
             )
         return replace(self, valleys=tuple(valley for valley in self.valleys if valley.n_experts == n_experts))
@@ -125,16 +125,16 @@ def valleys(
 ) -> Valleys:
     """A parabola of the loss in ln N for every budget of every E, and its minimum (arXiv 2203.15556, section 3.2).
 
-    Budgets are windows of +-`tolerance` in `train_flops`, the one with most runs first; or the `n_budgets` most compact
-    groups (complete linkage in ln C), however wide. Within a budget losses are compared as they are, so that scatter in
-    C counts as noise (`bias` shows how much it is). N* = exp(centre - c1/(2 c2)); D* = C/(kappa N*), where kappa = C/(N
-    D) of the group's runs, as a line in ln N, taken at N*: 6 where C = 6 N D. Intervals are by the delta method with
-    Student's t; with `rng`, from `draws` resamples of runs by trunk.
+    Budgets are windows of +-`tolerance` in `train_flops`, the one with most runs first, or the `n_budgets` most compact
+    groups (complete linkage in ln C). Losses within a budget are not corrected for scatter in C, which counts as noise.
+    N* = exp(centre - c1/(2 c2)) and D* = C/(kappa N*); ln kappa is the line of ln C/(N D) in ln N through the runs,
+    taken at N*, so kappa = 6 where C = 6 N D. Intervals are by the delta method with Student's t or, with `rng`, from
+    `draws` resamples of runs by trunk.
 
-    A valley is flagged where it has fewer than 4 points, opens downward, has its vertex outside the sampled sizes, its
-    lowest run at their edge, a window wider than a factor 8 either side of its centre, or one whose sides differ more
-    than threefold in ln N: a loss is no parabola, and such windows move the vertex.
-    Raises InputError for a missing column or where no budget has three sizes.
+    A valley is flagged where it has fewer than 4 points, opens downward, has its vertex outside the sampled sizes or
+    its lowest run at their edge, or where its window biases the vertex: wider than a factor 8 either side of its
+    centre, or with sides that differ more than threefold in ln N. Raises InputError for a missing column and where no
+    budget has three sizes.
     """
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"`tolerance` must lie between 0 and 1, found {tolerance}")
@@ -159,7 +159,7 @@ def valleys(
             fitted.append(_in_nats(valley) if log_loss else valley)
     if not fitted:
         raise InputError(
-            f"{table.source}: no budget has runs of three sizes: an isoFLOP analysis needs models of several "
+            f"{table.source}: no budget has runs of three sizes, but an isoFLOP analysis needs models of several "
             f"{n_column} at equal {COMPUTE}; widen `tolerance`, or fit a law to all runs"
         )
     fitted.sort(key=lambda valley: (valley.n_experts, valley.train_flops))
@@ -172,13 +172,13 @@ def valleys(
 
 
 def _groups(log_compute: Array, tolerance: float, n_budgets: int | None) -> Integers:
-    """A group number for each run: most runs within the tolerance first, then of the rest; or `n_budgets` groups."""
+    """A group number for each run: windows of the tolerance, the fullest first; or `n_budgets` groups."""
     if n_budgets is not None and len(log_compute) > 1:
         return np.asarray(fcluster(linkage(log_compute[:, None], "complete"), n_budgets, "maxclust"), dtype=int)
     group, width = np.zeros(len(log_compute), dtype=int), 2.0 * np.log1p(tolerance)
     while (ungrouped := np.flatnonzero(group == 0)).size:
         after = log_compute[ungrouped] - log_compute[ungrouped][:, None]
-        window = (after >= 0.0) & (after <= width)  # of each run: those that cost up to the tolerance more
+        window = (after >= 0.0) & (after <= width)  # of each run: those with up to the tolerance more compute
         group[ungrouped[window[np.argmax(window.sum(axis=1))]]] = group.max() + 1
     return group
 
@@ -194,14 +194,14 @@ def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
     flags = [f"fewer than {_FEWEST_POINTS} points"] if len(u) < _FEWEST_POINTS else []
     place = depth = float("nan")
     intervals = None
-    # Rounding alone can bend a straight line by this much.
+    # Smaller curvature may be rounding error.
     if c2 * np.ptp(u) ** 2 > 1e-12 * np.abs(loss).max():
         place, depth = -c1 / (2 * c2), c0 - c1 * c1 / (4 * c2)
         flags += _window_flags(u, loss, place)
         intervals = _by_delta(design, loss, (c0, c1, c2)) if weights is None else _by_resampling(design, loss, weights)
     else:
         flags.append("the parabola opens downward")
-    # D at the vertex from the runs' own accounting: C = kappa N D, with kappa = 6 where C is counted as 6 N D.
+    # D at the vertex from C = kappa N D, with the kappa of the runs (6 where C is counted as 6 N D).
     kappas = np.polyfit(u, np.log(runs.compute / (runs.size * runs.tokens)), 1)
     kappa = float(np.exp(np.polyval(kappas, place)))
     n_opt, n_interval, loss_interval = float(np.exp(centre + place)), None, None
@@ -237,7 +237,7 @@ def _window_flags(u: Array, loss: Array, place: float) -> list[str]:
 
 
 def _by_delta(design: Array, loss: Array, parabola: tuple[float, float, float]) -> tuple[Interval, Interval] | None:
-    """95 % intervals of the vertex's place and depth: gradient' Cov gradient, Student's t with n - 3 freedom."""
+    """95 % intervals of place and depth of the vertex: variance g' Cov g, Student's t with n - 3 degrees of freedom."""
     freedom = len(loss) - 3
     if freedom < 1:
         return None
@@ -251,7 +251,7 @@ def _by_delta(design: Array, loss: Array, parabola: tuple[float, float, float]) 
 
 
 def _by_resampling(design: Array, loss: Array, weights: Array) -> tuple[Interval, Interval] | None:
-    """95 % percentile intervals of place and depth over resamples; None where too many of them have no minimum."""
+    """95 % percentile intervals of place and depth over resamples; None where too many have no minimum."""
     sizes = (design[:, None, 1] == np.unique(design[:, 1])).astype(float)
     fits = weights[((weights @ sizes) > 0).sum(axis=1) >= 3]
     gram = np.einsum("bi,ip,iq->bpq", fits, design, design)
@@ -270,7 +270,7 @@ def percentile_interval(draws: Array | list[float]) -> Interval:
 
 
 def _in_nats(valley: Valley) -> Valley:
-    """A valley whose parabola is of ln loss, with its depth as a loss."""
+    """The valley of a parabola of ln loss, with its depth as a loss."""
     ends = valley.loss_interval
     interval = None if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
     return replace(valley, loss=float(np.exp(valley.loss)), loss_interval=interval)

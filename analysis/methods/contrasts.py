@@ -1,10 +1,9 @@
-"""Contrasts: differences between methods that were run with a few seeds each and evaluated on the same documents.
+"""Contrasts: differences between methods run with a few seeds each and evaluated on the same documents.
 
-A loss is taken as `method + seed + (method, seed) + (method, document) + (method, seed, document)`. Seeds and documents
-are both samples, so an interval carries both: run-to-run noise, pooled over all methods because three seeds of one
-method say next to nothing (2 degrees of freedom, t = 4.3), and document sampling, which more seeds do not lower. The
-last term is in both, and is taken out once: the two-way clustering of Cameron, Gelbach and Miller (J. Bus. Econ. Stat.
-29, 2011).
+A loss is modelled as `method + seed + (method, seed) + (method, document) + (method, seed, document)`. Intervals cover
+both samples: run-to-run noise, pooled over all methods since three seeds of one method give only 2 degrees of freedom
+(t = 4.3), and document sampling, which more seeds do not reduce. The last term is part of both and subtracted once:
+two-way clustering (Cameron, Gelbach and Miller, J. Bus. Econ. Stat. 29, 2011).
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Effects:
-    """Estimated losses of M methods, of which only differences mean anything, and the covariance of their errors.
+    """Estimated losses of M methods, meaningful as differences, and the covariance of their errors.
 
-    `mean` M, nats per token, seeds adjusted for. `spread` M x M: a difference a'mean has a'spread a units of run-to-run
-    variance. `variance`: that of one run, pooled, `df` degrees of freedom, NaN without repeats; `interaction`: the part
-    of it that is document sampling. `documents` M x M: covariance of the means under document sampling. `own` M: each
-    method's own run-to-run variance, and `own_df`. `paired`: whether the effect common to a seed is taken out.
+    `mean` (M): nats per token, adjusted for seeds. `variance`: run-to-run variance of one run, pooled, with `df`
+    degrees of freedom, NaN without repeats; `interaction`: its part due to document sampling. `spread` (M x M): a
+    difference a'mean has a run-to-run variance of a'spread a times `variance`. `documents` (M x M): covariance of the
+    means under document sampling. `own` (M): run-to-run variance of each method, with `own_df`. `paired`: whether the
+    effect common to a seed is removed.
     """
 
     mean: Array
@@ -43,7 +43,7 @@ class Effects:
 
     @property
     def seeds_alone(self) -> float:
-        """Run-to-run variance that the documents do not explain; not below zero."""
+        """Run-to-run variance beyond document sampling; at least zero."""
         return max(self.variance - self.interaction, 0.0)
 
     @property
@@ -58,7 +58,7 @@ class Effects:
 
     @property
     def degrees(self) -> Array:
-        """Degrees of freedom of every difference's error, after Satterthwaite (Biometrics Bulletin 2, 1946).
+        """Degrees of freedom of the error of every difference (Satterthwaite, Biometrics Bulletin 2, 1946).
 
         NaN between a method and itself.
         """
@@ -68,16 +68,16 @@ class Effects:
             return (self.seeds_alone * seeds + documents) ** 2 / wobble
 
     def intervals(self) -> tuple[Array, Array]:
-        """Ends of the 95 % t interval of every difference, each for itself."""
+        """Ends of the pointwise 95 % t interval of every difference."""
         half = stats.t.ppf((1 + LEVEL) / 2, np.fmax(self.degrees, 1.0)) * self.errors
         return self.differences - half, self.differences + half
 
     def critical(self, pairs: tuple[Integers, Integers], rng: np.random.Generator, draws: int = DRAWS) -> float:
-        """How many standard errors all these differences stay within together, with probability 95 %.
+        """The standard errors within which all these differences stay together with probability 95 %.
 
-        The quantile of max |t| where nothing differs, drawn from the multivariate t distribution of these errors with
-        the fewest degrees of freedom among them (Hothorn, Bretz, Westfall, Biometrical Journal 50, 2008): with one
-        reference it is Dunnett's, with all pairs Tukey's, here with documents as a second source of error.
+        The quantile of max |t| under no difference, drawn from the multivariate t distribution of these errors with the
+        fewest degrees of freedom among them (Hothorn, Bretz, Westfall, Biometrical Journal 50, 2008): Dunnett's with
+        one reference, Tukey's with all pairs, here with documents as a second source of error.
         """
         i, j = pairs
         error = self._drawn(self.seeds_alone, rng, draws)
@@ -87,16 +87,17 @@ class Effects:
         return float(np.quantile(np.nan_to_num(t, nan=0.0).max(axis=1), LEVEL))
 
     def significant(self, rng: np.random.Generator, draws: int = DRAWS) -> Booleans:
-        """M x M: which differences are significant, all pairs taken together at 95 % (Tukey's honest significance)."""
+        """M x M: which differences are significant at 95 %, all pairs together (Tukey's honest significance)."""
         i, j = np.triu_indices(len(self.mean), 1)
         limit = self.critical((i, j), rng, draws) if len(i) else 0.0
         return np.abs(self.differences) > limit * self.errors
 
     def winners(self, rng: np.random.Generator, draws: int = DRAWS) -> tuple[Array, float]:
-        """How often each method has the least loss in draws of the true losses, and by how much the choice flatters.
+        """The share of draws of the true losses in which each method has the lowest, and the selection bias.
 
-        Draws: the estimates with both errors, run-to-run variance drawn from its own uncertainty. The second value is
-        the expected loss of the apparent best of M in another such study, less its loss in the study that chose it.
+        Draws add both errors to the estimates, with the run-to-run variance drawn from its own distribution. The
+        selection bias is the expected loss of the apparent best in another such study, minus that in the study that
+        chose it.
         """
         scale = self.variance * self.df / rng.chisquare(self.df, draws) - self.interaction
         truth = self.mean + self._drawn(np.maximum(scale, 0.0), rng, draws)
@@ -106,7 +107,7 @@ class Effects:
         return best, float(-error[np.arange(draws), chosen].mean())
 
     def _drawn(self, seeds: float | Array, rng: np.random.Generator, draws: int) -> Array:
-        """Errors (draws, M) less their mean over methods, which is in no difference."""
+        """Errors (draws, M), centred over methods."""
         size = (draws, len(self.mean))
         root = [_root(_centred(part)) for part in (self.spread, self.documents)]
         runs, documents = (rng.standard_normal(size) @ part for part in root)
@@ -114,12 +115,11 @@ class Effects:
 
 
 def estimate(losses: Array, sizes: Array, method: Integers, seed: Integers) -> Effects:
-    """Effects of methods from losses (runs, documents), nats per token, of documents of so many tokens.
+    """Effects of methods from losses (runs, documents), nats per token; `sizes` are the tokens of the documents.
 
     Least squares of `method + seed` on the token-weighted mean losses: runs of one seed see the same text in the same
-    order, so what a seed does to all methods cancels, and a missing run costs only itself. Where no two methods share a
-    seed (or nothing is left to estimate the noise from), of `method` alone. A single column of losses carries no
-    document sampling.
+    order, so effects of a seed common to all methods cancel. Of `method` alone where no two methods share a seed, or no
+    degree of freedom would be left for the noise. A single column of losses has no document sampling.
     """
     n_methods, weights = int(method.max()) + 1, sizes / sizes.sum()
     design = np.eye(n_methods)[method]
@@ -151,7 +151,7 @@ def estimate(losses: Array, sizes: Array, method: Integers, seed: Integers) -> E
 
 
 def noisier(effects: Effects) -> list[int]:
-    """Methods whose own runs differ more than those of all others together: F test, 5 % over all methods."""
+    """Methods with a larger run-to-run variance than the others together: F test, 5 % over all methods."""
     df, rest = effects.own_df, effects.df - effects.own_df
     with np.errstate(divide="ignore", invalid="ignore"):
         others = (effects.df * effects.variance - df * effects.own) / rest
@@ -160,9 +160,9 @@ def noisier(effects: Effects) -> list[int]:
 
 
 def groups(different: Booleans) -> list[str]:
-    """Letters for rows in order: two share one exactly where they do not differ (Piepho, J. Comp. Graph. Stat. 2004).
+    """Letters for rows in order, shared exactly by rows that do not differ (Piepho, J. Comp. Graph. Stat. 2004).
 
-    `different`: which pairs do. The columns of letters are the largest sets in which no pair differs.
+    `different` marks the pairs that differ. Each letter is a largest set in which no pair differs.
     """
     n_rows = len(different)
     columns = [frozenset(range(n_rows))]
@@ -178,16 +178,14 @@ def _letter(n: int) -> str:
 
 
 def _differences(covariance: Array) -> Array:
-    """Variance of every difference of effects with this covariance; rounding never puts it below zero."""
+    """Variance of every difference of effects with this covariance, at least zero despite rounding."""
     own = np.diag(covariance)
     return np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0)
 
 
 def _clustered(values: Array, weights: Array) -> Array:
-    """Covariance of weighted means over documents, the rows of `values`; zero for one document.
-
-    See `scaling.clustered_mean`.
-    """
+    """Covariance of the weighted means over documents of the rows of `values` (`scaling.clustered_mean`); zero for one
+    document."""
     count = values.shape[1]
     if count < 2:
         return np.zeros((len(values), len(values)))
@@ -196,12 +194,12 @@ def _clustered(values: Array, weights: Array) -> Array:
 
 
 def _less_mean(values: Array) -> Array:
-    """Less what all methods share, which is large and in no difference."""
+    """Centred over methods, whose common part is large and in no difference."""
     return values - values.mean(axis=0)
 
 
 def _centred(covariance: Array) -> Array:
-    """The covariance of the same effects less their mean."""
+    """The covariance of the effects centred over methods."""
     keep = np.eye(len(covariance)) - 1 / len(covariance)
     return keep @ covariance @ keep
 

@@ -1,4 +1,4 @@
-"""The effect of experts at equal active size: routed runs against the dense run of the same cell, by document."""
+"""The effect of experts at equal active size: routed runs against their dense counterparts, paired by document."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ORDER = ["n_active", "tokens", "n_experts", "seed", "run_id"]
 
 @dataclass(frozen=True)
 class PairedEffects:
-    """Differences of the routed runs that pair, one row each, and how many do not.
+    """Differences of routed runs to their dense twins, one row each, and the numbers of runs without.
 
     `rows` has the columns `run_id`, `dense_run_id`, `n_active`, `tokens`, `seed`, `n_experts`, `top_k`, `difference`,
-    `se` (both nats per token), `n_documents`, ordered by size, tokens and E. `without_twin` counts routed runs that no
-    dense run equals but for its experts; `not_comparable` those that have one, evaluated on other tokens or not at all.
+    `se` (both nats per token), `n_documents`, ordered by size, tokens and E. `without_twin` counts routed runs without
+    a dense run that differs in experts alone; `not_comparable` those whose twin was not evaluated on the same tokens.
     """
 
     rows: pd.DataFrame
@@ -38,11 +38,10 @@ class PairedEffects:
 def paired_effects(study: Path, runs: pd.DataFrame) -> PairedEffects:
     """Loss of every routed run minus that of the dense run of its cell, nats per token, with its standard error.
 
-    Two runs pair when everything but the experts is equal: tokens, seed, depth, text, batch, sequence length,
-    vocabulary, peak learning rate and, where the runs have a `config`, every other setting of the training; `n_active`
-    may differ by 2 %. Of several such dense runs the nearest in size is taken that was evaluated on the same tokens of
-    the same documents (`analysis.methods.paired.paired_difference`, clustered by document; it does not contain the
-    spread between seeds).
+    Two runs pair when all but the experts is equal: tokens, seed, depth, text, batch, sequence length, vocabulary, peak
+    learning rate and, where the runs have a `config`, every other training setting; `n_active` may differ by 2 %. Of
+    several dense runs the nearest in size with the same evaluation is taken. Differences are those of
+    `analysis.methods.paired.paired_difference`, clustered by document; they exclude the spread between seeds.
     """
     n_routed = int((runs["n_experts"] > 1).sum())
     nothing = pd.DataFrame(columns=[*_SHOWN, *_ESTIMATED])
@@ -67,7 +66,7 @@ def _training(config: object) -> str:
 
 
 def _nearest_pair(study: Path, candidates: pd.DataFrame) -> dict[str, Any] | None:
-    """The first of these pairs that was evaluated on the same tokens, with its difference; None where none was."""
+    """The first of these pairs with the same evaluation, and its difference; None without any."""
     for pair in candidates.to_dict("records"):
         with contextlib.suppress(InputError):  # other documents, other tokens of them, or no evaluation
             estimate = paired_difference(study, pair["run_id"], pair["dense_run_id"])

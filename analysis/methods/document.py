@@ -13,7 +13,7 @@ from analysis.methods.router_metrics import decode_times, router_metrics
 
 
 def document(study: str | Path, comparison: MethodComparison) -> dict[str, Any]:
-    """The comparison as plain values for JSON, with router metrics and decode times; what is not known is null."""
+    """The comparison as plain values for JSON, with router metrics and decode times; unknown values are null."""
     tables = {
         "methods": comparison.rows,
         "not_comparable": comparison.apart,

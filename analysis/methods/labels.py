@@ -1,4 +1,4 @@
-"""Labels: each method by what sets it apart from the others."""
+"""Labels: each method named by its differences to the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZES = ("n_experts", "top_k", "d_expert", "d_mlp")  # always shown: a size has
 
 
 def method_labels(cells: pd.DataFrame) -> dict[str, str]:
-    """A short name for each configuration: `router`, `+ experts` where they are not plain MLPs, and in brackets the
+    """A short name for each configuration: `router`, `+ experts` unless these are plain MLPs, and in brackets the
     settings in which methods of one pair differ, where they are not the default."""
     firsts = cells.drop_duplicates("configuration")
     dense = firsts["n_experts"] == 1
@@ -26,14 +26,14 @@ def method_labels(cells: pd.DataFrame) -> dict[str, str]:
         fields = _distinguishing(settings.values())
         differences = {key: _unusual(values, fields) for key, values in settings.items()}
         for key, shown in differences.items():
-            # Two that differ in nothing that can be shown are distinguished by their hash.
+            # Methods without a visible difference are distinguished by their hash.
             inside = ", ".join([*shown, *([key] if list(differences.values()).count(shown) > 1 else [])])
             labels[key] = f"{name} ({inside})" if inside else str(name)
     return labels
 
 
 def _distinguishing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """As few fields as distinguish these configurations, the first in the order of the configuration."""
+    """A minimal list of fields that distinguish these configurations, in their order."""
     settings = list(settings)
     chosen: list[str] = []
     groups = 1
@@ -45,7 +45,7 @@ def _distinguishing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _unusual(settings: Mapping[str, Any], fields: list[str]) -> list[str]:
-    """Field and value where it is not what a grid that says nothing gets."""
+    """Fields and values that are not the default of the router or the model."""
     router = ROUTERS.get(str(settings.get("router")))
     usual = {name: field.default for name, field in ModelConfig.model_fields.items()}
     usual |= dict(router.defaults) if router else {}
@@ -60,7 +60,7 @@ def _text(value: Any) -> str:
 
 
 def _flat(config: object) -> dict[str, Any]:
-    """Settings of model and training; what names the method or sets sizes apart comes first."""
+    """Settings of model and training, those that name the method or its size first."""
     parts = configuration_parts(config)
     settings = {**parts.get("model", {}), **parts.get("train", {})}
     first = [name for name in ("n_experts", "top_k", "bias_rate", "balance_coef", "renormalise") if name in settings]
@@ -68,5 +68,5 @@ def _flat(config: object) -> dict[str, Any]:
 
 
 def configuration_parts(config: object) -> dict[str, Any]:
-    """The sections of a run's `config` column; none where it is empty."""
+    """The sections of a run's `config` column; empty where that is."""
     return dict(json.loads(config)) if isinstance(config, str) and config else {}

@@ -14,7 +14,7 @@ from scaling.errors import InputError
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Loss of run a minus loss of run b, nats per token, over the held-out documents both were evaluated on."""
+    """Loss of run a minus loss of run b, nats per token, over their common held-out documents."""
 
     difference: float
     standard_error: float
@@ -23,7 +23,7 @@ class PairedDifference:
 
 
 def paired_difference(study: str | Path, run_a: str, run_b: str) -> PairedDifference:
-    """How much higher run a's held-out loss is than run b's, paired by document.
+    """The held-out loss of run a minus that of run b, paired by document.
 
     d = sum_i n_i (a_i - b_i) / sum_i n_i and se^2 = n/(n-1) sum_i n_i^2 (d_i - d)^2 / (sum_i n_i)^2, the ratio
     estimator with documents as clusters. Raises InputError when the evaluations do not pair.

@@ -1,4 +1,4 @@
-"""Router metrics of a comparison: levels beside chance, decode times, saturation along training."""
+"""Router metrics of a comparison with their values under random routing, decode times, and saturation in training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METRICS = (
 
 
 def router_metrics(comparison: MethodComparison) -> pd.DataFrame:
-    """What the routers did, beside chance: `method`, `metric`, `value` (mean over seeds), `least`, `most`, `chance`.
+    """Router metrics by method: `method`, `metric`, `value` (mean over seeds), `least`, `most`, `chance`.
 
-    `chance` is the same metric of independent uniform choices of as many experts, NaN where it is not defined.
+    `chance` is the metric under independent uniform choices of as many experts, NaN where undefined.
     """
     levels = []
     for metric in (name for name in METRICS if name in comparison.runs):
@@ -32,9 +32,8 @@ def router_metrics(comparison: MethodComparison) -> pd.DataFrame:
 
 
 def decode_times(study: str | Path, comparison: MethodComparison) -> pd.DataFrame:
-    """Measured decode steps: `method`, `batch`, `context`, `time_ms`, `time_q25_ms`, `time_q75_ms`, and `times`, over
-    the reference's at the same batch. At the longest context; medians over the seeds' measurements; empty without
-    any."""
+    """Measured decode steps at the longest context: `method`, `batch`, `context`, `time_ms`, `time_q25_ms`,
+    `time_q75_ms` (medians over seeds) and `times`, relative to the reference at the same batch; empty without any."""
     measured = table_rows(Path(study), "latency")
     by, columns = ["method", "batch", "context"], ["time_ms", "time_q25_ms", "time_q75_ms"]
     if measured.empty:
@@ -47,11 +46,8 @@ def decode_times(study: str | Path, comparison: MethodComparison) -> pd.DataFram
 
 
 def saturation(study: str | Path, comparison: MethodComparison) -> pd.DataFrame:
-    """Share of the final experts that tokens had chosen already: `method`, `tokens`, `saturation`, `chance`; means over
-    seeds.
-
-    The last probe is the final routing itself, so every curve ends at 1.
-    """
+    """Share of the final experts that tokens had already chosen: `method`, `tokens`, `saturation`, `chance`, means over
+    seeds. The last probe is the final routing itself, so every curve ends at 1."""
     columns = ["method", "tokens", "saturation", "saturation_chance"]
     curves = [
         curve(Path(study), str(run_id)).assign(method=method).reindex(columns=columns).dropna(subset="saturation")

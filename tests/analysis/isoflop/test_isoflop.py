@@ -133,7 +133,7 @@ FLAGGED = [
 def test_a_doubtful_valley_is_flagged_and_left_out_with_the_reason(frame, flag):
     found = valleys(table_of(frame))
     assert all(any(flag in one for one in valley.flags) for valley in found.valleys)
-    with pytest.raises(InputError, match=f"3 usable valleys, n_experts = 1 has 0 .*{flag}"):
+    with pytest.raises(InputError, match=f"3 usable valleys; n_experts = 1 has 0 .*{flag}"):
         frontier(found)
 
 
@@ -190,7 +190,7 @@ def test_experts_are_kept_apart():
         assert line.n_opt.exponent == pytest.approx(float(a), abs=1e-6), "centred windows: the slope is exact"
     with pytest.raises(InputError, match="n_experts = 1, 4, 16: name one"):
         frontier(found)
-    with pytest.raises(InputError, match="no valley has n_experts = 2; they have 1, 4, 16"):
+    with pytest.raises(InputError, match="no valley has n_experts = 2; valleys have 1, 4, 16"):
         frontier(found, 2)
 
 
@@ -248,7 +248,7 @@ def test_epochs_digitised_runs_agree_with_both_published_exponents(epoch):
         (lambda t: valleys(t, n_budgets=0), "`n_budgets`, .* at least 1"),
         (lambda t: valleys(t, n_column="n_total"), "no column 'n_total'"),
         (lambda t: valleys(table_of(t.frame.iloc[::7])), "no budget has runs of three sizes"),
-        (lambda t: envelope(t), "models of three sizes with two budgets each, n_experts = 1 has 0"),
+        (lambda t: envelope(t), "models of three sizes with two budgets each; n_experts = 1 has 0"),
         (lambda t: envelope(table_of(curves(models=3, points=9).iloc[9:-9])), "three sizes"),
         (lambda t: bias(DENSE, valleys(t), -1.0), "positive number of FLOPs"),
         (lambda t: bias(Fit("yun", dict.fromkeys(laws.YUN.names, 1.0)), valleys(t), 1e24), "n_dense_nonembed"),

@@ -190,7 +190,7 @@ def test_what_cannot_be_compared_is_one_message(study, tmp_path):
     table = runs.read_runs(study).frame[["run_id", "tokens", "loss_val", "n_active"]]
     (tmp_path / "t" / "runs").mkdir(parents=True)
     table.to_parquet(tmp_path / "t" / "runs" / "theirs.parquet")
-    with pytest.raises(InputError, match="runs need configuration, config, seed, router"):
+    with pytest.raises(InputError, match="needs the columns configuration, config, seed, router"):
         largest(tmp_path / "t")
 
 
