@@ -46,10 +46,14 @@ def typed(of: type[T], document: Any, origin: str) -> T:
     try:
         return _adapter(of).validate_python(document)
     except ValidationError as error:
-        wrong = [f"`{'.'.join(map(str, detail['loc']))}`: {detail['msg']}" for detail in error.errors()]
+        wrong = [f'"{".".join(map(str, detail["loc"]))}": {_lower(detail["msg"])}' for detail in error.errors()]
         raise InputError(f"{origin}: {listed(wrong, most=_MOST_ERRORS)}") from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def digest(*values: Any) -> str:
@@ -90,37 +94,37 @@ class FileKind:
                 f"{path}: cannot be read ({error.strerror}); `{self.command}` writes a {self.name}"
             ) from error
         except ValueError as error:
-            raise InputError(f"{path}: not a {self.name}: it is not JSON ({error}); {self.remedy}") from error
+            raise InputError(f"{path}: not a {self.name}, for it is not JSON ({error}); {self.remedy}") from error
         self.check(document, str(path))
         return dict(document)
 
     def check(self, document: Any, origin: str) -> None:
         """Raises InputError for a file of another kind, or one that a newer version of this package wrote."""
-        if not isinstance(document, Mapping) or any(key not in document for key in self.keys):
-            lacking = [key for key in self.keys if not isinstance(document, Mapping) or key not in document]
-            other = next((kind for kind in KINDS if isinstance(document, Mapping) and kind.is_kind_of(document)), None)
-            found = "" if other is None else f"it is a {other.name}; "
-            raise InputError(
-                f"{origin}: not a {self.name} (no {listed(f'`{key}`' for key in lacking)}): {found}"
-                f"`{self.command}` writes a {self.name}"
+        if not self.is_kind_of(document):
+            lacking = listed(
+                f'"{key}"' for key in self.keys if not isinstance(document, Mapping) or key not in document
             )
+            found = next(
+                (f"but a {kind.name}" for kind in KINDS if kind.is_kind_of(document)), f"for it has no {lacking}"
+            )
+            raise InputError(f"{origin}: not a {self.name}, {found}; `{self.command}` writes a {self.name}")
         version = document.get(_VERSION, 0)
         if type(version) is not int or not 0 <= version <= self.version:
             raise InputError(
-                f"{origin}: `{_VERSION}` is {version!r}, and this version of the package reads a {self.name} up to "
+                f'{origin}: "{_VERSION}" is {version!r}, and this version of the package reads a {self.name} up to '
                 f"{self.version}: update the package, or {self.remedy}"
             )
 
-    def is_kind_of(self, document: Mapping[str, Any]) -> bool:
+    def is_kind_of(self, document: Any) -> bool:
         """Whether the content of a file has the keys of this kind."""
-        return all(key in document for key in self.keys)
+        return isinstance(document, Mapping) and all(key in document for key in self.keys)
 
     def value(self, of: type[T], document: Mapping[str, Any], origin: str) -> T:
         """The value in the content of a file. Raises InputError naming file, version, fields and the remedy."""
         self.check(document, origin)
         version = document.get(_VERSION, 0)
         try:
-            return typed(of, document, f"{origin} ({self.name}, `{_VERSION}` {version})")
+            return typed(of, document, f"{origin} ({self.name}, {_VERSION} {version})")
         except InputError as error:
             raise InputError(f"{error}; {self.remedy}") from error
 

@@ -86,7 +86,7 @@ def test_files_without_a_version_or_what_came_later_are_read(found, written):
     [
         ({"schema_version": 2}, ["schema_version", "2", "scaling recommend"]),
         ({"schema_version": "one"}, ["schema_version", "'one'"]),
-        ({"decided": "perhaps"}, ["`recommendation.decided`", "1", "scaling recommend"]),
+        ({"decided": "perhaps"}, ['"recommendation.decided"', "1", "scaling recommend"]),
         ({"question": {"train_flops": -1.0}}, ["train_flops", "-1", "scaling recommend"]),
         ({"question": {"train_flops": 1e20, "n_experts": ["many"]}}, ["question.n_experts.0"]),
     ],

@@ -275,14 +275,14 @@ def test_law_and_params_are_a_fit_and_anything_else_is_named(tmp_path):
     assert load_fit(str(path)).loss({"n_active": 1e9, "tokens": 2e10}) > 1.7
     for text, named in [
         ("{", ["not a fit", "JSON", "scaling fit"]),
-        ("[]", ["`law`", "`params`", "scaling fit"]),
+        ("[]", ['"law"', '"params"', "scaling fit"]),
         ('{"law": "x", "params": {}}', ["'x'", "hoffmann"]),
         ('{"law": "hoffmann", "params": {"A": 1}}', ["`params`", "E, alpha"]),
-        ('{"law": "hoffmann", "params": {"A": "x"}}', ["`params.A`", "scaling fit"]),
-        (json.dumps({"law": "hoffmann", "params": TRUTH, "findings": [{"name": "x"}]}), ["`findings.0.message`"]),
-        (json.dumps({"law": "hoffmann", "params": TRUTH, "status": "splendid"}), ["`status`"]),
+        ('{"law": "hoffmann", "params": {"A": "x"}}', ['"params.A"', "scaling fit"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "findings": [{"name": "x"}]}), ['"findings.0.message"']),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "status": "splendid"}), ['"status"']),
         (json.dumps({"law": "hoffmann", "params": TRUTH | {"E": float("nan")}}), ["E", "`params`"]),
-        (json.dumps({"law": "hoffmann", "params": TRUTH, "schema_version": 9}), ["`schema_version`", "9", "up to 1"]),
+        (json.dumps({"law": "hoffmann", "params": TRUTH, "schema_version": 9}), ['"schema_version"', "9", "up to 1"]),
         (json.dumps({"efficiency": {}, "ratios": []}), ["latency law", "scaling fit"]),
     ]:
         path.write_text(text)
