@@ -89,7 +89,9 @@ def test_the_answer_has_a_table_and_a_figure(answer: scaling.Answer) -> None:
     assert table["n_experts"].iloc[0] == answer.best.n_experts
     assert set(table["n_experts"]) == {choice.n_experts for choice in answer.choices}
     assert table["cost_total"].iloc[0] == answer.best.cost.total
-    offer, sure = answer.plot().axes
+    figure = answer.plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it without a backend
+    offer, sure = figure.axes
     assert {float(line.get_ydata()[0]) for line in offer.lines if line.get_marker() == "*"} == {answer.best.loss}
     assert [bar.get_height() / 100 for bar in sure.patches] == [*answer.recommendation.probability_best.values()]
     assert answer.question.device == "h100"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from scaling.arrays import Array
 from scaling.formatting import powers, si
 
 Panel = Callable[[Axes], Axes]
+_SCREEN_DPI = 110
 Palette = Mapping[int, str]
 
 INK, MUTED, GRID, ACCENT, DENSE = "#1b1f24", "#667085", "#e4e7ec", "#c2410c", "#98a2b3"
@@ -67,6 +69,15 @@ def legend_columns(names: Iterable[object]) -> int:
     return max(1, min(len(lengths), 5, 110 // (max(lengths, default=0) + 6)))
 
 
+class Page(Figure):
+    """A figure that a notebook shows by itself, whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=_SCREEN_DPI)
+        return content.getvalue()
+
+
 def figure(
     *panels: Panel,
     height: float = 2.5,
@@ -76,7 +87,7 @@ def figure(
 ) -> Figure:
     """Panels side by side in the one style, sizes in inches, under a legend of expert counts or names."""
     with mpl.rc_context(_STYLE):
-        page = Figure(figsize=(width, height), layout="constrained")
+        page = Page(figsize=(width, height), layout="constrained")
         axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))
         for panel, ax in zip(panels, axes, strict=True):
             panel(ax)
@@ -87,7 +98,7 @@ def figure(
 def pages(*rows: Sequence[Panel], heights: Sequence[float], legend: Palette) -> Figure:
     """Rows of panels on one page in the one style, heights in inches, under one legend of expert counts."""
     with mpl.rc_context(_STYLE):
-        page = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        page = Page(figsize=(WIDTH, sum(heights)), layout="constrained")
         outer = page.add_gridspec(len(rows), 1, height_ratios=heights)
         for place, panels in enumerate(rows):
             inner = outer[place].subgridspec(1, len(panels))
