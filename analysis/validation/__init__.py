@@ -1,1 +1,1 @@
-"""How far a fit can be trusted: held-out runs, other laws, influence, residuals."""
+"""Validation of a fit: held-out runs, other laws, influence, residuals."""

@@ -1,4 +1,4 @@
-"""What a fitted law would have one train at a budget."""
+"""Advice of a fitted law: the model to train at a budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BEYOND = 10.0  # the default budget, times the largest run's
 
 @dataclass(frozen=True)
 class Advice:
-    """What a law would have one train at the budget, and the loss it promises."""
+    """The model of least loss at a budget by a law, and that loss."""
 
     n_experts: int
     n_active: float
@@ -26,15 +26,15 @@ class Advice:
 
 
 def default_budget(table: RunTable) -> float | None:
-    """Ten times the compute of the table's largest run; None where no run has any."""
+    """Ten times the compute of the largest run; None where no compute is known."""
     compute = finite(table, COMPUTE)
     return float(_BEYOND * compute.max()) if compute.size else None
 
 
 def advise(fit: Fit, budget: float | None) -> tuple[Advice | None, str]:
-    """The model of least loss at a budget, serving not counted, or the reason why there is none."""
+    """The model of least loss at a budget, without serving, or the reason for none."""
     if budget is None:
-        return None, f"no budget is known: the table has no {COMPUTE}"
+        return None, f"without {COMPUTE} in the table there is no default budget"
     try:
         best = recommend(replace(fit, draws={}), Question(train_flops=budget)).recommendation
     except InputError as error:

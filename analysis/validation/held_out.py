@@ -1,4 +1,4 @@
-"""Validation on expert counts that a fit has not seen."""
+"""Validation on held-out expert counts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from scaling.formatting import listed
 
 @dataclass(frozen=True)
 class ExpertsLeftOut:
-    """Every expert count in turn predicted from the others; the smallest and the largest are extrapolated to."""
+    """Every expert count predicted from the others; the smallest and the largest are extrapolations."""
 
     law: str
     parts: tuple[HeldOutRuns, ...]
 
     def summary(self, kind: Kind) -> ErrorSummary | None:
-        """All predictions of one kind together."""
+        """The summary of all predictions of one kind."""
         return summarise(kind, [run for part in self.parts if part.kind == kind for run in part.runs])
 
     def verdict(self) -> str:
@@ -33,7 +33,7 @@ class ExpertsLeftOut:
         summaries = [self.summary("interpolation"), self.summary("extrapolation")]
         parts = [f"{each.label} {each.describe(with_ratio=False)}" for each in summaries if each is not None]
         refused = [part.label for part in self.parts if part.reason]
-        parts += [f"{', '.join(refused)} could not be judged"] if refused else []
+        parts += [f"no fit without {', '.join(refused)}"] if refused else []
         return f"one expert count left out: {'; '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -52,16 +52,16 @@ def leave_one_expert_count_out(
 ) -> ExpertsLeftOut:
     """For each E: fit the runs of the others, predict those of this E.
 
-    An E between two others is interpolation, the smallest and the largest are extrapolation. What the fit without an
-    E had to pin is in `pinned`; where it cannot be determined at all, the part holds the reason. Raises InputError
-    for a law without experts and for a table with fewer than two E.
+    An E between two others is interpolation, the smallest and the largest are extrapolation. `pinned` are the
+    parameters pinned without that E; a part without a fit has the reason. Raises InputError for a law without experts
+    and for a table with fewer than two E.
     """
     if not law.uses_experts:
-        raise InputError(f"law {law.name} says nothing about experts, so no expert count can be left out")
+        raise InputError(f"law {law.name} has no term in experts, so no expert count can be left out")
     experts = table.column(EXPERTS)
     counts = np.unique(experts[np.isfinite(experts)])
     if len(counts) < 2:
-        raise InputError(f"{table.source}: leaving an expert count out takes at least two, found {listed(counts)}")
+        raise InputError(f"{table.source}: leaving one expert count out needs two or more, found {listed(counts)}")
     hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
     parts = []
     for count in counts:

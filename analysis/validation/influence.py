@@ -1,4 +1,4 @@
-"""How far a fit rests on some of its runs: what moves when they are left out."""
+"""Influence of runs on a fit: the changes when some are left out."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from analysis.tables.runs import RunTable
 from analysis.validation.advice import advise, default_budget
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS, TOKENS
+from scaling.formatting import si
 
 What = Literal["trunk", "n_experts", "size", "compute", "loss", "tokens per parameter"]
 _MOST_TRUNKS = 400  # left out one at a time; of more, those with the largest residuals
@@ -27,7 +28,7 @@ _TENTH = 0.1
 
 @dataclass(frozen=True)
 class WatchedQuantity:
-    """What is watched: its estimate on all runs, and the bootstrap standard error (None without draws)."""
+    """A quantity: its estimate on all runs and bootstrap standard error (None without draws)."""
 
     estimate: float
     standard_error: float | None
@@ -35,7 +36,7 @@ class WatchedQuantity:
 
 @dataclass(frozen=True)
 class QuantityChange:
-    """A quantity without some runs, its change in percent of the estimate and in bootstrap standard errors."""
+    """The value of a quantity without some runs, and its change in percent and in bootstrap standard errors."""
 
     value: float
     percent: float
@@ -44,11 +45,8 @@ class QuantityChange:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Some runs left out. `moved` is the quantity that changes most in standard errors, and `influence` by how many of
-    them (None where unknown).
-
-    Where the rest determines no fit, `changes` is empty and `reason` says why.
-    """
+    """Some runs left out. `moved` is the quantity with the largest change in standard errors, `influence` that change;
+    both None where unknown. Where the other runs determine no fit, `changes` is empty and `reason` says why."""
 
     kind: What
     label: str
@@ -60,13 +58,13 @@ class Exclusion:
 
     @property
     def title(self) -> str:
-        """The label, of a trunk with the word before it."""
+        """The label, after the word trunk where it is one."""
         return f"trunk {self.label}" if self.kind == "trunk" else self.label
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A fit without each trunk (the most influential first), and without other groups of runs."""
+    """A fit without each trunk, the most influential first, and without other groups of runs."""
 
     law: str
     train_flops: float | None
@@ -89,13 +87,13 @@ class Sensitivity:
                     f"% ({change.in_se:+.1f} standard errors)"
                 )
         if not parts:
-            return "sensitivity: the fit has no standard errors to measure changes by"
+            return "sensitivity: changes cannot be judged, as the fit has no bootstrap draws"
         undetermined = [exclusion.label for exclusion in self.groups if exclusion.reason]
-        parts += [f"without {', '.join(undetermined)} nothing is determined"] if undetermined else []
+        parts += [f"without {', '.join(undetermined)} the runs determine no fit"] if undetermined else []
         return f"sensitivity: {'; '.join(parts)}"
 
     def frame(self) -> pd.DataFrame:
-        """Every exclusion that moved something, as `figures.influence` takes it: label, moved, in_se, percent."""
+        """Every exclusion with a change, as `figures.influence` takes it: label, moved, in_se, percent."""
         rows = [
             {"label": exclusion.title, "moved": exclusion.moved, **asdict(exclusion.changes[exclusion.moved])}
             for exclusion in (*self.trunks, *self.groups)
@@ -117,16 +115,15 @@ def sensitivity(
     highest: Sequence[int] = (1, 5),
     most: int = 10,
 ) -> Sensitivity:
-    """Refit without each trunk, E and size, the tenths of least and most compute, the highest losses, and the fewest
-    tokens per N.
+    """Refit without each trunk, E and size, the lowest and highest tenth of compute, the highest losses, and the lowest
+    tenth of tokens per N.
 
-    Watched are the free exponents of N and D, the floor, and the optimal N and least loss at `train_flops` (default: 10
-    times the largest run's) for the E that the whole fit recommends; changes are in percent and, where the fit has
-    draws, in bootstrap standard errors. A trunk's influence is its largest change of any of them; the `most`
-    influential are listed. `highest` are numbers of runs of highest loss. Outliers left in or out move a law more than
-    the choice of optimiser does, so both fits belong in a report. Sizes beyond 12 are left out by tenths, and of more
-    than 400 trunks those of largest residuals are tried. Pins stay those of the whole fit. Raises InputError for a fit
-    without parameters and a table that is not the fit's.
+    The quantities are the free exponents of N and D, the floor, and the optimal N and loss at `train_flops` (default:
+    10 times the compute of the largest run) for the E that the full fit recommends. Changes are in percent and, for a
+    fit with draws, in bootstrap standard errors; the influence of a trunk is its largest change, and the `most`
+    influential are listed. `highest` are numbers of runs of highest loss. More than 12 sizes are left out by tenths; of
+    more than 400 trunks those with the largest residuals are left out. Pins stay those of the full fit. Raises
+    InputError for a fit without parameters and for another table than that of the fit.
     """
     fit.require_params()
     budget = train_flops or default_budget(table)
@@ -149,10 +146,10 @@ def sensitivity(
         outcomes.append(Exclusion(kind, label, int(out.sum()), changes, moved, influence, refits.reasons[index]))
     trunks = [outcome for outcome in outcomes if outcome.kind == "trunk"]
     trunks.sort(key=lambda trunk: -1.0 if trunk.influence is None else trunk.influence, reverse=True)
-    notes = [] if advice else [f"the optimum is not watched: {reason}"]
+    notes = [] if advice else [f"no optimum: {reason}"]
     n_trunks = len(np.unique(table.trunks))
     if n_trunks > _MOST_TRUNKS:
-        notes.append(f"of {n_trunks} trunks the {_MOST_TRUNKS} with the largest residuals were left out in turn")
+        notes.append(f"only the {_MOST_TRUNKS} of {n_trunks} trunks with the largest residuals were left out")
     return Sensitivity(
         law=fit.law,
         train_flops=budget,
@@ -166,7 +163,7 @@ def sensitivity(
 
 
 def exponents_and_floor(fit: Fit) -> list[str]:
-    """The free parameters that shape a law: the exponents of N and D, and the irreducible loss."""
+    """The free exponents of N and D, and the irreducible loss where free."""
     return [
         parameter.name
         for parameter in fit.definition.parameters
@@ -177,7 +174,7 @@ def exponents_and_floor(fit: Fit) -> list[str]:
 
 @dataclass(frozen=True)
 class _Watch:
-    """What is watched of a fit: its shape, and the optimum at a budget for one E (None: no optimum)."""
+    """The quantities of a fit: its exponents and floor, and the optimum at a budget for one E (None: no optimum)."""
 
     fit: Fit
     budget: float | None
@@ -230,20 +227,20 @@ def _groups(fit: Fit, table: RunTable, highest: Sequence[int]) -> Iterator[tuple
         distinct = np.unique(sizes)
         if len(distinct) <= _MOST_SIZES:
             for size in distinct:
-                yield "size", f"{law.n_column} = {size:.4g}", sizes == size
+                yield "size", f"{law.n_column} = {si(size, 4)}", sizes == size
         else:
             for number, rows in enumerate(np.array_split(np.argsort(sizes, kind="stable"), 10), start=1):
-                yield "size", f"{law.n_column}, tenth {number}", _among(rows, len(table))
+                yield "size", f"{law.n_column}, tenth {number} of 10", _among(rows, len(table))
     if COMPUTE in table.frame and np.isfinite(table.column(COMPUTE)).all():
         compute = table.column(COMPUTE)
-        yield "compute", "tenth of least compute", compute <= np.quantile(compute, _TENTH)
-        yield "compute", "tenth of most compute", compute >= np.quantile(compute, 1 - _TENTH)
+        yield "compute", "lowest tenth of compute", compute <= np.quantile(compute, _TENTH)
+        yield "compute", "highest tenth of compute", compute >= np.quantile(compute, 1 - _TENTH)
     falling = np.argsort(-table.column(law.target), kind="stable")
     for count in highest:
         yield "loss", f"{count} highest loss{'es' * (count > 1)}", _among(falling[:count], len(table))
     if law.n_column and TOKENS in table.frame:
         ratio = table.column(TOKENS) / table.column(law.n_column)
-        yield "tokens per parameter", "fewest tokens per parameter, tenth", ratio <= np.quantile(ratio, _TENTH)
+        yield "tokens per parameter", "lowest tenth of tokens per parameter", ratio <= np.quantile(ratio, _TENTH)
 
 
 def _among(rows: Integers, count: int) -> Booleans:

@@ -1,4 +1,4 @@
-"""Evidence between laws: how well each predicts trunks it has not seen, and what each would recommend."""
+"""Evidence between laws: how well each predicts held-out trunks, and what each recommends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, LOSS
 from scaling.errors import InputError
 
-FREEDOM = 4.0  # of Student's t: tails heavy enough that one run that went wrong does not decide between laws
+FREEDOM = 4.0  # of Student's t: with heavy tails one failed run does not decide between laws
 _CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 _EXACT = 1e-12  # of ln loss: a scale below it is rounding error
 _SCALE_STEPS, _STACKING_STEPS = 100, 2_000
@@ -32,13 +32,12 @@ LIKELIHOOD = (
 
 @dataclass(frozen=True)
 class Contender:
-    """One law's account. `elpd` is the log score of all trunks held out in turn, in nats; `difference` that to the
-    best law (0 for the best) and `difference_se` its standard error over trunks.
+    """One law among others. `elpd` is the log score of all held-out trunks in nats, `difference` that to the best law
+    and `difference_se` its standard error over trunks.
 
     `weight` is the pseudo-BMA+ weight, `stacking` the weight in the mixture of laws that predicts best. `aicc` is
-    -2 ln L + 2p + 2p(p+1)/(n - p - 1) on all runs with n = `effective_runs`, None where that leaves nothing to judge
-    by. `correlation` is that of the residuals of one trunk. Both rmse are of ln loss. Without `advice`, `no_advice`
-    says why.
+    -2 ln L + 2p + 2p(p+1)/(n - p - 1) on all runs with n = `effective_runs`, None for n <= p + 1. `correlation` is that
+    of residuals within a trunk. Both rmse are of ln loss. Without `advice`, `no_advice` says why.
     """
 
     law: str
@@ -61,7 +60,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class LawComparison:
-    """Laws on the same runs, the best first. `skipped` says why others could not be compared."""
+    """Laws on the same runs, the best first; `skipped` gives the reasons for laws left out."""
 
     contenders: tuple[Contender, ...]
     skipped: Mapping[str, str]
@@ -76,22 +75,22 @@ class LawComparison:
             return f"laws: none could be compared ({'; '.join(f'{k}: {v}' for k, v in self.skipped.items())})"
         best = self.contenders[0]
         if len(self.contenders) == 1:
-            return f"laws: {best.law} alone could be fitted"
+            return f"laws: only {best.law} could be fitted"
         close = [law for law in self.contenders if -law.difference <= 2 * law.difference_se]
         if len(close) > 1:
             names = ", ".join(f"{law.law} (weight {law.weight:.2f})" for law in close)
-            sentence = f"laws: {names} predict unseen trunks alike, within two standard errors"
+            sentence = f"laws: {names} predict held-out trunks equally well, within two standard errors"
         else:
             second = self.contenders[1]
             sentence = (
-                f"laws: {best.law} predicts unseen trunks best of {len(self.contenders)} (weight {best.weight:.2f}); "
-                f"next {second.law}, {-second.difference:.1f} +- {second.difference_se:.1f} nats behind"
+                f"laws: {best.law} predicts held-out trunks best of {len(self.contenders)} (weight {best.weight:.2f}), "
+                f"{-second.difference:.1f} +- {second.difference_se:.1f} nats ahead of {second.law}"
             )
         advised = [law.advice.n_active for law in self.contenders if law.advice and law.weight >= 0.05]
         if len(advised) < 2:
             return sentence
         factor = max(advised) / min(advised)
-        return f"{sentence}; the laws of weight .05 and above advise N that differ by a factor {factor:.2g}"
+        return f"{sentence}; optimal N of laws with weight 0.05 or more differ by up to a factor {factor:.2g}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""
@@ -108,25 +107,24 @@ def compare_laws(
     train_flops: float | None = None,
     objective: Objective = HUBER,
 ) -> LawComparison:
-    """The weight of evidence between laws fitted to the same runs.
+    """The evidence between laws fitted to the same runs, by cross-validation.
 
-    Trunks are dealt into folds within each `n_experts`; each fold in turn is predicted by the law fitted to the rest.
-    The unit of evidence is a trunk: its score is the joint log density of its held-out residuals of ln loss under a
-    multivariate Student-t (`LIKELIHOOD`), whose scale and correlation come from the held-out residuals of the other
-    folds, so a law that overfits pays for it twice. A trunk of one run is scored by the plain Student-t.
+    Trunks are dealt into folds within each `n_experts`, and each fold is predicted by the law fitted to the others. The
+    score of a trunk is the joint log density of its held-out residuals of ln loss under a multivariate Student-t
+    (`LIKELIHOOD`), with the scale and correlation of the held-out residuals of the other folds.
 
     elpd, its differences and their standard errors sqrt(T var(d_t)): Vehtari et al. 2017 (arXiv 1507.04544), eqs.
     22-24; `stacking` by `stacking_weights`, `weight` by `pseudo_bma_plus`. Effective runs of the AICc are
     n/(1 + (m - 1) rho), m = sum m_t^2/n (Kish): the trunks where points of a trunk agree, the runs where they do not.
 
-    Laws whose target is not the loss, whose columns the table lacks, or that these runs do not determine are skipped
-    with the reason. `train_flops` is the budget that advice is for (default: 10 times the largest run's). Raises
-    InputError with fewer than two folds or trunks.
+    Laws with another target than the loss, with columns that the table lacks, or undetermined by these runs are skipped
+    with the reason. `train_flops` is the budget of the advice (default: 10 times the compute of the largest run).
+    Raises InputError for fewer than two folds or trunks.
     """
     _, trunks = np.unique(table.trunks, return_inverse=True)
     n_trunks = int(trunks.max()) + 1
     if folds < 2 or n_trunks < 2:
-        raise InputError(f"{table.source}: cross-validation takes two folds and trunks, found {folds} and {n_trunks}")
+        raise InputError(f"{table.source}: cross-validation needs two folds and trunks, found {folds} and {n_trunks}")
     budget = train_flops or default_budget(table)
     fold_of_row = deal_folds(table, trunks, min(folds, n_trunks), rng)[trunks]
     n_folds = len(np.unique(fold_of_row))
@@ -149,7 +147,7 @@ def compare_laws(
 
 
 class _CrossValidated(NamedTuple):
-    """A law fitted to all runs, and the log residual of every run by the fit without its fold."""
+    """A law fitted to all runs, and the log residual of every run under the fit without its fold."""
 
     fit: Fit
     held_out: Array
@@ -158,7 +156,7 @@ class _CrossValidated(NamedTuple):
 def _cross_validated(
     table: RunTable, law: Law, objective: Objective, fold_of_row: Integers, seed: int
 ) -> _CrossValidated | str:
-    """A law fitted to all runs and without each fold, or why that cannot be."""
+    """A law fitted to all runs and without each fold, or the reason why it cannot be."""
     reason = _cannot_serve(table, law)
     if reason:
         return reason
@@ -173,7 +171,7 @@ def _cross_validated(
 
 
 class _Evidence(NamedTuple):
-    """What the log scores say of one law among the others; see `Contender`."""
+    """The evidence for one law from the log scores; see `Contender`."""
 
     elpd: float
     difference: float
@@ -217,8 +215,8 @@ def _contender(
 def pseudo_bma_plus(scores: Array, draws: int, rng: np.random.Generator) -> Array:
     """Weights of models from their log scores (models, units): Yao et al. 2018, arXiv 1704.02030, section 3.4.
 
-    The mean over `draws` Dirichlet(1, ..., 1) weights a of softmax_k(n sum_i a_i s_ki). Without them (pseudo-BMA) a
-    difference that rests on few units would count as if it were known exactly.
+    The mean over `draws` Dirichlet(1, ..., 1) weights a of softmax_k(n sum_i a_i s_ki), which accounts for the
+    uncertainty of the scores over units.
     """
     units = scores.shape[1]
     shares = rng.dirichlet(np.ones(units), size=draws)
@@ -228,8 +226,7 @@ def pseudo_bma_plus(scores: Array, draws: int, rng: np.random.Generator) -> Arra
 def stacking_weights(scores: Array) -> Array:
     """Weights that maximise sum_i ln sum_k w_k exp(s_ki): Yao et al. 2018, arXiv 1704.02030, eq. 4.
 
-    The sum is concave in w; the steps are those of expectation maximisation, w_k <- mean_i of k's share in i, which
-    never leave the simplex and never lower the sum. Models that predict alike share alike.
+    The sum is concave in w and is maximised by expectation maximisation: w_k <- mean_i of the share of k in i.
     """
     density = np.exp(scores - scores.max(axis=0))
     weights = np.full(len(scores), 1 / len(scores))
@@ -245,7 +242,7 @@ def stacking_weights(scores: Array) -> Array:
 def log_density(residuals: Array, trunks: Integers, scale: float, correlation: float) -> Array:
     """Log density of each trunk's residuals, shape (trunks,), under the multivariate Student-t of `LIKELIHOOD`.
 
-    `trunks` are whole numbers from 0, every one of them used. The scale matrix of m points is
+    `trunks` are consecutive whole numbers from 0. The scale matrix of m points is
     s^2 ((1 - rho) 1 + rho J); its inverse and determinant are in closed form (Sherman-Morrison).
     """
     count = np.bincount(trunks)
@@ -259,7 +256,7 @@ def log_density(residuals: Array, trunks: Integers, scale: float, correlation: f
 
 
 def scale_and_correlation(residuals: Array, trunks: Integers) -> tuple[float, float]:
-    """Maximum likelihood of the scale and the correlation of `log_density`; no correlation where trunks are single.
+    """Maximum likelihood scale and correlation of `log_density`; no correlation where every trunk has one run.
 
     For each correlation of a grid the scale solves s^2 = sum_t u_t q_t/n with u_t = (nu + m_t)/(nu + q_t/s^2), the
     fixed point of expectation maximisation for the t distribution (Lange, Little and Taylor 1989).
@@ -288,7 +285,7 @@ def _quadratic_form(residuals: Array, trunks: Integers, correlation: float) -> A
 
 
 def _held_out_scores(residuals: Array, trunks: Integers, folds: Integers) -> Array:
-    """Log score of every trunk; the scale is that of the held-out residuals of the other folds."""
+    """Log score of every trunk, with the scale of the held-out residuals of the other folds."""
     scores = np.empty(int(trunks.max()) + 1)
     for fold in np.unique(folds):
         mine, others = folds == fold, folds != fold
@@ -300,7 +297,7 @@ def _held_out_scores(residuals: Array, trunks: Integers, folds: Integers) -> Arr
 
 
 def _in_sample(residuals: Array, trunks: Integers, n_free: int) -> tuple[float | None, float, float]:
-    """AICc, effective runs and correlation within trunks, on the runs that were fitted."""
+    """AICc, effective runs and correlation within trunks on the fitted runs."""
     scale, correlation = scale_and_correlation(residuals, trunks)
     count = np.bincount(trunks)
     effective = float(count.sum() / (1 + ((count**2).sum() / count.sum() - 1) * correlation))
@@ -313,7 +310,7 @@ def _in_sample(residuals: Array, trunks: Integers, n_free: int) -> tuple[float |
 
 
 def deal_folds(table: RunTable, trunks: Integers, folds: int, rng: np.random.Generator) -> Integers:
-    """The fold of every trunk: each E's trunks are shuffled and dealt on where the last E's ended."""
+    """The fold of every trunk: the trunks of each E are shuffled, and dealt from where those of the last E ended."""
     _, first = np.unique(trunks, return_index=True)
     strata = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))
     order = np.concatenate([rng.permutation(np.flatnonzero(strata == e)) for e in np.unique(strata)])
@@ -332,5 +329,5 @@ def _cannot_serve(table: RunTable, law: Law) -> str:
     for name, values in table.columns(law.columns).items():
         missing_cells = int((~(np.isfinite(values) & (values > 0))).sum())
         if missing_cells:
-            return f"{missing_cells} runs have no {name}: select those that do with `where` '{name} > 0'"
+            return f"{missing_cells} runs have no {name}: select the others with `where` '{name} > 0'"
     return ""

@@ -1,4 +1,4 @@
-"""Residuals of a fit: spread, tails, trends and outliers."""
+"""Diagnostics of residuals: spread, tails, trends and outliers."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from scaling.columns import COMPUTE, EXPERTS
 from scaling.errors import InputError
 
 FEWEST_RESIDUALS = 10
-_FEWEST_FOR_TAILS = 20  # Anscombe and Glynn's approximation is good from there
-_LARGEST_LOG = 710.0  # ln of the largest double: a larger number is not a logarithm of one
+_FEWEST_FOR_TAILS = 20  # for the approximation of Anscombe and Glynn
+_LARGEST_LOG = 710.0  # ln of the largest double: larger numbers are not logarithms
 
 Test = Literal["spread", "tails", "trend", "curvature", "serial", "outlier"]
 
 
 @dataclass(frozen=True)
 class ResidualFinding:
-    """One test on residuals. `p_adjusted` is Holm's, over all findings of the same residuals, and decides
-    `sentence`."""
+    """One test on residuals. `p_adjusted` (Holm, over all findings on the same residuals) decides `sentence`."""
 
     test: Test
     column: str | None
@@ -45,13 +44,13 @@ class ResidualFinding:
 
     @property
     def significant(self) -> bool:
-        """Whether it stands at 5 % among all that were looked at."""
+        """Whether it is significant at 5 % among all findings."""
         return self.p_adjusted < 0.05
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """All findings on one set of residuals; `largest` is the row of the largest by robust z, `largest_z` that z."""
+    """All findings on one set of residuals; `largest` is the row of the largest robust z, `largest_z` that z."""
 
     findings: tuple[ResidualFinding, ...]
     n: int
@@ -74,10 +73,10 @@ class Diagnostics:
 
 
 def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) -> Diagnostics:
-    """What a law has left in its residuals: trends, unequal spread, heavy tails, order in compute, an outlier.
+    """Tests of the residuals of a law for trends, unequal spread, heavy tails, order in compute and an outlier.
 
     `residuals` are of ln loss, prediction minus observation; `columns` hold natural logs, by the table's names
-    (n_active, tokens, n_experts, train_flops). Tests, two-sided unless said:
+    (n_active, tokens, n_experts, train_flops). Tests, two-sided unless stated:
 
     * spread: Breusch and Pagan 1979 in Koenker's form (F statistic) on all columns together;
     * tails: excess kurtosis above the normal's (Anscombe and Glynn 1983, one-sided), from 20 residuals on;
@@ -86,19 +85,19 @@ def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) 
       is in the sentence;
     * outlier: the largest robust z = (r - median)/(1.4826 MAD), its normal p times n (Bonferroni).
 
-    A fit has already bent the residuals towards none of this, so a finding is real while its absence proves little.
-    Columns that do not vary are passed over. Raises InputError for fewer than 10 residuals, lengths that differ,
-    numbers that are not finite or no logs, and residuals that are half or more the same.
+    Fitting reduces all of these, so a finding is real while its absence proves little. Columns that do not vary are
+    ignored. Raises InputError for fewer than 10 residuals, different lengths, values that are not finite or not
+    logarithms, and residuals of which half or more are equal.
     """
     r = np.asarray(residuals, dtype=float)
     logs = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
     _require_usable(r, logs)
-    r = r / float(stats.median_abs_deviation(r, scale="normal"))  # tests do not mind, and tiny ones lose no digits
+    r = r / float(stats.median_abs_deviation(r, scale="normal"))  # the tests are scale-invariant
     logs = {name: values for name, values in logs.items() if np.ptp(values) > 1e-9}
     z = r - np.median(r)
     largest = int(np.argmax(np.abs(z)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small samples, which the sizes above bound
+        warnings.simplefilter("ignore")  # on small samples, excluded above
         tests = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest)]
         tests += [test for name, values in logs.items() for test in _trends(r, name, values)]
     adjusted = multipletests([test.p_value for test in tests], method="holm")[1]
@@ -114,13 +113,13 @@ def _require_usable(r: Array, logs: Mapping[str, Array]) -> None:
             raise InputError(f"diagnostics: {name} must hold {r.size} finite numbers, one a residual")
     for name, values in logs.items():
         if np.abs(values).max() > _LARGEST_LOG:
-            raise InputError(f"diagnostics: {name} reaches {np.abs(values).max():.3g}, which is no logarithm: pass ln")
+            raise InputError(f"diagnostics: {name} reaches {np.abs(values).max():.3g}, not a logarithm: pass ln")
     if stats.median_abs_deviation(r, scale="normal") == 0.0:
-        raise InputError("diagnostics: half or more of the residuals are the same, so their scatter is unknown")
+        raise InputError("diagnostics: half or more of the residuals are equal, so their scatter is unknown")
 
 
 class _Tested(NamedTuple):
-    """A test before the adjustment for the others, with the sentences for either outcome."""
+    """A test before the Holm adjustment, with a sentence for either outcome."""
 
     test: Test
     column: str | None
@@ -135,7 +134,7 @@ class _Tested(NamedTuple):
 
 
 def _spread(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
-    """Breusch-Pagan on columns that none of the others make up (ln C is often ln N + ln D + a constant)."""
+    """Breusch-Pagan on linearly independent columns (ln C is often ln N + ln D + a constant)."""
     if not logs:
         return []
     names = list(logs)
@@ -150,7 +149,7 @@ def _spread(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
         return []
     on = ", ".join(names[index] for index in kept)
     even = f"no sign that the residuals' spread changes with {on}"
-    uneven = f"the residuals' spread changes with {on}: weigh the runs, or take intervals from the bootstrap alone"
+    uneven = f"the residuals' spread changes with {on}: weight the runs, or use bootstrap intervals only"
     return [_Tested("spread", None, float(statistic), float(p), uneven, even)]
 
 
@@ -159,7 +158,7 @@ def _tails(r: Array) -> list[_Tested]:
         return []
     statistic, p = stats.kurtosistest(r, alternative="greater")
     excess = float(stats.kurtosis(r, bias=False))
-    heavy = f"the residuals have heavy tails (excess kurtosis {excess:.1f}): fit by huber or lad, not least squares"
+    heavy = f"the residuals have heavy tails (excess kurtosis {excess:.1f}): use the objective huber or lad"
     return [_Tested("tails", None, float(statistic), float(p), heavy, "the residuals' tails are not heavy")]
 
 
@@ -183,7 +182,7 @@ def _trends(r: Array, name: str, values: Array) -> list[_Tested]:
 
 def _trend_sentences(name: str, t: float) -> tuple[str, str]:
     if name == EXPERTS:
-        reading = f"the law {'misses' if t > 0 else 'overstates'} experts' effect at large E"
+        reading = f"the law {'understates' if t > 0 else 'overstates'} the effect of experts at large E"
     else:
         reading = f"the law predicts too {'high' if t > 0 else 'low'} a loss at large {name}"
     trend = f"residuals {'rise' if t > 0 else 'fall'} with {name} (t {t:.1f}): {reading}"
@@ -192,8 +191,8 @@ def _trend_sentences(name: str, t: float) -> tuple[str, str]:
 
 def _curvature_sentences(name: str, t: float) -> tuple[str, str]:
     reading = f"the law predicts too {'high' if t > 0 else 'low'} a loss at both ends of {name}"
-    bend = f"residuals bend {'up' if t > 0 else 'down'} along {name} (t {t:.1f}): {reading}"
-    return bend, f"no bend of the residuals along {name} (t {t:.1f})"
+    bend = f"residuals curve {'up' if t > 0 else 'down'} in {name} (t {t:.1f}): {reading}"
+    return bend, f"no curvature of the residuals in {name} (t {t:.1f})"
 
 
 def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
@@ -204,7 +203,7 @@ def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
     dw = float(durbin_watson(ordered - ordered.mean()))
     alike = (
         f"neighbours in {COMPUTE} have {'like' if z < 0 else 'alternating'} residuals (runs z {z:.1f}, Durbin-Watson "
-        f"{dw:.2f}): the law misses something that changes with compute"
+        f"{dw:.2f}): the law lacks an effect that varies with compute"
     )
     mixed = f"no order of the residuals along {COMPUTE} (Durbin-Watson {dw:.2f})"
     return [_Tested("serial", COMPUTE, z, p, alike, mixed)]
@@ -213,15 +212,14 @@ def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
 def _outlier(z: Array, largest: int) -> _Tested:
     size = float(z[largest])
     p = min(1.0, 2.0 * z.size * float(stats.norm.sf(abs(size))))
-    far = f"row {largest} lies {abs(size):.1f} robust deviations off: look at that run, and fit without it too"
-    return _Tested("outlier", None, size, p, far, f"no residual stands out (largest z {abs(size):.1f})")
+    far = f"row {largest} is an outlier ({abs(size):.1f} robust SD): inspect that run, and fit without it too"
+    return _Tested("outlier", None, size, p, far, f"no outlier (largest robust z {abs(size):.1f})")
 
 
 def diagnose(fit: Fit, table: RunTable) -> Diagnostics:
-    """What the fit's residuals of ln loss still hold, by N, tokens, experts and compute (`diagnostics`).
+    """`diagnostics` of the residuals of a fit by N, tokens, experts and compute.
 
-    Columns that some run lacks are passed over. Raises InputError for a fit without parameters, and where there are
-    too few runs to tell.
+    Columns with missing values are ignored. Raises InputError for a fit without parameters and for too few runs.
     """
     logs = {}
     for name in dict.fromkeys((*fit.definition.columns, EXPERTS, COMPUTE)):

@@ -54,7 +54,7 @@ def test_a_person_reads_the_verdict_first(study):
     assert "inside their intervals" in lines[0]
     assert (
         lines[1]
-        == "One expert count left out: law hoffmann says nothing about experts, so no expert count can be left out."
+        == "One expert count left out: law hoffmann has no term in experts, so no expert count can be left out."
     )
     assert lines[2].startswith("Laws: hoffmann alone")
     assert lines[3].startswith("Sensitivity: the most influential trunk")

@@ -220,7 +220,7 @@ def test_one_expert_count_and_one_compute_are_sentences_and_no_figures(study):
     found = made(table, laws.HOFFMANN)
     lines = " ".join(validation.findings_by_check(found))
     assert found.experts_left_out is None
-    assert "one expert count left out: not possible here (law hoffmann says nothing about experts" in lines
+    assert "one expert count left out: not possible here (law hoffmann has no term in experts" in lines
     flat = replace(table, frame=table.frame.assign(train_flops=1e18))
     unvaried = made(flat, laws.HOFFMANN)
     assert unvaried.roll_out.overall is None

@@ -80,7 +80,7 @@ def test_a_law_without_the_effect_of_experts_loses(moe):
     assert found.skipped["leverage"] == "it predicts compute_leverage, not loss_val"
     assert "granularity" in found.skipped["fine-grained"]
     assert best.advice.n_active * best.advice.tokens * 6 == pytest.approx(10 * moe.column("train_flops").max())
-    assert "joint-moe predicts unseen trunks best" in found.verdict()
+    assert "joint-moe predicts held-out trunks best" in found.verdict()
     again = compare_laws(moe, [HOFFMANN, JOINT_MOE], rng=R(0), folds=5)
     assert [one.weight for one in again.contenders] == [one.weight for one in found.contenders]
 

@@ -45,8 +45,8 @@ def test_clean_residuals_are_rarely_faulted(monkeypatch):
 @pytest.mark.parametrize(
     ("planted", "expected", "sentence"),
     [
-        (lambda r, x, rng: r + 0.004 * x["n_experts"], ("trend", "n_experts"), "misses experts' effect at large E"),
-        (lambda r, x, rng: r - 0.004 * x["n_experts"], ("trend", "n_experts"), "overstates experts' effect"),
+        (lambda r, x, rng: r + 0.004 * x["n_experts"], ("trend", "n_experts"), "understates the effect of experts at large E"),
+        (lambda r, x, rng: r - 0.004 * x["n_experts"], ("trend", "n_experts"), "overstates the effect of experts"),
         (lambda r, x, rng: r - 0.004 * x["tokens"], ("trend", "tokens"), "too low a loss at large tokens"),
         (
             lambda r, x, rng: r + 0.002 * (x["n_active"] - 20) ** 2,
@@ -54,13 +54,13 @@ def test_clean_residuals_are_rarely_faulted(monkeypatch):
             "too high a loss at both ends of n_active",
         ),
         (lambda r, x, rng: r * np.exp(0.5 * (x["n_active"] - 20)), ("spread", None), "spread changes with"),
-        (lambda r, x, rng: 0.005 * rng.standard_t(1.5, r.size), ("tails", None), "fit by huber or lad"),
+        (lambda r, x, rng: 0.005 * rng.standard_t(1.5, r.size), ("tails", None), "objective huber or lad"),
         (
             lambda r, x, rng: r + 0.01 * np.sin(2.5 * x["train_flops"]),
             ("serial", "train_flops"),
-            "changes with compute",
+            "varies with compute",
         ),
-        (lambda r, x, rng: r + 0.05 * (np.arange(r.size) == 7), ("outlier", None), "row 7 lies"),
+        (lambda r, x, rng: r + 0.05 * (np.arange(r.size) == 7), ("outlier", None), "row 7 is an outlier"),
     ],
 )
 def test_a_planted_fault_is_found_and_said(planted, expected, sentence):
@@ -132,8 +132,8 @@ def test_what_one_run_alone_decides_is_not_tested(sizes, tests):
         (np.arange(5.0), {}, f"at least {FEWEST_RESIDUALS} residuals"),
         (np.arange(12.0), {"tokens": np.arange(11.0)}, "tokens must hold 12 finite numbers"),
         (np.r_[np.arange(11.0), np.nan], {}, "residuals must hold 12 finite"),
-        (np.arange(12.0), {"tokens": np.geomspace(1e9, 1e12, 12)}, "no logarithm: pass ln"),
-        (np.zeros(12), {}, "half or more of the residuals are the same"),
+        (np.arange(12.0), {"tokens": np.geomspace(1e9, 1e12, 12)}, "not a logarithm: pass ln"),
+        (np.zeros(12), {}, "half or more of the residuals are equal"),
     ],
 )
 def test_residuals_that_say_nothing_are_refused(r, columns, message):

@@ -108,7 +108,7 @@ def test_an_expert_count_on_the_law_is_predicted_and_one_off_it_is_not(moe):
 def test_leaving_out_what_is_not_there_is_an_error(moe):
     with pytest.raises(InputError, match="hoffmann"):
         leave_one_expert_count_out(moe, HOFFMANN, rng=R(0))
-    with pytest.raises(InputError, match="at least two, found 4"):
+    with pytest.raises(InputError, match="two or more, found 4"):
         leave_one_expert_count_out(selected_runs(moe, moe.column("n_experts") == 4), JOINT_MOE, rng=R(0))
 
 
@@ -168,7 +168,7 @@ def test_the_trunk_that_went_wrong_is_the_most_influential(moe):
     assert found.trunks[0].label == "4-96-0"
     assert found.trunks[0].influence > 1.3 * found.trunks[1].influence
     assert found.n_trunks_tried == 25
-    assert {one.label for one in found.groups} >= {"E = 1", "E = 16", "tenth of least compute", "5 highest losses"}
+    assert {one.label for one in found.groups} >= {"E = 1", "E = 16", "lowest tenth of compute", "5 highest losses"}
 
 
 def test_the_jackknife_over_trunks_agrees_with_the_bootstrap():
@@ -214,7 +214,7 @@ def test_without_draws_changes_are_in_percent_alone(moe):
     found = sensitivity(fit(moe, JOINT_MOE), moe, R(0))
     assert all(q.standard_error is None for q in found.quantities.values())
     assert {"alpha", "beta", "c", "optimal N", "loss at the optimum"} == set(found.quantities)
-    assert found.verdict() == "sensitivity: the fit has no standard errors to measure changes by"
+    assert "no bootstrap draws" in found.verdict()
 
 
 def test_residuals_of_a_law_without_experts_follow_experts(moe, fitted):
