@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
+from scaling.formatting import plural
 from scaling.table import Column, Table
 
 _WIDTH = 100  # columns of text
@@ -62,6 +63,7 @@ def _given(value: Any) -> list[tuple[str, str]]:
 def _short(table: Table) -> Table:
     """The same with at most three notes, each cut to two lines."""
     notes = [textwrap.shorten(note, _MOST_LETTERS, placeholder=" …") for note in table.notes[:_MOST_NOTES]]
-    more = [f"and {len(table.notes) - _MOST_NOTES} more notes"] if len(table.notes) > _MOST_NOTES else []
+    left = len(table.notes) - _MOST_NOTES
+    more = [f"and {plural(left, 'more note')}"] if left > 0 else []
     notes = [textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in notes]
     return replace(table, title=textwrap.shorten(table.title, _MOST_LETTERS, placeholder=" …"), notes=(*notes, *more))
