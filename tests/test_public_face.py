@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -318,5 +319,6 @@ def test_the_path_to_a_recommendation_needs_neither_jax_nor_ray_nor_matplotlib()
 def test_the_names_for_type_checkers_are_those_at_run_time() -> None:
     source = Path(scaling.__file__).read_text()
     assert set(re.findall(r"import (\w+) as \1$", source, re.M)) == {*scaling.__all__}
+    assert not {module.name for module in pkgutil.iter_modules(scaling.__path__)} & {*scaling.__all__}
     with pytest.raises(AttributeError, match="no attribute 'fits'"):
         scaling.fits  # type: ignore[attr-defined]  # noqa: B018
