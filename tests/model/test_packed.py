@@ -15,7 +15,7 @@ MODEL = ModelConfig(d_model=16, d_head=8, n_layers=2, d_expert=8, n_experts=4, t
 FIRST, SECOND = [22, 3, 1, 4, 1, 5], [22, 9, 2, 6, 5, 3, 5, 8]
 NETWORK = Transformer(MODEL, VOCAB)
 TRAIN = TrainConfig(batch_tokens=28, seq_len=14, warmup_tokens=0)
-STATE = first_state(MODEL, VOCAB, TRAIN, jax.random.key(0))
+STATE = jax.jit(lambda key: first_state(MODEL, VOCAB, TRAIN, key))(jax.random.key(0))
 PARAMS = STATE.params
 
 

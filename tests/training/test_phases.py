@@ -10,7 +10,7 @@ from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
 from scaling.training.phases import ADDED, spawn_experts, spawns
 from scaling.training.program import program
-from scaling.training.step import StepFunction, first_state, metric_names
+from scaling.training.step import StepFunction, metric_names
 
 VOCAB = 23
 TRAIN = TrainConfig(batch_tokens=48, seq_len=12, warmup_tokens=0)
@@ -31,11 +31,12 @@ EVO = model(router="dense-to-sparse")
 @functools.cache
 def steps(config, n):
     """States before and after each of n steps, and what each reported."""
-    state = jax.jit(lambda key: first_state(config, VOCAB, TRAIN, key))(jax.random.key(0))
-    step = jax.jit(StepFunction(config, VOCAB, TRAIN))
+    compiled = program(StepFunction(config, VOCAB, TRAIN), tuple(jax.devices()[:1]))
+    state = compiled.first([0])
     rng, states, seen = np.random.default_rng(0), [state], []
     for _ in range(n):
-        state, metrics = step(state, rng.integers(0, VOCAB, (4, 13)), np.float32(1e-2))
+        batch = rng.integers(0, VOCAB, (4, 13)).astype(np.int32)
+        state, metrics = compiled.step(compiled.copy(state), batch, np.float32(1e-2))
         states.append(state)
         seen.append(dict(zip(metric_names(config), np.asarray(metrics).tolist(), strict=True)))
     return states, seen

@@ -15,7 +15,7 @@ from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.routing import Routing
 from scaling.model.transformer import Transformer
-from scaling.training.step import State, StepFunction, first_params, metric_names, optimiser, state_of, token_losses
+from scaling.training.step import State, StepFunction, initial_params, metric_names, optimiser, state_of, token_losses
 
 VOCAB, SEPARATOR = 31, 30
 MODEL = {"d_model": 16, "d_head": 8, "n_layers": 2, "d_expert": 8, "n_experts": 4, "top_k": 2, "router": "topk"}
@@ -43,7 +43,19 @@ def batch():
 
 @functools.cache
 def params():
-    return first_params(model(), VOCAB, jax.random.key(0))
+    return initial_params(model(), VOCAB, seed=0)
+
+
+@functools.cache
+def forward(config, packed=False):
+    """Tokens to the output of the network with these weights."""
+    network = Transformer(config, VOCAB)
+
+    def output(tokens):
+        documents = jnp.cumsum(tokens == SEPARATOR, axis=1) if packed else None
+        return transformer.apply(network, params(), tokens, documents_BxT=documents)
+
+    return jax.jit(output)
 
 
 @functools.cache
@@ -79,12 +91,9 @@ def test_the_balance_penalty_alone_tells_the_parts():
     """It is a product of two means and is taken part by part: the mean of the parts' own values, by hand."""
     _, seen = after_one(model(), train(accumulate=4))
     _, whole = after_one(model(), train())
-    network = Transformer(model(), VOCAB)
     per_part = []
     for part in np.asarray(batch()).reshape(4, 2, 13):
-        inputs = jnp.asarray(part[:, :-1])
-        output = transformer.apply(network, params(), inputs, documents_BxT=jnp.cumsum(inputs == SEPARATOR, axis=1))
-        for routing in output.routings:
+        for routing in forward(model(), packed=True)(part[:, :-1]).routings:
             chosen, gates = np.asarray(routing.chosen_TxK), np.asarray(routing.gates_TxE)
             share = np.bincount(chosen.ravel(), minlength=4) / chosen.size
             per_part.append(4 * np.sum(share * gates.mean(axis=0)))
@@ -116,7 +125,7 @@ def test_bfloat16_is_for_the_products_alone():
     }
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient(state, train())))
     inputs = batch()[:, :-1]
-    outputs = [transformer.apply(Transformer(kind, VOCAB), params(), inputs) for kind in (half, model())]
+    outputs = [forward(config)(inputs) for config in (half, model())]
     for routing in outputs[0].routings:
         kinds = {routing.logits_TxE.dtype, routing.gates_TxE.dtype, routing.weight_TxK.dtype}
         assert kinds == {jnp.dtype("float32")}
@@ -134,16 +143,14 @@ def test_bfloat16_is_for_the_products_alone():
     assert sum(jax.tree.leaves(apart)) < 2 * 10 * half.n_layers * 2.0**-9 * sum(jax.tree.leaves(wide))
 
 
-def trajectory(scale, eps=None):
-    """Weights after three steps on a loss that is multiplied by `scale`."""
+@functools.cache
+def scaled_step(eps):
+    """The optimiser, and a step of it on a loss that is multiplied by a scale."""
     settings = train(weight_decay=0.0)
     adam = optimiser(settings) if eps is None else optax.scale_by_adam(settings.beta1, settings.beta2, eps=eps)
-    network = Transformer(model(), VOCAB)
+    network, tokens = Transformer(model(), VOCAB), batch()
 
-    tokens = batch()
-
-    @jax.jit
-    def one(state, scale):
+    def step(state, scale):
         def loss(weights):
             output = transformer.apply(network, weights, tokens[:, :-1])
             return scale * jnp.mean(token_losses(output.logits_BxTxV, tokens[:, 1:]))
@@ -151,9 +158,15 @@ def trajectory(scale, eps=None):
         updates, moments = adam.update(jax.grad(loss)(state.params), state.moments, state.params)
         return State(jax.tree.map(lambda p, u: p - 1e-3 * u, state.params, updates), moments, state.key)
 
+    return adam, jax.jit(step)
+
+
+def trajectory(scale, eps=None):
+    """Weights after three steps on a loss that is multiplied by `scale`."""
+    adam, step = scaled_step(eps)
     state = State(params(), adam.init(params()), jax.random.key_data(jax.random.key(0)))
     for _ in range(3):
-        state = one(state, np.float32(scale))
+        state = step(state, np.float32(scale))
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
 
 
@@ -182,11 +195,13 @@ def test_an_expert_of_many_learns_at_the_rate_of_the_dense_mlp(n_experts, top_k)
     def routed(experts):
         return jnp.sum(pull * dispatch.grouped(x, routing, GATED_MLP, experts, "loop"))
 
-    dense = jax.grad(lambda w: jnp.sum(pull * GATED_MLP(w, x)))(one)
+    dense = jax.jit(jax.grad(lambda w: jnp.sum(pull * GATED_MLP(w, x))))(one)
     experts = jax.tree.map(lambda w: jnp.broadcast_to(w, (n_experts, *w.shape)), one)
     every = jax.jit(jax.grad(routed))(experts)
     adam = optimiser(train(weight_decay=0.0))
-    updates = [adam.update(g, adam.init(w), w)[0] for g, w in ((dense, one), (every, experts))]
+    update = jax.jit(lambda gradient, weights: adam.update(gradient, adam.init(weights), weights)[0])
+    updates = jax.device_get([update(g, w) for g, w in ((dense, one), (every, experts))])
+    dense, every = jax.device_get((dense, every))
     for name in one:
         for e in range(n_experts):
             np.testing.assert_allclose(every[name][e], dense[name] * top_k / n_experts, rtol=1e-4, atol=1e-4)

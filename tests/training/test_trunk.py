@@ -186,8 +186,18 @@ def test_a_checkpoint_of_other_code_is_not_used(left, separate):
     assert together(cells[1:], folder) == separate[2:]
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["one", "side by side"])
-@pytest.mark.parametrize("killed", [("trunk", 16, 5), ("branch", 16, 12)], ids=["at the spawn", "in the cooldown"])
+AT_THE_SPAWN, IN_THE_COOLDOWN = ("trunk", 16, 5), ("branch", 16, 12)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "killed"),
+    [
+        pytest.param((0,), AT_THE_SPAWN, id="one, at the spawn"),
+        pytest.param((0, 1), IN_THE_COOLDOWN, id="side by side, in the cooldown"),
+        pytest.param((0,), IN_THE_COOLDOWN, id="one, in the cooldown", marks=pytest.mark.slow),
+        pytest.param((0, 1), AT_THE_SPAWN, id="side by side, at the spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_a_method_with_phases_goes_on_where_it_was_killed(micro, tmp_path, seeds, killed):
     """One expert until step 5, then four, annealed until step 10; noise, masks and probes are as if nothing had
     happened, for one trunk and for two that train as one program."""
