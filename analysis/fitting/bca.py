@@ -17,10 +17,10 @@ Supply = Literal["many", "few", "scarce"]
 
 @dataclass(frozen=True)
 class Resampled:
-    """How draws were made.
+    """The resampling behind draws.
 
-    `strata` (m,) are the strata in which trunks were resampled, in the order of the jackknife's values; `supply` says
-    how many of the `n_trunks` there are for each free parameter of the law.
+    `strata` (m,) are the strata of trunks, in the order of the jackknife values; `supply` classes the number of trunks
+    per free parameter of the law.
     """
 
     strata: tuple[int, ...] = ()
@@ -29,15 +29,14 @@ class Resampled:
 
     @property
     def widening(self) -> float:
-        """sqrt(n/(n - 1)), the mean over trunks of strata of n: resamples of n spread too little by that much."""
+        """sqrt(n/(n - 1)), averaged over the trunks of strata of n: resamples of n spread too little by that factor."""
         _, counts = np.unique(self.strata, return_counts=True)
         sizes = np.maximum(counts, 2)
         return float(np.sqrt(np.sum(counts * sizes / (sizes - 1)) / np.sum(counts))) if len(counts) else 1.0
 
     def normal_quantile(self, probability: Any) -> Array:
-        """The quantile that stands for the normal one: itself for many trunks, widened for few, and for scarce ones
-        that of Student's t with trunks less strata degrees of freedom, widened (expanded percentiles, Hesterberg 2015,
-        arXiv 1411.5279, for several samples)."""
+        """The normal quantile for many trunks, widened for few; for scarce ones that of Student's t with trunks minus
+        strata degrees of freedom, widened (expanded percentiles, Hesterberg 2015, arXiv 1411.5279)."""
         if self.supply == "many":
             return np.asarray(norm.ppf(probability))
         freedom = np.inf if self.supply == "few" else max(1, self.n_trunks - len(set(self.strata) or {0}))
@@ -45,7 +44,7 @@ class Resampled:
 
 
 UNSPECIFIED = Resampled()
-"""Draws of which nothing is known."""
+"""Draws of unknown origin, treated as from many trunks."""
 
 
 def quantiles(
@@ -55,22 +54,21 @@ def quantiles(
     jackknife: Any = None,
     resampled: Resampled = UNSPECIFIED,
 ) -> Array:
-    """Bootstrap quantiles (len(probabilities), ...) of every quantity, corrected as far as trunks allow.
+    """Bootstrap quantiles (len(probabilities), ...) of every quantity.
 
     `estimate` (...) is the value on all runs, `draws` (B, ...) that of each resample, `jackknife` (m, ...) that without
-    each trunk. With z the normal quantile of p, z0 that of the share of draws below the estimate and a the
-    acceleration, the quantile of p is that of the draws at Phi of
+    each trunk (without it a = 0). With z the normal quantile of p, z0 that of the share of draws below the estimate and
+    a the acceleration, the quantile of p is that of the draws at Phi of
 
     * many trunks: c(z) = z0 + (z0 + z)/(1 - a (z0 + z)), the BCa interval (Efron 1987, "Better bootstrap confidence
-      intervals"). Plain percentiles cover too much there: resamples of a robust estimate spread more than it does;
-    * few: (z + c(z))/2 with z widened, because the corrections overshoot and resamples of few spread too little;
-    * scarce: whichever of z and c(z) is wider, z widened and a quantile of Student's t (`Resampled.normal_quantile`).
+      intervals"). Plain percentiles are too wide here: resamples of a robust estimate spread more than it does;
+    * few: (z + c(z))/2 with z widened, because the correction overshoots and resamples of few trunks spread too little;
+    * scarce: the wider of z and c(z), with z a widened quantile of Student's t (`Resampled.normal_quantile`).
 
-    How often each holds the truth counts `benchmarks.coverage`. Without a jackknife a = 0. Draws that are not a number
-    are left out.
+    `benchmarks.coverage` measures the coverage of each. NaN draws are left out.
     """
     shape = np.shape(draws)[1:]
-    values = np.sort(np.asarray(draws, dtype=float).reshape(len(draws), -1), axis=0)  # not-a-numbers come last
+    values = np.sort(np.asarray(draws, dtype=float).reshape(len(draws), -1), axis=0)  # NaN come last
     centre = np.broadcast_to(np.asarray(estimate, dtype=float), shape).ravel()
     n_draws = np.maximum(np.sum(~np.isnan(values), axis=0), 1)
     share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / n_draws
@@ -101,10 +99,10 @@ def interval(
 
 
 def acceleration(jackknife: Any, strata: Sequence[int] = ()) -> Array:
-    """The acceleration of each quantity, a sixth of the skewness of its influence values over the root of their number.
+    """The acceleration of each quantity: a = sum l^3 / (6 (sum l^2)^1.5), zero without variation.
 
-    a = sum l^3 / (6 (sum l^2)^1.5), l = (n_s - 1)/n_s (mean_s - value), mean_s over the n_s trunks of the same stratum
-    (Davison and Hinkley 1997, section 5.3.2, with its extension to several samples). Zero where nothing moves.
+    l = (n_s - 1)/n_s (mean_s - value), with mean_s over the n_s trunks of a stratum (Davison and Hinkley 1997, section
+    5.3.2, extended to several samples).
     """
     values = np.asarray(jackknife, dtype=float).reshape(len(jackknife), -1)
     values = np.where(np.isfinite(values), values, np.nan)

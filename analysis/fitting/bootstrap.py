@@ -1,4 +1,4 @@
-"""Bootstrap over trunks and seeds: every resample is fitted globally and its parameters are kept."""
+"""Bootstrap over trunks and seeds: a global fit to every resample."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from scaling.columns import EXPERTS
 from scaling.errors import InputError
 
 _LEAST_STRATUM = 3  # trunks
-_SPARE = 2  # runs beyond the parameters, below which residuals say nothing
-_ROUGH = 100  # resamples below which the ends of an interval are a matter of chance
+_SPARE = 2  # runs beyond the parameters that intervals need
+_ROUGH = 100  # fewer resamples make rough intervals
 _USUAL, _MOST_ROWS = 400, 50_000
-_MOST_LEFT_OUT = 200  # trunks, or groups of them, of the jackknife
+_MOST_LEFT_OUT = 200  # jackknife values: trunks, or groups of them
 _MOST_WEIGHTS = 100_000_000  # resamples x rows held in memory: 800 MB
 
 
 def resample_weights(table: RunTable, count: int, rng: np.random.Generator) -> Array:
     """How often each row occurs in each resample, shape (count, rows).
 
-    Trunks are drawn with replacement within each `n_experts`, as many as there are (points of one trunk are
-    correlated); neighbouring E with fewer than three trunks are drawn together. A trunk that holds several seeds brings
-    its seeds drawn with replacement in turn. Without `trunk_id` each row is a trunk; with a trunk that spans several E,
-    the E of its first row counts.
+    Trunks, whose points are correlated, are drawn with replacement within each `n_experts`; neighbouring E with fewer
+    than three trunks are drawn together. The seeds of a trunk with several are drawn with replacement in turn. Without
+    `trunk_id` each row is a trunk; for a trunk with several E, that of its first row counts.
     """
     strata, member = _strata(table)
     drawn = np.empty((count, len(strata)))
@@ -54,9 +53,9 @@ def usual_count(table: RunTable) -> int:
 def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:
     """The fit with `count` bootstrap draws, a jackknife over its trunks, and 95 % BCa intervals of its parameters.
 
-    Every resample is fitted globally (`search.search_each`). Resamples that do not converge are left out and counted
-    in `draws_failed`. A fit without parameters is returned as it is. Raises InputError for a negative count, for more
-    resamples than memory holds, and for a table that is not the fit's.
+    Every resample is fitted globally (`search.search_each`); those that do not converge are left out and counted in
+    `draws_failed`. A fit without parameters is returned unchanged. Raises InputError for a negative count, for more
+    resamples than fit in memory, and for another table than that of the fit.
     """
     if count < 0:
         raise InputError(f"`bootstrap` must be at least 0, found {count}")
@@ -69,8 +68,8 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
             f"`bootstrap` {count} of {len(table)} rows does not fit in memory; at most {most} for this table"
         )
     if len(table) < len(fit.free) + _SPARE:
-        spare = f"{len(table)} runs for {len(fit.free)} parameters leave nothing to judge scatter by"
-        return replace(fit, warnings=(*fit.warnings, f"{spare}: no intervals; add runs"))
+        spare = f"{len(table)} runs for {len(fit.free)} parameters are too few for intervals; add runs"
+        return replace(fit, warnings=(*fit.warnings, spare))
     minima = search_each(problem, estimate, resample_weights(table, count, rng), rng)
     finite = np.isfinite(minima.objective)
     fit = replace(
@@ -93,26 +92,26 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
 
 
 def _warnings(fit: Fit, count: int, finite: Booleans, converged: Booleans) -> list[str]:
-    """What makes the intervals of `count` resamples doubtful."""
+    """Limitations of intervals from `count` resamples."""
     warnings = []
     if not finite.all():
-        warnings.append(f"{np.sum(~finite)} of {count} resamples did not converge and were left out of the intervals")
+        warnings.append(f"{np.sum(~finite)} of {count} resamples did not converge and were left out")
     if count < _ROUGH:
-        warnings.append(f"{count} resamples are few: the ends of intervals are rough, and nothing is decided by them")
+        warnings.append(f"{count} resamples are too few: intervals are rough, and no decision should rest on them")
     flat = int(np.sum(finite & ~converged))
     if flat > 0.01 * count:
         warnings.append(
-            f"{flat} of {count} resamples lie in a valley too flat to reach its bottom: some intervals are wider"
+            f"{flat} of {count} resamples stopped in a flat valley before its minimum: some intervals may be too wide"
         )
     if fit.n_trunks < FEW_TRUNKS * len(fit.free):
-        warnings.append(f"{fit.n_trunks} trunks for {len(fit.free)} parameters are few: intervals are rough")
+        warnings.append(f"{fit.n_trunks} trunks are few for {len(fit.free)} parameters: intervals are rough")
     return warnings
 
 
 def _left_out(table: RunTable, rng: np.random.Generator) -> tuple[Integers, Array]:
-    """The stratum of each trunk, and weights (m, rows) without it; at most 200 groups of trunks where they are more.
+    """The stratum of each trunk, and weights (m, rows) without it; more than 200 trunks are grouped.
 
-    Groups take trunks at random within a stratum: the acceleration of groups is that of trunks, to first order.
+    Groups are random within a stratum: to first order their acceleration is that of trunks.
     """
     strata, member = _strata(table)
     group = np.arange(len(strata))
@@ -130,8 +129,8 @@ def _left_out(table: RunTable, rng: np.random.Generator) -> tuple[Integers, Arra
 def _strata(table: RunTable) -> tuple[Integers, Integers]:
     """The stratum of each trunk and the trunk of each row, both counted from zero.
 
-    A stratum is an E; neighbouring E are joined until each has three trunks, since a trunk alone in its stratum would
-    be in every resample, and its noise in none.
+    A stratum is an E; neighbouring E are joined until each stratum has three trunks, since a single trunk would be in
+    every resample and add no scatter.
     """
     _, first, member = np.unique(table.trunks, return_index=True, return_inverse=True)
     experts = np.nan_to_num(table.column(EXPERTS)[first]) if EXPERTS in table.frame else np.zeros(len(first))

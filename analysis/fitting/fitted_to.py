@@ -1,4 +1,4 @@
-"""What a fit records of its table beside the losses: seed noise, ranges, the model family, corpus size, router skew."""
+"""Properties of a table that a fit records: seed noise, ranges, model family, corpus size, router skew."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _CONFIGURATION = (
 
 
 def seed_noise(table: RunTable) -> float | None:
-    """Deviation of ln loss between runs that differ in their seed only, pooled over configurations and budgets.
+    """Standard deviation of ln loss between runs that differ in seed only, pooled over configurations and budgets.
 
-    Runs of one `configuration` and one token budget are replicates; where the table does not name configurations,
-    runs that agree in every column that describes one. None, "not estimated", where the table has no seeds or no
-    configuration was repeated.
+    Replicates agree in `configuration` and token budget, or without that column in every column that describes a
+    configuration. None ("not estimated") without seeds or repeated configurations.
     """
     if "seed" not in table.frame:
         return None
@@ -42,7 +41,7 @@ def seed_noise(table: RunTable) -> float | None:
 
 
 def corpus_tokens(table: RunTable) -> float | None:
-    """Tokens of the text that was trained on, tokens/epochs; the largest where runs differ, None where unknown."""
+    """Tokens of the training corpus, tokens/epochs; the largest where runs differ, None where unknown."""
     if "epochs" not in table.frame or TOKENS not in table.frame:
         return None
     epochs, tokens = table.column("epochs"), table.column(TOKENS)
@@ -51,30 +50,30 @@ def corpus_tokens(table: RunTable) -> float | None:
 
 
 def family_of(table: RunTable) -> Family | None:
-    """How the counts of the table's models follow from each other (`analysis.laws.model_family`)."""
+    """The family of the models of a table (`analysis.laws.model_family`)."""
     return model_family.from_rows(counts(table))
 
 
 def counts(table: RunTable) -> dict[str, Array]:
-    """The counts of the table's models that a family may know (`model_family.Sizes`)."""
+    """The columns of a table that describe a model family (`model_family.Sizes`)."""
     return table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
 
 
 def domain(table: RunTable, names: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Least and largest value of every column that has one."""
+    """The smallest and largest value of every column with finite values."""
     columns = {name: finite(table, name) for name in names}
     return {name: (float(values.min()), float(values.max())) for name, values in columns.items() if values.size}
 
 
 def finite(table: RunTable, name: str) -> Array:
-    """The finite values of a column; none where the table lacks it."""
+    """The finite values of a column; empty where the table lacks it."""
     values = table.column(name) if name in table.frame else np.empty(0)
     return values[np.isfinite(values)]
 
 
 def router_skew(table: RunTable) -> float | None:
-    """How uneven the trained routers are: the median over runs with experts of `scaling.serving.expert_load.skew_of`
-    the experts that 8 and 64 tokens activate (columns `distinct_8`, `distinct_64`); None without these columns.
+    """The skew of trained routers: the median over routed runs of `scaling.serving.expert_load.skew_of` the experts
+    activated by 8 and 64 tokens (columns `distinct_8`, `distinct_64`); None without these columns.
     """
     columns = ["distinct_8", "distinct_64", EXPERTS, "top_k"]
     if not set(columns) <= set(table.frame.columns):

@@ -1,4 +1,4 @@
-"""Identifiability: what a table can say about a law, and which parameters must be pinned because it cannot say."""
+"""Identifiability: which parameters of a law a table determines, and which must be pinned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AXIS = {"size": "N", "data": "tokens", "expert": "n_experts", "saturation": "n_
 
 @dataclass(frozen=True)
 class IdentifiabilityFinding:
-    """Something the runs cannot say: its name, what it means, and the axis to vary; `refused` where no fit is given."""
+    """A limitation of the runs: its name, its meaning, and the axis to vary; `refused` where it prevents a fit."""
 
     name: str
     message: str
@@ -35,26 +35,26 @@ class IdentifiabilityFinding:
 
 
 def refusals(findings: Iterable[IdentifiabilityFinding | None]) -> list[str]:
-    """The findings for which no fit is given, as text."""
+    """The findings that prevent a fit, as text."""
     return [str(finding) for finding in findings if finding is not None and finding.refused]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A parameter held at a value that was not estimated, and whose value it is."""
+    """The fixed value of a parameter, and its source."""
 
     value: float
     source: str
 
 
 def automatic_pins(law: Law, columns: Mapping[str, Array], n_trunks: int, pinned: Mapping[str, Pin]) -> dict[str, Pin]:
-    """Published values for the parameters that the table cannot identify; `pinned` are the user's, which win.
+    """Published values for the parameters that the table cannot identify; those in `pinned` keep the user's values.
 
-    The rule, in this order, each step counting what is still free:
-    * saturation (E_start, E_max) is pinned with fewer than 5 distinct E, or fewer than 3 trunks a free parameter;
-    * interactions of E with N or D are pinned with fewer than 4 distinct E, or fewer than 3 trunks a free parameter;
-    * with a single E every parameter of E's effect that has a published value is pinned.
-    A trunk counts once, whatever number of token budgets it was branched into.
+    Pinned are, in this order and while parameters remain free:
+    * saturation (E_start, E_max), with fewer than 5 distinct E or fewer than 3 trunks per free parameter;
+    * interactions of E with N or D, with fewer than 4 distinct E or fewer than 3 trunks per free parameter;
+    * with a single E, every parameter of the effect of E that has a published value.
+    A trunk counts once, whatever its number of token budgets.
     """
     if EXPERTS not in columns:
         return {}
@@ -69,7 +69,7 @@ def automatic_pins(law: Law, columns: Mapping[str, Array], n_trunks: int, pinned
 
 
 def pin_warnings(pins: Mapping[str, Pin]) -> list[str]:
-    """One warning a pinned parameter: value and source."""
+    """One warning per pinned parameter: value and source."""
     return [
         f"{name} is not identified by these runs and was pinned to {pin.value:g} ({pin.source})"
         for name, pin in pins.items()
@@ -79,10 +79,10 @@ def pin_warnings(pins: Mapping[str, Pin]) -> list[str]:
 def design_findings(
     law: Law, columns: Mapping[str, Array], free: Sequence[str], n_total: Array | None
 ) -> list[IdentifiabilityFinding]:
-    """What the design leaves open whatever the losses are. `columns` are the law's, `n_total` the table's where known.
+    """The limitations of a design, whatever the losses. `columns` are those of the law; `n_total` where known.
 
-    Refused are: fewer runs than parameters; one N, one D, or tokens per parameter that are constant to 5 %, where the
-    exponents concerned are free; and what the law itself needs (`Law.needs`).
+    A fit is refused for fewer runs than parameters; for one N, one D, or tokens per parameter constant to 5 %, where
+    their exponents are free; and where the law needs more (`Law.needs`).
     """
     runs = len(next(iter(columns.values())))
     if runs < len(free):
@@ -90,7 +90,7 @@ def design_findings(
         return [IdentifiabilityFinding("too-few-runs", message, refused=True)]
     findings: list[IdentifiabilityFinding] = []
     if runs == len(free):
-        message = f"{runs} runs for {len(free)} parameters: the law passes through them, and nothing tests it"
+        message = f"{runs} runs for {len(free)} parameters: the law passes through every run, so nothing tests it"
         findings.append(IdentifiabilityFinding("no-run-to-spare", message))
     lacking = law.needs(columns) if law.needs is not None and free else ""
     if lacking:
@@ -104,7 +104,7 @@ def design_findings(
 
 
 def _constant_axes(law: Law, columns: Mapping[str, Array], free: Sequence[str]) -> list[IdentifiabilityFinding]:
-    """N or D that do not vary, or only together, where their exponents are free."""
+    """N or D that do not vary, or vary only together, where their exponents are free."""
     if not {law.n_column, TOKENS} <= set(columns):
         return []
     size, tokens = np.log(columns[law.n_column]), np.log(columns[TOKENS])
@@ -125,7 +125,7 @@ def _constant_axes(law: Law, columns: Mapping[str, Array], free: Sequence[str]) 
 
 
 def _constant_columns(law: Law, columns: Mapping[str, Array]) -> list[IdentifiabilityFinding]:
-    """Columns beside N and D that do not vary."""
+    """Other columns than N and D that do not vary."""
     findings = []
     for name in law.columns:
         values = columns[name]
@@ -137,7 +137,7 @@ def _constant_columns(law: Law, columns: Mapping[str, Array]) -> list[Identifiab
 
 
 def _joined_axes(law: Law, columns: Mapping[str, Array]) -> list[IdentifiabilityFinding]:
-    """Axes of which one follows from the others: correlation, or multiple correlation, of logarithms above .98."""
+    """Collinear axes: correlation, or multiple correlation, of logarithms above .98."""
     axes = {name: np.log(columns[name]) for name in (law.n_column, TOKENS, EXPERTS) if name in columns}
     axes = {name: values for name, values in axes.items() if np.ptp(values) >= 0.01}
     findings: list[IdentifiabilityFinding] = []
@@ -161,11 +161,11 @@ def _joined_axes(law: Law, columns: Mapping[str, Array]) -> list[Identifiability
 
 
 def flat_valley(law: Law, free: Sequence[str], jacobian: Array) -> IdentifiabilityFinding | None:
-    """The direction in which the runs hardly distinguish parameters, where the condition number is above 1e3.
+    """The direction in which parameters trade off, where the condition number is above 1e3.
 
-    `jacobian` (P, n) is that of the log loss by the free parameters' coordinates. Named are the parameters that take
-    part in the flattest direction (right singular vector of the scaled Jacobian), and the axis of their roles. None
-    without free parameters.
+    `jacobian` (P, n) is that of the log loss by the coordinates of the free parameters. Named are the parameters of the
+    flattest direction (right singular vector of the scaled Jacobian) and the axes to vary. None without free
+    parameters.
     """
     condition = condition_number(jacobian) if len(free) else 1.0
     if condition <= CONDITION_WARN:
@@ -198,8 +198,8 @@ def _move_together(x: Array, y: Array) -> bool:
 def condition_number(jacobian: Array) -> float:
     """Condition number of the Jacobian (P, n) of the log loss with every parameter's row scaled to unit norm.
 
-    Infinite where a parameter moves no prediction or there are fewer rows than parameters. Free of the parameters'
-    units. For hoffmann about 200 on a 6 x 6 grid of N and D, above 1e6 where tokens per parameter are constant.
+    Infinite where a parameter moves no prediction or there are fewer rows than parameters. Independent of units. For
+    hoffmann about 200 on a 6 x 6 grid of N and D, above 1e6 where tokens per parameter are constant.
     """
     norms = np.linalg.norm(jacobian, axis=1)
     if jacobian.shape[1] < jacobian.shape[0] or not np.all(np.isfinite(norms)) or norms.min() == 0:

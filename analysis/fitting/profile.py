@@ -1,4 +1,4 @@
-"""Profiles: the rise of the objective as one parameter is held away from its estimate and the others are refitted."""
+"""Profiles: the rise of the objective as one parameter is fixed away from its estimate and the others refitted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scaling.arrays import Array
 from scaling.errors import InputError
 
 _STEPS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0)  # in standard deviations of the draws
-_DRAWN = 2.5  # times the threshold: how high a profile is drawn
+_DRAWN = 2.5  # times the threshold: the largest rise shown
 
 
 @dataclass(frozen=True)
 class Profile:
     """The profile of one parameter.
 
-    `values` ascend, in the parameter's own units; `rise` is the least objective with the parameter held there, minus
-    the lowest of all; `threshold` the rise up to which a value is inside the 95 % `interval`. An end is None where the
-    objective stays below the threshold as far as was looked or up to the parameter's bound: the runs do not bound it.
+    `values` ascend in the units of the parameter; `rise` is the minimum of the objective with the parameter fixed
+    there, minus the overall minimum; `threshold` is the largest rise inside the 95 % `interval`. An end is None where
+    the objective stays below the threshold within the range searched: the runs do not bound the parameter.
     """
 
     name: str
@@ -38,12 +38,11 @@ class Profile:
 def profile(fit: Fit, table: RunTable, name: str) -> Profile:
     """The profile and the 95 % profile interval of a free parameter of a fit that has draws.
 
-    Of a likelihood the threshold would be half a chi-squared quantile. A sum of Huber penalties is none, and runs of a
-    trunk are no independent runs, so the draws say what rise the truth may have: the 95th percentile of the rises at
-    the values that the resamples chose, widened as BCa intervals are for few trunks (t in place of the normal
-    quantile). To first order that gives a bootstrap interval; its ends follow the objective, so they see a flat valley
-    on one side. Raises InputError for a parameter that is not free, a fit without draws, or another table than the
-    fit's.
+    For a likelihood the threshold would be half a chi-squared quantile. The objective is not one, and runs of a trunk
+    are not independent, so the threshold is the 95th percentile of the rise at the estimates of the resamples, widened
+    for few trunks as BCa intervals are. To first order this is a bootstrap interval, but its ends follow the objective,
+    so they show a valley that is flat on one side. Raises InputError for a parameter that is not free, a fit without
+    draws, and another table than that of the fit.
     """
     if name not in fit.free:
         raise InputError(f"`profile` {name}: the free parameters of this fit are {', '.join(fit.free)}")
@@ -72,7 +71,7 @@ def profile(fit: Fit, table: RunTable, name: str) -> Profile:
 
 
 def _rises(held: Problem, name: str, start: Array, places: list[float], lowest: float) -> list[tuple[float, float]]:
-    """(coordinate, rise) at each place, outwards: refitted from where the last one ended and from the estimate."""
+    """(coordinate, rise) at each place, outwards: refitted from the last solution and from the estimate."""
     rises: list[tuple[float, float]] = []
     nearby = start
     for place in places:
@@ -89,7 +88,7 @@ def _rises(held: Problem, name: str, start: Array, places: list[float], lowest: 
 
 
 def _crossing(root: PchipInterpolator, level: float, centre: float, end: float) -> float | None:
-    """Where the signed root of the rise reaches a level between the estimate and the last place looked at."""
+    """Where the signed root of the rise reaches a level between the estimate and the last place; None where nowhere."""
     if (root(end) - level) * np.sign(level) < 0:
         return None
     return float(brentq(lambda x: float(root(x)) - level, centre, end))

@@ -1,4 +1,4 @@
-"""Published fits by name: constants as printed, each with its source; usable wherever a fit is."""
+"""Published fits by name: constants as printed, with their sources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FITS: dict[str, Fit] = {
         params={"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28},
         source="Hoffmann et al. 2022, arXiv 2203.15556, eq. 10, rounded as printed",
         warnings=(
-            "two-digit exponents: tokens per parameter at 5.76e23 FLOPs come out as 93 where unrounded ones give 59",
+            "exponents rounded to two digits: 93 tokens per parameter at 5.76e23 FLOPs, against 59 with unrounded ones",
         ),
     ),
     "chinchilla-tex": Fit(
@@ -51,7 +51,7 @@ _FITS: dict[str, Fit] = {
         experts=(1,),
         params={"E": 1.81686, "A": 482.00572, "alpha": 0.34781303, "B": 2085.43420, "beta": 0.36585412},
         source="Besiroglu et al. 2024 (Epoch AI), arXiv 2404.10102, point estimate on 240 digitised runs",
-        notes=("in effect a least-absolute-deviations fit: its Huber scale was free and collapsed",),
+        notes=("in effect a least-absolute-deviations fit: its free Huber scale collapsed",),
     ),
     "joint-moe-2025": Fit(
         law="joint-moe",
@@ -69,8 +69,8 @@ _FITS: dict[str, Fit] = {
         params={"alpha_N": 0.076, "alpha_D": 0.103, "N_c": 6.4e13, "D_c": 1.8e13},
         source="Kaplan et al. 2020, arXiv 2001.08361, joint fit of L(N, D)",
         warnings=(
-            "its optimum, N as C^.58 by these constants, is not the paper's C^.73 and neither is today's: tuned runs "
-            "give C^.50 (Porian et al., arXiv 2406.19146)",
+            "its optimum is N ~ C^0.58 by these constants, C^0.73 in the paper; tuned runs give C^0.50 (Porian et al., "
+            "arXiv 2406.19146)",
         ),
     ),
     **{
@@ -80,7 +80,7 @@ _FITS: dict[str, Fit] = {
             experts=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
             params=dict(zip(("a", "b", "c", "d", "E_start", "E_max"), constants, strict=True)),
             source=f"Clark et al. 2022, arXiv 2202.01169, {router}, rounded as printed",
-            warnings=("every run was trained on 130B tokens: the law says nothing about other D",),
+            warnings=("every run was trained on 130B tokens: the law does not hold for other D",),
         )
         for name, router, constants in (
             ("s-base", "S-BASE", (-0.082, -0.108, 0.009, 1.104, 1.847, 314.478)),
@@ -97,7 +97,7 @@ _FITS: dict[str, Fit] = {
             params=dict(zip(("a", "alpha", "b", "beta", "g", "gamma", "c"), constants, strict=True)),
             source=f"Krajewski et al. 2024, arXiv 2402.07871, expansion rate E = {expansion}",
             notes=(
-                "fitted to smoothed training loss; N leaves embeddings and routers out; the law alone rewards any G",
+                "fitted to smoothed training loss; N excludes embeddings and routers; the law always favours larger G",
             ),
         )
         for name, expansion, tokens, constants in (
@@ -109,9 +109,7 @@ _FITS: dict[str, Fit] = {
         law="sparsity",
         params=_CONSTANTS["sparsity"],
         source="Abnar et al. 2025, arXiv 2501.12370",
-        warnings=(
-            "off its grid of S it explains 68 % of the variance; the ranges of N and D it holds on are not known to us",
-        ),
+        warnings=("off its grid of S it explains 68 % of the variance; its ranges of N and D are unknown",),
     ),
     "leverage-2025": Fit(
         law="leverage",
@@ -125,12 +123,12 @@ _FITS: dict[str, Fit] = {
         experts=(1,),
         params={"E": 1.8366, "a": 212.236, "b": 366.687, "eta": 0.1364},
         source="recomputed by the protocol of Gadre et al. 2024, arXiv 2403.08540, from its 5 RedPajama runs (C4 loss)",
-        notes=("predicts the authors' 1.4B model on 921B tokens .7 % too high",),
+        notes=("predicts a loss 0.7 % too high for the authors' 1.4B model on 921B tokens",),
     ),
     "tencent-2025": Fit(
         law="tencent",
         params=_CONSTANTS["tencent"],
-        source="Zhao et al. 2025, arXiv 2509.23678, as others quote it",
+        source="Zhao et al. 2025, arXiv 2509.23678, as quoted by others",
     ),
     **{
         f"sardana-2024-{name}": Fit(
@@ -138,7 +136,7 @@ _FITS: dict[str, Fit] = {
             domain={"n_active": (1.5e8, 6e9)},
             experts=(1,),
             params=dict(zip(("alpha", "beta", "A", "B", "E"), constants, strict=True)),
-            source=f"Sardana et al. 2024, arXiv 2401.00448, runs of {ratio} tokens per parameter, as others quote it",
+            source=f"Sardana et al. 2024, arXiv 2401.00448, runs of {ratio} tokens per parameter, as quoted by others",
             warnings=("its exponents depend heavily on the range of tokens per parameter",),
         )
         for name, ratio, constants in (
@@ -154,7 +152,7 @@ PUBLISHED: dict[str, Fit] = {name: replace(fit, status="published") for name, fi
 
 
 def published(name: str) -> Fit:
-    """The published fit of that name. Raises InputError listing the names there are."""
+    """The published fit of that name. Raises InputError listing the names for an unknown one."""
     if name not in PUBLISHED:
         raise InputError(f"no published fit is called {name!r}; there are {', '.join(PUBLISHED)}")
     return PUBLISHED[name]

@@ -1,4 +1,4 @@
-"""Refits: one fit again on many selections of its runs, all at once."""
+"""Refits: one fit repeated on many selections of its runs at once; residuals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from scaling.errors import InputError
 
 @dataclass(frozen=True)
 class Refits:
-    """The parameters of every selection, name -> (selections,), pinned ones too, and whether they mean anything.
+    """The parameters of every selection, name -> (selections,), pinned ones included.
 
-    `determined` is False where no start converged, or where the runs of a selection refuse a fit
-    (`analysis.fitting.identifiability`); `reasons` says why, "" where determined. `log_residuals` (selections, runs)
-    are prediction minus observation of ln loss for every run of the table, those left out too.
+    `determined` is False where no start converged or the runs of a selection determine no fit
+    (`analysis.fitting.identifiability`), for the reason in `reasons`, else "". `log_residuals` (selections, runs) are
+    prediction minus observation of ln loss for every run of the table, left out or not.
     """
 
     params: dict[str, Array]
@@ -37,9 +37,8 @@ class Refits:
 def refit(fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Generator) -> Refits:
     """Fit the fit's law, under its objective and with its pins, to each selection of runs (selections, runs).
 
-    Each selection is fitted globally (`search.search_each`). Pins stay those of the whole table, so that
-    selections differ in their runs alone. Raises InputError for a fit without parameters and for a table that is not
-    the fit's.
+    Each selection is fitted globally (`search.search_each`). Pins stay those of the whole table, so selections differ
+    in their runs alone. Raises InputError for a fit without parameters and for another table than that of the fit.
     """
     fit.require_params()
     if selections.ndim != 2 or selections.shape[1] != len(table):
@@ -71,7 +70,7 @@ def refit(fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Genera
 
 
 def _refusals(problem: Problem, theta: Array, jacobian: Array, rows: Booleans) -> list[str]:
-    """Why these rows alone determine no parameters; `jacobian` (P, runs) is of the log loss at `theta`."""
+    """Why these rows determine no fit, if so; `jacobian` (P, runs) is that of the log loss at `theta`."""
     columns = {name: values[rows] for name, values in problem.columns.items()}
     inside = problem.within_bounds(theta)
     names = [name for name, moves in zip(problem.free, inside, strict=True) if moves]
@@ -80,6 +79,6 @@ def _refusals(problem: Problem, theta: Array, jacobian: Array, rows: Booleans) -
 
 
 def log_residuals(fit: Fit, table: RunTable) -> Array:
-    """Prediction minus observation of ln loss, a value for every run."""
+    """Prediction minus observation of ln loss for every run."""
     law = fit.definition
     return np.asarray(np.log(fit.loss(table.columns(law.columns))) - np.log(table.column(law.target)))

@@ -1,4 +1,4 @@
-"""Roll-out: fit the runs of little compute, predict those of more."""
+"""Roll-out: fit the runs of less compute, predict those of more."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from scaling.errors import InputError
 from scaling.formatting import plural
 
 Kind = Literal["roll-out", "interpolation", "extrapolation"]
-# Of the trunks' largest compute; Krajewski et al. (2402.07871) hold out the fifth of largest compute.
+# Of the largest compute of trunks; Krajewski et al. (2402.07871) hold out the top fifth by compute.
 _QUANTILES = (0.4, 0.5, 0.6, 0.7, 0.8)
 _RATIOS = (1.0, 2.0, 5.0, 10.0, 30.0, np.inf)
-_SPARE_RUNS = 2  # beyond the free parameters: with fewer, nothing says how far the fit is off
+_SPARE_RUNS = 2  # beyond the free parameters: with fewer, prediction errors are unknown
 _STARTS = 16
-_ALIKE = 1.1  # factor of compute within which trunks are not separated by a cut
+_ALIKE = 1.1  # trunks within this factor of compute are not separated by a cut
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One run that was not fitted. `ratio` is its compute over that of the largest run fitted.
+    """One held-out run. `ratio` is its compute over that of the largest fitted run.
 
     `error` is predicted/observed - 1 in percent; `interval` the 95 % prediction interval of a new run's loss, nats per
     token, and `inside` whether the observed loss lies in it (None without draws).
@@ -54,11 +54,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """Predictions together: sizes of error in percent, and how many of the `n_judged` intervals held.
+    """A summary of predictions: errors in percent, and how many of `n_judged` runs lie inside their intervals.
 
-    `bias` is the mean signed error, `worst` the largest in size with its compute ratio. `share_interval` is the 95 %
-    Clopper-Pearson interval of the share inside, at an effective sample size of `n_trunks` (Korn and Graubard 1998,
-    Survey Methodology 24): predictions of one trunk share its deviation, so together they count as one.
+    `bias` is the mean signed error, `worst` the error of largest size, at `worst_ratio` times the compute.
+    `share_interval` is the 95 % Clopper-Pearson interval of the share inside, with `n_trunks` as effective sample size
+    since errors within a trunk are correlated (Korn and Graubard 1998, Survey Methodology 24).
     """
 
     label: str
@@ -74,7 +74,7 @@ class ErrorSummary:
     share_interval: tuple[float, float] | None
 
     def describe(self, *, with_ratio: bool) -> str:
-        """Coverage, median and worst error in words; `with_ratio` says at which compute ratio the worst one is."""
+        """Coverage, median and worst error in words; `with_ratio` adds the compute ratio of the worst."""
         inside = f"{self.n_inside} of {self.n_judged} predictions inside their intervals, "
         ratio = f" at {self.worst_ratio:.2g} times the compute" if with_ratio and self.worst_ratio is not None else ""
         return (
@@ -85,7 +85,7 @@ class ErrorSummary:
 
 @dataclass(frozen=True)
 class HeldOutRuns:
-    """One split: what was fitted, and how the runs held out were predicted; or `reason`, why they could not be."""
+    """One split into fitted and held-out runs, with the predictions, or the `reason` why there are none."""
 
     label: str
     kind: Kind
@@ -111,13 +111,12 @@ class RollOut:
         """One sentence."""
         if self.overall is None:
             reason = next((cut.reason for cut in self.cuts if cut.reason), "no cut was given")
-            return f"roll-out: nothing could be predicted ({reason})"
+            return f"roll-out: no predictions ({reason})"
         cuts = plural(sum(1 for cut in self.cuts if not cut.reason), "compute cut")
         return f"roll-out over {cuts}: {self.overall.describe(with_ratio=True)}"
 
     def frame(self) -> pd.DataFrame:
-        """Every prediction that has an interval, as `figures.roll_out_errors` takes it: in percent of the
-        prediction."""
+        """Every prediction with an interval, in percent of the prediction, as `figures.roll_out_errors` takes it."""
         rows = []
         for run in (run for cut in self.cuts for run in cut.runs):
             if run.interval is not None and run.ratio is not None:
@@ -143,21 +142,20 @@ def roll_out(
 ) -> RollOut:
     """Fit the runs with train_flops at or below each cut, predict those above, and compare.
 
-    `cuts` are FLOPs (default: the .4 to .8 quantiles of the trunks' largest train_flops). Points of one trunk are
-    correlated, so a prediction for a trunk that was fitted below the cut is flattered: by default its points above the
-    cut are left out, and counted. Where that leaves nothing to predict (every trunk begins below the cut) trunks that
-    reach beyond the cut are held out whole instead, and a note says so. `keep_trunks` keeps all points where the cut
-    puts them. A cut below which nothing is determined is listed with the reason. Holding out by compute rather than at
-    random follows Krajewski et al., arXiv 2402.07871, and Ludziejewski et al., arXiv 2502.05172. Raises InputError
-    without a column train_flops and for a cut that is not a positive number.
+    `cuts` are FLOPs (default: the .4 to .8 quantiles of the largest train_flops of trunks). Points of one trunk are
+    correlated, so predictions for a trunk that was also fitted below the cut are optimistic: its points above the cut
+    are left out or, where that leaves none to predict, trunks that cross the cut are held out whole, each with a note.
+    `keep_trunks` splits by the cut alone. A cut without a fit is listed with the reason. Holding out by compute follows
+    Krajewski et al., arXiv 2402.07871, and Ludziejewski et al., arXiv 2502.05172. Raises InputError without train_flops
+    and for a cut that is not a positive number.
     """
     compute = table.column(COMPUTE)
     has_compute = np.isfinite(compute) & (compute > 0)
     if not has_compute.any():
-        raise InputError(f"{table.source}: no run has its {COMPUTE}: without it nothing can be rolled out")
+        raise InputError(f"{table.source}: roll-out needs runs with {COMPUTE}")
     cuts = _usual_cuts(compute[has_compute], table.trunks[has_compute]) if cuts is None else list(cuts)
     if not all(np.isfinite(cut) and cut > 0 for cut in cuts):
-        raise InputError(f"cuts are training FLOPs above 0, found {', '.join(f'{cut:g}' for cut in cuts)}")
+        raise InputError(f"cuts must be positive training FLOPs, found {', '.join(f'{cut:g}' for cut in cuts)}")
     hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
     parts = []
     for cut in sorted({float(cut) for cut in cuts}):
@@ -179,7 +177,7 @@ def roll_out(
 
 
 def summarise(label: str, runs: Sequence[Prediction]) -> ErrorSummary | None:
-    """Predictions together; None without any."""
+    """The summary of predictions; None without any."""
     if not runs:
         return None
     errors = np.array([run.error for run in runs])
@@ -208,7 +206,7 @@ def refusal(failed: Fit) -> str:
 
 
 def share_interval(share: float, n: float) -> tuple[float, float]:
-    """95 % Clopper-Pearson interval of a share at a sample size that need not be whole.
+    """95 % Clopper-Pearson interval of a share at a sample size that need not be an integer.
 
     Quantiles of Beta(x, n - x + 1) and Beta(x + 1, n - x) with x = share n; for whole x the exact binomial interval.
     """
@@ -224,7 +222,7 @@ def selected_runs(table: RunTable, rows: Booleans) -> RunTable:
 
 
 def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
-    """A name of the trunk of every row, as text: its `trunk_id`, else the run's id, else the row's number from 0."""
+    """The name of the trunk of every row: its `trunk_id`, else the `run_id`, else the row number from 0."""
     names = np.array([f"row {number}" for number in range(len(table))], dtype=object)
     for column in ("run_id", "trunk_id"):
         if column in table.frame:
@@ -235,7 +233,7 @@ def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """How every split of one table is fitted and predicted."""
+    """The settings with which splits of one table are fitted and predicted."""
 
     table: RunTable
     law: Law
@@ -245,7 +243,7 @@ class HoldOut:
     pin: Mapping[str, float]
 
     def evaluate(self, label: str, kind: Kind, fitted: Booleans, held: Booleans) -> HeldOutRuns:
-        """Fit some runs and predict others; a refusal is a value."""
+        """Fit some runs and predict others, or give the reason why that cannot be."""
         part = HeldOutRuns(label, kind, int(fitted.sum()), len(np.unique(self.table.trunks[fitted])))
         if not held.any():
             return replace(part, reason="no run is left to predict")
@@ -257,14 +255,14 @@ class HoldOut:
         if not estimate.params:
             return replace(part, reason=refusal(estimate))
         if len(below) < len(estimate.free) + _SPARE_RUNS:
-            reason = f"{len(below)} runs for {len(estimate.free)} parameters: nothing tests the fit"
+            reason = f"{len(below)} runs are too few to test {len(estimate.free)} parameters"
             return replace(part, reason=reason)
         runs = _predictions(bootstrap(estimate, below, self.resamples, self.rng), above)
         return replace(part, runs=runs, summary=summarise(label, runs), pinned=tuple(estimate.pinned))
 
 
 def _predictions(fit: Fit, table: RunTable) -> tuple[Prediction, ...]:
-    """Each run of a table beside what the fit predicts for it."""
+    """Each run of a table with its prediction by the fit."""
     columns, largest = table.columns(fit.definition.columns), fit.largest_train_flops
     observed, predicted, ends = table.column(fit.definition.target), fit.loss(columns), fit.prediction_interval(columns)
     trunks = trunk_names(table)
@@ -290,9 +288,9 @@ def _predictions(fit: Fit, table: RunTable) -> tuple[Prediction, ...]:
 
 
 def _usual_cuts(compute: Array, trunks: Integers) -> list[float]:
-    """Quantiles of the trunks' largest compute, each moved up past the trunks within 10 % of it.
+    """Quantiles of the largest compute of trunks, each raised to include trunks within 10 % above it.
 
-    So every cut leaves whole trunks below it, and models of one size whose routers cost a little stay together.
+    So trunks are not split, and models of one size that differ in router cost stay together.
     """
     _, member = np.unique(trunks, return_inverse=True)
     largest = np.zeros(int(member.max()) + 1)
@@ -314,12 +312,11 @@ def _whole_trunks(trunks: Integers, below: Booleans, above: Booleans) -> tuple[B
         return below, above & ~straddles, [note]
     points = int((below & straddles).sum())
     note = (
-        f"every trunk begins below the cut: the {count} that reach beyond it were held out whole, {points} points of "
-        "theirs below it were not fitted"
+        f"every trunk begins below the cut: the {count} that cross it were held out whole, with {points} points below"
     )
     return below & ~straddles, above, [note]
 
 
 def brief(percent: float, sign: str = "") -> str:
-    """A percentage in two digits, whole from 100 on; `sign` "+" keeps one on positive numbers too."""
+    """A percentage with two digits, without decimals from 100 on; `sign` "+" marks positive numbers too."""
     return f"{percent:{sign}.2g}" if abs(percent) < 99.5 else f"{percent:{sign}.0f}"

@@ -139,7 +139,7 @@ def test_what_cannot_be_resampled_is_returned_or_named():
 def test_few_trunks_are_warned_of():
     table = table_of(moe_grid(experts=(1, 8), widths=(32, 48, 64), tokens=(1e6, 4e6), noise=0.002))
     found = bootstrap(fit(table, JOINT_MOE), table, 10, np.random.default_rng(0))
-    assert any("6 trunks for 7 parameters" in warning for warning in found.warnings)
+    assert any("6 trunks are few for 7 parameters" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def test_too_few_runs_have_no_intervals_and_few_resamples_are_told():
     six = table_of(frame.iloc[[0, 2, 4, 5, 6, 8]])
     found = bootstrap(fit(six, HOFFMANN), six, 100, np.random.default_rng(0))
     assert not found.draws
-    assert any("nothing to judge scatter by" in warning for warning in found.warnings)
+    assert any("too few for intervals" in warning for warning in found.warnings)
     nine = table_of(frame)
     found = bootstrap(fit(nine, HOFFMANN), nine, 50, np.random.default_rng(0))
-    assert any("50 resamples are few" in warning for warning in found.warnings)
+    assert any("50 resamples are too few" in warning for warning in found.warnings)
     columns = {"n_active": 1e9, "tokens": 2e10}
     law, run = found.loss_interval(columns), found.prediction_interval(columns)
     assert run[0] <= law[0]

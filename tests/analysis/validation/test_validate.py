@@ -81,8 +81,8 @@ def test_a_cut_below_which_nothing_is_determined_is_listed_with_the_reason(moe):
     assert "every run has the same n_active" in single
     assert all_below == "no run is left to predict"
     assert found.overall is None
-    assert "nothing could be predicted" in found.verdict()
-    with pytest.raises(InputError, match="cuts are training FLOPs above 0"):
+    assert "no predictions" in found.verdict()
+    with pytest.raises(InputError, match="cuts must be positive training FLOPs"):
         roll_out(moe, JOINT_MOE, rng=R(0), cuts=[-1.0])
     with pytest.raises(InputError, match="train_flops"):
         roll_out(table_of(moe.frame.drop(columns="train_flops")), JOINT_MOE, rng=R(0))
