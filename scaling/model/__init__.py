@@ -1,1 +1,1 @@
-"""The parts networks are made of."""
+"""The network: attention, mixture-of-experts layers, and the Transformer made of them."""

@@ -21,7 +21,7 @@ MASKED = -1e30
 
 @struct.dataclass
 class Cache:
-    """Keys (rotated) and values of one layer, [B, H, S, K], filled up to a position that the caller keeps."""
+    """Rotated keys and values of one layer, [B, H, S, K]; the caller keeps track of the filled length."""
 
     key_BxHxSxK: jax.Array
     value_BxHxSxK: jax.Array
@@ -30,8 +30,8 @@ class Cache:
 def rotary_tables(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
     """Factors of an element and of its partner, cos and (-sin, sin), each [3, T, 1, 2, K/2].
 
-    For query, key and value: the first also takes the scale 1/sqrt(K), the last does not turn. Of positions that the
-    compiler knows the tables are constants; otherwise XLA computes a cosine per element of what is turned.
+    For query, key and value: the query is also scaled by 1/sqrt(K), and the value is not rotated. The tables are
+    constants if the compiler knows the positions; otherwise XLA computes a cosine for each rotated element.
     """
     np_ = np if isinstance(position_T, np.ndarray) else jnp
     half = width // 2
@@ -47,11 +47,11 @@ def rotary_tables(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_vjp
 def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
-    """Query, key and value of each head, [3, B, H, T, K], scaled and turned by `rotary_tables`.
+    """Query, key and value of each head, [3, B, H, T, K], scaled and rotated by `rotary_tables`.
 
-    Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) turn by position / base^(2i/K), so that the
-    product of two rotated vectors depends on the difference of their positions alone. The gradient turns back.
-    A reversed axis of two instead of two halves side by side: XLA:CPU joins slices element by element.
+    Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) rotate by position / base^(2i/K), so that
+    the product of two rotated vectors depends only on the difference of their positions. The gradient rotates back.
+    The halves are an axis of length two that is flipped, because XLA:CPU concatenates slices element by element.
     """
     pairs = x_BxTx3xD.reshape(*x_BxTx3xD.shape[:3], -1, 2, own.shape[-1]).transpose(2, 0, 3, 1, 4, 5)
     turned = pairs * _by_head(own, pairs) + jnp.flip(pairs, -2) * _by_head(partner, pairs)
@@ -59,7 +59,7 @@ def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Ar
 
 
 def _by_head(table: jax.Array, pairs: jax.Array) -> jax.Array:
-    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of the pairs it multiplies."""
+    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of the pairs."""
     return table.transpose(0, 2, 1, 3, 4)[:, None].astype(pairs.dtype)
 
 
@@ -76,11 +76,11 @@ to_heads.defvjp(lambda x, *tables: (to_heads(x, *tables), tables), _to_heads_bac
 
 @jax.custom_vjp
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> jax.Array:
-    """softmax(q k^T) v over the places that are `visible`; the caller scales q. Softmax in float32.
+    """softmax(q k^T) v over the `visible` positions; the caller scales q. Softmax in float32.
 
-    query [B, H, T, K], key and value [B, H, S, K], visible [T, S] or [B, 1, T, S] with at least one place of each row.
-    The backward pass is the usual one written out (dS = P (dP - row sums of dO O)): fewer sweeps over [T, S] than
-    differentiating the softmax, which at short contexts costs as much as the projections.
+    query [B, H, T, K], key and value [B, H, S, K], visible [T, S] or [B, 1, T, S] with at least one position per row.
+    The explicit backward pass, dS = P (dP - row sums of dO O), passes over [T, S] fewer times than differentiating the
+    softmax, which at short contexts costs as much as the projections.
     """
     return _attend_forward(query, key, value, visible)[0]
 
@@ -88,8 +88,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Arra
 def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, visible: jax.Array) -> tuple[jax.Array, Any]:
     score = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
     score = jnp.where(visible, score, MASKED)
-    share = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).astype(value.dtype)  # not yet divided by its sum
-    ones = jnp.ones_like(value[..., :1])  # their product is the sum over S: cheaper than a reduction on CPU
+    share = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).astype(value.dtype)  # not yet normalised
+    ones = jnp.ones_like(value[..., :1])  # multiplied by share, they give the sum over S, cheaper than a CPU reduction
     mixed = jnp.einsum("bhts,bhsk->bhtk", share, jnp.concatenate([value, ones], -1), preferred_element_type=jnp.float32)
     scale = 1.0 / mixed[..., -1:]
     out = (mixed[..., :-1] * scale).astype(value.dtype)
@@ -117,9 +117,9 @@ attend.defvjp(_attend_forward, _attend_backward)
 class Attention(nn.Module):
     """Multi-head causal attention without biases.
 
-    Without a cache: position t sees 0..t. With one: the T new tokens stand at `start .. start + T - 1`, are written
-    into the cache and see all that stands at or before their own position. `document` [B, T] numbers the documents of a
-    sequence: a token sees its own alone.
+    Without a cache, position t attends to 0..t. With one, the T new tokens have positions `start .. start + T - 1`, are
+    written into the cache and attend to all positions up to their own. `document` [B, T] numbers the documents of a
+    sequence, and a token attends only to its own document.
     """
 
     n_heads: int
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         into = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
 
-        # One product for the three: fewer and larger ones run closer to the peak.
+        # One product for all three, because larger products run closer to the peak.
         weight_Dx3D = jnp.concatenate(
             [self.param(name, into, (width, width)).astype(x_BxTxD.dtype) for name in ("query", "key", "value")], axis=1
         )

@@ -1,4 +1,4 @@
-"""The product of rows with a weight, with gradients in the order that is cheap."""
+"""The product of rows with a weight, with a cheap order of the gradient."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import jax
 def product(x_RxA: jax.Array, weight_AxB: jax.Array) -> jax.Array:
     """x W, [R, B].
 
-    The gradient of W sums over the rows, so one factor of x^T g is transposed, which on CPU is a copy of it and of
-    whatever it is computed from. Here that is the narrower one, and the small result is transposed instead.
+    The gradient of W, x^T g, transposes one factor, which on a CPU copies it and its inputs. Here the narrower factor
+    is transposed and, if needed, the small result.
     """
     return x_RxA @ weight_AxB
 

@@ -1,4 +1,4 @@
-"""Over how many devices one cell is spread, and what its layers exchange with the others."""
+"""Placement of a cell on several devices, and means over them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DATA, EXPERT = "data", "expert"
 
 @dataclass(frozen=True)
 class Placement:
-    """`data` x `expert` devices of one host. Sequences are spread over all of them, experts over the `expert` axis.
+    """`data` x `expert` devices of one host: sequences are split over all of them, experts over the `expert` axis.
 
-    Everything else is held by every device. Inside `jax.shard_map` the two axes go by the names `DATA` and `EXPERT`.
+    Every device holds everything else. Inside `jax.shard_map` the axes have the names `DATA` and `EXPERT`.
     """
 
     data: int = 1
@@ -27,7 +27,7 @@ class Placement:
         return self.data * self.expert
 
     def mean(self, x: Any) -> Any:
-        """Mean over all devices of values that each has of its own tokens; an array, or a tree of them."""
+        """Mean over all devices of an array, or tree of arrays, of values for each device's own tokens."""
         return x if self.devices == 1 else jax.lax.pmean(x, (DATA, EXPERT))
 
 
@@ -35,6 +35,6 @@ SINGLE_DEVICE = Placement()
 
 
 def placement_of(config: RunConfig, devices: int) -> Placement:
-    """The data over all devices of a cell; experts over as many as its settings and their number allow."""
+    """Sequences over all devices of a cell, experts over as many as its settings and their number allow."""
     expert = config.expert_devices(devices)
     return Placement(devices // expert, expert)

@@ -23,7 +23,7 @@ from scaling.model.sharding import SINGLE_DEVICE, Placement
 
 @struct.dataclass
 class Output:
-    """Logits [B, T, V] float32, the routing of each MoE layer, and the caches when they were given."""
+    """Logits [B, T, V] in float32, the routing of each MoE layer, and the caches if any were given."""
 
     logits_BxTxV: jax.Array
     routings: tuple[Routing, ...]
@@ -31,7 +31,7 @@ class Output:
 
 
 class Block(nn.Module):
-    """Causal attention, then experts, each added to the stream behind a norm of its input."""
+    """Pre-norm causal attention, then experts, each added to the residual stream."""
 
     config: ModelConfig
     kernel: str
@@ -41,7 +41,7 @@ class Block(nn.Module):
     def __call__(
         self, x_BxTxD: jax.Array, cache: Cache | None, start: Any, document_BxT: jax.Array | None, tokens: Tokens
     ) -> tuple[jax.Array, Cache | None, Routing | None]:
-        # Residual branches start at 1/(2 L) of the variance, so that the stream's does not grow with depth.
+        # Residual branches start with 1/(2 L) of the variance, so that that of the stream does not grow with depth.
         out_scale = 1.0 / (2 * self.config.n_layers)
         attention = Attention(self.config.n_heads, out_scale, name="attention")
         mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
@@ -54,11 +54,11 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, untied head.
 
-    The output at a position depends on that and earlier positions of its own sequence alone, and of its own document
-    where `documents` [B, T] numbers them. Weights are float32, the stream and the products of `config.dtype`.
+    The output at a position depends only on that and earlier positions of its sequence, and of its document if
+    `documents` [B, T] numbers them. Weights are float32; the stream and the products have `config.dtype`.
 
-    kernel: how `grouped` dispatch computes (moe/kernels.py).   placement: the devices of `jax.shard_map`.
-    remat: keep only the stream between blocks for the backward pass, and compute the rest again.
+    kernel: kernel of `grouped` dispatch (moe/kernels.py).   placement: the devices of `jax.shard_map`.
+    remat: keep only the stream between blocks for the backward pass and recompute the rest.
     """
 
     config: ModelConfig
@@ -110,13 +110,13 @@ def apply(
     documents_BxT: jax.Array | None = None,
     training: TrainingStep | None = None,
 ) -> Output:
-    """The network's output for given weights, `{"params": ...}` and, of balanced routers, `{"balance": ...}`."""
+    """The network's output for weights `{"params": ...}` and, for balanced routers, biases `{"balance": ...}`."""
     output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT, training)  # type: ignore[assignment]
     return output
 
 
 def rebalanced(model: ModelConfig, params: Any, assigned_LxE: jax.Array) -> Any:
-    """The weights with their biases of loss-free balancing moved after a step with so many tokens of each expert."""
+    """The weights with the biases of loss-free balancing updated after a step with these loads."""
     if "balance" not in params:
         return params
 
@@ -127,11 +127,11 @@ def rebalanced(model: ModelConfig, params: Any, assigned_LxE: jax.Array) -> Any:
 
 
 def _norm(name: str, dtype: Any) -> nn.RMSNorm:
-    """Statistics in float32 whatever the stream is."""
+    """RMSNorm with statistics in float32 for any dtype of the stream."""
     return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
 def empty_caches(config: ModelConfig, batch: int, length: int) -> tuple[Cache, ...]:
-    """Caches of all layers with room for `length` tokens."""
+    """Empty caches of all layers with room for `length` tokens."""
     shape, dtype = (batch, config.n_heads, length, config.d_head), jnp.dtype(config.dtype)
     return tuple(Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layers))

@@ -1,4 +1,4 @@
-"""How many distinct experts a batch activates, under an even or a skewed router."""
+"""The number of distinct experts that a batch activates, for uniform or skewed routing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scaling.arrays import Array, Values
 
 
 def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 0.0) -> Values:
-    """Experts of one layer that a batch of tokens activates, expected: `sum_e 1 - (1 - p_e)^b`.
+    """Expected number of experts of one layer that a batch of b tokens activates, `sum_e 1 - (1 - p_e)^b`.
 
-    Tokens choose independently, expert e with probability p_e; without `skew` p_e = k/E and the sum is
-    `E (1 - (1 - k/E)^b)`: an upper bound where routing is skewed. With it p_e falls as rank^-skew (of mean k/E, none
-    above 1). It is the number of expert weight blocks that a decode step reads; k at b = 1, all of them at large b.
+    Tokens choose expert e independently with probability p_e. Without `skew`, p_e = k/E and the sum is
+    `E (1 - (1 - k/E)^b)`, an upper bound for skewed routing. With it, p_e falls as rank^-skew, with mean k/E and at
+    most 1. A decode step reads the weights of this many experts: k at b = 1, all of them at large b.
     """
     if n_experts == 1:
         return np.ones_like(np.asarray(batch, dtype=float))[()]
@@ -30,7 +30,7 @@ def distinct_experts(n_experts: int, top_k: float, batch: Values, skew: float = 
 
 
 def _chances(n_experts: int, top_k: float, skew: float) -> Array:
-    """Probability of each expert to be chosen by a token: falling as rank^-skew, k in all; excess over 1 shared out."""
+    """Probability that a token chooses each expert: proportional to rank^-skew, summing to k, each at most 1."""
     weights = np.arange(1, n_experts + 1, dtype=float) ** -skew
     chances = np.minimum(weights * top_k / weights.sum(), 1.0)
     for _ in range(n_experts):
@@ -43,8 +43,9 @@ def _chances(n_experts: int, top_k: float, skew: float) -> Array:
 
 
 def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, activated: npt.ArrayLike) -> float:
-    """The skew at which batches of these sizes activate as many experts as was observed, least squares; 0 where as many
-    as an even router or more. Searched over [0, 8].
+    """The least-squares skew for the number of experts that batches of these sizes activated, searched over [0, 8].
+
+    It is 0 if they activated at least as many as under uniform routing.
     """
     sizes, observed = np.asarray(batches, dtype=float), np.asarray(activated, dtype=float)
     if n_experts <= top_k or np.all(observed >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):

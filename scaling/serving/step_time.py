@@ -1,10 +1,10 @@
-"""Work: what one step asks of a device, and how long it takes there.
+"""The work of one step and its time on a device.
 
     seconds = overhead + layers + prompts + experts + activations + bytes / bandwidth + rereads + FLOPs / peak +
     communication
 
-A sum of terms, each with a coefficient of the device: estimates from a data sheet and the shares of it that are
-reached. `scaling.training.inference_bench` measures steps, `analysis.latency.law` fits the coefficients to them.
+Each term has a coefficient of the device, estimated from its data sheet and the shares of the peaks that are reached.
+`scaling.training.inference_bench` measures steps, and `analysis.latency.law` fits the coefficients to them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from scaling.serving.device import Device
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What a device reaches of its data sheet, and what every step costs beside.
+    """The shares of its peaks that a device reaches, and the fixed costs of a step.
 
-    `bandwidth_share`, `flops_share`: parts of the peaks that are reached. `overhead_s`: of a step; `layer_s`: of each
-    layer in it; `prompt_s`: of each layer of a prefill beside; `expert_s`: of each activated expert of a layer (launch,
-    gather and scatter); `activation_s`: of each element that is written between products (`elements_written`);
-    `reread`: of weights that are read again, in units of their bytes over the bandwidth (`looped`): less than 1 /
-    bandwidth_share where a cache holds them. `source`: the defaults are assumed, `analysis.latency.law` measures them.
+    `bandwidth_share`, `flops_share`: reached shares of the peaks. Seconds: `overhead_s` per step, `layer_s` per layer,
+    `prompt_s` per layer of a prefill in addition, `expert_s` per activated expert of a layer (launch, gather and
+    scatter), `activation_s` per element written between products (`elements_written`). `reread`: cost of weights that
+    are read again (`looped`), relative to their bytes over the bandwidth; below 1 / bandwidth_share if a cache holds
+    them. `source`: the defaults are assumed, `analysis.latency.law` fits them.
     """
 
     bandwidth_share: float = 0.6
@@ -50,13 +50,13 @@ class Efficiency:
                 raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: at least 0")
 
     def coefficients(self) -> Array:
-        """The factors of `StepWork.terms`, in its order."""
+        """The factors of `StepWork.terms`, in the same order."""
         per_count = (self.overhead_s, self.layer_s, self.prompt_s, self.expert_s, self.activation_s)
         return np.array([*per_count, 1 / self.bandwidth_share, self.reread, 1 / self.flops_share, 1.0])
 
     @classmethod
     def of(cls, coefficients: npt.ArrayLike, source: str) -> Efficiency:
-        """The efficiency with these factors of `StepWork.terms`; that of communication is 1 and may be left out."""
+        """The efficiency with these factors of `StepWork.terms`; that of communication is 1 and may be omitted."""
         values = np.asarray(coefficients, dtype=float).tolist()
         overhead, layer, prompt, expert, activation, reading, again, computing, *_ = values
         return cls(1 / reading, 1 / computing, overhead, layer, prompt, expert, activation, again, source)
@@ -66,20 +66,20 @@ ASSUMED = Efficiency()
 TERMS = ("overhead", "layers", "prompts", "experts", "activations", "bytes", "rereads", "flops", "communication")
 """The terms of a step's time, in the order of `StepWork.terms` and `Efficiency.coefficients`."""
 LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
-"""The smallest coefficients that are possible: no cost below 0, no device beyond its data sheet."""
+"""The smallest possible coefficients: fixed costs of 0 and full use of the peaks."""
 _READING, _FLOPS = [TERMS.index("bytes"), TERMS.index("rereads")], TERMS.index("flops")
 STREAM, DISPATCH = 20, 10
 
 
 @dataclass(frozen=True)
 class StepWork:
-    """What one step asks of the busiest device of a replica.
+    """The work of one step on the busiest device of a replica.
 
-    `layers`: passed through, and `prompts`: those of them that are passed by a prompt. `experts`: activated, over all
-    layers; 0 in a dense model. `activations`: elements written between products, and `largest`: bytes of the largest
-    array of them (`elements_written`). `bytes`: read, weights and cache, and `rereads`: weights that a kernel reads
-    again (`looped`). `flops`. `communication_s`: sending and waiting. `steps`: how many steps this is; the part of one
-    where a step serves others too.
+    `layers`: number of layers, and `prompts`: number of them in a prefill. `experts`: activated experts over all
+    layers, 0 in a dense model. `activations`: elements written between products, and `largest`: bytes of the largest
+    array among them (`elements_written`). `bytes`: weights and cache read, and `rereads`: bytes of weights that a
+    kernel reads again (`looped`). `flops`. `communication_s`: time of transfers. `steps`: number of steps, or the
+    fraction of a step that is shared.
     """
 
     layers: Values
@@ -94,19 +94,19 @@ class StepWork:
     rereads: Values = 0.0
 
     def times(self, factor: Values) -> StepWork:
-        """So many times the work."""
+        """The work times a factor."""
         return StepWork(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
 
     def terms(self, on: Device, overlapped: Efficiency | None = None) -> Array:
-        """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, counts for the rest.
+        """The terms of the time, axis 0 in the order of `TERMS`: seconds at the peaks of `on`, or counts.
 
-        With `overlapped` reading, for the first time and again, and computing hide each other at this efficiency (the
-        roofline): the shorter of the two is 0. Without it they add up.
+        With `overlapped`, reading (including rereads) and computing overlap at this efficiency, as in the roofline, and
+        the shorter of the two is 0. Without it they add up.
 
-        Bytes are taken at the speed of main memory, also where a cache holds them: there a kernel's instructions bind,
-        not the cache (results/latency-cpu). Only the floor, `roofline_seconds`, goes by the cache. Where the
-        device has caches and the largest array of activations does not fit the last, elements go to main memory and
-        come back, 8 bytes of each; without caches that is part of what each costs.
+        Bytes are read at the speed of main memory even if a cache holds them, because a kernel is then limited by its
+        instructions (results/latency-cpu); only the lower bound `roofline_seconds` uses the speed of caches. If the
+        largest array of activations does not fit the last cache, its elements are written to main memory and read back,
+        8 bytes each; on devices without caches this is part of the cost per element.
         """
         last = max((size for size, _ in on.levels), default=np.inf)
         spilled = np.where(self.largest > last * self.steps, 8.0 * self.activations, 0.0)
@@ -139,11 +139,11 @@ def elements_written(
 ) -> tuple[Values, Values]:
     """Elements that a step writes between its products over all layers, and bytes of the largest array of them.
 
-    Of each token and layer about 20 d: norms (2 d), queries, keys and values (3 d), turned (3 d), mixed and back (3 d),
-    hidden units of a gated MLP of width 2 d (6 d), sums (3 d). In a routed layer (`routed` is k, 0 elsewhere) 10 k d
-    more: rows sorted by expert, their blocks and what comes back. Attention that is not fused also writes its scores, H
-    elements for each pair of a token and a place of the `context`, and copies the values of each sequence, context x d;
-    `n_heads` 0 is fused attention. The largest array is read and written: in float32, 8 bytes an element.
+    About 20 d per token and layer: norms (2 d), queries, keys and values (3 d), rotated (3 d), attention output (3 d),
+    hidden units of a gated MLP of width 2 d (6 d), sums (3 d). A routed layer (`routed` is k, else 0) adds 10 k d for
+    rows sorted by expert, their blocks and the results. Attention that is not fused also writes its scores, H elements
+    per pair of a token and a position of the `context`, and copies the values of each sequence, context x d; `n_heads`
+    0 means fused attention. The largest array is written and read in float32, 8 bytes per element.
     """
     stream = tokens * d_model
     scores = tokens * context * n_heads
@@ -155,11 +155,12 @@ def elements_written(
 def looped(
     tokens: Values, activated: Values, n_experts: Values, top_k: Values, n_expert: Values
 ) -> tuple[Values, Values]:
-    """The extra work of a kernel that takes the rows of the activated experts in blocks of R, one after another.
+    """The extra work of a kernel that processes the rows of the activated experts in blocks of R, one after another.
 
-    FLOPs on rows of padding, and parameters read again, because each block reads its expert's. The shares of U
-    activated experts end anywhere in their last block, so `T k / R + U (R - 1) / (2 R)` blocks are in use (of even
-    shares that are hardly more than a block up to a fifth more). `n_expert`: parameters of one expert over all layers.
+    It consists of FLOPs on padding rows, and of parameters read again, because every block reads those of its expert.
+    The rows of U activated experts end uniformly in their last block, so `T k / R + U (R - 1) / (2 R)` blocks are used
+    (up to a fifth more for equal shares slightly larger than a block). `n_expert`: parameters of one expert over all
+    layers.
     """
     rows, assignments = block_rows(tokens, top_k, n_experts), tokens * top_k
     blocks = assignments / rows + activated * (rows - 1) / (2 * rows)

@@ -1,9 +1,8 @@
-"""What serving asks of one device or several: what a pass reads, computes and sends, and what must be held.
+"""The work of prefill and decode steps on one or several devices, and the memory that a model needs.
 
-Works from counts alone (`ModelSizes`), so a law's continuous N can be priced; counts may be NumPy arrays, and then so
-are the answers. Estimates from a data sheet and the shares of it that a device reaches:
-`scaling.training.inference_bench` measures steps, `analysis.latency.law` fits these shares to what it measured,
-`scaling.serving.replicas` makes throughput, latency and prices of steps.
+Everything follows from counts (`ModelSizes`), so that a law's continuous N can be priced; counts may be NumPy arrays,
+and then so are results. Times are estimates from data sheets and reached shares of the peaks, which
+`analysis.latency.law` fits to measured steps; `scaling.serving.replicas` derives throughput, latency and prices.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from scaling.serving.step_time import StepWork, elements_written, looped
 def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layout: Layout = ALONE) -> Values:
     """Bytes of weights that the busiest device reads in a pass: shared parts, routers, activated experts.
 
-    One device: `bytes (n_active + n_router + (U - k) n_expert)`, at one token the active parameters, at many
-    everything. Split by matrix, that divided by G; by expert, the shared parts are copied and each device reads its 1/G
-    of the experts that all tokens activate. With `reads_all` every expert is read.
+    On one device `bytes (n_active + n_router + (U - k) n_expert)`: the active parameters for one token, all for many.
+    Split by matrix, that divided by G; split by expert, each device reads the shared parts and 1/G of the activated
+    experts. With `reads_all` every expert is read.
     """
     routed = min(sizes.top_k, sizes.n_experts)
     read = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
-    # Counts of somebody else's table may say of k and N_total what no model can have: never less than nothing.
+    # k and N_total of imported tables may be inconsistent, so keep this at least 0.
     shared = np.maximum(sizes.n_active + sizes.n_router - routed * sizes.n_expert, 0.0)
     experts = read * sizes.n_expert / layout.n_devices
     return service.bytes_per_weight * (shared / np.where(layout.by_expert, 1, layout.n_devices) + experts)
 
 
 def weight_bytes(sizes: ModelSizes, bytes_per_weight: float, layout: Layout = ALONE) -> Values:
-    """Bytes that each device must hold: every expert and every router, however few are active.
+    """Bytes of weights that each device must hold: all experts and routers, whether active or not.
 
-    Split by matrix, that divided by G; by expert, the experts are divided and the rest is copied.
+    Split by matrix, they are divided by G; split by expert, only the experts are, and the rest is copied.
     """
     everything = sizes.n_total + sizes.n_router
     experts = np.minimum(sizes.n_experts * sizes.n_expert, everything)
@@ -46,9 +45,9 @@ def weight_bytes(sizes: ModelSizes, bytes_per_weight: float, layout: Layout = AL
 
 
 def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE) -> Values:
-    """Sequences that fit beside the weights, over all devices: `G (M0 - weights) / (mean context x cache of a token)`.
+    """Sequences that fit in addition to the weights, `G (M0 - weights) / (mean context x cache of a token)`.
 
-    Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1: none.
+    Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1 nothing fits.
     """
     free = on.memory - weight_bytes(sizes, service.bytes_per_weight, layout)
     sequence = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
@@ -66,10 +65,10 @@ def decode_work(
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> StepWork:
-    """The prefill of `requests` prompts: as a decode step, over all their tokens, with causal attention.
+    """The prefill of `requests` prompts: like a decode step over all their tokens, with causal attention.
 
-    A token attends to half the prompt on average, hence `2 n_layers prompt d_model` FLOP of attention per token. Less
-    than one request (at steady state, one every few steps) is its part of one whole request.
+    A token attends to half the prompt on average, hence `2 n_layers prompt d_model` FLOP of attention per token. A
+    fraction of a request (at steady state, one every few steps) costs that fraction of a whole one.
     """
     whole = np.maximum(requests, 1.0)
     prompts = _Pass(whole, whole * service.prompt, service.prompt, attended=service.prompt / 2)
@@ -93,8 +92,8 @@ def prefill_seconds(
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass over the tokens of some sequences: `context` of each are cached at its end, of which a token attends to
-    `attended` on average."""
+    """A pass over the tokens of some sequences, each with `context` cached tokens at its end, of which a token attends
+    to `attended` on average."""
 
     sequences: Values
     tokens: Values
@@ -104,9 +103,9 @@ class _Pass:
 
 def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: Layout) -> StepWork:
     devices = np.asarray(layout.n_devices, dtype=float)
-    # Whole sequences are shared out: of 33 on 32 devices one has two, and one alone leaves 31 devices to their experts.
+    # Sequences are not split: of 33 on 32 devices, one device has two; a single one uses the other 31 only for experts.
     busy = np.where(layout.by_expert, of.sequences / np.ceil(of.sequences / devices), devices)
-    copies = np.where(layout.by_expert, busy, 1.0)  # a split by matrix has every device at every token
+    copies = np.where(layout.by_expert, busy, 1.0)  # split by matrix, every device processes every token
     activated: Values = 0.0
     in_experts: Values = 0.0
     padding: Values = 0.0
@@ -142,12 +141,12 @@ def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: La
 
 
 def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, service: Service, layout: Layout) -> Values:
-    """Seconds that devices send and wait in one pass over `tokens` tokens; 0 on one device.
+    """Seconds of communication in one pass over `tokens` tokens; 0 on one device.
 
-    By matrix: two ring all-reduces a layer, each 2 (G-1)/G of the activations over the link. By expert: two all-to-alls
-    a layer, of k copies of each device's tokens, (G-1)/G of which leave it; nothing for a dense model, whose replicas
-    only share out sequences. Each transfer waits the link's latency once a step of the ring, or once. More devices than
-    the link joins send over the fabric.
+    Split by matrix: two ring all-reduces per layer, each sending 2 (G-1)/G of the activations. Split by expert: two
+    all-to-alls per layer with k copies of each device's tokens, (G-1)/G of which leave it; none for a dense model,
+    whose devices only divide the sequences. A transfer has the link's latency once per step of the ring, or once. More
+    devices than the link joins communicate over the fabric.
     """
     devices = np.asarray(layout.n_devices, dtype=float)
     away = (devices - 1) / devices

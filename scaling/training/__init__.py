@@ -1,1 +1,1 @@
-"""How a model is trained and evaluated."""
+"""Training, evaluation and measurement of models."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a trunk: a killed run goes on from the last one and ends with the same weights to the bit."""
+"""Checkpoints of a trunk: a killed run resumes from the last one and ends with bit-identical weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from scaling.config.run_row import code_version
 
 @dataclass
 class TrainingState:
-    """A training under way: the state after `at` steps, what each step reported [M, metrics], the choices of the router
-    at some steps [M, L, T, E], the seconds they took.
+    """A running training: the state after `at` steps, the metrics of each step [M, metrics], the choices of the router
+    at some steps [M, L, T, E], and the seconds spent.
 
-    left: steps and seconds of a trunk when the last of its branches that are done left it.
+    left: steps and seconds of a trunk at which its last finished branch left it.
     """
 
     state: Any
@@ -35,8 +35,8 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a trunk stands: the trunk itself (no state once its last budget is in its cooldown), the branch that is in
-    its cooldown, and the steps of that budget."""
+    """The trunk (without a state once its last budget is in the cooldown), the branch that is cooling down, and the
+    steps of its budget."""
 
     trunk: TrainingState
     branch: TrainingState | None
@@ -44,9 +44,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The newest checkpoint of one trunk in a folder, written at most every `minutes`; without a folder none.
+    """The latest checkpoint of one trunk in a folder, written at most every `minutes`; none without a folder.
 
-    States are written by orbax. A folder becomes visible under its name only when all of it is there.
+    Orbax writes the states. A checkpoint's folder gets its final name only when it is complete.
     """
 
     def __init__(self, folder: Path | None, minutes: float) -> None:
@@ -58,8 +58,8 @@ class Checkpoints:
         return self._folder is not None and time.monotonic() - self._last >= self._interval_s
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint and drop the one before it."""
-        import orbax.checkpoint as ocp  # takes a second to import, and short cells never need it
+        """Write a checkpoint and remove the previous one."""
+        import orbax.checkpoint as ocp  # takes a second to import, which short cells never need
 
         assert self._folder is not None
         number = max((int(path.name) for path in self._complete()), default=0) + 1
@@ -83,7 +83,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def load(self, shape: Any, sharding: Any) -> Checkpoint | None:
-        """The newest checkpoint, its arrays placed as `sharding` says; None if there is none or other code wrote it."""
+        """The latest checkpoint with arrays placed by `sharding`; None if there is none or other code wrote it."""
         folder = next(reversed(self._complete()), None)
         if folder is None:
             return None
@@ -113,12 +113,12 @@ class Checkpoints:
         return Checkpoint(runs["trunk"], runs.get("branch"), about["steps"])
 
     def remove(self) -> None:
-        """The trunk is done."""
+        """Remove the checkpoints of a finished trunk."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
-        """Folders of whole checkpoints, the newest last."""
+        """Folders of complete checkpoints, the latest last."""
         folders = self._folder.glob("[0-9]*") if self._folder is not None else ()
         return sorted(folders, key=lambda path: int(path.name))
 

@@ -1,4 +1,4 @@
-"""Held-out loss by document, its standard error, and how the router routes held-out text."""
+"""Held-out loss by document, its standard error, and the routing of held-out text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from scaling.training.step import BATCH, Params, mesh_of, partition_specs, shard
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Mean loss per token over the windows, with the rows it is made of.
+    """Mean loss per token over the windows, with the rows by document.
 
-    `se` is clustered by document: documents are the independent units, tokens of one are not.
+    `se` is clustered by document, because tokens of a document are not independent.
     """
 
     loss: float
@@ -40,9 +40,9 @@ class HeldOutLoss:
 
 
 class HeldOutRouting:
-    """The routing of a few windows of held-out text, the same each time, by the program of the evaluation.
+    """The routing of a fixed sample of held-out windows, computed by the program of the evaluation.
 
-    windows, batch: as `evaluate` takes them.   classes: of each symbol (`scaling.data.tokenizer.classes`).
+    windows, batch: as in `evaluate`.   classes: class of each symbol (`scaling.data.tokenizer.classes`).
     """
 
     def __init__(self, forward: Any, windows: EvalWindows, batch: int, classes: NDArray[np.int64]) -> None:
@@ -55,11 +55,11 @@ class HeldOutRouting:
         self._ids_T = self._tokens[:, :-1].reshape(-1)[self._counted_T]
 
     def choices(self, params: Params) -> Choices:
-        """The experts that each token of these windows chooses; padding left out."""
+        """The experts that each token of these windows chooses, without padding."""
         return np.asarray(self._forward(params, self._tokens, self._counted)[2])[:, self._counted_T]
 
     def statistics(self, choices: Choices) -> dict[str, float]:
-        """The columns that such choices give (`ChoiceStatistics`)."""
+        """The columns computed from such choices (`ChoiceStatistics`)."""
         statistics = ChoiceStatistics(self._classes)
         statistics.add(choices, self._ids_T)
         return statistics.metrics()
@@ -67,8 +67,8 @@ class HeldOutRouting:
 
 @dataclass(frozen=True)
 class LossFunction:
-    """(params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, of the MoE layers, the metrics of their routing
-    over the tokens that count and the experts of each token [L, B T, E]. On several devices for `jax.shard_map`."""
+    """(params, tokens [B, T + 1], counted [B, T]) -> losses [B, T] and, for the MoE layers, routing metrics over the
+    counted tokens and the experts of each token [L, B T, E]. On several devices for `jax.shard_map`."""
 
     model: ModelConfig
     vocab_size: int
@@ -109,10 +109,10 @@ def _compiled(function: LossFunction, devices: tuple[jax.Device, ...], shape: tu
 
 
 def leak(network: Transformer, params: Params, windows: EvalWindows, number: int = 8, places: int = 16) -> float:
-    """What the loss of a token gains from the tokens after it, nats per token: mean over `places` positions of `number`
-    windows of the loss with all later inputs replaced by those of another window, less the loss with the true ones.
+    """The gain in loss from later tokens, nats per token: the loss with all later inputs replaced by those of another
+    window, minus the true loss, as a mean over `places` positions of `number` windows.
 
-    0 exactly for a causal model. Of one that is not it says how much of its held-out loss is no prediction.
+    Exactly 0 for a causal model. For others, it is the part of the held-out loss that is not a prediction.
     """
     index = np.linspace(0, len(windows.tokens) - 1, number).round().astype(int)
     inputs, targets = jnp.asarray(windows.tokens[index, :-1]), jnp.asarray(windows.tokens[index, 1:])
@@ -140,10 +140,10 @@ def evaluate(
     classes: NDArray[np.int64],
     chance_levels: Callable[[float], dict[str, float]],
 ) -> HeldOutLoss:
-    """Held-out loss of the given weights over all windows, `batch` windows at a time, by the program `forward`.
+    """Held-out loss of these weights over all windows, `batch` windows at a time, computed by the program `forward`.
 
-    Routing metrics are means over batches and layers, beside the `chance_levels` of so many experts per token. Padding,
-    and the windows of the front that fill up the last batch, count in nothing.
+    Routing metrics are means over batches and layers, with the `chance_levels` for the measured experts per token.
+    Padding, and the first windows that fill up the last batch, are not counted.
     """
     n = len(windows.tokens)
     losses = np.empty(windows.weight.shape)
@@ -167,7 +167,7 @@ def evaluate(
 
 
 def _by_document(losses: NDArray[np.float64], windows: EvalWindows, router: dict[str, float]) -> HeldOutLoss:
-    """The losses [windows, T] summed up by document."""
+    """The losses [windows, T] averaged by document."""
 
     def total(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.bincount(windows.document, np.sum(values, axis=1), len(windows.names)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: what this host has compiled once is neither traced nor compiled again."""
+"""A cache of compiled programs on disk, so that a host traces and compiles each program once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from scaling.config.run_row import code_version
 from scaling.data.cache import cache_folder
 from scaling.files import write_atomically
 
-# What decides the machine code beside the program itself.
+# Environment variables that affect the machine code.
 _SETTINGS = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
 
 
 def load_or_compile(
     name: str, key: Any, devices: Sequence[jax.Device], compile_: Callable[[], tuple[Any, ...]]
 ) -> tuple[Any, ...]:
-    """What `compile_` returns, compiled programs and plain values: from disk if an earlier process wrote it there.
+    """The result of `compile_`, compiled programs and plain values, read from disk if an earlier process wrote it.
 
-    `key` is everything that `compile_` depends on, as a value with a complete `repr`. Other code of a training or of
-    the module that compiles, another JAX, other devices, processor features or settings are another entry. JAX's own
-    cache spares XLA's work alone: tracing and lowering are as long again for small models. Where that cache is on
-    nothing is written here: an executable that came out of it has lost the code of its kernels, so that copies fail.
+    `key` is everything that `compile_` depends on, as a value with a complete `repr`. An entry also depends on the code
+    of training and of the compiling module, the version of JAX, devices, processor features and settings. JAX's own
+    cache saves only XLA's work; tracing and lowering take as long for small models. If that cache is on, nothing is
+    written here, because executables loaded from it lack the code of their kernels and their copies fail.
     """
     if not is_enabled():
         return compile_()
@@ -46,22 +46,22 @@ def load_or_compile(
     )
     path = cache_folder() / "programs" / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     if path.is_file():
-        with contextlib.suppress(Exception):  # damaged, or another host's after all: it is compiled again
+        with contextlib.suppress(Exception):  # damaged, or from another host: compile again
             return _loaded(path, devices)
     programs = compile_()
-    with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # a full disk, a device that cannot
+    with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # full disk, unsupported device
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, pickle.dumps([_packed(value) for value in programs]))
     return programs
 
 
 def is_enabled() -> bool:
-    """Whether programs are written to disk: not beside JAX's own cache."""
+    """Whether programs are written to disk, which they are unless JAX's own cache is on."""
     return not jax.config.values.get("jax_compilation_cache_dir")
 
 
 def _packed(value: Any) -> tuple[int, Any]:
-    """A plain value, or a program with its number of devices: the first state is made on one, the step on all."""
+    """A plain value with 0, or a serialised program with its number of devices."""
     if not isinstance(value, jax.stages.Compiled):
         return 0, value
     executable: Any = value.runtime_executable()
@@ -77,7 +77,7 @@ def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
 
 
 def _processor() -> str:
-    """The instruction set, for caches that several hosts share."""
+    """The instruction set, for a cache shared by several hosts."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a training process has of its host: threads and memory."""
+"""Threads and memory of a training process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scaling.training.program import Program
 
 
 def threads() -> int:
-    """CPU threads that XLA uses: what NPROC reserves for this process, else the cores it may run on."""
+    """Number of CPU threads that XLA uses: NPROC if set, else the cores available to this process."""
     reserved = os.environ.get("NPROC", "")
     if reserved.isdigit() and int(reserved) > 0:
         return int(reserved)
@@ -18,6 +18,6 @@ def threads() -> int:
 
 
 def peak_bytes(program: Program, devices: tuple[jax.Device, ...]) -> int:
-    """Peak memory of a training step on one device: what the device has measured, else what the compiler laid out."""
+    """Peak memory of a training step on one device: measured by the device, or else allocated by the compiler."""
     known = devices[0].memory_stats()
     return int(known["peak_bytes_in_use"]) if known and "peak_bytes_in_use" in known else program.peak_bytes

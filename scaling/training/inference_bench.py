@@ -1,8 +1,8 @@
-"""Measured prefill and decode on this device, with a KV cache, beside the roofline floor.
+"""Measured prefill and decode times on this device with a KV cache, and their roofline.
 
-A prefill reads a whole prompt at once and is bound by FLOPs; a decode step adds one token to each sequence, reads every
-weight it touches for it, and is bound by bytes. Times are of whole calls: the call is waited for, compilation and the
-first calls are left out, and the process should have the device to itself: the load by others is recorded.
+A prefill processes a whole prompt and is limited by FLOPs; a decode step reads every weight it uses for one token per
+sequence and is limited by bytes. Times are those of complete calls, without compilation and warm-up. The process should
+have the device to itself; the load by other processes is recorded.
 """
 
 from __future__ import annotations
@@ -46,17 +46,16 @@ _FLOPS = {"prefill": counts.prefill_flops_per_token, "decode": counts.decode_flo
 def measure(*configs: RunConfig, progress: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Latency rows of shapes, without `run_id`: both phases of each at every batch and context of its `bench`.
 
-    The weights are those of the seed before training, so the routing is that of an untrained router (column `weights`);
-    the prompts are text of the corpus. Decode measures the step that brings the cache to `context` tokens. FLOPs and
-    bytes are those of the experts that the call reached.
+    Weights are untrained (column `weights`), and so is the routing; prompts come from the corpus. Decode measures the
+    step that brings the cache to `context` tokens. FLOPs and bytes are those of the experts that the call activated.
 
-    Repeats are spread over rounds, and each round takes all shapes in an order of its own, with weights placed in
-    memory anew: a machine's speed drifts over minutes, and where a shape lies matters too; neither must meet one shape
-    alone. Between its turns a shape's weights wait in the memory of the host and its programs on disk, for of many no
-    process can hold them all. `progress` is called with a line for each shape and round.
+    Repeats are split into rounds. Each round measures all shapes in a random order with newly allocated weights, so
+    that drift of the machine's speed and the placement in memory affect all shapes alike. Between rounds, weights stay
+    in host memory and programs on disk, because a process cannot hold those of many shapes. `progress` is called with a
+    line for each shape and round.
     """
     malloc.keep()
-    # Of one shape the programs are held: without a cache on disk they must not be compiled before each round.
+    # Hold the programs of a single shape; without a cache on disk hold all, to avoid compiling them in every round.
     shapes = [_BenchedShape(config, hold=len(configs) == 1 or not is_enabled()) for config in configs]
     for number, shape in enumerate(shapes, 1):
         shape.programs()
@@ -69,8 +68,8 @@ def measure(*configs: RunConfig, progress: Callable[[str], None] = lambda _: Non
         progress(f"round {number + 1} of {ROUNDS}")
     most = max(shape.busy or 0.0 for shape in shapes)
     if most > BUSY:
-        text = f"warning: others kept {most:.1f} cores busy while latency was measured; give it the machine to itself"
-        print(text, file=sys.stderr)
+        text = f"warning: other processes used {most:.1f} cores during the measurement; timings may be off"
+        print(f"{text}, repeat it on an idle machine", file=sys.stderr)
     return [row for shape in shapes for row in shape.rows()]
 
 
@@ -84,15 +83,15 @@ class _Measurement:
 
     @property
     def new_tokens(self) -> int:
-        """Of every sequence."""
+        """New tokens of every sequence."""
         return self.context if self.phase == "prefill" else 1
 
 
 class _BenchedShape:
-    """A shape, and what has been measured of it so far.
+    """A shape and its measurements so far.
 
-    Weights are held by the host; those that a layer joins before it uses them are constants of the programs (`_split`).
-    hold: programs are held in memory too.   busy: the most cores that others kept busy during a turn.
+    Weights are in host memory; those that a layer joins before use are constants of the programs (`_split`).
+    hold: keep programs in memory.   busy: the most cores that other processes used after a round.
     """
 
     def __init__(self, config: RunConfig, hold: bool) -> None:
@@ -106,7 +105,7 @@ class _BenchedShape:
             initial_params(model, self._corpus.vocab_size, config.seed),
         )
         self._joined, self._weights = jax.device_get(_split(weights))
-        phases = PHASES if model.causal else PHASES[:1]  # what looks at later tokens cannot produce them one by one
+        phases = PHASES if model.causal else PHASES[:1]  # a non-causal model cannot decode token by token
         self._points = [_Measurement(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
         self._times: dict[_Measurement, list[float]] = {point: [] for point in self._points}
         self._reached: dict[_Measurement, tuple[float, float]] = {}
@@ -114,7 +113,7 @@ class _BenchedShape:
         self._held: dict[_Measurement, Any] = {}
 
     def programs(self) -> dict[_Measurement, Any]:
-        """The compiled program of every point, from disk if they were compiled before."""
+        """The compiled program of every point, read from disk if compiled before."""
         if self._held:
             return self._held
         settings = self.config.model_dump(mode="json", include={"model", "data", "seed"})
@@ -127,7 +126,7 @@ class _BenchedShape:
         return programs
 
     def _compile(self) -> tuple[Any, ...]:
-        """Programs, and the seconds that each took. Nothing is timed meanwhile, so they are compiled side by side."""
+        """The programs and their seconds of compilation. They are compiled in parallel, as nothing is being timed."""
         model = self.config.model
         network = Transformer(model, self._corpus.vocab_size, self._kernel)
 
@@ -135,7 +134,7 @@ class _BenchedShape:
             output = transformer.apply(network, _merged(self._joined, weights), tokens, caches, start)
             return output.logits_BxTxV[:, -1], output.caches, _experts_reached(output)
 
-        jitted = jax.jit(call, donate_argnums=2)  # the cache is written in place, as an engine that serves does
+        jitted = jax.jit(call, donate_argnums=2)  # the cache is updated in place, as in a serving engine
 
         def program(point: _Measurement) -> tuple[Any, float]:
             started = time.perf_counter()
@@ -148,18 +147,18 @@ class _BenchedShape:
         return (*programs, seconds)
 
     def _inputs(self, point: _Measurement) -> tuple[jax.Array, jax.Array]:
-        """New tokens of a call, and the place of the first of them."""
+        """The new tokens of a call, and the position of the first."""
         prompts = TrainBatches(self._corpus.tokens(), point.context, point.batch, self.config.seed)(0)
         start = point.context - point.new_tokens
         return jnp.asarray(prompts[:, start : point.context]), jnp.int32(start)
 
     def time(self, repeats: int) -> None:
-        """So many timed calls of every point, after a warm-up of each."""
+        """Make `repeats` timed calls of every point after warm-up calls."""
         weights = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self._weights)
         for point, program in self.programs().items():
             if point.phase == "prefill":
                 caches = empty_caches(self.config.model, point.batch, point.context)
-            # Decode goes on from the cache that the prefill before it has filled.
+            # Decode continues with the cache that the preceding prefill has filled.
             tokens, start = self._inputs(point)
             times, caches, reached = _time(program, (weights, tokens), caches, start, repeats)
             self._times[point] += times
@@ -168,7 +167,7 @@ class _BenchedShape:
         self.busy = cores if self.busy is None else max(self.busy, cores or 0.0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The measurements, a row a point, with all that is known of the shape and the machine."""
+        """The measurements, one row per point, with the columns of the shape and the machine."""
         model, device = self.config.model, self._device
         sizes, row = counts.parameters(model, self._corpus.vocab_size), device_of(device, model.dtype)
         names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert")
@@ -218,7 +217,7 @@ class _BenchedShape:
 
 
 def _experts_reached(output: Output) -> tuple[jax.Array, jax.Array]:
-    """Experts that the call activated, and experts per token; means over layers, 1 for a dense model."""
+    """Number of experts that the call activated, and experts per token; means over layers, 1 for a dense model."""
     if not output.routings:
         return jnp.float32(1), jnp.float32(1)
     chosen_LxTxE = jnp.stack([routing.chosen_by_expert(layer) for layer in output.routings])
@@ -226,10 +225,10 @@ def _experts_reached(output: Output) -> tuple[jax.Array, jax.Array]:
 
 
 def _split(weights: Any) -> tuple[Any, Any]:
-    """The weights that a layer joins before it uses them, and all others; None where the other has one.
+    """The weights that a layer joins before use, and all others; each has None in place of the other's.
 
-    The first are constants of the program, so that they are joined once, when it is compiled, as an engine would load
-    them. The others, the experts, are too large to stand in every program.
+    The first are constants of the program and so are joined once, at compilation, as a serving engine does when loading
+    them. The others are too large for that.
     """
 
     def is_joined(path: Any) -> bool:
@@ -245,15 +244,14 @@ def _merged(joined: Any, free: Any) -> Any:
 
 
 def _rounds(repeats: int) -> list[int]:
-    """Timed calls of each round over all shapes and points: what disturbs the machine for a moment then spoils a part
-    of a point's calls, not all of them."""
+    """Number of timed calls per round, so that a brief disturbance affects only part of a point's calls."""
     return [len(part) for part in np.array_split(range(repeats), ROUNDS)]
 
 
 def _time(
     program: Callable[..., Any], inputs: tuple[Any, ...], caches: Any, start: Any, repeats: int
 ) -> tuple[list[float], Any, Any]:
-    """Seconds of each of `repeats` calls after the warm-up, the caches after them, and what the last call reached."""
+    """Seconds of `repeats` calls after the warm-up, the final caches, and the experts that the last call activated."""
     times, reached = [], None
     for number in range(WARMUP + repeats):
         started = time.perf_counter()
@@ -264,16 +262,17 @@ def _time(
 
 
 def reads_all(model: ModelConfig, kernel: str) -> bool:
-    """Whether a call reads every expert, activated or not: only grouped dispatch skips those that no token chose, and
-    of its kernels XLA's `ragged` does not."""
+    """Whether a call reads every expert, activated or not. Only grouped dispatch skips experts that no token chose,
+    except with XLA's kernel `ragged`."""
     return model.n_experts > 1 and (model.dispatch != "grouped" or kernel == "ragged")
 
 
 @lru_cache(maxsize=4)
 def device_of(device: jax.Device, dtype: str) -> Device | None:
-    """The row of the device table that a JAX device is, None where the table lacks it.
+    """The row of the device table for a JAX device, or None if the table lacks it.
 
-    A CPU is measured; its peak is the better of NumPy's and XLA's products in `dtype`, for a floor must lie below both.
+    A CPU is measured; its peak is the better of NumPy's and XLA's products in `dtype`, as a lower bound must allow for
+    both.
     """
     if device.platform == "cpu":
         cpu = devices.device("cpu")
@@ -284,7 +283,7 @@ def device_of(device: jax.Device, dtype: str) -> Device | None:
 
 
 def _product_flops(dtype: str, side: int = 1024, calls: int = 12) -> float:
-    """FLOP/s of a matrix product by XLA, the best of a few calls."""
+    """FLOP/s of a matrix product in XLA, the best of a few calls."""
     left = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul).lower(left, left).compile()
     times = []
@@ -296,7 +295,7 @@ def _product_flops(dtype: str, side: int = 1024, calls: int = 12) -> float:
 
 
 def others_busy(seconds: float = 0.3) -> float | None:
-    """Cores that other processes or guests of the host kept busy while this one slept; None where Linux's /proc is missing."""
+    """Cores used by other processes or guests of the host while this process slept; None without Linux's /proc."""
     before = _busy_ticks()
     if before is None:
         return None
@@ -306,7 +305,7 @@ def others_busy(seconds: float = 0.3) -> float | None:
 
 
 def _busy_ticks() -> float | None:
-    """Clock ticks that all cores have worked since the start, time stolen by the host among them."""
+    """Clock ticks of work of all cores since boot, including time stolen by the host."""
     stat = Path("/proc/stat")
     if not stat.is_file():
         return None

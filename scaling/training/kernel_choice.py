@@ -1,4 +1,4 @@
-"""Which kernel computes the experts of a cell: known on CPU, measured once per shape on other devices."""
+"""The choice of the kernel for the experts of a cell: fixed on CPU, measured once per shape on other devices."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.kernels import KERNELS
 from scaling.model.moe.routing import Routing
 
-# 1.5 to 3 times as fast as `batched` at every shape tried; `ragged` computes every expert (results/LOG.md).
+# 1.5 to 3 times as fast as `batched` at every shape measured; `ragged` computes every expert (results/LOG.md).
 ON_CPU = "loop"
 _TIMED = 5
 
 
 def kernel_of(config: RunConfig, device: jax.Device, trunks: int = 1) -> str:
-    """The kernel of grouped dispatch for a cell on this device; "" where nothing is grouped.
+    """The kernel of grouped dispatch for a cell on this device; "" without grouped dispatch.
 
-    Trunks side by side take the one that vmap leaves a batched product.
+    Trunks side by side use `batched`, which remains a batched product under vmap.
     """
     if config.model.n_experts == 1 or config.model.dispatch != "grouped":
         return ""
@@ -40,9 +40,9 @@ def kernel_of(config: RunConfig, device: jax.Device, trunks: int = 1) -> str:
 
 
 def fastest(model: ModelConfig, tokens: int, device: jax.Device) -> str:
-    """The fastest kernel of one layer, forward and backward, on this device: measured, and kept for the next cell.
+    """The fastest kernel of one layer, forward and backward, on this device; measured once and cached.
 
-    Loads are those of a random router. Kernels that are not installed or do not run here are left out.
+    Loads are those of a random router. Kernels that are not installed or do not run on the device are skipped.
     """
     shape = [model.d_model, model.d_expert, model.n_experts, model.top_k, model.dtype, tokens]
     name = hashlib.sha256(json.dumps([shape, device.device_kind, jax.__version__]).encode()).hexdigest()[:16]
@@ -77,8 +77,8 @@ def measured(model: ModelConfig, tokens: int, device: jax.Device) -> dict[str, f
             continue
         try:
             seconds[kernel] = _median_seconds(kernel, inputs)
-        except Exception:  # no kernel for this device or shape: any library's own way to say so
-            if kernel == "batched":  # plain products: what stops these stops the cell
+        except Exception:  # libraries report unsupported devices and shapes by errors of any type
+            if kernel == "batched":  # plain products: if they fail, the cell cannot run
                 raise
     return seconds
 

@@ -1,4 +1,4 @@
-"""Language modelling: train the cells of one call, evaluate each, and give its rows."""
+"""Language modelling: train and evaluate the cells of one call and yield their rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from scaling.training.trunk import TrainedCell, devices_of, program_of, train_tr
 
 @dataclass(frozen=True)
 class CellResult:
-    """One row of `runs`, and the cell's rows of `evals` and `curves`."""
+    """The row of a cell in `runs`, and its rows in `evals` and `curves`."""
 
     run: dict[str, Any]
     evals: list[dict[str, Any]]
@@ -43,9 +43,9 @@ class CellResult:
 
 @dataclass(frozen=True)
 class _Call:
-    """What the cells of one call share: trunks, text, programs, and the columns that describe the machine.
+    """Everything that the cells of one call share: trunks, text, programs, and the columns about the machine.
 
-    forward: the program of the evaluation.   held_out_routing: None where nothing is routed.
+    forward: the program of the evaluation.   held_out_routing: None for dense models.
     """
 
     trunks: list[tuple[RunConfig, ...]]
@@ -62,7 +62,7 @@ class _Call:
 
 
 def versions() -> str:
-    """What computed the numbers, for the row."""
+    """Versions of the software, for the row."""
     parts = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
     parts |= {"optax": optax.__version__, "numpy": np.__version__}
     return " ".join(f"{name}={version}" for name, version in parts.items())
@@ -71,13 +71,13 @@ def versions() -> str:
 def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterator[CellResult]:
     """Train and evaluate cells of one shape: the budgets of one trunk, or of several that train side by side.
 
-    Each comes when it is done. A run that turns NaN comes back with status `diverged` and no loss. `checkpoints` is the
-    folder where a long trunk leaves what it can go on from. Raises InputError when the corpus does not suit the cells.
+    Each is yielded when it is done. A run whose loss becomes NaN has status `diverged` and no loss. `checkpoints` is
+    the folder for checkpoints of long trunks. Raises InputError if the corpus does not suit the cells.
     """
     malloc.keep()
     clock = time.perf_counter()
     call = _prepared(cells)
-    compile_s, shared_s = call.compile_s, time.perf_counter() - clock  # the first cell's row bears them for all
+    compile_s, shared_s = call.compile_s, time.perf_counter() - clock  # charged to the first cell
     probe = call.held_out_routing.choices if call.held_out_routing else None
     vocab_size = call.corpus.vocab_size
     for trained in train_trunks(call.trunks, call.corpus.tokens(), vocab_size, call.kernel, checkpoints, probe):
@@ -121,7 +121,7 @@ def _prepared(cells: Sequence[RunConfig]) -> _Call:
 
 
 def _run_row(trained: TrainedCell, call: _Call) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The row of a cell but for its times, and its documents; completes the curves of a routed one."""
+    """The row of a cell without its times, and its documents; also completes the curves of a routed cell."""
     config, corpus, windows = trained.config, call.corpus, call.windows
     row = describe(config, corpus.hash) | call.columns
     row |= {
@@ -149,7 +149,7 @@ def _run_row(trained: TrainedCell, call: _Call) -> tuple[dict[str, Any], list[di
 
 
 def _loss_columns(trained: TrainedCell, held_out: HeldOutLoss) -> dict[str, Any]:
-    """The columns that only a run with a loss has."""
+    """The columns of a run that has a loss."""
     config = trained.config
     return {
         "loss_val": held_out.loss,
@@ -170,7 +170,7 @@ def _tail_mean(curves: list[dict[str, Any]], name: str) -> float:
 
 
 def _chance_levels(config: RunConfig, experts_per_token: float, parts: int = 1) -> dict[str, float]:
-    """Chance levels of the router metrics of this cell's batches, or of parts of them that are routed apart."""
+    """Chance levels of the router metrics of this cell's batches, or of `parts` of them routed separately."""
     model, tokens = config.model, config.train.batch_tokens // parts
     capped = model.dispatch == "capacity"
     rows = architecture.capacity_rows(tokens, counts.places_per_token(model), model.n_experts, model.capacity_factor)
@@ -178,7 +178,7 @@ def _chance_levels(config: RunConfig, experts_per_token: float, parts: int = 1) 
 
 
 def _routing_columns(trained: TrainedCell, held_out: HeldOutLoss, held_out_routing: HeldOutRouting) -> dict[str, Any]:
-    """The columns that only a routed run has, costs by the experts it has chosen among them; completes the curves."""
+    """The columns of a routed run, including costs by the measured experts per token; also completes the curves."""
     config, curves, probes = trained.config, trained.curves, trained.probes
     final = held_out_routing.choices(trained.params)
     router_metrics.complete_curves(probes, final, held_out_routing.statistics, curves)

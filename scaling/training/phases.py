@@ -1,4 +1,4 @@
-"""Trainings that begin with a dense model: what is frozen in which phase, and how one expert becomes several."""
+"""Trainings that start with a dense model: frozen weights by phase, and copying one expert to all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ADDED = ("router", "adapters_gate", "adapters_up", "adapters_down")
 
 
 def trainable_mask(model: ModelConfig, step: jax.Array, dense_steps: int, tree: Any) -> Any:
-    """1 for each weight that this step trains, 0 for the others, as a tree like `tree`; None where all train, always.
+    """A tree like `tree` with 1 for weights that this step trains and 0 for others; None if all weights always train.
 
-    With a frozen base (LoRA experts): all but routers and adapters in the dense phase, these alone after it.
+    With a frozen base (LoRA experts), the dense phase trains all but routers and adapters, later steps only those.
     """
     if model.n_experts == 1 or not model.experts_kind.frozen_base:
         return None
@@ -28,15 +28,15 @@ def trainable_mask(model: ModelConfig, step: jax.Array, dense_steps: int, tree: 
 
 
 def spawns(model: ModelConfig) -> bool:
-    """Whether the experts are made from one at the end of the dense phase."""
+    """Whether all experts are copied from one at the end of the dense phase."""
     return model.n_experts > 1 and "masked_share" in model.router_facts.options
 
 
 def spawn_experts(tree: Any, masked_share: float, key: jax.Array) -> Any:
-    """Every expert a copy of the first, with `masked_share` of its weights set to zero, at random and its own.
+    """Replace every expert by a copy of the first, with `masked_share` of its weights set to zero at random.
 
-    EvoMoE, arXiv 2112.14397, section 4.1: experts begin from one trained expert, and random masks make them differ.
-    Trees of weights and of moments of one model get the same masks, so a masked weight has no moments either.
+    EvoMoE, arXiv 2112.14397, section 4.1: experts start from one trained expert, and random masks make them differ.
+    Weights and moments of a model get the same masks, so masked weights have zero moments.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     experts = [path for path, _ in leaves if "experts" in _names(path)]

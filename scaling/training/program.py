@@ -27,8 +27,8 @@ from scaling.training.step import (
 class Program:
     """The compiled first state and step of a step function, on the devices of a cell.
 
-    trunks: so many of them side by side; None for one, without the leading axis.
-    state_shape, state_sharding: of the state that `step` takes.
+    trunks: number of trunks side by side; None for one without the leading axis.
+    state_shape, state_sharding: shape and sharding of the state of `step`.
     """
 
     def __init__(self, function: StepFunction, devices: Sequence[jax.Device], trunks: int | None = None) -> None:
@@ -40,17 +40,17 @@ class Program:
         self.state_shape = one_trunk if trunks is None else _stacked(one_trunk, trunks)
 
     def first(self, seeds: Sequence[int]) -> State:
-        """The state before training: weights are a function of the seed alone. One state for one seed, else stacked."""
+        """The state before training, which depends only on the seed; stacked for several seeds."""
         states = [self._first(jax.random.key(seed)) for seed in seeds]
         state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         return jax.device_put(state, self.state_sharding)
 
     def copy(self, state: State) -> State:
-        """For a branch: the step takes over the buffers that it is given."""
+        """A copy of the state for a branch, because the step takes over the buffers of its input."""
         return jax.tree.map(jnp.copy, state)
 
     def spawn(self, state: State) -> State:
-        """The state at the end of a dense phase, with all experts made from the first (`training/phases.py`)."""
+        """The state at the end of a dense phase, with all experts copied from the first (`training/phases.py`)."""
         spawn = functools.partial(_spawned, self._function.model.masked_share)
         spawn = spawn if self._trunks is None else jax.vmap(spawn)
         params, moments = jax.jit(spawn)(state.params, state.moments, jax.random.wrap_key_data(state.key))
@@ -58,14 +58,14 @@ class Program:
 
     @property
     def peak_bytes(self) -> int:
-        """Memory that a step needs at most on one device, as the compiler has laid it out."""
+        """Peak memory of a step on one device, as allocated by the compiler."""
         memory: Any = self.step.memory_analysis()
         arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return int(arguments + memory.temp_size_in_bytes)
 
 
 def _spawned(masked_share: float, params: Any, moments: Any, key: jax.Array) -> tuple[Any, Any]:
-    """Weights and moments of one trunk, masked alike."""
+    """Weights and moments of one trunk after `spawn_experts`, with the same masks."""
     spawn = functools.partial(spawn_experts, masked_share=masked_share, key=jax.random.fold_in(key, 0x5EED))
     adam, *others = moments
     adam = adam._replace(mu=spawn(adam.mu), nu=spawn(adam.nu))
@@ -94,4 +94,4 @@ def _stacked(tree: Any, n: int) -> Any:
 
 
 program = functools.lru_cache(maxsize=32)(Program)
-"""The program of a step function: cells of one shape in one process share it."""
+"""The program of a step function, shared by the cells of one shape in a process."""

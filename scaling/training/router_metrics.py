@@ -1,8 +1,8 @@
-"""Metrics of a router's choices on held-out text: how they settle, divide the text, and activate experts of a batch.
+"""Metrics of a router's choices on held-out text: saturation, change, specialisation and distinct experts.
 
-Choices are bool arrays [L, T, E]: of each layer, which experts each token of a fixed text has chosen, at inference (no
-noise, nothing dropped). Definitions of saturation and change as in arXiv 2505.10860, section 5, and OLMoE, arXiv
-2409.02060; each metric has its chance level in `scaling/config/chance_levels.py`.
+Choices are bool arrays [L, T, E]: whether each token of a fixed text has chosen each expert of a layer at inference (no
+noise, nothing dropped). Saturation and change are defined as in arXiv 2505.10860, section 5, and OLMoE, arXiv
+2409.02060; `scaling/config/chance_levels.py` has the chance level of each metric.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FIRST_PROBE = 16
 
 
 def next_probe(step: int) -> int:
-    """The first step after `step` at which the choices are looked at: 16, 20, 24, 28, 32, 40, ... four to a doubling.
+    """The first step after `step` at which the choices are recorded: 16, 20, 24, 28, 32, 40, ..., four per doubling.
 
-    Absolute, so that budgets of one trunk share them, and few: their cost falls with the length of the run.
+    The steps do not depend on the budget, so that the budgets of a trunk share them, and become rare in long runs.
     """
     if step < FIRST_PROBE:
         return FIRST_PROBE
@@ -33,20 +33,20 @@ def next_probe(step: int) -> int:
 
 
 def saturation(now: Choices, final: Choices) -> float:
-    """Share of a token's final experts that it has chosen already, sum |S_t & S_t*| / sum |S_t*|; mean over layers."""
+    """Share of the final experts that are already chosen, sum |S_t & S_t*| / sum |S_t*|; mean over layers."""
     return float(np.mean(np.sum(now & final, axis=(1, 2)) / np.maximum(1, np.sum(final, axis=(1, 2)))))
 
 
 def change_rate(before: Choices, now: Choices) -> float:
-    """Share of the chosen experts that were not chosen at the probe before, sum |S_t \\ S_t-1| / sum |S_t|; mean over
-    layers. Probes stand a fixed ratio of steps apart (a quarter to a seventh more), not a fixed number."""
+    """Share of the chosen experts that were not chosen at the previous probe, sum |S_t \\ S_t-1| / sum |S_t|; mean over
+    layers. The ratio of steps between probes is fixed (a seventh to a quarter more), not their difference."""
     return float(np.mean(np.sum(now & ~before, axis=(1, 2)) / np.maximum(1, np.sum(now, axis=(1, 2)))))
 
 
 def distinct(choices: Choices, batch: int) -> float:
-    """Experts of a layer that a batch of so many tokens activates: a decode step reads them. Mean over batches and layers.
+    """Mean number of experts of a layer that `batch` tokens activate, and a decode step reads, over batches and layers.
 
-    The tokens of a batch stand as far apart in the text as there is room, as those of different sequences do.
+    The tokens of a batch are as far apart in the text as possible, to resemble those of different sequences.
     """
     layers, tokens, n_experts = choices.shape
     groups = max(1, tokens // batch)
@@ -55,7 +55,7 @@ def distinct(choices: Choices, batch: int) -> float:
 
 
 def information(count_LxCxE: NDArray[np.float64]) -> tuple[float, float]:
-    """Share of the information on a token's class that its expert carries, I(class; expert) / H(class), mean over
+    """Share of the information about a token's class that its expert carries, I(class; expert) / H(class), mean over
     layers; and H(class)."""
     shares, entropy = [], 0.0
     for count_CxE in count_LxCxE:
@@ -70,14 +70,14 @@ def information(count_LxCxE: NDArray[np.float64]) -> tuple[float, float]:
 
 @dataclass
 class ChoiceStatistics:
-    """How choices divide held-out text and how many experts a batch uses, added up batch by batch."""
+    """Specialisation and distinct experts, accumulated over batches."""
 
     classes: NDArray[np.int64]
     count_LxCxE: Any = 0.0
     distinct: dict[int, list[float]] = field(default_factory=lambda: {batch: [] for batch in BATCHES})
 
     def add(self, choices: Choices, id_T: NDArray[np.integer[Any]]) -> None:
-        """Choices of tokens with these ids."""
+        """Add the choices of tokens with these ids."""
         of_class = np.eye(self.classes.max() + 1)[self.classes[id_T]]
         self.count_LxCxE = self.count_LxCxE + np.einsum("tc,lte->lce", of_class, choices.astype(np.float64))
         for batch, means in self.distinct.items():
@@ -85,7 +85,7 @@ class ChoiceStatistics:
                 means.append(distinct(choices, batch))
 
     def metrics(self) -> dict[str, float]:
-        """The columns that these choices give, each with its chance level."""
+        """The columns of the added choices, with the chance level of specialisation."""
         n_experts = self.count_LxCxE.shape[-1]
         used = np.sum(self.count_LxCxE, axis=(1, 2)).mean()
         shared_information, entropy = information(self.count_LxCxE)
@@ -100,9 +100,9 @@ class ChoiceStatistics:
 def batch_chances(
     n_experts: int, experts_per_token: float, tokens: int, capacity: int | None = None
 ) -> dict[str, float]:
-    """Chance levels of the metrics of batches of so many tokens whose tokens choose so many experts.
+    """Chance levels of batch metrics at this number of tokens and of experts per token.
 
-    capacity: places of an expert, where some choices may be dropped.
+    capacity: tokens that an expert accepts; None if nothing is dropped.
     """
     k = _clipped(experts_per_token, n_experts)
     largest = chance_levels.max_load(n_experts, k, tokens)
@@ -110,14 +110,14 @@ def batch_chances(
         "load_cv_chance": chance_levels.load_cv(n_experts, k, tokens),
         "max_load_chance": largest,
         "max_vio_chance": largest - 1,
-        "router_entropy_chance": 1.0,  # of a router that knows nothing
+        "router_entropy_chance": 1.0,  # uniform gates
         "utilisation_chance": chance_levels.utilisation(n_experts, k, tokens),
         "dropped_frac_chance": 0.0 if capacity is None else chance_levels.dropped(n_experts, k, tokens, capacity),
     }
 
 
 def choice_chances(n_experts: int, experts_per_token: float) -> dict[str, float]:
-    """Chance levels of what is seen in choices at inference, where a token chooses so many experts."""
+    """Chance levels of the metrics of choices at inference, at this number of experts per token."""
     k = _clipped(experts_per_token, n_experts)
     saturated = chance_levels.saturation(n_experts, k)
     levels = {"saturation_chance": saturated, "change_rate_chance": 1 - saturated}
@@ -134,9 +134,9 @@ def complete_curves(
     statistics: Callable[[Choices], dict[str, float]],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Fill the columns of the curves that come of probes: of the newest since the row before, null without one.
+    """Fill the columns of the curves that come from probes: the latest since the previous row, else null.
 
-    `final`: the choices of the trained model on the same text.   `statistics`: the columns of choices on it.
+    `final`: the choices of the trained model on the same text.   `statistics`: computes the columns from choices.
     """
     before = 0
     for row in rows:
@@ -152,12 +152,12 @@ def complete_curves(
 
 
 def change_rate_at(probes: dict[int, Choices], step: int) -> float | None:
-    """The change rate from the probe before to the one at this step; None for the first."""
+    """The change rate from the previous probe to the one at this step; None for the first."""
     earlier = [other for other in probes if other < step]
     return change_rate(probes[max(earlier)], probes[step]) if earlier else None
 
 
 def choices_at(probes: dict[int, Choices], steps: int, share: float) -> Choices | None:
-    """The choices at the last probe within so large a share of the training."""
+    """The choices at the last probe within this share of the training, or None."""
     earlier = [step for step in probes if step <= share * steps]
     return probes[max(earlier)] if earlier else None

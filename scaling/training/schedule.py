@@ -12,7 +12,8 @@ def learning_rate(config: RunConfig, step: int) -> float:
     N_d).
 
     arXiv 2405.18392, eq. 1 with N steps and N_d = `cooldown_steps`, taken at (n + 1)/(N_d + 1) so that neither the
-    first cooldown step repeats the peak nor the last one has a rate of zero. Before it the budget does not matter.
+    first cooldown step repeats the peak nor the last one has a rate of zero. Before the cooldown the rate does not
+    depend on the budget.
     """
     warmup = math.ceil(config.train.warmup_tokens / config.train.batch_tokens)
     peak = config.learning_rate

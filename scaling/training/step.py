@@ -1,6 +1,6 @@
 """One optimiser step: the objective, its gradient over all devices and parts of the batch, AdamW.
 
-Axes: B sequences, T tokens, M trunks that are trained side by side (absent for one).
+Axes: B sequences, T tokens, M trunks trained side by side (absent for one).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from scaling.model.transformer import Transformer, rebalanced
 from scaling.training.phases import trainable_mask
 
 Params = Any
-"""Weights that are trained, `{"params": ...}`, and of balanced routers the biases, `{"balance": ...}`."""
+"""Trained weights `{"params": ...}` and, for balanced routers, biases `{"balance": ...}`."""
 METRICS = ("loss", "grad_norm")
 
 
 @struct.dataclass
 class State:
-    """Weights, Adam's moments, and the key of the training's randomness (as `jax.random.key_data` has it)."""
+    """Weights, Adam's moments, and the random key of the training (from `jax.random.key_data`)."""
 
     params: Params
     moments: Any
@@ -41,17 +41,17 @@ class State:
 
 
 def first_state(model: ModelConfig, vocab_size: int, train: TrainConfig, key: jax.Array) -> State:
-    """The state before training, a function of the key alone."""
+    """The state before training, which depends only on the key."""
     return state_of(first_params(model, vocab_size, key), train, key)
 
 
 def state_of(params: Params, train: TrainConfig, key: jax.Array) -> State:
-    """The state before training from given weights."""
+    """The state before training with the given weights."""
     return State(params, optimiser(train).init(params["params"]), jax.random.key_data(key))
 
 
 def metric_names(model: ModelConfig) -> tuple[str, ...]:
-    """What a step reports, in the order in which it reports it."""
+    """Names of the metrics that a step reports, in order."""
     return METRICS if model.n_experts == 1 else (*METRICS, *routing.METRICS)
 
 
@@ -61,11 +61,11 @@ def token_losses(logits_BxTxV: jax.Array, target_BxT: jax.Array) -> jax.Array:
 
 
 def optimiser(train: TrainConfig) -> optax.GradientTransformation:
-    """Adam and decoupled weight decay on matrices (not on norms); the step scales by the rate.
+    """Adam with decoupled weight decay on matrices (not on norms); the step scales updates by the learning rate.
 
     Adam's update does not depend on the scale of a gradient, so an expert that sees k/E of the tokens learns at the
-    rate of the dense MLP. `eps` is so small that this holds for any gradient: optax's 1e-8 is no longer small beside
-    the gradient of one of many experts (arXiv 2309.14322, section 4.3, sees the same in large models).
+    rate of the dense MLP. `eps` is small enough for this to hold for any gradient; optax's 1e-8 is not negligible
+    compared with the gradient of one of many experts (arXiv 2309.14322, section 4.3, finds the same in large models).
     """
     return optax.chain(
         optax.scale_by_adam(train.beta1, train.beta2, eps=1e-15),
@@ -74,12 +74,12 @@ def optimiser(train: TrainConfig) -> optax.GradientTransformation:
 
 
 def is_expert(path: Any) -> bool:
-    """Whether a weight, or a moment of one, belongs to single experts: these are what is spread over devices."""
+    """Whether a weight, or its moment, belongs to single experts, which are split over devices."""
     return any(getattr(key, "key", None) == "experts" for key in path)
 
 
 BATCH = PartitionSpec((DATA, EXPERT))
-"""Sequences are spread over all devices."""
+"""Sequences are split over all devices."""
 
 
 def mesh_of(placement: Placement, devices: Sequence[jax.Device]) -> Mesh:
@@ -87,14 +87,14 @@ def mesh_of(placement: Placement, devices: Sequence[jax.Device]) -> Mesh:
 
 
 def partition_specs(tree: Any) -> Any:
-    """Where the leaves of weights or of a state lie: experts on their devices, everything else on each."""
+    """Partitioning of weights or of a state: experts are split over devices, everything else is replicated."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: PartitionSpec(EXPERT) if is_expert(path) else PartitionSpec(), tree
     )
 
 
 def shardings(tree: Any, placement: Placement, devices: Sequence[jax.Device]) -> tuple[Any, Any]:
-    """Shardings of a tree of weights or of a state, and of a batch, on the devices of a cell."""
+    """Shardings of weights or of a state, and of a batch, on the devices of a cell."""
     if placement.devices == 1:
         return (SingleDeviceSharding(devices[0]),) * 2
     mesh = mesh_of(placement, devices)
@@ -102,12 +102,12 @@ def shardings(tree: Any, placement: Placement, devices: Sequence[jax.Device]) ->
 
 
 def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:
-    """Numbers the documents of packed sequences by the separators so far."""
+    """Number of the document of each token in packed sequences: the count of separators so far."""
     return jnp.cumsum(tokens_BxT == separator, axis=1)
 
 
 def initial_params(model: ModelConfig, vocab_size: int, seed: int) -> Params:
-    """Weights before training, a function of the seed alone."""
+    """Weights before training, which depend only on the seed."""
     key = jax.random.key(seed)
     return compile_unoptimised(lambda key: first_params(model, vocab_size, key), key)(key)
 
@@ -117,7 +117,7 @@ def first_params(model: ModelConfig, vocab_size: int, key: jax.Array) -> Params:
 
 
 def compile_unoptimised(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The compiled program of something that runs once, for milliseconds: to optimise it would only take longer."""
+    """A program compiled without optimisation, which is faster for something that runs once for milliseconds."""
     options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
     return jax.jit(function).lower(*arguments).compile(compiler_options=options)
 
@@ -126,10 +126,10 @@ def compile_unoptimised(function: Callable[..., Any], *arguments: Any) -> Any:
 class StepFunction:
     """(state, batch [B, T + 1], rate) -> (state, metrics [len(metric_names)]). On several devices for `jax.shard_map`.
 
-    The rate is an argument, not a constant of the program, so cells that differ in budget or rate share one program.
+    The rate is an argument instead of a constant, so that cells that differ in budget or rate share one program.
 
-    packed: blocks hold whole documents: a token attends to its own document alone, and a target that is padding (a
-    separator behind a separator) has no weight.   kernel, placement: as the Transformer takes them.
+    packed: blocks hold whole documents; a token attends only to its own document, and padding targets (a separator
+    after a separator) have no weight.   kernel, placement: as in the Transformer.
     """
 
     model: ModelConfig
@@ -160,7 +160,7 @@ class StepFunction:
         return self.model.dense_steps(self.train.batch_tokens)
 
     def _gradients(self, state: State, batch: jax.Array) -> tuple[Params, tuple[jax.Array, ...], jax.Array]:
-        """Gradients, metrics and the tokens of each expert, summed over the parts of the batch and all devices."""
+        """Gradients, metrics and the load of each expert, summed over the parts of the batch and all devices."""
         accumulate, placement = self.train.accumulate, self.placement
         n_targets = jnp.float32(batch.shape[0] * (batch.shape[1] - 1))
         if self.packed:
@@ -193,8 +193,7 @@ class StepFunction:
     def _objective(
         self, weights: Params, fixed: Params, batch: jax.Array, n_targets: jax.Array, training: TrainingStep
     ) -> tuple[jax.Array, tuple[Any, ...]]:
-        """This part's share of the objective: the shares of all parts add up to it. And of the part the metrics, and
-        the tokens of each expert over those of all parts."""
+        """This part's share of the objective, which is the sum over parts, with its shares of the metrics and loads."""
         model, parts = self.model, self.train.accumulate * self.placement.devices
         network = Transformer(model, self.vocab_size, self.kernel, self.placement, self.train.remat)
         inputs, targets = batch[:, :-1], batch[:, 1:]
@@ -209,7 +208,7 @@ class StepFunction:
         mean = {name: jnp.mean(jnp.stack([layer[name] for layer in metrics_L])) for name in routing.METRICS}
         penalty = model.balance_coef * mean["balance_loss"] + model.z_coef * mean["z_loss"]
         penalty = penalty + sum(layer.penalty for layer in output.routings) / len(output.routings)
-        if model.experts_kind.frozen_base:  # a router that stands still must not move the base either
+        if model.experts_kind.frozen_base:  # while the router is frozen, its penalty must not train the base
             penalty = penalty * (training.step >= self._dense_steps)
         reported = (loss, *(mean[name] / parts for name in routing.METRICS))
         return loss + penalty / parts, (reported, assigned_LxE / parts)
@@ -226,7 +225,7 @@ def _sum(x: Any, placement: Placement, *, over_experts: bool = True) -> Any:
 
 
 def _norm(gradients: Params, placement: Placement) -> jax.Array:
-    """Of the whole gradient; a device holds its experts' part alone."""
+    """The norm of the whole gradient, of which a device holds only its own experts' part."""
     squares: dict[bool, list[jax.Array]] = {False: [], True: []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         squares[is_expert(path)].append(jnp.sum(jnp.square(leaf)))

@@ -13,9 +13,9 @@ Task = Callable[[Sequence[RunConfig], Path | None], Iterator[CellResult]]
 """(cells of one call, folder for checkpoints) -> their results."""
 
 TASKS: dict[str, Task] = {"lm": language_model.train_cells}
-"""By the name that a grid gives in `task`."""
+"""Tasks by their name in a grid."""
 
 
 def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterator[CellResult]:
-    """The results of cells of one task."""
+    """Train the cells of one call with their task."""
     return TASKS[cells[0].task](cells, checkpoints)

@@ -1,7 +1,7 @@
-"""A trunk and its branches: one run at a constant rate that serves all token budgets, each by its own cooldown.
+"""A trunk and its branches: one run at a constant rate serves all token budgets, each with its own cooldown.
 
-A cell that is branched off equals the same cell trained alone, bit for bit on one device: both take the same steps of
-the same program, and nothing before the cooldown depends on the budget (arXiv 2405.18392).
+On one device a branched cell equals the same cell trained alone bit for bit, because both take the same steps of the
+same program and nothing before the cooldown depends on the budget (arXiv 2405.18392).
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from scaling.training.router_metrics import Choices, next_probe
 from scaling.training.schedule import learning_rate
 from scaling.training.step import Params, StepFunction, metric_names
 
-CURVE_ROWS = 40  # about as many rows as a figure can show
-_CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device
+CURVE_ROWS = 40  # approximate number of rows, as many as a figure can show
+_CHECK_EVERY = 32  # steps between checks of the loss, each of which waits for the device
 
 
 @dataclass(frozen=True)
 class TrainedCell:
-    """The outcome of the training of one cell.
+    """A trained cell.
 
-    params: None when it diverged, and then `error` says where.   probes: the choices of the router on a fixed text
-    after so many steps, trunk and branch (`router_metrics.py`).   tokens_own: tokens that no other cell shares.
-    train_s: seconds of all its steps, those of the trunk in.   own_s: of the steps since the budget before it.
+    params: None if it diverged; `error` then has the step.
+    probes: the choices of the router on a fixed text by step, of trunk and branch (`router_metrics.py`).
+    tokens_own: tokens that no earlier cell of the trunk has trained.
+    train_s: seconds of all its steps, including those of the trunk.   own_s: seconds since the previous budget.
     """
 
     config: RunConfig
@@ -51,8 +52,8 @@ class TrainedCell:
 
 
 def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
-    """The devices a cell trains on: as many as it reserves and this process has, and as divide its sequences evenly.
-    Trunks side by side share one."""
+    """The devices of a cell: the most that are reserved, available and divide its sequences evenly. Trunks side by side
+    share one."""
     if trunks > 1:
         return tuple(jax.local_devices()[:1])
     reserved = max(1, int(config.resources.gpus)) if jax.devices()[0].platform != "cpu" else config.resources.cpus
@@ -61,12 +62,12 @@ def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
 
 
 def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1) -> Program:
-    """The compiled program of a cell's shape, for as many trunks side by side."""
+    """The compiled program of a cell's shape for this number of trunks side by side."""
     devices = devices_of(config, trunks)
     function = StepFunction(
         config.model,
         vocab_size,
-        # What cells of one program may differ in is left out.
+        # Without the fields in which cells of one program may differ.
         config.train.model_copy(update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0}),
         packed=config.data.packing == "documents",
         kernel=kernel,
@@ -83,14 +84,14 @@ def train_trunks(
     checkpoints: Path | None = None,
     probe: Callable[[Params], Choices] | None = None,
 ) -> Iterator[TrainedCell]:
-    """Train the cells of some trunks side by side; each comes as its last step is done, in the order of the budgets.
+    """Train the cells of some trunks side by side and yield each after its last step, in the order of budgets.
 
-    With a folder for checkpoints a run that was killed goes on from the last of them and ends with the same weights.
-    `probe` gives the router's choices of given weights. Raises InputError when the budgets of the trunks differ.
+    With a folder for checkpoints, a killed run resumes from the last one and ends with the same weights. `probe`
+    returns the router's choices for given weights. Raises InputError if the budgets of the trunks differ.
     """
     first = trunks[0]
     if any([cell.steps for cell in trunk] != [cell.steps for cell in first] for trunk in trunks):
-        raise InputError("trunks that train side by side have the same token budgets")
+        raise InputError("trunks that train side by side must have the same token budgets")
     compiled = program_of(first[0], vocab_size, kernel, len(trunks))
     saved = Checkpoints(checkpoints, first[0].resources.checkpoint_minutes)
     trainer = _Trainer(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved, probe)
@@ -107,7 +108,7 @@ def train_trunks(
 
 
 def _trained_cell(cell: RunConfig, index: int, trunks: int, trunk: TrainingState, branch: TrainingState) -> TrainedCell:
-    """What the branch of the cell's budget leaves of the trunk with this index; seconds are shared evenly."""
+    """The result of a branch for the trunk with this index; seconds are divided evenly among trunks."""
     curves, error = _curves(cell, np.stack([step[index] for step in branch.metrics]))
     left_at, left_s = trunk.left
     return TrainedCell(
@@ -125,20 +126,20 @@ def _trained_cell(cell: RunConfig, index: int, trunks: int, trunk: TrainingState
 def _resume(
     saved: Checkpoints, compiled: Program, cells: Sequence[RunConfig], seeds: list[int]
 ) -> tuple[TrainingState, TrainingState | None]:
-    """Trunk and branch of the checkpoint if these cells can go on from it; else the beginning."""
+    """Trunk and branch of the checkpoint if these cells can resume from it, else the initial state."""
     point, next_cell = saved.load(compiled.state_shape, compiled.state_sharding), cells[0]
     if point is not None and point.branch is not None and point.steps == next_cell.steps:
         return point.trunk, point.branch
     leaves_at = next_cell.steps - next_cell.cooldown_steps
     if point is not None and point.trunk.state is not None and point.trunk.at <= leaves_at:
-        if point.steps != next_cell.steps:  # that budget is done
+        if point.steps != next_cell.steps:  # its budget is finished
             point.trunk.left = (point.trunk.at, point.trunk.seconds)
         return point.trunk, None
     return TrainingState(compiled.first(seeds), 0, []), None
 
 
 class _Trainer:
-    """Takes steps, and looks at the loss and the clock from time to time: each look waits for the device."""
+    """Takes steps, and checks the loss and the clock only occasionally, because each check waits for the device."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class _Trainer:
         ]
 
     def branch_off(self, trunk: TrainingState, cells: Sequence[RunConfig], *, last: bool) -> TrainingState:
-        """Take the trunk to where these cells leave it; the run that goes on from there. The last takes its state."""
+        """Train the trunk up to the cooldown of these cells and return their branch; the last one takes the state."""
         self._train(trunk, cells, cells[0].steps - cells[0].cooldown_steps, Checkpoint(trunk, None, cells[0].steps))
         state = trunk.state if last else self._compiled.copy(trunk.state)
         if last:
@@ -167,14 +168,14 @@ class _Trainer:
         return TrainingState(state, trunk.at, list(trunk.metrics), dict(trunk.probes))
 
     def cool_down(self, trunk: TrainingState, branch: TrainingState, cells: Sequence[RunConfig]) -> None:
-        """Take a branch through its cooldown."""
+        """Train a branch through its cooldown."""
         self._train(branch, cells, cells[0].steps, Checkpoint(trunk, branch, cells[0].steps))
 
     def _train(self, run: TrainingState, cells: Sequence[RunConfig], until: int, point: Checkpoint) -> None:
         """Take the steps from `run.at` to `until` at the rates of these cells, one per trunk.
 
-        A run whose losses all are lost takes no more steps: what is missing counts as lost too. `point` is where a
-        checkpoint taken meanwhile stands.
+        Stops early if no trunk has a finite loss; missing steps count as not finite. `point` is the checkpoint to save
+        in the meantime.
         """
         while run.at < until and not _lost(run):
             started = time.perf_counter()
@@ -192,7 +193,7 @@ class _Trainer:
                 self._saved.save(point)
 
     def _step(self, run: TrainingState, cells: Sequence[RunConfig], step: int) -> jax.Array:
-        """One step of all trunks; what it reports, which need not be computed yet."""
+        """Take one step of all trunks and return its metrics, which may not be computed yet."""
         batches = [batches(step) for batches in self._batches]
         rates = [np.float32(learning_rate(cell, step)) for cell in cells]
         inputs = (batches[0], rates[0]) if len(cells) == 1 else (np.stack(batches), np.stack(rates))
@@ -200,7 +201,7 @@ class _Trainer:
         return reported
 
     def _stop_after(self, step: int) -> int:
-        """The next step before which there is something to look at or to do."""
+        """The next step with a check, a probe or the copying of experts."""
         stops = [step + _CHECK_EVERY, next_probe(step) if self._probe else None, self._spawn_at]
         return min(stop for stop in stops if stop is not None and stop > step)
 
@@ -214,8 +215,8 @@ def _params_of(params: Params, index: int, trunks: int) -> Params:
 
 
 def _curves(cell: RunConfig, reported: NDArray[np.float32]) -> tuple[list[dict[str, Any]], str]:
-    """Curve rows of a cell from what its steps reported [steps, metrics], up to the first that is not finite, and where
-    that is ("" for nowhere). Steps that were not taken, because the loss was lost, count as not finite."""
+    """Curve rows of a cell from the metrics of its steps [steps, metrics], up to the first with a loss that is not
+    finite, and an error message for that one, or "". Steps that were not taken count as not finite."""
     names, interval = metric_names(cell.model), max(1, cell.steps // CURVE_ROWS)
     undefined = np.full(len(names), np.nan)
     rows: list[dict[str, Any]] = []
@@ -224,7 +225,7 @@ def _curves(cell: RunConfig, reported: NDArray[np.float32]) -> tuple[list[dict[s
         taken = end <= len(reported)
         mean = np.mean(reported[start:end].astype(np.float64), axis=0) if taken else undefined
         rate = learning_rate(cell, end - 1)
-        lost = not np.isfinite(mean[0])  # how many steps were taken after that does not show
+        lost = not np.isfinite(mean[0])  # independent of the number of steps taken afterwards
         row = dict(zip(names, (undefined if lost else mean).tolist(), strict=True))
         rows.append({"step": end, "tokens": end * cell.train.batch_tokens, "lr": rate, **row})
         if lost:

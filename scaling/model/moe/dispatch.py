@@ -1,6 +1,6 @@
 """Dispatch: how tokens reach their experts and come back.
 
-Rows below are places in the padded layout: N blocks of R rows, each of one expert; A = T k assignments, token by token.
+Rows are places in the padded layout of N blocks of R rows, each for one expert; A = T k assignments in token order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement
 
 
 def dense(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
-    """The reference: every expert computes every token and the weights pick. Costs E/k times the work."""
+    """The reference: every expert computes every token, and the weights select. Costs E/k times the work."""
     weight_TxE = weights_by_expert(routing).astype(x_TxD.dtype)
     return jnp.einsum("te,etd->td", weight_TxE, jax.vmap(form, in_axes=(0, None))(weights, x_TxD))
 
@@ -34,14 +34,14 @@ def capacity(
     placement: Placement = SINGLE_DEVICE,
     places: int | None = None,
 ) -> jax.Array:
-    """Each expert takes its first C = ceil(factor places T / E) tokens in the order of the text, what comes later is
-    dropped. `places` of a token: its k choices, or 1 to keep the cost of a top-1 router (arXiv 2105.15082).
+    """Each expert takes its first C = ceil(factor places T / E) tokens in text order and drops later ones.
 
-    Filled token by token (a token's k choices before the next token's), so that no token's place depends on a later
-    one; by rank of the choice, as GShard does, it would. A dropped choice adds nothing: the residual stream carries on.
+    `places` per token: its k choices, or 1 for the cost of a top-1 router (arXiv 2105.15082). Experts are filled token
+    by token (all k choices of a token before the next token), so that no token's place depends on a later one; filling
+    by rank of the choice, as in GShard, would not be causal. A dropped choice adds nothing to the residual stream.
 
-    C is that of the tokens of all devices, and those of the devices before this one come first: the result does not
-    depend on how many devices there are.
+    C counts the tokens of all devices, and tokens of earlier devices come first, so that the result does not depend on
+    the number of devices.
     """
     tokens, top_k = routing.chosen_TxK.shape
     n_experts = routing.gates_TxE.shape[-1]
@@ -58,7 +58,7 @@ def capacity(
 
 
 def _on_devices_before(count_E: jax.Array) -> jax.Array:
-    """How many assignments each expert has on the devices whose tokens come before this one's, [E]."""
+    """Number of assignments of each expert on earlier devices, [E]."""
     count_NxE = jax.lax.all_gather(count_E, (DATA, EXPERT))
     before_N = jnp.arange(count_NxE.shape[0]) < jax.lax.axis_index((DATA, EXPERT))
     return jnp.sum(jnp.where(before_N[:, None], count_NxE, 0), axis=0)
@@ -86,14 +86,14 @@ def grouped(
     placement: Placement = SINGLE_DEVICE,
     expected_columns: int | None = None,
 ) -> jax.Array:
-    """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, put the results back.
+    """Sort assignments by expert, pad each expert's share to whole blocks, compute the blocks, and restore the order.
 
-    Dropless (after MegaBlocks, arXiv 2211.15841): there are always enough blocks, since E shares padded to whole blocks
-    of R rows need at most (T k + E (R - 1)) / R of them. Columns in which a token has chosen none cost no block;
-    `expected_columns` is how many of them it is expected to use (None: all), from which R follows.
+    Dropless (after MegaBlocks, arXiv 2211.15841): E shares padded to whole blocks of R rows need at most
+    (T k + E (R - 1)) / R blocks, so there are always enough. Unused columns of a token cost no block; R follows from
+    `expected_columns`, the expected number of used ones (None for all).
 
-    Where experts are spread over devices, each gathers the tokens of its group, computes those of its own experts, and
-    the sums go back to where the tokens are.
+    If experts are split over devices, each device gathers the tokens of its group, computes those of its own experts,
+    and returns the sums to the devices of the tokens.
     """
     spread = placement.expert > 1
     chosen_TxK, weight_TxK = routing.chosen_TxK, routing.weight_TxK
@@ -102,7 +102,7 @@ def grouped(
     if spread:
         x_TxD, weight_TxK, chosen_TxK = _gather_group(x_TxD, weight_TxK, chosen_TxK)
         chosen_TxK = chosen_TxK - jax.lax.axis_index(EXPERT) * n_experts
-        chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # another's
+        chosen_TxK = jnp.where((chosen_TxK >= 0) & (chosen_TxK < n_experts), chosen_TxK, n_experts)  # not held here
     tokens, top_k = chosen_TxK.shape
     row_A, assignment_R, expert_N, used = _blocks(chosen_TxK.reshape(-1), n_experts, rows)
     x_NxRxD = _to_rows(x_TxD, assignment_R, row_A.reshape(tokens, top_k)).reshape(-1, rows, x_TxD.shape[-1])
@@ -112,7 +112,7 @@ def grouped(
 
 
 def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
-    """Experts compute slots, mixtures of all tokens of a sequence, and each token's output is a mixture of theirs."""
+    """Experts compute slots, each a mixture of all tokens of a sequence; each output is a mixture of all slots."""
     dispatch_GxTxExP = routing.slots.dispatch_GxTxExP.astype(x_TxD.dtype)
     combine_GxTxExP = routing.slots.combine_GxTxExP.astype(x_TxD.dtype)
     groups, length, n_experts, slots = dispatch_GxTxExP.shape
@@ -125,8 +125,8 @@ def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights)
 
 @jax.custom_vjp
 def _gather_group(x_TxD: jax.Array, weight_TxK: jax.Array, chosen_TxK: jax.Array) -> tuple[jax.Array, ...]:
-    """The tokens of all devices of the group. One exchange, not three, where the stream is float32 as the weights are:
-    at each the devices wait for the slowest, and its gradient is another."""
+    """The tokens of all devices of the group. With a float32 stream one exchange replaces three, because devices wait
+    for the slowest one at every exchange and at its gradient."""
     small_Tx2K = jnp.concatenate([weight_TxK, chosen_TxK.astype(weight_TxK.dtype)], axis=1)
     x_TxD, small_Tx2K = _exchanged(partial(jax.lax.all_gather, axis_name=EXPERT, tiled=True), x_TxD, small_Tx2K)
     top_k = weight_TxK.shape[1]
@@ -151,9 +151,9 @@ _gather_group.defvjp(lambda *inputs: (_gather_group(*inputs), None), _gather_bac
 
 
 def _positions(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Array]:
-    """How many assignments before each one go to its expert [A], and how many each expert has [E].
+    """The position of each assignment among those of its expert, [A], and the number of each expert, [E].
 
-    An assignment to expert `n_experts`, which is none of these, has position 0.
+    An assignment to `n_experts`, which stands for no expert here, has position 0.
     """
     is_expert_AxE = (chosen_A[:, None] == jnp.arange(n_experts)).astype(jnp.int32)
     upto_AxE = jnp.cumsum(is_expert_AxE, axis=0)
@@ -161,9 +161,9 @@ def _positions(chosen_A: jax.Array, n_experts: int) -> tuple[jax.Array, jax.Arra
 
 
 def _blocks(chosen_A: jax.Array, n_experts: int, rows: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Row of each assignment [A], assignment of each row [R], expert of each block [N], blocks in use.
+    """Row of each assignment [A], assignment of each row [R], expert of each block [N], number of used blocks.
 
-    Beyond the last row stands what has none, and A stands in rows that are padding.
+    Assignments without a row point one past the last row, and padding rows point one past the last assignment.
     """
     n_blocks = block_count(chosen_A.shape[0], n_experts, rows)
     position_A, count_E = _positions(chosen_A, n_experts)
@@ -181,19 +181,19 @@ def _inverse(row_A: jax.Array, n_rows: int) -> jax.Array:
 
 
 def _combine(out_RxD: jax.Array, row_A: jax.Array, assignment_R: jax.Array, weight_TxK: jax.Array) -> jax.Array:
-    """Each token's weighted sum of its rows; a choice without a row counts nothing. [T, D]."""
+    """The weighted sum of each token's rows, [T, D]; a choice without a row adds nothing."""
     has_row_TxK = (row_A < out_RxD.shape[0]).reshape(weight_TxK.shape)
     weight_TxK = jnp.where(has_row_TxK, weight_TxK, 0).astype(out_RxD.dtype)
     out_TxKxD = _from_rows(out_RxD, row_A, assignment_R).reshape(*weight_TxK.shape, -1)
     return jnp.sum(out_TxKxD * weight_TxK[:, :, None], axis=1)
 
 
-# The two moves are each other's transpose up to padding, so both directions of both are gathers: XLA's scatter-add,
-# which the gradient of a plain gather would be, is serial on CPU.
+# The two moves are transposes of each other up to padding, so gradients are gathers too. The gradient of a plain gather
+# would be XLA's scatter-add, which is serial on CPU.
 
 
 def _take(values_RxD: jax.Array, index: jax.Array) -> jax.Array:
-    """Rows by index; beyond the last one zeros."""
+    """Rows by index; zeros beyond the last row."""
     return jnp.take(values_RxD, index, axis=0, mode="fill", fill_value=0)
 
 

@@ -1,6 +1,6 @@
-"""Experts: what one is, and the weights of all of them.
+"""Experts: the function of one expert, and the weights of all.
 
-Axes: R rows (tokens that go to one expert), D width, F hidden units, E experts held by this device.
+Axes: R rows (tokens of one expert), D width, F hidden units, E experts held by this device.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from scaling.model.matmul import product
 from scaling.model.moe.routing import Routing
 
 Weights = Any
-"""Of one expert: a tree of arrays; of all: the same tree with the experts in front."""
+"""A tree of arrays for one expert; with a leading axis of experts for all."""
 
 Dot = Callable[[jax.Array, jax.Array], jax.Array]
-"""Rows times a weight: a plain product for one expert, a grouped one where the rows of all experts stand together."""
+"""Rows times a weight: a plain product for one expert, or a grouped product for the rows of all experts."""
 
 
 @dataclass(frozen=True)
 class ExpertForm:
-    """What an expert computes, outer(weights, inner(weights, x)), [R, D] -> [R, D], in two stages.
+    """The function of an expert in two stages, outer(weights, inner(weights, x)), [R, D] -> [R, D].
 
-    A kernel with a backward pass of its own stores the tree that `inner` returns and recomputes `outer`, which should
-    hold only what is cheap and the product that gives the result.
+    A kernel with its own backward pass stores the result of `inner` and recomputes `outer`, which should contain only
+    cheap operations and the final product.
     """
 
     inner: Callable[[Weights, jax.Array, Dot], Any]
@@ -50,7 +50,7 @@ def _down(weights: Weights, hidden: tuple[jax.Array, jax.Array], dot: Dot) -> ja
 
 @jax.custom_vjp
 def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """silu(gate) * up. Keeps its two inputs alone for the backward pass: XLA by itself stores what lies between too."""
+    """silu(gate) * up. Stores only its two inputs for the backward pass, where XLA would store intermediates too."""
     return gate * jax.nn.sigmoid(gate) * up
 
 
@@ -68,9 +68,9 @@ GATED_MLP = ExpertForm(_gate_and_up, _down)
 
 
 class GatedMLPs(nn.Module):
-    """The weights of gated MLPs of width F: `copies` of them (None: one, without the leading axis).
+    """The weights of `copies` gated MLPs of width F (None: one, without the leading axis).
 
-    out_scale: variance of the output projection's initial weights times their fan-in.
+    out_scale: initial variance of the output projection times its fan-in.
     """
 
     copies: int | None
@@ -94,7 +94,7 @@ class GatedMLPs(nn.Module):
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """Settings of a form of experts. held: experts of this device.   out_scale: as in `GatedMLPs`."""
+    """Settings of a form of experts.   held: number of experts on this device.   out_scale: as in `GatedMLPs`."""
 
     config: ModelConfig
     held: int
@@ -106,19 +106,19 @@ Send = Callable[[ExpertForm, Weights], jax.Array]
 
 
 def mlp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """Each expert a gated MLP of width `d_expert`: y = sum over the chosen e of g_e F_e(x); F: arXiv 2002.05202, eq. 6.
+    """Gated MLPs of width `d_expert`: y = sum over the chosen e of g_e F_e(x), F as in arXiv 2002.05202, eq. 6.
 
-    To be called in the compact method of a Flax module, as all forms: its weights are that module's.
+    Like all forms, it must be called in the compact method of a Flax module, which owns the weights.
     """
     width, scale = settings.config.d_expert, settings.out_scale
     return send(GATED_MLP, GatedMLPs(settings.held, width, scale, x_TxD.dtype, name="experts")(x_TxD.shape[-1]))
 
 
 def shared(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """DeepSeekMoE, arXiv 2401.06066, eq. 9: beside the routed experts `n_shared` that every token uses, with weight 1.
+    """DeepSeekMoE, arXiv 2401.06066, eq. 9: in addition, every token uses `n_shared` experts with weight 1.
 
-    The sum of MLPs is one MLP of their joint width, so that is what is computed. There `top_k` counts the shared ones
-    too; here it is that of the routed, and k + n_shared experts are active.
+    They are computed as one MLP of their joint width. Here `top_k` counts only routed experts, so k + n_shared are
+    active; in the paper it includes the shared ones.
     """
     width = settings.config.n_shared * settings.config.d_expert
     beside = GatedMLPs(None, width, settings.out_scale, x_TxD.dtype, name="shared")(x_TxD.shape[-1])

@@ -1,6 +1,6 @@
 """Multilinear mixtures (muMoE, arXiv 2402.12550): one tensor of all experts' weights, factorised, never materialised.
 
-Axes: T tokens, E experts, I inputs (the bias counted in), O outputs, R rank, Q the ring's other rank.
+Axes: T tokens, E experts, I inputs (including the bias), O outputs, R rank, Q the ring's other rank.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def ring_map(factors: dict[str, jax.Array], weight_TxE: jax.Array, x_TxI: jax.Ar
 
 
 class CP(nn.Module):
-    """`cp_map` with weights of its own. A ~ N(1, 1), B ~ U(+-I^-1/2), C ~ U(+-R^-1/2), as the authors start them.
+    """`cp_map` with its weights, initialised as by the authors: A ~ N(1, 1), B ~ U(+-I^-1/2), C ~ U(+-R^-1/2).
 
-    out_scale: of the variance of C.
+    out_scale: factor of the variance of C.
     """
 
     n_experts: int
@@ -57,8 +57,8 @@ class CP(nn.Module):
 
 
 class Ring(nn.Module):
-    """`ring_map` with weights of its own. G1 slices start as (1 + N(0, 1)) times the identity, as the authors have
-    them; G2 and G3 uniform, such that the output has the variance of the CP form."""
+    """`ring_map` with its weights. As by the authors, G1 slices start as (1 + N(0, 1)) times the identity; G2 and G3
+    are uniform, such that the output has the variance of the CP form."""
 
     n_experts: int
     outputs: int
@@ -94,10 +94,10 @@ def _uniform(bound: float) -> nn.initializers.Initializer:
 
 
 def cp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """Two CP maps with GELU between and one gate for both, y = W2(a) gelu(W1(a) [x; 1]); as wide as the dense twin.
+    """Two CP maps with a GELU between them and one gate, y = W2(a) gelu(W1(a) [x; 1]), as wide as the dense twin.
 
-    The gate mixes weights, not outputs: the mixture of nonlinear experts differs from this. All experts are in every
-    product, whatever the gate says, at little cost: an expert has 2 R parameters of its own.
+    The gate mixes weights instead of outputs, which differs from a mixture of nonlinear experts. All experts enter
+    every product, whatever the gate chooses, at little cost: an expert has 2 R parameters.
     """
     config, weight_TxE = settings.config, weights_by_expert(routing)
     hidden = config.top_k * config.d_expert
@@ -107,7 +107,7 @@ def cp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send)
 
 
 def ring(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """As `cp`, with tensor rings: `rank` between inputs and outputs, `ring_rank` on both sides of the experts."""
+    """Like `cp`, with tensor rings: `rank` between inputs and outputs, `ring_rank` on both sides of the experts."""
     config, weight_TxE = settings.config, weights_by_expert(routing)
     hidden, ranks = config.top_k * config.d_expert, (config.rank, config.ring_rank)
     into = Ring(config.n_experts, hidden, *ranks, 1.0, name="factors_in")

@@ -1,6 +1,6 @@
-"""Kernels: how rows that are sorted by expert, in padded blocks of one expert each, go through their experts.
+"""Kernels that apply experts to rows sorted by expert, in padded blocks of one expert each.
 
-All give the same result to rounding. Axes: N blocks of R rows, D width, E experts held by this device.
+All give the same result up to rounding. Axes: N blocks of R rows, D width, E experts held by this device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scaling.model.matmul import product
 from scaling.model.moe.experts import ExpertForm, Weights
 
 Kernel = Callable[[ExpertForm, Weights, jax.Array, jax.Array, jax.Array], jax.Array]
-"""(form, weights of all experts, blocks [N, R, D], expert of each block [N], blocks in use []) -> [N, R, D]."""
+"""(form, weights of all experts, blocks [N, R, D], expert of each block [N], number of used blocks) -> [N, R, D]."""
 
 _at = partial(jax.lax.dynamic_index_in_dim, keepdims=False)
 _put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
@@ -24,9 +24,9 @@ _put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def loop(form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array) -> jax.Array:
-    """One block after another, only as many as are in use: the cost follows the tokens, whatever E and however skewed.
+    """One used block after another, so that the cost follows the tokens for any E and any skew.
 
-    The fastest on CPU, where a block's rows and its expert's weights stay in the cache. Blocks not in use are zero.
+    The fastest kernel on CPU, where a block's rows and its expert's weights stay in the cache. Unused blocks are zero.
     """
     return _loop_forward(form, weights, x_NxRxD, expert_N, used)[0]
 
@@ -70,7 +70,7 @@ def _loop_backward(form: ExpertForm, residuals: Any, grad_NxRxD: jax.Array) -> t
         )
         return grad_weights, _put(grad_x, grad_block, index=block)
 
-    # Sums over blocks are float32 whatever the weights are.
+    # Sums over blocks are float32 for weights of any dtype.
     start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), weights)
     grad_weights, grad_x = jax.lax.fori_loop(0, used, add, (start, jnp.zeros_like(x_NxRxD)))
     grad_weights = jax.tree.map(lambda g, w: g.astype(w.dtype), grad_weights, weights)
@@ -81,14 +81,14 @@ loop.defvjp(_loop_forward, _loop_backward)
 
 
 def batched(form: ExpertForm, weights: Weights, x_NxRxD: jax.Array, expert_N: jax.Array, used: jax.Array) -> jax.Array:
-    """All blocks at once, each with a copy of its expert's weights: one batched product, as GPUs like it."""
+    """All blocks at once, each with a copy of its expert's weights: one batched product, which suits GPUs."""
     return jax.vmap(form)(jax.tree.map(lambda w: _copies(w, expert_N), weights), x_NxRxD)
 
 
 @jax.custom_vjp
 def _copies(weight_ExAxB: jax.Array, expert_N: jax.Array) -> jax.Array:
-    """The weights of each block's expert, [N, A, B]. Its transpose sums by a product with the 0/1 matrix of the choice:
-    XLA's scatter-add, which the plain gather would use, is serial on CPU."""
+    """The weights of each block's expert, [N, A, B]. The gradient is a product with the 0/1 matrix of choices, because
+    XLA's scatter-add, the gradient of a plain gather, is serial on CPU."""
     return weight_ExAxB[expert_N]
 
 
@@ -118,7 +118,7 @@ def _ragged(product: Callable[..., jax.Array]) -> Kernel:
 
 
 def _tokamax(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Grouped product of the library tokamax (extra `gpu`): Triton and Mosaic kernels for recent GPUs."""
+    """Grouped product of the tokamax library (extra `gpu`): Triton and Mosaic kernels for recent GPUs."""
     import tokamax
 
     return tokamax.ragged_dot(rows, weights, sizes)

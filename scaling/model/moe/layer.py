@@ -1,4 +1,4 @@
-"""The mixture-of-experts layer: a router, a dispatch and experts put together."""
+"""The mixture-of-experts layer, combining router, dispatch and experts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from scaling.model.sharding import SINGLE_DEVICE, Placement
 
 
 class MoE(nn.Module):
-    """E experts, routed as the configuration says; at E = 1 one dense gated MLP of the same active width.
+    """E experts, routed as configured; at E = 1 one dense gated MLP of the same active width.
 
-    out_scale: variance of the output projections' initial weights times their fan-in. kernel: how `grouped` computes.
+    out_scale: initial variance of the output projections times their fan-in.   kernel: kernel of `grouped` dispatch.
     """
 
     config: ModelConfig
@@ -28,7 +28,7 @@ class MoE(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array, tokens: Tokens) -> tuple[jax.Array, Routing | None]:
-        """Output of the input's shape, and the routing (None when dense)."""
+        """The output, in the shape of the input, and the routing (None for a dense model)."""
         config, features, placement = self.config, x_BxTxD.shape[-1], self.placement
         x_TxD = x_BxTxD.reshape(-1, features)
         if config.n_experts == 1:

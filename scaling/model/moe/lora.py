@@ -12,11 +12,11 @@ from scaling.model.matmul import product
 from scaling.model.moe.experts import ExpertSettings, GatedMLPs, Send, gated
 from scaling.model.moe.routing import Routing, weights_by_expert
 
-SCALE = 2.0  # alpha / r, as LoRA is mostly run
+SCALE = 2.0  # alpha / r, the usual choice
 
 
 class Adapters(nn.Module):
-    """sum_e g_e (x A_e) B_e for E pairs of low-rank matrices (LoRA, arXiv 2106.09685, eq. 3); B is zero at first."""
+    """sum_e g_e (x A_e) B_e for E pairs of low-rank matrices (LoRA, arXiv 2106.09685, eq. 3); B starts at zero."""
 
     n_experts: int
     rank: int
@@ -33,12 +33,12 @@ class Adapters(nn.Module):
 
 
 def lora(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
-    """A mixture of LoRA experts, as DynMoLE has it (arXiv 2504.00661, section 2): each matrix W of a dense gated MLP
-    becomes W + 2 sum_e g_e A_e B_e, one gate for the three.
+    """A mixture of LoRA experts as in DynMoLE (arXiv 2504.00661, section 2): each matrix W of a dense gated MLP becomes
+    W + 2 sum_e g_e A_e B_e, with one gate for all three.
 
-    The base trains alone for `dense_tokens`, everything but routers and adapters stands still from then on (and these
-    until then). The paper adapts a pretrained model, the attention too; here the base is what the trunk has trained,
-    and its MLPs alone are adapted. The products of all adapters are computed and those of the chosen counted.
+    For `dense_tokens` only the base trains, after that only routers and adapters. The paper adapts a pretrained model
+    including its attention; here the base is trained first, and only its MLPs are adapted. The products of all adapters
+    are computed, but only those of chosen ones are counted.
     """
     config, weight_TxE = settings.config, weights_by_expert(routing)
     features, hidden = x_TxD.shape[-1], config.top_k * config.d_expert

@@ -1,2 +1,2 @@
-"""Routers, one file a method or a family: token representations to a Routing. Their registry is
+"""Routers, one file per method or family, which map token representations to a Routing; registered in
 `scaling/config/registry.py`."""

@@ -12,7 +12,7 @@ from scaling.model.moe.routing import Routing, Tokens
 
 
 def assign(affinity_TxE: jax.Array) -> jax.Array:
-    """Expert of each token, [T], such that each expert has T/E tokens and the sum of affinities is greatest.
+    """Expert of each token, [T], such that each expert has T/E tokens and the sum of affinities is maximal.
 
     The linear assignment problem of arXiv 2103.16716, section 3, solved exactly (optax's Hungarian algorithm).
     """
@@ -23,14 +23,14 @@ def assign(affinity_TxE: jax.Array) -> jax.Array:
 
 
 class Base(nn.Module):
-    """BASE, arXiv 2103.16716, section 3: affinities a = x m_e to centroids m [E, D] (orthogonal, gain .1 at first).
+    """BASE, arXiv 2103.16716, section 3: affinities a = x m_e to centroids m [E, D] (initially orthogonal, gain .1).
 
-    In training each expert gets exactly T/E tokens of a group, so that the sum of affinities is greatest; at inference
-    a token goes to its argmax. Its output is q F_e(x) + (1 - q) x with q = sigmoid(x m_e), F_e residual: in our
-    residual block the weight q of the expert's own part. The gradient reaches m through q alone. No balance penalty.
+    In training each expert gets exactly T/E tokens of a group, with maximal sum of affinities; at inference a token
+    takes its argmax. Its output is q F_e(x) + (1 - q) x with q = sigmoid(x m_e) and residual F_e, so in our residual
+    block q weighs the output of the expert. The gradient reaches m only through q. There is no balance penalty.
 
-    A group is one sequence here (in the paper the tokens of all workers, shuffled). The assignment looks at all of it,
-    so training is not causal and routes otherwise than inference: refused without `leak_study`.
+    A group is one sequence here (in the paper, the shuffled tokens of all workers). The assignment depends on the whole
+    group, so training is not causal and differs from inference: refused without `leak_study`.
     """
 
     config: ModelConfig

@@ -1,4 +1,4 @@
-"""EvoMoE: a gate that begins dense and is annealed to top-1."""
+"""EvoMoE: a gate that starts dense and is annealed to top-1."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 class DenseToSparse(nn.Module):
     """EvoMoE, arXiv 2112.14397, section 4, in three phases of the training:
 
-    1. for `dense_tokens` there is one expert, which takes every token; then it is copied to all, each copy with
-       `masked_share` of its weights set to zero (`training/phases.py`). Diversification is described in the paper
-       and absent from the released code; masking at random is our reading of it.
-    2. for `anneal_tokens`: g = softmax((z + Gumbel) / tau), every expert with g above a threshold takes the token, with
-       weight softmax(z)_e (`gate_weight: softmax`) or g_e (`gumbel`), not renormalised. tau falls from `tau_max` to
-       `tau_min`, exponentially or linearly; the paper has 2 to .3, the code 1 to .5. The threshold is .001 as released,
-       but at most .1/E. Even tau = .3 leaves four of eight experts at equal logits: phase 3 makes it sparse.
-    3. top-1 with its softmax probability, as Switch; so at inference, always.
+    1. For `dense_tokens` one expert takes every token. It is then copied to all experts, with `masked_share` of the
+       weights of each copy set to zero (`training/phases.py`). The paper describes diversification, but the released
+       code lacks it; random masks are our interpretation.
+    2. For `anneal_tokens`, g = softmax((z + Gumbel) / tau), and every expert with g above a threshold takes the token,
+       with weight softmax(z)_e (`gate_weight: softmax`) or g_e (`gumbel`), not renormalised. tau falls from `tau_max`
+       to `tau_min`, exponentially or linearly: from 2 to .3 in the paper, from 1 to .5 in the code. The threshold is
+       .001 as released, but at most .1/E. Even tau = .3 leaves four of eight experts active at equal logits.
+    3. Top-1 with its softmax probability, as in Switch. Inference always works like this.
 
-    Its balance penalty is E sum_e mean(g)_e mean(mask)_e, which at equal logits is the mean number of active experts:
-    not comparable along the anneal. Dropless, and the compute follows the number of active experts at every step.
+    Its balance penalty is E sum_e mean(g)_e mean(mask)_e. At equal logits this is the mean number of active experts, so
+    it is not comparable between steps. Dropless; the compute follows the number of active experts at every step.
     """
 
     config: ModelConfig
@@ -58,7 +58,7 @@ class DenseToSparse(nn.Module):
             mask_TxE,
             jnp.where(alone, 1.0, weight_TxE),
             gates_TxE,
-            logits_TxE=jnp.where(alone, 0.0, logits_TxE),  # an idle router learns nothing
+            logits_TxE=jnp.where(alone, 0.0, logits_TxE),  # no gradient for an unused router
             balance=(
                 jnp.where(alone, 0.0, jnp.mean(soft_TxE, axis=0)),
                 jnp.mean(mask_TxE.astype(jnp.float32), axis=0),

@@ -1,4 +1,4 @@
-"""The gate of multilinear mixtures: sparse without a choice of k."""
+"""The gate of multilinear mixtures, which is sparse without a top-k."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from flax import linen as nn
 from scaling.config.model import ModelConfig
 from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
-# Normalising the zero vector that a zero G gives has a Jacobian of 1/sqrt(eps): 316 at the usual 1e-5, 10 at this.
+# The zero initialisation of G gives a zero vector, whose normalisation has a Jacobian of 1/sqrt(eps): 10 instead of 316
+# at the usual 1e-5.
 EPSILON = 1e-2
 
 
@@ -17,8 +18,8 @@ EPSILON = 1e-2
 def entmax15(logits_TxE: jax.Array) -> jax.Array:
     """1.5-entmax, p_e = max(z_e / 2 - theta, 0)^2 with theta such that the row sums to 1 (arXiv 1905.05702).
 
-    Sparse, invariant to shifts, uniform at z = 0. Exact, by sorting: of the rows' supports of each size the largest
-    whose smallest member stays above its own theta.
+    Sparse, invariant to shifts, uniform at z = 0. Computed exactly by sorting: the support is the largest one whose
+    smallest member is above its theta.
     """
     half_TxE = (logits_TxE - jnp.max(logits_TxE, axis=-1, keepdims=True)) / 2
     sorted_TxE = -jnp.sort(-half_TxE, axis=-1)
@@ -43,12 +44,12 @@ def _entmax15_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tupl
 
 
 class Entmax(nn.Module):
-    """muMoE, arXiv 2402.12550, section 3: a = entmax_1.5(norm(x G)), G [D, E] zero at first, so a = 1/E.
+    """muMoE, arXiv 2402.12550, section 3: a = entmax_1.5(norm(x G)) with G [D, E] initially zero, so a = 1/E.
 
-    A dense gate: every expert with a > 0 counts, and factorised experts (`cp`, `ring`) are all in the product whatever
-    it says. `gate_norm: layer` normalises over the experts of a token; `batch`, which the paper's vision models have,
-    over the tokens of the batch, so that later tokens leak into earlier ones: only with `leak_study`. Neither has an
-    affine part. The normalisation's epsilon is 1e-2, not 1e-5, because of the zero start.
+    Every expert with a > 0 is active, and factorised experts (`cp`, `ring`) enter the product for any a.
+    `gate_norm: layer` normalises over the experts of a token; `batch`, as in the paper's vision models, over the tokens
+    of the batch, so that later tokens leak into earlier ones (needs `leak_study`). Neither has an affine part. Epsilon
+    of the normalisation is 1e-2 instead of 1e-5 because of the zero initialisation.
     """
 
     config: ModelConfig

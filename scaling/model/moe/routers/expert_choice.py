@@ -1,4 +1,4 @@
-"""Expert choice: experts take tokens, not tokens experts. Not causal."""
+"""Expert choice: experts choose tokens. Not causal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 
 
 class ExpertChoice(nn.Module):
-    """Expert choice, arXiv 2202.09368, section 3.2: S = softmax_E(x W); each expert takes its C = T k / E tokens of the
-    highest score of a group, y[t] = sum over the experts e that took t of S[t, e] F_e(x[t]), not renormalised.
+    """Expert choice, arXiv 2202.09368, section 3.2: S = softmax_E(x W); each expert takes the C = T k / E tokens of a
+    group with the highest scores, y[t] = sum over the experts e that took t of S[t, e] F_e(x[t]), not renormalised.
 
-    Every load is exactly C, a token has k experts on average and may have none (it keeps its residual stream). A group
-    is one sequence here, so a batch or its devices couple nothing. Which tokens are taken depends on all of the
-    sequence: not causal, refused for language models without `leak_study`, and a lower loss of it is no result.
+    Every load is exactly C; a token has k experts on average and may have none. A group is one sequence here, so that
+    sequences of a batch do not affect each other. The choice depends on the whole sequence: it is not causal and is
+    refused for language models without `leak_study`; a lower loss is meaningless.
     """
 
     config: ModelConfig

@@ -1,4 +1,4 @@
-"""Baselines that learn nothing: what routing by token id, or by chance, is worth."""
+"""Baselines without learned routing: by token id, or at random."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from flax import linen as nn
 from scaling.config.model import ModelConfig
 from scaling.model.moe.routing import Routing, Tokens
 
-TABLE = 20_210_604  # of the one table of hashes, whatever the seed of a run
+TABLE = 20_210_604  # seed of the table of hashes, the same for every run
 
 
 class Fixed(nn.Module):
-    """Experts of the `top_k` largest of numbers that no weight or activation touches; each output weighs 1/k."""
+    """The `top_k` experts with the largest of E numbers, independent of weights and activations, each weighted 1/k."""
 
     config: ModelConfig
 
     def numbers(self, tokens: Tokens) -> jax.Array:
-        """Random numbers that decide, [T, E]."""
+        """The numbers that determine the choice, [T, E]."""
         raise TypeError(f"{type(self).__name__} defines no numbers")
 
     def __call__(self, x_TxD: jax.Array, tokens: Tokens) -> Routing:
@@ -29,10 +29,10 @@ class Fixed(nn.Module):
 
 
 class Hash(Fixed):
-    """Hash layers, arXiv 2106.04426, section 3: the experts of a token are fixed by its id, through one random table
-    for all layers and seeds. No router parameters; the gate is 1 (1/k for each of k, the paper has k = 1).
+    """Hash layers, arXiv 2106.04426, section 3: a random table, the same for all layers and seeds, maps token ids to
+    experts. There are no router parameters; the gate is 1/k (k = 1 in the paper).
 
-    The paper's best table balances the loads by the frequency of ids in the corpus; this is its random one.
+    The paper's best table balances loads by the frequency of ids in the corpus; this is its random table.
     """
 
     def numbers(self, tokens: Tokens) -> jax.Array:
@@ -41,8 +41,8 @@ class Hash(Fixed):
 
 
 class Random(Fixed):
-    """Experts by chance: drawn anew in each training step; at inference fixed by token, position and layer, so that
-    decoding gives what the whole sequence gives. The floor of every comparison of routers: experts without routing."""
+    """Random experts, redrawn in each training step. At inference they depend only on token, position and layer, so
+    that decoding agrees with a pass over the whole sequence. The baseline for every comparison of routers."""
 
     def numbers(self, tokens: Tokens) -> jax.Array:
         return tokens.uniform(self.config.n_experts)

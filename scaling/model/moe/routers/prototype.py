@@ -1,4 +1,4 @@
-"""Expert prototyping: k groups of experts, one expert of each."""
+"""Expert prototyping: one expert from each of k groups."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Prototype(TokenChoice):
     """M6-T, arXiv 2105.15082, section 3.2: E experts in k prototypes of E/k, softmax and top-1 within each,
     y = sum_j P_j[i_j] F_{j, i_j}(x) with i_j = argmax P_j.
 
-    k = 1 is Switch; at k = E every gate is 1. Whether capacity grows with k ("kx") or stays that of a top-1 router
-    ("1x") is `capacity_per`. The paper trains without a balance penalty and reports that one hurts; ours is on by
-    default, as for all routers (`balance_coef: 0` is theirs).
+    k = 1 is Switch; at k = E every gate is 1. `capacity_per` sets whether the capacity grows with k ("kx") or is that
+    of a top-1 router ("1x"). The paper trains without a balance penalty and reports that one hurts (`balance_coef: 0`);
+    here it is on by default, as for all routers.
     """
 
     def gates(self, logits_TxE: jax.Array) -> jax.Array:

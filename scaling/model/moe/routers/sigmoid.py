@@ -1,4 +1,4 @@
-"""Normalised sigmoid gating, in the form of the theory and in that of DeepSeek-V3."""
+"""Normalised sigmoid gating, in the theoretical form and that of DeepSeek-V3."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scaling.model.moe.routers.token_choice import TokenChoice, gather_chosen
 class Sigmoid(TokenChoice):
     """Scores s = sigmoid(z); the weight of a chosen expert is `route_scale` s_e over a sum of scores.
 
-    `normalise_over: all` divides by the sum over all experts (arXiv 2505.10860: what its rates are proved for),
-    `selected` by that over the chosen ones (DeepSeek-V3, arXiv 2412.19437, eqs. 12 to 16, with route_scale 2.5); they
-    differ by the ratio of the two sums, and agree at k = E. Selection is by v = s + b, the weights by s without the
-    bias (`bias_rate`, TokenChoice).
+    `normalise_over: all` divides by the sum over all experts (arXiv 2505.10860, which proves its rates for this form),
+    `selected` by the sum over the chosen ones (DeepSeek-V3, arXiv 2412.19437, eqs. 12 to 16, with route_scale 2.5);
+    they agree at k = E. Experts are selected by v = s + b and weighted by s without the bias (`bias_rate`,
+    TokenChoice).
 
-    Group-limited selection: E experts in `n_groups`; a group scores the sum of its two largest v, or without a bias its
-    largest; the best `groups_kept` groups are kept, and the others masked with -inf. (With 0 instead a negative v would
-    lose to a masked one.) Of DeepSeek-V3 256 experts in 8 groups of which 4 are kept.
+    Group-limited selection: the score of each of `n_groups` groups is the sum of its two largest v, or its largest v
+    without a bias. The best `groups_kept` groups are kept and the others masked with -inf, since a mask of 0 could
+    exceed a negative v. DeepSeek-V3 has 256 experts in 8 groups, of which 4 are kept.
     """
 
     def gates(self, logits_TxE: jax.Array) -> jax.Array:

@@ -13,8 +13,11 @@ from scaling.model.moe.routing import Routing, Tokens
 
 @struct.dataclass
 class Slots:
-    """dispatch_GxTxExP: share of each token in a slot, sums to 1 over tokens.   combine_GxTxExP: share of each slot in
-    a token's output, sums to 1 over slots. G sequences, T tokens of one, P slots of an expert."""
+    """Mixing weights for G sequences of T tokens and P slots per expert.
+
+    dispatch_GxTxExP: share of each token in a slot, summing to 1 over tokens.
+    combine_GxTxExP: share of each slot in a token's output, summing to 1 over slots.
+    """
 
     dispatch_GxTxExP: jax.Array
     combine_GxTxExP: jax.Array
@@ -24,10 +27,10 @@ class Soft(nn.Module):
     """Soft MoE, arXiv 2308.00951, section 2.1: L[t, e, s] = x[t] . Phi[:, e, s]; D = softmax of L over the tokens of a
     sequence, M = softmax over all slots; slot[e, s] = sum_t D x[t], y[t] = sum_{e, s} M F_e(slot[e, s]).
 
-    `normalise_slots`: x and Phi are l2-normalised along the width and a learned scale multiplies Phi, as the paper's
-    section 2.3 has it; without, Phi is used as it is. `slots` for each expert and sequence: k T / E where the grid is
-    silent. At fixed E p the cost of experts does not depend on E. Nothing is dropped or balanced. Every output depends
-    on every token of the sequence: not causal, refused for language models without `leak_study`.
+    `normalise_slots`: x and Phi are l2-normalised along the width, and a learned scale multiplies Phi (section 2.3 of
+    the paper). `slots` per expert and sequence default to k T / E. At fixed E p the cost of experts does not depend on
+    E. Nothing is dropped or balanced. Every output depends on every token of the sequence: not causal, refused for
+    language models without `leak_study`.
     """
 
     config: ModelConfig

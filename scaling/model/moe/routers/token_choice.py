@@ -1,4 +1,4 @@
-"""Token choice: each token takes the `top_k` experts that score highest for it. The softmax routers of this kind."""
+"""Token choice: each token takes the `top_k` experts with the highest scores. Also its softmax routers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from scaling.model.moe.routing import Routing, Tokens
 
 
 def linear_logits(router: nn.Module, x_TxD: jax.Array, n_experts: int) -> jax.Array:
-    """z = x W in float32, with W [D, E] a weight of this router. To be called in its compact method."""
+    """z = x W in float32, with W [D, E] a weight of this router. Must be called in its compact method."""
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
     weight_DxE = router.param("weight", init, (x_TxD.shape[-1], n_experts))
     return x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
 
 
 class TokenChoice(nn.Module):
-    """Each token chooses its `top_k` experts of the highest score; logits z = x W, W [D, E] without bias.
+    """Each token chooses the `top_k` experts with the highest scores; logits z = x W, W [D, E] without bias.
 
-    A choice looks at its own token alone, so it is causal. Logits and scores are float32: the choice is discrete and
-    must not depend on rounding of a lower precision. A method says how logits become scores, select and weigh experts.
+    A choice depends only on its own token, so it is causal. Logits and scores are float32, because the discrete choice
+    must not depend on the rounding of a lower precision. Subclasses define scores, selection and weights.
 
     Loss-free balancing, arXiv 2408.15664, section 3 (`bias_rate` u > 0): experts are selected by score + b and weighted
-    by the score alone; after each step b_e moves by u sign(mean load - load of e), up where an expert has too few
-    tokens. b is no parameter: it has no gradient, and the step moves it (`moved_bias`). It depends on earlier steps alone,
-    so it stays causal. (A widely copied summary has the opposite sign, which unbalances.)
+    by the score. After each step b_e changes by u sign(mean load - load of e), upwards for an expert with too few
+    tokens (`moved_bias`); b is not a parameter and has no gradient. It depends only on earlier steps, so routing stays
+    causal. (A widely copied summary has the opposite sign, which unbalances.)
 
     Switch's jitter, arXiv 2101.03961, appendix: in training the input is multiplied by uniform noise in 1 +- `jitter`.
     """
@@ -34,15 +34,15 @@ class TokenChoice(nn.Module):
     config: ModelConfig
 
     def read(self, x_TxD: jax.Array) -> jax.Array:
-        """The representation of a token that the gate reads."""
+        """The input of the gate."""
         return x_TxD
 
     def gates(self, logits_TxE: jax.Array) -> jax.Array:
-        """Scores that select and weigh, [T, E]."""
+        """Scores for selection and weights, [T, E]."""
         return jax.nn.softmax(logits_TxE, axis=-1)
 
     def select(self, score_TxE: jax.Array) -> jax.Array:
-        """Indices of the chosen experts, [T, k]; `score_TxE` has no gradient and the bias in it."""
+        """Indices of the chosen experts, [T, k]; `score_TxE` includes the bias and has no gradient."""
         return jax.lax.top_k(score_TxE, self.config.top_k)[1]
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
@@ -70,16 +70,16 @@ class TokenChoice(nn.Module):
         return Routing(chosen_TxK, weight_TxK, self.probabilities(gates_TxE), self.by_softmax(logits_TxE))
 
     def by_softmax(self, logits_TxE: jax.Array) -> jax.Array:
-        """The logits for the z-loss, those of one softmax along the last axis."""
+        """The logits for the z-loss, with those of one softmax along the last axis."""
         return logits_TxE
 
     def order(self, logits_TxE: jax.Array, gates_TxE: jax.Array) -> jax.Array:
-        """Scores that select where no bias is added: the logits, which order experts as softmax does, unrounded."""
+        """Scores for selection without a bias: the logits, in the order of the softmax but without its rounding."""
         return logits_TxE
 
 
 def moved_bias(bias_E: jax.Array, assigned_E: jax.Array, rate: float) -> jax.Array:
-    """The bias of loss-free balancing after a step in which each expert had so many tokens: b + u sign(mean - own)."""
+    """The bias of loss-free balancing after a step with these loads: b + u sign(mean load - load)."""
     return bias_E + rate * jnp.sign(jnp.mean(assigned_E) - assigned_E)
 
 
@@ -91,7 +91,7 @@ def gather_chosen(values_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
 class Switch(TokenChoice):
     """Top-1; the weight is the chosen expert's softmax probability (Switch Transformer, arXiv 2101.03961, eq. 2).
 
-    The probability is taken before the choice: after it a single weight would be 1, the router without gradient.
+    The probability is that before the choice; renormalised, it would be 1 and the router would get no gradient.
     """
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
@@ -99,12 +99,12 @@ class Switch(TokenChoice):
 
 
 class TopK(TokenChoice):
-    """Top-k; with `renormalise` the weights are a softmax over the k kept logits and sum to 1 (Mixtral, arXiv
-    2401.04088, section 2.1; GShard's pair, arXiv 2006.16668, algorithm 1), without they are the softmax probabilities
-    before the choice, which sum to less (OLMoE, arXiv 2409.02060).
+    """Top-k. With `renormalise` the weights are a softmax over the k chosen logits, equal to renormalised probabilities
+    (Mixtral, arXiv 2401.04088, section 2.1; GShard, arXiv 2006.16668, algorithm 1). Without it they are the softmax
+    probabilities before the choice, which sum to less than 1 (OLMoE, arXiv 2409.02060).
 
-    Softmax over the kept logits equals renormalised probabilities. At k = 1 that is constant, so the probability before
-    the choice is used whatever `renormalise` says. GShard keeps its second expert with probability min(1, 2 g2).
+    At k = 1 renormalised weights are constant, so the probability before the choice is always used. GShard keeps its
+    second expert with probability min(1, 2 g2).
     """
 
     def weights(self, logits_TxE: jax.Array, gates_TxE: jax.Array, chosen_TxK: jax.Array) -> jax.Array:
@@ -117,11 +117,11 @@ TRANSFORMS = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "cos": jnp.cos, "iden
 
 
 class Bounded(TopK):
-    """Modified softmax gating, arXiv 2310.14188: the gate reads a bounded transform of its input, z = M(x) W.
+    """Modified softmax gating, arXiv 2310.14188: the gate sees a bounded transform of its input, z = M(x) W.
 
-    Of M elementwise sigmoid, tanh or cos the functions x^p M(x)^q are linearly independent, which is what speeds up the
-    estimation of experts there; `identity` is `topk`. The paper has a dense mixture for classification; as a router of
-    a language model, with a choice of k, it is ours.
+    For M elementwise sigmoid, tanh or cos the functions x^p M(x)^q are linearly independent, which makes experts
+    converge faster in the paper; `identity` is `topk`. The paper has a dense mixture for classification; its use as a
+    top-k router of a language model is ours.
     """
 
     def read(self, x_TxD: jax.Array) -> jax.Array:

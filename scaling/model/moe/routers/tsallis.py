@@ -1,4 +1,4 @@
-"""DynMoLE: an uncertain token goes to every expert, a decided one to few."""
+"""DynMoLE: tokens with uncertain routing use every expert, others few."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scaling.model.moe.routing import Routing, Tokens, routing_of_mask
 def entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
     """Tsallis entropy S_q = (1 - sum_e p_e^q) / (q - 1) of each row; Shannon's at q = 1, 1 - sum p^2 at 2.
 
-    Rows sum to 1, so it is -sum p (p^(q-1) - 1) / (q - 1), which does not cancel near q = 1.
+    Computed as -sum p (p^(q-1) - 1) / (q - 1), which is equal for rows that sum to 1 and does not cancel near q = 1.
     """
     if q == 1:
         return -jnp.sum(gates_TxE * jnp.log(gates_TxE + 1e-20), axis=-1)
@@ -22,7 +22,7 @@ def entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
 
 
 def normalised_entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
-    """S_q over that of a uniform row, so 1 when uniform and 0 when decided."""
+    """S_q over that of a uniform row: 1 for uniform rows, 0 for one-hot rows."""
     n_experts = gates_TxE.shape[-1]
     return entropy(gates_TxE, q) / entropy(jnp.full((1, n_experts), 1 / n_experts), q)
 
@@ -30,14 +30,14 @@ def normalised_entropy(gates_TxE: jax.Array, q: float) -> jax.Array:
 class Tsallis(nn.Module):
     """DynMoLE, arXiv 2504.00661, section 3: with p = softmax(z) and S its normalised Tsallis entropy (`tsallis_q`),
 
-        mask = all experts                                            where S > entropy_threshold (which 1 switches off)
-               those of cumulative p <= top_p, and the top_k in any case   elsewhere
+        mask = all experts                                   if S > entropy_threshold (a threshold of 1 disables this)
+               those of cumulative p <= top_p and the top_k  otherwise
         g = mask p, not renormalised
         loss = entropy_coef mean(S) + balance_coef E sum_e mean(g)_e mean(p)_e
 
-    The balance term takes masked probabilities, not counts, as released. The released code leaves out the expert whose
-    mass crosses top_p (`nucleus: exclude`); nucleus sampling keeps it (`include`). Dropless and causal. The method is a
-    router of LoRA experts on a frozen base (`experts: lora`); with `experts: mlp` it routes full experts.
+    As released, the balance term uses masked probabilities instead of counts, and the expert whose mass crosses top_p
+    is excluded (`nucleus: exclude`); nucleus sampling includes it (`include`). Dropless and causal. The paper routes
+    LoRA experts on a frozen base (`experts: lora`); `experts: mlp` routes full experts.
     """
 
     config: ModelConfig
@@ -60,14 +60,14 @@ class Tsallis(nn.Module):
         )
 
     def mask(self, gates_TxE: jax.Array, uncertain_T: jax.Array) -> jax.Array:
-        """The experts that each token reaches, [T, E]."""
+        """The mask of the experts of each token, [T, E]."""
         config = self.config
         order_TxE = jnp.argsort(-gates_TxE, axis=-1)
         rank_TxE = jnp.argsort(order_TxE, axis=-1)
         sorted_TxE = jnp.take_along_axis(gates_TxE, order_TxE, axis=-1)
         cumulative_TxE = jnp.minimum(jnp.cumsum(sorted_TxE, axis=-1), 1.0)
         if config.nucleus == "include":
-            everything = config.top_p >= 1  # whatever rounding says of a sum of 1
+            everything = config.top_p >= 1  # despite rounding of the sum
             within_TxE = (cumulative_TxE - sorted_TxE < config.top_p) | everything
         else:
             within_TxE = cumulative_TxE <= config.top_p
