@@ -384,7 +384,7 @@ def test_a_broken_recommendation_is_named(study):
     with pytest.raises(InputError, match=r"joint-moe\.json.*not JSON"):
         load_report_study(study)
     store(study / "recommendations" / "joint-moe.json", {"law": "joint-moe"})
-    with pytest.raises(InputError, match=r"not a recommendation \(no `question`, `recommendation`\)"):
+    with pytest.raises(InputError, match=r"joint-moe\.json.*scaling recommend"):
         load_report_study(study)
 
 
