@@ -21,7 +21,7 @@ from analysis.figures.decision import (
     tradeoff,
     what_if_cases,
 )
-from analysis.figures.fit import along, cloud, profile_curve, sheet
+from analysis.figures.fit import along, cloud, profile_curve
 from analysis.figures.isoflop import isoflop_frontier, isoflop_valleys
 from analysis.figures.latency import measured_modelled, time_errors
 from analysis.figures.law import (
@@ -31,7 +31,6 @@ from analysis.figures.law import (
     observed_predicted,
     paired_differences,
     parameter_intervals,
-    residuals,
 )
 from analysis.figures.methods import method_colours, method_differences, method_times, metric_beside_chance, saturation
 from analysis.figures.style import Curve, Palette, Panel, colours, figure, legend_columns, pages, save, titled

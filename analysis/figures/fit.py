@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.figures.law import observed_predicted, residuals
-from analysis.figures.style import Curve, Palette, Panel
+from analysis.figures.style import Curve, Palette
 from scaling.arrays import Array
 from scaling.formatting import si
 
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 
 _LABELS = {"tokens": "training tokens D", "n_experts": "experts per layer E", "train_flops": "training FLOPs C"}
 _POINTS = 120
-_A_ROW = 3
 
 
 def along(column: str, fit: Fit, table: RunTable, palette: Palette, ax: Axes) -> Axes:
@@ -78,44 +73,6 @@ def cloud(x: Array, y: Array, estimate: tuple[float, float], labels: tuple[str, 
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: si(value).replace("-", "−"))
     return ax
-
-
-def _blank(ax: Axes) -> Axes:
-    ax.set_axis_off()
-    return ax
-
-
-def sheet(
-    fit: Fit, table: RunTable, profiles: Sequence[Profile], clouds: Mapping[tuple[str, str], tuple[Array, Array]]
-) -> Figure:
-    """A fit on one page: the law along every axis, its residuals, profiles, and clouds of draws.
-
-    `clouds` are draws of two quantities by their labels.
-    """
-    experts = table.experts
-    palette = style.colours(experts)
-    columns = table.columns(fit.definition.columns)
-    observed, predicted = table.column(fit.definition.target), fit.loss(columns)
-    law: list[Panel] = [partial(along, name, fit, table, palette) for name in columns if np.ptp(columns[name]) > 0]
-    law.append(partial(observed_predicted, observed, predicted, experts, palette))
-    if "tokens" in columns:
-        law.append(partial(residuals, columns["tokens"], np.log(observed / predicted), experts, palette))
-    curves: list[Panel] = [partial(profile_curve, profile, fit.params[profile.name]) for profile in profiles]
-    draws: list[Panel] = [
-        partial(cloud, x, y, (_estimate(fit, labels[0], x), _estimate(fit, labels[1], y)), labels)
-        for labels, (x, y) in clouds.items()
-    ]
-    rows: list[list[Panel]] = []
-    for title, panels in (("The law and the runs", law), ("Profiles", curves), ("Bootstrap draws", draws)):
-        for first in range(0, len(panels), _A_ROW):
-            row = panels[first : first + _A_ROW]
-            row[0] = style.titled(row[0], "" if first else title)
-            rows.append(row + [_blank] * (_A_ROW - len(row)))
-    return style.pages(*rows, heights=[2.1] * len(rows), legend=palette)
-
-
-def _estimate(fit: Fit, label: str, draws: Array) -> float:
-    return fit.params[label] if label in fit.params else float(np.median(draws))
 
 
 def _nearest(values: Array) -> float:

@@ -79,16 +79,6 @@ def observed_predicted(observed: Array, predicted: Array, n_experts: Array, pale
     return ax
 
 
-def residuals(tokens: Array, log_residuals: Array, n_experts: Array, palette: Palette, ax: Axes) -> Axes:
-    """Residuals of log loss, in percent of the loss, against tokens; a trend or ordered colours show a misfit."""
-    ax.axhline(0, color=style.MUTED, lw=0.9)
-    places = tokens * np.exp(style.side_by_side(n_experts, palette, tokens))
-    style.dots(places, 100 * log_residuals, n_experts, palette, ax)
-    ax.set(xscale="log", xlabel="training tokens D", ylabel="measured − predicted, %")
-    style.ticks(ax.xaxis, tokens, digits=2)
-    return ax
-
-
 def paired_differences(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """Loss minus that of the dense model of equal active size and tokens, with 95 % bars, grouped by size.
 

@@ -9,28 +9,57 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.fit import sheet
+from analysis.figures.fit import along, cloud, profile_curve
 from analysis.figures.latency import measured_modelled, time_errors
+from analysis.figures.law import observed_predicted
 from analysis.figures.style import Palette, Panel, colours, pages, titled
-from analysis.figures.validation import evidence, influence, residual_panels, roll_out_errors
-from scaling.columns import EXPERTS
+from analysis.figures.validation import evidence, influence, residual_panels, residuals_against, roll_out_errors
+from analysis.fitting.refit import log_residuals
+from scaling.columns import EXPERTS, TOKENS
 
 if TYPE_CHECKING:
     from analysis.fitting.fit import Fit
     from analysis.fitting.profile import Profile
     from analysis.tables.runs import RunTable
 
-_CLOUDS = 3  # pairs of parameters drawn against each other
+_CLOUDS = 3  # pairs of parameters
+_A_ROW = 3
 
 
 def fit_sheet(fit: Fit, table: RunTable, profiles: Sequence[Profile]) -> Figure:
     """The law along every axis, its residuals, profiles, and clouds of draws of its first exponents."""
+    palette = colours(table.experts)
+    columns = table.columns(fit.definition.columns)
+    law: list[Panel] = [partial(along, name, fit, table, palette) for name in columns if np.ptp(columns[name]) > 0]
+    observed = table.column(fit.definition.target)
+    law.append(partial(observed_predicted, observed, fit.loss(columns), table.experts, palette))
+    if TOKENS in columns:
+        errors = -log_residuals(fit, table)
+        law.append(
+            partial(residuals_against, columns[TOKENS], errors, table.experts, palette, label="training tokens D")
+        )
+    curves: list[Panel] = [partial(profile_curve, profile, fit.params[profile.name]) for profile in profiles]
     draws = {name: np.array(values) for name, values in fit.draws.items()}
     exponents = [name for name in fit.free if fit.definition.parameter(name).linear == "" and name in draws]
-    pairs = islice(combinations(exponents, 2), _CLOUDS)
-    return sheet(fit, table, profiles, {(a, b): (draws[a], draws[b]) for a, b in pairs})
+    clouds: list[Panel] = [
+        partial(cloud, draws[a], draws[b], (fit.params[a], fit.params[b]), (a, b))
+        for a, b in islice(combinations(exponents, 2), _CLOUDS)
+    ]
+    rows: list[list[Panel]] = []
+    for title, panels in (("The law and the runs", law), ("Profiles", curves), ("Bootstrap draws", clouds)):
+        for first in range(0, len(panels), _A_ROW):
+            row = panels[first : first + _A_ROW]
+            row[0] = titled(row[0], "" if first else title)
+            rows.append(row + [_blank] * (_A_ROW - len(row)))
+    return pages(*rows, heights=[2.1] * len(rows), legend=palette)
+
+
+def _blank(ax: Axes) -> Axes:
+    ax.set_axis_off()
+    return ax
 
 
 def validation_sheet(

@@ -86,22 +86,22 @@ def figure(
     legend: Palette | Mapping[str, str] | None = None,
 ) -> Figure:
     """Panels side by side in the one style, sizes in inches, under a legend of expert counts or names."""
-    with mpl.rc_context(_STYLE):
-        page = Page(figsize=(width, height), layout="constrained")
-        axes = np.atleast_1d(page.subplots(1, len(panels), width_ratios=ratios))
-        for panel, ax in zip(panels, axes, strict=True):
-            panel(ax)
-        _legend(page, legend or {})
-    return page
+    return pages(panels, heights=[height], legend=legend or {}, width=width, ratios=ratios)
 
 
-def pages(*rows: Sequence[Panel], heights: Sequence[float], legend: Palette) -> Figure:
-    """Rows of panels on one page in the one style, heights in inches, under one legend of expert counts."""
+def pages(
+    *rows: Sequence[Panel],
+    heights: Sequence[float],
+    legend: Palette | Mapping[str, str],
+    width: float = WIDTH,
+    ratios: Sequence[float] | None = None,
+) -> Figure:
+    """Rows of panels on one page in the one style, sizes in inches, under a legend of expert counts or names."""
     with mpl.rc_context(_STYLE):
-        page = Page(figsize=(WIDTH, sum(heights)), layout="constrained")
+        page = Page(figsize=(width, sum(heights)), layout="constrained")
         outer = page.add_gridspec(len(rows), 1, height_ratios=heights)
         for place, panels in enumerate(rows):
-            inner = outer[place].subgridspec(1, len(panels))
+            inner = outer[place].subgridspec(1, len(panels), width_ratios=ratios)
             for index, panel in enumerate(panels):
                 panel(page.add_subplot(inner[index]))
         _legend(page, legend)

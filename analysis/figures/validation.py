@@ -87,7 +87,7 @@ def residuals_against(
     """
     values, residuals = np.asarray(values, dtype=float), 100 * np.asarray(log_residuals, dtype=float)
     ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
-    style.dots(values, residuals, n_experts, palette, ax)
+    style.dots(values * np.exp(style.side_by_side(n_experts, palette, values)), residuals, n_experts, palette, ax)
     distinct = np.unique(values)
     if len(distinct) <= bins:
         groups = [np.flatnonzero(values == value) for value in distinct]

@@ -167,7 +167,8 @@ def loss_against_experts(study: Study) -> Figure:
     predicted, observed = fit.loss(study.table.columns(fit.definition.columns)), study.table.column("loss_val")
     experts, tokens = study.table.column(EXPERTS), study.table.column(TOKENS)
     agreement = partial(figures.observed_predicted, observed, predicted, experts, palette)
-    residuals = partial(figures.residuals, tokens, np.log(observed / predicted), experts, palette)
+    errors = np.log(observed / predicted)
+    residuals = partial(figures.residuals_against, tokens, errors, experts, palette, label="training tokens D")
     panels = [effect, titled(agreement, "Law against measurement"), titled(residuals, "Residuals")]
     if len(palette) == 1:
         return figures.figure(*panels[1:], height=2.5)

@@ -87,7 +87,9 @@ PANELS = {
     "losses": partial(figures.losses_of_choices, {1: 1.5, 8: 1.4}, {1: (1.45, 1.55)}, 8, PALETTE),
     "chances": partial(figures.probability_best, {1: 0.02, 4: 0.1, 8: 0.6, 16: 0.28}, PALETTE),
     "agreement": partial(figures.observed_predicted, np.array([1.0, 2.0]), np.array([1.1, 1.9]), TWO, PALETTE),
-    "residuals": partial(figures.residuals, np.array([5e5, 4e6]), np.array([0.01, -0.02]), TWO, PALETTE),
+    "residuals": partial(
+        figures.residuals_against, np.array([5e5, 4e6]), np.array([0.01, -0.02]), TWO, PALETTE, label="D"
+    ),
 }  # fmt: skip
 
 
