@@ -114,5 +114,5 @@ def usd(value: float | None) -> str:
 
 
 def money(value: float | None, unit: str) -> str:
-    """A cost with its unit."""
-    return f"{cost(value, unit)} {unit}"
+    """A cost with its unit: `$19.3`, `5.68×10¹² FLOP`."""
+    return usd(value) if unit == "USD" else f"{cost(value, unit)} {unit}"

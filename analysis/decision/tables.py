@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.decision.answer import Answer
-from scaling.formatting import cost, number, percent, si, usd
+from scaling.formatting import between, cost, number, percent, si, usd
 from scaling.table import Column, Table
 
 _EXPERTS, _TOP_K = Column("n_experts", "E"), Column("top_k", "k")
@@ -14,13 +14,20 @@ _LOSS = Column("loss", "loss", "{:.4f}".format)
 _SURE = (Column("probability_best", "best in", percent), Column("regret", "regret", "{:.1%}".format))
 
 
-def choices_table(answer: Answer) -> Table:
-    """The best model of every E that can answer, the recommended one first, then by rising cost or loss."""
+def choices_table(answer: Answer, *, detailed: bool = False) -> Table:
+    """The best model of every E that can answer, the recommended one first, then by rising cost or loss; `detailed`
+    with the interval of the loss and the parts of the cost."""
     chosen = answer.best
+    parts = (
+        Column("loss_interval", "95% interval", lambda ends: between(ends, "{:.3f}".format)),
+        _cost_column("cost.train", chosen.cost.unit, "to train"),
+        _cost_column("cost.serve", chosen.cost.unit, "to serve"),
+    )
     columns = (
         _EXPERTS,
         *_SIZES,
         _LOSS,
+        *(parts if detailed else ()),
         _cost_column("cost.total", chosen.cost.unit),
         *_SURE,
         Column("unanswered", "cannot reach the loss", percent),
@@ -102,8 +109,8 @@ def fits_table(answer: Answer) -> Table | None:
     return Table.of("The best model of each fit", columns, answer.comparison.rivals).without_empty_columns()
 
 
-def _cost_column(field: str, unit: str) -> Column:
-    return Column(field, "cost", usd) if unit == "USD" else Column(field, "cost", lambda value: cost(value, unit), unit)
+def _cost_column(field: str, unit: str, label: str = "cost") -> Column:
+    return Column(field, label, usd) if unit == "USD" else Column(field, label, lambda value: cost(value, unit), unit)
 
 
 def _three(value: float) -> str:

@@ -16,7 +16,6 @@ from analysis.figures.decision import (
     losses_of_choices,
     pareto,
     probability_best,
-    regret_bars,
     step_times,
     tradeoff,
     what_if_cases,

@@ -10,15 +10,20 @@ from matplotlib.figure import Figure
 
 from analysis.decision.answer import Answer
 from analysis.figures.decision import losses_of_choices, pareto, probability_best
-from analysis.figures.style import Panel, colours, figure, titled
+from analysis.figures.style import Palette, Panel, colours, figure, titled
 
 
 def answer_figure(answer: Answer) -> Figure:
+    """The panels of an answer side by side."""
+    every = colours([*(choice.n_experts for choice in answer.choices), *answer.recommendation.unreachable])
+    palette = {choice.n_experts: every[choice.n_experts] for choice in answer.choices}
+    return figure(*answer_panels(answer, every), height=2.6, legend=palette)
+
+
+def answer_panels(answer: Answer, palette: Palette) -> list[Panel]:
     """Loss against lifetime cost by E, or at a training budget alone the least loss of every E; beside it the share of
     the bootstrap draws in which each E is best, where there are draws."""
     found, best = answer.recommendation, answer.best
-    every = colours([*(choice.n_experts for choice in answer.choices), *found.unreachable])
-    palette = {choice.n_experts: every[choice.n_experts] for choice in answer.choices}
     if found.front:
         offer: Panel = partial(
             pareto,
@@ -39,5 +44,5 @@ def answer_figure(answer: Answer) -> Figure:
         panels = [titled(offer, "Least loss at the training budget")]
     if found.probability_best:
         shares = dict(sorted(found.probability_best.items()))
-        panels.append(titled(partial(probability_best, shares, {**every, **palette}), "How sure"))
-    return figure(*panels, height=2.6, legend=palette)
+        panels.append(titled(partial(probability_best, shares, palette), "How sure"))
+    return panels

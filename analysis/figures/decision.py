@@ -20,11 +20,16 @@ _CORNER: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsi
 
 
 def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
-    """Measured time of one phase against batch size: median and quartiles by E; dashed, the roofline where known."""
+    """Measured time of one phase against batch size: median and quartiles by E; dashed, the roofline where known.
+
+    Rows with a `doubt` (a text, empty where there is none) are hollow.
+    """
     for e, times in rows.sort_values("batch").groupby("n_experts"):
         colour = palette[int(str(e))]
         ax.fill_between(times["batch"], times["time_q25_ms"], times["time_q75_ms"], color=colour, alpha=0.22, lw=0)
         ax.plot(times["batch"], times["time_ms"], "o-", color=colour, ms=3.4)
+        doubted = times[times["doubt"] != ""] if "doubt" in times else times.iloc[:0]
+        ax.plot(doubted["batch"], doubted["time_ms"], "o", mfc="white", mec=colour, ms=3.4)
         floor = times.dropna(subset="roofline_ms")
         if len(floor):
             ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=colour, lw=0.9)
@@ -38,19 +43,25 @@ def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """Measured decode time per token by E: medians with quartile bars, and the ratio to the dense model.
 
-    One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`.
+    One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`. Where it has a `doubt` (a text,
+    empty where there is none) the bar is hatched, and a question mark stands with every ratio that rests on it.
     """
     rows = rows.sort_values("n_experts")
     experts = rows["n_experts"].astype(int).tolist()
     columns = ("time_ms", "time_q25_ms", "time_q75_ms")
     time, low, high = (1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in columns)
     tops = np.maximum(time, high)
-    ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66)
+    doubted = (rows["doubt"] != "").tolist() if "doubt" in rows else [False] * len(rows)
+    hatches: Any = ["////" if doubt else "" for doubt in doubted]
+    ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66, hatch=hatches, edgecolor="white")
     ax.vlines(range(len(rows)), low, high, colors=style.INK, lw=1.1)
     for place, e in enumerate(experts):
         if e > 1 and 1 in experts:
-            ratio = time[place] / time[experts.index(1)]
-            style.beside(f"{ratio:.2g}×", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7)
+            dense = experts.index(1)
+            mark = " ?" if doubted[place] or doubted[dense] else ""
+            style.beside(
+                f"{time[place] / time[dense]:.2g}×{mark}", (place, tops[place]), (0, 2), ax, ha="center", fontsize=7
+            )
     style.expert_columns(experts, ax)
     ax.set(ylabel="decode time, µs per token", ylim=(0, 1.14 * tops.max()))
     return ax
@@ -228,36 +239,6 @@ def cost_against_load(
     style.ticks(ax.xaxis, [prices[load].min(), prices[load].max()], studied=False)
     style.ticks(ax.yaxis, [prices[price].min(), prices[price].max()], digits=2, studied=False)
     return ax
-
-
-def regret_bars(
-    regrets: Mapping[int, float | None], chances: Mapping[int, float], palette: Palette, ax: Axes, *, limit: float
-) -> Axes:
-    """Expected regret of each E in percent of the cost, labelled with the share of draws in which it is best.
-
-    Linear up to `limit` (a share, dashed: the largest regret that counts as decided), logarithmic beyond. The regret is
-    None where an E meets the limits in no draw.
-    """
-    allowed = 100 * limit
-    heights = [0.0 if value is None else 100 * value for value in regrets.values()]
-    ax.bar(range(len(heights)), heights, color=[palette[e] for e in regrets], width=0.66)
-    ax.axhline(allowed, **style.LIMIT, zorder=1)
-    for place, (e, value) in enumerate(regrets.items()):
-        chance = f"best in {100 * chances.get(e, 0.0):.0f}%"
-        text = "infeasible" if value is None else f"{_percent(100 * value)}\n{chance}"
-        style.beside(text, (place, heights[place]), (0, 2), ax, ha="center", zorder=5)
-    top = max(*heights, allowed)
-    ax.set_yscale("symlog", linthresh=allowed)
-    style.expert_columns(regrets, ax)
-    ax.set(ylabel="expected regret, % of cost", xlim=(-0.6, len(regrets) - 0.4))
-    ax.set_ylim(0, 6 * top)  # room for two lines of text over the highest bar
-    percents = (0, 0.3, 1, 3, 10, 30, 100, 300, 1000)
-    style.fixed_ticks(ax.yaxis, [percent for percent in percents if percent <= 3 * top], lambda value: f"{value:g}")
-    return ax
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0f}%" if value >= 9.95 else f"{value:.2g}%"
 
 
 def what_if_cases(rows: pd.DataFrame, ax: Axes) -> Axes:

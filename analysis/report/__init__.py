@@ -1,1 +1,1 @@
-"""The report of a study as a PDF: the decision first, then the evidence. It computes nothing; it lays out."""
+"""The report of a study or an answer as a PDF: the decision first, then the evidence. It only lays out."""

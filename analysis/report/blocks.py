@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from scaling.formatting import experts_cell, number, percent, sentence, si
+from scaling.formatting import experts_cell, number, powers, sentence, si
+from scaling.table import Table
 
 Block = dict[str, Any]
 Tile = tuple[str, str, str]  # label, value, note
@@ -28,8 +30,20 @@ def front_page(
     }
 
 
+def typeset(line: str) -> str:
+    """A sentence of the terminal as it is printed: true minus and plus-minus signs, percent signs closed up, 2.4e+03 as
+    2400 and larger numbers in powers of ten."""
+    line = re.sub(r"(?<![\w.])\d{1,7}(?:\.\d+)?e[+-]?\d{1,2}(?!\w)", _without_exponent, line)
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", line.replace("+-", "±")).replace(" %", "%")
+
+
+def _without_exponent(written: re.Match[str]) -> str:
+    value, digits = float(written[0]), len(re.sub(r"e.*|\.", "", written[0]))
+    return f"{value:g}" if 1e-4 <= value < 1e5 else powers(value, digits)
+
+
 def text(content: str) -> Block:
-    return {"kind": "text", "text": content}
+    return {"kind": "text", "text": typeset(content)}
 
 
 def heading(content: str) -> Block:
@@ -37,7 +51,7 @@ def heading(content: str) -> Block:
 
 
 def bullets(items: Iterable[str]) -> Block:
-    return {"kind": "list", "items": [sentence(item) for item in items]}
+    return {"kind": "list", "items": [typeset(sentence(item)) for item in items]}
 
 
 def code(content: str) -> Block:
@@ -51,7 +65,7 @@ def formula(typst: str) -> Block:
 
 def picture(name: str, caption: str, width: float = 1.0) -> Block:
     """The figure drawn by the function of that name in `analysis.report.plots`; `width` as a share of the page's."""
-    return {"kind": "figure", "path": f"{name}.svg", "caption": caption, "width": width}
+    return {"kind": "figure", "path": f"{name}.svg", "caption": typeset(caption), "width": width}
 
 
 def three_digits(value: float | None) -> str:
@@ -70,7 +84,21 @@ def field(name: str, write: Callable[[Any], object] = str) -> Cell:
 
 EXPERTS_CELL = field("n_experts", experts_cell)
 ACTIVE, TOTAL, TOKENS = (field(name, si) for name in ("n_active", "n_total", "tokens"))
-BEST_IN, REGRET = field("probability_best", percent), field("regret", percent)
+
+
+def values(table: Table, caption: str, *, best: bool = False) -> Block:
+    """A table of values (`scaling.table`) with its notes under the caption; `best` marks the first row."""
+    cells = table.cells
+    if best and cells:
+        cells[0][0] += " ★"
+    return {
+        "kind": "table",
+        "columns": table.headings,
+        "rows": cells,
+        "caption": typeset(" ".join(sentence(part) for part in (caption, *table.notes))),
+        "align": ["left" if index == 0 or column.text else "right" for index, column in enumerate(table.columns)],
+        "widths": ["auto"] * len(table.columns),
+    }
 
 
 def table(
@@ -83,8 +111,8 @@ def table(
     return {
         "kind": "table",
         "columns": list(columns),
-        "rows": [["–" if cell is None else str(cell) for cell in row] for row in cells],
-        "caption": caption,
+        "rows": [["–" if cell is None else typeset(str(cell)) for cell in row] for row in cells],
+        "caption": typeset(caption),
         "align": ["left" if index == 0 or name == wide else "right" for index, name in enumerate(columns)],
         "widths": ["1fr" if name == wide else "auto" for name in columns],
     }

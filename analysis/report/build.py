@@ -1,15 +1,22 @@
-"""The report of a study as a PDF: the decision first, then the evidence. It computes nothing; it lays out."""
+"""The report of a study or an answer as a PDF: the decision first, then the evidence. It only lays out."""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
+
+if TYPE_CHECKING:
+    from analysis.decision.answer import Answer
+    from analysis.fitting.fit import Fit
+    from analysis.report.subject import Subject
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -23,31 +30,66 @@ class WrittenReport:
     notes: tuple[str, ...]
 
 
-def build_report(study_dir: str | Path, out: str | Path, picture: str | Path | None = None) -> WrittenReport:
-    """Write the report of a study folder to `out` (.pdf), and its first figure to `picture` (.png, .svg or .pdf).
+def build_report(
+    source: str | Path,
+    out: str | Path,
+    picture: str | Path | None = None,
+    *,
+    answer: str | Path | None = None,
+    fit: str | Path | None = None,
+) -> WrittenReport:
+    """Write the report of a study folder or of an answer's file to `out` (.pdf), and its first figure to `picture`.
 
-    Reads runs, evaluations, latency, fits/*.json and recommendations/*.json; the alphabetically first recommendation is
-    the decision. Missing fits or recommendations are made with the defaults, and the report says so; a study of several
-    methods, of which no law can be fitted, is a decision between them. The same folder gives the same bytes, except
-    where a price rests on this computer's CPU, which is measured anew. Raises InputError for a folder without usable
-    runs, for another suffix, or where matplotlib or typst are missing; WorkError where the PDF cannot be made.
+    Of a folder it reads runs, evaluations, latency, fits/*.json and recommendations/*.json; the alphabetically first
+    recommendation is the decision, or that in the file `answer`. Missing fits or recommendations are made with the
+    defaults, and the report says so; a study of several methods, of which no law can be fitted, is a decision between
+    them. An answer's file names the fit behind it; `fit` is another place of that fit. The same source gives the same
+    bytes, except where a price rests on this computer's CPU, which is measured anew. Raises InputError for a source
+    that cannot be read or is of another kind, for another suffix, or where matplotlib or typst are missing; WorkError
+    where the PDF cannot be made.
     """
+    _require_packages()
+    from analysis.report.study import load_report_study
+    from analysis.report.subject import read_subject
+
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source}: neither a study folder nor a file that `scaling recommend --out` wrote")
+    if source.is_dir():
+        return _write(lambda: load_report_study(source, None if answer is None else Path(answer), fit), out, picture)
+    if answer is not None:
+        raise InputError(f"{source} and `answer` {answer}: with `answer`, give the folder of a study")
+    return _write(lambda: read_subject(source, fit), out, picture)
+
+
+def report_answer(answer: Answer, fit: Fit, out: str | Path, picture: str | Path | None = None) -> WrittenReport:
+    """Write the report of an answer and the fit behind it, dated now, as `build_report` does that of its file."""
+    _require_packages()
+    from analysis.report.subject import subject_of
+
+    return _write(lambda: subject_of(answer, fit, Path(out).stem, datetime.now().astimezone()), out, picture)
+
+
+def _require_packages() -> None:
     missing = [name for name in ("matplotlib", "typst") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"the report needs {' and '.join(missing)}; install with: pip install 'moe-scaling[report]'")
+
+
+def _write(read: Callable[[], Subject], out: str | Path, picture: str | Path | None) -> WrittenReport:
+    """Lay out what is read once the names are known to be right."""
     path = _path("out", out, ".pdf")
     picture_path = None if picture is None else _path("picture", picture, *PICTURE_SUFFIXES)
     from analysis.report.contents import made_at, write_contents, write_first_figure
-    from analysis.report.study import load_report_study
 
-    study = load_report_study(Path(study_dir))
+    subject = read()
     with tempfile.TemporaryDirectory() as folder:
-        write_contents(study, Path(folder))
-        pdf = compile_pdf(Path(folder), made_at(study))
+        write_contents(subject, Path(folder))
+        pdf = compile_pdf(Path(folder), made_at(subject))
     write_atomically(path, pdf)
     if picture_path is not None:
-        write_first_figure(study, picture_path)
-    return WrittenReport(path, picture_path, study.notes)
+        write_first_figure(subject, picture_path)
+    return WrittenReport(path, picture_path, subject.notes)
 
 
 def _path(field: str, name: str | Path, *suffixes: str) -> Path:

@@ -5,85 +5,98 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from analysis import figures
 from analysis.figures import Figure
+from analysis.report.blocks import Block
 from analysis.report.plots import decision as decision_plots
 from analysis.report.plots import methods as method_plots
 from analysis.report.plots import study as study_plots
 from analysis.report.plots import validation as validation_plots
 from analysis.report.sections import decision, law, methods, reproduction, runs, serving, validation, what_if
 from analysis.report.study import Study
+from analysis.report.subject import Subject
+
+_SUBTITLE = "Expert count, width and training tokens, with the cost of serving included"
 
 
-def content(study: Study) -> dict[str, Any]:
+def content(subject: Subject) -> dict[str, Any]:
     """The data of the template."""
-    if study.answers:
-        title, subtitle = (
-            "How many experts?",
-            "Expert count, width and training tokens, with the cost of serving included",
-        )
-        front = decision.front_page(study)
-        sections = [
-            ("The decision in detail", decision.decision),
-            (what_if.TITLE, what_if.what_if),
-            ("What was run", runs.evidence),
-            ("What experts do", runs.expert_effect),
-            *([(methods.TITLE, methods.section)] if study.comparisons else []),
-            ("The law", law.law),
-            (validation.TITLE, validation.belief),
-            ("What serving costs", serving.serving),
-            ("Assumptions and warnings", serving.assumptions),
-        ]
-    else:
-        title = methods.TITLE
-        subtitle = "Routers and experts at one model size; intervals cover seeds and documents"
-        front = methods.front_page(study)
-        sections = [("The ranking", methods.section), ("What was run", runs.evidence)]
-    sections.append(("How to reproduce this", reproduction.reproduction))
+    front = decision.front_page(subject) if subject.answers else methods.front_page(_study(subject))
+    subtitle = _SUBTITLE if subject.answers else "Routers and experts at one model size; intervals cover seeds and text"
+    dated = [] if subject.made is None else [f"{subject.made.day} {subject.made:%B %Y}"]
     return {
-        "title": title,
+        "title": "How many experts?" if subject.answers else methods.TITLE,
         "author": "scaling",
-        "kicker": f"Scaling study · {study.name}",
+        "kicker": " · ".join(["Scaling study" if isinstance(subject, Study) else "Plan", subject.name, *dated]),
         "subtitle": subtitle,
-        "footer": " · ".join([study.name, *_date_and_code(study)]),
+        "footer": " · ".join([subject.name, *dated, *_code(subject)]),
         **front,
-        "sections": [{"title": heading, "blocks": make(study)} for heading, make in sections],
+        "sections": [{"title": heading, "blocks": blocks} for heading, blocks in _sections(subject)],
     }
 
 
-def drawn(study: Study) -> list[Callable[[Study], Figure]]:
-    """The functions that draw the figures of this study."""
+def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
+    """The engineer's pages: those on the answer, and those on the runs where a study is reported."""
+    made_by = ("How to reproduce this", reproduction.reproduction(subject))
+    if not subject.answers:
+        study = _study(subject)
+        return [("The ranking", methods.section(study)), ("What was run", runs.evidence(study)), made_by]
+    ran, judged = [], []
+    if isinstance(subject, Study):
+        ran = [("What was run", runs.evidence(subject)), ("What experts do", runs.expert_effect(subject))]
+        ran += [(methods.TITLE, methods.section(subject))] if subject.comparisons else []
+        judged = [(validation.TITLE, validation.belief(subject))]
     return [
-        draw for plots in (study_plots, decision_plots, validation_plots, method_plots) for draw in plots.drawn(study)
+        ("The decision in detail", decision.decision(subject)),
+        (what_if.TITLE, what_if.what_if(subject)),
+        *ran,
+        ("The law", law.law(subject)),
+        *judged,
+        ("What serving costs", serving.serving(subject)),
+        ("Assumptions and warnings", serving.assumptions(subject)),
+        made_by,
     ]
 
 
-def write_contents(study: Study, folder: Path) -> None:
+def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
+    """The functions that draw the figures of this subject."""
+    plots = decision_plots.drawn(subject)
+    if isinstance(subject, Study):
+        plots += [draw for of in (study_plots, validation_plots, method_plots) for draw in of.drawn(subject)]
+    return plots
+
+
+def write_contents(subject: Subject, folder: Path) -> None:
     """Write the template, its data and its figures to a folder."""
-    for draw in drawn(study):
-        figures.save(draw(study), folder / f"{draw.__name__}.svg")
-    (folder / "data.json").write_text(json.dumps(content(study), ensure_ascii=False), encoding="utf-8")
+    for draw in drawn(subject):
+        figures.save(draw(subject), folder / f"{draw.__name__}.svg")
+    (folder / "data.json").write_text(json.dumps(content(subject), ensure_ascii=False), encoding="utf-8")
     shutil.copy(Path(__file__).with_name("report.typ"), folder)
 
 
-def write_first_figure(study: Study, path: Path) -> None:
+def write_first_figure(subject: Subject, path: Path) -> None:
     """Write the figure of page 1, as .png, .svg or .pdf."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figures.save((study_plots.hero if study.answers else method_plots.methods)(study), path)
+    figures.save(decision_plots.hero(subject) if subject.answers else method_plots.methods(_study(subject)), path)
 
 
-def made_at(study: Study) -> datetime:
-    """When the last run started: the report's date, so that the same study gives the same file."""
-    started = study.table.frame["started_at"].dropna()
-    return datetime.fromisoformat(started.max() if len(started) else "1970-01-01T00:00:00+00:00")
+def made_at(subject: Subject) -> datetime:
+    """The date of the PDF: that of the subject, so that the same study gives the same file."""
+    return subject.made or datetime.fromtimestamp(0, UTC)
 
 
-def _date_and_code(study: Study) -> list[str]:
-    """Date and code of the runs, as far as they are recorded."""
-    frame = study.table.frame
-    dates = [f"runs of {made_at(study):%d %B %Y}"] if frame["started_at"].notna().any() else []
-    return dates + [str(version) for version in frame["code_version"].dropna().iloc[-1:]]
+def _study(subject: Subject) -> Study:
+    if not isinstance(subject, Study):
+        raise TypeError("only a study is reported without an answer")
+    return subject
+
+
+def _code(subject: Subject) -> list[str]:
+    """The version of the code that ran, as far as it is recorded."""
+    if not isinstance(subject, Study):
+        return []
+    return [str(version) for version in subject.table.frame["code_version"].dropna().iloc[-1:]]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from analysis.decision.question import Question
-from scaling.formatting import loss, money, si
+from scaling.formatting import loss, money, si, usd
 
 
-def question_sentence(document: Mapping[str, Any]) -> str:
+def question_sentence(asked: Question) -> str:
     """The question in words, by what was given."""
-    asked = Question.from_json(document)
     serving, life = asked.goal == "serving", _life(asked)
     budget = money(asked.train_flops, "FLOP") if asked.train_usd is None else money(asked.train_usd, "USD")
     if asked.target_loss is not None:
@@ -44,7 +40,7 @@ def _limits(asked: Question) -> list[str]:
         (asked.device, f"on {asked.device}"),
         (asked.memory_gb, f"within {asked.memory_gb or 0:g} GB of memory"),
         (asked.data_tokens, f"on at most {si(asked.data_tokens)} tokens of text"),
-        (asked.usd_per_million, f"at no more than {si(asked.usd_per_million)} USD per million tokens"),
+        (asked.usd_per_million, f"at no more than {usd(asked.usd_per_million)} per million tokens"),
         (service.max_fleet, f"on at most {service.max_fleet} devices in all"),
         (service.ttft_s, f"with ttft at most {1e3 * (service.ttft_s or 0):g} ms"),
         (service.tpot_s, f"with tpot at most {1e3 * (service.tpot_s or 0):g} ms"),

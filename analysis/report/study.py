@@ -1,22 +1,21 @@
-"""What a report is made from: everything that a study folder holds, read once."""
+"""A study as its report shows it: everything that the folder holds, read once, with what it lacks made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import laws
+from analysis.decision.answer import Answer, read_answer
 from analysis.decision.answer import answer as answer_of
-from analysis.decision.answer import answer_document, parse_answer, read_answer
-from analysis.decision.cost_curves import SERVED_PER_TRAINED, CostCurves, cost_curves_around
+from analysis.decision.cost_curves import SERVED_PER_TRAINED
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
-from analysis.decision.size_search import columns_of_model
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import load_fit
@@ -24,6 +23,8 @@ from analysis.latency.law import LatencyLaw, load_latency_law, modelled
 from analysis.latency.table import read_latency, with_shapes
 from analysis.methods.comparison import MethodComparison, compare_methods
 from analysis.methods.dense_twins import PairedEffects, paired_effects
+from analysis.report.measured import with_doubts
+from analysis.report.subject import Subject, fit_behind, fit_name, with_curves
 from analysis.tables.method_kinds import kinds_of_method
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import table_rows
@@ -34,63 +35,39 @@ DRAWS, SEED = 400, 0
 LATENCY_LAW = "latency.json"
 _NEEDED = ("n_active", "tokens", "train_flops")
 
-Answer = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, kw_only=True)
+class Study(Subject):
     """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
 
     `latency_law` is the one that `scaling latency` left in the folder as latency.json, if any, and `modelled` are the
-    latency rows in its domain with its predictions. `answers` are recommendations as their JSON documents; the first
-    one is the decision. `comparisons` are those of its methods, the largest first, where it has several. `notes` say
-    what the report had to make itself because the folder lacked it. Where the comparisons are all that can be reported,
-    `without_law` says why, and there are no fits, answers or what follows from them:
-
-    `best_experts` is the E that each of several fits recommends for the question of the decision, as text. `new_run` is
-    the 95 % prediction interval of the loss that training the recommended model would measure, None where the fit
-    behind it has none. `checks` are those of that fit; `curves` are the plane and the prices around the decision.
+    latency rows in its domain with its predictions; `latency` are all rows, each with a `doubt`
+    (`analysis.report.measured`). `comparisons` are those of its methods, the largest first, where it has several. Where
+    they are all that can be reported, `without_law` says why, and there are neither fits nor answers. `best_experts` is
+    the E that each of several fits recommends for the question of the decision, as text; `checks` are those of the fit
+    behind the decision.
     """
 
     path: Path
-    name: str
     table: RunTable
     failed: pd.DataFrame
     latency: pd.DataFrame
     latency_law: LatencyLaw | None
     modelled: pd.DataFrame
     effects: PairedEffects
-    fits: Mapping[str, Fit]
-    answers: Mapping[str, Answer]
     comparisons: tuple[MethodComparison, ...]
     without_law: str
     grid: str
-    notes: tuple[str, ...]
-    best_experts: Mapping[str, str] = field(default_factory=dict)
-    new_run: tuple[float, float] | None = None
+    best_experts: Mapping[str, str]
     checks: Checks | None = None
-    curves: CostCurves = field(default_factory=CostCurves)
-
-    @property
-    def decision(self) -> Answer:
-        return next(iter(self.answers.values()))
-
-    @property
-    def law_fit(self) -> Fit:
-        """The fit that the decision rests on: the first of its law."""
-        of_its_law = (fit for fit in self.fits.values() if fit.law == self.decision["law"])
-        return next(of_its_law, next(iter(self.fits.values())))
 
 
-def choices(answer: Answer) -> list[Mapping[str, Any]]:
-    """The best model of every E that can answer, the recommended one among them, by ascending E."""
-    return sorted((answer["recommendation"], *answer["alternatives"]), key=lambda choice: int(choice["n_experts"]))
-
-
-def load_report_study(path: Path) -> Study:
+def load_report_study(path: Path, answer_file: Path | None = None, fit_source: str | Path | None = None) -> Study:
     """Read a study folder; make with the defaults the fits and the answer that it lacks.
 
-    Raises InputError where there is no usable run, or a fit or recommendation in it cannot be read.
+    With `answer_file` that answer is the decision, and `fit_source` the fit behind it where that is not in the folder
+    and not the one that the answer names. Raises InputError where there is no usable run, or a fit or recommendation
+    cannot be read.
     """
     notes: list[str] = []
     table = _complete(read_runs(path), notes)
@@ -99,8 +76,13 @@ def load_report_study(path: Path) -> Study:
         latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
     stored = {file.stem: load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
     fits = {name: fit for name, fit in stored.items() if fit.params}
-    answer_files = sorted((path / "recommendations").glob("*.json"))
-    answers: dict[str, Answer] = {file.stem: answer_document(read_answer(file)) for file in answer_files}
+    answer_files = sorted((path / "recommendations").glob("*.json")) if answer_file is None else [answer_file]
+    answers = {file.stem: read_answer(file) for file in answer_files}
+    if answer_file is not None:
+        (answer,) = answers.values()
+        if not answer.fit_hash or not any(answer.rests_on(fit) for fit in fits.values()):
+            behind = fit_behind(answer, answer_file, fit_source)
+            fits = {Path(fit_name(answer, behind)).stem: behind, **fits}
     comparisons = _comparisons(path, table)
     without_law = _without_law(table) if comparisons and not fits and not answers else ""
     if without_law:
@@ -111,23 +93,32 @@ def load_report_study(path: Path) -> Study:
     grid, law_file = path / "grid.yaml", path / LATENCY_LAW
     # The latency law is not fitted here: a CPU would be measured anew.
     latency_law = load_latency_law(law_file) if law_file.is_file() else None
+    predicted = pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law)
     study = Study(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,
+        made=_last_start(table),
         table=table,
         failed=cells[cells["status"] != "ok"],
-        latency=latency,
+        latency=with_doubts(latency, predicted, latency_law),
         latency_law=latency_law,
-        modelled=pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law),
+        modelled=predicted,
         effects=paired_effects(path, table.frame),
         fits=fits,
         answers=answers,
         comparisons=comparisons,
         without_law=without_law,
         grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
+        best_experts={},
         notes=tuple(notes),
     )
     return study if without_law else _with_checks(study)
+
+
+def _last_start(table: RunTable) -> datetime | None:
+    """When the last run started: the report's date, so that the same study gives the same file."""
+    started = table.frame["started_at"].dropna()
+    return datetime.fromisoformat(started.max()) if len(started) else None
 
 
 def _complete(table: RunTable, notes: list[str]) -> RunTable:
@@ -185,7 +176,7 @@ def _answer_with_defaults(table: RunTable, fits: Mapping[str, Fit], notes: list[
         "The folder has no recommendation: this report asks for the training budget of its largest run and "
         f"{SERVED_PER_TRAINED:g} times that run's tokens to be served."
     )
-    return {name: answer_document(answer_of(fits[name], question, cost_curves=False))}
+    return {name: answer_of(fits[name], question, law_file=name)}
 
 
 def _with_checks(study: Study) -> Study:
@@ -194,31 +185,21 @@ def _with_checks(study: Study) -> Study:
     The fit is checked at the budget that was asked about, else at the compute of the recommended model.
     """
     answer, fit = study.decision, study.law_fit
-    budget = answer["question"]["train_flops"] or answer["recommendation"]["train_flops"]
+    budget = answer.question.train_flops or answer.best.train_flops
     several = study.fits if len(study.fits) > 1 else {}
+    first = next(iter(study.answers))
     return replace(
         study,
-        best_experts={name: _best_experts(other, answer["question"]) for name, other in several.items()},
-        new_run=_new_run(fit, answer),
-        checks=check(fit, study.table, float(budget)),
-        curves=cost_curves_around(fit, parse_answer(answer, "the answer").recommendation),
+        answers={**study.answers, first: with_curves(answer, fit)},
+        best_experts={name: _best_experts(other, answer.question) for name, other in several.items()},
+        checks=check(fit, study.table, budget),
     )
 
 
-def _new_run(fit: Fit, answer: Answer) -> tuple[float, float] | None:
-    chosen, settings = answer["recommendation"], answer["question"].get("settings", {})
-    try:
-        columns = columns_of_model(fit, chosen["n_active"], chosen["tokens"], chosen["n_experts"], settings)
-    except InputError:  # the law's size does not follow from the active parameters
-        return None
-    ends = fit.prediction_interval(columns)
-    return None if ends is None else (float(ends[0][0]), float(ends[1][0]))
-
-
-def _best_experts(fit: Fit, question: Mapping[str, Any]) -> str:
+def _best_experts(fit: Fit, question: Question) -> str:
     """The E that a fit recommends for a question, at its estimate; a dash where it cannot answer."""
     try:
-        chosen = recommend(replace(fit, draws={}), Question.from_json(question)).recommendation
+        chosen = recommend(replace(fit, draws={}), question).recommendation
     except InputError:
         return "–"
     return str(chosen.n_experts) if fit.definition.uses_experts else "– (no E in it)"

@@ -1,4 +1,4 @@
-"""`scaling report`: a study folder -> report.pdf."""
+"""`scaling report`: an answer, a study folder or both -> a PDF."""
 
 from __future__ import annotations
 
@@ -8,24 +8,40 @@ from typing import Annotated
 import typer
 
 from scaling.cli.options import Json
-from scaling.cli.output import note, print_answer
+from scaling.cli.output import deliver
 
 
 def report(
-    study: Annotated[Path, typer.Argument(metavar="DIR", help="Study folder, as `sweep run --out` wrote it.")],
-    out: Annotated[Path | None, typer.Option(help="PDF to write; DIR/report.pdf if not given.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ANSWER|DIR", help="A file that `recommend --out` wrote, or a study folder (`sweep run --out`)."
+        ),
+    ],
+    answer: Annotated[
+        Path | None,
+        typer.Option(metavar="ANSWER", help="With DIR: the answer to report, instead of DIR/recommendations/*.json."),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="FIT", help="The fit behind the answer, where it is not where ANSWER says.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="PDF to write; without it ANSWER with the suffix .pdf, or DIR/report.pdf.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write page 1's figure: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a study: the decision first, then the evidence.
+    """Write the report of an answer, of a study, or of both: the decision first, then the evidence.
 
-    It uses DIR/fits/*.json and DIR/recommendations/*.json; what is missing is made with the defaults, and it says so.
+    Of a study it uses DIR/fits/*.json and DIR/recommendations/*.json; what is missing is made with the defaults, and it
+    says so.
     """
     from analysis.report.build import build_report
+    from scaling.cli.show.page import Page
 
-    written = build_report(study, study / "report.pdf" if out is None else out, picture)
-    for text in written.notes:
-        note(text)
+    usual = source / "report.pdf" if source.is_dir() else source.with_suffix(".pdf")
+    written = build_report(source, usual if out is None else out, picture, answer=answer, fit=fit)
     drawn = None if written.picture is None else str(written.picture)
     document = {"report": str(written.path), "picture": drawn, "notes": list(written.notes)}
-    print_answer(document, as_json, "\n".join(filter(None, (str(written.path), drawn))))
+    page = Page(str(written.path), why=() if drawn is None else (drawn,), read=tuple(written.notes))
+    deliver(document, page, as_json=as_json)

@@ -1,4 +1,4 @@
-"""The figures of the decision beyond its first picture: regret, what would change it, and price against load."""
+"""The figures of the decision: the answer in one picture, what would change it, and price against load."""
 
 from __future__ import annotations
 
@@ -9,69 +9,85 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures
-from analysis.decision.recommendation import REGRET_LIMIT
+from analysis.decision.answer import Answer
 from analysis.figures import Figure, Palette, Panel, titled
-from analysis.report.plots.study import palette_of
-from analysis.report.study import Study, choices
+from analysis.figures.answer import answer_panels
+from analysis.report.measured import measured_decode
+from analysis.report.study import Study
+from analysis.report.subject import Subject
+from scaling.columns import EXPERTS
 
 _LONGEST = 36  # characters of a case's name
 
 
-def drawn(study: Study) -> list[Callable[[Study], Figure]]:
-    """The figures that this study has."""
-    if not study.answers:
+def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
+    """The figures that this subject has."""
+    if not subject.answers:
         return []
-    there = {
-        regret: bool(study.decision["probability_best"]),
-        what_would_change: study.curves.plane is not None or len(shown_cases(study)) > 0,
-        cost_against_load: len(study.curves.prices) > 0,
-        measured_modelled: len(study.modelled) > 0,
+    there: dict[Callable[[Any], Figure], bool] = {
+        hero: True,
+        what_would_change: subject.curves.plane is not None or len(shown_cases(subject.decision)) > 0,
+        cost_against_load: len(subject.curves.prices) > 0,
+        measured_modelled: isinstance(subject, Study) and len(subject.modelled) > 0,
     }
     return [draw for draw, has_data in there.items() if has_data]
 
 
-def regret(study: Study) -> Figure:
-    """Expected regret of every E beside its limit."""
-    regrets = {int(choice["n_experts"]): choice["regret"] for choice in choices(study.decision)}
-    chances = {int(e): share for e, share in study.decision["probability_best"].items()}
-    draw = partial(figures.regret_bars, regrets, chances, palette_of(study), limit=REGRET_LIMIT)
-    return figures.figure(draw, height=1.8, width=4.6)
+def palette_of(subject: Subject) -> Palette:
+    """One colour for each E that was studied, failed or compared, ascending."""
+    answer = subject.decision
+    experts = {*(choice.n_experts for choice in answer.choices)}
+    experts |= {*answer.recommendation.unreachable}  # they may be the best elsewhere in the plane
+    if isinstance(subject, Study):
+        experts |= {*subject.table.frame[EXPERTS].astype(int), *subject.failed[EXPERTS].dropna().astype(int)}
+    palette = figures.colours(experts)
+    return {e: palette[e] for e in sorted(experts)}
 
 
-def what_would_change(study: Study) -> Figure:
+def hero(subject: Subject) -> Figure:
+    """The answer in one picture (`analysis.figures.answer`), and measured decode times where there are any."""
+    palette = palette_of(subject)
+    panels = answer_panels(subject.decision, palette)
+    times = measured_decode(subject.latency) if isinstance(subject, Study) else pd.DataFrame()
+    if len(times):
+        panels.append(titled(partial(figures.decode_times, times, palette), "Measured decode time"))
+    return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
+
+
+def what_would_change(subject: Subject) -> Figure:
     """The cases that were tried, and the best E over budgets and volumes."""
-    rows, plane, palette = shown_cases(study), study.curves.plane, palette_of(study)
+    rows, plane, palette = shown_cases(subject.decision), subject.curves.plane, palette_of(subject)
     panels: list[Panel] = []
     if len(rows):
         panels.append(titled(partial(figures.what_if_cases, rows), "If one thing were different"))
-    if plane is not None and study.curves.asked is not None:
+    if plane is not None and subject.curves.asked is not None:
         draw = partial(figures.best_experts, plane.budgets, plane.volumes, plane.best, palette)
-        draw = partial(draw, asked=study.curves.asked, most_budget=study.curves.most_budget)
+        draw = partial(draw, asked=subject.curves.asked, most_budget=subject.curves.most_budget)
         panels.append(titled(draw, "Best E over budget and volume"))
     height = max(2.6 if plane is not None else 0.0, 0.65 + 0.125 * len(rows))
     return figures.figure(*panels, height=height, legend=None if plane is None else palette)
 
 
-def cost_against_load(study: Study) -> Figure:
+def cost_against_load(subject: Subject) -> Figure:
     """The price of a million tokens at every load, by E."""
-    prices = study.curves.prices
-    load = study.decision["question"].get("requests_per_month")
-    palette = _of(prices["n_experts"], palette_of(study))
-    draw = partial(figures.cost_against_load, prices, study.curves.overtakings, palette, asked=load)
-    return figures.figure(draw, height=2.6, width=5.4, legend=palette)
+    prices = subject.curves.prices
+    palette = _of(prices[EXPERTS], palette_of(subject))
+    load = subject.decision.question.requests_per_month
+    draw = partial(figures.cost_against_load, prices, subject.curves.overtakings, palette, asked=load)
+    return figures.figure(draw, height=2.3, width=5.4, legend=palette)
 
 
 def measured_modelled(study: Study) -> Figure:
     """Measured times against those of the latency law by phase, and its errors against the batch."""
     rows = study.modelled
-    palette = _of(rows["n_experts"], figures.colours(rows["n_experts"].astype(int)))
+    palette = _of(rows[EXPERTS], figures.colours(rows[EXPERTS].astype(int)))
     panels: list[Panel] = [
         titled(partial(figures.measured_modelled, rows[rows["phase"] == phase], palette), phase.capitalize())
         for phase in ("prefill", "decode")
         if (rows["phase"] == phase).any()
     ]
     errors = partial(figures.time_errors, rows, "batch", "sequences in the batch", palette)
-    return figures.figure(*panels, titled(errors, "Errors"), height=2.5, legend=palette)
+    return figures.figure(*panels, titled(errors, "Errors"), height=2.3, legend=palette)
 
 
 def _of(experts: pd.Series[Any], palette: Palette) -> Palette:
@@ -80,17 +96,15 @@ def _of(experts: pd.Series[Any], palette: Palette) -> Palette:
     return {e: tint for e, tint in palette.items() if e in shown}
 
 
-def shown_cases(study: Study) -> pd.DataFrame:
+def shown_cases(answer: Answer) -> pd.DataFrame:
     """The cases of `analysis.decision.what_if` as the figure takes them; empty where the answer was stored without."""
-    answer = study.decision
-    cases: list[dict[str, Any]] = (answer.get("what_if") or {}).get("cases", [])
-    cost = answer["recommendation"]["cost"]["total"]
+    cases = () if answer.what_if is None else answer.what_if.cases
     rows = [
         {
-            "case": f"{case['what']}: {case['value'].split(',')[0]}"[:_LONGEST],
-            "n_experts": float("nan") if case["n_experts"] is None else case["n_experts"],
-            "times": float("nan") if case["cost"] is None else case["cost"] / cost,
-            "changes": case["changes"],
+            "case": f"{case.what}: {case.value.split(',')[0]}"[:_LONGEST],
+            "n_experts": float("nan") if case.n_experts is None else case.n_experts,
+            "times": float("nan") if case.cost is None else case.cost / answer.best.cost.total,
+            "changes": case.changes,
         }
         for case in cases
     ]

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures
-from analysis.figures import Curve, Figure, Palette, titled
+from analysis.figures import Curve, Figure, titled
 from analysis.fitting.fit import Fit
-from analysis.report.study import Study, choices
+from analysis.report.measured import shown_latency, with_most, with_sizes
+from analysis.report.plots.decision import palette_of
+from analysis.report.study import Study
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.formatting import si
 
-_SAME_SIZE = 0.02
 _POINTS = 60
 
 
@@ -25,35 +26,11 @@ def drawn(study: Study) -> list[Callable[[Study], Figure]]:
     if not study.answers:
         return []
     there = {
-        **dict.fromkeys((hero, coverage, loss_against_size_and_tokens, loss_against_experts, parameters), True),
+        **dict.fromkeys((coverage, loss_against_size_and_tokens, loss_against_experts, parameters), True),
         paired: len(study.effects.rows) > 0,
         latency: len(study.latency) > 0,
     }
     return [draw for draw, has_data in there.items() if has_data]
-
-
-def palette_of(study: Study) -> Palette:
-    """One colour for each E that was studied, failed or compared, ascending."""
-    compared = [choice["n_experts"] for choice in choices(study.decision)]
-    compared += study.decision["unreachable"]  # they may be the best elsewhere in the plane
-    experts = {*study.table.frame[EXPERTS].astype(int), *study.failed[EXPERTS].dropna().astype(int), *compared}
-    palette = figures.colours(experts)
-    return {e: palette[e] for e in sorted(experts)}
-
-
-def with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `size`: active parameters, where values that agree within 2 % are made equal, so that models of one
-    size share a slice."""
-    values = np.sort(frame["n_active"].unique())
-    starts = np.concatenate([[True], np.diff(np.log(values)) > _SAME_SIZE])
-    first = dict(zip(values, values[starts][np.cumsum(starts) - 1], strict=True))
-    return frame.assign(size=frame["n_active"].map(first))
-
-
-def with_most(frame: pd.DataFrame, by: str, column: str) -> pd.DataFrame:
-    """The rows at the value of `by` that has most distinct values of `column`, the largest of several such."""
-    counts = frame.groupby(by)[column].nunique()
-    return frame[frame[by] == counts[counts == counts.max()].index.max()] if len(counts) else frame
 
 
 def law_curve(fit: Fit, n_experts: Array, n_active: Array, tokens: Array, x: Array) -> Curve:
@@ -65,38 +42,6 @@ def law_curve(fit: Fit, n_experts: Array, n_active: Array, tokens: Array, x: Arr
     columns = {definition.n_column: size, TOKENS: tokens, EXPERTS: n_experts}
     band = fit.loss_interval(columns)
     return Curve(int(n_experts[0]), x, fit.loss(columns), *(band or (None, None)))
-
-
-def hero(study: Study) -> Figure:
-    """The answer in one picture: loss against lifetime cost by E, how often each E is best, and measured decode times
-    where there are any."""
-    palette, answer = palette_of(study), study.decision
-    chosen, front = answer["recommendation"], pd.DataFrame(answer["front"])
-    if len(front):
-        offer = partial(
-            figures.pareto,
-            front,
-            (chosen["cost"]["total"], chosen["loss"]),
-            palette,
-            unit=chosen["cost"]["unit"],
-            note="recommended" if answer["decided"] else "leads, not decided",
-            bound=answer["question"]["target_loss"],
-            cost_interval=chosen["cost_interval"],
-            loss_interval=chosen["loss_interval"],
-        )
-        panels = [titled(offer, "Loss against lifetime cost")]
-    else:
-        losses = {choice["n_experts"]: choice["loss"] for choice in choices(answer)}
-        intervals = {c["n_experts"]: c["loss_interval"] for c in choices(answer) if c["loss_interval"]}
-        offer = partial(figures.losses_of_choices, losses, intervals, chosen["n_experts"], palette)
-        panels = [titled(offer, "Least loss at the training budget")]
-    if answer["probability_best"]:
-        shares = dict(sorted((int(e), share) for e, share in answer["probability_best"].items()))
-        panels.append(titled(partial(figures.probability_best, shares, palette), "How sure"))
-    times = measured_decode(study)
-    if len(times):
-        panels.append(titled(partial(figures.decode_times, times, palette), "Measured decode time"))
-    return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
 
 
 def coverage(study: Study) -> Figure:
@@ -191,7 +136,7 @@ def parameters(study: Study) -> Figure:
 
 def latency(study: Study) -> Figure:
     """Measured prefill and decode of the largest size, one context, by E."""
-    rows, palette = shown_latency(study), palette_of(study)
+    rows, palette = shown_latency(study.latency), palette_of(study)
     panels = []
     for phase, name in (("prefill", "Prefill of"), ("decode", "One decode step at")):
         times = rows[rows["phase"] == phase]
@@ -199,18 +144,3 @@ def latency(study: Study) -> Figure:
             draw = partial(figures.step_times, times, palette)
             panels.append(titled(draw, f"{name} {si(times['context'].iloc[0])} tokens"))
     return figures.figure(*panels, height=2.5, legend=palette)
-
-
-def shown_latency(study: Study) -> pd.DataFrame:
-    """Latency rows of the largest size that has most E, at its longest context, one row per E, phase and batch."""
-    rows = with_most(with_sizes(study.latency), "size", EXPERTS)
-    rows = rows[rows["context"] == study.latency["context"].max()]
-    return rows.drop_duplicates([EXPERTS, "phase", "batch"]).sort_values([EXPERTS, "phase", "batch"])
-
-
-def measured_decode(study: Study) -> pd.DataFrame:
-    """The decode rows of `shown_latency` at the largest batch that most E were measured at; empty without any."""
-    if study.latency.empty:
-        return study.latency
-    rows = shown_latency(study)
-    return with_most(rows[rows["phase"] == "decode"], "batch", EXPERTS)

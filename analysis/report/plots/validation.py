@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import figures
 from analysis.figures import Figure, Panel, titled
-from analysis.report.plots.study import palette_of
+from analysis.report.plots.decision import palette_of
 from analysis.report.study import Study
 from analysis.validation.checks import Checks
 

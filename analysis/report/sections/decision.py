@@ -1,264 +1,250 @@
-"""The decision: the front page and the table behind it."""
+"""The decision: the front page and the tables behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.question import Question
-from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT
+from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
+from analysis.decision.tables import choices_table, fits_table
 from analysis.report import blocks
-from analysis.report.blocks import Block, Cell, Tile, bullets, field, heading, picture, table, text
-from analysis.report.plots import decision as decision_plots
-from analysis.report.plots.study import measured_decode
+from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
+from analysis.report.measured import doubts_in_words, measured_decode
 from analysis.report.question import question_sentence
 from analysis.report.sections import what_if
-from analysis.report.sections.serving import price
-from analysis.report.study import Answer, Study, choices
-from scaling import formatting
+from analysis.report.study import Study
+from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
-from scaling.formatting import between, experts, experts_cell, listed, loss, money, percent, plural, sentence, si
+from scaling.formatting import between, experts, flops, listed, loss, money, percent, plural, sentence, si, usd
 from scaling.serving.step_time import ASSUMED
 
 
-def front_page(study: Study) -> dict[str, Any]:
-    """Title, decision and the numbers that go with it."""
-    answer = study.decision
-    chosen, decided = answer["recommendation"], bool(answer["decided"])
-    name = experts(chosen["n_experts"])
-    if decided:
-        headline = f"Train {name}: {si(chosen['n_active'])} active parameters on {si(chosen['tokens'])} tokens"
-        because = f"It is best in {percent(chosen['probability_best'])} of {answer['n_draws']} bootstrap draws"
-        for second in answer["alternatives"][:1]:
-            because += f"; {experts(second['n_experts'])} is next with {percent(second['probability_best'])}"
+def front_page(subject: Subject) -> dict[str, Any]:
+    """The decision in words, and the numbers that go with it."""
+    found, chosen = subject.decision.recommendation, subject.decision.best
+    name = experts(chosen.n_experts)
+    model = f"{si(chosen.n_active)} active parameters on {si(chosen.tokens)} tokens"
+    if found.decided:
+        because = f"It is best in {percent(chosen.probability_best)} of {found.n_draws} bootstrap draws"
+        for second in found.alternatives[:1]:
+            because += f"; {experts(second.n_experts)} is next with {percent(second.probability_best)}"
     else:
-        headline = f"Not decided; {name} leads"
-        because = " ".join(sentence(reason) for reason in answer["undecided_because"])
+        because = " ".join(sentence(reason) for reason in found.undecided_because)
     return blocks.front_page(
-        headline,
+        f"Train {name}: {model}" if found.decided else f"Not decided; {name} leads: {model}",
         sentence(because),
-        "Decided" if decided else "Not decided by these runs",
-        decided=decided,
-        tiles=_tiles(answer),
-        summary=_summary(study),
+        "Decided" if found.decided else "Not decided",
+        decided=found.decided,
+        tiles=_tiles(subject),
+        summary=_summary(subject),
     )
 
 
-def _tiles(answer: Answer) -> list[Tile]:
+def _tiles(subject: Subject) -> list[Tile]:
     """Label, value and note of the numbers under the decision."""
-    chosen, unit = answer["recommendation"], answer["recommendation"]["cost"]["unit"]
-    dense = chosen["n_experts"] == 1
-    total = si(chosen["n_total"]) if chosen["n_total"] else "unknown"
-    cost_interval = between(chosen["cost_interval"], lambda value: formatting.cost(value, unit))
-    # Answers of older versions have no 95 % set.
-    candidates = f"; 95% set: {listed(answer['best_experts'])}" if answer.get("best_experts") else ""
+    found, chosen = subject.decision.recommendation, subject.decision.best
+    cost = chosen.cost
+    per_token = "dense" if chosen.n_experts == 1 else f"{chosen.top_k} per token" if chosen.top_k else "routed"
+    best_in = f"of draws; 95% set: {listed(found.best_experts)}" if found.n_draws else "no draws"
     return [
-        ("Experts, E", str(chosen["n_experts"]), "dense" if dense else f"{chosen['top_k']} per token"),
-        ("Active parameters", si(chosen["n_active"]), between(chosen["n_active_interval"])),
-        ("Total parameters", total, "held in memory"),
-        ("Training tokens", si(chosen["tokens"]), between(chosen["tokens_interval"])),
-        ("Loss, nats/token", loss(chosen["loss"]), between(chosen["loss_interval"], loss)),
-        (f"Lifetime cost, {unit}", formatting.cost(chosen["cost"]["total"], unit), cost_interval),
-        ("Best in", percent(chosen["probability_best"]), f"of draws{candidates}" if answer["n_draws"] else "no draws"),
+        ("Experts, E", str(chosen.n_experts), per_token),
+        ("Active parameters", si(chosen.n_active), _spread(chosen.n_active_interval)),
+        ("Total parameters", si(chosen.n_total) if chosen.n_total else "unknown", "held in memory"),
+        ("Training tokens", si(chosen.tokens), _spread(chosen.tokens_interval)),
+        ("Loss, nats/token", loss(chosen.loss), between(chosen.loss_interval, loss) if chosen.loss_interval else ""),
+        (
+            f"Lifetime cost{'' if cost.unit == 'USD' else ', FLOP'}",
+            _cost(cost.total, cost.unit),
+            "" if chosen.cost_interval is None else between(chosen.cost_interval, lambda v: _cost(v, cost.unit)),
+        ),
+        ("Best in", percent(chosen.probability_best), best_in),
     ]
 
 
-def _summary(study: Study) -> list[Block]:
-    answer = study.decision
-    dense = next((choice for choice in answer["alternatives"] if choice["n_experts"] == 1), None)
-    against_dense = "" if dense is None else _against_dense(answer["recommendation"], dense)
-    next_run = "" if answer["next_run"] is None else _next_run(answer["next_run"])
-    advice = " ".join(filter(None, (against_dense, next_run)))
-    draws = f"{answer['n_draws']} bootstrap draws" if answer["n_draws"] else "no draws, so without intervals"
-    caption = (
-        f"What every expert count offers by the fitted {answer['law']} law, with the recommendation as a star, and the "
-        f"share of draws in which each is best. From {plural(len(study.table), 'run')} and {draws}.{_measured(study)}"
+def _spread(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else between(interval)
+
+
+def _cost(value: float, unit: str) -> str:
+    return usd(value) if unit == "USD" else flops(value)
+
+
+def _summary(subject: Subject) -> list[Block]:
+    answer = subject.decision
+    facts = [
+        _parts_of_the_cost(answer.best, answer.question),
+        *_serving(answer.best, answer.question),
+        _loss(answer.best),
+        *_against_dense(subject),
+        _how_sure(subject),
+        *what_if.in_short(answer),
+        *_next_run(subject),
+        _inputs(subject),
+    ]
+    draws = answer.recommendation.n_draws
+    caption = "What every expert count offers by the fitted law, with the recommendation as a star" + (
+        f", and the share of {draws} bootstrap draws in which each is best." if draws else "."
     )
-    facts = [_cost(answer), *_monthly_cost(answer), *_loss(study), _how_sure(answer), *what_if.in_short(answer)]
     return [
-        text(question_sentence(answer["question"])),
+        text(question_sentence(answer.question)),
         bullets(facts),
-        *([text(advice)] if advice else []),
-        picture("hero", caption),
+        picture("hero", caption + (_measured(subject) if isinstance(subject, Study) else "")),
     ]
 
 
-def _cost(answer: Answer) -> str:
-    """The parts of the lifetime cost, and in USD the price of a million tokens."""
-    chosen, tokens = answer["recommendation"], Question.from_json(answer["question"]).served
-    train, serve, total = (money(chosen["cost"][part], chosen["cost"]["unit"]) for part in ("train", "serve", "total"))
-    if not tokens:
-        return f"cost: {train} to train; nothing is served"
-    served = chosen.get("served")
-    at = "" if served is None else f" at {price(served)} USD per million"
-    return f"cost: {total}, {train} to train and {serve} to serve {si(tokens)} tokens{at}"
+def _parts_of_the_cost(chosen: Choice, asked: Question) -> str:
+    """What training and serving cost and, on a device, the hours that they take."""
+    cost = chosen.cost
+
+    def hours(usd_spent: float) -> str:
+        if cost.unit != "USD":
+            return ""
+        on = asked.pricing.rented
+        return f" ({si(usd_spent / on.usd_per_hour)} device-hours)"
+
+    train = f"{money(cost.train, cost.unit)} to train{hours(cost.train)}"
+    if not asked.served:
+        return f"cost: {train}; nothing is served"
+    per_million = f", {price(chosen)} per million" if chosen.served is not None else ""
+    return (
+        f"cost: {money(cost.total, cost.unit)}, {train} and {money(cost.serve, cost.unit)} to serve {si(asked.served)} "
+        f"tokens{hours(cost.serve)}{per_million}"
+    )
 
 
-def _monthly_cost(answer: Answer) -> list[str]:
-    """What a month of serving costs; nothing where no load was given."""
-    chosen, asked = answer["recommendation"], Question.from_json(answer["question"])
-    if asked.requests_per_month is None:
+def price(chosen: Choice) -> str:
+    """USD per million tokens, with its interval where the device's speed was measured."""
+    if chosen.served is None:
+        return "–"
+    interval = chosen.served.usd_per_million_interval
+    return usd(chosen.served.usd_per_million) + ("" if interval is None else f" ({between(interval, usd)})")
+
+
+def _serving(chosen: Choice, asked: Question) -> list[str]:
+    """The devices that serve it, and what a month costs where a load was given."""
+    replica, lines = chosen.served, []
+    if asked.requests_per_month is not None:
+        monthly = f"a month: {money(chosen.cost.serve / asked.months, chosen.cost.unit)}"
+        line = f"{monthly} for {si(asked.requests_per_month)} requests"
+        if replica is not None and replica.replicas is not None:
+            devices = plural(replica.replicas * replica.n_devices, "device")
+            line += f", on {devices} ({plural(replica.replicas, 'replica')} of {replica.n_devices})"
+        lines.append(line)
+    if replica is not None:
+        lines.append(
+            f"serving: a replica takes {plural(replica.n_devices, 'device')} ({asked.pricing.rented.title}), decodes "
+            f"{si(replica.output_throughput)} tokens a second at full load and takes {si(replica.tpot_ms)} ms per "
+            "output token"
+        )
+    return lines
+
+
+def _loss(chosen: Choice) -> str:
+    """The intervals of the law and of one run, as far as the fit has them."""
+    if chosen.loss_interval is None:
+        return f"loss: {loss(chosen.loss)} nats per token, without an interval because the fit has no bootstrap draws"
+    line = f"loss: {between(chosen.loss_interval, loss)} by the law (95%)"
+    if chosen.run_interval is not None:
+        line += f"; a single run is expected to measure {between(chosen.run_interval, loss)}"
+    return line
+
+
+def _against_dense(subject: Subject) -> list[str]:
+    """What the recommendation gains over the best dense model; nothing where neither cost nor loss differs."""
+    chosen = subject.decision.best
+    dense = next((c for c in subject.decision.recommendation.alternatives if c.n_experts == 1), None)
+    if dense is None:
         return []
-    monthly = money(chosen["cost"]["serve"] / asked.months, chosen["cost"]["unit"])
-    line = f"a month: {monthly} for {si(asked.requests_per_month)} requests"
-    if (served := chosen.get("served")) is not None and served["replicas"] is not None:
-        devices = plural(served["replicas"] * served["n_devices"], "device")
-        line += f", on {devices} ({plural(served['replicas'], 'replica')} of {served['n_devices']})"
-    return [line]
+    saved, gained = 1 - chosen.cost.total / dense.cost.total, dense.loss - chosen.loss
+    difference = f"a loss {abs(gained):.3f} nats {'lower' if gained > 0 else 'higher'}"
+    less = f"{percent(abs(saved))} {'less' if saved > 0 else 'more'}"
+    if abs(saved) < 0.005:
+        same = f"it costs the same as the best dense model and has {difference}"
+        return [] if abs(gained) < 5e-4 else [f"against dense: {same}"]
+    at = "at the same expected loss" if abs(gained) < 5e-4 else f"with {difference}"
+    return [f"against dense: over its life it costs {less} than the best dense model, {at}"]
 
 
-def _loss(study: Study) -> list[str]:
-    """The interval of the law and that of one run, as far as the fit has them."""
-    ends = study.decision["recommendation"]["loss_interval"]
-    if ends is None:
+def _how_sure(subject: Subject) -> str:
+    found, best = subject.decision.recommendation, experts(subject.decision.best.n_experts)
+    if found.expected_regret is None:
+        return "how sure: not known, because the fit has no bootstrap draws; only runs of one's own can tell"
+    regret = f"{100 * found.expected_regret:.2g}%"
+    return f"how sure: the expected regret of {best} is {regret} of the cost (limit {percent(REGRET_LIMIT)})"
+
+
+def _next_run(subject: Subject) -> list[str]:
+    run = subject.decision.recommendation.next_run
+    if run is None:
         return []
-    line = f"loss: {between(ends, loss)} by the law (95%)"
-    if study.new_run is not None:
-        line += f"; a single run is expected to measure {between(study.new_run, loss)}"
-    return [line]
+    advice = (
+        f"most informative next run: {experts(run.n_experts)}, {si(run.n_active)} active parameters, {si(run.tokens)} "
+        f"tokens ({flops(run.train_flops)} FLOP); {run.reason}"
+    )
+    if run.regret_before is not None and run.regret_after is not None:
+        advice += f"; expected regret {100 * run.regret_before:.1f}% to {100 * run.regret_after:.1f}%"
+    return [advice]
 
 
-def _how_sure(answer: Answer) -> str:
-    regret, best = answer["expected_regret"], experts(answer["recommendation"]["n_experts"])
-    if regret is None:
-        return "how sure: not known, because the fit has no draws"
-    return f"how sure: the expected regret of {best} is {100 * regret:.2g}% of the cost (limit {percent(REGRET_LIMIT)})"
+def _inputs(subject: Subject) -> str:
+    """What the answer was made from."""
+    answer = subject.decision
+    fit = subject.law_fit
+    runs = f"{plural(fit.n_runs, 'run')}" if fit.n_runs else answer.recommendation.fitted_to or fit.source
+    inputs = [f"law {fit.law} ({answer.law_file or 'a fit'}) of {runs}"]
+    if answer.question.device is not None:
+        on = answer.question.pricing.rented
+        inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}, {on.price_date})")
+        inputs.append(f"speed {answer.question.service.efficiency.source}")
+    if answer.made_from:
+        inputs.append(f"hash {answer.made_from}")
+    return f"inputs: {'; '.join(inputs)}"
 
 
 def _measured(study: Study) -> str:
     """What the panel of measured times shows; nothing where nothing was measured."""
-    rows = measured_decode(study)
+    rows = measured_decode(study.latency)
     if rows.empty:
         return ""
-    first = rows.iloc[0]
+    first, asked = rows.iloc[0], study.decision.question
     dense = "; above the bars, the ratio to the dense model" if (rows[EXPERTS] == 1).any() else ""
+    in_the_cost = "these times are not in the cost"
+    if asked.pricing.device is not None and asked.service.efficiency.source != ASSUMED.source:
+        in_the_cost = f"the device speed behind the cost is {asked.service.efficiency.source}"
+    doubts = doubts_in_words(rows)
     return (
         f" Right: measured decode time on {first['device_kind']}, per token at batch {int(first['batch'])}, median and "
-        f"quartiles, for models of {si(first['n_active'])} active parameters{dense}. {_in_the_cost(study.decision)}"
+        f"quartiles, for models of {si(first['n_active'])} active parameters{dense}; {in_the_cost}."
+        + (f" Hatched with a question mark: {doubts}; do not conclude from them which E is faster." if doubts else "")
     )
 
 
-def _in_the_cost(answer: Answer) -> str:
-    """Whether the cost rests on times that were measured."""
-    asked = Question.from_json(answer["question"])
-    source = asked.service.efficiency.source
-    if asked.pricing.device is None or source == ASSUMED.source:
-        return "These times are not in the cost."
-    return sentence(f"The device speed behind the cost is {source}")
-
-
-def _against_dense(chosen: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
-    """What the recommendation gains over the best dense model; nothing where neither cost nor loss differs."""
-    saved, gained = 1 - chosen["cost"]["total"] / dense["cost"]["total"], dense["loss"] - chosen["loss"]
-    difference = f"a loss {abs(gained):.3f} nats {'lower' if gained > 0 else 'higher'}"
-    less = f"{percent(abs(saved))} {'less' if saved > 0 else 'more'}"
-    if abs(saved) < 0.005:
-        return "" if abs(gained) < 5e-4 else f"It costs the same as the best dense model and has {difference}."
-    at = "at the same expected loss" if abs(gained) < 5e-4 else f"with {difference}"
-    return f"Over its life it costs {less} than the best dense model, {at}."
-
-
-def _next_run(run: Mapping[str, Any]) -> str:
-    advice = (
-        f"The most informative next run: {experts(run['n_experts'])} with {si(run['n_active'])} active parameters on "
-        f"{si(run['tokens'])} tokens ({formatting.flops(run['train_flops'])} FLOP); {run['reason']}."
-    )
-    if run["regret_before"] is not None:
-        advice += (
-            f" Among the E that can answer in all but {percent(UNANSWERED_LIMIT)} of the draws, it would reduce the "
-            f"expected regret of the best choice from {100 * run['regret_before']:.1f}% of the cost to "
-            f"{100 * run['regret_after']:.1f}%."
-        )
-    return advice
-
-
-def decision(study: Study) -> list[Block]:
+def decision(subject: Subject) -> list[Block]:
     """Every expert count at its best, and why the answer is as sure as it is."""
     parts = []
-    for name, answer in study.answers.items():
-        if len(study.answers) > 1:
-            parts += [heading(f"Question “{name}”"), text(question_sentence(answer["question"]))]
-        parts.append(_choices(answer, len(study.table)))
-        if answer["unreachable"]:
-            parts.append(text(f"Unable to answer: E = {listed(answer['unreachable'])}."))
-    answer = study.decision
-    if answer.get("rivals"):
-        parts.append(_compared_fits(answer))
-    if decision_plots.regret in decision_plots.drawn(study):
-        parts.append(picture("regret", _REGRET_CAPTION, 0.7))
-    reasons = answer["undecided_because"] or [
+    for name, answer in subject.answers.items():
+        if len(subject.answers) > 1:
+            parts += [heading(f"Question “{name}”"), text(question_sentence(answer.question))]
+        caption = "The best model of every expert count for this question; ★ is recommended"
+        parts.append(blocks.values(choices_table(answer, detailed=True), caption, best=True))
+        if unreachable := answer.recommendation.unreachable:
+            parts.append(text(f"Unable to answer: E = {listed(unreachable)}."))
+    answer, found = subject.decision, subject.decision.recommendation
+    if (compared := fits_table(answer)) is not None and answer.comparison is not None:
+        caption = "The best model of every fit that was compared; ★ is the one that answers"
+        if answer.comparison.n_draws:
+            caption += f". “best in” and “regret” are over {answer.comparison.n_draws} draws"
+        parts.append(blocks.values(compared, caption, best=True))
+    reasons = [*found.undecided_because] or [
         f"expected regret is at most {percent(REGRET_LIMIT)} of the cost, the chosen E is best in at least "
         f"{percent(PROBABILITY_NEEDED)} of the draws and cannot answer in at most {percent(UNANSWERED_LIMIT)}, it lies "
         f"inside the range of E studied, and training it takes at most {EXTRAPOLATION_LIMIT:g} times the compute of "
         "the largest run"
     ]
-    if candidates := answer.get("best_experts"):
-        names = ", ".join(experts(e) for e in candidates)
-        meaning = "the only candidate at 95%" if len(candidates) == 1 else "together best in 95% of the draws"
-        reasons = [*reasons, f"95% set: {names} ({meaning})"]
-    title = "Decided, and by which rule" if answer["decided"] else "Why it is not decided"
+    if found.best_experts:
+        names = ", ".join(experts(e) for e in found.best_experts)
+        meaning = "the only candidate at 95%" if len(found.best_experts) == 1 else "together best in 95% of the draws"
+        reasons.append(f"95% set: {names} ({meaning})")
+    title = "Decided, and by which rule" if found.decided else "Why it is not decided"
     return [*parts, heading(title), bullets(reasons)]
-
-
-_REGRET_CAPTION = (
-    "Expected regret of each E: its cost beyond that of the best choice, averaged over the draws in which it can "
-    f"answer; linear up to the dashed line at {percent(REGRET_LIMIT)}, the limit for a decision, logarithmic beyond. "
-    "Above the bars, the regret and the share of the draws in which this E is best."
-)
-
-
-def _compared_fits(answer: Answer) -> Block:
-    """The fits that were compared (other k, routers or experts), each at its best E."""
-    unit, fits = answer["recommendation"]["cost"]["unit"], answer["rivals"]["rivals"]
-    header, write = f"cost, {unit}", partial(formatting.cost, unit=unit)
-    if Question.from_json(answer["question"]).goal == "loss":
-        header, write = "loss", partial(loss)
-    caption = (
-        "The best model of every fit that was compared; the answer is that of ★. “best in” and “regret” are over "
-        f"{answer['rivals']['n_draws']} draws, as for the expert counts."
-    )
-    columns: dict[str, Cell] = {
-        "fit": lambda fit: fit["name"] + (" ★" if fit is fits[0] else ""),
-        "k": field("top_k"),
-        "best E": blocks.EXPERTS_CELL,
-        "active": blocks.ACTIVE,
-        "tokens": blocks.TOKENS,
-        header: field("value", write),
-        "best in": blocks.BEST_IN,
-        "regret": blocks.REGRET,
-    }
-    return table(fits, columns, caption)
-
-
-def _choices(answer: Answer, n_runs: int) -> Block:
-    """Every expert count at its best."""
-    chosen = answer["recommendation"]
-    unit = chosen["cost"]["unit"]
-    with_unanswered = any(choice.get("unanswered") is not None for choice in choices(answer))
-
-    def spent(part: str) -> Cell:
-        return lambda choice: formatting.cost(choice["cost"][part], unit)
-
-    columns: dict[str, Cell] = {
-        "E": lambda choice: experts_cell(choice["n_experts"]) + (" ★" if choice is chosen else ""),
-        "active": blocks.ACTIVE,
-        "total": field("n_total", lambda count: si(count or None)),
-        "tokens": blocks.TOKENS,
-        "loss (95%)": lambda choice: f"{loss(choice['loss'])}  ({between(choice['loss_interval'], loss)})",
-        f"train, {unit}": spent("train"),
-        "serve": spent("serve"),
-        "both": spent("total"),
-        "best in": blocks.BEST_IN,
-        "regret": blocks.REGRET,
-    }
-    if with_unanswered:
-        columns["no answer in"] = field("unanswered", percent)
-    caption = (
-        "The best model of every expert count for this question; ★ is recommended. Losses in nats per token by the "
-        f"{answer['law']} law ({plural(n_runs, 'run')}); “best in” is the share of {answer['n_draws']} bootstrap "
-        "draws, “regret” the cost beyond that of the best choice, the mean over the draws in which this E can answer"
-        + ("; “no answer in”, the share of draws in which no size of it can." if with_unanswered else ".")
-    )
-    return table(choices(answer), columns, caption)

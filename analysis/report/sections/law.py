@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from analysis.fitting.fit import Fit
 from analysis.report.blocks import Block, Cell, field, formula, picture, table, text, three_digits
-from analysis.report.plots.study import palette_of, sliced
+from analysis.report.plots.decision import palette_of
+from analysis.report.plots.study import sliced
 from analysis.report.study import Study
+from analysis.report.subject import Subject
 from scaling.formatting import between, loss, number, plural
 
 
-def law(study: Study) -> list[Block]:
+def law(subject: Subject) -> list[Block]:
     """The law behind the decision: its form, parameters, and how well it describes the runs."""
-    fit = study.law_fit
+    fit = subject.law_fit
     draws = f"{fit.n_draws} bootstrap resamples by trunk" if fit.n_draws else "no resamples"
+    how = [text(_how_fitted(fit)), *_intervals(subject)]
+    how += [formula(fit.definition.typst)] if fit.definition.typst else []
+    parts = [*how, _parameters(fit, draws)]
+    return [*parts, *_against_runs(subject, draws), *_other_laws(subject)] if isinstance(subject, Study) else parts
+
+
+def _against_runs(study: Study, draws: str) -> list[Block]:
+    """The law beside the runs."""
+    fit = study.law_fit
     intervals = (
         f"The 95% intervals in percent of each estimate ({draws}); open diamonds are pinned. Long bars are what the "
         "grid leaves open."
@@ -29,19 +40,18 @@ def law(study: Study) -> list[Block]:
         "the law is wrong there."
     )
     return [
-        text(_how_fitted(fit)),
-        *_intervals(study),
-        formula(fit.definition.typst),
-        _parameters(fit, draws),
         picture("parameters", intervals, 0.7),
         picture("loss_against_size_and_tokens", along),
         picture("loss_against_experts", residuals),
-        *_other_laws(study),
     ]
 
 
 def _how_fitted(fit: Fit) -> str:
     """Source, data and objective of a fit, and what it reached."""
+    law = f"Law {fit.law}, from {fit.definition.source}; N is {fit.definition.n_column}."
+    if not fit.n_runs:
+        ranges = "; ".join(f"{name} {between(ends)}" for name, ends in fit.domain.items())
+        return f"{law} Its constants were not fitted here: {fit.source}." + (f" Fitted range: {ranges}." * bool(ranges))
     minimised = f"summed Huber loss with δ = {fit.delta:g}" if fit.objective_kind == "huber" else fit.objective_kind
     reached = condition = ""
     if fit.objective is not None and fit.rmse_log is not None:
@@ -52,15 +62,14 @@ def _how_fitted(fit: Fit) -> str:
     if fit.condition is not None:
         condition = f"; condition number of the scaled Jacobian {fit.condition:.3g}"
     return (
-        f"Law {fit.law}, from {fit.definition.source}; N is {fit.definition.n_column}. Fitted to "
-        f"{plural(fit.n_runs, 'run')} on {plural(fit.n_trunks, 'trunk')}; minimised: {minimised} of {fit.residual} "
-        f"residuals{reached}{condition}."
+        f"{law} Fitted to {plural(fit.n_runs, 'run')} on {plural(fit.n_trunks, 'trunk')}; minimised: {minimised} of "
+        f"{fit.residual} residuals{reached}{condition}."
     )
 
 
 def _parameters(fit: Fit, draws: str) -> Block:
     def meaning(name: str) -> str:
-        origin = f"pinned: {fit.pinned[name].source}" if name in fit.pinned else "fitted"
+        origin = f"pinned: {fit.pinned[name].source}" if name in fit.pinned else "fitted" if fit.n_runs else "published"
         return f"{fit.definition.parameter(name).meaning}; {origin}"
 
     columns: dict[str, Cell] = {
@@ -73,9 +82,9 @@ def _parameters(fit: Fit, draws: str) -> Block:
     return table(fit.definition.names, columns, caption, wide="meaning")
 
 
-def _intervals(study: Study) -> list[Block]:
+def _intervals(subject: Subject) -> list[Block]:
     """What kind the intervals are, and what a new run would measure; nothing for a fit without draws."""
-    fit, chosen = study.law_fit, study.decision["recommendation"]
+    fit, chosen = subject.law_fit, subject.decision.best
     if not fit.n_draws:
         return []
     kind = "Intervals are bias-corrected and accelerated (BCa), from resamples of trunks and a jackknife over them"
@@ -84,10 +93,10 @@ def _intervals(study: Study) -> list[Block]:
     elif fit.resampled.supply != "many":
         kind += "; with so few trunks for so many parameters, they are corrected less and widened"
     run = ""
-    if study.new_run is not None:
+    if chosen.run_interval is not None:
         run = (
-            f": training the recommended model would measure {between(study.new_run, loss)} nats per token, where the "
-            f"law alone gives {between(chosen['loss_interval'], loss)}"
+            f": training the recommended model would measure {between(chosen.run_interval, loss)} nats per token, "
+            f"where the law alone gives {between(chosen.loss_interval, loss)}"
         )
     return [text(f"{kind}. They are those of the law; a prediction interval adds the noise of a run{run}.")]
 

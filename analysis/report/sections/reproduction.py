@@ -2,95 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import fields
 
 from analysis.decision.question import Question
 from analysis.report.blocks import Block, Cell, code, heading, table
 from analysis.report.sections.runs import distinct
-from analysis.report.study import Study
-from scaling.formatting import flops
-from scaling.serving.service import SERVICE
+from analysis.report.study import LATENCY_LAW, Study
+from analysis.report.subject import Subject
+from scaling.formatting import flops, si
+from scaling.serving.service import SERVICE, Service
+from scaling.serving.step_time import ASSUMED
 
-_DEFAULTS = asdict(Question(train_flops=1.0))
+_DEFAULTS = Question(train_flops=1.0)
 _PROVENANCE = ("corpus", "corpus_hash", "code_version", "versions", "device_kind", "executor", "schema_version")
 
 
-def reproduction(study: Study) -> list[Block]:
+def reproduction(subject: Subject) -> list[Block]:
     """Commands, hashes and versions."""
-    frame = study.table.frame
-    spent = f"{flops(frame['train_flops'].sum())} FLOP"
-    if frame["wall_s"].notna().any():
-        spent += f", {frame['wall_s'].sum() / 3600:.2g} hours"
-    facts = {"runs": str(len(frame))} | {name: distinct(frame[name]) for name in _PROVENANCE}
-    facts["training of all runs"] = spent
-    if study.answers:
-        facts |= {f"{name}, of the analysis": value for name, value in study.law_fit.versions.items()}
-    caption = "What the runs were made with; several values mean that runs differ."
+    facts = {**(_of_runs(subject) if isinstance(subject, Study) else {}), **_of_analysis(subject)}
+    caption = "What this was made with; several values mean that runs differ."
     columns: dict[str, Cell] = {"what": str, "value": facts.__getitem__}
-    blocks = [code("\n".join(_commands(study))), table(facts, columns, caption, wide="value")]
-    grid = study.grid.strip()
+    blocks = [code("\n".join(_commands(subject))), table(facts, columns, caption, wide="value")]
+    grid = subject.grid.strip() if isinstance(subject, Study) else ""
     return [*blocks, heading("The grid, as resolved"), code(grid)] if grid else blocks
 
 
-def _commands(study: Study) -> list[str]:
-    """The commands that lead from the grid to this report; numbers are written out in full."""
-    folder = study.path.name
-    commands = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if study.grid else []
-    if study.answers:
-        commands += _decision_commands(study, folder)
-    else:
-        commands.append(f"scaling methods {folder}")
+def _of_runs(study: Study) -> dict[str, str]:
+    frame = study.table.frame
+    spent = f"{flops(frame['train_flops'].sum())} FLOP"
+    if frame["wall_s"].notna().any():
+        spent += f", {si(frame['wall_s'].sum() / 3600, 2)} hours"
+    recorded = {name: distinct(frame[name]) for name in _PROVENANCE if frame[name].notna().any()}
+    return {"runs": str(len(frame)), **recorded, "training of all runs": spent}
+
+
+def _of_analysis(subject: Subject) -> dict[str, str]:
+    if not subject.answers:
+        return {}
+    answer, fit = subject.decision, subject.law_fit
+    facts = {
+        "source of the fit": fit.source,
+        "hash of the runs fitted": fit.made_from,
+        "hash of the fit": answer.fit_hash,
+        "hash of fit, question and speed": answer.made_from,
+        **{f"{name}, of the analysis": value for name, value in fit.versions.items()},
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _commands(subject: Subject) -> list[str]:
+    """The commands that lead to this report; numbers are written out in full."""
+    if not isinstance(subject, Study):
+        (name,) = subject.answers
+        asked = _recommend(subject.decision.law_file or "fit.json", subject, LATENCY_LAW, f"{name}.json")
+        return [asked, f"scaling report {name}.json --out report.pdf"]
+    folder = subject.path.name
+    commands = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if subject.grid else []
+    commands += _decision_commands(subject, folder) if subject.answers else [f"scaling methods {folder}"]
     return [*commands, f"scaling report {folder} --out report.pdf"]
 
 
 def _decision_commands(study: Study, folder: str) -> list[str]:
     """Fit, latency law where the price rests on it, and recommendation."""
-    fit, question = study.law_fit, study.decision["question"]
+    fit = study.law_fit
     fit_file = f"{folder}/fits/{next(name for name, other in study.fits.items() if other is fit)}.json"
-    answer_file = f"{folder}/recommendations/{next(iter(study.answers))}.json"
+    law_file = f"{folder}/{LATENCY_LAW}"
     pins = [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == "as asked"]
-    service = _service_options(question, folder)
-    measured = any(option.startswith("--latency") for option in service)
     resamples = fit.n_draws + fit.draws_failed
     return [
         " ".join([f"scaling fit {folder} --law {fit.law} --bootstrap {resamples}", *pins, f"--out {fit_file}"]),
-        *([f"scaling latency {folder} --out {folder}/latency.json"] if measured else []),
-        " ".join([f"scaling recommend {fit_file}", *_question_options(question), *service, f"--out {answer_file}"]),
+        *([f"scaling latency {folder} --out {law_file}"] if _was_measured(study.decision.question.service) else []),
+        _recommend(fit_file, study, law_file, f"{folder}/recommendations/{next(iter(study.answers))}.json"),
     ]
 
 
-def _question_options(question: Mapping[str, Any]) -> list[str]:
+def _recommend(fit_file: str, subject: Subject, law_file: str, out: str) -> str:
+    question = subject.decision.question
+    options = [*_question_options(question), *_service_options(question, law_file)]
+    return " ".join([f"scaling recommend {fit_file}", *options, f"--out {out}"])
+
+
+def _question_options(question: Question) -> list[str]:
     """The options of a question that are not the defaults, but those of the service."""
     options = []
-    for name, value in question.items():
+    for name in (field.name for field in fields(question)):
+        value = getattr(question, name)
         if name == "n_experts" and value:
             options.append(_option(name, ",".join(map(str, value))))
-        elif isinstance(value, (str, int, float)) and value and value != _DEFAULTS.get(name):
+        elif isinstance(value, (str, int, float)) and value and value != getattr(_DEFAULTS, name):
             options.append(_option(name, value))
-    return options + [f"--set {name}={value:.17g}" for name, value in (question.get("settings") or {}).items()]
+    return options + [f"--set {name}={value:.17g}" for name, value in question.settings.items()]
 
 
-def _service_options(question: Mapping[str, Any], folder: str) -> list[str]:
+def _service_options(question: Question, law_file: str) -> list[str]:
     """The options of how a model is served that are not the defaults; a device of one's own comes from a file."""
-    service, defaults = question.get("service") or {}, asdict(SERVICE)
+    service = question.service
     options = [
-        _option(name, service[name])
+        _option(name, getattr(service, name))
         for name in ("prompt", "generated", "utilisation", "max_batch", "max_devices", "max_fleet", "skew")
-        if name in service and service[name] != defaults[name]
+        if getattr(service, name) != getattr(SERVICE, name)
     ]
-    options += [
-        _option(f"{name}_ms", 1e3 * service[f"{name}_s"]) for name in ("ttft", "tpot") if service.get(f"{name}_s")
-    ]
-    options += ["--reads-all"] if service.get("reads_all") else []
-    assumed = defaults["efficiency"]
-    reached = service.get("efficiency") or assumed
-    if reached["source"].startswith("measured"):
-        return [*options, f"--latency {folder}/latency.json"]
-    shares = [name for name in ("bandwidth_share", "flops_share") if reached[name] != assumed[name]]
-    options += [_option(name, reached[name]) for name in shares]
-    return [*options, *(["--devices devices.yaml"] if question.get("rented") else [])]
+    limits = {"ttft_ms": service.ttft_s, "tpot_ms": service.tpot_s}
+    options += [_option(name, 1e3 * value) for name, value in limits.items() if value]
+    options += ["--reads-all"] if service.reads_all else []
+    if _was_measured(service):
+        return [*options, f"--latency {law_file}"]
+    shares = {name: getattr(service.efficiency, name) for name in ("bandwidth_share", "flops_share")}
+    options += [_option(name, share) for name, share in shares.items() if share != getattr(ASSUMED, name)]
+    return [*options, *(["--devices devices.yaml"] if question.rented else [])]
+
+
+def _was_measured(service: Service) -> bool:
+    return service.efficiency.source.startswith("measured")
 
 
 def _option(name: str, value: str | float) -> str:

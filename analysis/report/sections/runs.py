@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.report.blocks import ACTIVE, Block, bullets, field, picture, table, text
-from analysis.report.plots.study import with_sizes
+from analysis.report.measured import with_sizes
 from analysis.report.study import Study
 from scaling.columns import EXPERTS, TOKENS
 from scaling.formatting import first_line, flops, listed, number, plural, sentence, si
@@ -46,16 +46,15 @@ def _failures(failed: pd.DataFrame) -> Block:
 
 def _beyond(study: Study) -> str:
     """How far the recommendation lies beyond the runs, and how much these differ from seed to seed."""
-    chosen, noise = study.decision["recommendation"]["train_flops"], study.law_fit.noise
+    chosen, noise = study.decision.best.train_flops, study.law_fit.noise
     largest = study.table.frame["train_flops"].max()
     repeated = (
         "No configuration was repeated with another seed, so run-to-run noise is not estimated."
         if noise is None
         else f"From configurations repeated with other seeds, run-to-run noise is {100 * noise:.2g}% of the loss."
     )
-    return (
-        f"Training the recommended model takes {chosen / largest:.2g} times the compute of the largest run. {repeated}"
-    )
+    times = si(chosen / largest, 2)
+    return f"Training the recommended model takes {times} times the compute of the largest run. {repeated}"
 
 
 def expert_effect(study: Study) -> list[Block]:

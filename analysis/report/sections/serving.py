@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.decision.question import Question
+from analysis.decision.tables import replicas_table
 from analysis.report import blocks
 from analysis.report.blocks import Block, Cell, bullets, field, heading, picture, table, text, three_digits
-from analysis.report.plots.study import shown_latency, with_most, with_sizes
-from analysis.report.study import LATENCY_LAW, Study, choices
+from analysis.report.measured import doubts_in_words, shown_latency, with_most, with_sizes
+from analysis.report.study import LATENCY_LAW, Study
+from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
-from scaling.formatting import between, experts, experts_cell, number, percent, plural, si, spread
-from scaling.serving import devices, replicas
+from scaling.formatting import between, experts, percent, plural, si, usd
+from scaling.serving import replicas
 from scaling.serving.device import Device
 from scaling.serving.service import NUMBER_BYTES, ModelSizes, Service
 from scaling.serving.steps import decode_seconds
@@ -31,67 +31,47 @@ _COUNTS = {
 _SHAPE = ["n_total", "n_layers", "d_model", "top_k"]
 
 
-def serving(study: Study) -> list[Block]:
-    """Serving as priced, as counted from the structure, and as measured beside the roofline's floor."""
-    measured = [*_measured(study), *_modelled(study), *_priced(study)]
-    return [*_offered(study), *_counted(study), *(measured or [text("No latency was measured in this study.")])]
+def serving(subject: Subject) -> list[Block]:
+    """Serving as priced and, where runs are reported, as counted from the structure and as measured beside the
+    roofline's floor."""
+    offered = _offered(subject)
+    if not isinstance(subject, Study):
+        return offered
+    measured = [*_measured(subject), *_modelled(subject)] or [text("No latency was measured in this study.")]
+    return [*offered, *_counted(subject), *measured]
 
 
-def _offered(study: Study) -> list[Block]:
+def _offered(subject: Subject) -> list[Block]:
     """Replicas of the best model of every E and the price of their tokens; one line where the question has no
     device."""
-    answer = study.decision
-    if answer["question"]["device"] is None:
+    answer = subject.decision
+    if answer.question.device is None:
         return [
             text(
                 "The question counts FLOPs, so it has no prices, no latency and no load; with a `device`, `scaling "
                 "recommend` counts USD and shows how each model is served."
             )
         ]
-    asked = Question.from_json(answer["question"])
-    on, service = asked.pricing.rented, asked.service
+    on, service = answer.question.pricing.rented, answer.question.service
     load = (
         f"replicas busy {percent(service.utilisation)} of the time"
-        if asked.pricing.demand is None
-        else f"whole replicas for {si(asked.pricing.demand)} generated tokens a second"
+        if answer.question.pricing.demand is None
+        else f"whole replicas for {si(answer.question.pricing.demand)} generated tokens a second"
     )
     basis = (
-        f"Priced on {on.title} at {on.usd_per_hour:g} USD an hour ({on.price_source}; {on.price_date}): {load}, "
+        f"Priced on {on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}; {on.price_date}): {load}, "
         f"{service.prompt} prompt and {service.generated} output tokens per request."
     )
-    served = [c["served"] | {"n_experts": c["n_experts"]} for c in choices(answer) if c.get("served") is not None]
-    if not served:
+    replicas_of = replicas_table(answer)
+    if replicas_of is None:
         unknown = f"{basis} How models are served was not stored with the answer, or nothing is served."
-        return [text(unknown), *_load(study)]
-    best = answer["recommendation"]["n_experts"]
-
-    def layout(replica: Mapping[str, Any]) -> str:
-        split = "expert" if replica["experts_split"] else "matrix"
-        return f"{replica['n_devices']} by {split}" if replica["n_devices"] > 1 else "1"
-
-    columns: dict[str, Cell] = {
-        "E": lambda replica: experts_cell(replica["n_experts"]) + (" ★" if replica["n_experts"] == best else ""),
-        "devices": layout,
-        "least": field("fewest_devices"),
-        "batch": field("batch"),
-        **{f"{name}, ms": field(f"{name}_ms", three_digits) for name in ("ttft", "tpot", "e2el")},
-        "tokens/s": field("output_throughput", si),
-        "requests/s": field("request_goodput", si),
-        "USD/million": price,
-        "replicas": field("replicas"),
-    }
+        return [text(unknown), *_load(subject)]
     caption = (
-        "How the best model of every E is served at the lowest price per token: devices of a replica and how it is "
-        "split over them, the fewest that hold it, concurrent sequences, latency without queueing, per-replica "
-        "performance at full load (output_throughput, request_goodput), and the price, with its 95% interval where the "
-        "device's speed was measured."
+        "How the best model of every E is served at the lowest price per token: devices of a replica, concurrent "
+        "sequences, and performance of a replica at full load, without queueing. ★ is recommended"
     )
-    return [text(basis), table(served, columns, caption), *_load(study), _FORMULAS]
-
-
-def price(served: Mapping[str, Any]) -> str:
-    """USD per million tokens, with its interval where the device's speed was measured."""
-    return si(served["usd_per_million"]) + spread(served.get("usd_per_million_interval"))
+    table_of = blocks.values(replicas_of, caption, best=answer.best.served is not None)
+    return [text(basis), table_of, *_load(subject), _FORMULAS]
 
 
 _FORMULAS = table(
@@ -104,9 +84,9 @@ _FORMULAS = table(
 )
 
 
-def _load(study: Study) -> list[Block]:
+def _load(subject: Subject) -> list[Block]:
     """Price against load and which E is cheapest where; nothing where the fit has no widths."""
-    prices, changes = study.curves.prices, study.curves.overtakings
+    prices, changes = subject.curves.prices, subject.curves.overtakings
     if prices.empty:
         return []
     if changes.empty:
@@ -124,7 +104,7 @@ def _load(study: Study) -> list[Block]:
         "replica the price is inverse to the load, and every tooth is one more replica; lines coincide where models "
         "take as many devices. Rings: another E becomes the cheapest. Training is not included."
     )
-    return [picture("cost_against_load", f"{caption} {cheapest}", 0.8)]
+    return [picture("cost_against_load", f"{caption} {cheapest}", 0.72)]
 
 
 def _counted(study: Study) -> list[Block]:
@@ -150,9 +130,10 @@ def _measured(study: Study) -> list[Block]:
     """Measured times beside their floors; nothing where nothing was measured."""
     if study.latency.empty:
         return []
-    shown = shown_latency(study)
+    shown = shown_latency(study.latency)
     first, decode = shown.iloc[0], shown[shown["phase"] == "decode"]
-    ends = decode[decode["batch"].isin([decode["batch"].min(), decode["batch"].max()])]
+    priced = priced_decode(study)
+    decode = decode.assign(priced_ms=priced["priced_ms"] if len(priced) else np.nan)
     routing = "untrained" if first["weights"] == "initial" else "trained"
     setting = (
         f"Measured on {first['device_kind']} ({first['platform']}, {first['dtype']}, "
@@ -164,16 +145,30 @@ def _measured(study: Study) -> list[Block]:
     columns: dict[str, Cell] = {
         "E": blocks.EXPERTS_CELL,
         "batch": field("batch", int),
-        "median, ms": field("time_ms", three_digits),
+        "median, ms": lambda row: three_digits(row["time_ms"]) + (" ?" if row["doubt"] else ""),
         "quartiles, ms": lambda row: f"{row['time_q25_ms']:.3g} – {row['time_q75_ms']:.3g}",
         "floor, ms": field("roofline_ms", three_digits),
         "median/floor": lambda row: three_digits(row["time_ms"] / row["roofline_ms"]),
+        "latency law, ms": field("modelled_ms", three_digits),
+        "priced, ms": field("priced_ms", three_digits),
         "activated experts": field("distinct_experts", three_digits),
         "tokens/s": field("tokens_per_s", si),
     }
-    caption = "One decode step at the smallest and the largest batch that were measured; activated experts as observed."
-    timing = [table(ends, columns, caption)] if len(ends) else []
+    for name, column in (("latency law, ms", "modelled_ms"), ("priced, ms", "priced_ms")):
+        if decode[column].isna().all():
+            del columns[name]
+    caption = "One decode step as measured; activated experts as observed."
+    if len(priced):
+        caption += (
+            f" As priced on {priced['device'].iloc[0]}, at the number format that was measured; measured over priced "
+            f"is {_median_ratio(priced):.2g} in the median."
+        )
+    if doubts := doubts_in_words(decode):
+        caption += f" ? {doubts}."
     against_batch = f"Time against batch: medians with quartiles (band). {_floors(shown)}"
+    if doubts := doubts_in_words(shown):
+        against_batch += f" Hollow: {doubts}."
+    timing = [table(decode, columns, caption)] if len(decode) else []
     return [text(setting), picture("latency", against_batch), *timing]
 
 
@@ -227,37 +222,22 @@ def _modelled(study: Study) -> list[Block]:
     ]
 
 
-def _priced(study: Study) -> list[Block]:
-    """Measured decode beside the time that the price assumes; nothing where no price rests on the device measured."""
-    rows = priced_decode(study)
-    if rows.empty:
-        return []
-    columns = {"E": blocks.EXPERTS_CELL, "batch": field("batch", int), "measured, ms": field("time_ms", three_digits)}
-    columns["priced, ms"] = field("priced_ms", three_digits)
-    columns["measured/priced"] = lambda row: number(row["time_ms"] / row["priced_ms"], ".2g")
-    caption = (
-        f"Decode steps as measured and as priced on {rows['device'].iloc[0]}, at the number format that was measured: "
-        f"a median ratio of {_median_ratio(rows):.2g}."
-    )
-    return [table(rows, columns, caption)]
-
-
 def priced_decode(study: Study) -> pd.DataFrame:
     """Decode rows measured on the device that the decision is priced on, with `priced_ms` and `device`.
 
     `scaling.serving.steps.decode_seconds` with the assumptions of the prices, but the element size that was measured.
     Empty where no device prices the decision, or none was measured of its kind.
     """
-    name = study.decision["question"]["device"]
+    asked = study.decision.question
+    name = asked.device
     if name is None or not {*_SHAPE} <= {*study.latency}:
         return pd.DataFrame()
-    shown = shown_latency(study)
+    shown = shown_latency(study.latency)
     kinds = shown["device_kind"].str.upper().str.contains(name.split("-")[0].upper(), regex=False)
     of_device = shown["platform"] == "cpu" if name == "cpu" else kinds
     rows = shown[(shown["phase"] == "decode") & of_device].dropna(subset=_SHAPE)
     if rows.empty:
         return pd.DataFrame()
-    asked = Question.from_json(study.decision["question"])
     on = asked.pricing.rented
     return rows.assign(priced_ms=[_priced_ms(row, on, asked.service) for _, row in rows.iterrows()], device=on.title)
 
@@ -283,15 +263,13 @@ def _median_ratio(rows: pd.DataFrame) -> float:
     return float((rows["time_ms"] / rows["priced_ms"]).median())
 
 
-def assumptions(study: Study) -> list[Block]:
+def assumptions(subject: Subject) -> list[Block]:
     """What the answer takes for granted, and what the reader should be wary of."""
-    answer = study.decision
-    lines, warnings = [*study.notes, *answer["assumptions"]], list(answer["warnings"])
-    if answer["question"]["device"] is None:
-        parts = [bullets([*lines, _not_priced(study)])]
-    else:
-        parts = [bullets(lines), *_money_assumptions(Question.from_json(answer["question"]))]
-    rows = priced_decode(study)
+    found = subject.decision.recommendation
+    warnings = [*found.warnings]
+    in_flops = [_not_priced(subject)] if found.question.device is None else []
+    parts = [bullets([*subject.notes, *found.assumptions, *in_flops])]
+    rows = priced_decode(subject) if isinstance(subject, Study) else pd.DataFrame()
     if len(rows) and (ratio := _median_ratio(rows)) > UNLIKE:
         warnings.append(
             f"measured decode takes a median of {ratio:.2g} times the priced time on {rows['device'].iloc[0]}; "
@@ -300,39 +278,11 @@ def assumptions(study: Study) -> list[Block]:
     return [*parts, heading("Warnings"), bullets(warnings)] if warnings else parts
 
 
-def _not_priced(study: Study) -> str:
+def _not_priced(subject: Subject) -> str:
     """What a cost in FLOPs leaves out."""
-    measured = "" if study.latency.empty else ". Measured decode time is shown on page 1; it is not in the cost"
+    was_measured = isinstance(subject, Study) and not subject.latency.empty
+    measured = ". Measured decode time is shown on page 1; it is not in the cost" if was_measured else ""
     return (
         "FLOPs price neither memory nor the bytes that decode reads: idle experts cost nothing here, so this cost "
         f"favours large E; a `device` prices both{measured}"
     )
-
-
-def _money_assumptions(asked: Question) -> list[Block]:
-    service, own = asked.service, asked.pricing.rented
-    reached = service.efficiency
-    terms = (
-        f"a request has {service.prompt} prompt and {service.generated} output tokens; weights and cache take "
-        f"{service.bytes_per_weight:g} and {service.bytes_per_kv:g} bytes per element; a step reaches "
-        f"{percent(reached.bandwidth_share)} of the bandwidth and {percent(reached.flops_share)} of the peak "
-        f"({reached.source}); replicas are busy {percent(service.utilisation)} of the time with at most "
-        f"{service.max_batch} sequences each; all experts are resident and idle ones are not read"
-    )
-    listed_devices = [own, *(devices.device(name) for name in devices.names() if name not in ("cpu", own.name))]
-    columns: dict[str, Cell] = {
-        "device": lambda device: device.title + (" ★" if device is own else ""),
-        "TFLOP/s": field("peak_flops", lambda rate: f"{rate / 1e12:.4g}"),
-        "TB/s": field("bandwidth", lambda rate: f"{rate / 1e12:.4g}"),
-        "GB": field("memory", lambda size: f"{size / 1e9:.4g}"),
-        "$/h": field("usd_per_hour", "{:.2f}".format),
-        "priced": field("price_date"),
-        "source": field("source"),
-    }
-    sources = "; ".join(dict.fromkeys(device.price_source for device in listed_devices))
-    caption = (
-        "★ is the device of the question; the others are for comparison. Data-sheet values, dense bf16. Prices: "
-        f"{sources}. Replace what is a placeholder (`usd_per_hour`, `devices`). The CPU has no data sheet here: it is "
-        "measured anew whenever it is asked for."
-    )
-    return [bullets([terms]), table(listed_devices, columns, caption, wide="source")]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
-
 from analysis.fitting.roll_out import HeldOutRuns, RollOut, brief
-from analysis.report.blocks import ACTIVE, TOKENS, Block, Cell, bullets, field, picture, table, text, three_digits
+from analysis.report.blocks import (
+    ACTIVE,
+    TOKENS,
+    Block,
+    Cell,
+    bullets,
+    field,
+    picture,
+    table,
+    text,
+    three_digits,
+    typeset,
+)
 from analysis.report.plots import validation as validation_plots
 from analysis.report.study import Study
 from analysis.validation.checks import Checks
 from analysis.validation.influence import Exclusion
 from analysis.validation.law_comparison import Contender
-from scaling.formatting import between, experts, flops, listed, loss, percent, plural, sentence
+from scaling.formatting import between, experts, flops, listed, loss, percent, plural, sentence, si
 
 TITLE = "How far to believe the law"
 _FAR = 2.0  # standard errors
@@ -69,12 +79,12 @@ def _on_unseen_runs(study: Study, checks: Checks) -> str:
         if low < 0.9:
             share = f"{percent(low)} to {percent(high)}"
             inside += f" (from {plural(errors.n_trunks, 'trunk')} the true share may be {share})"
-    needed = study.decision["recommendation"]["train_flops"] / study.table.frame["train_flops"].max()
+    needed = study.decision.best.train_flops / study.table.frame["train_flops"].max()
     reach = "which was tested" if needed <= max(ratios) else "further than was tested"
     return (
         "Fitted to the smaller-compute runs alone, the law predicted larger-compute ones with a median error of "
-        f"{errors.median_error:.2g}%{inside}. That is at {min(ratios):.2g} to {max(ratios):.2g} times the compute of "
-        f"the largest run fitted; the recommended model takes {needed:.2g} times that of the largest run of all, "
+        f"{errors.median_error:.2g}%{inside}. That is at {si(min(ratios), 2)} to {si(max(ratios), 2)} times the "
+        f"compute of the largest run fitted; the recommended model takes {si(needed, 2)} times that of the largest run of all, "
         f"{reach}."
     )
 
@@ -154,7 +164,7 @@ def _moves(exclusion: Exclusion) -> str:
 
 
 def _signed_percent(value: float) -> str:
-    return f"{_typeset(brief(value, '+'))}%"
+    return f"{typeset(brief(value, '+'))}%"
 
 
 def findings_by_check(checks: Checks) -> list[str]:
@@ -178,7 +188,7 @@ def findings_by_check(checks: Checks) -> list[str]:
         faults = "; ".join(_with_run_id(fault.sentence, checks) for fault in checks.residuals.faults)
         lines.append(f"residuals: {faults or 'no trend, unequal spread, heavy tails or outlier stands out'}")
     lines += [impossible("profiles", "profiles")] if "profiles" in checks.reasons else []
-    return [_typeset(line) for line in lines]
+    return lines
 
 
 def _with_run_id(fault: str, checks: Checks) -> str:
@@ -187,11 +197,6 @@ def _with_run_id(fault: str, checks: Checks) -> str:
     if residuals is None or "run_id" not in frame:
         return fault
     return fault.replace(f"row {residuals.largest} ", f"run {frame['run_id'].iloc[residuals.largest]} ")
-
-
-def _typeset(line: str) -> str:
-    """A sentence of the terminal as it is printed: true minus and plus-minus signs, percent signs closed up."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "−", line.replace("+-", "±")).replace(" %", "%")
 
 
 def _unseen(checks: Checks) -> str:
@@ -223,7 +228,7 @@ def _splits(checks: Checks) -> list[Block]:
         for name, part in parts
         if part.summary is not None
     ]
-    refused = [_typeset(f"{name}: {_shortened(part.reason)}") for name, part in parts if part.reason]
+    refused = [f"{name}: {_shortened(part.reason)}" for name, part in parts if part.reason]
     columns: dict[str, Cell] = {
         "fitted to": field("name"),
         "runs": field("n_fitted"),
@@ -255,7 +260,7 @@ def _laws(checks: Checks) -> list[Block]:
     best = comparison.contenders[:1]
 
     def score(law: Contender) -> str:
-        return "best" if law in best else _typeset(f"{law.difference:.1f} ± {law.difference_se:.1f}")
+        return "best" if law in best else f"{law.difference:.1f} ± {law.difference_se:.1f}"
 
     columns: dict[str, Cell] = {
         "law": field("law"),
@@ -275,7 +280,7 @@ def _laws(checks: Checks) -> list[Block]:
     )
     skipped = "; ".join(f"{name} ({_shortened(reason)})" for name, reason in comparison.skipped.items())
     laws = [table(comparison.contenders, columns, caption)] if comparison.contenders else []
-    return [*laws, *([text(_typeset(f"Not compared: {skipped}."))] if skipped else [])]
+    return [*laws, *([text(f"Not compared: {skipped}.")] if skipped else [])]
 
 
 def _residuals(study: Study) -> str:
@@ -334,7 +339,7 @@ def _identifiability(study: Study) -> Block:
         return text("The design identifies every parameter.")
     columns = {
         "finding": field("name"),
-        "meaning": field("message", _typeset),
+        "meaning": field("message"),
         "vary": field("vary", lambda axis: axis or None),
     }
     return table(findings, columns, "What these runs leave open, and the axis to vary.", wide="meaning")
