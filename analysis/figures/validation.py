@@ -87,7 +87,8 @@ def residuals_against(
     """
     values, residuals = np.asarray(values, dtype=float), 100 * np.asarray(log_residuals, dtype=float)
     ax.axhline(0, color=style.MUTED, lw=0.9, zorder=1)
-    style.dots(values * np.exp(style.side_by_side(n_experts, palette, values)), residuals, n_experts, palette, ax)
+    shift = 0.0 if np.array_equal(values, n_experts) else style.side_by_side(n_experts, palette, values)
+    style.dots(values * np.exp(shift), residuals, n_experts, palette, ax)
     distinct = np.unique(values)
     if len(distinct) <= bins:
         groups = [np.flatnonzero(values == value) for value in distinct]
@@ -97,7 +98,7 @@ def residuals_against(
         middle = [[np.exp(np.mean(np.log(values[g]))), np.median(residuals[g])] for g in groups if len(g)]
         ax.plot(*np.transpose(middle), color=style.INK, lw=1.1, zorder=4)
     ax.set(xscale="log", xlabel=label, ylabel="measured − predicted, %")
-    style.ticks(ax.xaxis, values, most=3 if flops else 4, digits=2, write=style.bare_power if flops else si)
+    style.ticks(ax.xaxis, values, most=3, digits=2, write=style.bare_power if flops else si)
     return ax
 
 
