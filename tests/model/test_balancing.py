@@ -1,4 +1,4 @@
-"""What keeps loads even, and what says how even they are: the balance penalty, selection bias, capacity, metrics."""
+"""Load balancing and its metrics: the balance penalty, selection bias, and capacity."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def max_vio(load):
 # ------------------------------------------------------------------------------------------------ penalty
 
 
-def test_flat_gates_hide_collapse_from_the_penalty_but_not_from_the_load():
+def test_with_flat_gates_the_load_but_not_the_penalty_shows_collapse():
     """Every argmax falls on one expert by a hair, which the penalty barely sees. P_0 is at most e^d/E for a logit d
     above the others, so with d = 1e-4 the penalty is within 1e-3 of 1; MaxVio is E - 1."""
     found = routed(model("switch", n_experts=E), np.tile(np.eye(E)[0] * 1e-4, (64, 1)))
@@ -39,7 +39,7 @@ def test_flat_gates_hide_collapse_from_the_penalty_but_not_from_the_load():
     assert float(values["utilisation"]) == pytest.approx(1 / E, rel=1e-6)
 
 
-def test_the_gradient_of_the_penalty_is_that_through_the_mean_gates():
+def test_the_penalty_has_its_gradient_through_the_mean_gates():
     """d/dz of E sum_e f_e P_e with f fixed is E/T p_i (f_i - sum_e f_e p_e); written out in float64."""
     config, z = model("topk", n_experts=E), normal(30, E)
 
@@ -63,7 +63,7 @@ def test_z_loss_of_equal_logits():
 
 
 @pytest.mark.parametrize(("router", "changes"), [("topk", {}), ("tsallis", {}), ("sigmoid", {"route_scale": 2.5})])
-def test_metrics_are_what_numpy_makes_of_the_choices(router, changes):
+def test_metrics_match_numpy(router, changes):
     found = routed(model(router, n_experts=E, **changes), 2 * normal(64, E))
     chosen = np.asarray(routing.chosen_by_expert(found))
     weight = np.asarray(routing.weights_by_expert(found), np.float64)
@@ -146,7 +146,7 @@ def test_a_group_scores_its_largest_without_a_bias_and_its_two_largest_with_one(
 
 
 @pytest.mark.parametrize("router", ["switch", "topk", "bounded", "prototype", "sigmoid"])
-def test_a_bias_selects_and_does_not_weigh(router):
+def test_a_bias_affects_selection_but_not_weights(router):
     """A bias that moves no choice leaves every number as it was; one that does moves choices alone; and nothing comes
     back to it as a gradient."""
     config, z = model(router, n_experts=E, bias_rate=0.001), 2 * normal(60, E)
@@ -174,7 +174,7 @@ def test_a_bias_selects_and_does_not_weigh(router):
     np.testing.assert_array_equal(jax.jit(jax.grad(loss))(jnp.asarray(pushed, jnp.float32)), 0.0)
 
 
-def test_the_bias_evens_the_loads_and_the_other_sign_does_not():
+def test_the_bias_balances_loads_and_the_opposite_sign_does_not():
     """Fixed sigmoid scores of skewed logits, T = 2048, E = 8, k = 2, 3000 updates of 1e-3. At the end the bias steps to
     and fro by 1e-3, which moves some thousandths of the tokens of an expert; upside down everyone goes where most
     are."""
@@ -207,7 +207,7 @@ def test_an_update_of_the_bias():
     np.testing.assert_array_equal(moved_bias(b, jnp.array([0.1, 0.3, 0.2, 0.0]), 0.0), b)
 
 
-def test_each_layer_moves_its_own_bias():
+def test_each_layer_updates_its_own_bias():
     config = model("topk", n_layers=2, bias_rate=0.25)
     weights = {"params": {"kept": jnp.ones(2)}}
     before = {f"block_{i}": {"moe": {"router": {"bias": jnp.zeros(4)}}} for i in range(2)}

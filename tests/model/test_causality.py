@@ -123,7 +123,7 @@ def test_no_output_depends_on_later_tokens_or_other_sequences(router, experts):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_nor_does_it_with_options_and_in_training(name):
+def test_no_output_depends_on_later_tokens_with_options_and_in_training(name):
     run = probe(*OPTIONS[name])
     assert changes(run) == 0
     np.testing.assert_array_equal(reached_by(run), PAST)
@@ -139,14 +139,14 @@ def test_the_probe_finds_every_leak(name):
 
 
 def test_base_is_causal_at_inference():
-    """There a token goes to the expert it likes most."""
+    """At inference a token takes its expert of highest affinity."""
     run = probe(model("base"), False)
     assert changes(run) == 0
     np.testing.assert_array_equal(reached_by(run), PAST)
 
 
 @pytest.mark.parametrize(("router", "experts"), NETWORKS)
-def test_decoding_with_a_cache_gives_the_logits_of_the_whole(router, experts):
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(router, experts):
     """To the rounding of float32 in other shapes: sums of 16 to 100 products of numbers of size 1, through one
     block."""
     config = model(router, experts)
@@ -155,7 +155,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole(router, experts):
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_several_layers_are_causal_and_decode_what_follows_a_prompt(name):
+def test_several_layers_are_causal_and_decode_after_a_prompt(name):
     """Rounding of two blocks; the prompt fills the cache in one call."""
     run = probe(DEEP[name], False)
     assert changes(run) == 0

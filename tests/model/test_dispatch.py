@@ -1,4 +1,4 @@
-"""Dispatch: the dense one and plain loops as judges of the others, for loads that a router seldom gives."""
+"""Dispatches compared with the dense one and with plain loops, for common and extreme loads."""
 
 import importlib.util
 
@@ -108,7 +108,7 @@ def check_all_ways(tokens, top_k, n_experts, seed):
 
 
 @pytest.mark.parametrize(("tokens", "top_k", "n_experts"), [(37, 2, 4), (96, 1, 3), (5, 3, 8)])
-def test_every_dispatch_equals_the_dense_one_in_value_and_gradients(tokens, top_k, n_experts):
+def test_every_dispatch_equals_the_dense_one_in_values_and_gradients(tokens, top_k, n_experts):
     """Odd counts, experts without a token (gradient exactly zero), blocks of one row and of sixteen."""
     check_all_ways(tokens, top_k, n_experts, seed=tokens)
 
@@ -151,7 +151,7 @@ def rank_major(chosen, n_experts, room):
 @pytest.mark.parametrize(
     ("tokens", "top_k", "n_experts", "factor"), [(32, 2, 4, 1.0), (29, 1, 5, 1.25), (16, 3, 4, 0.5)]
 )
-def test_capacity_keeps_exactly_what_counting_by_hand_keeps(tokens, top_k, n_experts, factor):
+def test_capacity_keeps_the_tokens_counted_by_hand(tokens, top_k, n_experts, factor):
     room = capacity_rows(tokens, top_k, n_experts, factor)
     assert room == int(np.ceil(factor * top_k * tokens / n_experts))
     run = jax.jit(lambda chosen: kept_by(dispatch.capacity, chosen, n_experts, factor))
@@ -187,7 +187,7 @@ def test_no_token_loses_its_place_to_a_later_one():
     assert any(leaks)
 
 
-def test_a_dropped_token_leaves_the_block_as_it_came():
+def test_a_dropped_token_leaves_the_block_unchanged():
     """Attention is silenced by a zero output projection; then the block is x + experts(x), and x where none had
     room."""
     config = ModelConfig(
@@ -205,7 +205,7 @@ def test_a_dropped_token_leaves_the_block_as_it_came():
     assert float(routing.dropped) == pytest.approx(1 - kept.mean(), abs=1e-7)
 
 
-def test_the_layer_takes_every_dispatch_from_the_same_weights():
+def test_every_dispatch_uses_the_same_weights():
     x = jax.random.normal(jax.random.key(0), (2, 9, D))
     layers = [
         MoE(ModelConfig(d_expert=F, n_experts=4, top_k=2, router="topk", dispatch=name, capacity_factor=2.0), 1.0)

@@ -83,7 +83,7 @@ def test_one_expert_is_a_linear_map_of_low_rank(form):
     assert np.linalg.matrix_rank(whole) == r * (1 if form == "cp" else q)
 
 
-def test_cp_with_a_rank_for_every_entry_holds_any_experts():
+def test_cp_of_full_rank_represents_any_experts():
     """R = E I O (the bias counted in): a column of each factor for every entry (e, i, o) of any tensor, A with the
     entry's value. A one-hot gate then gives that expert's own matrix."""
     e, i, o = 3, 4, 2
@@ -132,7 +132,7 @@ def gelu(x):
 
 @pytest.mark.parametrize("form", MAPS)
 @pytest.mark.parametrize("router", ["entmax", "topk"])
-def test_the_layer_is_two_maps_of_one_gate_with_gelu_between(form, router):
+def test_the_layer_is_two_maps_with_gelu_and_one_gate(form, router):
     config, x, known = model(router, form), normal(2, 15, 16), tokens(15, 2)
     moe, params = layer(config, x, known)
     out, found = jax.jit(moe.apply)(params, x, known)
@@ -178,7 +178,7 @@ def test_adapters_start_as_their_dense_base():
         assert np.all(np.any(np.asarray(params["params"][f"adapters_{name}"]["down"]) != 0, axis=(0, 2)))
 
 
-def test_adapters_are_matrices_of_each_expert():
+def test_adapters_match_explicit_matrices_of_each_expert():
     """W_e = W + 2 A_e B_e made explicit, and the three matrices of a token mixed from them by its gate, in float64.
     Gates sum to 1 here, so the base counts once."""
     config, x, known = model("topk", "lora"), normal(1, 20, 16), tokens(20)
@@ -210,7 +210,7 @@ def test_adapters_that_are_not_chosen_have_no_gradient():
         assert np.all(np.any(up[np.unique(found.chosen_TxK)] != 0, axis=(1, 2)))
 
 
-def test_the_base_trains_first_and_then_only_what_is_added():
+def test_the_base_trains_first_and_then_only_routers_and_adapters():
     """Router and adapters stand still for the dense steps, everything else after them; without adapters all move
     always."""
     weights = {"head": 1, "block_0": {"moe": {"base": {"up": 1}, "router": {"weight": 1}, "adapters_up": {"up": 1}}}}
@@ -226,7 +226,7 @@ def test_the_base_trains_first_and_then_only_what_is_added():
 
 
 @pytest.mark.parametrize("router", ["topk", "tsallis"])
-def test_shared_experts_are_mlps_of_their_own_beside_the_routed(router):
+def test_shared_experts_are_separate_mlps_in_addition_to_routed_ones(router):
     """Two of width 8 are computed as one of 16: its first and its last hidden units are two separate MLPs."""
     config, x, known = model(router, "shared", n_shared=2), normal(1, 20, 16), tokens(20)
     moe, params = layer(config, x, known)

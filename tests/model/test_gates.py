@@ -1,4 +1,4 @@
-"""Gates that decide how many experts a token reaches: the Tsallis hybrid and entmax."""
+"""Gates that decide the number of experts per token: the Tsallis hybrid and entmax."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_entropy_is_shannons_at_one_and_gini_at_two():
 
 
 @pytest.mark.parametrize("q", [0.9, 1 - 1e-6, 1.0, 1 + 1e-6, 1.001, 1.1, 2.0])
-def test_entropy_in_float32_is_that_in_float64(q):
+def test_entropy_in_float32_matches_float64(q):
     """As the router computes it; a sum of 8 numbers, so to some units of 2^-24 of its size, which 1e-4 leaves ample
     room."""
     p = softmax(2 * normal(50, E))
@@ -40,7 +40,7 @@ def test_entropy_in_float32_is_that_in_float64(q):
 
 
 @pytest.mark.parametrize("q", [0.5, 1.0, 1.1, 2.0])
-def test_normalised_entropy_is_one_when_uniform_and_zero_when_decided(q):
+def test_normalised_entropy_is_one_for_uniform_and_zero_for_one_hot_gates(q):
     rows = jnp.stack([jnp.full(E, 1 / E), jnp.eye(E)[3]])
     np.testing.assert_allclose(normalised_entropy(rows, q), [1.0, 0.0], atol=1e-5)
 
@@ -64,7 +64,7 @@ def hybrid(p, q, threshold, top_p, k, include):
 
 @pytest.mark.parametrize("nucleus", ["exclude", "include"])
 @pytest.mark.parametrize(("threshold", "top_p", "k"), [(0.9, 0.75, 2), (0.7, 0.5, 1), (1.0, 0.9, 2), (1.5, 0.6, 1)])
-def test_the_hybrid_against_the_rule_in_words(nucleus, threshold, top_p, k):
+def test_the_hybrid_matches_the_rule_of_the_paper(nucleus, threshold, top_p, k):
     config = tsallis(entropy_threshold=threshold, top_p=top_p, top_k=k, nucleus=nucleus)
     z = 1.5 * normal(200, E)
     found, p = routed(config, z), softmax(z)
@@ -78,7 +78,7 @@ def test_the_hybrid_against_the_rule_in_words(nucleus, threshold, top_p, k):
     np.testing.assert_allclose(found.gates_TxE, p, **ULPS)
 
 
-def test_which_side_of_top_p_the_crossing_expert_falls():
+def test_the_expert_that_crosses_top_p_is_excluded_or_included():
     """p = (.5, .3, .15, .05) and top_p = .75: .5 is within, .8 crosses. With k = 1 the released rule keeps one expert,
     nucleus sampling two; with k = 3 both keep three."""
     z = np.log([[0.5, 0.3, 0.15, 0.05]])
@@ -198,7 +198,7 @@ def test_the_gate_is_entmax_of_normalised_logits(norm):
     np.testing.assert_array_equal(routing.weights_by_expert(found), found.gates_TxE)
 
 
-def test_at_first_every_expert_weighs_the_same_and_the_gradient_is_moderate():
+def test_initially_all_experts_have_equal_weight_and_the_gradient_is_moderate():
     """G = 0 gives a = 1/E. The derivative of the norm there is 1/sqrt(epsilon) = 10, not the 316 of the usual epsilon;
     that of entmax at equal logits is root p = E^-1/2 times the centred tangent."""
     x, known = normal(30, 16), tokens(30)
@@ -214,7 +214,7 @@ def test_at_first_every_expert_weighs_the_same_and_the_gradient_is_moderate():
 
 
 @pytest.mark.parametrize("router", ["tsallis", "entmax"])
-def test_a_layer_of_any_number_of_experts_is_the_loop_over_them(router):
+def test_a_layer_with_any_number_of_experts_matches_a_loop_over_them(router):
     """With full experts, dropless: columns that a token does not use cost nothing and add nothing."""
     config, x, known = model(router, n_experts=E), normal(2, 20, 16), tokens(20, 2)
     moe, params = layer(config, x, known)

@@ -1,4 +1,4 @@
-"""Backward passes that are written by hand, against JAX's derivatives of the plain formula."""
+"""Hand-written backward passes compared with JAX's derivatives of the plain formula."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ def test_attention(name):
     same(lambda q, k, v: attend(q, k, v, seen), plain, (query, key, value), terms=all_ * 4)
 
 
-def test_attention_does_not_overflow_where_a_score_is_large():
+def test_attention_does_not_overflow_for_large_scores():
     """exp(900) is not a float32: the largest score of a row is taken off first, and the weight is all on it."""
     query, value = jnp.full((1, 1, 2, 1), 900.0), jnp.array([[[[1.0], [5.0]]]])
     key = jnp.array([[[[0.0], [1.0]]]])

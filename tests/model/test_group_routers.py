@@ -39,7 +39,7 @@ E, LENGTH = 4, 24
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_every_expert_takes_its_tokens_of_the_highest_score(k):
+def test_every_expert_takes_the_tokens_with_the_highest_scores(k):
     """By sorting in float64, sequence by sequence. Each load is exactly T k / E of a sequence, so k experts a token on
     average; weights are the softmax over experts, not renormalised."""
     z = normal(2 * LENGTH, E)
@@ -66,7 +66,7 @@ def test_expert_choice_of_every_token_is_the_dense_mixture():
 
 @pytest.mark.parametrize("router", ["expert-choice", "soft"])
 def test_a_group_is_one_sequence(router):
-    """So a batch couples nothing: each sequence alone has the same output."""
+    """Sequences of a batch are independent: each one alone has the same output."""
     x = normal(2, LENGTH, 16)
     moe, params = layer(model(router), x, tokens(LENGTH, 2))
     both, alone = jax.jit(moe.apply)(params, x, tokens(LENGTH, 2))[0], jax.jit(moe.apply)
@@ -198,7 +198,7 @@ def test_base_assigns_as_scipy_does(length, n_experts):
         assert affinity[np.arange(length), chosen].sum() == pytest.approx(best, rel=1e-6)
 
 
-def test_base_is_even_in_training_and_greedy_at_inference():
+def test_base_is_balanced_in_training_and_greedy_at_inference():
     """Of each sequence; the weight is the sigmoid of the affinity, through which alone the centroids learn."""
     config, a = model("base"), normal(2 * LENGTH, E) + jnp.array([3.0, 0.0, 0.0, 0.0])
     trained = routed(config, a, tokens(LENGTH, 2, at_step(sequences=2)), name="centroid")
@@ -229,7 +229,7 @@ def test_base_centroids_start_orthogonal():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_a_block_of_base_experts_that_give_nothing_is_the_identity(train):
+def test_a_block_of_zero_base_experts_is_the_identity(train):
     """q F(x) + (1 - q) x with F(x) = x + MLP(x) is x where the MLP's last matrix is zero, as BASE starts; attention is
     silenced likewise. Exactly."""
     config, x = model("base"), normal(1, LENGTH, 16)

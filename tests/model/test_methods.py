@@ -24,7 +24,7 @@ def tree(config):
 
 
 @pytest.mark.parametrize(("router", "experts"), PAIRS)
-def test_counts_are_those_of_the_initialised_tree(router, experts):
+def test_counts_match_the_initialised_tree(router, experts):
     config = model(router, experts, n_layers=2, n_shared=2)
     sizes, counts = tree(config), cost.parameters(config, VOCAB)
     assert counts.allocated == sum(sizes.values())
@@ -69,7 +69,7 @@ def test_every_option_is_a_field_and_every_default_one_of_the_options():
         assert set(facts.defaults) <= set(facts.options)
 
 
-def test_what_a_router_does_not_read_is_no_part_of_a_cells_identity():
+def test_only_fields_that_a_router_uses_are_part_of_a_cells_identity():
     """And what it reads is: changed, the cell is another one."""
     one = model("tsallis").identity()
     assert model("tsallis", tau_max=3.0, gate_norm="batch", slots=9).identity() == one
@@ -77,7 +77,7 @@ def test_what_a_router_does_not_read_is_no_part_of_a_cells_identity():
     assert model("entmax", gate_norm="batch", leak_study=True).identity() != model("entmax", leak_study=True).identity()
 
 
-def test_defaults_of_the_authors_hold_where_nothing_is_said():
+def test_defaults_of_the_authors_apply_unless_a_field_is_set():
     assert ModelConfig(n_experts=4, router="tsallis").balance_coef == 0.001
     assert ModelConfig(n_experts=4, router="tsallis", balance_coef=0.5).balance_coef == 0.5
     assert ModelConfig(n_experts=4, router="entmax").z_coef == 0.0
@@ -90,10 +90,14 @@ def test_defaults_of_the_authors_hold_where_nothing_is_said():
 WRONG = {
     "a typo": ({"router": "swich"}, ["'swich'", "did you mean `switch`", "allowed: switch, topk"]),
     "a typo in experts": ({"experts": "loar"}, ["'loar'", "did you mean `lora`"]),
-    "expert choice in a language model": ({"router": "expert-choice"}, ["later tokens", "2202.09368", "leak_study: true"]),
+    "expert choice in a language model": (
+        {"router": "expert-choice"}, ["later tokens", "2202.09368", "leak_study: true"],
+    ),
     "soft in a language model": ({"router": "soft"}, ["later tokens", "2308.00951"]),
     "base in a language model": ({"router": "base"}, ["later tokens", "2103.16716"]),
-    "two experts of switch": ({"router": "switch", "top_k": 2}, ["router=switch takes no top_k", "top_k=2", "router=topk"]),
+    "two experts of switch": (
+        {"router": "switch", "top_k": 2}, ["router=switch takes no top_k", "top_k=2", "router=topk"],
+    ),
     "two of dense-to-sparse": ({"router": "dense-to-sparse", "top_k": 2}, ["takes no top_k", "2112.14397"]),
     "two of entmax": ({"router": "entmax", "top_k": 2}, ["takes no top_k"]),
     "more than there are": ({"router": "topk", "top_k": 9}, ["top_k=9", "n_experts=8"]),
@@ -104,16 +108,21 @@ WRONG = {
         {"router": "sigmoid", "top_k": 3, "n_groups": 4}, ["fewer than top_k=3", "n_groups=4, groups_kept=1"],
     ),
     "a weight that is constant": (
-        {"router": "sigmoid", "normalise_over": "selected"}, ["normalise_over=selected with top_k=1", "no gradient", "use all"],
+        {"router": "sigmoid", "normalise_over": "selected"},
+        ["normalise_over=selected with top_k=1", "no gradient", "use all"],
     ),
     "slots of no experts": (
-        {"router": "soft", "experts": "cp", "leak_study": True}, ["router=soft fills slots", "experts=cp", "mlp or shared"],
+        {"router": "soft", "experts": "cp", "leak_study": True},
+        ["router=soft fills slots", "experts=cp", "mlp or shared"],
     ),
     "copies of no experts": ({"router": "dense-to-sparse", "experts": "cp"}, ["router=dense-to-sparse", "experts=cp"]),
     "an anneal that heats": ({"router": "dense-to-sparse", "tau_min": 3}, ["tau_min=3", "tau_max=2"]),
-    "a norm over the batch": ({"router": "entmax", "gate_norm": "batch"}, ["gate_norm=batch", "later ones", "leak_study"]),
+    "a norm over the batch": (
+        {"router": "entmax", "gate_norm": "batch"}, ["gate_norm=batch", "later ones", "leak_study"],
+    ),
     "a capacity for any number": (
-        {"router": "tsallis", "dispatch": "capacity"}, ["dispatch=capacity", "router=tsallis", "allowed: grouped, dense"],
+        {"router": "tsallis", "dispatch": "capacity"},
+        ["dispatch=capacity", "router=tsallis", "allowed: grouped, dense"],
     ),
     "mixed outputs": ({"router": "topk", "dispatch": "mixed"}, ["dispatch=mixed", "experts=mlp", "allowed: grouped"]),
     "sent to factors": ({"router": "topk", "experts": "cp", "dispatch": "grouped"}, ["experts=cp", "allowed: mixed"]),
@@ -122,7 +131,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_go_together_is_refused_in_words(name):
+def test_invalid_combinations_are_refused_with_a_reason(name):
     changes, words = WRONG[name]
     with pytest.raises(ValidationError) as refusal:
         ModelConfig(**{"n_experts": 8} | changes)
@@ -132,7 +141,7 @@ def test_what_does_not_go_together_is_refused_in_words(name):
 
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("experts", EXPERTS)
-def test_everything_else_goes_together(router, experts):
+def test_all_other_combinations_are_valid(router, experts):
     if refused(router, experts):
         with pytest.raises(ValidationError):
             model(router, experts)
@@ -140,7 +149,7 @@ def test_everything_else_goes_together(router, experts):
         assert model(router, experts).router == router
 
 
-def test_without_experts_nothing_of_this_is_asked():
+def test_dense_models_accept_every_router():
     """A grid crosses routers with E = 1, where nothing is routed."""
     one = {ModelConfig(router=router, top_k=2, d_expert=16).identity()["d_mlp"] for router in ROUTERS}
     assert one == {32}

@@ -48,7 +48,7 @@ def test_equal_experts_make_the_dense_model():
 
 
 def test_top_1_router_learns():
-    """A single renormalised weight would be 1 and the router without gradient; both routers avoid it."""
+    """A single renormalised weight would be 1 and give the router no gradient; both routers avoid it."""
     for router in ("switch", "topk"):
         x, module = data(16), layer(n_experts=4, top_k=1, router=router)
         params = init(module, x)

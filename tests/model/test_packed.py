@@ -1,4 +1,4 @@
-"""Documents packed into one sequence: each is alone with itself, and padding teaches nothing."""
+"""Documents packed into one sequence: no attention between documents, and no loss on padding."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_documents_are_numbered_by_the_separators_so_far():
     np.testing.assert_array_equal(documents(jnp.array(row), SEPARATOR), expected)
 
 
-def test_a_document_is_the_same_alone_and_behind_another():
+def test_a_document_has_the_same_output_alone_and_after_another():
     """Alone the second document stands elsewhere, but rotary products depend on differences of positions alone. To
     rounding: angles are rounded at their own size, a dozen radians here, and go through two layers."""
     packed = np.asarray(logits(jnp.array([FIRST + SECOND])))[0]
@@ -71,7 +71,7 @@ def test_gradients_stay_within_the_document_and_its_past():
         np.testing.assert_array_equal(reached, expected)
 
 
-def test_targets_that_are_padding_have_no_weight():
+def test_padding_targets_have_no_weight():
     """The loss is the plain mean over the other targets; the judge is the model's own logits and NumPy."""
     rows = [FIRST + [SEPARATOR] * 9, SECOND + FIRST + [SEPARATOR]]
     batch = jnp.array(rows, jnp.int32)

@@ -1,4 +1,4 @@
-"""Routers that do not choose by the largest logits: fixed tables and chance, and the gate that is annealed to top-1."""
+"""Routers that do not choose the largest logits: hash, random, and the gate annealed to top-1."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ E = 8
 
 
 def balance(found):
-    """Its own penalty; the load is of no concern to it."""
+    """The router's own penalty, which does not depend on the load."""
     n_experts = found.gates_TxE.shape[-1]
     return float(routing.balance_loss(found, jnp.ones(n_experts) / n_experts))
 
@@ -29,7 +29,7 @@ def fixed(config, known, x):
 
 
 @pytest.mark.parametrize("k", [1, 2])
-def test_hash_routes_by_the_token_id_alone(k):
+def test_hash_routes_only_by_token_id(k):
     """Whatever the activations, place, layer or step: the same id goes to the same experts. It has no weights at
     all."""
     config = model("hash", n_experts=E, top_k=k)
@@ -47,7 +47,7 @@ def test_hash_routes_by_the_token_id_alone(k):
     assert jax.tree.leaves(config.router_facts.load()(config).init(jax.random.key(0), normal(120, 16), here)) == []
 
 
-def test_the_table_of_hashes_is_even_over_many_ids():
+def test_the_table_of_hashes_is_balanced_over_many_ids():
     """10,000 ids over 8 experts: each has 1,250, give or take four deviations of sqrt(10^4 / 8 x 7 / 8) = 33."""
     known = Tokens(jnp.arange(10_000), jnp.zeros(10_000, jnp.int32), 10_000, 0)
     count = np.asarray(routing.assignments(fixed(model("hash", n_experts=E, top_k=1), known, normal(10_000, 1)))) * 1e4
@@ -150,7 +150,7 @@ def test_the_gate_is_a_gumbel_softmax_at_the_temperature_of_the_step(anneal):
             )
 
 
-def test_hot_it_is_the_softmax_mixture_and_cold_one_expert():
+def test_at_high_temperature_all_experts_and_at_low_temperature_one_is_active():
     """tau -> infinity: every expert, weighed by its softmax probability. tau -> 0: the largest of logits plus noise
     alone, which is expert e with probability softmax(z)_e, and never another one."""
     z = normal(4000, E, seed=3)[:1] * jnp.ones((4000, 1))
@@ -203,7 +203,7 @@ def test_identical_copies_are_one_expert_times_the_sum_of_weights(weight):
     np.testing.assert_allclose(out[0], total * gated_mlp(one, x[0]), **F32)
 
 
-def test_uniform_gates_of_many_experts_are_not_all_left_out():
+def test_uniform_gates_of_many_experts_are_not_all_dropped():
     """The released threshold of .001 would leave no expert at E = 1024, where an equal gate is 1/1024."""
     config = annealed(2048, tau_max=1e6, tau_min=1e6)
     found = DenseToSparse(config).apply(
@@ -224,7 +224,7 @@ def tree(seed):
     }
 
 
-def test_spawned_experts_are_copies_of_the_first_with_weights_of_their_own_left_out():
+def test_copied_experts_have_different_masks():
     """600 weights of each of 12 matrices, a quarter of them masked: the share is within four deviations. Masks of
     copies and matrices differ, and those of weights and moments are the same; nothing but experts changes."""
     before, share = tree(0), 0.25

@@ -81,7 +81,7 @@ def compiled(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_layer_is_the_loop_over_experts(name):
+def test_the_layer_matches_a_loop_over_experts(name):
     """The choice is the same for every token, and the output to rounding. The draws have no two scores so near that
     float32 could order them otherwise."""
     apply, params, x, expected = compiled(name)
@@ -121,7 +121,7 @@ def test_permuting_tokens_permutes_the_outputs(name):
 
 
 @pytest.mark.parametrize("k", [2, 3, 8])
-def test_softmax_of_the_kept_is_the_renormalised_softmax(k):
+def test_softmax_over_chosen_logits_equals_the_renormalised_softmax(k):
     """In float64: both take the same sums, so they differ by rounding of 2^-53, a few times."""
     with jax.enable_x64(True):
         z = jnp.asarray(np.random.default_rng(0).normal(size=(50, E)))
@@ -136,7 +136,7 @@ def test_softmax_of_the_kept_is_the_renormalised_softmax(k):
             assert np.all(np.sum(kept, axis=1) < 0.999)
 
 
-def test_every_expert_chosen_is_the_dense_mixture():
+def test_choosing_every_expert_gives_the_dense_mixture():
     """k = E: softmax gates are all kept, both sums of sigmoid scores are the same, and prototypes of one expert weigh
     1."""
     z = normal(30, E)

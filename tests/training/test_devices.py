@@ -1,4 +1,4 @@
-"""A cell is the same on one device and on several: data, experts, or both spread over them."""
+"""A cell gives the same results on one device and on several, with data, experts or both split."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Names of cases in on_devices.py, each with a number of devices: data, experts, and both spread over them.
+# Cases of on_devices.py with a number of devices: data, experts, or both split.
 DEFAULT = ["dense:8", "experts:8", "capacity:4", "bias:4", "tsallis:4"]
 SLOW = ["dense:2", "experts:2", "experts:4", "experts on each:2", "do not divide:2", "random:2", "annealed:4"]
 SLOW += ["factorised:2", "soft:2", "expert choice:4", "reference:4"]

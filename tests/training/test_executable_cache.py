@@ -1,4 +1,4 @@
-"""Programs kept on disk: the same numbers and the same donation, and a damaged entry is made again."""
+"""Cached programs: equal results, donated buffers, and damaged entries that are compiled again."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def own_cache_alone():
 
 
 @pytest.mark.usefixtures("own_cache_alone")
-def test_a_kept_program_is_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_a_cached_program_equals_the_compiled_one(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     compiled = made()
     expected = steps(compiled)

@@ -1,4 +1,4 @@
-"""Measured latency: the rows, and what must hold of any measurement."""
+"""Measured latency: the rows, and invariants of every measurement."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_both_phases_at_every_point_with_their_counts(micro):
         assert row["shape_id"] == config.shape_id()
 
 
-def test_a_row_stands_alone(micro):
+def test_a_row_is_self_contained(micro):
     """Shape, sizes, kernel and device are in the row, as the run table and the device table have them."""
     config = micro(n_experts=4, top_k=2, router="topk")
     row = measure(config)[0]
@@ -49,13 +49,13 @@ def test_a_row_stands_alone(micro):
     assert row["busy_cores"] is None or row["busy_cores"] >= 0
 
 
-def test_a_dense_model_touches_its_one_expert(micro):
+def test_a_dense_model_activates_one_expert(micro):
     rows = measure(micro())
     assert {row["distinct_experts"] for row in rows} == {1.0}
     assert {(row["dispatch"], row["kernel"], row["reads_all"]) for row in rows} == {("dense", None, False)}
 
 
-def test_other_work_is_seen_and_warned_of(micro, monkeypatch, capsys):
+def test_load_by_other_processes_is_recorded_with_a_warning(micro, monkeypatch, capsys):
     ticks = iter(range(0, 10**6, 60))
     cores = 60 / os.sysconf("SC_CLK_TCK") / 0.3  # so many ticks in .3 s
     monkeypatch.setattr(inference_bench, "_busy_ticks", lambda: float(next(ticks)))
@@ -83,7 +83,7 @@ def test_which_kernels_read_every_expert(micro, dispatch, kernel, all_read):
     assert not inference_bench.reads_all(micro().model, kernel), "a dense model has one expert, and reads it"
 
 
-def test_repeats_are_spread_over_rounds():
+def test_repeats_are_split_over_rounds():
     assert inference_bench._rounds(15) == [3] * 5
     assert inference_bench._rounds(7) == [2, 2, 1, 1, 1]
 
@@ -124,9 +124,7 @@ def test_shapes_take_turns_and_each_gets_all_its_repeats(micro, monkeypatch, com
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_every_shape_is_compiled_once_whether_or_not_a_disk_keeps_programs(
-    micro, monkeypatch, tmp_path, compiled_once, keeps
-):
+def test_every_shape_is_compiled_once_with_and_without_a_cache(micro, monkeypatch, tmp_path, compiled_once, keeps):
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     compiled = []
 

@@ -1,4 +1,4 @@
-"""The kernel of a cell: known on CPU, else the fastest of what runs, measured once."""
+"""The kernel of a cell: fixed on CPU, else the fastest that runs, measured once."""
 
 import jax
 import pytest
@@ -10,7 +10,7 @@ from scaling.training import kernel_choice
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk")
 
 
-def test_on_cpu_the_kernel_is_known_and_nothing_is_grouped_without_experts() -> None:
+def test_the_kernel_on_cpu_is_fixed_and_dense_models_have_none() -> None:
     device = jax.devices()[0]
     assert kernel_choice.kernel_of(RunConfig(model=MODEL), device) == "loop"
     assert kernel_choice.kernel_of(RunConfig(model=MODEL), device, trunks=2) == "batched"
@@ -19,7 +19,9 @@ def test_on_cpu_the_kernel_is_known_and_nothing_is_grouped_without_experts() -> 
     assert kernel_choice.kernel_of(RunConfig(model=dense), device) == ""
 
 
-def test_elsewhere_the_fastest_is_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_elsewhere_the_fastest_kernel_is_measured_once_and_cached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     seconds = kernel_choice.measured(MODEL, 64, jax.devices()[0])
     assert {"loop", "batched", "ragged"} <= set(seconds)

@@ -1,4 +1,4 @@
-"""Trainings that begin with a dense model: who stands still when, and how one expert becomes several."""
+"""Trainings that start with a dense model: frozen weights by phase, and copying one expert to all."""
 
 import functools
 
@@ -30,7 +30,7 @@ EVO = model(router="dense-to-sparse")
 
 @functools.cache
 def steps(config, n):
-    """States before and after each of n steps, and what each reported."""
+    """States before and after each of n steps, and the metrics of each."""
     compiled = program(StepFunction(config, VOCAB, TRAIN), tuple(jax.devices()[:1]))
     state = compiled.first([0])
     rng, states, seen = np.random.default_rng(0), [state], []
@@ -50,7 +50,7 @@ def moved(before, after):
     return {jax.tree_util.keystr(path) for (path, one), (_, other) in pairs if np.any(one != other)}
 
 
-def test_lora_trains_the_base_first_and_then_routers_and_adapters_alone():
+def test_lora_trains_the_base_first_and_then_only_routers_and_adapters():
     """Every weight of one kind moves and none of the other, to the bit: decay and clipping included. (The downward
     adapters move from the second step on: at first their gradient goes through an upward one that is zero, but
     decay.)"""
@@ -64,14 +64,14 @@ def test_lora_trains_the_base_first_and_then_routers_and_adapters_alone():
     assert moved(states[DENSE + 1], states[DENSE + 2]) == added
 
 
-def test_gradients_of_what_stands_still_do_not_clip_the_rest():
+def test_gradients_of_frozen_weights_do_not_affect_clipping():
     """The norm that a step reports is that of what moves: in the dense phase the same as without any adapter's part."""
     _, seen = steps(LORA, DENSE + 3)
     assert all(one["grad_norm"] > 0 for one in seen)
     assert seen[DENSE]["grad_norm"] < seen[DENSE - 1]["grad_norm"]  # adapters at the start have a small one
 
 
-def test_dense_to_sparse_begins_with_one_expert_and_ends_with_one_of_several():
+def test_dense_to_sparse_starts_with_one_expert_and_ends_as_top_1():
     _, seen = steps(EVO, DENSE + ANNEAL + 2)
     active = [one["experts_per_token"] for one in seen]
     assert active[:DENSE] == [1.0] * DENSE
@@ -82,7 +82,7 @@ def test_dense_to_sparse_begins_with_one_expert_and_ends_with_one_of_several():
     assert seen[-1]["max_load"] < 4.0
 
 
-def test_the_dense_phase_trains_the_first_expert_alone():
+def test_the_dense_phase_trains_only_the_first_expert():
     """The others have no gradient: their first moments stay zero."""
     states, _ = steps(EVO, DENSE)
     for leaf in jax.tree.leaves(states[-1].moments[0].mu["block_0"]["moe"]["experts"]):
@@ -107,7 +107,7 @@ def test_spawned_experts_are_masked_copies_of_the_first():
     np.testing.assert_array_equal(whole, np.broadcast_to(np.asarray(whole[0]), whole.shape))
 
 
-def test_the_program_spawns_weights_and_moments_alike():
+def test_weights_and_moments_get_the_same_masks():
     compiled = program(StepFunction(EVO, VOCAB, TRAIN), tuple(jax.devices()[:1]))
     states, _ = steps(EVO, DENSE)
     state = compiled.spawn(states[-1])
@@ -121,7 +121,7 @@ def test_the_program_spawns_weights_and_moments_alike():
         assert np.any(nu[1:] > 0)
 
 
-def test_only_the_method_that_says_so_spawns():
+def test_only_dense_to_sparse_copies_experts():
     assert spawns(EVO)
     assert not spawns(LORA)
     assert not spawns(model(router="dense-to-sparse", n_experts=1))

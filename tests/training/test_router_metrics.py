@@ -1,4 +1,4 @@
-"""What choices on a fixed text tell: identical and independent ones, and small ones counted by hand."""
+"""Metrics of choices on a fixed text: identical and independent choices, and small cases counted by hand."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_independent_choices_are_at_their_chance_levels(n_experts, top_k):
         )
 
 
-def test_counted_by_hand():
+def test_saturation_and_change_by_hand():
     """One layer, two tokens, three experts. {0, 1} and {2} become {0} and {1}: of the two final choices one was there,
     and one of the two is new. A batch of both touches three experts before and two after."""
     before = np.array([[[1, 1, 0], [0, 0, 1]]], bool)
@@ -48,14 +48,14 @@ def test_counted_by_hand():
     assert router_metrics.distinct(before, 1) == 1.5
 
 
-def test_a_decode_batch_is_of_tokens_that_stand_apart():
+def test_the_tokens_of_a_decode_batch_are_far_apart():
     """Four sequences of 5 tokens, each with an expert of its own: a batch of 4 has one token of each, so 4 experts."""
     choices = np.repeat(np.eye(4, dtype=bool)[:, None], 5, axis=1).reshape(1, 20, 4)
     assert router_metrics.distinct(choices, 4) == 4
 
 
 def test_specialisation_is_all_or_nothing():
-    """An expert for each class tells the class; experts that ignore it tell nothing but the bias of counting."""
+    """One expert per class reveals the class; experts independent of it reveal only the bias of counting."""
     classes = np.arange(4)
     ids = np.tile(np.arange(4), 500)
     told = router_metrics.ChoiceStatistics(classes)
@@ -68,7 +68,7 @@ def test_specialisation_is_all_or_nothing():
     assert found["specialisation"] == pytest.approx(found["specialisation_chance"], rel=0.5)
 
 
-def test_probes_are_four_to_a_doubling_and_the_same_for_every_budget():
+def test_probes_come_four_per_doubling_for_every_budget():
     steps, step = [], 0
     while step < 1000:
         step = router_metrics.next_probe(step)
@@ -78,7 +78,7 @@ def test_probes_are_four_to_a_doubling_and_the_same_for_every_budget():
     assert all(router_metrics.next_probe(s - 1) == s for s in steps)
 
 
-def test_curves_take_the_newest_probe_since_the_row_before():
+def test_curves_take_the_latest_probe_since_the_previous_row():
     early, late, final = (uniform(1, 30, 4, 1, seed) for seed in (4, 5, 6))
     rows = [{"step": step} for step in (10, 20, 30, 40)]
     router_metrics.complete_curves(
@@ -93,7 +93,7 @@ def test_curves_take_the_newest_probe_since_the_row_before():
     assert rows[1]["distinct_1"] == rows[3]["distinct_1"] == 1
 
 
-def test_the_choices_at_a_share_of_the_training():
+def test_choices_at_a_share_of_the_training():
     probes = {16: uniform(1, 5, 4, 1, seed=7), 32: uniform(1, 5, 4, 1, seed=8)}
     assert router_metrics.choices_at(probes, 100, 0.1) is None
     assert router_metrics.choices_at(probes, 100, 0.2) is probes[16]

@@ -1,4 +1,4 @@
-"""One step: in parts, with recomputation, in bfloat16; and what Adam makes of small gradients."""
+"""One step: in parts, with recomputation, in bfloat16, and Adam on small gradients."""
 
 import functools
 
@@ -87,7 +87,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
     assert len(set(lengths.tolist())) > 1
 
 
-def test_the_balance_penalty_alone_tells_the_parts():
+def test_only_the_balance_penalty_depends_on_the_parts():
     """It is a product of two means and is taken part by part: the mean of the parts' own values, by hand."""
     _, seen = after_one(model(), train(accumulate=4))
     _, whole = after_one(model(), train())
@@ -103,15 +103,15 @@ def test_the_balance_penalty_alone_tells_the_parts():
 
 
 @pytest.mark.parametrize("dispatch", ["grouped", "capacity"])
-def test_recomputing_changes_nothing_but_rounding(dispatch):
-    """Not promised to the bit: XLA fuses the two programs differently."""
+def test_recomputation_changes_only_rounding(dispatch):
+    """Not bit for bit, because XLA fuses the two programs differently."""
     one, seen = after_one(model(dispatch=dispatch), train())
     other, again = after_one(model(dispatch=dispatch), train(remat=True))
     assert_trees(gradient(other, train()), gradient(one, train()), **SUMS)
     assert again == pytest.approx(seen, rel=1e-5)
 
 
-def test_bfloat16_is_for_the_products_alone():
+def test_only_products_are_in_bfloat16():
     """Weights, moments, and everything of the router stay float32.
 
     bfloat16 keeps 8 bits, so each of about n = 10 roundings per layer is off by up to u = 2^-9 of its value: logits by
@@ -170,7 +170,7 @@ def trajectory(scale, eps=None):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
 
 
-def test_the_scale_of_the_loss_does_not_reach_the_weights():
+def test_the_scale_of_the_loss_does_not_affect_the_weights():
     """As for one expert of a thousand; a power of two, so that scaling itself rounds nothing. What is left is eps =
     1e-15 beside the smallest gradients, whose squares float32 cannot hold. optax's own eps, 1e-8, would not do."""
     step = 1e-3
@@ -180,7 +180,7 @@ def test_the_scale_of_the_loss_does_not_reach_the_weights():
 
 
 @pytest.mark.parametrize(("n_experts", "top_k"), [(4, 1), (4, 2), (8, 3)])
-def test_an_expert_of_many_learns_at_the_rate_of_the_dense_mlp(n_experts, top_k):
+def test_one_of_many_experts_learns_at_the_rate_of_the_dense_mlp(n_experts, top_k):
     """E copies of one expert; every token comes E times and goes to k experts in turn, with weight 1. So each expert
     sees each token k times where the dense MLP sees it E times: its gradient is k/E of the dense one, its update the
     same."""

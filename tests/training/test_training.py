@@ -1,4 +1,4 @@
-"""The loop: schedule, determinism, divergence, what a row says, and evaluation against direct sums."""
+"""The training loop: schedule, determinism, divergence, rows, and evaluation compared with direct sums."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def trained(config):
     return result
 
 
-def test_schedule_warms_up_stays_and_cools_down():
+def test_the_schedule_warms_up_stays_constant_and_cools_down():
     config = RunConfig(train=TrainConfig(batch_tokens=100, seq_len=10, warmup_tokens=1000, lr=1.0), tokens=10_000)
     rates = [learning_rate(config, step) for step in range(config.steps)]
     assert (config.steps, config.cooldown_steps) == (100, 20)
@@ -43,7 +43,7 @@ def test_schedule_warms_up_stays_and_cools_down():
     assert 0 < rates[-1] < 0.03
 
 
-def test_the_budget_shapes_nothing_before_the_cooldown(micro):
+def test_the_budget_affects_nothing_before_the_cooldown(micro):
     """Cells of one trunk share every step up to the first one's cooldown: rate, data and initial weights."""
     short, long = micro(tokens=8192), micro(tokens=32768)
     stable = short.steps - short.cooldown_steps
@@ -52,7 +52,7 @@ def test_the_budget_shapes_nothing_before_the_cooldown(micro):
     assert short.run_id("h") != long.run_id("h")
 
 
-def test_the_same_cell_gives_the_same_row_but_for_times(micro):
+def test_the_same_cell_gives_the_same_row_except_for_times(micro):
     one, two = trained(micro(n_experts=4)), trained(micro(n_experts=4))
     assert {k: v for k, v in one.run.items() if k not in TIMES} == {k: v for k, v in two.run.items() if k not in TIMES}
     assert one.evals == two.evals
@@ -61,7 +61,7 @@ def test_the_same_cell_gives_the_same_row_but_for_times(micro):
     assert other.run["loss_val"] != one.run["loss_val"]
 
 
-def test_a_row_is_complete_and_of_the_schema(micro):
+def test_a_row_is_complete_and_fits_the_schema(micro):
     result = trained(micro(n_experts=4))
     table = to_arrow("runs", [result.run | {"executor": "inline"}])
     causal, unknown = "leak", ["loss_floor", "entropy_rate"]  # of text that nobody drew from a known source
@@ -98,7 +98,7 @@ def test_the_row_agrees_with_its_documents(micro):
     assert result.run["loss_val_se"] == pytest.approx(draws.std(), rel=0.06)
 
 
-def test_clustered_error_of_equal_weights_is_the_textbook_one():
+def test_the_clustered_error_of_equal_weights_matches_the_textbook():
     values = np.array([1.0, 2.0, 4.0, 7.0])
     assert clustered_mean(values, np.full(4, 3.0))[1] == pytest.approx(values.std(ddof=1) / 2)
     assert math.isnan(clustered_mean(values[:1], np.ones(1))[1])
@@ -110,7 +110,7 @@ def forward_of(config, corpus, windows, batch):
     return losses_program(LossFunction(config.model, corpus.vocab_size, kernel), (jax.devices()[0],), shape)
 
 
-def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
+def test_evaluation_equals_direct_sums_for_any_batch(micro):
     config = micro()
     corpus = data.prepare(config.data)
     windows = eval_windows(corpus.heldout()[:7], 32, 2)
@@ -129,7 +129,7 @@ def test_evaluation_equals_direct_sums_whatever_the_batch(micro):
     assert found[0].loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_run_that_turns_nan_ends_as_diverged_without_a_loss(micro):
+def test_a_run_with_a_nan_loss_ends_as_diverged_without_a_loss(micro):
     result = trained(micro(lr=1e8, grad_clip=1e9))
     assert result.run["status"] == "diverged"
     assert "step" in result.run["error"]
@@ -186,7 +186,7 @@ def test_cells_of_one_shape_share_a_program(micro):
     assert program.cache_info().misses == 1
 
 
-def test_equal_runs_have_equal_names_and_others_do_not(micro):
+def test_only_equal_runs_have_equal_run_ids(micro):
     base = micro(n_experts=4)
     assert micro(n_experts=4, study="other").run_id("h") == base.run_id("h")
     changed = [
@@ -209,8 +209,8 @@ def test_equal_runs_have_equal_names_and_others_do_not(micro):
         data.prepare(base.data).hash = "x"  # type: ignore[misc]
 
 
-def test_padding_counts_in_no_router_metric(micro):
-    """The same windows, half of them padded further: what the routers did with padding is in nothing."""
+def test_padding_does_not_affect_router_metrics(micro):
+    """Padding half of the windows further changes no router metric."""
     config = micro(n_experts=4, top_k=2, router="topk")
     corpus = data.prepare(config.data)
     whole = eval_windows(corpus.heldout(), 32, 2)

@@ -1,4 +1,4 @@
-"""Cells that share a trunk, train side by side, or go on from a checkpoint: the same as each alone, to the bit."""
+"""Cells that share a trunk, train side by side or resume from a checkpoint give the results of each trained alone."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from scaling.training import checkpoint, language_model
 
-# Times, and what says who trained what: all else is the cell's own.
+# Columns that depend on how cells were trained together; all others must agree.
 OTHER = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "tokens_own", "trunks_together"}
 BUDGETS = (4096, 8192, 16384)
 
@@ -26,7 +26,7 @@ def trunk(micro, budgets=BUDGETS, **changes):
 
 
 def own(result):
-    """What a cell leaves, as text: equal texts are equal bits, NaN included."""
+    """The results of a cell as text: equal texts mean equal bits, including NaN."""
     row = {name: value for name, value in result.run.items() if name not in OTHER}
     return "\n".join(json.dumps(part) for part in [*row.items(), *result.evals, *result.curves])
 
@@ -67,7 +67,7 @@ def test_a_trunk_that_diverges_equals_cells_that_do(micro):
     assert all("step" in result.run["error"] and not math.isfinite(result.curves[-1]["loss"]) for result in results)
 
 
-def test_trunks_side_by_side_are_close_to_each_alone_and_one_that_diverges_harms_no_other(micro):
+def test_trunks_side_by_side_match_each_alone_even_if_one_diverges(micro):
     """vmap makes other products of the same sums: rounding differs, and training carries it on. After 32 steps losses
     agree to 1e-3; seeds, or rates that differ by half, are further apart than that."""
     cells = [
@@ -119,7 +119,8 @@ def save_and_die(self, point):
 
 checkpoint.Checkpoints.save = save_and_die
 from pathlib import Path
-for result in tasks.train_cells([RunConfig.model_validate_json(cell) for cell in settings["cells"]], Path(settings["folder"])):
+cells = [RunConfig.model_validate_json(cell) for cell in settings["cells"]]
+for result in tasks.train_cells(cells, Path(settings["folder"])):
     with open(settings["out"], "a") as out:
         out.write(json.dumps([result.run, result.evals, result.curves]) + "\\n")
 """
@@ -136,7 +137,7 @@ def kill(cells, folder, out, die):
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
-def test_a_killed_trunk_goes_on_and_ends_with_the_same_bits(micro, tmp_path):
+def test_a_killed_trunk_resumes_and_ends_with_the_same_bits(micro, tmp_path):
     """Killed on the trunk between two budgets, then in a cooldown, then let go on: rows, documents and curves as if
     nothing had happened. Cells that were done are not asked for again, as a sweep does."""
     cells = [
@@ -198,7 +199,7 @@ AT_THE_SPAWN, IN_THE_COOLDOWN = ("trunk", 16, 5), ("branch", 16, 12)
         pytest.param((0, 1), AT_THE_SPAWN, id="side by side, at the spawn", marks=pytest.mark.slow),
     ],
 )
-def test_a_method_with_phases_goes_on_where_it_was_killed(micro, tmp_path, seeds, killed):
+def test_a_method_with_phases_resumes_where_it_was_killed(micro, tmp_path, seeds, killed):
     """One expert until step 5, then four, annealed until step 10; noise, masks and probes are as if nothing had
     happened, for one trunk and for two that train as one program."""
     phases = {"router": "dense-to-sparse", "dense_tokens": 256 * 5, "anneal_tokens": 256 * 5}
