@@ -181,11 +181,13 @@ def recommend(
         service=service,
     )
     speeds = None if latency is None else latency.speeds
-    return answers.answer(fit, question, speeds, what_if=what_if, cost_curves=what_if)
+    published = (f"published:{name}" for name, known in PUBLISHED.items() if known is fit)
+    file = next(published, "")
+    return answers.answer(fit, question, speeds, law_file=file, what_if=what_if, cost_curves=what_if)
 
 
 def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None = None) -> WrittenReport:
-    """Write a PDF report of an answer, or of a study folder, to `out`.
+    """Write a PDF report of an answer, of an answer's file or of a study folder to `out`.
 
     `fit` is the fit behind an answer that was read from a file; an answer of `recommend` has its own. Raises InputError
     where matplotlib or typst are missing, WorkError where the PDF cannot be made.

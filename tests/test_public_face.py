@@ -98,6 +98,11 @@ def test_the_answer_has_a_table_and_a_figure(answer: scaling.Answer) -> None:
     assert answer.question.device == "h100"
 
 
+def test_the_answer_is_reported(answer: scaling.Answer, tmp_path: Path) -> None:
+    scaling.report(answer, tmp_path / "plan.pdf")
+    assert (tmp_path / "plan.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_an_answer_from_a_file_is_reported_with_its_fit(answer: scaling.Answer, tmp_path: Path) -> None:
     scaling.write(answer, tmp_path / "answer.json")
     with pytest.raises(scaling.InputError, match="`fit`"):
