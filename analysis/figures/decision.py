@@ -29,7 +29,8 @@ def step_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
         ax.fill_between(times["batch"], times["time_q25_ms"], times["time_q75_ms"], color=colour, alpha=0.22, lw=0)
         ax.plot(times["batch"], times["time_ms"], "o-", color=colour, ms=3.4)
         doubted = times[times["doubt"] != ""] if "doubt" in times else times.iloc[:0]
-        ax.plot(doubted["batch"], doubted["time_ms"], "o", mfc="white", mec=colour, ms=3.4)
+        if len(doubted):
+            ax.plot(doubted["batch"], doubted["time_ms"], "o", mfc="white", mec=colour, ms=3.4)
         floor = times.dropna(subset="roofline_ms")
         if len(floor):
             ax.plot(floor["batch"], floor["roofline_ms"], "--", marker=".", ms=2.5, color=colour, lw=0.9)
@@ -44,7 +45,7 @@ def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     """Measured decode time per token by E: medians with quartile bars, and the ratio to the dense model.
 
     One row per E with `n_experts`, `batch`, `time_ms`, `time_q25_ms`, `time_q75_ms`. Where it has a `doubt` (a text,
-    empty where there is none) the bar is hatched, and a question mark stands with every ratio that rests on it.
+    empty where there is none) the bar is hatched, and ratios that rest on it carry a question mark.
     """
     rows = rows.sort_values("n_experts")
     experts = rows["n_experts"].astype(int).tolist()

@@ -34,8 +34,6 @@ PRICES = pd.DataFrame(
     ]
 )  # fmt: skip
 OVERTAKINGS = pd.DataFrame({"before": [1], "after": [8], "requests_per_month": [2e7], "usd_per_million": [0.3]})
-REGRETS = {1: 2.1, 4: 0.04, 8: 0.002, 16: None}
-CHANCES = {1: 0.0, 4: 0.12, 8: 0.83}
 CASES = pd.DataFrame(
     [("tokens served: tenfold", 8, 3.4, False), ("budget: half", 4, 0.6, True), ("memory: half", np.nan, np.nan, True),
      ("data: 1.2e+10 tokens", 1, 1.1, True)],
@@ -55,7 +53,6 @@ PANELS = {
     "plane within": partial(figures.best_experts, BUDGETS, VOLUMES, BEST, PALETTE, asked=ASKED),
     "load": partial(figures.cost_against_load, PRICES, OVERTAKINGS, PALETTE, asked=1e7),
     "load, none asked": partial(figures.cost_against_load, PRICES, OVERTAKINGS.iloc[:0], PALETTE),
-    "regret": partial(figures.regret_bars, REGRETS, CHANCES, PALETTE, limit=0.01),
     "cases": partial(figures.what_if_cases, CASES),
 }  # fmt: skip
 
@@ -144,16 +141,6 @@ def test_the_price_of_every_load_is_drawn_with_rings_where_another_takes_over():
     assert set(asked.get_xdata()) == {1e7}
     _, bare = drawn("load, none asked")
     assert not bare.texts
-
-
-def test_bars_of_regret_carry_their_number_and_the_share_of_draws():
-    _, ax = drawn("regret")
-    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [210, 4, 0.2, 0])
-    assert [note.get_text() for note in ax.texts] == [
-        "210%\nbest in 0%", "4%\nbest in 12%", "0.2%\nbest in 83%", "infeasible",
-    ]  # fmt: skip
-    (limit,) = ax.lines
-    assert set(limit.get_ydata()) == {1.0}
 
 
 def test_bars_of_cases_end_at_their_cost_and_those_that_change_the_best_are_red():
