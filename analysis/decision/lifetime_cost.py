@@ -12,7 +12,7 @@ from analysis.laws.model_family import Sizes
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.serving.device import Device
-from scaling.serving.replicas import Offer, cheapest, training_usd
+from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, training_usd, without_price
 from scaling.serving.service import SERVICE, ModelSizes, Service
 from scaling.serving.step_time import LEAST, Efficiency
 
@@ -72,7 +72,7 @@ class Pricing:
         """Cost of one served token; infinite where the device cannot serve the model."""
         if self.device is None:
             return 2.0 * sizes.n_active
-        return np.asarray(self.offer(sizes).usd_per_token)
+        return np.asarray(least_price(structure(sizes), self.device, self.service, self.demand))
 
     def offer(self, sizes: Sizes) -> Offer:
         """How models are served: replica, devices, latency and price. Raises InputError without a device or widths."""
@@ -98,6 +98,15 @@ class Pricing:
         return allowed & (needed <= self.memory)
 
     @property
+    def limits(self) -> Pricing:
+        """What `fits` depends on: pricings with equal limits allow the same models."""
+        limited = replace(self, serve_tokens=0.0, mfu=MFU)
+        if self.device is None or self.most_per_token is not None or self.service.max_fleet is not None:
+            return limited
+        device, service = without_price(self.device, self.service)
+        return replace(limited, device=device, service=service, demand=None)
+
+    @property
     def most_memory(self) -> float:
         """Bytes of the most devices that one replica may be spread over."""
         return self.service.max_devices * self.rented.memory
@@ -108,6 +117,8 @@ class Pricing:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
         limits_latency = self.service.ttft_s is not None or self.service.tpot_s is not None
         if limits_latency or not _unknown_counts(sizes):
+            if self.service.max_fleet is None:
+                return np.isfinite(fewest_devices(structure(sizes), self.device, self.service))
             return np.isfinite(self.per_token(sizes))
         weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
         return weights <= self.most_memory

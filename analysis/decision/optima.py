@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.decision.lifetime_cost import PriceTable, Pricing
 from analysis.decision.question import Question
-from analysis.decision.size_search import Optimum, SearchSpace, largest_that_fits, least_cost, least_loss
+from analysis.decision.size_search import Optimum, SearchSpace, TokensFound, largest_that_fits, least_cost, least_loss
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
@@ -35,7 +35,7 @@ class SizeOptimiser:
 
     fit: Fit
     question: Question
-    _largest: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _shared: _Shared = field(default_factory=lambda: _Shared({}, {}), repr=False, compare=False)
     _tables: dict[tuple[int, bool], PriceTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -49,10 +49,26 @@ class SizeOptimiser:
 
     def space(self, n_experts: int, params: Mapping[str, Any] | None = None) -> SearchSpace:
         """The models of one E that may be chosen, under some parameters (None: the estimate)."""
-        space = SearchSpace(self.fit, n_experts, self.fit.params if params is None else params, self.pricing.fits)
-        if n_experts not in self._largest:  # sizes do not depend on the law's parameters
-            self._largest[n_experts] = largest_that_fits(space)
-        return replace(space, largest=self._largest[n_experts])
+        at_estimate = params is None or params is self.fit.params
+        return SearchSpace(
+            fit=self.fit,
+            n_experts=n_experts,
+            params=self.fit.params if params is None else params,
+            fits=self.pricing.fits,
+            largest=self._largest(n_experts),
+            found=self._shared.tokens if at_estimate else None,
+        )
+
+    def _largest(self, n_experts: int) -> float:
+        """The largest N_active of one E that fits; sizes do not depend on the law's parameters."""
+        key, largest = (n_experts, self.pricing.limits), self._shared.largest
+        if key not in largest:
+            largest[key] = largest_that_fits(SearchSpace(self.fit, n_experts, self.fit.params, self.pricing.fits))
+        return largest[key]
+
+    def asked(self, question: Question) -> SizeOptimiser:
+        """The same fit asked another question, which shares what does not depend on what was changed."""
+        return SizeOptimiser(self.fit, question, self._shared)
 
     def sizes(self, n_experts: int, n_active: float) -> Sizes:
         """The counts of one model."""
@@ -120,15 +136,16 @@ class SizeOptimiser:
         """
         if self.loss_is_minimised and not self.pricing.serve_tokens:
             return ()
-        spaces, price = {e: self.space(e) for e in experts}, self.pricing.per_token
+        spaces = {e: self.space(e) for e in experts}
+        prices = {e: self._price_of_each(space) for e, space in spaces.items()}
         if self.question.budget is None:
             levels = loss * np.linspace(0.97, 1.03, _LEVELS + 1)
         else:
-            lowest = min(float(self._least_loss(spaces[e], self._budget(1), price).value[0]) for e in experts)
+            lowest = min(float(self._least_loss(spaces[e], self._budget(1), prices[e]).value[0]) for e in experts)
             highest = loss + max(loss - lowest, 0.01 * loss)
             levels = np.unique(np.append(np.linspace(lowest * (1 + 1e-9), highest, _LEVELS), loss))
         budget = self._budget(len(levels))
-        optima = {e: self._least_cost(spaces[e], price, levels, budget, serving=False) for e in sorted(experts)}
+        optima = {e: self._least_cost(spaces[e], prices[e], levels, budget, serving=False) for e in sorted(experts)}
         cheapest = np.min([optimum.value for optimum in optima.values()], axis=0)
         return tuple(
             TradeOff(
@@ -161,10 +178,19 @@ class SizeOptimiser:
         def from_table(sizes: Sizes) -> Array:
             key = (space.n_experts, speeds is not None)
             if key not in self._tables:
-                self._tables[key] = self.pricing.tabulated(space.sizes, self._largest[space.n_experts], speeds)
+                self._tables[key] = self.pricing.tabulated(space.sizes, self._largest(space.n_experts), speeds)
             return self._tables[key].per_token(sizes.n_active)
 
         return from_table
+
+    def _price_of_each(self, space: SearchSpace) -> TokenPrice:
+        """The exact cost of a served token, worked out once for a size that several rows search."""
+
+        def per_token(sizes: Sizes) -> Array:
+            n_active, place = np.unique(sizes.n_active, return_inverse=True)
+            return self.pricing.per_token(space.sizes(n_active))[place].reshape(sizes.n_active.shape)
+
+        return per_token
 
     def _least_loss(self, space: SearchSpace, budget: _Budget, token_price: TokenPrice) -> Optimum:
         """The model of least loss within a training budget, or a lifetime cost."""
@@ -192,6 +218,15 @@ class SizeOptimiser:
 
         train_flops = budget.train_flops if np.isfinite(budget.train_flops).all() else None
         return least_cost(space, target, cost, train_flops, budget.most_tokens, jumps=pricing.device is not None)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the questions put to one fit have in common: the largest N_active of an E within limits, and the tokens that
+    reach a loss at the estimate."""
+
+    largest: dict[tuple[int, Pricing], float]
+    tokens: TokensFound
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,18 @@ def _anything_fits(sizes: Sizes) -> Booleans:
     return np.ones(np.shape(sizes.n_active), dtype=bool)
 
 
+TokensFound = dict[tuple[int, bytes, bytes], Array]
+"""Tokens that reach losses, by E, N_active and losses."""
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """The models of one expert count that may be chosen, and the fit whose law predicts their loss.
 
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
     model never fits where a smaller one does not. `largest` is the largest N_active that fits, where that is known
-    (`largest_that_fits`).
+    (`largest_that_fits`). `found` keeps what `tokens_for_loss` finds, for searches that ask again under the same
+    parameters.
     """
 
     fit: Fit
@@ -57,6 +62,7 @@ class SearchSpace:
     params: Mapping[str, Any]
     fits: Callable[[Sizes], Booleans] = _anything_fits
     largest: float | None = None
+    found: TokensFound | None = None
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
@@ -134,13 +140,22 @@ def tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
 
     ln L is convex in ln D for the laws here, so steps from the side of too few tokens never overshoot.
     """
+    if space.found is None:
+        return _tokens_for_loss(space, sizes, target)
+    key = (space.n_experts, sizes.n_active.tobytes(), target.tobytes())
+    if key not in space.found:
+        space.found[key] = _tokens_for_loss(space, sizes, target)
+    return space.found[key]
+
+
+def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
     wanted, law = np.log(target), space.fit.definition
     shape = np.broadcast_shapes(sizes.n_active.shape, target.shape)
     low, high = (np.full(shape, end) for end in _LOG_TOKENS)
     reachable = np.broadcast_to(law.log_loss(space.params, space.columns(sizes, np.exp(high))), shape) < wanted
-    x = low.copy()
+    x, columns = low.copy(), space.columns(sizes, high)
     for _ in range(_NEWTON_STEPS):
-        value, slope = law.log_loss_by_tokens(space.params, space.columns(sizes, np.exp(x)))
+        value, slope = law.log_loss_by_tokens(space.params, {**columns, TOKENS: np.exp(x)})
         gap = value - wanted
         low, high = np.where(gap > 0, x, low), np.where(gap > 0, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -66,8 +66,11 @@ def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
     best = answer.recommendation.n_experts
     experts = sorted({best, *(choice.n_experts for choice in answer.alternatives)})
     fit = with_settings(fit, question)
-    cases = [_case(fit, changed, experts, best, what, value) for what, value, changed in _variations(question, answer)]
-    overtakings, range_ = crossovers(fit, question, experts) if question.served else ((), None)
+    asked = SizeOptimiser(fit, question)
+    cases = [
+        _case(asked, changed, experts, best, what, value) for what, value, changed in _variations(question, answer)
+    ]
+    overtakings, range_ = _crossovers(asked, experts) if question.served else ((), None)
     return WhatIf(tuple(cases), overtakings, range_)
 
 
@@ -107,9 +110,9 @@ def _serving_variations(question: Question, factor: float) -> Iterator[tuple[str
         yield what, f"{share:.0%}", replace(question, service=replace(service, efficiency=efficiency))
 
 
-def _case(fit: Fit, question: Question, experts: Sequence[int], best: int, what: str, value: str) -> Case:
+def _case(asked: SizeOptimiser, question: Question, experts: Sequence[int], best: int, what: str, value: str) -> Case:
     """The answer to a changed question."""
-    optimiser = SizeOptimiser(fit, question)
+    optimiser = asked.asked(question)
     try:
         optima = optimiser.estimate(experts)
         chosen = optima.ranked()[0]
@@ -128,9 +131,14 @@ def crossovers(
     Between two volumes tried (12 % apart; a factor 3.2 with a load in requests) log cost is taken as linear in log
     volume.
     """
+    return _crossovers(SizeOptimiser(fit, question), experts)
+
+
+def _crossovers(asked: SizeOptimiser, experts: Sequence[int]) -> tuple[tuple[Crossover, ...], tuple[float, float]]:
+    question = asked.question
     count = _VOLUMES if question.requests_per_month is None else _LOADS
     volumes = question.served * np.logspace(-_DECADES, _DECADES, count)
-    values = _values(fit, question, experts, volumes)
+    values = _values(asked, experts, volumes)
     best = best_columns(values)
     overtakings = []
     for i in np.flatnonzero((best[1:] != best[:-1]) & (best[1:] >= 0) & (best[:-1] >= 0)):
@@ -142,13 +150,14 @@ def crossovers(
     return tuple(overtakings), (float(volumes[0]), float(volumes[-1]))
 
 
-def _values(fit: Fit, question: Question, experts: Sequence[int], volumes: Array) -> Array:
+def _values(asked: SizeOptimiser, experts: Sequence[int], volumes: Array) -> Array:
     """What is minimised, of every E at every volume (volumes, E)."""
+    question = asked.question
     if question.requests_per_month is None:
-        return SizeOptimiser(fit, question).solve(experts, fit.params, len(volumes), volumes=volumes).values
+        return asked.solve(experts, asked.fit.params, len(volumes), volumes=volumes).values
     per_request = question.served / question.requests_per_month
     loads = [replace(question, requests_per_month=float(volume / per_request)) for volume in volumes]
-    return np.concatenate([SizeOptimiser(fit, load).estimate(experts).values for load in loads])
+    return np.concatenate([asked.asked(load).estimate(experts).values for load in loads])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 from scaling.arrays import Array
 
@@ -38,9 +38,9 @@ class Resampled:
         """The normal quantile for many trunks, widened for few; for scarce ones that of Student's t with trunks minus
         strata degrees of freedom, widened (expanded percentiles, Hesterberg 2015, arXiv 1411.5279)."""
         if self.supply == "many":
-            return np.asarray(norm.ppf(probability))
+            return np.asarray(ndtri(probability))
         freedom = np.inf if self.supply == "few" else max(1, self.n_trunks - len(set(self.strata) or {0}))
-        return np.asarray(self.widening * t.ppf(probability, freedom))
+        return np.asarray(self.widening * stdtrit(freedom, probability))
 
 
 UNSPECIFIED = Resampled()
@@ -72,7 +72,7 @@ def quantiles(
     centre = np.broadcast_to(np.asarray(estimate, dtype=float), shape).ravel()
     n_draws = np.maximum(np.sum(~np.isnan(values), axis=0), 1)
     share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / n_draws
-    z0 = norm.ppf(np.clip(share, 0.5 / n_draws, 1 - 0.5 / n_draws))
+    z0 = ndtri(np.clip(share, 0.5 / n_draws, 1 - 0.5 / n_draws))
     a = acceleration(jackknife, resampled.strata) if jackknife is not None else np.zeros(values.shape[1])
     probability = np.asarray(probabilities, dtype=float)[:, None]
     plain = resampled.normal_quantile(probability)
@@ -81,7 +81,7 @@ def quantiles(
         corrected = 0.5 * (plain + corrected)
     elif resampled.supply == "scarce":
         corrected = np.where(probability < 0.5, np.minimum(corrected, plain), np.maximum(corrected, plain))
-    place = norm.cdf(corrected) * (n_draws - 1)
+    place = ndtr(corrected) * (n_draws - 1)
     below = np.floor(place).astype(int)
     columns = np.arange(values.shape[1])
     low, high = values[below, columns], values[np.minimum(below + 1, n_draws - 1), columns]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 from scaling.arrays import Array, Values
 
@@ -47,6 +46,8 @@ def skew_of(n_experts: int, top_k: float, batches: npt.ArrayLike, activated: npt
 
     It is 0 if they activated at least as many as under uniform routing.
     """
+    from scipy.optimize import minimize_scalar  # here, because pricing does without it and it is slow to import
+
     sizes, observed = np.asarray(batches, dtype=float), np.asarray(activated, dtype=float)
     if n_experts <= top_k or np.all(observed >= distinct_experts(n_experts, top_k, sizes) * (1 - 1e-9)):
         return 0.0

@@ -7,15 +7,25 @@ request_goodput. All are of a steady state: what a request waits in a queue come
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
-from scaling.arrays import Array, Booleans, Values
+from scaling.arrays import Array, Booleans, Integers, Values
 from scaling.errors import InputError
 from scaling.serving.device import Device
 from scaling.serving.service import ALONE, SERVICE, Layout, ModelSizes, Service
-from scaling.serving.steps import decode_work, largest_batch, prefill_seconds, prefill_work, weight_bytes
+from scaling.serving.step_time import total_seconds
+from scaling.serving.steps import (
+    decode_seconds,
+    decode_work,
+    largest_batch,
+    prefill_seconds,
+    prefill_work,
+    weight_bytes,
+)
 
+_REMEMBERED = 256  # sets of models whose capacity is kept: a decision asks about most of them again
 SECONDS_A_MONTH = 365.25 / 12 * 86_400.0
 METRICS = {
     "tpot": "time of one iteration, L_D(b) + L_P(b/n): b sequences decode, b/n new ones prefill",
@@ -72,11 +82,14 @@ def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: L
 
     Throughput grows with the batch, so the largest is the cheapest.
     """
-    most = np.asarray(np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch)))
-    batch = _within_limits(sizes, on, service, layout, most)
+    return _replica(sizes, on, service, layout, largest_within_limits(sizes, on, service, layout))
+
+
+def _replica(sizes: ModelSizes, on: Device, service: Service, layout: Layout, batch: Values) -> Replica:
+    """The replica that holds this batch, or what one sequence would see where that is 0."""
     held = np.maximum(batch, 1.0)
     terms = iteration(sizes, on, held, service, layout)
-    tpot = _seconds(terms, service)
+    tpot = total_seconds(terms, service.efficiency)
     first = ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
     rate = np.where(batch >= 1, held / tpot, 0.0)
     plain = 0.0 * batch
@@ -107,29 +120,104 @@ def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
     return waited * tpot + prompt_s
 
 
-def _seconds(terms: Array, service: Service) -> Values:
-    return np.tensordot(service.efficiency.coefficients(), terms, axes=1)
+def largest_within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layout) -> Values:
+    """The largest whole batch that fits and keeps the limits on latency; 0 where not even one sequence does.
 
-
-def _within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layout, most: Values) -> Values:
-    """The largest whole batch up to `most` whose tpot and ttft keep the limits; 0 where not even one sequence does."""
+    Both latencies rise with the batch, so for every pair of a model and a layout a batch that keeps the limits and one
+    that does not close in on the largest: by false position, every third step by halving. Pairs leave once settled.
+    """
+    most = np.asarray(np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch)))
     if service.tpot_s is None and service.ttft_s is None:
-        return most
-    prompt_s = prefill_seconds(sizes, on, 1.0, service, layout)
+        return most[()]
+    batch = most.ravel()
+    rows = np.flatnonzero(batch >= 1)
+    pairs, high = _Pairs.of(sizes, layout, most.shape, rows, on, service), batch[rows]
+    too_late = pairs.lateness(high)
+    open_ = too_late > 0
+    rows, pairs, high, too_late = rows[open_], pairs.rows(open_), high[open_], too_late[open_]
+    low = np.ones(rows.size)
+    late = pairs.lateness(low)
+    batch[rows] = late <= 0
+    step = 0
+    while (open_ := (late <= 0) & (high - low > 1)).any():
+        rows, pairs = rows[open_], pairs.rows(open_)
+        low, late, high, too_late = (values[open_] for values in (low, late, high, too_late))
+        step += 1
+        share = late / (late - too_late) if step % 3 else 0.5
+        middle = np.clip(np.floor(low + share * (high - low)), low + 1, high - 1)
+        found = pairs.lateness(middle)
+        kept = found <= 0
+        low, late = np.where(kept, middle, low), np.where(kept, found, late)
+        high, too_late = np.where(kept, high, middle), np.where(kept, too_late, found)
+        batch[rows] = low
+    return batch.reshape(most.shape)[()]
 
-    def keeps(batch: Values) -> Booleans:
-        tpot = _seconds(iteration(sizes, on, np.maximum(batch, 1.0), service, layout), service)
-        steady = tpot <= (np.inf if service.tpot_s is None else service.tpot_s)
-        prompt = ttft(tpot, prompt_s) <= (np.inf if service.ttft_s is None else service.ttft_s)
-        return np.asarray(steady & prompt)
 
-    low = np.where(keeps(np.ones(np.shape(most))), np.minimum(most, 1.0), 0.0)
-    low, high = np.where(keeps(most) & (low >= 1), most, low), np.asarray(most, dtype=float)
-    while np.any((high - low > 1) & (low >= 1)):  # both latencies rise with the batch
-        middle = np.floor(0.5 * (low + high))
-        good = keeps(middle)
-        low, high = np.where(good & (low >= 1), np.maximum(middle, low), low), np.where(good, high, middle)
-    return low
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a model and a layout on a device, one a place of every array, and seconds of one prompt on each."""
+
+    sizes: ModelSizes
+    layout: Layout
+    on: Device
+    service: Service
+    prompt_s: Array
+
+    @classmethod
+    def of(
+        cls, sizes: ModelSizes, layout: Layout, shape: tuple[int, ...], rows: Integers, on: Device, service: Service
+    ) -> _Pairs:
+        sizes, layout = sizes.spread(shape).rows(rows), layout.spread(shape).rows(rows)
+        return cls(sizes, layout, on, service, np.asarray(prefill_seconds(sizes, on, 1.0, service, layout)))
+
+    def rows(self, chosen: Integers | Booleans) -> _Pairs:
+        return replace(
+            self, sizes=self.sizes.rows(chosen), layout=self.layout.rows(chosen), prompt_s=self.prompt_s[chosen]
+        )
+
+    def lateness(self, batch: Array) -> Array:
+        """Seconds by which tpot or ttft of these batches exceed their limit; at most 0 where both are kept."""
+        service = self.service
+        prompts = batch / service.generated
+        if service.max_batch <= service.generated:  # at most one prompt an iteration: that part of one
+            prefill: Values = self.prompt_s * prompts
+        else:
+            prefill = prefill_seconds(self.sizes, self.on, prompts, service, self.layout)
+        tpot = decode_seconds(self.sizes, self.on, batch, service.mean_context, service, self.layout) + prefill
+        steady = tpot - (np.inf if service.tpot_s is None else service.tpot_s)
+        return np.maximum(steady, ttft(tpot, self.prompt_s) - (np.inf if service.ttft_s is None else service.ttft_s))
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The largest batch of models under every layout, and its throughput; their axis is before those of the models."""
+
+    layouts: Layout
+    batch: Array
+    output_throughput: Array
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _capacity(sizes: ModelSizes, on: Device, service: Service) -> Capacity:
+    every = layouts(service, sizes.n_experts, np.ndim(sizes.n_active))
+    batch = np.asarray(largest_within_limits(sizes, on, service, every))
+    rate = np.zeros(batch.size)
+    rows = np.flatnonzero(batch)
+    held, spread = sizes.spread(batch.shape).rows(rows), every.spread(batch.shape).rows(rows)
+    some = batch.ravel()[rows]
+    rate[rows] = some / total_seconds(iteration(held, on, some, service, spread), service.efficiency)
+    return Capacity(every, batch, rate.reshape(batch.shape))
+
+
+def capacity(sizes: ModelSizes, on: Device, service: Service = SERVICE) -> Capacity:
+    """What replicas hold and reach, kept for other loads and prices of the same models."""
+    return _capacity(sizes, *without_price(on, service))
+
+
+def without_price(on: Device, service: Service) -> tuple[Device, Service]:
+    """A device and a service but for what decides only the price: rent, utilisation and the size of the fleet."""
+    unpriced = replace(on, usd_per_hour=0.0, price_source="", price_date="")
+    return unpriced, replace(service, utilisation=1.0, max_fleet=None)
 
 
 def layouts(service: Service, n_experts: int, models: int = 0) -> Layout:
@@ -179,23 +267,27 @@ def cheapest(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: 
 
     Yun et al. (arXiv 2404.02852), with modelled in place of profiled latencies.
     """
-    offers = offer(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)), demand)
-    best = np.expand_dims(np.argmin(offers.usd_per_token, axis=0), 0)
+    held = capacity(sizes, on, service)
+    best = np.argmin(_prices(held, on, service, demand), axis=0)
+    layout = held.layouts.spread(np.shape(held.layouts.n_devices)).rows(best)
+    built = _replica(sizes, on, service, layout, np.take_along_axis(held.batch, best[None], axis=0)[0][()])
+    return Offer(built, *price(built.n_devices, built.output_throughput, on, service, demand))
 
-    def of_best(values: Values) -> Array:
-        """The best layout's; their axis is the last but those of the models."""
-        rows = np.asarray(values)
-        index = best if rows.ndim == best.ndim else np.broadcast_to(best, (rows.shape[0], *best.shape))
-        return np.take_along_axis(rows, index, axis=rows.ndim - best.ndim).squeeze(rows.ndim - best.ndim)[()]
 
-    best_replica = Replica(**{name: of_best(values) for name, values in vars(offers.replica).items()})
-    return Offer(best_replica, of_best(offers.replicas), of_best(offers.usd_per_token))
+def least_price(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: float | None = None) -> Values:
+    """USD per generated token of the `cheapest` offer."""
+    return np.min(_prices(capacity(sizes, on, service), on, service, demand), axis=0)[()]
+
+
+def _prices(held: Capacity, on: Device, service: Service, demand: float | None) -> Array:
+    return np.asarray(price(held.layouts.n_devices, held.output_throughput, on, service, demand)[1])
 
 
 def fewest_devices(sizes: ModelSizes, on: Device, service: Service = SERVICE) -> Values:
     """The smallest number of devices that holds the weights and one sequence within the limits; infinite where none."""
-    replicas = replica(sizes, on, service, layouts(service, sizes.n_experts, np.ndim(sizes.n_active)))
-    return np.min(np.where(np.asarray(replicas.batch) >= 1, replicas.n_devices, np.inf), axis=0)[()]
+    every = layouts(service, sizes.n_experts, np.ndim(sizes.n_active))
+    one = largest_within_limits(sizes, on, replace(service, max_batch=1), every)
+    return np.min(np.where(one >= 1, every.n_devices, np.inf), axis=0)[()]
 
 
 def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, demand: float) -> Replica:
@@ -210,10 +302,13 @@ def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, d
     low, high = 0.0, float(full.batch)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        enough = middle / float(_seconds(iteration(sizes, on, max(middle, 1.0), service, layout), service)) >= demand
+        enough = (
+            middle / float(total_seconds(iteration(sizes, on, max(middle, 1.0), service, layout), service.efficiency))
+            >= demand
+        )
         low, high = (low, middle) if enough else (middle, high)
     terms = iteration(sizes, on, max(high, 1.0), service, layout)
-    tpot = float(_seconds(terms, service))
+    tpot = float(total_seconds(terms, service.efficiency))
     first = float(ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
     return replace(
         full,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from scaling.arrays import Booleans, Values
+from scaling.arrays import Booleans, Integers, Values
 from scaling.errors import InputError
 from scaling.serving.step_time import ASSUMED, Efficiency
+from scaling.summary import Settings
+
+_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelSizes:
     """The counts that decide what a model costs to serve; parameters and elements, not bytes.
 
@@ -36,14 +42,32 @@ class ModelSizes:
         if np.any(active <= 0) or np.any(total < active * (1 - 1e-9)):
             raise InputError(f"sizes: n_active={active}, n_total={total}; allowed: 0 < n_active <= n_total")
 
+    @cached_property
+    def _value(self) -> tuple[Any, ...]:
+        counts = [np.asarray(getattr(self, name), dtype=float) for name in _COUNTS]
+        return self.n_experts, self.top_k, *((count.shape, count.tobytes()) for count in counts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSizes) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
     def of(self, index: int) -> ModelSizes:
         """One of several models, by its place in the arrays."""
-        counts = {
-            name: float(np.ravel(value)[index if np.size(value) > 1 else 0])
-            for name, value in vars(self).items()
-            if name not in ("n_experts", "top_k")
-        }
-        return ModelSizes(n_experts=self.n_experts, top_k=self.top_k, **counts)
+        return self._each(lambda count: float(np.ravel(count)[index if np.size(count) > 1 else 0]))
+
+    def _each(self, change: Callable[[Values], Values]) -> ModelSizes:
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in _COUNTS}
+        return replace(self, **changed)
+
+    def spread(self, shape: tuple[int, ...]) -> ModelSizes:
+        """Counts of this shape, in a row."""
+        return self._each(lambda values: np.broadcast_to(values, shape).ravel())
+
+    def rows(self, chosen: Integers | Booleans) -> ModelSizes:
+        """Some of several models."""
+        return self._each(lambda values: np.asarray(values)[chosen])
 
     @property
     def n_expert(self) -> Values:
@@ -52,8 +76,8 @@ class ModelSizes:
         return (self.n_total - self.n_active) / spare if spare else 0.0 * self.n_active
 
 
-@dataclass(frozen=True)
-class Service:
+@dataclass(frozen=True, repr=False)
+class Service(Settings):
     """How a model is served. Every default is a stated assumption, not a measurement; replace what you know.
 
     A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
@@ -124,6 +148,14 @@ class Layout:
     def __post_init__(self) -> None:
         if np.any(np.asarray(self.n_devices) < 1):
             raise InputError(f"layout: {self.n_devices} devices; allowed: at least 1")
+
+    def spread(self, shape: tuple[int, ...]) -> Layout:
+        """Layouts of this shape, in a row."""
+        return Layout(*(np.broadcast_to(value, shape).ravel() for value in (self.n_devices, self.by_expert)))
+
+    def rows(self, chosen: Integers | Booleans) -> Layout:
+        """Some of several layouts."""
+        return Layout(np.asarray(self.n_devices)[chosen], np.asarray(self.by_expert)[chosen])
 
 
 ALONE = Layout()

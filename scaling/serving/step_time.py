@@ -69,6 +69,7 @@ LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
 """The smallest possible coefficients: fixed costs of 0 and full use of the peaks."""
 _READING, _FLOPS = [TERMS.index("bytes"), TERMS.index("rereads")], TERMS.index("flops")
 STREAM, DISPATCH = 20, 10
+_PIECE = 1_000
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ class StepWork:
         reading = (self.bytes + spilled) / on.bandwidth
         counts = (self.steps, self.layers, self.prompts, self.experts, self.activations)
         peaks = (reading, self.rereads / on.bandwidth, self.flops / on.peak_flops)
-        terms = np.stack(np.broadcast_arrays(*counts, *peaks, self.communication_s)).astype(float)
+        values = (*counts, *peaks, self.communication_s)
+        terms = np.empty((len(values), *np.broadcast_shapes(*map(np.shape, values))))
+        for index, value in enumerate(values):
+            terms[index] = value
         if overlapped is not None:
             factors = overlapped.coefficients()
             reading_s = np.tensordot(factors[_READING], terms[_READING], axes=1)
@@ -124,7 +128,17 @@ class StepWork:
 
     def seconds(self, on: Device, efficiency: Efficiency, overlap: bool = False) -> Values:
         """Seconds of the step, reading and computing overlapped or not (`terms`)."""
-        return np.tensordot(efficiency.coefficients(), self.terms(on, efficiency if overlap else None), axes=1)[()]
+        return total_seconds(self.terms(on, efficiency if overlap else None), efficiency)
+
+
+def total_seconds(terms: Array, efficiency: Efficiency) -> Values:
+    """Seconds of a step of these `StepWork.terms`: `sum_i coefficient_i term_i`.
+
+    In pieces that BLAS does not share out: its threads would wait at full load for longer than the sum takes.
+    """
+    factors, flat = efficiency.coefficients(), terms.reshape(len(terms), -1)
+    pieces = [np.tensordot(factors, flat[:, i : i + _PIECE], axes=1) for i in range(0, max(flat.shape[1], 1), _PIECE)]
+    return np.concatenate(pieces).reshape(terms.shape[1:])[()]
 
 
 def elements_written(

@@ -16,6 +16,7 @@ from scaling.serving.replicas import (
     demand_of,
     fewest_devices,
     layouts,
+    least_price,
     offer,
     price,
     replica,
