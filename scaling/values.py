@@ -91,7 +91,7 @@ class FileKind:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be read ({error.strerror}); `{self.command}` writes a {self.name}"
+                f"{path}: cannot be read as a {self.name}: {error.strerror}; `{self.command}` writes one"
             ) from error
         except ValueError as error:
             raise InputError(f"{path}: not a {self.name}, for it is not JSON ({error}); {self.remedy}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from scaling.serving.devices import device
 from scaling.serving.expert_load import distinct_experts
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
+from scaling.values import plain, typed
 
 JOINT = published("joint-moe-2025")
 H100 = device("h100")
@@ -336,7 +338,7 @@ def test_a_question_that_makes_no_sense_is_refused(given, named):
 def test_a_question_survives_its_json():
     service = Service(tpot_s=0.05, efficiency=replace(ASSUMED, layer_s=1e-5))
     asked = Question(train_flops=1e20, serve_tokens=1e9, n_experts=(1, 8), device="h100", rented=H100, service=service)
-    assert Question.from_json(asdict(asked)) == asked
+    assert typed(Question, json.loads(json.dumps(plain(asked))), "x") == asked
 
 
 def test_the_skew_of_trained_routers_is_found_in_their_runs():
