@@ -214,3 +214,14 @@ def test_training_price_by_hand():
 def test_invalid_prices_are_refused(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_a_price_does_not_depend_on_what_was_asked_before():
+    """Capacity is kept between questions: under every rent, load and limit it equals the least over single layouts."""
+    for service in (Service(tpot_s=0.02), Service(tpot_s=0.02, utilisation=1.0), Service(tpot_s=0.005)):
+        for rent, demand in ((2.0, None), (6.0, None), (2.0, 1e4)):
+            on, every = replace(SHEET, usd_per_hour=rent), layouts(service, TOY.n_experts)
+            each = [Layout(*row) for row in zip(every.n_devices, every.by_expert, strict=True)]
+            least = min(offer(TOY, on, service, layout, demand).usd_per_token for layout in each)
+            assert cheapest(TOY, on, service, demand).usd_per_token == pytest.approx(least, rel=1e-12)
+            assert least_price(TOY, on, service, demand) == pytest.approx(least, rel=1e-12)
