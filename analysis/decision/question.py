@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from scaling.serving.device import Device
 from scaling.serving.replicas import demand_of
 from scaling.serving.service import SERVICE, Service
 from scaling.summary import Settings
-from scaling.values import typed
 
 Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0
@@ -164,8 +163,3 @@ class Question(Settings):
     def budget(self) -> float | None:
         """Training FLOPs, at most; None where a loss or a lifetime cost is given."""
         return self.train_flops if self.train_usd is None else self.pricing.train_flops(self.train_usd)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Question:
-        """The question in an answer's document."""
-        return typed(cls, data, "question")
