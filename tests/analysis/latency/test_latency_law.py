@@ -151,6 +151,12 @@ def test_a_law_survives_its_file(tmp_path):
     assert latency.latency_document(again) == latency.latency_document(law)
     assert np.array_equal(again.draws, law.draws)
     assert again.made_from == EXACT.digest
+    older = {key: value for key, value in latency.latency_document(law).items() if key != "schema_version"}
+    del older["made_from"]
+    path.write_text(json.dumps(older))
+    assert latency.latency_document(latency.load_latency_law(path)) == latency.latency_document(
+        replace(law, made_from="")
+    )
     drawn = Efficiency.of(again.speeds.coefficients[0], "drawn").coefficients()
     assert drawn[: latency.FITTED] == pytest.approx(again.speeds.coefficients[0])
     other_terms = latency.latency_document(law) | {"terms": ["bytes"]}
