@@ -21,8 +21,8 @@ from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from scaling.errors import InputError
-from scaling.formatting import money, si
-from scaling.summary import Summarised, summary_table
+from scaling.formatting import money, si, usd
+from scaling.summary import Summarised, summarised
 from scaling.table import Table
 from scaling.values import ANSWER, digest
 
@@ -87,13 +87,12 @@ class Answer(Summarised):
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""
         best, found = self.best, self.recommendation
+        price = usd(best.cost.total) if best.cost.unit == "USD" else money(best.cost.total, best.cost.unit)
         title = (
             f"{'Decided' if found.decided else 'Not decided'}: E = {best.n_experts}, N_active {si(best.n_active)}, "
-            f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {money(best.cost.total, best.cost.unit)}"
+            f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {price}"
         )
-        choices = self._choices_table
-        notes = (*found.undecided_because, *found.warnings)
-        return summary_table(title, choices.headings, map(tuple, choices.cells), notes)
+        return summarised(self._choices_table, title, (*found.undecided_because, *found.warnings))
 
     def rests_on(self, fit: Fit) -> bool:
         """Whether this is the fit behind the recommendation; an answer without its hash knows the law alone."""
