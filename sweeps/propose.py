@@ -19,6 +19,7 @@ from scaling.config.run import RunConfig
 from scaling.config.run_row import describe
 from scaling.errors import InputError
 from scaling.files import write_atomically
+from scaling.progress import Progress, silent
 from sweeps.calls import own_flops
 from sweeps.grid import Grid, load_grid
 from sweeps.new_cells import as_grid, new_cells, studied
@@ -36,7 +37,13 @@ class _Spent:
 
 
 def propose_cells(
-    place: Path, fit: Fit, question: Question, out: Path, flops: float | None, seed: int
+    place: Path,
+    fit: Fit,
+    question: Question,
+    out: Path,
+    flops: float | None,
+    seed: int,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write the suggested grid to `out`; returns its cells, cost and expected effect as values for JSON.
 
@@ -58,7 +65,7 @@ def propose_cells(
     cells = new_cells(grid, study, {*experts, 2 * max(experts), max(1, min(experts) // 2)})
     candidates, cells = _candidates(cells, fit, question, spent)
     trunks = None if table is None else table.trunks
-    suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks)
+    suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks, progress)
     chosen = [
         cells[pick.cell].model_copy(update={"seed": cells[pick.cell].seed + pick.trunk}) for pick in suggestion.picks
     ]

@@ -27,6 +27,7 @@ GROUND = tuple(
         "errors",
         "files",
         "formatting",
+        "progress",
         "schema",
         "summary",
         "table",

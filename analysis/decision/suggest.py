@@ -23,6 +23,7 @@ from analysis.decision.value_of_information import (
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array, Integers
 from scaling.errors import InputError
+from scaling.progress import Progress, part, silent
 
 LARGEST_STEP = 3.0  # largest new run, in units of the largest so far
 MOST_CELLS = 24
@@ -109,6 +110,7 @@ def suggest(
     train_flops: float,
     rng: np.random.Generator,
     trunks: Integers | None = None,
+    progress: Progress = silent,
 ) -> Suggestion:
     """The cells, of `candidates` and within `train_flops` together, that do most for an undecided recommendation.
 
@@ -122,6 +124,7 @@ def suggest(
             f"the fit of {fit.law} has no draws, so nothing says what a run would change: fit with `bootstrap` 1000"
         )
     answer, regrets = recommend_with_regrets(fit, question)
+    progress(0.2)
     best, next_run = answer.recommendation.n_experts, answer.next_run
     if answer.decided:
         raise InputError(
@@ -137,7 +140,7 @@ def suggest(
     else:
         fit = with_settings(fit, question)
         predicted, noise = fit.definition.log_loss(some_draws(fit), candidates.columns), run_noise(fit, trunks)
-        suggestion = choose(regrets, predicted, candidates, noise, train_flops, rng)
+        suggestion = choose(regrets, predicted, candidates, noise, train_flops, rng, progress=part(progress, 0.2, 1.0))
         if not suggestion.picks:
             raise InputError(
                 f"no set of these {len(candidates)} cells within {train_flops:.3g} FLOPs lowers the expected regret of "
@@ -168,6 +171,7 @@ def choose(
     train_flops: float,
     rng: np.random.Generator,
     enough: float = REGRET_LIMIT,
+    progress: Progress = silent,
 ) -> Suggestion:
     """Cells chosen one after another, each by the expected regret that it takes off per FLOP it adds.
 
@@ -184,6 +188,7 @@ def choose(
     target = enough if before > enough else 0.0
     picks: list[Pick] = []
     while len(picks) < MOST_CELLS and now > target:
+        progress(max(len(picks) / MOST_CELLS, 1.0 - now / before))
         addition = _best_addition(plan, candidates, _LEAST_GAIN * perfect, rng)
         if addition is None:
             break

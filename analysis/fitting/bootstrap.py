@@ -13,6 +13,7 @@ from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
+from scaling.progress import Progress, part, silent
 
 _LEAST_STRATUM = 3  # trunks
 _SPARE = 2  # runs beyond the parameters that intervals need
@@ -50,7 +51,7 @@ def usual_count(table: RunTable) -> int:
     return _USUAL if len(table) <= _MOST_ROWS else 0
 
 
-def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -> Fit:
+def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator, progress: Progress = silent) -> Fit:
     """The fit with `count` bootstrap draws, a jackknife over its trunks, and 95 % BCa intervals of its parameters.
 
     Every resample is fitted globally (`search.search_each`); those that do not converge are left out and counted in
@@ -70,7 +71,7 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator) -
     if len(table) < len(fit.free) + _SPARE:
         spare = f"{len(table)} runs for {len(fit.free)} parameters are too few for intervals; add runs"
         return replace(fit, warnings=(*fit.warnings, spare))
-    minima = search_each(problem, estimate, resample_weights(table, count, rng), rng)
+    minima = search_each(problem, estimate, resample_weights(table, count, rng), rng, part(progress, 0.0, 0.9))
     finite = np.isfinite(minima.objective)
     fit = replace(
         fit,

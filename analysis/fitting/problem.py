@@ -12,6 +12,7 @@ from analysis.fitting.solver import Minima, Regression, minimise
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Booleans, Integers
+from scaling.progress import Progress, silent
 
 _AT_BOUND = 1e-6  # in coordinates
 
@@ -73,10 +74,18 @@ class Problem:
         loss = np.exp(log_loss)
         return loss, jacobian * loss[:, None, :]
 
-    def minimise(self, theta: Array, weights: Array, *, near: bool = False, max_steps: int = 200) -> Minima:
+    def minimise(
+        self,
+        theta: Array,
+        weights: Array,
+        *,
+        near: bool = False,
+        max_steps: int = 200,
+        progress: Progress = silent,
+    ) -> Minima:
         """The minimum reached from each start (B, P) under its weights (B, rows); see `solver.minimise`."""
         regression = Regression(self.model, self.observed, self.objective, *self.bounds)
-        return minimise(regression, theta, weights, near=near, max_steps=max_steps)
+        return minimise(regression, theta, weights, near=near, max_steps=max_steps, progress=progress)
 
     def value(self, params: Mapping[str, float]) -> float:
         """The sum that is minimised, at these parameters."""

@@ -13,6 +13,7 @@ from analysis.fitting.search import search_each
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
+from scaling.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Refits:
         return {name: values[rows][:, None] for name, values in self.params.items()}
 
 
-def refit(fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Generator) -> Refits:
+def refit(
+    fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Generator, progress: Progress = silent
+) -> Refits:
     """Fit the fit's law, under its objective and with its pins, to each selection of runs (selections, runs).
 
     Each selection is fitted globally (`search.search_each`). Pins stay those of the whole table, so selections differ
@@ -49,7 +52,7 @@ def refit(fit: Fit, table: RunTable, selections: Booleans, rng: np.random.Genera
     problem, estimate = fit.problem(table)
     theta, converged = np.repeat(estimate[None], len(selections), axis=0), np.ones(len(selections), dtype=bool)
     if fit.free and len(selections):
-        minima = search_each(problem, estimate, selections.astype(float), rng)
+        minima = search_each(problem, estimate, selections.astype(float), rng, progress)
         theta, converged = minima.theta, np.isfinite(minima.objective)
     residuals, reasons = np.empty(selections.shape), []
     for index, rows in enumerate(selections):

@@ -22,6 +22,7 @@ from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import plural
+from scaling.progress import Progress, silent
 
 Kind = Literal["roll-out", "interpolation", "extrapolation"]
 # Of the largest compute of trunks; Krajewski et al. (2402.07871) hold out the top fifth by compute.
@@ -139,6 +140,7 @@ def roll_out(
     keep_trunks: bool = False,
     objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
+    progress: Progress = silent,
 ) -> RollOut:
     """Fit the runs with train_flops at or below each cut, predict those above, and compare.
 
@@ -158,7 +160,8 @@ def roll_out(
         raise InputError(f"cuts must be positive training FLOPs, found {', '.join(f'{cut:g}' for cut in cuts)}")
     hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
     parts = []
-    for cut in sorted({float(cut) for cut in cuts}):
+    for number, cut in enumerate(levels := sorted({float(cut) for cut in cuts})):
+        progress(number / len(levels))
         below, above = has_compute & (compute <= cut), has_compute & (compute > cut)
         below, above, notes = (below, above, []) if keep_trunks else _whole_trunks(table.trunks, below, above)
         if not has_compute.all():

@@ -9,12 +9,14 @@ import numpy as np
 from analysis.fitting.problem import Problem
 from analysis.fitting.solver import Minima
 from scaling.arrays import Array
+from scaling.progress import Progress, part, silent
 
 FEW_AGREE = 3
 _SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
 _POOL, _CHOSEN = 64, 2  # starts drawn for many weightings, and those that each chooses
 _PATIENT = 2_000  # steps in a flat valley
 _SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
+_NEAR, _FLAT = 0.15, 0.8  # of the time, until the estimate and until the starts are minimised
 _LEAST_SHARE = 0.02  # of the loss that every term starts with: a term at zero has no gradient
 
 
@@ -54,7 +56,9 @@ def search(problem: Problem, n_starts: int, rng: np.random.Generator) -> GlobalM
     return GlobalMinimum(theta, value, len(reached), agreeing)
 
 
-def search_each(problem: Problem, estimate: Array, weights: Array, rng: np.random.Generator) -> Minima:
+def search_each(
+    problem: Problem, estimate: Array, weights: Array, rng: np.random.Generator, progress: Progress = silent
+) -> Minima:
     """The lowest minimum under each row of weights (B, rows).
 
     Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best.
@@ -66,15 +70,19 @@ def search_each(problem: Problem, estimate: Array, weights: Array, rng: np.rando
         residuals = problem.model(pool)[0] - problem.observed
         penalties = np.nan_to_num(problem.objective.penalty(residuals), nan=1e9, posinf=1e9)
     chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_CHOSEN]
-    ends = [problem.minimise(np.repeat(estimate[None], len(weights), axis=0), weights, near=True)]
-    ends += [problem.minimise(pool[chosen[:, i]], weights) for i in range(_CHOSEN)]
+    nearest = np.repeat(estimate[None], len(weights), axis=0)
+    ends = [problem.minimise(nearest, weights, near=True, progress=part(progress, 0.0, _NEAR))]
+    for i in range(_CHOSEN):
+        watched = part(progress, *(_NEAR + (_FLAT - _NEAR) * share / _CHOSEN for share in (i, i + 1)))
+        ends.append(problem.minimise(pool[chosen[:, i]], weights, progress=watched))
     values = np.stack([end.objective for end in ends])
     best, rows = values.argmin(axis=0), np.arange(len(weights))
     theta, value = np.stack([end.theta for end in ends])[best, rows], values[best, rows]
     converged = np.stack([end.converged for end in ends])[best, rows]
     flat = np.flatnonzero(~converged & np.isfinite(value))
     if flat.size:
-        end = problem.minimise(theta[flat], weights[flat], near=True, max_steps=_PATIENT)
+        last = part(progress, _FLAT, 1.0)
+        end = problem.minimise(theta[flat], weights[flat], near=True, max_steps=_PATIENT, progress=last)
         lower = end.objective <= value[flat]
         theta[flat[lower]], value[flat[lower]] = end.theta[lower], end.objective[lower]
         converged[flat[lower]] = end.converged[lower]

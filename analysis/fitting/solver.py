@@ -17,6 +17,7 @@ import numpy as np
 
 from analysis.fitting.objective import Objective
 from scaling.arrays import Array, Booleans, Integers
+from scaling.progress import Progress, part, silent
 
 Model = Callable[[Array], tuple[Array, Array]]
 """(B, P) coordinates -> predictions (B, n) and their derivatives (B, P, n)."""
@@ -66,7 +67,13 @@ class Minima:
 
 
 def minimise(
-    regression: Regression, starts: Array, weights: Array, *, near: bool = False, max_steps: int = 200
+    regression: Regression,
+    starts: Array,
+    weights: Array,
+    *,
+    near: bool = False,
+    max_steps: int = 200,
+    progress: Progress = silent,
 ) -> Minima:
     """The local minimum reached from each row of `starts` (B, P), under the weights (B, n) of that row.
 
@@ -78,18 +85,28 @@ def minimise(
     corners = _corners(objective)[-2 if near and objective.kind != "lad" else 0 :]
     stages = [replace(regression, objective=objective.rounded(corner)) for corner in corners]
     batches = [slice(i, i + size) for i in range(0, len(starts), size)]
-    return Minima.join([_minimise_together(regression, stages, starts[b], weights[b], max_steps) for b in batches])
+    ends = []
+    for number, batch in enumerate(batches):
+        watched = part(progress, number / len(batches), (number + 1) / len(batches))
+        ends.append(_minimise_together(regression, stages, starts[batch], weights[batch], max_steps, watched))
+    return Minima.join(ends)
 
 
 def _minimise_together(
-    regression: Regression, stages: list[Regression], starts: Array, weights: Array, max_steps: int
+    regression: Regression,
+    stages: list[Regression],
+    starts: Array,
+    weights: Array,
+    max_steps: int,
+    progress: Progress,
 ) -> Minima:
     """The minima of one batch, through the stages one after the other."""
     theta = np.clip(starts, regression.lower, regression.upper)
     converged = np.zeros(len(theta), dtype=bool)
     with np.errstate(all="ignore"):  # a start that overflows is dropped by its value, below
-        for stage in stages:
-            theta, converged = _descend(stage, theta, weights, max_steps)
+        for number, stage in enumerate(stages):
+            watched = part(progress, number / len(stages), (number + 1) / len(stages))
+            theta, converged = _descend(stage, theta, weights, max_steps, watched)
         value = regression.value(regression.residuals(theta)[0], weights)
     finite = np.isfinite(value)
     return Minima(theta, np.where(finite, value, np.inf), converged & finite)
@@ -122,7 +139,9 @@ class _Active:
         return _Active(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
-def _descend(regression: Regression, starts: Array, weights: Array, max_steps: int) -> tuple[Array, Booleans]:
+def _descend(
+    regression: Regression, starts: Array, weights: Array, max_steps: int, progress: Progress
+) -> tuple[Array, Booleans]:
     """One stage. Problems leave the working set as they converge, so late steps cost little."""
     theta, converged = starts.copy(), np.zeros(len(starts), dtype=bool)
     count, width = starts.shape
@@ -140,6 +159,7 @@ def _descend(regression: Regression, starts: Array, weights: Array, max_steps: i
         theta[active.index] = active.theta
         converged[active.index[done]] = True
         active = active.rows(~done)
+        progress(1.0 - active.index.size / count)
     return theta, converged
 
 

@@ -24,6 +24,7 @@ from analysis.latency.table import LOOP, LatencyTable, works
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.progress import Progress, silent
 from scaling.serving.device import Device, roofline_seconds
 from scaling.serving.service import NUMBER_BYTES, Service
 from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWork
@@ -135,7 +136,13 @@ class LatencyLaw(Summarised):
         return summary_table(title, ("coefficient", "value", "95 % interval"), rows, self.warnings)
 
 
-def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resamples: int = 400) -> LatencyLaw:
+def fit_latency(
+    table: LatencyTable,
+    on: Device,
+    rng: np.random.Generator,
+    resamples: int = 400,
+    progress: Progress = silent,
+) -> LatencyLaw:
     """The latency law of a table, with `resamples` bootstrap draws of its shapes and the errors of what was left out.
 
     Raises InputError with fewer shapes or rows than coefficients need.
@@ -151,7 +158,8 @@ def fit_latency(table: LatencyTable, on: Device, rng: np.random.Generator, resam
     (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
     members = [np.flatnonzero(shapes == shape) for shape in np.unique(shapes)]
     draws = []
-    for _ in range(resamples):
+    for number in range(resamples):
+        progress(0.9 * number / resamples)
         rows = np.concatenate([members[shape] for shape in rng.integers(n_shapes, size=n_shapes)])
         draws.append(robust(design[rows], coefficients)[0])
     ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
@@ -264,14 +272,14 @@ def _warnings(table: LatencyTable, on: Device) -> list[str]:
     warnings = []
     single = [name for name in (*AXES, "n_layers") if len(np.unique(table.column(name))) < 2]
     if single:
-        warnings.append(f"warning: a single {', '.join(single)}: its cost cannot be distinguished from the rest")
+        warnings.append(f"a single {', '.join(single)}: its cost cannot be distinguished from the rest")
     phases = set(table.frame["phase"])
     if len(phases) < 2:
-        warnings.append(f"warning: only {phases.pop()} was measured")
+        warnings.append(f"only {phases.pop()} was measured")
     under = int((table.seconds < floor_seconds(table, on)).sum())
     if under:
         cause = "another device, or a busy one when calibrated?"
-        warnings.append(f"warning: {under} measured times lie under the roofline floor: {cause}")
+        warnings.append(f"{under} measured times lie under the roofline floor: {cause}")
     return warnings
 
 

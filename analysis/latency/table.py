@@ -197,4 +197,4 @@ def _load_doubts(frame: pd.DataFrame) -> tuple[str, ...]:
     if not disturbed.any():
         return ()
     cores = f"up to {np.nanmax(busy):.1f} cores busy while {disturbed.sum()} rows were measured"
-    return (f"warning: other work kept {cores}",)
+    return (f"other work kept {cores}",)

@@ -25,6 +25,7 @@ from analysis.validation.influence import Sensitivity, exponents_and_floor, sens
 from analysis.validation.law_comparison import LawComparison, compare_laws
 from analysis.validation.residuals import Diagnostics, diagnose
 from scaling.errors import InputError
+from scaling.progress import Progress, part, silent
 
 RESAMPLES, FOLDS, SEED = 100, 10, 0
 MOST_PROFILES = 3
@@ -105,7 +106,7 @@ class Checks:
         }
 
 
-_Work = Callable[[np.random.Generator], Any]
+_Work = Callable[[np.random.Generator, Progress], Any]
 
 
 def validate_fit(
@@ -119,6 +120,7 @@ def validate_fit(
     objective: Objective,
     pin: Mapping[str, float],
     train_flops: float | None,
+    progress: Progress = silent,
 ) -> Checks:
     """Judge a fit by larger runs, expert counts left out, other `laws`, runs left out and its own residuals.
 
@@ -128,7 +130,7 @@ def validate_fit(
     refitted: dict[str, Any] = {"resamples": resamples, "objective": objective, "pin": pin}
     works = _works(fit, table, laws, train_flops, refitted, keep_trunks=keep_trunks)
     budget = train_flops or default_budget(table) or np.nan
-    return Checks(fit, table, budget, resamples, **_attempted(works, lambda: rng, table.source))
+    return Checks(fit, table, budget, resamples, **_attempted(works, lambda: rng, table.source, progress))
 
 
 def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
@@ -146,8 +148,8 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
     pins = {name: pin.value for name, pin in fit.pinned.items() if pin.source == AS_ASKED}
     refitted: dict[str, Any] = {"resamples": RESAMPLES, "objective": fit.criterion, "pin": pins}
     works = _works(fit, table, LAWS.values(), train_flops, refitted, folds=FOLDS, most_trunks=_MOST_TRUNKS) | {
-        "profiles": lambda _: tuple(profile(fit, table, name) for name in _profiled(fit)),
-        "isoflop": lambda _: _isoflop(fit, table, train_flops),
+        "profiles": lambda *_: tuple(profile(fit, table, name) for name in _profiled(fit)),
+        "isoflop": lambda *_: _isoflop(fit, table, train_flops),
     }
     found = _attempted(works, lambda: np.random.default_rng(SEED), table.source)
     return Checks(fit, table, train_flops, RESAMPLES, **found)
@@ -167,23 +169,35 @@ def _works(
     """The checks that a verdict is about, by name, each a function of its random numbers."""
     law, settings = fit.definition, {"train_flops": train_flops, "objective": refitted["objective"]}
     return {
-        "roll_out": lambda rng: roll_out(table, law, rng=rng, keep_trunks=keep_trunks, **refitted),
-        "experts_left_out": lambda rng: leave_one_expert_count_out(table, law, rng=rng, **refitted),
-        "comparison": lambda rng: compare_laws(table, laws, rng=rng, folds=folds, **settings),
-        "sensitivity": lambda rng: sensitivity(fit, table, rng, train_flops=train_flops, most=most_trunks),
-        "residuals": lambda _: diagnose(fit, table),
+        "roll_out": lambda rng, progress: roll_out(
+            table, law, rng=rng, keep_trunks=keep_trunks, progress=progress, **refitted
+        ),
+        "experts_left_out": lambda rng, progress: leave_one_expert_count_out(
+            table, law, rng=rng, progress=progress, **refitted
+        ),
+        "comparison": lambda rng, progress: compare_laws(
+            table, laws, rng=rng, folds=folds, progress=progress, **settings
+        ),
+        "sensitivity": lambda rng, progress: sensitivity(
+            fit, table, rng, train_flops=train_flops, most=most_trunks, progress=progress
+        ),
+        "residuals": lambda *_: diagnose(fit, table),
     }
 
 
 def _attempted(
-    works: Mapping[str, _Work], generator: Callable[[], np.random.Generator], source: str
+    works: Mapping[str, _Work],
+    generator: Callable[[], np.random.Generator],
+    source: str,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What each check found, and under `reasons` why the others could not be made."""
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for name, work in works.items():
+    for number, (name, work) in enumerate(works.items()):
+        watched = part(progress, number / len(works), (number + 1) / len(works))
         try:
-            found[name] = work(generator())
+            found[name] = work(generator(), watched)
         except InputError as error:  # a check that these runs do not allow must not prevent the others
             reasons[name] = str(error).removeprefix(f"{source}: ")
     return found | {"reasons": reasons}

@@ -15,6 +15,7 @@ from analysis.tables.runs import RunTable
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def leave_one_expert_count_out(
     resamples: int = 200,
     objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
+    progress: Progress = silent,
 ) -> ExpertsLeftOut:
     """For each E: fit the runs of the others, predict those of this E.
 
@@ -64,7 +66,8 @@ def leave_one_expert_count_out(
         raise InputError(f"{table.source}: leaving one expert count out needs two or more, found {listed(counts)}")
     hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
     parts = []
-    for count in counts:
+    for number, count in enumerate(counts):
+        progress(number / len(counts))
         kind: Kind = "extrapolation" if count in (counts[0], counts[-1]) else "interpolation"
         parts.append(hold_out.evaluate(f"E = {count:g}", kind, experts != count, experts == count))
     return ExpertsLeftOut(law.name, tuple(parts))

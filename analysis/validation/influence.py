@@ -19,6 +19,7 @@ from analysis.validation.advice import advise, default_budget
 from scaling.arrays import Array, Booleans, Integers
 from scaling.columns import COMPUTE, EXPERTS, TOKENS
 from scaling.formatting import si
+from scaling.progress import Progress, silent
 
 What = Literal["trunk", "n_experts", "size", "compute", "loss", "tokens per parameter"]
 _MOST_TRUNKS = 400  # left out one at a time; of more, those with the largest residuals
@@ -114,6 +115,7 @@ def sensitivity(
     train_flops: float | None = None,
     highest: Sequence[int] = (1, 5),
     most: int = 10,
+    progress: Progress = silent,
 ) -> Sensitivity:
     """Refit without each trunk, E and size, the lowest and highest tenth of compute, the highest losses, and the lowest
     tenth of tokens per N.
@@ -133,7 +135,7 @@ def sensitivity(
     exclusions = [*_each_trunk(fit, table), *_groups(fit, table, highest)]
     exclusions = [(kind, label, out) for kind, label, out in exclusions if 0 < out.sum() < len(table)]
     kept = ~np.array([out for _, _, out in exclusions]).reshape(-1, len(table))
-    refits = refit(fit, table, kept, rng)
+    refits = refit(fit, table, kept, rng, progress)
     values = watch.measure(refits.columns(np.ones(len(kept), dtype=bool)))
     outcomes = []
     for index, (kind, label, out) in enumerate(exclusions):

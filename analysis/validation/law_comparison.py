@@ -19,6 +19,7 @@ from analysis.validation.advice import Advice, advise, default_budget
 from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, LOSS
 from scaling.errors import InputError
+from scaling.progress import Progress, silent
 
 FREEDOM = 4.0  # of Student's t: with heavy tails one failed run does not decide between laws
 _CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
@@ -106,6 +107,7 @@ def compare_laws(
     draws: int = 4000,
     train_flops: float | None = None,
     objective: Objective = HUBER,
+    progress: Progress = silent,
 ) -> LawComparison:
     """The evidence between laws fitted to the same runs, by cross-validation.
 
@@ -131,7 +133,9 @@ def compare_laws(
     seed = int(rng.integers(2**31))
     judged: list[_CrossValidated] = []
     skipped: dict[str, str] = {}
-    for law in laws:
+    laws = list(laws)
+    for number, law in enumerate(laws):
+        progress(number / len(laws))
         outcome = _cross_validated(table, law, objective, fold_of_row, seed)
         if isinstance(outcome, str):
             skipped[law.name] = outcome
