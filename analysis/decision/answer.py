@@ -108,6 +108,7 @@ def answer(
     compare_with: Mapping[str, Fit] | None = None,
     what_if: bool = True,
     cost_curves: bool = True,
+    progress: Progress = silent,
 ) -> Answer:
     """Answer a question from a fit, or from the best of several.
 
@@ -122,10 +123,14 @@ def answer(
         comparison = compare_fits(fits, question, speeds)
         law_file = comparison.rivals[0].name
         fit = fits[law_file]
+        progress(0.4)
     found = recommend(fit, question, speeds)
+    progress(0.6)
+    changes = explore(fit, question, found) if what_if else None
+    progress(0.8)
     return Answer(
         recommendation=found,
-        what_if=explore(fit, question, found) if what_if else None,
+        what_if=changes,
         comparison=comparison,
         cost_curves=cost_curves_around(fit, found) if cost_curves else None,
         law_file=law_file,
