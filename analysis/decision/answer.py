@@ -22,6 +22,7 @@ from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from scaling.errors import InputError
 from scaling.formatting import money, si, usd
+from scaling.progress import Progress, silent
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
 from scaling.values import ANSWER, digest
