@@ -11,7 +11,7 @@ from analysis.decision.question import Question
 from analysis.decision.recommendation import DRAWS_NEEDED, EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
 from analysis.fitting.fit import AS_ASKED, Fit
 from scaling.columns import TOKENS
-from scaling.formatting import listed
+from scaling.formatting import listed, si
 from scaling.serving.step_time import ASSUMED
 
 
@@ -20,13 +20,13 @@ def disagreement_of_draws(chosen: Choice) -> list[str]:
     best, chance, regret, unanswered = chosen.n_experts, chosen.probability_best, chosen.regret, chosen.unanswered
     doubts: list[str] = []
     if chance is not None and chance < PROBABILITY_NEEDED:
-        doubts.append(f"E = {best} is best in {chance:.0%} of the draws, {PROBABILITY_NEEDED:.0%} are needed")
+        doubts.append(f"E = {best} is best in only {chance:.0%} of bootstrap draws ({PROBABILITY_NEEDED:.0%} required)")
     if regret is not None and regret > REGRET_LIMIT:
-        doubts.append(f"choosing E = {best} is expected to cost {regret:.1%} too much, {REGRET_LIMIT:.0%} is allowed")
+        doubts.append(f"its expected regret is {regret:.1%} (limit {REGRET_LIMIT:.0%})")
     if unanswered is not None and unanswered > UNANSWERED_LIMIT:
         doubts.append(
-            f"in {unanswered:.0%} of the draws no size of E = {best} meets the loss within the limits given, "
-            f"{UNANSWERED_LIMIT:.0%} is allowed"
+            f"in {unanswered:.0%} of bootstrap draws no model with E = {best} reaches the loss within the limits (at "
+            f"most {UNANSWERED_LIMIT:.0%} allowed)"
         )
     return doubts
 
@@ -36,29 +36,29 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     doubts: list[str] = []
     best, law, largest = chosen.n_experts, fit.definition, fit.largest_train_flops
     if chosen.probability_best is None:
-        doubts.append("the fit has no bootstrap draws, so how sure the answer is cannot be said")
+        doubts.append("the fit has no bootstrap draws to say how certain the answer is")
     elif fit.n_draws < DRAWS_NEEDED:
-        doubts.append(f"{fit.n_draws} bootstrap draws are too few to be sure by; {DRAWS_NEEDED} are needed")
+        doubts.append(f"{fit.n_draws} bootstrap draws are too few ({DRAWS_NEEDED} required)")
     of_experts = {p.name for p in law.parameters if p.role in ("expert", "saturation", "interaction")}
     borrowed = [name for name, pin in fit.pinned.items() if pin.source != AS_ASKED and name in of_experts]
     if borrowed and len(experts) > 1:
         doubts.append(
-            f"{', '.join(borrowed)} of the effect of experts are other people's values, taken as exact: these runs do "
-            "not identify them"
+            f"{', '.join(borrowed)}, which set the effect of experts, are fixed at published values that these runs "
+            "cannot estimate"
         )
     if law.uses_experts:
         if len(experts) == 1:
-            doubts.append(f"E = {best} is the only expert count that was compared")
+            doubts.append(f"only E = {best} was compared")
         if not fit.experts:
-            doubts.append("the fit does not say which expert counts were studied")
+            doubts.append("the fit does not record which expert counts were studied")
         elif beyond_edge(fit, best) is not None:
-            doubts.append(f"E = {best} is at or beyond an edge of the expert counts studied, {listed(fit.experts)}")
+            doubts.append(f"E = {best} is at or beyond the edge of the expert counts studied ({listed(fit.experts)})")
     if largest is None:
-        doubts.append("the fit does not say how large its largest run was")
+        doubts.append("the fit does not record the compute of its largest run")
     elif chosen.train_flops > EXTRAPOLATION_LIMIT * largest:
         doubts.append(
-            f"training it takes {chosen.train_flops / largest:.0f} times the compute of the largest run; "
-            f"{EXTRAPOLATION_LIMIT:.0f} times is allowed"
+            f"training takes {chosen.train_flops / largest:.0f} times the compute of the largest run (limit "
+            f"{EXTRAPOLATION_LIMIT:.0f})"
         )
     return doubts
 
@@ -99,19 +99,17 @@ def warnings_about(
                 f"the loss to keep is that of E = {reference}, which was not studied; `reference_experts` names another"
             )
     if unreachable:
-        warnings.append(
-            f"E = {listed(unreachable)} cannot answer: no size of it meets the loss within the limits given"
-        )
+        warnings.append(f"E = {listed(unreachable)} is ruled out: no size reaches the loss within the limits given")
     if (
         question.memory_gb is not None
         and optimiser.sizes(chosen.n_experts, chosen.n_active).kv_elements_per_token is None
     ):
-        warnings.append("the fit knows no widths: the cache of keys and values is not in the memory")
+        warnings.append("the fit has no layer widths: memory leaves out the KV cache")
     text = fit.corpus_tokens
     if text is not None and chosen.tokens > text * (1 + 1e-9):
         warnings.append(
-            f"D = {chosen.tokens:.2g} is {chosen.tokens / text:.2g} epochs of the text that was studied "
-            f"({text:.2g} tokens): the law knows no repetition"
+            f"{si(chosen.tokens)} tokens are {chosen.tokens / text:.2g} epochs of the corpus ({si(text)} tokens); the "
+            "law does not model repeated data"
         )
     return warnings
 
