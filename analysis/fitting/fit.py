@@ -23,7 +23,7 @@ from scaling import distribution
 from scaling.arrays import Array
 from scaling.columns import COMPUTE
 from scaling.errors import InputError
-from scaling.formatting import plural
+from scaling.formatting import flops, plural, si
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
 
@@ -248,8 +248,9 @@ class Fit(Summarised):
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:
         """One warning a column whose value lies outside what was fitted."""
         return [
-            f"{name} = {columns[name]:.4g} is outside the fitted range {low:.4g} to {high:.4g}"
+            f"{name} = {write(columns[name])} is outside the fitted range {write(low)} to {write(high)}"
             for name, (low, high) in self.domain.items()
+            for write in [flops if name == COMPUTE else si]
             if name in columns and not low * (1 - 1e-9) <= columns[name] <= high * (1 + 1e-9)
         ]
 

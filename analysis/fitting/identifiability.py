@@ -12,6 +12,7 @@ from analysis.laws import Law
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
+from scaling.formatting import listed
 
 EXPERTS_FOR_SATURATION = 5
 EXPERTS_FOR_INTERACTION = 4
@@ -69,10 +70,13 @@ def automatic_pins(law: Law, columns: Mapping[str, Array], n_trunks: int, pinned
 
 
 def pin_warnings(pins: Mapping[str, Pin]) -> list[str]:
-    """One warning per pinned parameter: value and source."""
+    """One warning for each source of pinned values."""
+    by_source: dict[str, list[str]] = {}
+    for name, pin in pins.items():
+        by_source.setdefault(pin.source, []).append(name)
     return [
-        f"{name} is not identified by these runs and was pinned to {pin.value:g} ({pin.source})"
-        for name, pin in pins.items()
+        f"{listed(names)} fixed at published values ({source}); these runs cannot estimate them"
+        for source, names in by_source.items()
     ]
 
 

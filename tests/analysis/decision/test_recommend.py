@@ -292,9 +292,9 @@ def test_more_tokens_than_the_text_has_are_warned_of():
     tokens = recommend(given, Question(train_flops=3e13)).recommendation.tokens
     for epochs in (10.0, 0.5):
         answer = recommend(replace(given, corpus_tokens=tokens / epochs), Question(train_flops=3e13))
-        repeated = [warning for warning in answer.warnings if "the law knows no repetition" in warning]
+        repeated = [warning for warning in answer.warnings if "epochs of the corpus" in warning]
         assert len(repeated) == (epochs > 1)
-        assert all("is 10 epochs of the text that was studied" in warning for warning in repeated)
+        assert all("are 10 epochs of" in warning for warning in repeated)
 
 
 def test_far_extrapolation_is_undecided():
@@ -388,7 +388,7 @@ def test_other_peoples_values_for_the_effect_of_experts_decide_nothing():
         pinned = replace(given, pinned={"gamma": Pin(given.params["gamma"], source)})
         answer = recommend(pinned, Question(train_flops=3e13))
         assert answer.decided == decided
-        assert any("other people's values" in reason for reason in answer.undecided_because) != decided
+        assert any("fixed at published values" in reason for reason in answer.undecided_because) != decided
 
 
 def test_the_likely_best_hold_95_percent_of_the_draws():
