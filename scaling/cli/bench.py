@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.options import Json, whole_number
-from scaling.cli.output import note, print_json
+from scaling.cli.options import Json, Verbose, whole_number
+from scaling.cli.output import deliver, note
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from scaling.config.run import RunConfig
-
-_TITLES = {
-    "n_experts": "E", "top_k": "k", "d_model": "width", "n_layers": "layers",
-    "phase": "phase", "batch": "batch", "context": "context",
-    "time_ms": "median ms", "time_q25_ms": "q25 ms", "time_q75_ms": "q75 ms", "tokens_per_s": "tokens/s",
-    "distinct_experts": "experts hit", "roofline_ms": "floor ms",
-}  # fmt: skip
-_SHAPE = ("n_experts", "top_k", "d_model", "n_layers")  # shown where they were varied
 
 
 def bench(
@@ -44,6 +36,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.parquet", help="File for the rows, which `scaling latency` reads.")
     ] = None,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Measure prefill and decode with a KV cache: median and quartiles in milliseconds, compilation left out.
@@ -67,16 +60,16 @@ def bench(
         for point in itertools.product(*(text.split(",") for text in axes.values()))
     ]
 
+    from scaling.cli.show.latency import bench_page
     from scaling.schema import to_arrow, write_parquet
     from scaling.training.inference_bench import measure
 
-    rows = measure(*configs, progress=note if len(configs) > 1 else lambda _: None)
+    watched = sys.stderr.isatty() and len(configs) > 1
+    rows = measure(*configs, progress=note if watched else lambda _: None)
     if out is not None:
         write_parquet(out, to_arrow("latency", rows))
-    if as_json:
-        print_json({"shape_id": configs[0].shape_id(), "latency": rows})
-    else:
-        _show(rows)
+    document = {"shape_id": configs[0].shape_id(), "latency": rows}
+    deliver(document, bench_page(rows), as_json=as_json, verbose=verbose)
 
 
 def _config(model: dict[str, Any], measured: dict[str, Any]) -> RunConfig:
@@ -96,22 +89,3 @@ def _reason(error: Any) -> str:
     field = f"`{error['loc'][1]}`" if len(error["loc"]) > 1 else "these options"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{field}: {message}" + ("" if "found" in message else f", found {error['input']!r}")
-
-
-def _show(rows: Sequence[dict[str, Any]]) -> None:
-    """The measurements as one table, of the shape only what was varied."""
-    from rich.table import Table
-
-    from scaling.cli.console import Terminal
-
-    dtypes = ", ".join(dict.fromkeys(row["dtype"] for row in rows))
-    names = [name for name in _TITLES if name not in _SHAPE or len({row[name] for row in rows}) > 1]
-    table = Table(
-        *(_TITLES[name] for name in names),
-        title=f"{rows[0]['device_kind']}, {rows[0]['threads']} threads, {dtypes}",
-        title_justify="left",
-    )
-    for row in rows:
-        cells = (row[name] for name in names)
-        table.add_row(*("?" if c is None else f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
-    Terminal(width=130).print(table)

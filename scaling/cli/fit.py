@@ -11,7 +11,7 @@ import typer
 
 from scaling.cli import options
 from scaling.cli.options import number
-from scaling.cli.output import note_table, print_answer, print_json, save_figure, warn
+from scaling.cli.output import deliver, print_json, save_figure
 from scaling.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from analysis.tables.runs import RunTable
 
 
-def laws(as_json: options.Json = False) -> None:
-    """List every law with formula, parameters, source and domain, and the published fits."""
+def laws(verbose: options.Verbose = False, as_json: options.Json = False) -> None:
+    """List every law with its formula, and the published fits; --verbose adds parameters, sources and domains."""
     from analysis.fitting.published import PUBLISHED
     from analysis.laws import LAWS
 
@@ -33,15 +33,13 @@ def laws(as_json: options.Json = False) -> None:
         }
         print_json({"laws": {law.name: _law_document(law) for law in LAWS.values()}, "published": published})
         return
-    for law in LAWS.values():
-        size = f"N is {law.n_column}; " if law.n_column else ""
-        print(f"{law.name}: {law.formula}\n  {size}columns: {', '.join(law.columns)}; predicts {law.target}")
-        print("\n".join(f"  {p.name:8} {p.meaning}{f', {p.unit}' * bool(p.unit)}" for p in law.parameters))
-        print(f"  source  {law.source}\n  domain  {law.domain}\n")
-    for name, fitted in PUBLISHED.items():
-        params = ", ".join(f"{key} {value:.6g}" for key, value in fitted.params.items())
-        print(f"published:{name} ({fitted.law})\n  {params}")
-        print("".join(f"  {line}\n" for line in (fitted.source, *fitted.warnings, *fitted.notes)))
+    from scaling.cli.show.laws import laws_page, laws_text
+    from scaling.cli.show.page import print_page
+
+    if verbose:
+        print(laws_text())
+    else:
+        print_page(laws_page())
 
 
 def _law_document(law: Law) -> dict[str, Any]:
@@ -83,13 +81,14 @@ def fit(
     budget: options.Budget = None,
     figure: options.Figure = None,
     out: options.Document = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fit a law to runs: the global minimum of a summed robust objective, with bootstrap intervals by trunk.
+    """Fit a law to runs: the global minimum of a robust objective, with bootstrap intervals by trunk.
 
     --budget adds the optimal N, D, E and loss there; --figure draws the law, residuals, profiles and draws; --out keeps
-    the draws too. How far to believe it says `scaling validate`; which law to take, docs/choosing-a-law.md. Exits with
-    1 where the runs determine no parameters; the document then says why.
+    the draws too. To judge the fit, run `scaling validate`; docs/choosing-a-law.md says which law to choose. Exits with
+    1 where the runs do not determine the parameters, and says why.
     """
     import numpy as np
 
@@ -100,13 +99,14 @@ def fit(
     from analysis.fitting.objective import Objective
     from analysis.laws import law_named
     from analysis.tables.runs import read_runs
-    from scaling.cli.show_fit import show_fit
-    from scaling.cli.show_recommendation import show_answer
+    from scaling.cli.show.fit import fit_page
+    from scaling.cli.show.page import of_reading
+    from scaling.cli.show.progress import progress
+    from scaling.files import write_json
     from scaling.values import FIT, plain
 
     definition = law_named(law)
     table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
-    note_table(table.dropped, table.notes)
     fitted = fit(
         table,
         definition,
@@ -116,17 +116,16 @@ def fit(
         n_starts=starts,
         seed=seed,
     )
+    read = list(of_reading(table.dropped, table.notes))
     if resamples is None:
         resamples = usual_count(table)
         if not resamples:
-            rows = f"{len(table):,} rows take long to resample"
-            warn([f"no intervals, since {rows}; ask for some with --bootstrap 50"])
-    fitted = bootstrap(fitted, table, resamples, np.random.default_rng(seed))
-    if out is not None:
-        from scaling.files import write_json
-
-        write_json(out, FIT.document(fitted))
-    warn(fitted.warnings)
+            read.append(f"no intervals: {len(table):,} rows take long to resample; ask for some with --bootstrap 50")
+    with progress("resampling") as report:
+        fitted = bootstrap(fitted, table, resamples, np.random.default_rng(seed), progress=report)
+    document = FIT.document(fitted)
+    if out is not None:  # before profiles and figures, which may fail
+        write_json(out, document)
     usable = bool(fitted.params)
     profiles = _profiles(fitted, table, profile or (), everything=figure is not None) if usable else []
     optimum = None
@@ -136,14 +135,9 @@ def fit(
         from analysis.figures.sheets import fit_sheet
 
         save_figure(fit_sheet(fitted, table, profiles), figure)
-    if as_json:
-        document = FIT.document(fitted)
-        document |= {"profiles": [asdict(shape) for shape in profiles]} if profiles else {}
-        print_json(document | ({"optimum": plain(optimum.recommendation)} if optimum else {}))
-    else:
-        show_fit(fitted, profiles)
-        if optimum is not None:
-            show_answer(optimum)
+    document |= {"profiles": [asdict(shape) for shape in profiles]} if profiles else {}
+    document |= {"optimum": plain(optimum.recommendation)} if optimum else {}
+    deliver(document, fit_page(fitted, read, profiles, optimum), as_json=as_json, verbose=verbose)
     if not usable:
         raise WorkError(f"the fit is {fitted.status}: {'; '.join(fitted.warnings) or 'no start converged'}")
 
@@ -161,7 +155,7 @@ def predict(
     fit: options.FitArgument,
     n_active: Annotated[
         float | None,
-        typer.Option(metavar="N", parser=number, help="Active parameters, embeddings and head in."),
+        typer.Option(metavar="N", parser=number, help="Active parameters, with embeddings and head."),
     ] = None,
     tokens: Annotated[float | None, typer.Option(metavar="D", parser=number, help="Training tokens.")] = None,
     n_experts: Annotated[
@@ -169,14 +163,16 @@ def predict(
         typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense, and the default where a law has E."),
     ] = None,
     settings: options.Settings = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
-    """Predict what the law predicts, the loss of one model in nats per token for most, with 95 % intervals.
+    """Predict the loss of one model in nats per token (for `leverage` a ratio of compute), with 95 % intervals.
 
-    One interval is that of the law, from the fit's draws; the other that of a new run, with the noise of runs in it.
+    One interval is that of the law, from the fit's draws; the other that of a new run, which adds run-to-run noise.
     """
     from analysis.decision.size_search import columns_of_model
     from analysis.fitting.fit_file import load_fit
+    from scaling.cli.show.fit import prediction_page
 
     fitted = load_fit(fit)
     fitted.require_params()
@@ -191,14 +187,7 @@ def predict(
         for ends in (fitted.loss_interval(columns), fitted.prediction_interval(columns))
     )
     warnings = [*fitted.warnings, *fitted.outside_domain(columns)]
-    warn(warnings)
-    target = fitted.definition.target
-    name, unit = ("loss", " nats per token") if target == "loss_val" else (target, "")
-    intervals = "no interval: the fit has no draws"
-    if interval is not None:
-        intervals = f"95 % interval of the law {interval[0]:.4f} to {interval[1]:.4f}"
-    if of_run is not None:
-        intervals += f", of a new run {of_run[0]:.4f} to {of_run[1]:.4f}"
+    name = "loss" if fitted.definition.target == "loss_val" else fitted.definition.target
     document = {
         "law": fitted.law,
         "columns": columns,
@@ -207,4 +196,4 @@ def predict(
         "prediction_interval": of_run,
         "warnings": warnings,
     }
-    print_answer(document, as_json, f"{name} {loss:.4f}{unit} ({intervals})")
+    deliver(document, prediction_page(name, loss, interval, of_run, warnings), as_json=as_json, verbose=verbose)

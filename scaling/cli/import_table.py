@@ -1,4 +1,4 @@
-"""`scaling import`: somebody else's table as a study."""
+"""`scaling import`: a table of runs as a study."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.options import DropHighest, Json, Maps, Where, pairs
-from scaling.cli.output import note, note_table, print_answer
+from scaling.cli.options import DropHighest, Json, Maps, Verbose, Where, pairs
+from scaling.cli.output import deliver
 
 
 def import_table(
     table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="Somebody's runs: a CSV, TSV, JSON, JSON lines or Parquet file.")
+        str, typer.Argument(metavar="TABLE", help="Your runs: a CSV, TSV, JSON, JSON lines or Parquet file.")
     ],
     out: Annotated[Path, typer.Option(help="Study folder to write.")],
     maps: Maps = None,
@@ -22,19 +22,22 @@ def import_table(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Leave out rows that repeat an earlier one in every cell.")
     ] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Make a study folder of somebody else's table, so that every later command can read it.
+    """Make a study folder of a table of runs, which every later command reads.
 
-    Keeps the columns that the run table knows. Where tokens are missing, D = C/(6 N); counts that follow from others
-    are derived. What the counts are taken for, what was derived and what was left out is printed.
+    Keeps the columns of the run table. Where tokens are missing, D = C/(6 N); counts that follow from others are
+    derived. The conventions assumed, the columns derived and the rows left out are printed.
     """
     from analysis.tables.import_study import import_runs
+    from scaling.cli.show.page import Page, of_reading
+    from scaling.formatting import plural
 
     runs, part, ignored = import_runs(table, out, pairs(maps, "--map"), where, drop_highest_loss, drop_duplicates)
-    note_table(runs.dropped, runs.notes)
+    read = list(of_reading(runs.dropped, runs.notes))
     if ignored:
-        note(f"columns left behind: {', '.join(ignored)}")
+        read.append(f"columns ignored: {', '.join(ignored)}")
     document = {
         "study": str(out),
         "part": str(part),
@@ -43,4 +46,5 @@ def import_table(
         "notes": runs.notes,
         "ignored_columns": ignored,
     }
-    print_answer(document, as_json, f"{len(runs)} runs in {part}")
+    page = Page(f"{plural(len(runs), 'run')} imported as study {out}", notes=(f"written to {part}",), read=tuple(read))
+    deliver(document, page, as_json=as_json, verbose=verbose)

@@ -9,7 +9,7 @@ import typer
 
 from scaling.cli import options
 from scaling.cli.options import number
-from scaling.cli.output import deliver, note_table, warn
+from scaling.cli.output import deliver
 from scaling.errors import WorkError
 
 
@@ -18,7 +18,7 @@ def isoflop(
     maps: options.Maps = None,
     where: options.Where = None,
     drop_highest_loss: options.DropHighest = 0,
-    n_column: Annotated[str, typer.Option(metavar="COLUMN", help="What N is.")] = "n_active",
+    n_column: Annotated[str, typer.Option(metavar="COLUMN", help="The column that is N.")] = "n_active",
     tolerance: Annotated[float, typer.Option(parser=number, help="Half-width of a budget, as a share of it.")] = 0.05,
     groups: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="Make this many budgets of the runs instead, however wide.")
@@ -43,6 +43,7 @@ def isoflop(
     ] = 200,
     seed: options.Seed = 0,
     out: options.Document = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit a parabola of loss in ln N at each compute budget, and a power law of compute through the minima.
@@ -55,11 +56,11 @@ def isoflop(
     from analysis.isoflop.answer import isoflop_answer
     from analysis.isoflop.valleys import valleys
     from analysis.tables.runs import read_runs
-    from scaling.cli.show_isoflop import show_isoflop
+    from scaling.cli.show.isoflop import isoflop_page
+    from scaling.cli.show.page import of_reading
 
     surface = None if bias is None else load_fit(bias)
     table = read_runs(runs, options.pairs(maps, "--map"), where, drop_highest_loss=drop_highest_loss)
-    note_table(table.dropped, table.notes)
     answer = isoflop_answer(
         valleys(table, n_column=n_column, tolerance=tolerance, n_budgets=groups, log_loss=log_loss),
         train_flops=budget,
@@ -69,7 +70,7 @@ def isoflop(
         draws=resamples,
         seed=seed,
     )
-    warn(answer.warnings)
-    deliver(answer.to_json(), out, as_json, lambda: show_isoflop(answer))
+    page = isoflop_page(answer, of_reading(table.dropped, table.notes))
+    deliver(answer.to_json(), page, as_json=as_json, out=out, verbose=verbose)
     if not answer.frontiers:
         raise WorkError("no frontier: fewer than three usable valleys; the flags say what to change")

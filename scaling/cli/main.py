@@ -8,7 +8,8 @@ import typer
 from typer.core import TyperCommand
 
 from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, suggest, sweep, validate
-from scaling.cli.output import note, options_of
+from scaling.cli.options import options_of
+from scaling.cli.output import note
 from scaling.distribution import require_own_packages
 from scaling.errors import InputError, WorkError
 

@@ -7,28 +7,29 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.options import Json, Seed
-from scaling.cli.output import note, print_json
+from scaling.cli import options
+from scaling.cli.output import deliver, print_json
 
 
 def methods(
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY]", help="Study folder; without it, what is registered.")
+        Path | None, typer.Argument(metavar="[STUDY]", help="A study folder. Default: list what is registered.")
     ] = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    verbose: options.Verbose = False,
+    as_json: options.Json = False,
 ) -> None:
-    """List every router and form of experts; or rank the methods of a study, with how sure each place is.
+    """List every router and form of experts, or rank the methods of a study with intervals and groups.
 
-    Differences of loss are to the dense model, with 95 % intervals that carry run-to-run noise and document sampling.
+    Differences of loss are to the dense model, with 95 % intervals for run-to-run noise and the sample of documents.
     """
     if study is None:
-        _registry(as_json)
+        _registry(as_json, verbose)
     else:
-        _ranking(study, seed, as_json)
+        _ranking(study, seed, as_json, verbose)
 
 
-def _registry(as_json: bool) -> None:
+def _registry(as_json: bool, verbose: bool) -> None:
     from scaling.config.registry import EXPERTS, ROUTERS
 
     routers = {
@@ -42,25 +43,22 @@ def _registry(as_json: bool) -> None:
         for name, router in ROUTERS.items()
     }
     experts = {name: {"arxiv": form.source, "reads": form.options} for name, form in EXPERTS.items()}
-    if as_json:
+    if as_json:  # without what a page needs
         print_json({"routers": routers, "experts": experts})
-    else:
-        from scaling.cli.show_methods import show_registry
+        return
+    from scaling.cli.show.methods import registry_page
+    from scaling.cli.show.page import print_page
 
-        show_registry(routers, experts)
+    print_page(registry_page(routers, experts), verbose=verbose)
 
 
-def _ranking(study: Path, seed: int, as_json: bool) -> None:
+def _ranking(study: Path, seed: int, as_json: bool, verbose: bool) -> None:
     import numpy as np
 
     from analysis.methods.comparison import compare_methods
     from analysis.methods.document import document
-    from scaling.cli.show_methods import show_comparison
+    from scaling.cli.show.methods import comparison_page
 
     comparisons = compare_methods(study, np.random.default_rng(seed))
-    if as_json:
-        print_json({"study": str(study), "comparisons": [document(study, one) for one in comparisons]})
-        return
-    show_comparison(comparisons[0])
-    if len(comparisons) > 1:
-        note(f"{len(comparisons) - 1} smaller comparisons of this study: --json")
+    found = {"study": str(study), "comparisons": [document(study, one) for one in comparisons]}
+    deliver(found, comparison_page(comparisons), as_json=as_json, verbose=verbose)

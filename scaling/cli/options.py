@@ -1,17 +1,30 @@
-"""Options that commands share, each declared once, and how what they hold is read."""
+"""Options that commands share, how their values are read, and their names in messages."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from scaling.errors import InputError
 
 _PICTURES = (".png", ".svg", ".pdf")
+_FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
+# Fields that are called otherwise than the option that fills them.
+_OPTION_OF_FIELD = {
+    "bench_batch": "--batch",
+    "n_budgets": "--groups",
+    "n_starts": "--starts",
+    "objective_kind": "--objective",
+    "rented": "--devices",
+}
+_options: ContextVar[Mapping[str, str]] = ContextVar("options of the command that runs", default={})  # noqa: B039
 
 
 class ObjectiveName(enum.StrEnum):
@@ -112,7 +125,8 @@ Figure = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=_picture, help="Draw it on one page: .png, .svg or .pdf.")
 ]
 Document = Annotated[Path | None, typer.Option(metavar="FILE.json", help="File for the answer, as JSON.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, messages on standard error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print everything: all rows, formulas, assumptions.")]
 
 
 def pairs(items: Sequence[str] | None, option: str) -> dict[str, str]:
@@ -141,3 +155,27 @@ def whole_list(text: str | None, option: str) -> tuple[int, ...]:
         raise InputError(
             f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"
         ) from error
+
+
+@contextmanager
+def options_of(parameters: Iterable[Any]) -> Iterator[None]:
+    """While a command with these click parameters runs, what is printed names their options."""
+    options: dict[str, str] = {}
+    for parameter in parameters:
+        for option in parameter.opts:
+            if option.startswith("--"):
+                options |= {parameter.name: option, option[2:].replace("-", "_"): option}
+    renamed = {field: option for field, option in _OPTION_OF_FIELD.items() if option in options.values()}
+    token = _options.set(renamed | options)
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def with_options(text: str) -> str:
+    """The text with `memory_gb` as --memory-gb where the command that runs has that option; other words as they are.
+
+    Below the command line a message names fields, so that it reads as well in a notebook; a JSON document keeps them.
+    """
+    return _FIELD.sub(lambda field: _options.get().get(field[1], field[0]), text)

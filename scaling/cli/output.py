@@ -1,53 +1,18 @@
-"""What a command prints: the answer on standard output, messages on standard error, files whole or not at all."""
+"""What a command delivers: a page or a JSON document on standard output, and files whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scaling.cli.options import with_options
+
 if TYPE_CHECKING:
     from analysis.figures import Figure
-
-_FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
-# Fields that are called otherwise than the option that fills them.
-_OPTION_OF_FIELD = {
-    "bench_batch": "--batch",
-    "n_budgets": "--groups",
-    "n_starts": "--starts",
-    "objective_kind": "--objective",
-    "rented": "--devices",
-}
-_options: ContextVar[Mapping[str, str]] = ContextVar("options of the command that runs", default={})  # noqa: B039
-
-
-@contextmanager
-def options_of(parameters: Iterable[Any]) -> Iterator[None]:
-    """While a command with these click parameters runs, what is printed names their options."""
-    options: dict[str, str] = {}
-    for parameter in parameters:
-        for option in parameter.opts:
-            if option.startswith("--"):
-                options |= {parameter.name: option, option[2:].replace("-", "_"): option}
-    renamed = {field: option for field, option in _OPTION_OF_FIELD.items() if option in options.values()}
-    token = _options.set(renamed | options)
-    try:
-        yield
-    finally:
-        _options.reset(token)
-
-
-def with_options(text: str) -> str:
-    """The text with `memory_gb` as --memory-gb where the command that runs has that option; other words as they are.
-
-    Below the command line a message names fields, so that it reads as well in a notebook; a JSON document keeps them.
-    """
-    return _FIELD.sub(lambda field: _options.get().get(field[1], field[0]), text)
+    from scaling.cli.show.page import Page
 
 
 def note(text: str) -> None:
@@ -55,45 +20,36 @@ def note(text: str) -> None:
     print(with_options(text), file=sys.stderr)
 
 
-def warn(warnings: Iterable[str]) -> None:
-    """Each warning on standard error."""
-    for warning in warnings:
-        note(f"warning: {warning}")
+def deliver(
+    document: Mapping[str, Any],
+    page: Page,
+    *,
+    as_json: bool,
+    out: Path | None = None,
+    verbose: bool = False,
+    lines: int | None = None,
+) -> None:
+    """Write the document into a file where one is named; print it, or the page, on standard output.
 
+    With `as_json` the document is alone there, and the page's messages go to standard error.
+    """
+    if out is not None:
+        from scaling.files import write_json
 
-def note_table(dropped: Sequence[tuple[str, int]], notes: Sequence[str]) -> None:
-    """What was left out of a table, and what was assumed, on standard error."""
-    for reason, count in dropped:
-        note(f"left out: {count} rows ({reason})")
-    for assumption in notes:
-        note(f"note: {assumption}")
+        write_json(out, document)
+    if as_json:
+        print_json(document)
+        for message in page.messages:
+            note(message)
+        return
+    from scaling.cli.show.page import LINES, print_page
 
-
-def print_answer(document: Mapping[str, Any], as_json: bool, text: str) -> None:
-    """The answer on standard output: the document, or words."""
-    deliver(document, None, as_json, lambda: print(with_options(text), flush=True))
+    print_page(page, verbose=verbose, lines=lines or LINES)
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output."""
     print(json.dumps(document, allow_nan=False), flush=True)
-
-
-def deliver(document: Mapping[str, Any], out: Path | None, as_json: bool, show: Callable[[], None]) -> None:
-    """The answer into a file where one is named, and on standard output: the document, or as `show` puts it."""
-    if out is not None:
-        write_json(out, document)
-    if as_json:
-        print_json(document)
-    else:
-        show()
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    from scaling.files import write_atomically
-
-    write_atomically(path, json.dumps(document, allow_nan=False, indent=1).encode())
 
 
 def save_figure(page: Figure, path: Path) -> None:

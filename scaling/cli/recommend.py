@@ -10,7 +10,7 @@ import typer
 
 from scaling.cli import options, serving_options
 from scaling.cli.options import number
-from scaling.cli.output import deliver, warn
+from scaling.cli.output import deliver
 
 
 class GoalName(enum.StrEnum):
@@ -90,6 +90,7 @@ def recommend(
         bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
     ] = True,
     out: options.Document = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Recommend an expert count, a size and a token budget, and say how sure that is.
@@ -101,7 +102,8 @@ def recommend(
     from analysis.decision.answer import answer, answer_document
     from analysis.decision.question import Question
     from analysis.fitting.fit_file import load_fit
-    from scaling.cli.show_recommendation import show_answer
+    from scaling.cli.show.progress import progress
+    from scaling.cli.show.recommendation import LINES, recommendation_page
 
     fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
     serving = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
@@ -138,14 +140,16 @@ def recommend(
             reads_all=reads_all or serving.service.reads_all,
         ),
     )
-    found = answer(
-        fits[fit],
-        question,
-        serving.speeds,
-        law_file=fit,
-        compare_with={name: fits[name] for name in rival or ()},
-        what_if=what_if,
-        cost_curves=what_if and (as_json or out is not None),  # only a document holds them
-    )
-    warn(found.recommendation.warnings)
-    deliver(answer_document(found), out, as_json, lambda: show_answer(found))
+    with progress("optimising") as report:
+        found = answer(
+            fits[fit],
+            question,
+            serving.speeds,
+            law_file=fit,
+            compare_with={name: fits[name] for name in rival or ()},
+            what_if=what_if,
+            cost_curves=what_if and (as_json or out is not None),  # only a document holds them
+            progress=report,
+        )
+    page = recommendation_page(found)
+    deliver(answer_document(found), page, as_json=as_json, out=out, verbose=verbose, lines=LINES)

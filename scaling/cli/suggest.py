@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,6 +44,7 @@ def suggest(
         ),
     ] = None,
     seed: options.Seed = 0,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Propose the cells that most reduce the expected regret of the recommendation per FLOP.
@@ -57,6 +57,8 @@ def suggest(
     from analysis.decision.question import Question
     from analysis.decision.study_files import study_fit, study_question
     from analysis.fitting.fit_file import load_fit
+    from scaling.cli.show.progress import progress
+    from scaling.cli.show.sweep import suggestion_page
     from sweeps.propose import propose_cells
 
     fitted = load_fit(fit or str(study_fit(study)))
@@ -74,31 +76,6 @@ def suggest(
         raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
     else:
         question = study_question(study) if question_file is None else read_answer(question_file).question
-    suggestion = propose_cells(study, fitted, question, out, flops, seed)
-    deliver(suggestion, None, as_json, lambda: _show(suggestion))
-
-
-def _show(suggestion: Mapping[str, Any]) -> None:
-    """The suggestion for a person at a terminal."""
-    from scaling.cli.console import Terminal
-
-    terminal = Terminal()
-    for reason in suggestion["undecided_because"]:
-        terminal.print(f"Undecided: {reason}.")
-    if suggestion["regret_before"] is not None:
-        terminal.print(
-            f"Expected regret {suggestion['regret_before']:.2%} now, {suggestion['regret_after']:.2%} after the "
-            f"{len(suggestion['cells'])} cells below ({suggestion['method']}).",
-            style="bold",
-        )
-    terminal.print(
-        f"They take {suggestion['train_flops']:.3g} FLOPs, {suggestion['share_of_study']:.1%} of what the study cost, "
-        f"of at most {suggestion['budget']:.3g} ({suggestion['budget_because']}); chosen of "
-        f"{suggestion['n_candidates']} candidates."
-    )
-    for cell in suggestion["cells"]:
-        terminal.print(
-            f"E = {cell['n_experts']}, d_model {cell['d_model']}, {cell['tokens']:,} tokens, seed {cell['seed']}: "
-            f"{cell['reason']}"
-        )
-    terminal.print(f"Written to {suggestion['grid']}; `scaling sweep run` takes it.")
+    with progress("choosing cells") as report:
+        suggestion = propose_cells(study, fitted, question, out, flops, seed, progress=report)
+    deliver(suggestion, suggestion_page(suggestion), as_json=as_json, verbose=verbose)

@@ -1,4 +1,4 @@
-"""`scaling validate`: how far a law that was fitted to runs may be believed."""
+"""`scaling validate`: whether a law that was fitted to runs can be trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scaling.cli import options
-from scaling.cli.output import deliver, note_table, save_figure, warn
+from scaling.cli.output import deliver, save_figure
 from scaling.errors import WorkError
 
 
@@ -34,12 +34,13 @@ def validate(
     drop_highest_loss: options.DropHighest = 0,
     out: options.Document = None,
     figure: options.Figure = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
-    """Judge a law by runs it has not seen: larger ones, expert counts left out, other laws, runs left out.
+    """Judge a fit by runs it has not seen: larger runs, expert counts held out, other laws, influential runs.
 
-    Without --budget advice is compared at 10 times the compute of the largest run. Exits with 1 where the runs
-    determine no parameters of the law.
+    Without --budget, advice is compared at 10 times the compute of the largest run. Exits with 1 where the runs do not
+    determine the parameters of the law.
     """
     import numpy as np
 
@@ -50,31 +51,36 @@ def validate(
     from analysis.laws import LAWS, law_named
     from analysis.tables.runs import read_runs
     from analysis.validation.checks import validate_fit
-    from scaling.cli.show_validation import show_validation
+    from scaling.cli.show.page import of_reading
+    from scaling.cli.show.progress import progress
+    from scaling.cli.show.validation import validation_page
+    from scaling.progress import part
 
     judged = law_named(law)
     others = list(LAWS.values()) if laws is None else [law_named(name.strip()) for name in laws.split(",")]
     table = read_runs(runs, options.pairs(maps, "--map"), where, judged, drop_highest_loss)
-    note_table(table.dropped, table.notes)
     rng = np.random.default_rng(seed)
     penalty, pins = Objective(objective.value, residual.value, delta), options.number_pairs(pin, "--pin")
-    fitted = bootstrap(fit(table, judged, objective=penalty, pin=pins, seed=seed), table, resamples, rng)
-    warn(fitted.warnings)
+    fitted = fit(table, judged, objective=penalty, pin=pins, seed=seed)
     if not fitted.params:
         raise WorkError(f"law {law} cannot be fitted: {refusal(fitted)}")
-    checks = validate_fit(
-        fitted,
-        table,
-        [judged, *(other for other in others if other.name != judged.name)],
-        rng=rng,
-        resamples=resamples,
-        keep_trunks=keep_trunks,
-        objective=penalty,
-        pin=pins,
-        train_flops=budget,
-    )
+    with progress("validating") as report:
+        fitted = bootstrap(fitted, table, resamples, rng, progress=part(report, 0.0, 0.1))
+        checks = validate_fit(
+            fitted,
+            table,
+            [judged, *(other for other in others if other.name != judged.name)],
+            rng=rng,
+            resamples=resamples,
+            keep_trunks=keep_trunks,
+            objective=penalty,
+            pin=pins,
+            train_flops=budget,
+            progress=part(report, 0.1, 1.0),
+        )
     if figure is not None:
         from analysis.figures.sheets import validation_sheet
 
         save_figure(validation_sheet(fitted, table, **checks.frames()), figure)
-    deliver(checks.to_json(), out, as_json, lambda: show_validation(checks))
+    page = validation_page(checks, of_reading(table.dropped, table.notes))
+    deliver(checks.to_json(), page, as_json=as_json, out=out, verbose=verbose)

@@ -48,18 +48,18 @@ def test_one_json_document_and_files(done):
 
 
 def test_people_read_the_formula_the_units_and_the_errors(rows):
-    result = call(rows, "--resamples", 200, "--where", "batch < 32")
+    result = call(rows, "--resamples", 200, "--where", "batch < 32", "--verbose")
     assert result.exit_code == 0, result.output
     for words in (
         "seconds = overhead + layers",
-        "µs a layer",
+        "µs per layer",
         "95 % interval",
         "n_experts",
-        "none: assumed shares",
-        "modelled worst",
+        "none, shares assumed",
+        "Largest errors",
     ):
         assert words in result.stdout
-    assert "left out: 96 rows (not batch < 32)" in result.stderr
+    assert "left out: 96 rows (not batch < 32)" in result.stdout
 
 
 def test_a_doubtful_table_is_warned_of(tmp_path):
@@ -67,8 +67,8 @@ def test_a_doubtful_table_is_warned_of(tmp_path):
     frame(grid=GRID[:6], contexts=(64,)).assign(device=json.dumps(asdict(CPU)), busy_cores=0.8).to_parquet(path)
     result = call(path, "--resamples", 200)
     assert result.exit_code == 0, result.output
-    assert "up to 0.8 cores busy" in result.stderr
-    assert "warning: a single context" in result.stderr
+    assert "up to 0.8 cores busy" in result.stdout
+    assert "warning: a single context" in result.stdout
 
 
 @pytest.mark.parametrize(

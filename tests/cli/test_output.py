@@ -1,4 +1,4 @@
-"""What commands print: a field in backticks is the option of the command that runs, anything else stays as it is."""
+"""What commands print: the answer first, within lines and width; fields as options; one message for an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from scaling.cli.console import PlainTable, Terminal
 from scaling.cli.main import Command, app
-from scaling.cli.output import note, print_answer, print_json, with_options
+from scaling.cli.options import with_options
+from scaling.cli.output import deliver, note, print_json
+from scaling.cli.show.page import Page, grouped, of_reading, page_lines
+from scaling.cli.show.progress import progress
+from scaling.cli.show.tables import text_table
 from scaling.errors import InputError, WorkError
+from scaling.progress import part
 
 TEXT = "`memory_gb` needs `tokens`; `map` it, or `scaling fit` with `d_model`"
 SHOWN = "--memory-gb needs `tokens`; --map it, or `scaling fit` with `d_model`"
@@ -25,16 +29,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Print in every way there is."""
-    note(TEXT)
     if fail:
         raise {"input": InputError, "work": WorkError}[fail](TEXT)
-    print_answer({"text": TEXT}, as_json, TEXT)
-    if not as_json:
-        table = PlainTable("heading")
-        table.add_row(TEXT)
-        terminal = Terminal(200)
-        terminal.print(table)
-        terminal.print(f"{TEXT} [bold]")
+    table = text_table("", ["heading"], [[TEXT]], ["heading"])
+    page = Page(f"{TEXT} [bold]", tables=(table,), read=(TEXT,), warnings=(TEXT,))
+    deliver({"text": TEXT}, page, as_json=as_json)
 
 
 @pytest.fixture
@@ -42,14 +41,17 @@ def call():
     commands = typer.Typer()
     commands.command(cls=Command)(command)
     commands.command("other", cls=Command)(lambda: note(TEXT))
-    return lambda *words: CliRunner().invoke(commands, words)
+    return lambda *words: CliRunner().invoke(commands, words, env={"COLUMNS": "100"})
 
 
 def test_fields_are_options_to_a_person_and_fields_in_a_document(call) -> None:
     ended = call("command")
-    assert [line.rstrip() for line in ended.stdout.splitlines()] == [SHOWN, "heading", SHOWN, f"{SHOWN} [bold]"]
-    assert ended.stderr.splitlines() == [SHOWN]
-    assert json.loads(call("command", "--json").stdout) == {"text": TEXT}
+    shown = [line for line in ended.stdout.splitlines() if line]
+    assert shown == [f"{SHOWN} [bold]", "heading", SHOWN, f"- {SHOWN}", f"warning: {SHOWN}"]
+    assert ended.stderr == ""
+    ended = call("command", "--json")
+    assert json.loads(ended.stdout) == {"text": TEXT}
+    assert ended.stderr.splitlines() == [SHOWN, f"warning: {SHOWN}"]
 
 
 @pytest.mark.parametrize(("kind", "status", "word"), [("input", 2, "error"), ("work", 1, "failed")])
@@ -57,7 +59,7 @@ def test_an_error_names_options_and_ends_with_its_status(call, kind: str, status
     ended = call("command", "--fail", kind)
     assert ended.exit_code == status
     assert ended.stdout == ""
-    assert ended.stderr.splitlines() == [SHOWN, f"{word}: {SHOWN}"]
+    assert ended.stderr.splitlines() == [f"{word}: {SHOWN}"]
 
 
 def test_options_are_those_of_the_command_that_runs(call, capsys) -> None:
@@ -73,3 +75,65 @@ def test_every_command_ends_on_wrong_input_with_one_message(words: tuple[str, ..
     assert ended.exit_code == 2
     assert ended.stderr.startswith("error: ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+# -------------------------------------------------------------------------------------------------- pages
+
+
+def long_page() -> Page:
+    return Page(
+        "the answer",
+        ("why it is so",),
+        (text_table("", ["n", "text"], [[str(i), "word " * 30] for i in range(40)], ["text"]),),
+        tuple(f"note {i} {'long ' * 60}" for i in range(9)),
+        of_reading([("reason", 1), ("other", 3)], ["assumed"]),
+        tuple(f"doubt {i}" for i in range(50)),
+        ("formula",),
+    )
+
+
+def test_a_long_page_is_cut_and_says_how_much_is_left() -> None:
+    page = long_page()
+    lines = page_lines(page, 80, 30)
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    assert lines[:2] == ["the answer", "why it is so"]
+    shown = sum(line.startswith("warning: ") for line in lines)
+    assert 0 < shown < 50
+    assert f"{50 - shown} warnings" in lines[-1]
+    whole = page_lines(page, 80, None)
+    assert sum(line.startswith("warning: ") for line in whole) == 50
+    assert [line for line in whole if line.startswith("- left out")] == [
+        "- left out: 1 row (reason)",
+        "- left out: 3 rows (other)",
+    ]
+    assert "- formula" in whole
+    assert "…" not in "".join(whole)
+
+
+def test_a_short_page_is_whole_and_says_nothing_of_the_rest() -> None:
+    page = Page("the answer", tables=(text_table("", ["n"], [["1"]]),), notes=("a note",), warnings=("a doubt",))
+    assert page_lines(page, 80, 30) == ["the answer", "", "n", "1", "", "- a note", "", "warning: a doubt"]
+    assert page_lines(page, 80, 30) == page_lines(page, 80, None)
+
+
+def test_warnings_of_one_subject_are_one() -> None:
+    warnings = ["the fit: a", "other b", "the fit: c", "the fit: a", "a long subject here: d"]
+    assert grouped(warnings) == ["the fit: a; c", "other b", "a long subject here: d"]
+
+
+def test_numbers_are_never_broken_and_words_wrap() -> None:
+    table = text_table("", ["two words", "text"], [["10 MB", "some words that do not fit"]], ["text"])
+    lines = page_lines(Page("a", tables=(table,)), 20, None)[2:]
+    assert max(map(len, lines)) <= 20
+    assert lines[0].split()[0] == "two"
+    assert any("10 MB  some" in line for line in lines)
+
+
+def test_progress_is_silent_where_nobody_watches(capsys) -> None:
+    with progress("working") as report:
+        report(0.5)
+    assert capsys.readouterr() == ("", "")
+    shares = []
+    part(shares.append, 0.2, 0.6)(0.5)
+    assert shares == pytest.approx([0.4])

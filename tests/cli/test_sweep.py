@@ -70,8 +70,8 @@ def test_plan_run_status_and_run_again_on_real_micro_models(folder: Path) -> Non
 
 
 def test_a_plan_reads_as_a_table_with_totals_lint_and_defaults(folder: Path) -> None:
-    said = call("plan", folder / "grid.yaml").stdout
-    for part in ("E=4 d=16 D=4000", "2 cells, 2 to train", "lint: one width and depth", "defaults, train: lr="):
+    said = call("plan", folder / "grid.yaml", "--verbose").stdout
+    for part in ("E=4 d=16 D=4000", "2 cells, 2 to train", "warning: one width and depth", "defaults, train: lr="):
         assert part in said
 
 

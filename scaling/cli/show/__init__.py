@@ -1,0 +1,1 @@
+"""What the commands print: each answer as a page, and progress."""

@@ -1,0 +1,87 @@
+"""A fit and a prediction as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scaling.cli.show.page import Page
+from scaling.cli.show.recommendation import headline
+from scaling.formatting import between, flops, plural
+
+if TYPE_CHECKING:
+    from analysis.decision.answer import Answer
+    from analysis.fitting.fit import Fit
+    from analysis.fitting.profile import Profile
+
+
+def fit_page(fitted: Fit, read: Sequence[str], profiles: Sequence[Profile] = (), optimum: Answer | None = None) -> Page:
+    """A fit's parameters with intervals, what they rest on, and the optimum at a budget where one was asked for."""
+    from analysis.fitting.fit_tables import parameter_table
+
+    law, warnings = fitted.definition, list(fitted.warnings)
+    if not fitted.params:
+        return Page(
+            f"{fitted.law}: not fitted to {plural(fitted.n_runs, 'run')}: {fitted.status}", warnings=fitted.warnings
+        )
+    by_profile = {profile.name: profile.interval for profile in profiles}
+    table = parameter_table(law, fitted.params, fitted.intervals, fitted.pinned, by_profile)
+    notes: list[str] = []
+    if optimum is not None:
+        chosen = optimum.best
+        notes.insert(0, f"optimum at {flops(chosen.train_flops)} FLOPs: {headline(optimum)}; loss {_loss(chosen)}")
+        warnings += [text for text in optimum.recommendation.warnings if not text.startswith("the fit: ")]
+    return Page(
+        f"{fitted.law} fits {plural(fitted.n_runs, 'run')} with an rmse of {fitted.rmse_log:.3g} in ln loss: "
+        f"{fitted.status}",
+        why=(" ".join(_evidence(fitted)),),
+        tables=(replace(table, title=""),),
+        notes=tuple(notes),
+        read=tuple(read),
+        warnings=tuple(warnings),
+        details=(f"{fitted.law}: {law.formula}", f"source: {law.source}", *_numbers(fitted)),
+    )
+
+
+def _loss(chosen: Any) -> str:
+    interval = "" if chosen.loss_interval is None else f" ({between(chosen.loss_interval, _four)})"
+    return f"{chosen.loss:.4f}{interval}"
+
+
+def _four(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _evidence(fitted: Fit) -> Iterator[str]:
+    """On what a fit rests: starts, trunks, resamples, pins."""
+    yield (
+        f"{fitted.n_starts_at_minimum} of {plural(fitted.n_starts, 'start')} reached the minimum; "
+        f"{plural(len(fitted.free), 'parameter')} estimated from {plural(fitted.n_trunks, 'trunk')}, "
+        f"{len(fitted.pinned)} fixed."
+    )
+    if fitted.n_draws:
+        yield f"Intervals are 95 %, from {plural(fitted.n_draws, 'resample')} of the trunks."
+
+
+def _numbers(fitted: Fit) -> Iterator[str]:
+    """The objective and the condition number."""
+    if fitted.objective is not None:
+        corner = "" if fitted.objective_kind in ("lad", "least-squares") else f"({fitted.delta:g})"
+        yield (
+            f"objective: the sum of {fitted.objective_kind}{corner} over {fitted.residual} residuals is "
+            f"{fitted.objective:.9g}; condition number {fitted.condition:.0f}"
+        )
+
+
+def prediction_page(
+    name: str, value: float, interval: Sequence[float] | None, of_run: Sequence[float] | None, warnings: Sequence[str]
+) -> Page:
+    """A predicted loss, or ratio of compute, with the intervals of law and run."""
+    unit = " nats per token" if name == "loss" else ""
+    if interval is None:
+        why = "No interval: the fit has no bootstrap draws."
+    else:
+        why = f"95 % interval of the law {between(interval, _four)}"
+        why += "." if of_run is None else f", of a new run {between(of_run, _four)}."
+    return Page(f"{name} {value:.4f}{unit}", why=(why,), warnings=tuple(warnings))

@@ -1,0 +1,155 @@
+"""A recommendation as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from scaling.cli.show.page import Page
+from scaling.formatting import between, flops, listed, money, percent, plural, si, usd
+from scaling.serving.replicas import METRICS
+
+if TYPE_CHECKING:
+    from analysis.decision.answer import Answer
+    from analysis.decision.recommendation import Choice
+    from analysis.decision.what_if import WhatIf
+    from scaling.table import Table
+
+LINES = 32
+_METRICS = ("ttft", "tpot", "output_throughput", "request_goodput", "usd_per_token")
+
+
+def headline(found: Answer) -> str:
+    """The model that is recommended, and whether that is decided."""
+    best = found.best
+    total = "" if best.n_total is None else f" of {si(best.n_total)} total"
+    decided = "decided" if found.recommendation.decided else "not decided"
+    return f"E = {best.n_experts}, {si(best.n_active)} active{total}, {si(best.tokens)} tokens: {decided}"
+
+
+def recommendation_page(found: Answer) -> Page:
+    """The decision, why it is or is not decided, its alternatives, and what would change it."""
+    from analysis.decision.tables import choices_table, fits_table, replicas_table
+
+    answer, fits, replicas = found.recommendation, fits_table(found), replicas_table(found)
+    choices = choices_table(found)
+    details: list[Table | str] = [f"minimised: {answer.mode}", *choices.notes]
+    if replicas is not None:
+        details += [replicas, *(f"{name}: {METRICS[name]}" for name in _METRICS)]
+    return Page(
+        headline(found),
+        why=(
+            _why(found),
+            *(() if fits is None else (f"The best of {len(fits.rows)} fits is {found.law_file}.",)),
+            _cost(found),
+        ),
+        tables=(*(() if fits is None else (fits,)), _without_notes(choices)),
+        notes=(*_what_would_change(found), *_next_run(found), *_serving(found.best)),
+        warnings=answer.warnings,
+        details=(*details, *answer.assumptions),
+    )
+
+
+def _without_notes(table: Table) -> Table:
+    from dataclasses import replace
+
+    return replace(table, title="", notes=())
+
+
+def _why(found: Answer) -> str:
+    """Why it is decided, or why not, in one sentence."""
+    answer, best = found.recommendation, found.best
+    if not answer.decided:
+        return f"Not decided: {'; '.join(answer.undecided_because)}."
+    if best.probability_best is None or best.regret is None:
+        return "Decided."
+    return (
+        f"Decided: E = {best.n_experts} is best in {percent(best.probability_best)} of bootstrap draws, with an "
+        f"expected regret of {best.regret:.1%}."
+    )
+
+
+def _cost(found: Answer) -> str:
+    """Loss, training compute and cost of the recommended model."""
+    best, cost = found.best, found.best.cost
+    loss = f"Loss {best.loss:.4f}{_interval(best.loss_interval)}"
+    if best.run_interval is not None:
+        loss += f", of a single run {between(best.run_interval, _four)}"
+    text = f"{loss}. Training {flops(best.train_flops)} FLOPs"
+    if cost.unit == "USD":
+        text += f", {usd(cost.train)}"
+    if cost.serve:
+        text += f"; serving {_money(cost.serve, cost.unit)}; lifetime cost {_money(cost.total, cost.unit)}"
+        text += (
+            "" if best.cost_interval is None else f" ({between(best.cost_interval, lambda v: _money(v, cost.unit))})"
+        )
+    return f"{text}."
+
+
+def _money(value: float, unit: str) -> str:
+    return usd(value) if unit == "USD" else money(value, unit)
+
+
+def _four(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" ({between(ends, _four)})"
+
+
+def _serving(choice: Choice) -> Iterator[str]:
+    """How one replica of the recommended model serves, and the load on each."""
+    replica = choice.served
+    if replica is None:
+        return
+    step = "" if replica.tpot_ms_interval is None else f" ({between(replica.tpot_ms_interval)})"
+    price = "" if replica.usd_per_million_interval is None else f" ({between(replica.usd_per_million_interval, usd)})"
+    yield (
+        f"one replica at full load: {plural(replica.n_devices, 'device')}, batch {replica.batch}, TTFT "
+        f"{replica.ttft_ms:.3g} ms, TPOT {replica.tpot_ms:.3g} ms{step}, {si(replica.output_throughput)} tokens/s, "
+        f"{usd(replica.usd_per_million)} per million tokens{price}"
+    )
+    if replica.load_batch is not None:
+        yield (
+            f"under this load: {plural(replica.replicas or 0, 'replica')}, {replica.load_batch:.3g} sequences in each, "
+            f"TTFT {replica.load_ttft_ms:.3g} ms, TPOT {replica.load_tpot_ms:.3g} ms"
+        )
+
+
+def _what_would_change(found: Answer) -> Iterator[str]:
+    """The changes under which another E is best, those without effect, and the volumes where the best E changes."""
+    what_if, best = found.what_if, found.best.n_experts
+    if what_if is None:
+        return
+    for experts, cases in _by_outcome(what_if).items():
+        then = "no model qualifies" if experts is None else f"E = {experts} would be best"
+        tried = "; ".join(f"{what} {' or '.join(values)}" for what, values in cases.items())
+        yield f"{then} with {tried}"
+    steady = sorted({case.what for case in what_if.cases} - {case.what for case in what_if.cases if case.changes})
+    if steady:
+        yield f"E = {best} remains best when varying {listed(steady)}"
+    for crossing in what_if.crossovers:
+        yield f"above {si(crossing.volume)} tokens served E = {crossing.after} is best, below it E = {crossing.before}"
+
+
+def _by_outcome(what_if: WhatIf) -> dict[int | None, dict[str, list[str]]]:
+    """The values of each quantity that make another E best, by that E."""
+    outcomes: dict[int | None, dict[str, list[str]]] = {}
+    for case in what_if.cases:
+        if case.changes:
+            outcomes.setdefault(case.n_experts, {}).setdefault(case.what, []).append(case.value)
+    return outcomes
+
+
+def _next_run(found: Answer) -> Iterator[str]:
+    """The run that would help most to decide."""
+    run = found.recommendation.next_run
+    if run is not None:
+        gain = (
+            "" if run.regret_after is None else f"; expected regret {run.regret_before:.2%} to {run.regret_after:.2%}"
+        )
+        yield (
+            f"most informative next run: E = {run.n_experts}, {si(run.n_active)} active, {si(run.tokens)} tokens, "
+            f"{flops(run.train_flops)} FLOPs ({run.reason}{gain})"
+        )

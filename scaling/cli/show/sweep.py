@@ -1,0 +1,124 @@
+"""Progress, plan, state and next cells of a study as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scaling.cli.options import with_options
+from scaling.cli.show.page import Page
+from scaling.cli.show.tables import text_table
+from scaling.formatting import first_line, flops, listed, percent, plural, si
+from scaling.table import Table
+from sweeps.grid import Grid
+from sweeps.plan import CellPlan, Plan
+from sweeps.progress import Progress, duration
+from sweeps.status import StudyStatus
+
+
+class SweepProgress(Progress):
+    """Progress whose messages name the options of the command."""
+
+    def note(self, text: str) -> None:
+        """A message that stays."""
+        super().note(with_options(text))
+
+
+def status_page(summary: StudyStatus) -> Page:
+    """The state of a study: done, failed, pending, running."""
+    failed = listed(f"{count} {status}" for status, count in summary.failed.items()) if summary.failed else ""
+    notes = []
+    if summary.left:
+        notes.append(f"{plural(summary.left, 'cell')} left to train")
+    if summary.latency_owed:
+        notes.append(f"latency still to be measured for {plural(summary.latency_owed, 'cell')}")
+    if summary.of_older_grids:
+        notes.append(
+            f"{plural(len(summary.of_older_grids), 'cell')} of an older grid kept beside them; --json names them"
+        )
+    if failed:
+        notes.append("`scaling sweep run ... --retry-failed` trains the failed cells again")
+    if summary.driver:
+        notes.append(f"running: {summary.driver}")
+    notes += [
+        f"{failure['status']}: {failure['cell']} ({failure['run_id']}): {first_line(failure['error'])}"
+        for failure in summary.failures
+    ]
+    warnings = []
+    if len(summary.code_versions) > 1:
+        versions = listed(f"{version} ({count})" for version, count in summary.code_versions.items())
+        warnings.append(f"rows of different code versions: {versions}")
+    answer = f"{summary.out}: {summary.ok} of {summary.cells} cells ok" + (f", {failed}" if failed else "")
+    return Page(answer, notes=tuple(notes), warnings=tuple(warnings))
+
+
+def plan_page(plan: Plan) -> Page:
+    """What a grid costs in all, its cells, and what its design cannot show."""
+    totals = plan.to_json()["totals"]
+    saved = 1 - totals["tokens_trained"] / totals["tokens"]
+    duplicates = (f"{plan.duplicates} duplicates were merged",) if plan.duplicates else ()
+    defaults = (
+        f"defaults, {section}: " + ", ".join(f"{name}={value}" for name, value in values.items())
+        for section, values in plan.defaults.items()
+    )
+    return Page(
+        f"{plan.study}: {totals['cells']} cells, {totals['missing']} to train, about {duration(plan.seconds)}",
+        why=(
+            f"{si(totals['tokens_trained'])} tokens as branches of {plural(totals['trunks'], 'trunk')}, "
+            f"{percent(saved)} less than the {si(totals['tokens'])} tokens ({flops(totals['train_flops'])} FLOPs) of "
+            f"cells trained alone; {plan.workers} at a time.",
+        ),
+        tables=(_cells(plan.cells),),
+        notes=(f"time is {plan.speed.basis}; latency is measured after that", *duplicates),
+        warnings=plan.lint,
+        details=tuple(defaults),
+    )
+
+
+def _cells(cells: tuple[CellPlan, ...]) -> Table:
+    """What each cell costs, those that take most compute first."""
+    rows = [
+        [
+            cell.label, si(cell.tokens_own), si(cell.n_active), si(cell.n_total), flops(cell.train_flops),
+            f"{cell.memory_bytes / 1e6:,.0f} MB", duration(cell.seconds), cell.status,
+        ]
+        for cell in sorted(cells, key=lambda cell: -cell.train_flops)
+    ]  # fmt: skip
+    headings = ("cell", "trained", "n_active", "n_total", "FLOPs", "memory", "time", "status")
+    table = text_table("", headings, rows, ("cell", "status"))
+    return table if len({cell.status for cell in cells}) > 1 else table.without("status")
+
+
+def grids_page(grids: Mapping[str, Grid]) -> Page:
+    """The grids that ship, with the question of each."""
+    rows = [
+        [name, str(len(grid.cells)), grid.source.splitlines()[0].lstrip("# ").partition(".")[0]]
+        for name, grid in grids.items()
+    ]
+    table = text_table("", ("grid", "cells", "question"), rows, ("grid", "question"))
+    return Page(f"{plural(len(grids), 'grid')} that come with the package", tables=(table,))
+
+
+def suggestion_page(suggestion: Mapping[str, Any]) -> Page:
+    """The cells that are proposed, and what they take off the expected regret."""
+    cells = suggestion["cells"]
+    answer = f"{plural(len(cells), 'cell')}, {flops(suggestion['train_flops'])} FLOPs"
+    if suggestion["regret_before"] is not None:
+        answer += f": expected regret {suggestion['regret_before']:.2%} now, {suggestion['regret_after']:.2%} after"
+    rows = [
+        [str(cell["n_experts"]), str(cell["d_model"]), si(cell["tokens"]), str(cell["seed"]), cell["reason"]]
+        for cell in cells
+    ]
+    method = f"; method: {suggestion['method']}" if suggestion["regret_before"] is not None else ""
+    reasons = "; ".join(suggestion["undecided_because"])
+    return Page(
+        answer,
+        why=(f"Not decided: {reasons}.",) if reasons else ("The answer is decided already.",),
+        tables=(text_table("", ("E", "d_model", "tokens", "seed", "reason"), rows, ("reason",)),),
+        notes=(
+            f"they take {suggestion['share_of_study']:.1%} of what the study cost, of at most "
+            f"{flops(suggestion['budget'])} FLOPs ({suggestion['budget_because']}); chosen of "
+            f"{plural(suggestion['n_candidates'], 'candidate')}{method}",
+            f"written to {suggestion['grid']}, which `scaling sweep run` takes",
+        ),
+    )
