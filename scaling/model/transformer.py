@@ -101,17 +101,9 @@ class Transformer(nn.Module):
         return Output(logits_BxTxV, tuple(routings), tuple(new_caches) if caches is not None else None)
 
 
-def apply(
-    network: Transformer,
-    params: Any,
-    tokens_BxT: jax.Array,
-    caches: Any = None,
-    start: Any = 0,
-    documents_BxT: jax.Array | None = None,
-    training: TrainingStep | None = None,
-) -> Output:
-    """The network's output for weights `{"params": ...}` and, for balanced routers, biases `{"balance": ...}`."""
-    output: Output = network.apply(params, tokens_BxT, caches, start, documents_BxT, training)  # type: ignore[assignment]
+def apply(network: Transformer, params: Any, tokens_BxT: jax.Array, *inputs: Any, **named_inputs: Any) -> Output:
+    """The output for weights `{"params": ...}` and, of balanced routers, `{"balance": ...}`, and these inputs."""
+    output: Output = network.apply(params, tokens_BxT, *inputs, **named_inputs)  # type: ignore[assignment]
     return output
 
 

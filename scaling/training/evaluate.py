@@ -18,11 +18,11 @@ from scaling.config.model import ModelConfig
 from scaling.data.batches import EvalWindows
 from scaling.model import transformer
 from scaling.model.moe import routing
-from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement
+from scaling.model.sharding import BATCH, DATA, EXPERT, SINGLE_DEVICE, Placement, partition_specs
 from scaling.model.transformer import Transformer
 from scaling.training.executable_cache import load_or_compile
 from scaling.training.router_metrics import Choices, ChoiceStatistics
-from scaling.training.step import BATCH, Params, mesh_of, partition_specs, shardings, token_losses
+from scaling.training.step import Params, token_losses
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,12 @@ def losses_program(function: LossFunction, devices: tuple[jax.Device, ...], shap
 def _compiled(function: LossFunction, devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Any:
     placement, network = function.placement, Transformer(function.model, function.vocab_size)
     params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1), jnp.int32))
-    losses: Any = function
-    if placement.devices > 1:
-        in_specs = (partition_specs(params), BATCH, BATCH)
-        out_specs = (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
-        mesh = mesh_of(placement, devices)
-        losses = jax.shard_map(losses, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    in_specs = (partition_specs(params), BATCH, BATCH)
+    out_specs = (BATCH, PartitionSpec(), PartitionSpec(None, (DATA, EXPERT)))
+    losses = placement.split(function, devices, in_specs, out_specs)
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
     counted = jax.ShapeDtypeStruct((shape[0], shape[1] - 1), jnp.float32)
-    whole, split = shardings(params, placement, devices)
+    whole, split = placement.shardings(params, devices)
     return jax.jit(losses, in_shardings=(whole, split, split)).lower(params, tokens, counted).compile()
 
 

@@ -19,5 +19,5 @@ def threads() -> int:
 
 def peak_bytes(program: Program, devices: tuple[jax.Device, ...]) -> int:
     """Peak memory of a training step on one device: measured by the device, or else allocated by the compiler."""
-    known = devices[0].memory_stats()
-    return int(known["peak_bytes_in_use"]) if known and "peak_bytes_in_use" in known else program.peak_bytes
+    measured = (devices[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return program.peak_bytes if measured is None else int(measured)

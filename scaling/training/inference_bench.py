@@ -297,11 +297,11 @@ def _product_flops(dtype: str, side: int = 1024, calls: int = 12) -> float:
 def others_busy(seconds: float = 0.3) -> float | None:
     """Cores used by other processes or guests of the host while this process slept; None without Linux's /proc."""
     before = _busy_ticks()
-    if before is None:
-        return None
     time.sleep(seconds)
     after = _busy_ticks()
-    return None if after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / seconds)
+    if before is None or after is None:
+        return None
+    return max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / seconds)
 
 
 def _busy_ticks() -> float | None:

@@ -10,18 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from scaling.model.sharding import BATCH, partition_specs
 from scaling.training.executable_cache import load_or_compile
 from scaling.training.phases import spawn_experts
-from scaling.training.step import (
-    BATCH,
-    State,
-    StepFunction,
-    compile_unoptimised,
-    first_state,
-    mesh_of,
-    partition_specs,
-    shardings,
-)
+from scaling.training.step import State, StepFunction, compile_unoptimised, first_state
 
 
 class Program:
@@ -36,7 +28,7 @@ class Program:
         self._first, self.step, one_trunk = load_or_compile(
             "step", (function, trunks), devices, lambda: _compiled(function, devices, trunks)
         )
-        self.state_sharding, _ = shardings(one_trunk, function.placement, devices)
+        self.state_sharding, _ = function.placement.shardings(one_trunk, devices)
         self.state_shape = one_trunk if trunks is None else _stacked(one_trunk, trunks)
 
     def first(self, seeds: Sequence[int]) -> State:
@@ -79,13 +71,11 @@ def _compiled(function: StepFunction, devices: Sequence[jax.Device], trunks: int
     state = jax.eval_shape(first, key)
     batch = jax.ShapeDtypeStruct((train.sequences, train.seq_len + 1), jnp.int32)
     arguments: tuple[Any, ...] = (state, batch, jax.ShapeDtypeStruct((), jnp.float32))
-    step: Any = function
-    if placement.devices > 1:
-        mesh, specs, whole = mesh_of(placement, devices), partition_specs(state), PartitionSpec()
-        step = jax.shard_map(step, mesh=mesh, in_specs=(specs, BATCH, whole), out_specs=(specs, whole), check_vma=False)
+    specs, whole = partition_specs(state), PartitionSpec()
+    step = placement.split(function, devices, in_specs=(specs, BATCH, whole), out_specs=(specs, whole))
     if trunks is not None:
         step, arguments = jax.vmap(step), tuple(_stacked(tree, trunks) for tree in arguments)
-    jitted = jax.jit(step, donate_argnums=0, in_shardings=(*shardings(state, placement, devices), None))
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=(*placement.shardings(state, devices), None))
     return compile_unoptimised(first, key), jitted.lower(*arguments).compile(), state
 
 

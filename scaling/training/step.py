@@ -5,24 +5,22 @@ Axes: B sequences, T tokens, M trunks trained side by side (absent for one).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
 from scaling.model import transformer
 from scaling.model.moe import routing
 from scaling.model.moe.routing import TrainingStep
-from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement
+from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement, is_expert
 from scaling.model.transformer import Transformer, rebalanced
 from scaling.training.phases import trainable_mask
 
@@ -71,34 +69,6 @@ def optimiser(train: TrainConfig) -> optax.GradientTransformation:
         optax.scale_by_adam(train.beta1, train.beta2, eps=1e-15),
         optax.add_decayed_weights(train.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
     )
-
-
-def is_expert(path: Any) -> bool:
-    """Whether a weight, or its moment, belongs to single experts, which are split over devices."""
-    return any(getattr(key, "key", None) == "experts" for key in path)
-
-
-BATCH = PartitionSpec((DATA, EXPERT))
-"""Sequences are split over all devices."""
-
-
-def mesh_of(placement: Placement, devices: Sequence[jax.Device]) -> Mesh:
-    return Mesh(np.asarray(devices).reshape(placement.data, placement.expert), (DATA, EXPERT))
-
-
-def partition_specs(tree: Any) -> Any:
-    """Partitioning of weights or of a state: experts are split over devices, everything else is replicated."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: PartitionSpec(EXPERT) if is_expert(path) else PartitionSpec(), tree
-    )
-
-
-def shardings(tree: Any, placement: Placement, devices: Sequence[jax.Device]) -> tuple[Any, Any]:
-    """Shardings of weights or of a state, and of a batch, on the devices of a cell."""
-    if placement.devices == 1:
-        return (SingleDeviceSharding(devices[0]),) * 2
-    mesh = mesh_of(placement, devices)
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partition_specs(tree)), NamedSharding(mesh, BATCH)
 
 
 def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:

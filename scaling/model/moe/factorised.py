@@ -5,6 +5,8 @@ Axes: T tokens, E experts, I inputs (including the bias), O outputs, R rank, Q t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -99,17 +101,19 @@ def cp(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send)
     The gate mixes weights instead of outputs, which differs from a mixture of nonlinear experts. All experts enter
     every product, whatever the gate chooses, at little cost: an expert has 2 R parameters.
     """
-    config, weight_TxE = settings.config, weights_by_expert(routing)
-    hidden = config.top_k * config.d_expert
-    into = CP(config.n_experts, hidden, config.rank, 1.0, name="factors_in")
-    out = CP(config.n_experts, x_TxD.shape[-1], config.rank, settings.out_scale, name="factors_out")
-    return out(weight_TxE, jax.nn.gelu(into(weight_TxE, x_TxD)))
+    return _two_maps(CP, (settings.config.rank,), settings, x_TxD, routing)
 
 
 def ring(settings: ExpertSettings, x_TxD: jax.Array, routing: Routing, send: Send) -> jax.Array:
     """Like `cp`, with tensor rings: `rank` between inputs and outputs, `ring_rank` on both sides of the experts."""
+    ranks = (settings.config.rank, settings.config.ring_rank)
+    return _two_maps(Ring, ranks, settings, x_TxD, routing)
+
+
+def _two_maps(
+    form: Callable[..., nn.Module], ranks: tuple[int, ...], settings: ExpertSettings, x_TxD: jax.Array, routing: Routing
+) -> jax.Array:
     config, weight_TxE = settings.config, weights_by_expert(routing)
-    hidden, ranks = config.top_k * config.d_expert, (config.rank, config.ring_rank)
-    into = Ring(config.n_experts, hidden, *ranks, 1.0, name="factors_in")
-    out = Ring(config.n_experts, x_TxD.shape[-1], *ranks, settings.out_scale, name="factors_out")
+    into = form(config.n_experts, config.top_k * config.d_expert, *ranks, 1.0, name="factors_in")
+    out = form(config.n_experts, x_TxD.shape[-1], *ranks, settings.out_scale, name="factors_out")
     return out(weight_TxE, jax.nn.gelu(into(weight_TxE, x_TxD)))
