@@ -8,12 +8,13 @@ STUDY := results/quickstart
 # Two processes, of which one that is idle takes tests from the other.
 WORKERS := --numprocesses 2 --dist worksteal
 
-.PHONY: help setup quickstart bench test test-all lint clean
+.PHONY: help setup quickstart notebooks bench test test-all lint clean
 
 help:
 	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
 	@echo "make test        lint, types and the default tests"
 	@echo "make test-all    the same and the long proofs, the quickstart among them"
+	@echo "make notebooks   execute the notebooks on $(STUDY) and write them with their outputs"
 	@echo "make bench       the engine's speed as ratios, on an idle machine"
 	@echo "make setup       only the virtual environment in $(VENV)"
 
@@ -33,6 +34,9 @@ quickstart: $(READY)
 	$(BIN)/scaling latency $(STUDY) --out $(STUDY)/latency.json
 	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --device cpu --latency $(STUDY)/latency.json --out $(STUDY)/recommendations/joint-moe.json
 	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py $(STUDY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine

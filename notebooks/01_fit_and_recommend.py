@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -17,8 +18,8 @@
 # do: it fits a law to the dense runs with SciPy, and finds the cheapest model at a loss with NumPy alone. Each result
 # is held against the package's own; a cell that disagrees fails.
 #
-# Run the study first (`make quickstart`), or point `SCALING_STUDY` at another study folder. To open this file as a
-# notebook: `jupytext --to ipynb notebooks/01_fit_and_recommend.py`, then `jupyter lab`.
+# Run the study first (`make quickstart`), or point `SCALING_STUDY` at another study folder. Then start `jupyter lab`:
+# `make setup` installs it into `.venv`.
 
 # %%
 # %matplotlib inline
@@ -29,16 +30,13 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from analysis import figures, laws
-from analysis.decision import recommend
-from analysis.decision.question import Question
-from analysis.fitting import bootstrap, fit
-from analysis.tables import runs
+import scaling
+from analysis import figures
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "quickstart"))
-table = runs.read_runs(study)
+table = scaling.load(study)
 print(f"{len(table)} runs from {study.name}; left out: {dict(table.dropped) or 'none'}")
 table.frame[["n_experts", "n_active", "n_total", "tokens", "loss_val", "loss_val_se"]].sort_values("loss_val").head(8)
 
@@ -90,7 +88,7 @@ best = min(ends, key=lambda end: end.fun)
 # lower or equal.
 
 # %%
-packaged = fit.fit(dense, laws.law_named("hoffmann"), seed=0)
+packaged = scaling.fit(dense, law="hoffmann", bootstrap=0)
 print(
     f"by hand {best.fun:.9g}, package {packaged.objective:.9g} ({packaged.status}, condition {packaged.condition:.3g})"
 )
@@ -107,11 +105,8 @@ if packaged.status == "ok":
 # What a small grid cannot identify is pinned to published values; the fit says which.
 
 # %%
-joint = fit.fit(table, laws.law_named("joint-moe"), seed=0)
-joint = bootstrap.bootstrap(joint, table, 200, np.random.default_rng(0))
-for name, value in joint.params.items():
-    interval = joint.intervals.get(name)
-    print(f"{name:8} {value:10.4g}", "pinned" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]")
+joint = scaling.fit(table, law="joint-moe", bootstrap=200)
+print(joint.summary())
 
 # %% [markdown]
 # ## A recommendation by hand
@@ -123,8 +118,7 @@ for name, value in joint.params.items():
 
 # %%
 def loss_of(n, d, e):
-    p, columns = joint.params, {"n_active": n, "tokens": d, "n_experts": e}
-    return laws.law_named("joint-moe").loss(p, columns)
+    return joint.loss({"n_active": n, "tokens": d, "n_experts": e})
 
 
 C = float(table.column("train_flops").max())
@@ -148,18 +142,23 @@ for e in joint.experts:
     print(f"E = {e:3}: cost {cost[i]:.4g} FLOP with N = {sizes[i]:.4g}, D = {np.exp(high[i]):.4g}")
 
 # %%
-question = Question(train_flops=C, serve_tokens=T)
-answer = recommend.recommend(joint, question)
-choices = {choice.n_experts: choice for choice in (answer.recommendation, *answer.alternatives)}
+answer = scaling.recommend(joint, train_flops=C, serve_tokens=T)
+recommendation = answer.recommendation
+choices = {choice.n_experts: choice for choice in (recommendation.recommendation, *recommendation.alternatives)}
 for e, (cost, n, _) in found.items():
-    if np.isfinite(cost) and e != question.reference_experts:  # the reference itself touches the bar at a single point
+    if (
+        np.isfinite(cost) and e != recommendation.question.reference_experts
+    ):  # the reference itself touches the bar at a single point
         np.testing.assert_allclose(choices[e].cost.total, cost, rtol=1e-3)  # the sizes tried are some .05 % apart
         np.testing.assert_allclose(choices[e].n_active, n, rtol=0.02)
-assert answer.recommendation.n_experts == min(found, key=lambda e: found[e][0])
+assert recommendation.recommendation.n_experts == min(found, key=lambda e: found[e][0])
 print(
-    "the package agrees:", answer.recommendation.n_experts, "experts;", "decided" if answer.decided else "not decided"
+    "the package agrees:",
+    recommendation.recommendation.n_experts,
+    "experts;",
+    "decided" if recommendation.decided else "not decided",
 )
-for reason in answer.undecided_because:
+for reason in recommendation.undecided_because:
     print("-", reason)
 
 # %% [markdown]
@@ -171,12 +170,12 @@ for reason in answer.undecided_because:
 # %%
 curves = []
 for e in sorted(choices):
-    points = sorted((point.cost, point.loss) for point in answer.front if point.n_experts == e)
+    points = sorted((point.cost, point.loss) for point in recommendation.front if point.n_experts == e)
     curves.append(figures.Curve(e, *map(np.array, zip(*points, strict=True))))
-chosen = (answer.recommendation.cost.total, answer.recommendation.loss)
+chosen = (recommendation.recommendation.cost.total, recommendation.recommendation.loss)
 figures.figure(
     lambda ax: figures.tradeoff(curves, chosen, palette, ax, unit="FLOP"),
-    lambda ax: figures.probability_best(answer.probability_best, palette, ax),
+    lambda ax: figures.probability_best(recommendation.probability_best, palette, ax),
     ratios=[1.75, 1],
     legend=palette,
 )

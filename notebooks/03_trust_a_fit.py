@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -32,19 +33,20 @@ import pandas as pd
 from scipy.optimize import least_squares, minimize_scalar
 from scipy.stats import multivariate_t, norm, t
 
+import scaling
 from analysis import figures, laws
-from analysis.fitting import bootstrap, fit
+from analysis.fitting import fit
 from analysis.fitting.profile import profile
 from analysis.fitting.roll_out import roll_out
-from analysis.isoflop import bias as bias_module
 from analysis.isoflop import valleys
-from analysis.tables import runs
+from analysis.isoflop.bias import bias
+from analysis.tables.runs import RunTable
 from analysis.validation import law_comparison
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
 study = Path(os.environ.get("SCALING_STUDY", root / "results" / "quickstart"))
-table = runs.read_runs(study)
+table = scaling.load(study)
 print(f"{len(table)} runs from {study.name}; left out: {dict(table.dropped) or 'none'}")
 dense = replace(table, frame=table.frame[table.frame["n_experts"] == 1].reset_index(drop=True))
 
@@ -61,7 +63,7 @@ def planted():
             loss = (0.9 + 70 / size**0.42 + 75 / tokens**0.38) * np.exp(0.004 * rng.standard_normal())
             rows.append((f"{size:.3g}", 1, size, tokens, 6 * size * tokens, loss))
     names = ["trunk_id", "n_experts", "n_active", "tokens", "train_flops", "loss_val"]
-    return runs.RunTable(pd.DataFrame(rows, columns=names), "planted")
+    return RunTable(pd.DataFrame(rows, columns=names), "planted")
 
 
 if dense.frame["n_active"].nunique() < 4 or len(dense) < 12:
@@ -98,7 +100,7 @@ def fitted(rows, starts=STARTS):
 
 everything = np.arange(len(dense))
 by_hand = fitted(everything)
-packaged = bootstrap.bootstrap(fit.fit(dense, laws.HOFFMANN, seed=0), dense, 150, np.random.default_rng(0))
+packaged = scaling.fit(dense, law="hoffmann", bootstrap=150)
 print(f"by hand {by_hand.cost:.10g}, package {packaged.objective:.10g}; exponents {by_hand.x[[1, 3]].round(4)}")
 # Both end where the objective is flat to rounding: 1e-6 of it is far less than any difference that moves a prediction.
 np.testing.assert_allclose(packaged.objective, by_hand.cost, rtol=1e-6)
@@ -226,15 +228,13 @@ for budget, centre in zip(budgets, true * [0.45, 1.0, 2.3], strict=True):
     rows += [(1, n, budget / (6 * n), budget, value) for n, value in zip(sizes, y, strict=True)]
 off = np.array(vertices) / true
 
-grid = runs.RunTable(
-    pd.DataFrame(rows, columns=["n_experts", "n_active", "tokens", "train_flops", "loss_val"]), "surface"
-)
+grid = RunTable(pd.DataFrame(rows, columns=["n_experts", "n_active", "tokens", "train_flops", "loss_val"]), "surface")
 found = valleys.valleys(grid)
-bias = bias_module.bias(fit.Fit(law="hoffmann", params=surface), found, float(budgets[-1]))
+measured = bias(fit.Fit(law="hoffmann", params=surface), found, float(budgets[-1]))
 # The parabola is linear algebra, exact to rounding; the package finds the true optimum numerically, to 1e-7 or so.
-np.testing.assert_allclose(bias.vertex_over_true, off, rtol=1e-5)
+np.testing.assert_allclose(measured.vertex_over_true, off, rtol=1e-5)
 slope = np.polyfit(np.log(budgets), np.log(vertices), 1)[0]
-np.testing.assert_allclose([bias.exponent, bias.true_exponent], [slope, surface["beta"] / power], atol=1e-6)
+np.testing.assert_allclose([measured.exponent, measured.true_exponent], [slope, surface["beta"] / power], atol=1e-6)
 print(f"the package agrees: vertices {np.round(off, 3)} times the optimum, without any noise")
 
 # %%

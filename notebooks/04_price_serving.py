@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -30,18 +31,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
+import scaling
 from analysis import figures
 from analysis.decision import what_if
 from analysis.decision.lifetime_cost import structure
-from analysis.decision.question import Question
-from analysis.decision.recommend import recommend
-from analysis.fitting.published import published
 from analysis.latency import law as latency
 from analysis.latency import table as latency_table
-from scaling.serving import devices, replicas
+from scaling.serving import replicas
 from scaling.serving.step_time import TERMS
 
-law, h100 = published("joint-moe-2025"), devices.device("h100")
+law, h100 = scaling.read_fit("published:joint-moe-2025"), scaling.device("h100")
 print(f"{h100.title}: {h100.bandwidth:.3g} bytes/s, {h100.peak_flops:.3g} FLOP/s, {h100.memory / 1e9:g} GB")
 print(f"{h100.usd_per_hour} USD an hour ({h100.price_source}; {h100.price_date})")
 
@@ -107,7 +106,7 @@ for name, formula in replicas.METRICS.items():
 
 # %%
 T, C = 1e13, 1e22
-dense = recommend(law, Question(train_flops=C, n_experts=(1,))).recommendation
+dense = scaling.recommend(law, train_flops=C, n_experts=(1,), what_if=False).recommendation.recommendation
 print(f"keep the loss of the best dense model at {C:g} FLOPs, {dense.loss:.4f}; serve {T:g} tokens")
 found = {}
 for e in (1, 4, 8, 16, 32):
@@ -127,8 +126,8 @@ for e in (1, 4, 8, 16, 32):
     found[e] = (train + serve)[i]
     print(f"E = {e:2}: N_active {grid[reached][i]:.3g}, {found[e]:,.0f} USD, {train[i]:,.0f} of it to train")
 
-question = Question(train_flops=C, serve_tokens=T, device="h100", n_experts=tuple(found))
-answer = recommend(law, question)
+asked = scaling.recommend(law, train_flops=C, serve_tokens=T, device="h100", n_experts=tuple(found), what_if=False)
+answer, question = asked.recommendation, asked.recommendation.question
 for choice in (answer.recommendation, *answer.alternatives):
     assert np.isclose(choice.cost.total, found[choice.n_experts], rtol=5e-3)  # the grid is .3 % wide
 assert answer.recommendation.n_experts == min(found, key=found.get)

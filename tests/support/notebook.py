@@ -1,16 +1,18 @@
-"""Runs the notebook the way a reader does, for the tests that have a study."""
+"""Notebooks executed as a reader executes them: in their own folder, against a study."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jupytext
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_fit_and_recommend.py"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK = NOTEBOOKS / "01_fit_and_recommend.py"
 
 
-def run_notebook(study: Path, source: Path = NOTEBOOK) -> list[str]:
-    """Execute every cell in the notebook's folder against a study; what they printed, and the kinds of their results.
+def executed(source: Path, study: Path) -> Any:
+    """The notebook of a percent-format file with every cell executed.
 
     Raises nbclient's CellExecutionError where a cell fails, the notebook's own assertions among them.
     """
@@ -18,7 +20,12 @@ def run_notebook(study: Path, source: Path = NOTEBOOK) -> list[str]:
     env = {**os.environ, "SCALING_STUDY": str(study.resolve()), "PYTHONWARNINGS": "default"}
     notebook = jupytext.read(source)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(source.parent)}}).execute(env=env)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return notebook
+
+
+def run_notebook(study: Path, source: Path = NOTEBOOK) -> list[str]:
+    """What the cells of a notebook printed, and the kinds of their results."""
+    outputs = [output for cell in executed(source, study).cells for output in cell.get("outputs", [])]
     return [output["text"] for output in outputs if output["output_type"] == "stream"] + [
         kind for output in outputs for kind in output.get("data", {})
     ]
