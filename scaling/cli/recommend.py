@@ -39,33 +39,32 @@ def recommend(
     serve_tokens: options.ServeTokens = None,
     requests_per_month: Annotated[
         float | None,
-        typer.Option(
-            metavar="R", parser=number, help="Instead of T: the load, which a device serves in whole replicas."
-        ),
+        typer.Option(metavar="R", parser=number, help="The load instead of T, served by whole replicas."),
     ] = None,
     months: Annotated[float, typer.Option(parser=number, help="Months of --requests-per-month.")] = 12,
-    minimise: Annotated[
-        GoalName | None, typer.Option(help="What to minimise, where the usual one is not wanted.")
-    ] = None,
+    minimise: Annotated[GoalName | None, typer.Option(help="What to minimise instead of the default below.")] = None,
     n_experts: options.ExpertCounts = None,
     memory_gb: options.MemoryGb = None,
     data_tokens: Annotated[
         float | None,
-        typer.Option(metavar="D", parser=number, help="Tokens there are to train on: D is at most that."),
+        typer.Option(metavar="D", parser=number, help="Unique training tokens available: an upper limit on D."),
     ] = None,
     usd_per_million: Annotated[
         float | None,
-        typer.Option(metavar="USD", parser=number, help="The most that a million generated tokens may cost."),
+        typer.Option(metavar="USD", parser=number, help="Limit on the cost of a million output tokens."),
     ] = None,
     reference_experts: Annotated[
-        int, typer.Option(metavar="E", min=1, help="With a budget and a volume: keep the loss of this E's best model.")
+        int,
+        typer.Option(
+            metavar="E", min=1, help="With a budget and a volume: match the loss of the best model with this E."
+        ),
     ] = 1,
     device: serving_options.DeviceName = None,
     devices: serving_options.Devices = None,
     usd_per_hour: serving_options.UsdPerHour = None,
     mfu: Annotated[
         float | None,
-        typer.Option(parser=number, help="Share of the device's peak that training reaches; without it .4."),
+        typer.Option(parser=number, help="Model FLOPs utilisation (MFU) of training. Default: 0.4."),
     ] = None,
     latency: serving_options.Latency = None,
     throughput: serving_options.Throughput = None,
@@ -84,7 +83,9 @@ def recommend(
     settings: options.Settings = None,
     rival: Annotated[
         list[str] | None,
-        typer.Option("--rival", metavar="FIT", help="A fit of runs with another k, router or experts: which is best?"),
+        typer.Option(
+            "--rival", metavar="FIT", help="An alternative fit, of runs with another k, router or experts, to compare."
+        ),
     ] = None,
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
@@ -93,7 +94,7 @@ def recommend(
     verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
-    """Recommend an expert count, a size and a token budget, and say how sure that is.
+    """Recommend an expert count, a size and a token budget, with how certain that is.
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
     cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost:

@@ -29,49 +29,53 @@ Devices = Annotated[
     Path | None, typer.Option(metavar="FILE", help="YAML of devices and prices that replace or extend the table's.")
 ]
 UsdPerHour = Annotated[
-    float | None, typer.Option(parser=number, help="Rent of one device, USD per hour, instead of the table's.")
+    float | None,
+    typer.Option(parser=number, help="Rent of one device in USD per hour. Default: the price in the device table."),
 ]
 Latency = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="What the device reaches, as `scaling latency --out` wrote it.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Measured efficiency of the device: a file that `scaling latency --out` wrote."),
 ]
 BandwidthShare = Annotated[
-    float | None, typer.Option(parser=number, help="Share of the device's bytes/s that is reached; without it .6.")
+    float | None, typer.Option(parser=number, help="Achieved share of the memory bandwidth. Default: 0.6.")
 ]
 FlopsShare = Annotated[
-    float | None, typer.Option(parser=number, help="Share of its FLOP/s that serving reaches; without it .4.")
+    float | None, typer.Option(parser=number, help="Achieved share of the peak FLOP/s in serving. Default: 0.4.")
 ]
-Prompt = Annotated[int, typer.Option(metavar="P", parser=whole_number, help="Tokens that a request brings.")]
-Generated = Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Tokens that a request takes.")]
-Utilisation = Annotated[float, typer.Option(parser=number, help="Share of the time that replicas are busy, at most.")]
-MaxBatch = Annotated[int, typer.Option(parser=whole_number, help="Sequences that a replica holds at once, at most.")]
-MaxDevices = Annotated[int, typer.Option(parser=whole_number, help="Devices of a replica, at most.")]
+Prompt = Annotated[int, typer.Option(metavar="P", parser=whole_number, help="Prompt tokens per request.")]
+Generated = Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Output tokens per request.")]
+Utilisation = Annotated[float, typer.Option(parser=number, help="Largest share of the time that replicas are busy.")]
+MaxBatch = Annotated[int, typer.Option(parser=whole_number, help="Most sequences in one replica at a time.")]
+MaxDevices = Annotated[int, typer.Option(parser=whole_number, help="Most devices of one replica.")]
 MaxFleet = Annotated[
-    int | None, typer.Option(parser=whole_number, help="Devices of all replicas together, with --requests-per-month.")
+    int | None, typer.Option(parser=whole_number, help="Most devices of all replicas, with --requests-per-month.")
 ]
 TtftLimit = Annotated[
     float | None,
     typer.Option(
-        "--ttft-ms", metavar="MS", parser=_milliseconds, help="Limit on the time to the first token, without queueing."
+        "--ttft-ms", metavar="MS", parser=_milliseconds, help="Limit on time to first token, without queueing."
     ),
 ]
 TpotLimit = Annotated[
     float | None,
-    typer.Option("--tpot-ms", metavar="MS", parser=_milliseconds, help="Limit on the time of a further token."),
+    typer.Option("--tpot-ms", metavar="MS", parser=_milliseconds, help="Limit on time per output token."),
 ]
 Skew = Annotated[
     float | None,
     typer.Option(
         parser=number,
-        help="How uneven the router is: loads fall as rank^-skew. 0: even, which activates the most experts. Default: "
-        "as the runs showed.",
+        help="Imbalance of the router: loads fall as rank^-skew. 0 is balanced, which activates the most experts. "
+        "Default: as measured in the runs.",
     ),
 ]
 ReadsAll = Annotated[
-    bool, typer.Option("--reads-all", help="The kernel of the experts reads all of them, whichever are activated.")
+    bool, typer.Option("--reads-all", help="The expert kernel reads all experts, whichever are activated.")
 ]
 Throughput = Annotated[
     Path | None,
-    typer.Option(metavar="TABLE", help="Somebody's measured tokens/s, tpot or ttft: scales what is assumed."),
+    typer.Option(
+        metavar="TABLE", help="Published measurements of tokens/s, TPOT or TTFT, which scale the assumed efficiency."
+    ),
 ]
 
 

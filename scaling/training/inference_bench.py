@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from scaling.model import transformer
 from scaling.model.moe import routing
 from scaling.model.transformer import Output, Transformer, empty_caches
 from scaling.serving import devices
-from scaling.serving.device import BUSY, Device, roofline_seconds
+from scaling.serving.device import Device, roofline_seconds
 from scaling.training import host, malloc
 from scaling.training.executable_cache import is_enabled, load_or_compile
 from scaling.training.kernel_choice import kernel_of
@@ -66,10 +65,6 @@ def measure(*configs: RunConfig, progress: Callable[[str], None] = lambda _: Non
         for index in order.permutation(len(shapes)):
             shapes[index].time(_rounds(shapes[index].config.bench.repeats)[number])
         progress(f"round {number + 1} of {ROUNDS}")
-    most = max(shape.busy or 0.0 for shape in shapes)
-    if most > BUSY:
-        text = f"warning: other processes used {most:.1f} cores during the measurement; timings may be off"
-        print(f"{text}, repeat it on an idle machine", file=sys.stderr)
     return [row for shape in shapes for row in shape.rows()]
 
 

@@ -55,13 +55,12 @@ def test_a_dense_model_activates_one_expert(micro):
     assert {(row["dispatch"], row["kernel"], row["reads_all"]) for row in rows} == {("dense", None, False)}
 
 
-def test_load_by_other_processes_is_recorded_with_a_warning(micro, monkeypatch, capsys):
+def test_load_by_other_processes_is_recorded(micro, monkeypatch):
     ticks = iter(range(0, 10**6, 60))
     cores = 60 / os.sysconf("SC_CLK_TCK") / 0.3  # so many ticks in .3 s
     monkeypatch.setattr(inference_bench, "_busy_ticks", lambda: float(next(ticks)))
     assert inference_bench.others_busy() == pytest.approx(cores)
     assert measure(micro())[0]["busy_cores"] == pytest.approx(cores)
-    assert f"other processes used {cores:.1f} cores" in capsys.readouterr().err
     monkeypatch.setattr(inference_bench, "_busy_ticks", lambda: None)
     assert inference_bench.others_busy() is None
 

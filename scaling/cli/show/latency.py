@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
 from scaling.formatting import listed, plural, si
+from scaling.serving.device import BUSY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +34,8 @@ _UNITS = {
 _TITLES = {
     "n_experts": "E", "top_k": "k", "d_model": "width", "n_layers": "layers",
     "phase": "phase", "batch": "batch", "context": "context",
-    "time_ms": "median ms", "time_q25_ms": "q25 ms", "time_q75_ms": "q75 ms", "tokens_per_s": "tok/s",
-    "distinct_experts": "experts", "roofline_ms": "floor ms",
+    "time_ms": "ms", "time_q25_ms": "q25", "time_q75_ms": "q75", "tokens_per_s": "tok/s",
+    "distinct_experts": "experts", "roofline_ms": "floor",
 }  # fmt: skip
 _SHAPE = ("n_experts", "top_k", "d_model", "n_layers")  # shown where they were varied
 
@@ -103,15 +104,19 @@ def bench_page(rows: Sequence[Mapping[str, Any]]) -> Page:
     table = text_table(
         "", [_TITLES[name] for name in names], [[_cell(name, row[name]) for name in names] for row in rows]
     )
+    busy = max(row["busy_cores"] or 0.0 for row in rows)
+    warning = f"other processes used {busy:.1f} cores; timings may be off: repeat them on an idle machine"
     fastest = min((row for row in rows if row["phase"] == "decode"), key=lambda row: row["time_ms"], default=rows[0])
     return Page(
         f"{rows[0]['device_kind']}, {plural(rows[0]['threads'], 'thread')}, {dtypes}: fastest {fastest['phase']} step "
         f"{fastest['time_ms']:.3g} ms",
         tables=(table,),
+        notes=("ms: median of the repeats; q25, q75: their quartiles; floor: the roofline; all in ms",),
+        warnings=(warning,) if busy > BUSY else (),
     )
 
 
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "–"
-    return si(value) if name == "tokens_per_s" else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return si(value) if name == "tokens_per_s" else f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -282,7 +282,7 @@ def test_too_many_such_draws_are_a_doubt_of_their_own_and_a_run_settles_it():
     best = answer.recommendation.n_experts
     assert len(answer.undecided_because) == 1
     assert answer.recommendation.unanswered == pytest.approx(0.1)
-    assert f"E = {best} meets the loss" in answer.undecided_because[0]
+    assert f"no model with E = {best}" in answer.undecided_because[0]
     assert "stays open after 0% of its outcomes" in answer.next_run.reason
 
 
@@ -365,7 +365,7 @@ def test_a_bare_fit_answers_and_says_what_it_does_not_know():
     answer = recommend(BARE, Question(train_flops=1e20))
     assert answer.recommendation.n_total is None
     assert "total sizes are unknown: the fit has no n_total" in answer.assumptions
-    assert "the fit does not say which expert counts were studied" in answer.undecided_because
+    assert "the fit does not record which expert counts were studied" in answer.undecided_because
 
 
 def test_the_document_has_the_keys_that_others_rely_on():
