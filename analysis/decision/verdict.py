@@ -73,11 +73,11 @@ def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> lis
         for factor in (0.5, 1.5):
             share = min(1.0, factor * getattr(reached, name))
             service = replace(question.service, efficiency=replace(reached, **{name: share}))
-            best = SizeOptimiser(optimiser.fit, replace(question, service=service)).estimate(ranked).ranked()[:1]
+            best = optimiser.asked(replace(question, service=service)).estimate(ranked).ranked()[:1]
             if best and best[0] != ranked[0]:
                 return [
-                    f"what the device reaches is assumed, not measured: at {share:.0%} of its {quantity} E = {best[0]} "
-                    "would be best (`latency` takes a measurement)"
+                    f"device efficiency is assumed, not measured: at {share:.0%} of its {quantity} E = {best[0]} would "
+                    "be best (`latency` reads a measurement)"
                 ]
     return []
 
