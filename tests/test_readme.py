@@ -30,6 +30,13 @@ COMMANDS = [
 ]
 
 
+def python_block(beginning: str) -> str:
+    """The Python of the README that begins so."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (block,) = [one for one in blocks if one.startswith(beginning)]
+    return block
+
+
 def environment():
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
 
@@ -56,6 +63,19 @@ def test_the_scaling_commands_run_as_printed(tmp_path):
         assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip() or done.stderr.strip()
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_python_runs_as_printed(tmp_path, monkeypatch):
+    """A dense study as somebody's runs.csv, and a published law priced on a device."""
+    study = write_study(tmp_path / "study")
+    runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
+    runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
+    runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_block("import scaling"), names)
+    assert set(names["fit"].params) == {"E", "A", "alpha", "B", "beta"}
+    assert (tmp_path / "plan.pdf").read_bytes().startswith(b"%PDF")
 
 
 def write_isoflop(path):
@@ -86,7 +106,7 @@ def test_what_it_says_of_the_quickstart_is_so():
 
 def test_the_router_that_the_readme_adds_trains_like_the_others(monkeypatch, micro):
     """The file and the line as printed: the router is found by its name, counted, trained and evaluated."""
-    block = next(b for b in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S))
+    block = python_block("# scaling/model/moe/routers/unit.py")
     code, line = block.split("# scaling/config/registry.py, in ROUTERS\n")
     assert sum(bool(part.strip()) for part in block.splitlines()) <= 10
     module = types.ModuleType("scaling.model.moe.routers.unit")
