@@ -3,7 +3,9 @@ quickly."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import typst
 
 from analysis import laws
 from analysis.decision import cost_curves
+from analysis.decision.answer import Answer
 from analysis.report import study as studies
 from analysis.report.contents import write_contents
 from analysis.validation import checks
@@ -56,6 +59,17 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     coarse(monkeypatch)
     refused = partial(checks.Checks, resamples=0, refused="the test does without")
     monkeypatch.setattr(studies, "check", refused)
+
+
+def store(path: Path, document: Any) -> None:
+    """Write a fit or an answer into a study folder."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def altered(answer: Answer, **changes: Any) -> Answer:
+    """The answer with another recommendation."""
+    return replace(answer, recommendation=replace(answer.recommendation, **changes))
 
 
 def strings(node: Any) -> Iterator[str]:

@@ -192,7 +192,8 @@ def _inputs(subject: Subject) -> str:
     answer = subject.decision
     fit = subject.law_fit
     runs = f"{plural(fit.n_runs, 'run')}" if fit.n_runs else answer.recommendation.fitted_to or fit.source
-    inputs = [f"law {fit.law} ({answer.law_file or 'a fit'}) of {runs}"]
+    name = answer.law_file or next(name for name, other in subject.fits.items() if other is fit)
+    inputs = [f"law {fit.law} ({name}) of {runs}"]
     if answer.question.device is not None:
         on = answer.question.pricing.rented
         inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}, {on.price_date})")

@@ -84,8 +84,8 @@ def _on_unseen_runs(study: Study, checks: Checks) -> str:
     return (
         "Fitted to the smaller-compute runs alone, the law predicted larger-compute ones with a median error of "
         f"{errors.median_error:.2g}%{inside}. That is at {si(min(ratios), 2)} to {si(max(ratios), 2)} times the "
-        f"compute of the largest run fitted; the recommended model takes {si(needed, 2)} times that of the largest run of all, "
-        f"{reach}."
+        f"compute of the largest run fitted; the recommended model takes {si(needed, 2)} times that of the largest run "
+        f"of all, {reach}."
     )
 
 

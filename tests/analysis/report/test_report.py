@@ -8,18 +8,21 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from reported import column, quick_checks, section, tables, template_warnings, words
-from synthetic import TRUTH, cells, planted_loss, write_study
+from reported import altered, column, section, store, tables, template_warnings, words
+from synthetic import TRUTH, planted_loss
 from typer.testing import CliRunner
 
-from analysis import laws
+from analysis.decision.answer import Answer
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
-from analysis.fitting import bootstrap, fit
 from analysis.methods.dense_twins import paired_effects
+from analysis.report import measured
+from analysis.report.blocks import typeset
 from analysis.report.build import build_report, compile_pdf
 from analysis.report.contents import content, made_at, write_contents
+from analysis.report.plots import decision as decision_plots
 from analysis.report.plots import study as study_plots
+from analysis.report.sections import decision
 from analysis.report.study import load_report_study
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
@@ -29,75 +32,18 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import si
 from scaling.serving import devices
 from scaling.serving.service import SERVICE
-from scaling.values import FIT, plain
-
-CONFIGS = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_checks(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    """A study with runs, evaluations and latency, but neither fits nor recommendations."""
-    return write_study(tmp_path_factory.mktemp("report") / "planted", configs=CONFIGS)
-
-
-@pytest.fixture(scope="module")
-def joint(bare):
-    """A joint fit of it with few draws."""
-    table = runs.read_runs(bare)
-    return bootstrap.bootstrap(fit.fit(table, laws.law_named("joint-moe")), table, 60, np.random.default_rng(0))
-
-
-@pytest.fixture(scope="module")
-def answer(joint):
-    """A recommendation from that fit, as it is stored."""
-    return plain(recommend(joint, Question(train_flops=1e13, serve_tokens=1e8)))
-
-
-@pytest.fixture(scope="module")
-def answered(bare, joint, answer, tmp_path_factory):
-    """A folder with the same study, the fit and the recommendation; no test changes it."""
-    folder = shutil.copytree(bare, tmp_path_factory.mktemp("answered") / "planted")
-    store(folder / "fits" / "joint-moe.json", FIT.document(joint))
-    store(folder / "recommendations" / "joint-moe.json", answer)
-    return folder
+from scaling.values import plain
 
 
 @pytest.fixture
 def study(answered, tmp_path):
-    """A copy of that folder, to be changed."""
+    """A copy of the study with its fit and answer, to be changed."""
     return shutil.copytree(answered, tmp_path / "planted")
-
-
-def store(path, document):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document), encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def loaded(answered):
-    """That study as read."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick_checks(patch)
-        return load_report_study(answered)
-
-
-@pytest.fixture(scope="module")
-def page(loaded):
-    return content(loaded)
-
-
-def page_of(folder):
-    return content(load_report_study(folder))
 
 
 def with_question(loaded, joint, question, **changes):
     """The study with the answer to another question."""
-    return replace(loaded, answers={"joint-moe": plain(recommend(joint, question))}, **changes)
+    return replace(loaded, answers={"joint-moe": Answer(recommend(joint, question))}, **changes)
 
 
 def test_the_same_study_gives_the_same_file(answered, tmp_path):
@@ -114,44 +60,48 @@ def test_the_template_compiles_without_a_warning(loaded, tmp_path):
 
 
 def test_the_front_page_is_the_stored_recommendation(page, answer):
-    chosen = answer["recommendation"]
+    chosen = answer.best
     tiles = {tile["label"]: tile["value"] for tile in page["tiles"]}
     assert tiles == {
-        "Experts, E": str(chosen["n_experts"]),
-        "Active parameters": si(chosen["n_active"]),
-        "Total parameters": si(chosen["n_total"]),
-        "Training tokens": si(chosen["tokens"]),
-        "Loss, nats/token": f"{chosen['loss']:.3f}",
-        "Lifetime cost, FLOP": formatting.flops(chosen["cost"]["total"]),
-        "Best in": formatting.percent(chosen["probability_best"]),
+        "Experts, E": str(chosen.n_experts),
+        "Active parameters": si(chosen.n_active),
+        "Total parameters": si(chosen.n_total),
+        "Training tokens": si(chosen.tokens),
+        "Loss, nats/token": f"{chosen.loss:.3f}",
+        "Lifetime cost, FLOP": formatting.flops(chosen.cost.total),
+        "Best in": formatting.percent(chosen.probability_best),
     }
 
 
-@pytest.mark.parametrize("reasons", [[], ["there are few trunks", "E = 8 is at an edge"]])
+@pytest.mark.parametrize("reasons", [(), ("there are few trunks", "E = 8 is at an edge")])
 def test_the_front_page_is_decided_or_gives_every_reason(loaded, answer, reasons):
-    page = content(replace(loaded, answers={"a": answer | {"decided": not reasons, "undecided_because": reasons}}))
-    best = formatting.experts(answer["recommendation"]["n_experts"])
+    changed = altered(answer, decided=not reasons, undecided_because=reasons)
+    page = decision.front_page(replace(loaded, answers={"a": changed}))
+    best = formatting.experts(answer.best.n_experts)
+    model = f"{si(answer.best.n_active)} active parameters on {si(answer.best.tokens)} tokens"
     assert page["decided"] == (not reasons)
     if reasons:
-        assert page["headline"] == f"Not decided; {best} leads"
+        assert page["headline"] == f"Not decided; {best} leads: {model}"
         assert page["because"] == "There are few trunks. E = 8 is at an edge."
     else:
-        assert page["headline"].startswith(f"Train {best}: {si(answer['recommendation']['n_active'])} active")
-        assert f"of {answer['n_draws']} bootstrap draws" in page["because"]
+        assert page["headline"] == f"Train {best}: {model}"
+        assert f"of {answer.recommendation.n_draws} bootstrap draws" in page["because"]
 
 
-def test_every_expert_count_is_in_the_table_of_choices(page, answer):
+def test_every_expert_count_is_in_the_table_of_choices_with_the_parts_of_its_cost(page, answer):
     (choices,) = tables(section(page, "The decision in detail"))
-    by_experts = {c["n_experts"]: c for c in (answer["recommendation"], *answer["alternatives"])}
-    chosen = answer["recommendation"]["n_experts"]
-    starred = {1: "dense", 4: "4", 8: "8"}
-    starred[chosen] += " ★"
-    assert column(choices, "E") == list(starred.values())
-    assert column(choices, "regret") == [formatting.percent(by_experts[e]["regret"]) for e in (1, 4, 8)]
-    assert column(choices, "tokens") == [si(by_experts[e]["tokens"]) for e in (1, 4, 8)]
+    shown = [answer.best, *answer.recommendation.alternatives]
+    first, *others = column(choices, "E")
+    assert [first.removesuffix(" ★"), *others] == [str(choice.n_experts) for choice in shown]
+    assert first.endswith("★")
+    for name, part in (("to train", "train"), ("to serve", "serve"), ("cost", "total")):
+        costs = [formatting.flops(getattr(choice.cost, part)) for choice in shown]
+        assert column(choices, f"{name} (FLOP)") == costs
+    assert column(choices, "tokens") == [si(choice.tokens) for choice in shown]
+    assert column(choices, "95% interval") == [formatting.between(c.loss_interval, formatting.loss) for c in shown]
 
 
-def test_the_answer_is_the_planted_one(bare, joint):
+def test_the_answer_is_the_planted_one(joint):
     # Independent: brute force over N and D with the planted law itself.
     budget, served = 1e13, 1e8
     sizes = np.geomspace(1e3, 1e8, 400)
@@ -184,10 +134,10 @@ def test_what_was_left_out_is_reported_with_its_reason(page, loaded):
 
 def test_every_warning_and_assumption_is_in_the_report(page, answer):
     printed = words(page).lower()
-    assert answer["warnings"]
-    assert answer["assumptions"]
-    for line in (*answer["warnings"], *answer["assumptions"]):
-        assert line.lower() in printed
+    lines = (*answer.recommendation.warnings, *answer.recommendation.assumptions)
+    assert answer.recommendation.warnings
+    assert answer.recommendation.assumptions
+    assert all(typeset(line).lower() in printed for line in lines)
 
 
 def test_reproduction_names_commands_hashes_and_the_grid(page, loaded):
@@ -206,7 +156,7 @@ def test_reproduction_names_commands_hashes_and_the_grid(page, loaded):
 def test_measured_times_are_beside_their_floors(page):
     timing = tables(section(page, "What serving costs"))[1]
     at_one = [batch == "1" for batch in column(timing, "batch")]
-    assert len(at_one) == 3 * 2
+    assert len(at_one) == 3 * 4, "E = 1, 4, 8 at four batches"
     floors, ratios = column(timing, "floor, ms"), column(timing, "median/floor")
     assert [floor == "–" for floor in floors] == at_one
     assert [ratio == "–" for ratio in ratios] == at_one
@@ -225,9 +175,9 @@ def test_times_without_a_floor_are_counted(loaded):
     assert study_plots.latency(bare).axes
 
 
-def test_the_counts_of_serving_are_those_of_the_structure(page):
+def test_the_counts_of_serving_are_those_of_the_structure(page, configs):
     counted = tables(section(page, "What serving costs"))[0]
-    largest = {config.model.n_experts: config for config in CONFIGS if config.model.d_model == 64}
+    largest = {config.model.n_experts: config for config in configs if config.model.d_model == 64}
     assert column(counted, "E") == ["dense", "4", "8"]
     for row, config in zip(counted["rows"], (largest[1], largest[4], largest[8]), strict=True):
         model, vocab, context = config.model, config.data.vocab_size, config.train.seq_len
@@ -249,9 +199,12 @@ def test_a_cost_in_flops_says_what_it_leaves_out_and_what_was_measured(page, loa
 
 
 def test_the_picture_has_a_panel_of_measured_times_only_where_there_are_some(loaded):
-    with_times, without = study_plots.hero(loaded), study_plots.hero(replace(loaded, latency=loaded.latency.iloc[:0]))
+    with_times, without = (
+        decision_plots.hero(loaded),
+        decision_plots.hero(replace(loaded, latency=loaded.latency.iloc[:0])),
+    )
     assert len(with_times.axes) == len(without.axes) + 1
-    shown = study_plots.measured_decode(loaded)
+    shown = measured.measured_decode(loaded.latency)
     assert list(shown["n_experts"]) == [1, 4, 8]
     assert set(shown["batch"]) == {64}
     assert set(shown["n_active"]) == {loaded.table.frame["n_active"].max()}
@@ -273,9 +226,9 @@ def test_prices_on_a_measured_device_are_compared_with_the_measurement(loaded, j
     monkeypatch.setattr(devices, "calibrate_cpu", lambda: planted)
     asked = Question(target_loss=1.6, serve_tokens=1e10, device="cpu", service=replace(SERVICE, overlap=True))
     page = content(with_question(loaded, joint, asked))
-    *_, table = tables(section(page, "What serving costs"))
-    ratios = zip(column(table, "batch"), column(table, "measured/priced"), strict=True)
-    largest = [float(ratio) for batch, ratio in ratios if batch == "64"]
+    table = next(t for t in tables(section(page, "What serving costs")) if "priced, ms" in t["columns"])
+    rows = zip(*(column(table, name) for name in ("batch", "median, ms", "priced, ms")), strict=True)
+    largest = [float(median) / float(price) for batch, median, price in rows if batch == "64"]
     assert len(table["rows"]) == 3 * 4  # E = 1, 4, 8 at four batches
     np.testing.assert_allclose(largest, faster, rtol=0.25)  # the overhead and the spread are beside the roofline
     advice = "`scaling latency` measures what a device reaches"
@@ -285,10 +238,8 @@ def test_prices_on_a_measured_device_are_compared_with_the_measurement(loaded, j
 def test_a_price_on_a_device_that_was_not_measured_is_compared_with_nothing(loaded, joint, tmp_path):
     priced = with_question(loaded, joint, Question(target_loss=1.6, serve_tokens=1e10, device="h100"))
     page = content(priced)
-    assert not any("measured/priced" in table["columns"] for table in tables(section(page, "What serving costs")))
-    devices_table = tables(section(page, "Assumptions and warnings"))[0]
-    assert column(devices_table, "device")[0].endswith("★")
-    assert "H100" in column(devices_table, "device")[0]
+    assert not any("priced, ms" in table["columns"] for table in tables(section(page, "What serving costs")))
+    assert "H100" in words(section(page, "Assumptions and warnings"))
     assert template_warnings(priced, tmp_path) == []
 
 
@@ -313,16 +264,23 @@ def test_routed_runs_that_pair_with_nothing_are_counted(study, loaded, page):
     assert "Left out: 2 routed runs without a dense twin and 1 routed run whose twin" in effect
 
 
-def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(loaded, page, answer):
-    doubtful = json.loads(json.dumps(answer))
-    for choice in (doubtful["recommendation"], *doubtful["alternatives"]):
-        choice["unanswered"] = {1: 0.0, 4: 0.3, 8: 0.004}[choice["n_experts"]]
-    (choices,) = tables(section(content(replace(loaded, answers={"a": doubtful})), "The decision in detail"))
-    assert column(choices, "no answer in") == ["0%", "30%", "< 1%"]
-    for choice in (doubtful["recommendation"], *doubtful["alternatives"]):
-        choice["unanswered"] = None  # an answer of an older version
-    (choices,) = tables(section(content(replace(loaded, answers={"a": doubtful})), "The decision in detail"))
-    assert "no answer in" not in choices["columns"]
+def test_draws_in_which_an_expert_count_cannot_answer_are_in_the_table(loaded, answer):
+    unanswered = {1: 0.0, 4: 0.3, 8: 0.004}
+
+    def doubtful(choice):
+        return replace(choice, unanswered=unanswered[choice.n_experts])
+
+    found = answer.recommendation
+    hurt = altered(answer, recommendation=doubtful(answer.best), alternatives=tuple(map(doubtful, found.alternatives)))
+    (choices,) = tables(decision.decision(replace(loaded, answers={"a": hurt})))
+    shares = dict(
+        zip(
+            (int(e.removesuffix(" ★")) for e in column(choices, "E")),
+            column(choices, choices["columns"][-1]),
+            strict=True,
+        )
+    )
+    assert shares == {1: "0%", 4: "30%", 8: "< 1%"}
 
 
 def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
@@ -330,7 +288,7 @@ def test_the_first_recommendation_decides_and_all_are_shown(study, joint):
     store(study / "recommendations" / "a-target.json", other)
     document = load_report_study(study)
     assert list(document.answers) == ["a-target", "joint-moe"]
-    assert document.decision["question"]["target_loss"] == 1.6
+    assert document.decision.question.target_loss == 1.6
     assert len(tables(section(content(document), "The decision in detail"))) == 2
 
 

@@ -1,6 +1,5 @@
 """How far to believe the law: the report says what the checks found, and says so where they could not be made."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -8,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted import moe_grid, table_of
-from reported import column, quick_checks, section, tables, template_warnings, words
-from synthetic import cells, write_study
+from reported import altered, column, section, tables, template_warnings, words
 
 from analysis import laws
+from analysis.decision.answer import Answer
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.size_search import columns_of_model
@@ -21,40 +20,15 @@ from analysis.report.contents import content
 from analysis.report.plots import validation as validation_plots
 from analysis.report.sections import validation
 from analysis.report.study import load_report_study
-from analysis.tables import runs
 from analysis.tables.import_study import import_runs
 from analysis.validation import checks
-from scaling.values import FIT, plain
 
 R = np.random.default_rng
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_checks(monkeypatch)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A study with a joint fit of few draws, and an answer from it."""
-    out = write_study(
-        tmp_path_factory.mktemp("believed") / "planted",
-        configs=cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 1_000_000, 2_000_000)),
-    )
-    table = runs.read_runs(out)
-    joint = bootstrap.bootstrap(fit.fit(table, laws.JOINT_MOE), table, 60, R(0))
-    answer = recommend(joint, Question(train_flops=1e13, serve_tokens=1e8))
-    for name, document in (("fits", FIT.document(joint)), ("recommendations", plain(answer))):
-        (out / name).mkdir()
-        (out / name / "joint-moe.json").write_text(json.dumps(document), encoding="utf-8")
-    return out
-
-
-@pytest.fixture(scope="module")
-def study(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        quick_checks(patch)
-        return load_report_study(folder)
+def study(loaded):
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +69,8 @@ def test_the_verdict_says_what_was_predicted_and_whether_the_answer_is_within_it
         study.checks.roll_out.overall, n_inside=3, n_judged=12, median_error=4.2, share_interval=(0.1, 0.6), n_trunks=5
     )
     altered = replace(study.checks, roll_out=replace(study.checks.roll_out, overall=overall))
-    chosen = dict(study.decision["recommendation"])
-    chosen["train_flops"] = times * study.table.frame["train_flops"].max()
-    far = replace(study, answers={"a": study.decision | {"recommendation": chosen}})
+    chosen = replace(study.decision.best, train_flops=times * study.table.frame["train_flops"].max())
+    far = replace(study, answers={"a": altered(study.decision, recommendation=chosen)})
     verdict = validation.verdict(far, altered)
     assert re.search(r"error of 4\.2%; 3 of 12 .* 5 trunks .* 10% to 60%", verdict)
     assert f" {times:.2g} times that of the largest run" in verdict
@@ -161,10 +134,9 @@ def test_pinned_parameters_are_marked_with_their_source(study):
 
 
 def test_the_kind_of_intervals_is_named_with_what_a_new_run_would_measure(study):
-    chosen = study.decision["recommendation"]
-    columns = columns_of_model(study.law_fit, chosen["n_active"], chosen["tokens"], chosen["n_experts"], {})
+    chosen = study.decision.best
+    columns = columns_of_model(study.law_fit, chosen.n_active, chosen.tokens, chosen.n_experts, {})
     low, high = (float(end[0]) for end in study.law_fit.prediction_interval(columns))
-    assert study.new_run == (low, high)
     text = words(section(content(study), "The law"))
     assert "(BCa)" in text
     assert f"{low:.3f} – {high:.3f} nats per token" in text
@@ -173,14 +145,11 @@ def test_the_kind_of_intervals_is_named_with_what_a_new_run_would_measure(study)
 
 
 def test_the_95_percent_set_stands_beside_best_in(study):
-    answer = dict(study.decision) | {"best_experts": [4, 8]}
+    answer = altered(study.decision, best_experts=(4, 8))
     page = content(replace(study, answers={"joint-moe": answer}))
     (tile,) = [tile for tile in page["tiles"] if tile["label"] == "Best in"]
     assert tile["note"] == "of draws; 95% set: 4, 8"
     assert "95% set: E = 4, E = 8" in words(section(page, "The decision in detail"))
-    del answer["best_experts"]  # a recommendation of an older version
-    page = content(replace(study, answers={"joint-moe": answer}))
-    assert next(tile for tile in page["tiles"] if tile["label"] == "Best in")["note"] == "of draws"
 
 
 def test_findings_have_their_name_meaning_and_axis(study):
@@ -193,14 +162,14 @@ def test_findings_have_their_name_meaning_and_axis(study):
 
 def test_a_fit_without_draws_is_reported_without_intervals(study, tmp_path):
     single = replace(study.law_fit, draws={}, intervals={}, jackknife={}, strata=())
-    answer = plain(recommend(single, Question(train_flops=1e13, serve_tokens=1e8)))
+    answer = Answer(recommend(single, Question(train_flops=1e13, serve_tokens=1e8)))
     found = checks.check(single, study.table, 1e13)
-    bare = replace(study, fits={"joint-moe": single}, answers={"joint-moe": answer}, checks=found, new_run=None)
+    bare = replace(study, fits={"joint-moe": single}, answers={"joint-moe": answer}, checks=found)
     assert template_warnings(bare, tmp_path) == []
     page = content(bare)
     tiles = {tile["label"]: tile for tile in page["tiles"]}
     assert tiles["Best in"]["value"] == "–"
-    assert tiles["Training tokens"]["note"] == "–"
+    assert tiles["Training tokens"]["note"] == ""
     assert {"influence", "profiles"}.isdisjoint(draw.__name__ for draw in validation_plots.drawn(bare))
     assert "Profiles: not possible here" in words(section(page, validation.TITLE))
 

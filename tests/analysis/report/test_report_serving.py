@@ -1,38 +1,38 @@
 """The priced decision in the report: what a budget owner reads first is what the analysis says, and older answers
 do."""
 
-import json
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from reported import column, section, tables, template_warnings, unchecked, words
-from synthetic import cells, write_study
+from reported import altered, coarse, column, quick_checks, section, store, tables, template_warnings, words
 
-from analysis import laws
 from analysis.decision import cost_curves
+from analysis.decision.answer import Answer, answer_document, parse_answer
+from analysis.decision.answer import answer as answer_of
+from analysis.decision.fit_comparison import FitAlternative, FitAlternatives
 from analysis.decision.lifetime_cost import structure
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
-from analysis.decision.what_if import explore
-from analysis.fitting import bootstrap, fit, fit_file
+from analysis.decision.what_if import Case, Crossover, WhatIf
 from analysis.latency import law as latency
 from analysis.latency import table as latency_table
+from analysis.report import measured
 from analysis.report.contents import content
 from analysis.report.plots import decision
 from analysis.report.question import question_sentence
 from analysis.report.sections import what_if
 from analysis.report.study import LATENCY_LAW, load_report_study
-from analysis.tables import runs
+from analysis.report.subject import with_curves
 from scaling import formatting
-from scaling.formatting import si
+from scaling.formatting import si, usd
 from scaling.serving import devices as hardware
 from scaling.serving import replicas
 from scaling.serving.service import Service
-from scaling.values import FIT, plain
 
 LOAD = Question(
     train_flops=1e13, requests_per_month=2e13, months=6, device="h100", service=Service(prompt=128, generated=64)
@@ -42,50 +42,24 @@ IN_FLOPS = Question(train_flops=1e13, serve_tokens=1e8)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A study with a joint fit of few draws."""
-    configs = cells(experts=(1, 4, 8), widths=(32, 48, 64), tokens=(500_000, 2_000_000))
-    out = write_study(tmp_path_factory.mktemp("priced") / "planted", configs=configs)
-    table = runs.read_runs(out)
-    joint = bootstrap.bootstrap(fit.fit(table, laws.JOINT_MOE, n_starts=8), table, 20, np.random.default_rng(0))
-    (out / "fits").mkdir()
-    (out / "fits" / "joint-moe.json").write_text(json.dumps(FIT.document(joint)), encoding="utf-8")
-    return out
-
-
-@pytest.fixture(scope="module")
-def joint(folder):
-    return fit_file.load_fit(str(folder / "fits" / "joint-moe.json"))
-
-
-@pytest.fixture(scope="module")
 def answers(joint):
-    """The three questions answered as `scaling recommend` stores them."""
-    made = {}
-    for name, asked in (("load", LOAD), ("priced", PRICED), ("flops", IN_FLOPS)):
-        found = recommend(joint, asked)
-        document = plain(found) | {"what_if": plain(explore(joint, asked, found))}
-        made[name] = json.loads(json.dumps(document))
-    return made
+    """The three questions answered."""
+    with pytest.MonkeyPatch.context() as patch:
+        coarse(patch)
+        return {
+            name: answer_of(joint, asked) for name, asked in (("load", LOAD), ("priced", PRICED), ("flops", IN_FLOPS))
+        }
 
 
 @pytest.fixture(scope="module")
-def study(folder, answers):
-    """The study as read with one of the answers, once: `study("load")`; or with any other document."""
-    path = folder / "recommendations" / "joint-moe.json"
-    path.parent.mkdir()
-    read_once = {}
+def study(loaded, joint, answers):
+    """The study with one of the answers, `study("load")`, or with any other."""
 
-    def read(answer):
-        if isinstance(answer, str):
-            read_once[answer] = read_once.get(answer) or read(answers[answer])
-            return read_once[answer]
-        path.write_text(json.dumps(answer), encoding="utf-8")
-        return load_report_study(folder)
+    def with_answer(answer):
+        answer = answers[answer] if isinstance(answer, str) else with_curves(answer, joint)
+        return replace(loaded, answers={"joint-moe": answer})
 
-    with pytest.MonkeyPatch.context() as patch:
-        unchecked(patch)
-        yield read
+    return with_answer
 
 
 def first_page(study):
@@ -94,31 +68,32 @@ def first_page(study):
 
 def test_the_first_page_has_the_parts_of_the_cost_and_a_month_of_serving(study, answers):
     page = first_page(study("load"))
-    chosen = answers["load"]["recommendation"]
-    total, train, serve = (f"{si(chosen['cost'][part])} USD" for part in ("total", "train", "serve"))
-    assert f"Cost: {total}, {train} to train and {serve} to serve" in page
-    served = chosen["served"]
-    devices = served["replicas"] * served["n_devices"]
+    chosen = answers["load"].best
+    total, train, serve = (usd(getattr(chosen.cost, part)) for part in ("total", "train", "serve"))
+    rent = hardware.device("h100").usd_per_hour
+    hours = [si(cost / rent) for cost in (chosen.cost.train, chosen.cost.serve)]
+    assert f"Cost: {total}, {train} to train ({hours[0]} device-hours) and {serve} to serve" in page
+    assert f"({hours[1]} device-hours), {usd(chosen.served.usd_per_million)} per million" in page
+    devices = chosen.served.replicas * chosen.served.n_devices
     # Whole devices, rented all month, busy or not.
-    rent = devices * hardware.device("h100").usd_per_hour * replicas.SECONDS_A_MONTH / 3600
-    assert f"A month: {si(rent)} USD for 20T requests, on {formatting.plural(devices, 'device')}" in page
-    assert f"at {si(served['usd_per_million'])} USD per million" in page
+    monthly = devices * rent * replicas.SECONDS_A_MONTH / 3600
+    assert f"A month: {usd(monthly)} for 20T requests, on {formatting.plural(devices, 'device')}" in page
     assert "6 months at 20T requests a month" in page
 
 
 def test_the_first_page_has_the_interval_of_the_law_and_that_of_a_run(study, answers):
     page = first_page(study("flops"))
-    chosen = answers["flops"]["recommendation"]
-    assert formatting.between(chosen["loss_interval"], formatting.loss) in page
-    assert formatting.between(chosen["run_interval"], formatting.loss) in page
+    chosen = answers["flops"].best
+    assert formatting.between(chosen.loss_interval, formatting.loss) in page
+    assert formatting.between(chosen.run_interval, formatting.loss) in page
     assert "A month" not in page
-    assert f"{formatting.flops(chosen['cost']['train'])} FLOP to train" in page
+    assert f"{formatting.flops(chosen.cost.train)} FLOP to train" in page
 
 
-def test_what_would_change_it_has_a_line_for_every_case_and_crossover():
-    crossings = [{"volume": 1e7, "before": 1, "after": 4}, {"volume": 3e9, "before": 4, "after": 8}]
-    answer = cases("price", "memory", crossovers=crossings)
-    answer["what_if"]["cases"][1]["n_experts"] = None
+def test_what_would_change_it_has_a_line_for_every_case_and_crossover(answers):
+    answer = changed(answers["flops"], "price", "memory", crossovers=CROSSINGS)
+    price, memory, rent = answer.what_if.cases
+    answer = replace(answer, what_if=replace(answer.what_if, cases=(price, replace(memory, n_experts=None), rent)))
     assert what_if.changes(answer) == [
         "if price were double, E = 4 would be best",
         "if memory were double, no E could answer",
@@ -131,38 +106,36 @@ def test_what_would_change_it_has_a_line_for_every_case_and_crossover():
 def test_every_case_is_in_the_table_with_its_cost(study, answers):
     answer = answers["priced"]
     (table,) = tables(section(content(study("priced")), what_if.TITLE))
-    tried = answer["what_if"]["cases"]
-    assert len(table["rows"]) == len(tried) > 8
-    for row, case in zip(table["rows"], tried, strict=True):
-        assert row[:2] == [case["what"], case["value"]]
-        assert row[2].endswith("*") == case["changes"]
-        if case["cost"] is not None:
-            times = case["cost"] / answer["recommendation"]["cost"]["total"]
-            assert float(row[-1]) == pytest.approx(times, rel=5e-3)  # three digits
-    shown = decision.shown_cases(study("priced"))
-    assert list(shown["changes"]) == [case["changes"] for case in tried]
+    tried = answer.what_if.cases
+    assert len(tried) > 8
+    assert column(table, "if") == [case.what for case in tried]
+    assert column(table, "cost") == [usd(case.cost) for case in tried]
+    shown = decision.shown_cases(answer)
+    assert list(shown["changes"]) == [case.changes for case in tried]
 
 
-def cases(*changing, crossovers=()):
-    """What `explore` stores, where these things change the answer and `rent` does not."""
-    tried = [{"what": what, "value": "double", "n_experts": 4, "changes": True} for what in changing]
-    tried.append({"what": "rent", "value": "half", "n_experts": 8, "changes": False})
-    found = {"cases": tried, "crossovers": list(crossovers), "volumes": [1e6, 1e14]}
-    return {"recommendation": {"n_experts": 8}, "what_if": found}
+CROSSINGS = (Crossover(1e7, 1, 4), Crossover(3e9, 4, 8))
 
 
-def test_the_first_page_is_short():
-    crossings = [{"volume": 1e7, "before": 1, "after": 4}, {"volume": 3e9, "before": 4, "after": 8}]
-    many = what_if.in_short(cases(*"abcde", crossovers=crossings))
+def changed(answer, *changing, crossovers=()):
+    """The answer E = 8, which these things change and `rent` does not."""
+    cases = [Case(what, "double", 4, 1e5, 1e7, 1e14, changes=True) for what in changing]
+    cases.append(Case("rent", "half", 8, 1e5, 1e7, 1e14, changes=False))
+    answer = altered(answer, recommendation=replace(answer.best, n_experts=8))
+    return replace(answer, what_if=WhatIf(tuple(cases), tuple(crossovers), (1e6, 1e14)))
+
+
+def test_the_first_page_is_short(answers):
+    answer = answers["flops"]
+    many = what_if.in_short(changed(answer, *"abcde", crossovers=CROSSINGS))
     assert many[:3] == [f"if {what} were double, E = 4 would be best" for what in "abc"]
     assert many[3] == f"2 more cases would change it: section “{what_if.TITLE}”"
     assert many[4:] == ["at 3B tokens served E = 8 overtakes E = 4"], "1e10 is served: 3e9 is nearer than 1e7"
-    none = what_if.in_short(cases())
-    assert none == [
+    assert what_if.in_short(changed(answer)) == [
         "E = 8 remains best when varying rent",
         "from 1M to 100T tokens served no other E overtakes",
     ]
-    assert len(what_if.changes(cases(*"abcde", crossovers=crossings))) == 5 + 1 + 2
+    assert len(what_if.changes(changed(answer, *"abcde", crossovers=CROSSINGS))) == 5 + 1 + 2
 
 
 def test_the_plane_is_what_recommend_says_of_every_budget_and_volume(study, joint):
@@ -180,19 +153,19 @@ def test_the_plane_is_what_recommend_says_of_every_budget_and_volume(study, join
 
 
 def test_a_question_without_a_budget_has_no_plane_and_says_so(study, joint):
-    asked = study(plain(recommend(joint, Question(target_loss=1.6, serve_tokens=1e10))))
+    asked = study(Answer(recommend(joint, Question(target_loss=1.6, serve_tokens=1e10))))
     assert asked.curves.plane is None
     assert asked.curves.without_plane in words(section(content(asked), what_if.TITLE))
 
 
 def test_prices_against_load_are_those_of_the_cheapest_fleet(study, joint, answers):
     prices = study("load").curves.prices
-    by_e = {c["n_experts"]: c for c in (answers["load"]["recommendation"], *answers["load"]["alternatives"])}
+    by_e = {choice.n_experts: choice for choice in answers["load"].choices}
     assert set(prices["n_experts"]) == set(by_e)
     on, service = hardware.device("h100"), LOAD.service
     assert prices["requests_per_month"].min() < LOAD.requests_per_month < prices["requests_per_month"].max()
     for e, rows in prices.groupby("n_experts"):
-        sizes = SizeOptimiser(joint, LOAD).space(e, dict(joint.params)).sizes(np.array([by_e[e]["n_active"]]))
+        sizes = SizeOptimiser(joint, LOAD).space(e, dict(joint.params)).sizes(np.array([by_e[e].n_active]))
         for _, row in rows.iloc[::20].iterrows():
             demand = replicas.demand_of(float(row["requests_per_month"]), service)
             offer = replicas.cheapest(structure(sizes), on, service, demand)
@@ -223,25 +196,22 @@ def test_the_price_of_few_requests_is_inverse_to_them(study):
 def test_the_table_of_serving_has_every_replica_and_the_formulas(study, answers):
     blocks = section(content(study("load")), "What serving costs")
     answer = answers["load"]
-    choices = sorted((answer["recommendation"], *answer["alternatives"]), key=lambda choice: choice["n_experts"])
-    served = [choice["served"] for choice in choices]
+    choices = (answer.best, *answer.recommendation.alternatives)
     table, formulas = tables(blocks)[:2]
-    stars = [cell.endswith("★") for cell in column(table, "E")]
-    assert stars == [choice is answer["recommendation"] for choice in choices]
+    assert [cell.removesuffix(" ★") for cell in column(table, "E")] == [str(choice.n_experts) for choice in choices]
     for header, write in (
-        ("devices", lambda replica: str(replica["n_devices"])),
-        ("batch", lambda replica: str(replica["batch"])),
-        ("ttft, ms", lambda replica: formatting.number(replica["ttft_ms"], ".3g")),
-        ("tpot, ms", lambda replica: formatting.number(replica["tpot_ms"], ".3g")),
-        ("e2el, ms", lambda replica: formatting.number(replica["e2el_ms"], ".3g")),
-        ("tokens/s", lambda replica: si(replica["output_throughput"])),
-        ("USD/million", lambda replica: si(replica["usd_per_million"])),
-        ("replicas", lambda replica: str(replica["replicas"])),
+        ("devices", lambda replica: str(replica.n_devices)),
+        ("batch", lambda replica: str(replica.batch)),
+        ("TTFT (ms)", lambda replica: formatting.number(replica.ttft_ms, ".3g")),
+        ("TPOT (ms)", lambda replica: formatting.number(replica.tpot_ms, ".3g")),
+        ("tok/s", lambda replica: si(replica.output_throughput)),
+        ("per M tok", lambda replica: usd(replica.usd_per_million)),
+        ("replicas", lambda replica: str(replica.replicas)),
     ):
-        assert [cell.split()[0] for cell in column(table, header)] == [write(replica) for replica in served], header
+        assert column(table, header) == [write(choice.served) for choice in choices], header
     assert dict(formulas["rows"]) == replicas.METRICS
     rented = hardware.device("h100")
-    basis = (rented.price_source, rented.price_date, f"{rented.usd_per_hour:g} USD an hour")
+    basis = (rented.price_source, rented.price_date, f"{usd(rented.usd_per_hour)} an hour")
     assert all(part in blocks[0]["text"] for part in basis)
 
 
@@ -249,7 +219,7 @@ def test_a_question_in_flops_says_in_one_line_that_nothing_is_priced(study):
     unpriced = study("flops")
     blocks = section(content(unpriced), "What serving costs")
     assert blocks[0]["text"].startswith("The question counts FLOPs")
-    assert not any("USD/million" in table["columns"] for table in tables(blocks))
+    assert not any("per M tok" in table["columns"] for table in tables(blocks))
     assert unpriced.curves.prices.empty
     assert decision.cost_against_load not in decision.drawn(unpriced)
 
@@ -257,18 +227,19 @@ def test_a_question_in_flops_says_in_one_line_that_nothing_is_priced(study):
 def test_the_report_compiles_without_a_warning(study, tmp_path):
     assert template_warnings(study("load"), tmp_path) == []
     drawn = {file.stem for file in tmp_path.glob("*.svg")}
-    assert {"regret", "what_would_change", "cost_against_load"} <= drawn
+    assert {"hero", "what_would_change", "cost_against_load"} <= drawn
 
 
 def older(answer):
     """The answer without what earlier versions did not store."""
-    answer = json.loads(json.dumps(answer))
-    del answer["what_if"]
-    for choice in (answer["recommendation"], *answer["alternatives"]):
+    document = answer_document(answer)
+    for name in ("what_if", "cost_curves", "schema_version", "fit_hash", "made_from", "law_file"):
+        del document[name]
+    for choice in (document["recommendation"], *document["alternatives"]):
         del choice["served"], choice["run_interval"]
     fields = ("train_flops", "target_loss", "serve_tokens", "n_experts", "memory_gb", "device", "usd_per_hour", "mfu")
-    answer["question"] = {key: answer["question"][key] for key in (*fields, "reference_experts", "settings")}
-    return answer
+    document["question"] = {key: document["question"][key] for key in (*fields, "reference_experts", "settings")}
+    return parse_answer(document, "an older answer")
 
 
 def test_an_answer_of_an_older_version_makes_a_report(study, answers, tmp_path):
@@ -283,33 +254,38 @@ def test_an_answer_of_an_older_version_makes_a_report(study, answers, tmp_path):
 
 
 def test_fits_that_were_compared_are_in_a_table(study, answers):
-    fit = {"name": "k2", "top_k": 2, "n_experts": 8, "n_active": 2e5, "tokens": 3e7, "value": 1.5e14}
-    first = fit | {"probability_best": 0.9, "regret": 0.004}
-    second = fit | {"name": "k1", "top_k": None, "n_experts": 1, "probability_best": 0.1, "regret": 0.2}
-    compared = study(answers["flops"] | {"rivals": {"rivals": [first, second], "n_draws": 40}})
+    first = FitAlternative("k2", 2, 8, 2e5, 3e7, 1.5e14, 0.9, 0.004)
+    second = replace(first, name="k1", top_k=None, n_experts=1, probability_best=0.1, regret=0.2)
+    compared = study(replace(answers["flops"], comparison=FitAlternatives((first, second), 40)))
     table = tables(section(content(compared), "The decision in detail"))[1]
-    assert table["rows"][0] == ["k2 ★", "2", "8", "200K", "30M", "1.5×10¹⁴", "90%", "< 1%"]
-    assert table["rows"][1] == ["k1", "–", "dense", "200K", "30M", "1.5×10¹⁴", "10%", "20%"]
+    assert table["rows"][0] == ["k2 ★", "2", "8", "200K", "30M", "1.5×10¹⁴", "90%", "0.4%"]
+    assert table["rows"][1] == ["k1", "–", "1", "200K", "30M", "1.5×10¹⁴", "10%", "20.0%"]
 
 
 def test_a_measured_speed_gives_the_price_an_interval(study, answers):
-    answer = json.loads(json.dumps(answers["priced"]))
-    answer["recommendation"]["served"]["usd_per_million_interval"] = [0.5, 2.0]
-    priced = study(answer)
-    assert "(0.5 – 2) USD per million" in first_page(priced)
-    prices = column(tables(section(content(priced), "What serving costs"))[0], "USD/million")
-    assert sum(cell.endswith("(0.5 – 2)") for cell in prices) == 1
+    answer = answers["priced"]
+    served = replace(answer.best.served, usd_per_million_interval=(0.5, 2.0))
+    priced = study(altered(answer, recommendation=replace(answer.best, served=served)))
+    assert f"{usd(served.usd_per_million)} ($0.5 – $2) per million" in first_page(priced)
 
 
-def test_a_stored_latency_law_stands_beside_the_measurement(study, folder, answers):
-    measured = latency_table.read_latency(folder)
-    rng, planted = np.random.default_rng(0), replace(hardware.device("h100"), peak_flops=1e11, bandwidth=2e10)
-    law = latency.fit_latency(measured, planted, rng, 5)
-    file = folder / LATENCY_LAW
-    file.write_text(json.dumps(latency.latency_document(law)), encoding="utf-8")
-    found = study(answers["flops"])
-    file.unlink()
-    blocks = section(content(found), "What serving costs")
+@pytest.fixture(scope="module")
+def timed(answered, tmp_path_factory):
+    """The study with a latency law of its times, three of which are spoiled: one twice as long, two on a busy
+    machine."""
+    folder = shutil.copytree(answered, tmp_path_factory.mktemp("timed") / "planted")
+    rows = latency_table.read_latency(folder)
+    planted = replace(hardware.device("h100"), peak_flops=1e11, bandwidth=2e10)
+    law = latency.fit_latency(rows, planted, np.random.default_rng(0), 5)
+    store(folder / LATENCY_LAW, latency.latency_document(law))
+    with pytest.MonkeyPatch.context() as patch:
+        quick_checks(patch)
+        return load_report_study(folder)
+
+
+def test_a_stored_latency_law_stands_beside_the_measurement(timed, study):
+    law = timed.latency_law
+    blocks = section(content(timed), "What serving costs")
     (summary,) = [block["text"] for block in blocks if block["kind"] == "text" and LATENCY_LAW in block["text"]]
     held_out = law.held_out["all"]
     assert f"{law.n_rows} times of {law.n_shapes} shapes in float32" in summary
@@ -318,11 +294,34 @@ def test_a_stored_latency_law_stands_beside_the_measurement(study, folder, answe
         in summary
     )
     assert column(tables(blocks)[-1], "term") == list(law.intervals)
-    assert len(found.modelled) == len(measured)
-    assert decision.measured_modelled in decision.drawn(found)
-    titles = [ax.get_title(loc="left") for ax in decision.measured_modelled(found).axes]
+    assert len(timed.modelled) == law.n_rows
+    assert decision.measured_modelled in decision.drawn(timed)
+    titles = [ax.get_title(loc="left") for ax in decision.measured_modelled(timed).axes]
     assert titles == ["Prefill", "Decode", "Errors"]
     assert decision.measured_modelled not in decision.drawn(study("flops"))
+
+
+def test_times_that_their_law_contradicts_or_that_a_busy_machine_spoiled_are_flagged_where_they_are_shown(timed):
+    shown = measured.measured_decode(timed.latency)
+    dense, four, eight = shown.index
+    times = timed.latency["time_ms"].where(timed.latency.index != four, 3.0 * timed.latency["time_ms"])
+    busy = pd.Series(0.0, index=timed.latency.index).where(timed.latency.index != eight, 1.5)
+    latency_rows = timed.latency.assign(time_ms=times, busy_cores=busy)
+    doubted = measured.with_doubts(latency_rows, timed.modelled, timed.latency_law)
+    assert doubted.loc[four, "doubt"] == measured.UNLIKE_LAW
+    assert doubted.loc[eight, "doubt"] == measured.BUSY_MACHINE
+    assert doubted.loc[dense, "doubt"] == ""
+    page = content(replace(timed, latency=doubted))
+    (figure,) = [block for block in page["summary"] if block["kind"] == "figure"]
+    assert "2 of these 3 times may be off" in figure["caption"]
+    timing = next(t for t in tables(section(page, "What serving costs")) if "median, ms" in t["columns"])
+    marked = dict(
+        zip(zip(column(timing, "E"), column(timing, "batch"), strict=True), column(timing, "median, ms"), strict=True)
+    )
+    assert [marked[e, "64"].endswith("?") for e in ("dense", "4", "8")] == [False, True, True]
+    bars = decision.hero(replace(timed, latency=doubted)).axes[-1]
+    assert [bool(bar.get_hatch()) for bar in bars.patches] == [False, True, True]
+    assert [note.get_text()[-1] for note in bars.texts] == ["?", "?"]
 
 
 _BUDGET = {"train_flops": 1e20, "serve_tokens": 1e12}
@@ -332,10 +331,10 @@ _BUDGET = {"train_flops": 1e20, "serve_tokens": 1e12}
     ("asked", "phrase"),
     [
         ({"train_flops": 1e20}, "Which model reaches the least loss with a training budget of 1×10²⁰ FLOP?"),
-        ({"train_usd": 2e5, "device": "h100"}, "with a training budget of 200K USD, on h100?"),
+        ({"train_usd": 2e5, "device": "h100"}, "with a training budget of $200K, on h100?"),
         ({"target_loss": 2.1, "serve_tokens": 1e12}, "a loss of 2.100 nats per token at the least cost over its life"),
         (_BUDGET | {"minimise": "serving"}, "which costs least to serve, over its life"),
-        ({"lifetime_cost": 1e6, "serve_tokens": 1e12, "device": "h100"}, "the least loss for 1M USD over its life"),
+        ({"lifetime_cost": 1e6, "serve_tokens": 1e12, "device": "h100"}, "the least loss for $1M over its life"),
         (_BUDGET | {"reference_experts": 8}, "the best model with E = 8 of this budget"),
         ({"train_flops": 1e20, "requests_per_month": 1e6}, "12 months at 1M requests a month (9.22B tokens)"),
         (
@@ -345,4 +344,4 @@ _BUDGET = {"train_flops": 1e20, "serve_tokens": 1e12}
     ],
 )
 def test_a_question_is_worded_by_what_was_given(asked, phrase):
-    assert phrase in question_sentence(json.loads(json.dumps(asdict(Question(**asked)))))
+    assert phrase in question_sentence(Question(**asked))
