@@ -17,7 +17,7 @@ Table = Literal["runs", "evals", "curves", "latency"]
 
 
 @dataclass(frozen=True)
-class Column:
+class SchemaColumn:
     """One column of a table: Arrow type, unit ("" for a pure number or a name) and meaning."""
 
     type: pa.DataType
@@ -28,218 +28,232 @@ class Column:
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
-RUNS: dict[str, Column] = {
-    "run_id": Column(_TEXT, "", "content hash of what shapes the training"),
-    "trunk_id": Column(_TEXT, "", "the same hash without the token budget: rows of one trunk are correlated"),
-    "configuration": Column(_TEXT, "", "the same hash without seed and token budget: its runs are replicates"),
-    "config": Column(_TEXT, "", "everything that shaped the training, as JSON; run_id is its hash"),
-    "study": Column(_TEXT, "", "name of the study"),
-    "task": Column(_TEXT, "", "lm"),
-    "status": Column(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows have a loss"),
-    "error": Column(_TEXT, "", "error message, empty when ok"),
-    "seed": Column(_INT, "", "seed of initial weights and data order"),
-    "n_experts": Column(_INT, "", "E, experts per MoE layer"),
-    "top_k": Column(_INT, "", "k, experts per token"),
-    "d_model": Column(_INT, "", "width of the residual stream"),
-    "n_layers": Column(_INT, "", "Transformer blocks (attention and MLP)"),
-    "n_heads": Column(_INT, "", "attention heads"),
-    "d_expert": Column(_INT, "", "hidden units of one expert"),
-    "vocab_size": Column(_INT, "", "symbols of the tokeniser, including the separator"),
-    "router": Column(_TEXT, "", "how tokens choose experts; dense at E = 1"),
-    "dispatch": Column(_TEXT, "", "how tokens reach experts; dense at E = 1"),
-    "experts": Column(_TEXT, "", "what an expert is: mlp, shared, cp, ring, lora; mlp at E = 1"),
-    "granularity": Column(
+RUNS: dict[str, SchemaColumn] = {
+    "run_id": SchemaColumn(_TEXT, "", "content hash of what shapes the training"),
+    "trunk_id": SchemaColumn(_TEXT, "", "the same hash without the token budget: rows of one trunk are correlated"),
+    "configuration": SchemaColumn(_TEXT, "", "the same hash without seed and token budget: its runs are replicates"),
+    "config": SchemaColumn(_TEXT, "", "everything that shaped the training, as JSON; run_id is its hash"),
+    "study": SchemaColumn(_TEXT, "", "name of the study"),
+    "task": SchemaColumn(_TEXT, "", "lm"),
+    "status": SchemaColumn(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows have a loss"),
+    "error": SchemaColumn(_TEXT, "", "error message, empty when ok"),
+    "seed": SchemaColumn(_INT, "", "seed of initial weights and data order"),
+    "n_experts": SchemaColumn(_INT, "", "E, experts per MoE layer"),
+    "top_k": SchemaColumn(_INT, "", "k, experts per token"),
+    "d_model": SchemaColumn(_INT, "", "width of the residual stream"),
+    "n_layers": SchemaColumn(_INT, "", "Transformer blocks (attention and MLP)"),
+    "n_heads": SchemaColumn(_INT, "", "attention heads"),
+    "d_expert": SchemaColumn(_INT, "", "hidden units of one expert"),
+    "vocab_size": SchemaColumn(_INT, "", "symbols of the tokeniser, including the separator"),
+    "router": SchemaColumn(_TEXT, "", "how tokens choose experts; dense at E = 1"),
+    "dispatch": SchemaColumn(_TEXT, "", "how tokens reach experts; dense at E = 1"),
+    "experts": SchemaColumn(_TEXT, "", "what an expert is: mlp, shared, cp, ring, lora; mlp at E = 1"),
+    "granularity": SchemaColumn(
         _REAL, "", "G, 2 d_model / d_expert: experts that make up the default dense MLP (arXiv 2402.07871, section 3)"
     ),
-    "tokens": Column(_INT, "tokens", "D, training tokens (achieved, in whole batches)"),
-    "tokens_requested": Column(_INT, "tokens", "training tokens that the grid requested"),
-    "tokens_own": Column(
+    "tokens": SchemaColumn(_INT, "tokens", "D, training tokens (achieved, in whole batches)"),
+    "tokens_requested": SchemaColumn(_INT, "tokens", "training tokens that the grid requested"),
+    "tokens_own": SchemaColumn(
         _INT, "tokens", "training tokens of this cell alone; it shares the rest with its trunk (arXiv 2405.18392)"
     ),
-    "epochs": Column(_REAL, "", "tokens over the tokens of the training split"),
-    "batch_tokens": Column(_INT, "tokens", "tokens per optimiser step"),
-    "seq_len": Column(_INT, "tokens", "context length of training and evaluation"),
-    "steps": Column(_INT, "", "optimiser steps"),
-    "lr": Column(_REAL, "", "peak learning rate"),
-    "warmup_tokens": Column(_INT, "tokens", "tokens over which the learning rate rises to its peak"),
-    "weight_decay": Column(_REAL, "", "weight decay of AdamW, multiplied by the learning rate in each step"),
-    "n_active": Column(_INT, "parameters", "the parameters that one token uses, with embeddings and head, no routers"),
-    "n_total": Column(_INT, "parameters", "all parameters in memory, with embeddings and head, no routers"),
-    "n_active_nonembed": Column(_INT, "parameters", "n_active without embeddings and head"),
-    "n_total_nonembed": Column(_INT, "parameters", "n_total without embeddings and head"),
-    "n_dense_nonembed": Column(_INT, "parameters", "the dense backbone: same layers and width, one expert per layer"),
-    "n_router": Column(_INT, "parameters", "routers alone"),
-    "train_flops": Column(_REAL, "FLOP", "counted, forward and backward, including causal attention and routers"),
-    "train_flops_6nd": Column(_REAL, "FLOP", "6 n_active tokens, for comparison only"),
-    "prefill_flops_per_token": Column(_REAL, "FLOP", "forward pass, mean over a context of seq_len tokens"),
-    "decode_flops_per_token": Column(_REAL, "FLOP", "forward pass of one token with seq_len tokens cached"),
-    "weight_bytes": Column(_INT, "bytes", "all parameters, including routers, in the dtype of the products"),
-    "kv_bytes_per_token": Column(_INT, "bytes", "keys and values of one cached token, in that dtype"),
-    "loss_val": Column(_REAL, "nats/token", "held-out loss after the cooldown"),
-    "loss_val_se": Column(_REAL, "nats/token", "its standard error, clustered by document"),
-    "leak": Column(
+    "epochs": SchemaColumn(_REAL, "", "tokens over the tokens of the training split"),
+    "batch_tokens": SchemaColumn(_INT, "tokens", "tokens per optimiser step"),
+    "seq_len": SchemaColumn(_INT, "tokens", "context length of training and evaluation"),
+    "steps": SchemaColumn(_INT, "", "optimiser steps"),
+    "lr": SchemaColumn(_REAL, "", "peak learning rate"),
+    "warmup_tokens": SchemaColumn(_INT, "tokens", "tokens over which the learning rate rises to its peak"),
+    "weight_decay": SchemaColumn(_REAL, "", "weight decay of AdamW, multiplied by the learning rate in each step"),
+    "n_active": SchemaColumn(
+        _INT, "parameters", "the parameters that one token uses, with embeddings and head, no routers"
+    ),
+    "n_total": SchemaColumn(_INT, "parameters", "all parameters in memory, with embeddings and head, no routers"),
+    "n_active_nonembed": SchemaColumn(_INT, "parameters", "n_active without embeddings and head"),
+    "n_total_nonembed": SchemaColumn(_INT, "parameters", "n_total without embeddings and head"),
+    "n_dense_nonembed": SchemaColumn(
+        _INT, "parameters", "the dense backbone: same layers and width, one expert per layer"
+    ),
+    "n_router": SchemaColumn(_INT, "parameters", "routers alone"),
+    "train_flops": SchemaColumn(_REAL, "FLOP", "counted, forward and backward, including causal attention and routers"),
+    "train_flops_6nd": SchemaColumn(_REAL, "FLOP", "6 n_active tokens, for comparison only"),
+    "prefill_flops_per_token": SchemaColumn(_REAL, "FLOP", "forward pass, mean over a context of seq_len tokens"),
+    "decode_flops_per_token": SchemaColumn(_REAL, "FLOP", "forward pass of one token with seq_len tokens cached"),
+    "weight_bytes": SchemaColumn(_INT, "bytes", "all parameters, including routers, in the dtype of the products"),
+    "kv_bytes_per_token": SchemaColumn(_INT, "bytes", "keys and values of one cached token, in that dtype"),
+    "loss_val": SchemaColumn(_REAL, "nats/token", "held-out loss after the cooldown"),
+    "loss_val_se": SchemaColumn(_REAL, "nats/token", "its standard error, clustered by document"),
+    "leak": SchemaColumn(
         _REAL,
         "nats/token",
         "what a non-causal router gains from later tokens at inference: held-out loss with these tokens replaced, "
         "minus the held-out loss; null for causal routers, which gain nothing",
     ),
-    "loss_floor": Column(
+    "loss_floor": SchemaColumn(
         _REAL,
         "nats/token",
         "exact Bayes-optimal loss on the same held-out windows; null unless the source is known",
     ),
-    "entropy_rate": Column(_REAL, "nats/token", "exact entropy rate of the source; null unless it is known"),
-    "bits_per_byte": Column(_REAL, "bits/byte", "held-out loss per byte of text"),
-    "loss_train": Column(_REAL, "nats/token", "training loss, mean over the last tenth of the steps"),
-    "heldout_docs": Column(_INT, "", "evaluated documents"),
-    "heldout_tokens": Column(_INT, "tokens", "evaluated tokens"),
-    "balance_loss": Column(_REAL, "", "mean over the last tenth of the steps; 1 when balanced, E/k at collapse"),
-    "load_cv": Column(
+    "entropy_rate": SchemaColumn(_REAL, "nats/token", "exact entropy rate of the source; null unless it is known"),
+    "bits_per_byte": SchemaColumn(_REAL, "bits/byte", "held-out loss per byte of text"),
+    "loss_train": SchemaColumn(_REAL, "nats/token", "training loss, mean over the last tenth of the steps"),
+    "heldout_docs": SchemaColumn(_INT, "", "evaluated documents"),
+    "heldout_tokens": SchemaColumn(_INT, "tokens", "evaluated tokens"),
+    "balance_loss": SchemaColumn(_REAL, "", "mean over the last tenth of the steps; 1 when balanced, E/k at collapse"),
+    "load_cv": SchemaColumn(
         _REAL,
         "",
         "held-out: standard deviation of expert loads over their mean; mean over layers and batches of batch_tokens",
     ),
-    "max_load": Column(
+    "max_load": SchemaColumn(
         _REAL,
         "",
         "held-out: largest load over the mean load; mean over layers and batches of batch_tokens; 1 when balanced",
     ),
-    "max_vio": Column(_REAL, "", "held-out: MaxVio (arXiv 2408.15664), max_load - 1; 0 when balanced"),
-    "router_entropy": Column(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
-    "dropped_frac": Column(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
-    "utilisation": Column(_REAL, "", "held-out: Jain's index of the loads, 1 / (1 + load_cv^2), between 1/E and 1"),
-    "experts_per_token": Column(_REAL, "", "held-out: mean number of experts per token; top_k for most routers"),
-    "gate_sum": Column(_REAL, "", "held-out: mean sum of a token's gate weights"),
-    "distinct_1": Column(_REAL, "", "held-out: experts of a layer that one token activates"),
-    "distinct_8": Column(_REAL, "", "held-out: experts that 8 unrelated tokens activate, as in a decode step of 8"),
-    "distinct_64": Column(_REAL, "", "held-out: experts that 64 unrelated tokens activate"),
-    "saturation_5": Column(
+    "max_vio": SchemaColumn(_REAL, "", "held-out: MaxVio (arXiv 2408.15664), max_load - 1; 0 when balanced"),
+    "router_entropy": SchemaColumn(_REAL, "", "held-out: mean entropy of the gates over ln E; 1 when uniform"),
+    "dropped_frac": SchemaColumn(_REAL, "", "held-out: assignments that reached no expert; 0 for dropless dispatch"),
+    "utilisation": SchemaColumn(
+        _REAL, "", "held-out: Jain's index of the loads, 1 / (1 + load_cv^2), between 1/E and 1"
+    ),
+    "experts_per_token": SchemaColumn(_REAL, "", "held-out: mean number of experts per token; top_k for most routers"),
+    "gate_sum": SchemaColumn(_REAL, "", "held-out: mean sum of a token's gate weights"),
+    "distinct_1": SchemaColumn(_REAL, "", "held-out: experts of a layer that one token activates"),
+    "distinct_8": SchemaColumn(
+        _REAL, "", "held-out: experts that 8 unrelated tokens activate, as in a decode step of 8"
+    ),
+    "distinct_64": SchemaColumn(_REAL, "", "held-out: experts that 64 unrelated tokens activate"),
+    "saturation_5": SchemaColumn(
         _REAL, "", "share of the final experts already chosen after 5 % of training; null before the first probe"
     ),
-    "saturation_50": Column(_REAL, "", "the same after half of training"),
-    "change_rate": Column(
+    "saturation_50": SchemaColumn(_REAL, "", "the same after half of training"),
+    "change_rate": SchemaColumn(
         _REAL,
         "",
         "share of the experts chosen at the last probe that were not chosen at the previous one, a seventh to a "
         "quarter of the steps earlier",
     ),
-    "specialisation": Column(
+    "specialisation": SchemaColumn(
         _REAL,
         "",
         "share of a token's class (letter, digit, ...) that its expert reveals: I(class; expert) / H(class)",
     ),
-    "capacity_factor": Column(
+    "capacity_factor": SchemaColumn(
         _REAL, "", "rows of an expert over the mean load, achieved in a training step; null for dropless dispatch"
     ),
-    "corpus": Column(_TEXT, "", "name of the text"),
-    "corpus_hash": Column(_TEXT, "", "content hash of text, tokeniser and split"),
-    "code_version": Column(_TEXT, "", "version and source hash of this package"),
-    "versions": Column(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
-    "schema_version": Column(_INT, "", "version of these tables"),
-    "platform": Column(_TEXT, "", "cpu, gpu or tpu"),
-    "device_kind": Column(_TEXT, "", "device name in JAX"),
-    "dtype": Column(_TEXT, "", "type of weights and matrix products"),
-    "threads": Column(_INT, "", "CPU threads of the run; null on a GPU"),
-    "devices": Column(_INT, "", "devices over which sequences and experts were split; a CPU thread is one"),
-    "kernel": Column(
+    "corpus": SchemaColumn(_TEXT, "", "name of the text"),
+    "corpus_hash": SchemaColumn(_TEXT, "", "content hash of text, tokeniser and split"),
+    "code_version": SchemaColumn(_TEXT, "", "version and source hash of this package"),
+    "versions": SchemaColumn(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
+    "schema_version": SchemaColumn(_INT, "", "version of these tables"),
+    "platform": SchemaColumn(_TEXT, "", "cpu, gpu or tpu"),
+    "device_kind": SchemaColumn(_TEXT, "", "device name in JAX"),
+    "dtype": SchemaColumn(_TEXT, "", "type of weights and matrix products"),
+    "threads": SchemaColumn(_INT, "", "CPU threads of the run; null on a GPU"),
+    "devices": SchemaColumn(_INT, "", "devices over which sequences and experts were split; a CPU thread is one"),
+    "kernel": SchemaColumn(
         _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, tokamax; null for others"
     ),
-    "trunks_together": Column(_INT, "", "trunks that this process trained as one program"),
-    "peak_memory_bytes": Column(
+    "trunks_together": SchemaColumn(_INT, "", "trunks that this process trained as one program"),
+    "peak_memory_bytes": SchemaColumn(
         _INT, "bytes", "peak of one device in a training step: as allocated by XLA (CPU) or measured (GPU)"
     ),
-    "executor": Column(_TEXT, "", "ray or inline"),
-    "started_at": Column(_TEXT, "UTC", "ISO 8601"),
-    "wall_s": Column(
+    "executor": SchemaColumn(_TEXT, "", "ray or inline"),
+    "started_at": SchemaColumn(_TEXT, "UTC", "ISO 8601"),
+    "wall_s": SchemaColumn(
         _REAL, "s", "time that the cell added: its own steps, evaluation, and compilation for the first of a trunk"
     ),
-    "compile_s": Column(_REAL, "s", "tracing and compilation; 0 if another cell of the trunk compiled"),
-    "train_s": Column(_REAL, "s", "all training steps, including those shared with the trunk, without compilation"),
-    "tokens_per_s": Column(_REAL, "tokens/s", "tokens over train_s"),
+    "compile_s": SchemaColumn(_REAL, "s", "tracing and compilation; 0 if another cell of the trunk compiled"),
+    "train_s": SchemaColumn(
+        _REAL, "s", "all training steps, including those shared with the trunk, without compilation"
+    ),
+    "tokens_per_s": SchemaColumn(_REAL, "tokens/s", "tokens over train_s"),
 }
 
 _LOADS = ("load_cv", "max_load", "max_vio", "router_entropy", "utilisation", "dropped_frac")
 _PROBED = ("distinct_1", "distinct_8", "distinct_64", "saturation", "change_rate", "specialisation")
-CHANCES: dict[str, Column] = {
-    f"{name}_chance": Column(_REAL, "", f"{name} of independent uniform choices of as many experts")
+CHANCES: dict[str, SchemaColumn] = {
+    f"{name}_chance": SchemaColumn(_REAL, "", f"{name} of independent uniform choices of as many experts")
     for name in (*_LOADS, *_PROBED)
 }
 """The chance level of each router metric, at the same experts per token and tokens per batch."""
 RUNS |= CHANCES
 
-EVALS: dict[str, Column] = {
-    "document": Column(_TEXT, "", "held-out document"),
-    "n_tokens": Column(_INT, "tokens", "evaluated tokens of the document"),
-    "n_bytes": Column(_INT, "bytes", "bytes of text in those tokens"),
-    "loss": Column(_REAL, "nats/token", "mean over those tokens"),
+EVALS: dict[str, SchemaColumn] = {
+    "document": SchemaColumn(_TEXT, "", "held-out document"),
+    "n_tokens": SchemaColumn(_INT, "tokens", "evaluated tokens of the document"),
+    "n_bytes": SchemaColumn(_INT, "bytes", "bytes of text in those tokens"),
+    "loss": SchemaColumn(_REAL, "nats/token", "mean over those tokens"),
 }
 
-CURVES: dict[str, Column] = {
-    "step": Column(_INT, "", "last of the averaged steps"),
-    "tokens": Column(_INT, "tokens", "training tokens so far"),
-    "lr": Column(_REAL, "", "learning rate at that step"),
-    "loss": Column(_REAL, "nats/token", "training loss, mean since the previous row"),
-    "balance_loss": Column(_REAL, "", "mean over layers and since the previous row"),
-    "z_loss": Column(_REAL, "", "mean over layers and since the previous row"),
-    "grad_norm": Column(_REAL, "", "norm before clipping, mean since the previous row"),
-    "max_load": Column(_REAL, "", "largest expert load over the mean load, mean since the previous row"),
-    "router_entropy": Column(_REAL, "", "mean entropy of the gates over ln E, mean since the previous row"),
-    "dropped_frac": Column(_REAL, "", "assignments that reached no expert, mean since the previous row"),
-    "load_cv": Column(_REAL, "", "standard deviation of expert loads over their mean, mean since the previous row"),
-    "max_vio": Column(_REAL, "", "MaxVio, max_load - 1, mean since the previous row"),
-    "utilisation": Column(_REAL, "", "Jain's index of the loads, mean since the previous row"),
-    "experts_per_token": Column(_REAL, "", "experts per token, mean since the previous row"),
-    "gate_sum": Column(_REAL, "", "sum of a token's gate weights, mean since the previous row"),
+CURVES: dict[str, SchemaColumn] = {
+    "step": SchemaColumn(_INT, "", "last of the averaged steps"),
+    "tokens": SchemaColumn(_INT, "tokens", "training tokens so far"),
+    "lr": SchemaColumn(_REAL, "", "learning rate at that step"),
+    "loss": SchemaColumn(_REAL, "nats/token", "training loss, mean since the previous row"),
+    "balance_loss": SchemaColumn(_REAL, "", "mean over layers and since the previous row"),
+    "z_loss": SchemaColumn(_REAL, "", "mean over layers and since the previous row"),
+    "grad_norm": SchemaColumn(_REAL, "", "norm before clipping, mean since the previous row"),
+    "max_load": SchemaColumn(_REAL, "", "largest expert load over the mean load, mean since the previous row"),
+    "router_entropy": SchemaColumn(_REAL, "", "mean entropy of the gates over ln E, mean since the previous row"),
+    "dropped_frac": SchemaColumn(_REAL, "", "assignments that reached no expert, mean since the previous row"),
+    "load_cv": SchemaColumn(
+        _REAL, "", "standard deviation of expert loads over their mean, mean since the previous row"
+    ),
+    "max_vio": SchemaColumn(_REAL, "", "MaxVio, max_load - 1, mean since the previous row"),
+    "utilisation": SchemaColumn(_REAL, "", "Jain's index of the loads, mean since the previous row"),
+    "experts_per_token": SchemaColumn(_REAL, "", "experts per token, mean since the previous row"),
+    "gate_sum": SchemaColumn(_REAL, "", "sum of a token's gate weights, mean since the previous row"),
     **{
-        name: Column(_REAL, "", f"{RUNS[name].meaning}; at the latest probe since the previous row, else null")
+        name: SchemaColumn(_REAL, "", f"{RUNS[name].meaning}; at the latest probe since the previous row, else null")
         for name in _PROBED
         if name != "saturation"
     },
-    "saturation": Column(
+    "saturation": SchemaColumn(
         _REAL, "", "share of the final experts already chosen; at the latest probe since the previous row, else null"
     ),
     **CHANCES,
 }
 
 _SIZES = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "n_active", "n_total", "n_router")
-LATENCY: dict[str, Column] = {
-    "run_id": Column(_TEXT, "", "the cell that the row belongs to"),
-    "shape_id": Column(_TEXT, "", "hash of the measured shape; cells of one shape share a measurement"),
+LATENCY: dict[str, SchemaColumn] = {
+    "run_id": SchemaColumn(_TEXT, "", "the cell that the row belongs to"),
+    "shape_id": SchemaColumn(_TEXT, "", "hash of the measured shape; cells of one shape share a measurement"),
     **{name: RUNS[name] for name in (*_SIZES, "dispatch", "kernel")},
-    "reads_all": Column(_FLAG, "", "whether the kernel reads every expert, activated or not"),
-    "phase": Column(_TEXT, "", "prefill or decode"),
-    "batch": Column(_INT, "", "sequences per call"),
-    "context": Column(_INT, "tokens", "prefill: prompt length; decode: tokens in the cache"),
-    "time_ms": Column(_REAL, "ms", "median of the repeats: the whole prefill, or one decode step"),
-    "time_q25_ms": Column(_REAL, "ms", "first quartile of the repeats"),
-    "time_q75_ms": Column(_REAL, "ms", "third quartile of the repeats"),
-    "repeats": Column(_INT, "", "timed calls, after the warm-up calls"),
-    "warmup": Column(_INT, "", "warm-up calls before each round of repeats, without the compiling call"),
-    "compile_s": Column(
+    "reads_all": SchemaColumn(_FLAG, "", "whether the kernel reads every expert, activated or not"),
+    "phase": SchemaColumn(_TEXT, "", "prefill or decode"),
+    "batch": SchemaColumn(_INT, "", "sequences per call"),
+    "context": SchemaColumn(_INT, "tokens", "prefill: prompt length; decode: tokens in the cache"),
+    "time_ms": SchemaColumn(_REAL, "ms", "median of the repeats: the whole prefill, or one decode step"),
+    "time_q25_ms": SchemaColumn(_REAL, "ms", "first quartile of the repeats"),
+    "time_q75_ms": SchemaColumn(_REAL, "ms", "third quartile of the repeats"),
+    "repeats": SchemaColumn(_INT, "", "timed calls, after the warm-up calls"),
+    "warmup": SchemaColumn(_INT, "", "warm-up calls before each round of repeats, without the compiling call"),
+    "compile_s": SchemaColumn(
         _REAL, "s", "tracing and compilation, not part of the times above; of an earlier process if cached"
     ),
-    "tokens_per_s": Column(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
-    "flops": Column(_REAL, "FLOP", "counted FLOPs of one call"),
-    "bytes": Column(_REAL, "bytes", "read in one call: weights of the activated experts (as observed) and cache"),
-    "roofline_ms": Column(
+    "tokens_per_s": SchemaColumn(_REAL, "tokens/s", "batch x context over a prefill, batch over a decode step"),
+    "flops": SchemaColumn(_REAL, "FLOP", "counted FLOPs of one call"),
+    "bytes": SchemaColumn(_REAL, "bytes", "read in one call: weights of the activated experts (as observed) and cache"),
+    "roofline_ms": SchemaColumn(
         _REAL,
         "ms",
         "lower bound: FLOPs over peak FLOP/s, bytes over bytes/s of the memory level that holds them; null if unknown",
     ),
-    "distinct_experts": Column(_REAL, "", "experts activated in one call, as observed, mean over layers"),
-    "weights": Column(_TEXT, "", "initial: routing is that of untrained weights"),
-    "platform": Column(_TEXT, "", "cpu, gpu or tpu"),
-    "device_kind": Column(_TEXT, "", "device name in JAX"),
-    "dtype": Column(_TEXT, "", "type of weights and cache"),
-    "threads": Column(_INT, "", "CPU threads"),
-    "device": Column(_TEXT, "", "device of roofline_ms as JSON: peak FLOP/s, bytes/s and caches; null if unknown"),
-    "busy_cores": Column(
+    "distinct_experts": SchemaColumn(_REAL, "", "experts activated in one call, as observed, mean over layers"),
+    "weights": SchemaColumn(_TEXT, "", "initial: routing is that of untrained weights"),
+    "platform": SchemaColumn(_TEXT, "", "cpu, gpu or tpu"),
+    "device_kind": SchemaColumn(_TEXT, "", "device name in JAX"),
+    "dtype": SchemaColumn(_TEXT, "", "type of weights and cache"),
+    "threads": SchemaColumn(_INT, "", "CPU threads"),
+    "device": SchemaColumn(
+        _TEXT, "", "device of roofline_ms as JSON: peak FLOP/s, bytes/s and caches; null if unknown"
+    ),
+    "busy_cores": SchemaColumn(
         _REAL, "", "cores that other processes used, the most observed after a round of the shape; null if unknown"
     ),
-    "versions": Column(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
+    "versions": SchemaColumn(_TEXT, "", "versions of Python, JAX, Flax, Optax, NumPy"),
 }
 
-TABLES: dict[Table, dict[str, Column]] = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "latency": LATENCY}
+TABLES: dict[Table, dict[str, SchemaColumn]] = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "latency": LATENCY}
 
 
 def arrow_schema(table: Table) -> pa.Schema:

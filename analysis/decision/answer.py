@@ -30,6 +30,7 @@ from scaling.values import ANSWER, digest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 _OF_RECOMMENDATION = tuple(field.name for field in fields(Recommendation))
 
 
@@ -160,3 +161,23 @@ def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
     recommendation = {key: value for key, value in document.items() if key in _OF_RECOMMENDATION}
     fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
     return ANSWER.value(Answer, fields_of_answer, origin)
+
+
+def study_fit(study: Path) -> Path:
+    """The one fit under a study's `fits`. Raises InputError where there is none, or several."""
+    return _only_file(study, "fits", "fit", "`scaling fit` makes one, with draws")
+
+
+def study_question(study: Path) -> Question:
+    """The question of the one recommendation under a study's `recommendations`. Raises InputError."""
+    remedy = "`scaling recommend` makes one, or ask with `train_flops` or `target_loss`"
+    return read_answer(_only_file(study, "recommendations", "question", remedy)).question
+
+
+def _only_file(study: Path, kind: str, field: str, remedy: str) -> Path:
+    files = sorted((study / kind).glob("*.json")) if study.is_dir() else []
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise InputError(f"{study / kind} has {', '.join(path.name for path in files)}: name one with `{field}`")
+    raise InputError(f"{study} has no {kind}/*.json: give `{field}`; {remedy}")

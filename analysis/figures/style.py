@@ -69,7 +69,7 @@ def legend_columns(names: Iterable[object]) -> int:
     return max(1, min(len(lengths), 5, 110 // (max(lengths, default=0) + 6)))
 
 
-class Page(Figure):
+class FigurePage(Figure):
     """A figure that a notebook shows by itself, whatever its backend."""
 
     def _repr_png_(self) -> bytes:
@@ -98,7 +98,7 @@ def pages(
 ) -> Figure:
     """Rows of panels on one page in the one style, sizes in inches, under a legend of expert counts or names."""
     with mpl.rc_context(_STYLE):
-        page = Page(figsize=(width, sum(heights)), layout="constrained")
+        page = FigurePage(figsize=(width, sum(heights)), layout="constrained")
         outer = page.add_gridspec(len(rows), 1, height_ratios=heights)
         for place, panels in enumerate(rows):
             inner = outer[place].subgridspec(1, len(panels), width_ratios=ratios)

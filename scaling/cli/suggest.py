@@ -53,9 +53,8 @@ def suggest(
     and the E compared, with seeds of their own. `scaling sweep run` takes the grid that is written and adds to the
     study.
     """
-    from analysis.decision.answer import read_answer
+    from analysis.decision.answer import read_answer, study_fit, study_question
     from analysis.decision.question import Question
-    from analysis.decision.study_files import study_fit, study_question
     from analysis.fitting.fit_file import load_fit
     from scaling.cli.show.progress import progress
     from scaling.cli.show.sweep import suggestion_page
