@@ -94,7 +94,8 @@ def training_sources() -> list[Path]:
 @functools.cache
 def code_version() -> str:
     """Package version and a hash of the sources that shape a training, so that rows of different code
-    can be separated. Code that serves, measures, schedules or analyses is excluded: editing it invalidates no checkpoint."""
+    can be separated. Code that serves, measures, schedules or analyses is excluded: editing it invalidates no
+    checkpoint."""
     digest = hashlib.sha256()
     for path in training_sources():
         digest.update(path.read_bytes())
