@@ -16,8 +16,9 @@ import typst
 from analysis import laws
 from analysis.decision import cost_curves
 from analysis.decision.answer import Answer
+from analysis.fitting import fit
+from analysis.report import contents
 from analysis.report import study as studies
-from analysis.report.contents import write_contents
 from analysis.validation import checks
 from scaling.values import digest
 
@@ -27,6 +28,7 @@ COMPARED = (
     laws.law_named("overtraining"),
     laws.law_named("fine-grained"),
 )  # the last is never served
+_BLANK = '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="60"/>'
 _MADE: dict[tuple[str, int], checks.Checks] = {}
 
 
@@ -37,6 +39,7 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "FOLDS", 3)
     monkeypatch.setattr(checks, "LAWS", {law.name: law for law in COMPARED})
     monkeypatch.setattr(studies, "DRAWS", 40)
+    monkeypatch.setattr(studies, "fit", partial(fit.fit, n_starts=8))
     coarse(monkeypatch)
 
     def once(fit: Any, table: Any, train_flops: float) -> checks.Checks:
@@ -100,8 +103,11 @@ def column(table: Any, name: str) -> list[str]:
 
 
 def template_warnings(study: Any, folder: Path) -> list[str]:
-    """What typst has to say about a study's report, written to a folder with its figures."""
-    write_contents(study, folder)
+    """What typst has to say about a study's report, written to a folder. Its figures are drawn, and blank ones laid
+    out: rendering takes most of the time, and is tested where whole reports are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents.figures, "save", lambda _, path: path.write_text(_BLANK, encoding="utf-8"))
+        contents.write_contents(study, folder)
     fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
     _, warnings = typst.compile_with_warnings(folder / "report.typ", root=folder, font_paths=fonts)
     return [warning.message for warning in warnings]

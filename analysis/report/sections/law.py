@@ -79,6 +79,9 @@ def _parameters(fit: Fit, draws: str) -> Block:
         "meaning": meaning,
     }
     caption = f"Parameters of the law ({draws}); pinned ones were not estimated."
+    if not fit.n_runs:
+        del columns["95% interval"]
+        caption = "Parameters of the law."
     return table(fit.definition.names, columns, caption, wide="meaning")
 
 

@@ -68,10 +68,10 @@ def test_the_verdict_says_what_was_predicted_and_whether_the_answer_is_within_it
     overall = replace(
         study.checks.roll_out.overall, n_inside=3, n_judged=12, median_error=4.2, share_interval=(0.1, 0.6), n_trunks=5
     )
-    altered = replace(study.checks, roll_out=replace(study.checks.roll_out, overall=overall))
+    checked = replace(study.checks, roll_out=replace(study.checks.roll_out, overall=overall))
     chosen = replace(study.decision.best, train_flops=times * study.table.frame["train_flops"].max())
     far = replace(study, answers={"a": altered(study.decision, recommendation=chosen)})
-    verdict = validation.verdict(far, altered)
+    verdict = validation.verdict(far, checked)
     assert re.search(r"error of 4\.2%; 3 of 12 .* 5 trunks .* 10% to 60%", verdict)
     assert f" {times:.2g} times that of the largest run" in verdict
     assert ("further than was tested" in verdict) != tested

@@ -104,7 +104,7 @@ def test_losses_higher_than_dense_and_what_cannot_be_concluded_are_in_lists(page
 
 def test_one_seed_gives_a_report_that_ranks_nothing(tmp_path):
     page = content(load_report_study(write_methods(tmp_path / "one", seeds=1)))
-    assert "nothing is ranked" in page["because"]
+    assert "second seed" in page["because"]
     assert not page["decided"]
     assert "rank" not in table(section(page, "The ranking"), "method")["columns"]
 
@@ -132,7 +132,7 @@ def test_a_law_that_was_asked_for_stays_and_the_mixture_is_said(tmp_path, monkey
                 name: EFFECTS[name] - 0.1 * np.log(tokens / 2.5e5) - 0.1 * np.log(width / 32) for name in METHODS
             }
             write_methods(folder, wider, effects, tokens=tokens, seeds=2)
-    fitted = fit.fit(runs.read_runs(folder), laws.law_named("joint-moe"))
+    fitted = fit.fit(runs.read_runs(folder), laws.law_named("joint-moe"), n_starts=8)
     answer = recommend(fitted, Question(train_flops=1e12, serve_tokens=1e8))
     for name, document in (("fits", FIT.document(fitted)), ("recommendations", plain(answer))):
         (folder / name).mkdir()
