@@ -74,9 +74,8 @@ class Objective:
             return np.full_like(residuals, 2.0)
         return self._side(residuals) * (self.delta / np.maximum(np.abs(residuals), self.delta))
 
-    def _side(self, residuals: Array) -> Array:
-        heavy = OVERESTIMATE_WEIGHT if self.kind == "asymmetric" else 1.0
-        return np.where(residuals > 0, heavy, 1.0)
+    def _side(self, residuals: Array) -> Array | float:
+        return np.where(residuals > 0, OVERESTIMATE_WEIGHT, 1.0) if self.kind == "asymmetric" else 1.0
 
 
 HUBER = Objective()

@@ -80,12 +80,13 @@ class Problem:
         weights: Array,
         *,
         near: bool = False,
+        rivals: int = 1,
         max_steps: int = 200,
         progress: Progress = silent,
     ) -> Minima:
-        """The minimum reached from each start (B, P) under its weights (B, rows); see `solver.minimise`."""
+        """The minimum reached from each start (B rivals, P) under weights (B, rows); see `solver.minimise`."""
         regression = Regression(self.model, self.observed, self.objective, *self.bounds)
-        return minimise(regression, theta, weights, near=near, max_steps=max_steps, progress=progress)
+        return minimise(regression, theta, weights, near=near, rivals=rivals, max_steps=max_steps, progress=progress)
 
     def value(self, params: Mapping[str, float]) -> float:
         """The sum that is minimised, at these parameters."""

@@ -71,10 +71,16 @@ def search_each(
         penalties = np.nan_to_num(problem.objective.penalty(residuals), nan=1e9, posinf=1e9)
     chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_CHOSEN]
     nearest = np.repeat(estimate[None], len(weights), axis=0)
-    ends = [problem.minimise(nearest, weights, near=True, progress=part(progress, 0.0, _NEAR))]
-    for i in range(_CHOSEN):
-        watched = part(progress, *(_NEAR + (_FLAT - _NEAR) * share / _CHOSEN for share in (i, i + 1)))
-        ends.append(problem.minimise(pool[chosen[:, i]], weights, progress=watched))
+    if problem.objective.kind == "lad":
+        rivals = 1 + _CHOSEN
+        starts = np.concatenate([nearest[:, None], pool[chosen]], axis=1).reshape(-1, estimate.size)
+        met = problem.minimise(starts, weights, rivals=rivals, progress=part(progress, 0.0, _FLAT))
+        ends = [Minima(met.theta[i::rivals], met.objective[i::rivals], met.converged[i::rivals]) for i in range(rivals)]
+    else:
+        ends = [problem.minimise(nearest, weights, near=True, progress=part(progress, 0.0, _NEAR))]
+        for i in range(_CHOSEN):
+            watched = part(progress, *(_NEAR + (_FLAT - _NEAR) * share / _CHOSEN for share in (i, i + 1)))
+            ends.append(problem.minimise(pool[chosen[:, i]], weights, progress=watched))
     values = np.stack([end.objective for end in ends])
     best, rows = values.argmin(axis=0), np.arange(len(weights))
     theta, value = np.stack([end.theta for end in ends])[best, rows], values[best, rows]

@@ -5,7 +5,8 @@ J' diag(w rho'') J and, for problems that are slow, sum_i w_i rho'_i grad^2 f_i 
 the corner of rho, that is all there is along some directions. Damping is lambda J' diag(w rho'/r) J: it limits the
 change in the predictions, so the steps are the same in whatever units and around whatever centre the parameters are
 expressed. Corners of rho are narrowed in stages (wide first), so that the early steps are nearly least squares and the
-last ones solve the objective asked for.
+last ones solve the objective asked for. Under lad the narrow corners only follow the minimum to a vertex, which
+`vertex.to_vertices` reaches exactly; those corners are left to the problems whose minimum is not one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from analysis.fitting.objective import Objective
+from analysis.fitting.vertex import to_vertices
 from scaling.arrays import Array, Booleans, Integers
 from scaling.progress import Progress, part, silent
 
@@ -25,6 +27,8 @@ Model = Callable[[Array], tuple[Array, Array]]
 _ELEMENTS_AT_ONCE = 120_000  # problems x rows handled together: small enough to stay in the processor's cache
 _WIDEST_CORNER = 0.02  # about the residuals of a poor start, in log loss
 _LAD_CORNER = 1e-8  # what lad is rounded to; far below any residual
+_VERTEX_CORNER = 1e-5  # narrower than this, a vertex is in sight; from wider ones another vertex may be found
+_MET = 1e-8, 1e-3  # relative difference of objectives, and difference of coordinates, of starts that met
 _CORNER_STEP, _LAD_STEP = 5.0, 20.0  # between corners; lad has six decades of them to cross
 _CONVERGED = 1e-11  # promised decrease, relative to the objective
 _PATIENCE, _REFRESH = 10, 5  # steps before the model's own curvature is brought in, and between its renewals
@@ -72,23 +76,27 @@ def minimise(
     weights: Array,
     *,
     near: bool = False,
+    rivals: int = 1,
     max_steps: int = 200,
     progress: Progress = silent,
 ) -> Minima:
-    """The local minimum reached from each row of `starts` (B, P), under the weights (B, n) of that row.
+    """The local minimum reached from each row of `starts` (B rivals, P), under weights (B, n).
 
-    `near` says that the starts are close to their minima, so the widest corners are skipped. A problem whose
-    predictions are not finite, or that runs out of `max_steps` in the last stage, is returned as not converged.
+    Each row of weights is minimised from `rivals` starts, which follow each other; those that meet at the widest corner
+    go on as one. `near` says that the starts are close to their minima, so the widest corners are skipped. A problem
+    whose predictions are not finite, or that runs out of `max_steps` in the last stage, is returned as not converged.
     """
-    size = max(1, _ELEMENTS_AT_ONCE // regression.observed.size)
+    size = max(1, _ELEMENTS_AT_ONCE // (rivals * regression.observed.size))
     objective = regression.objective
     corners = _corners(objective)[-2 if near and objective.kind != "lad" else 0 :]
     stages = [replace(regression, objective=objective.rounded(corner)) for corner in corners]
-    batches = [slice(i, i + size) for i in range(0, len(starts), size)]
+    batches = [slice(i, i + size) for i in range(0, len(weights), size)]
     ends = []
     for number, batch in enumerate(batches):
         watched = part(progress, number / len(batches), (number + 1) / len(batches))
-        ends.append(_minimise_together(regression, stages, starts[batch], weights[batch], max_steps, watched))
+        first = starts[batch.start * rivals : batch.stop * rivals]
+        repeated = np.repeat(weights[batch], rivals, axis=0) if rivals > 1 else weights[batch]
+        ends.append(_minimise_together(regression, stages, first, repeated, rivals, max_steps, watched))
     return Minima.join(ends)
 
 
@@ -97,19 +105,45 @@ def _minimise_together(
     stages: list[Regression],
     starts: Array,
     weights: Array,
+    rivals: int,
     max_steps: int,
     progress: Progress,
 ) -> Minima:
     """The minima of one batch, through the stages one after the other."""
     theta = np.clip(starts, regression.lower, regression.upper)
-    converged = np.zeros(len(theta), dtype=bool)
+    converged, at_vertex = np.zeros(len(theta), dtype=bool), np.zeros(len(theta), dtype=bool)
+    leader = moving = np.arange(len(theta))
     with np.errstate(all="ignore"):  # a start that overflows is dropped by its value, below
         for number, stage in enumerate(stages):
             watched = part(progress, number / len(stages), (number + 1) / len(stages))
-            theta, converged = _descend(stage, theta, weights, max_steps, watched)
+            theta[moving], converged[moving] = _descend(stage, theta[moving], weights[moving], max_steps, watched)
+            if number == 0 and rivals > 1:
+                leader = _leaders(stage, theta, weights, rivals)
+                moving = np.flatnonzero(leader == moving)
+            if regression.objective.kind == "lad" and stage.objective.delta < _VERTEX_CORNER:
+                bounds = regression.lower, regression.upper
+                theta[moving], at_vertex[moving] = to_vertices(
+                    regression.residuals, theta[moving], weights[moving], bounds
+                )
+                converged |= at_vertex
+                moving = moving[~at_vertex[moving]]
+        theta, converged = theta[leader], converged[leader]
         value = regression.value(regression.residuals(theta)[0], weights)
     finite = np.isfinite(value)
     return Minima(theta, np.where(finite, value, np.inf), converged & finite)
+
+
+def _leaders(regression: Regression, theta: Array, weights: Array, rivals: int) -> Integers:
+    """The row (B rivals,) of the first of its rivals that each start has met, or its own."""
+    value = regression.value(regression.residuals(theta)[0], weights).reshape(-1, rivals)
+    place = theta.reshape(-1, rivals, theta.shape[1])
+    leader = np.arange(len(theta)).reshape(-1, rivals)
+    for rival in range(1, rivals):
+        for earlier in reversed(range(rival)):
+            met = np.abs(value[:, rival] - value[:, earlier]) <= _MET[0] * value[:, rival]
+            met &= (np.abs(place[:, rival] - place[:, earlier]) <= _MET[1]).all(axis=1)
+            leader[met, rival] = leader[met, earlier]
+    return leader.ravel()
 
 
 def _corners(objective: Objective) -> list[float]:
@@ -158,7 +192,8 @@ def _descend(
         done = _advance(regression, active)
         theta[active.index] = active.theta
         converged[active.index[done]] = True
-        active = active.rows(~done)
+        if done.any():
+            active = active.rows(~done)
         progress(1.0 - active.index.size / count)
     return theta, converged
 

@@ -56,6 +56,60 @@ def test_least_absolute_deviations_is_the_linear_program(data):
         assert value == pytest.approx(program.fun, rel=1e-7)
 
 
+def decay(levels, observed):
+    """f = a exp(-b x), whose minimum under least absolute deviations is a vertex of a curved model."""
+
+    def model(theta):
+        shape = np.exp(-theta[:, 1:] * levels)
+        return theta[:, :1] * shape, np.stack([shape, -theta[:, :1] * levels * shape], axis=1)
+
+    return Regression(model, observed, Objective("lad"), np.array([0.0, 0.0]), np.array([10.0, 10.0]))
+
+
+def test_least_absolute_deviations_of_a_curved_model_end_exactly_at_vertices():
+    rng, levels = np.random.default_rng(6), np.linspace(0.0, 3.0, 40)
+    regression = decay(levels, 2.0 * np.exp(-0.7 * levels) + 0.02 * rng.standard_t(2, size=40))
+    weights = rng.integers(0, 3, size=(20, 40)).astype(float)
+    found = minimise(regression, np.tile([1.5, 1.0], (20, 1)), weights)
+    residuals, jacobian = regression.residuals(found.theta)
+    vertices = 0
+    for r, slopes, w, value in zip(residuals, jacobian, weights, found.objective, strict=True):
+        assert w @ np.abs(r) == pytest.approx(value, rel=1e-15)
+        zeros = np.flatnonzero((w > 0) & (np.abs(r) < 1e-12))
+        if zeros.size == 2:  # else the curvature of the model holds the minimum off a vertex
+            vertices += 1
+            others = np.delete(np.arange(40), zeros)
+            multipliers = np.linalg.solve(slopes[:, zeros], -slopes[:, others] @ (w * np.sign(r))[others])
+            assert (np.abs(multipliers) <= w[zeros]).all()
+    assert vertices >= 15
+
+
+@pytest.mark.parametrize("bound", [0.5, 0.9])
+def test_least_absolute_deviations_within_bounds_equal_a_fit_of_the_other_parameter(bound):
+    rng, levels = np.random.default_rng(6), np.linspace(0.0, 3.0, 40)
+    free = decay(levels, 2.0 * np.exp(-0.7 * levels) + 0.02 * rng.standard_t(2, size=40))
+    lower, upper = (np.array([0.0, bound]), free.upper) if bound > 0.7 else (free.lower, np.array([10.0, bound]))
+    found = minimise(
+        Regression(free.model, free.observed, free.objective, lower, upper), np.ones((1, 2)), np.ones((1, 40))
+    )
+    assert found.theta[0, 1] == bound
+    shape = np.exp(-bound * levels)  # a is the median of y / shape, weighted by shape
+    value = min(np.abs(a * shape - free.observed).sum() for a in free.observed / shape)
+    assert found.objective[0] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["huber", "lad"])
+def test_rival_starts_each_end_where_they_end_alone(data, kind):
+    design, observed, rng = data
+    regression = linear(design, observed, Objective(kind))
+    weights, starts = rng.integers(0, 4, size=(5, 60)).astype(float), rng.normal(size=(10, 3))
+    alone = minimise(regression, starts, np.repeat(weights, 2, axis=0))
+    together = minimise(regression, starts, weights, rivals=2)
+    assert together.converged.all()
+    assert together.objective == pytest.approx(alone.objective, rel=1e-12)
+    assert together.theta == pytest.approx(alone.theta, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["huber", "asymmetric"])
 def test_robust_minima_equal_bfgs(data, kind):
     design, observed, _ = data
