@@ -11,7 +11,7 @@ import pytest
 from benchmarks.peer import CANDIDATES, Peer, PeerError, Settings, Shape, available, load_inputs, save_inputs
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
-from scaling.training.step import initial_params, metric_names, state_of, StepFunction
+from scaling.training.step import StepFunction, initial_params, metric_names, state_of
 
 SMALL = Shape(
     d_model=32, n_layers=2, n_experts=4, top_k=2, d_expert=64, d_head=8, vocab_size=61, sequences=3, seq_len=16
