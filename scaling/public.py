@@ -104,6 +104,8 @@ def fit(
     missing column, an unknown law or parameter.
     """
     definition = _law(law)
+    if not isinstance(runs, RunTable):
+        raise InputError(f"`runs` must come from scaling.load(...), found {type(runs).__name__}")
     table, kind = runs.for_law(definition), Objective(objective, residual, delta)
     fitted = fitting.fit(table, definition, objective=kind, pin=pin, auto_pin=auto_pin, n_starts=starts, seed=seed)
     resamples = resampling.usual_count(table) if bootstrap is None else bootstrap
@@ -121,7 +123,7 @@ def devices() -> pd.DataFrame:
 
 
 def recommend(
-    fit: Fit,
+    fit: Fit | str,
     *,
     train_flops: float | None = None,
     train_usd: float | None = None,
@@ -131,7 +133,7 @@ def recommend(
     serve_tokens: float = 0.0,
     requests_per_month: float | None = None,
     months: float = 12.0,
-    n_experts: tuple[int, ...] = (),
+    n_experts: int | tuple[int, ...] = (),
     reference_experts: int = 1,
     memory_gb: float | None = None,
     data_tokens: float | None = None,
@@ -146,11 +148,15 @@ def recommend(
 ) -> Answer:
     """Which expert count, size and token budget, at what cost, and how sure that is.
 
-    Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`; fields are those of `Question`. `device`
-    is a name of `devices()` or a `Device`; `latency` a latency law measured on it, from which speed and its uncertainty
-    follow. `service` None: the defaults, with the routers as uneven as the runs showed. `what_if` also asks what would
-    change the answer. Raises InputError where the question contradicts itself or no model answers it.
+    `fit` is a fit, or `published:NAME`. Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`;
+    fields are those of `Question`. `device` is a name of `devices()` or a `Device`; `latency` a latency law measured on
+    it, from which speed and its uncertainty follow. `service` None: the defaults, with the routers as uneven as the
+    runs showed. `what_if` also asks what would change the answer. Raises InputError where the question contradicts
+    itself or no model answers it.
     """
+    if isinstance(fit, str):
+        fit = read_fit(fit)
+    n_experts = (n_experts,) if isinstance(n_experts, int) else tuple(n_experts)
     if service is None:
         service = replace(SERVICE, skew=fit.router_skew or 0.0)
     rented = device if isinstance(device, Device) else None
@@ -168,7 +174,7 @@ def recommend(
         serve_tokens=serve_tokens,
         requests_per_month=requests_per_month,
         months=months,
-        n_experts=tuple(n_experts),
+        n_experts=n_experts,
         reference_experts=reference_experts,
         memory_gb=memory_gb,
         data_tokens=data_tokens,
@@ -197,6 +203,8 @@ def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None 
     if not isinstance(of, Answer):
         return build.build_report(of.path if isinstance(of, Study) else of, out)
     behind = fit or of.fit
+    if behind is None and of.law_file.startswith("published:"):
+        behind = read_fit(of.law_file)
     if behind is None:
         raise InputError(f"an answer read from a file needs the fit behind it: `fit` ({of.law_file or 'its file'})")
     return build.report_answer(of, behind, out)

@@ -327,3 +327,18 @@ def test_the_names_for_type_checkers_are_those_at_run_time() -> None:
     assert not {module.name for module in pkgutil.iter_modules(scaling.__path__)} & {*scaling.__all__}
     with pytest.raises(AttributeError, match="no attribute 'fits'"):
         scaling.fits  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_fit_may_be_named_and_an_expert_count_given_alone() -> None:
+    answer = scaling.recommend("published:joint-moe-2025", train_flops=1e21, n_experts=8, what_if=False)
+    assert [choice.n_experts for choice in (answer.best, *answer.recommendation.alternatives)] == [8]
+
+
+def test_runs_that_were_not_loaded_are_refused() -> None:
+    with pytest.raises(scaling.InputError, match=r"scaling\.load"):
+        scaling.fit("runs.csv", law="hoffmann")  # type: ignore[arg-type]
+
+
+def test_two_budgets_are_named() -> None:
+    with pytest.raises(scaling.InputError, match="`train_flops` and `target_loss` were given"):
+        scaling.recommend("published:joint-moe-2025", train_flops=1e21, target_loss=2.2)

@@ -67,8 +67,10 @@ class Question(Settings):
         self.pricing  # noqa: B018  an unknown device is named now
 
     def _check_numbers(self) -> None:
-        if sum(getattr(self, name) is not None for name in _BUDGETS) != 1:
-            raise InputError(f"give one of {', '.join(f'`{name}`' for name in _BUDGETS)}")
+        given = [f"`{name}`" for name in _BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            received = f"; {' and '.join(given)} were given" if given else ""
+            raise InputError(f"give one of {', '.join(f'`{name}`' for name in _BUDGETS)}{received}")
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):

@@ -126,11 +126,17 @@ def no_answer(question: Question, experts: Sequence[int]) -> str:
         "GB": question.memory_gb,
         "tokens of data": question.data_tokens,
         "USD a million tokens": question.usd_per_million,
-        "s to the first token": question.service.ttft_s,
-        "s a further token": question.service.tpot_s,
+        "ms to the first token (`ttft_ms`)": _in_ms(question.service.ttft_s),
+        "ms per further token (`tpot_ms`)": _in_ms(question.service.tpot_s),
     }
     within = "".join(f", {value:g} {name}" for name, value in limits.items() if value is not None)
-    return (
-        f"no model with E = {listed(experts)} meets {goal}{within}: below the law's irreducible loss, or too large for "
-        "memory, price, data or latency; ask for a higher loss or allow more"
-    )
+    if question.target_loss is None:
+        cause, remedy = "every size is too large for the limits given, or the budget too small", "allow more"
+    else:
+        cause = "the loss lies below the law's irreducible loss, or every size that reaches it exceeds the limits given"
+        remedy = "ask for a higher loss or allow more"
+    return f"no model with E = {listed(experts)} meets {goal}{within}: {cause}; {remedy}"
+
+
+def _in_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds

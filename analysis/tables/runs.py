@@ -185,9 +185,11 @@ def _require_columns(frame: pd.DataFrame, needed: Sequence[str], law: Law | None
     missing = [name for name in needed if name not in frame]
     if missing:
         needing = f", which law {law.name} needs" if law else ""
-        remedy = f"Rename with `map` {missing[0]}=NAME{how_to_derive(frame, missing)}"
+        what = f"the column {missing[0]} is" if len(missing) == 1 else f"the columns {', '.join(missing)} are"
+        names = " ".join(f"{name}=NAME" for name in missing)
+        remedy = f"Rename with `map` {names}{how_to_derive(frame, missing)}"
         columns = listed(frame.columns, most=40)
-        raise InputError(f"{source}: the column {', '.join(missing)} is missing{needing}; it has {columns}. {remedy}")
+        raise InputError(f"{source}: {what} missing{needing}; it has {columns}. {remedy}")
 
 
 def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, row_numbers: Sequence[str]) -> None:

@@ -139,4 +139,4 @@ def test_a_limit_below_what_a_step_costs_on_its_own_is_refused(call, law_file):
     given = ("--train-flops", "1e20", "--serve-tokens", "1e9", "--device", "h100", "--latency", law_file)
     result, _ = call(*given, "--tpot-ms", "0.05")  # the planted overhead of a step is .1 ms
     assert "no model with E" in result.stderr
-    assert "5e-05 s a further token" in result.stderr
+    assert "0.05 ms per further token (--tpot-ms)" in result.stderr

@@ -11,6 +11,7 @@ from scaling.serving.replicas import METRICS
 
 if TYPE_CHECKING:
     from analysis.decision.answer import Answer
+    from analysis.decision.question import Question
     from analysis.decision.recommendation import Choice
     from analysis.decision.what_if import WhatIf
     from scaling.table import Table
@@ -44,7 +45,7 @@ def recommendation_page(found: Answer) -> Page:
             _cost(found),
         ),
         tables=(*(() if fits is None else (fits,)), _without_notes(choices)),
-        notes=(*_what_would_change(found), *_next_run(found), *_serving(found.best)),
+        notes=(*_what_would_change(found), *_next_run(found), *_serving(found.best, found.question)),
         warnings=answer.warnings,
         details=(*details, *answer.assumptions),
     )
@@ -98,22 +99,31 @@ def _interval(ends: tuple[float, float] | None) -> str:
     return "" if ends is None else f" ({between(ends, _four)})"
 
 
-def _serving(choice: Choice) -> Iterator[str]:
-    """How one replica of the recommended model serves, and the load on each."""
-    replica = choice.served
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def _serving(choice: Choice, question: Question) -> Iterator[str]:
+    """How one replica of the recommended model serves, what its price assumes, and the load on each replica."""
+    replica, service = choice.served, question.service
     if replica is None:
         return
     step = "" if replica.tpot_ms_interval is None else f" ({between(replica.tpot_ms_interval)})"
     price = "" if replica.usd_per_million_interval is None else f" ({between(replica.usd_per_million_interval, usd)})"
     yield (
         f"one replica at full load: {plural(replica.n_devices, 'device')}, batch {replica.batch}, TTFT "
-        f"{replica.ttft_ms:.3g} ms, TPOT {replica.tpot_ms:.3g} ms{step}, {si(replica.output_throughput)} tokens/s, "
-        f"{usd(replica.usd_per_million)} per million tokens{price}"
+        f"{_milliseconds(replica.ttft_ms)}, TPOT {_milliseconds(replica.tpot_ms)}{step}, "
+        f"{si(replica.output_throughput)} tokens/s"
+    )
+    paid_for = f"{service.utilisation:.0%} utilisation" if replica.replicas is None else "whole replicas at this load"
+    yield (
+        f"{usd(replica.usd_per_million)} per million output tokens{price}, paying for {paid_for}; a request is "
+        f"{si(service.prompt)} prompt and {si(service.generated)} output tokens"
     )
     if replica.load_batch is not None:
         yield (
             f"under this load: {plural(replica.replicas or 0, 'replica')}, {replica.load_batch:.3g} sequences in each, "
-            f"TTFT {replica.load_ttft_ms:.3g} ms, TPOT {replica.load_tpot_ms:.3g} ms"
+            f"TTFT {_milliseconds(replica.load_ttft_ms or 0)}, TPOT {_milliseconds(replica.load_tpot_ms or 0)}"
         )
 
 

@@ -45,7 +45,11 @@ def test_clean_residuals_are_rarely_faulted(monkeypatch):
 @pytest.mark.parametrize(
     ("planted", "expected", "sentence"),
     [
-        (lambda r, x, rng: r + 0.004 * x["n_experts"], ("trend", "n_experts"), "understates the effect of experts at large E"),
+        (
+            lambda r, x, rng: r + 0.004 * x["n_experts"],
+            ("trend", "n_experts"),
+            "understates the effect of experts at large E",
+        ),
         (lambda r, x, rng: r - 0.004 * x["n_experts"], ("trend", "n_experts"), "overstates the effect of experts"),
         (lambda r, x, rng: r - 0.004 * x["tokens"], ("trend", "tokens"), "too low a loss at large tokens"),
         (
