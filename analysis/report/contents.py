@@ -17,7 +17,7 @@ from analysis.report.plots import methods as method_plots
 from analysis.report.plots import study as study_plots
 from analysis.report.plots import validation as validation_plots
 from analysis.report.sections import decision, law, methods, reproduction, runs, serving, validation, what_if
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 
 _SUBTITLE = "Expert count, width and training tokens, with the cost of serving included"
@@ -31,7 +31,7 @@ def content(subject: Subject) -> dict[str, Any]:
     return {
         "title": "How many experts?" if subject.answers else methods.TITLE,
         "author": "scaling",
-        "kicker": " · ".join(["Scaling study" if isinstance(subject, Study) else "Plan", subject.name, *dated]),
+        "kicker": " · ".join(["Scaling study" if isinstance(subject, ReportStudy) else "Plan", subject.name, *dated]),
         "subtitle": subtitle,
         "footer": " · ".join([subject.name, *dated, *_code(subject)]),
         **front,
@@ -46,7 +46,7 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
         study = _study(subject)
         return [("The ranking", methods.section(study)), ("What was run", runs.evidence(study)), made_by]
     ran, judged = [], []
-    if isinstance(subject, Study):
+    if isinstance(subject, ReportStudy):
         ran = [("What was run", runs.evidence(subject)), ("What experts do", runs.expert_effect(subject))]
         ran += [(methods.TITLE, methods.section(subject))] if subject.comparisons else []
         judged = [(validation.TITLE, validation.belief(subject))]
@@ -65,7 +65,7 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
 def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
     """The functions that draw the figures of this subject."""
     plots = decision_plots.drawn(subject)
-    if isinstance(subject, Study):
+    if isinstance(subject, ReportStudy):
         plots += [draw for of in (study_plots, validation_plots, method_plots) for draw in of.drawn(subject)]
     return plots
 
@@ -89,14 +89,14 @@ def made_at(subject: Subject) -> datetime:
     return subject.made or datetime.fromtimestamp(0, UTC)
 
 
-def _study(subject: Subject) -> Study:
-    if not isinstance(subject, Study):
+def _study(subject: Subject) -> ReportStudy:
+    if not isinstance(subject, ReportStudy):
         raise TypeError("only a study is reported without an answer")
     return subject
 
 
 def _code(subject: Subject) -> list[str]:
     """The version of the code that ran, as far as it is recorded."""
-    if not isinstance(subject, Study):
+    if not isinstance(subject, ReportStudy):
         return []
     return [str(version) for version in subject.table.frame["code_version"].dropna().iloc[-1:]]

@@ -37,7 +37,7 @@ _NEEDED = ("n_active", "tokens", "train_flops")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Subject):
+class ReportStudy(Subject):
     """A study folder as read: runs that carry a loss, those that do not, latency, paired effects, fits and answers.
 
     `latency_law` is the one that `scaling latency` left in the folder as latency.json, if any, and `modelled` are the
@@ -62,7 +62,7 @@ class Study(Subject):
     checks: Checks | None = None
 
 
-def load_report_study(path: Path, answer_file: Path | None = None, fit_source: str | Path | None = None) -> Study:
+def load_report_study(path: Path, answer_file: Path | None = None, fit_source: str | Path | None = None) -> ReportStudy:
     """Read a study folder; make with the defaults the fits and the answer that it lacks.
 
     With `answer_file` that answer is the decision, and `fit_source` the fit behind it where that is not in the folder
@@ -94,7 +94,7 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
     # The latency law is not fitted here: a CPU would be measured anew.
     latency_law = load_latency_law(law_file) if law_file.is_file() else None
     predicted = pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law)
-    study = Study(
+    study = ReportStudy(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,
         made=_last_start(table),
@@ -179,7 +179,7 @@ def _answer_with_defaults(table: RunTable, fits: Mapping[str, Fit], notes: list[
     return {name: answer_of(fits[name], question, law_file=name)}
 
 
-def _with_checks(study: Study) -> Study:
+def _with_checks(study: ReportStudy) -> ReportStudy:
     """The study with what follows from its decision and the fit behind it.
 
     The fit is checked at the budget that was asked about, else at the compute of the recommended model.

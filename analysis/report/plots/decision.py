@@ -13,7 +13,7 @@ from analysis.decision.answer import Answer
 from analysis.figures import Figure, Palette, Panel, titled
 from analysis.figures.answer import answer_panels
 from analysis.report.measured import measured_decode
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
 
@@ -28,7 +28,7 @@ def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
         hero: True,
         what_would_change: subject.curves.plane is not None or len(shown_cases(subject.decision)) > 0,
         cost_against_load: len(subject.curves.prices) > 0,
-        measured_modelled: isinstance(subject, Study) and len(subject.modelled) > 0,
+        measured_modelled: isinstance(subject, ReportStudy) and len(subject.modelled) > 0,
     }
     return [draw for draw, has_data in there.items() if has_data]
 
@@ -38,7 +38,7 @@ def palette_of(subject: Subject) -> Palette:
     answer = subject.decision
     experts = {*(choice.n_experts for choice in answer.choices)}
     experts |= {*answer.recommendation.unreachable}  # they may be the best elsewhere in the plane
-    if isinstance(subject, Study):
+    if isinstance(subject, ReportStudy):
         experts |= {*subject.table.frame[EXPERTS].astype(int), *subject.failed[EXPERTS].dropna().astype(int)}
     palette = figures.colours(experts)
     return {e: palette[e] for e in sorted(experts)}
@@ -48,7 +48,7 @@ def hero(subject: Subject) -> Figure:
     """The answer in one picture (`analysis.figures.answer`), and measured decode times where there are any."""
     palette = palette_of(subject)
     panels = answer_panels(subject.decision, palette)
-    times = measured_decode(subject.latency) if isinstance(subject, Study) else pd.DataFrame()
+    times = measured_decode(subject.latency) if isinstance(subject, ReportStudy) else pd.DataFrame()
     if len(times):
         panels.append(titled(partial(figures.decode_times, times, palette), "Measured decode time"))
     return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
@@ -77,7 +77,7 @@ def cost_against_load(subject: Subject) -> Figure:
     return figures.figure(draw, height=2.3, width=5.4, legend=palette)
 
 
-def measured_modelled(study: Study) -> Figure:
+def measured_modelled(study: ReportStudy) -> Figure:
     """Measured times against those of the latency law by phase, and its errors against the batch."""
     rows = study.modelled
     palette = _of(rows[EXPERTS], figures.colours(rows[EXPERTS].astype(int)))

@@ -11,12 +11,12 @@ from analysis import figures
 from analysis.figures import Figure, titled
 from analysis.methods import router_metrics
 from analysis.methods.comparison import MethodComparison
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 
 _METRICS = ("load_cv", "distinct_8", "saturation_50", "specialisation")
 
 
-def drawn(study: Study) -> list[Callable[[Study], Figure]]:
+def drawn(study: ReportStudy) -> list[Callable[[ReportStudy], Figure]]:
     """The figures that this study has."""
     if not study.comparisons:
         return []
@@ -28,7 +28,7 @@ def drawn(study: Study) -> list[Callable[[Study], Figure]]:
     return [draw for draw, has_data in there.items() if has_data]
 
 
-def methods(study: Study) -> Figure:
+def methods(study: ReportStudy) -> Figure:
     """Differences of the methods to their reference, and beside them decode times where they were measured."""
     comparison = study.comparisons[0]
     names = list(comparison.rows["method"])
@@ -39,7 +39,7 @@ def methods(study: Study) -> Figure:
     return figures.figure(*panels, height=0.6 + 0.17 * len(names), ratios=[2, 1][: len(panels)])
 
 
-def router_metrics_beside_chance(study: Study) -> Figure:
+def router_metrics_beside_chance(study: ReportStudy) -> Figure:
     """The metrics of `shown_metrics`, side by side, by method."""
     rows = shown_metrics(study)
     names = [name for name in study.comparisons[0].rows["method"] if name in set(rows["method"])]
@@ -51,7 +51,7 @@ def router_metrics_beside_chance(study: Study) -> Figure:
     return figures.figure(*panels, height=0.6 + 0.16 * len(names))
 
 
-def saturation(study: Study) -> Figure:
+def saturation(study: ReportStudy) -> Figure:
     """How early each method's routing settles."""
     curves = shown_saturation(study)
     colours = figures.method_colours(list(study.comparisons[0].rows["method"]))
@@ -60,13 +60,13 @@ def saturation(study: Study) -> Figure:
     return figures.figure(partial(figures.saturation, curves, colours), height=2.0 + 0.14 * rows, legend=legend)
 
 
-def shown_metrics(study: Study) -> pd.DataFrame:
+def shown_metrics(study: ReportStudy) -> pd.DataFrame:
     """The most informative router metrics of the methods that route; empty where there are none."""
     rows = _of_routed(router_metrics.router_metrics(study.comparisons[0]), study.comparisons[0])
     return rows[rows["metric"].isin(_METRICS)]
 
 
-def shown_saturation(study: Study) -> pd.DataFrame:
+def shown_saturation(study: ReportStudy) -> pd.DataFrame:
     """Saturation of the methods that route; empty where it was not probed."""
     return _of_routed(router_metrics.saturation(study.path, study.comparisons[0]), study.comparisons[0])
 

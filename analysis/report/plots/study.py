@@ -13,7 +13,7 @@ from analysis.figures import Curve, Figure, titled
 from analysis.fitting.fit import Fit
 from analysis.report.measured import shown_latency, with_most, with_sizes
 from analysis.report.plots.decision import palette_of
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.formatting import si
@@ -21,7 +21,7 @@ from scaling.formatting import si
 _POINTS = 60
 
 
-def drawn(study: Study) -> list[Callable[[Study], Figure]]:
+def drawn(study: ReportStudy) -> list[Callable[[ReportStudy], Figure]]:
     """The figures that this study has."""
     if not study.answers:
         return []
@@ -44,7 +44,7 @@ def law_curve(fit: Fit, n_experts: Array, n_active: Array, tokens: Array, x: Arr
     return Curve(int(n_experts[0]), x, fit.loss(columns), *(band or (None, None)))
 
 
-def coverage(study: Study) -> Figure:
+def coverage(study: ReportStudy) -> Figure:
     """Which cells were run."""
     palette = palette_of(study)
     failed = study.failed.dropna(subset=["n_active", TOKENS, EXPERTS])
@@ -52,12 +52,12 @@ def coverage(study: Study) -> Figure:
     return figures.figure(draw, height=1.8, legend=palette, width=5.0)
 
 
-def sliced(study: Study) -> bool:
+def sliced(study: ReportStudy) -> bool:
     """Whether some size was trained on several token budgets, so that a slice through the runs shows them."""
     return int(with_sizes(study.table.frame).groupby("size")[TOKENS].nunique().max()) > 1
 
 
-def loss_against_size_and_tokens(study: Study) -> Figure:
+def loss_against_size_and_tokens(study: ReportStudy) -> Figure:
     """Loss against tokens at the smallest and the largest size, and against size at the budget with most sizes.
 
     Where no size has two budgets, the law along its axes with every run brought there (`figures.along`).
@@ -91,7 +91,7 @@ def loss_against_size_and_tokens(study: Study) -> Figure:
     return figures.figure(*panels, height=2.5, legend=palette)
 
 
-def loss_against_experts(study: Study) -> Figure:
+def loss_against_experts(study: ReportStudy) -> Figure:
     """Loss against E at the corners of the grid, with the residuals of the law beside it."""
     fit, palette = study.law_fit, palette_of(study)
     frame = with_sizes(study.table.frame)
@@ -120,21 +120,21 @@ def loss_against_experts(study: Study) -> Figure:
     return figures.figure(*panels, height=2.5, legend=palette, ratios=[1.35, 1, 1])
 
 
-def paired(study: Study) -> Figure:
+def paired(study: ReportStudy) -> Figure:
     """Every routed run against its dense twin."""
     palette, rows = palette_of(study), with_sizes(study.effects.rows)
     rows = rows.assign(n_active=rows["size"])
     return figures.figure(partial(figures.paired_differences, rows, palette), height=2.2, legend=palette)
 
 
-def parameters(study: Study) -> Figure:
+def parameters(study: ReportStudy) -> Figure:
     """Intervals of the fitted parameters."""
     fit = study.law_fit
     draw = partial(figures.parameter_intervals, dict(fit.params), dict(fit.intervals))
     return figures.figure(draw, height=0.5 + 0.16 * len(fit.params), width=4.6)
 
 
-def latency(study: Study) -> Figure:
+def latency(study: ReportStudy) -> Figure:
     """Measured prefill and decode of the largest size, one context, by E."""
     rows, palette = shown_latency(study.latency), palette_of(study)
     panels = []

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import figures
 from analysis.figures import Figure, Panel, titled
 from analysis.report.plots.decision import palette_of
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.validation.checks import Checks
 
 LEAST_WEIGHT = 0.005  # of a law's bar; lighter ones beyond the first few stand in the table alone
@@ -21,7 +21,7 @@ _LONGEST = 34  # characters of a bar's name
 _MOST_VALLEYS = 3
 
 
-def drawn(study: Study) -> list[Callable[[Study], Figure]]:
+def drawn(study: ReportStudy) -> list[Callable[[ReportStudy], Figure]]:
     """The figures that this study has, in the order of the section."""
     checks = study.checks
     if checks is None or checks.refused:
@@ -36,7 +36,7 @@ def drawn(study: Study) -> list[Callable[[Study], Figure]]:
     return [draw for draw, has_data in there.items() if has_data]
 
 
-def unseen_runs(study: Study) -> Figure:
+def unseen_runs(study: ReportStudy) -> Figure:
     """Larger-compute runs against the predictions of the law fitted below them, and the weight of evidence of every
     law."""
     checks, palette = _of(study), palette_of(study)
@@ -49,20 +49,20 @@ def unseen_runs(study: Study) -> Figure:
     return figures.figure(*panels, height=2.5, legend=legend, ratios=[1.35, 1][: len(panels)])
 
 
-def residuals(study: Study) -> Figure:
+def residuals(study: ReportStudy) -> Figure:
     """Residuals of the law against every column that varies."""
     palette = palette_of(study)
     panels = figures.residual_panels(study.law_fit, _of(study).table, palette)
     return figures.figure(*panels, height=2.1, legend=palette)
 
 
-def influence(study: Study) -> Figure:
+def influence(study: ReportStudy) -> Figure:
     """What moves when runs are left out."""
     exclusions = _exclusions(_of(study))
     return figures.figure(partial(figures.influence, exclusions), height=0.6 + 0.18 * min(len(exclusions), 12))
 
 
-def profiles(study: Study) -> Figure:
+def profiles(study: ReportStudy) -> Figure:
     """Profiles of the exponents and the floor, over clouds of bootstrap draws of each pair of them."""
     fit, found = study.law_fit, _of(study).profiles
     at, names = fit.params, [profile.name for profile in found]
@@ -74,7 +74,7 @@ def profiles(study: Study) -> Figure:
     return figures.pages(*rows, heights=[2.4, 2.0][: len(rows)], legend={})
 
 
-def isoflop(study: Study) -> Figure:
+def isoflop(study: ReportStudy) -> Figure:
     """Valleys of equal compute, and the frontier through their minima, of the first few E."""
     rows: list[list[Panel]] = []
     for of_e in _of(study).isoflop[:_MOST_VALLEYS]:
@@ -86,7 +86,7 @@ def isoflop(study: Study) -> Figure:
     return figures.pages(*rows, heights=[2.3] * len(rows), legend={})
 
 
-def _of(study: Study) -> Checks:
+def _of(study: ReportStudy) -> Checks:
     if study.checks is None:
         raise ValueError("a study without a law has no checks to draw")
     return study.checks

@@ -13,7 +13,7 @@ from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
 from analysis.report.measured import doubts_in_words, measured_decode
 from analysis.report.question import question_sentence
 from analysis.report.sections import what_if
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
 from scaling.formatting import between, experts, flops, listed, loss, money, percent, plural, sentence, si, usd
@@ -89,7 +89,7 @@ def _summary(subject: Subject) -> list[Block]:
     return [
         text(question_sentence(answer.question)),
         bullets(facts),
-        picture("hero", caption + (_measured(subject) if isinstance(subject, Study) else "")),
+        picture("hero", caption + (_measured(subject) if isinstance(subject, ReportStudy) else "")),
     ]
 
 
@@ -203,7 +203,7 @@ def _inputs(subject: Subject) -> str:
     return f"inputs: {'; '.join(inputs)}"
 
 
-def _measured(study: Study) -> str:
+def _measured(study: ReportStudy) -> str:
     """What the panel of measured times shows; nothing where nothing was measured."""
     rows = measured_decode(study.latency)
     if rows.empty:

@@ -6,7 +6,7 @@ from analysis.fitting.fit import Fit
 from analysis.report.blocks import Block, Cell, field, formula, picture, table, text, three_digits
 from analysis.report.plots.decision import palette_of
 from analysis.report.plots.study import sliced
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.formatting import between, loss, number, plural
 
@@ -18,10 +18,12 @@ def law(subject: Subject) -> list[Block]:
     how = [text(_how_fitted(fit)), *_intervals(subject)]
     how += [formula(fit.definition.typst)] if fit.definition.typst else []
     parts = [*how, _parameters(fit, draws)]
-    return [*parts, *_against_runs(subject, draws), *_other_laws(subject)] if isinstance(subject, Study) else parts
+    return (
+        [*parts, *_against_runs(subject, draws), *_other_laws(subject)] if isinstance(subject, ReportStudy) else parts
+    )
 
 
-def _against_runs(study: Study, draws: str) -> list[Block]:
+def _against_runs(study: ReportStudy, draws: str) -> list[Block]:
     """The law beside the runs."""
     fit = study.law_fit
     intervals = (
@@ -104,7 +106,7 @@ def _intervals(subject: Subject) -> list[Block]:
     return [text(f"{kind}. They are those of the law; a prediction interval adds the noise of a run{run}.")]
 
 
-def _other_laws(study: Study) -> list[Block]:
+def _other_laws(study: ReportStudy) -> list[Block]:
     if len(study.fits) < 2:
         return []
     fits = [vars(fit) | {"name": name, "best": study.best_experts[name]} for name, fit in study.fits.items()]

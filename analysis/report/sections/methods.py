@@ -12,7 +12,7 @@ from analysis.methods.router_metrics import decode_times
 from analysis.report import blocks
 from analysis.report.blocks import Block, Cell, Tile, bullets, field, heading, picture, table, text, three_digits
 from analysis.report.plots.methods import shown_metrics, shown_saturation
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from scaling.formatting import loss, number, percent, plural, sentence, si
 
 TITLE = "Which method?"
@@ -20,7 +20,7 @@ _MOST_ERROR = 120  # characters
 _MOST_OTHERS = 4  # comparisons that are named beside the largest
 
 
-def front_page(study: Study) -> dict[str, Any]:
+def front_page(study: ReportStudy) -> dict[str, Any]:
     """The decision where no law was fitted: which method has the least loss, and how sure that is."""
     comparison = study.comparisons[0]
     best, decided = comparison.rows.iloc[0], comparison.ranked and len(comparison.leaders) == 1
@@ -80,7 +80,7 @@ def _question(comparison: MethodComparison) -> str:
     )
 
 
-def _differences(study: Study) -> Block:
+def _differences(study: ReportStudy) -> Block:
     """The figure of differences in loss."""
     comparison = study.comparisons[0]
     caption = f"Loss minus that of {_reference(comparison)}; lower is better. "
@@ -96,7 +96,7 @@ def _differences(study: Study) -> Block:
     return picture("methods", caption + right)
 
 
-def section(study: Study) -> list[Block]:
+def section(study: ReportStudy) -> list[Block]:
     """The ranking, what cannot be said, what the routers did, and the methods that are not ranked."""
     comparison = study.comparisons[0]
     return [
@@ -177,7 +177,7 @@ def _with_differences(rows: pd.DataFrame) -> str:
     return ", ".join(f"{row['method']} ({_signed(row['difference'])})" for _, row in rows.iterrows())
 
 
-def _limits(study: Study) -> list[str]:
+def _limits(study: ReportStudy) -> list[str]:
     """What a reader may not conclude, and what the numbers take for granted."""
     comparison, *others = study.comparisons
     limits = list(comparison.warnings)
@@ -220,7 +220,7 @@ def _failures(comparison: MethodComparison) -> Block:
     return table(comparison.failed, columns, "Cells that failed and carry no loss.", wide="error")
 
 
-def _routers(study: Study) -> list[Block]:
+def _routers(study: ReportStudy) -> list[Block]:
     if shown_metrics(study).empty:
         return []
     introduction = (
@@ -239,7 +239,7 @@ def _routers(study: Study) -> list[Block]:
     return parts
 
 
-def _decoding(study: Study) -> list[Block]:
+def _decoding(study: ReportStudy) -> list[Block]:
     comparison, times = study.comparisons[0], _decode_times(study)
     if times.empty:
         return [text("No decode step was measured in this study.")]
@@ -261,7 +261,7 @@ def _decoding(study: Study) -> list[Block]:
     return [heading("Measured decode time"), table(names, columns, caption)]
 
 
-def _decode_times(study: Study) -> pd.DataFrame:
+def _decode_times(study: ReportStudy) -> pd.DataFrame:
     """Decode times of the methods compared; empty unless their reference was measured too."""
     times = decode_times(study.path, study.comparisons[0])
     return times if times["times"].notna().any() else times.iloc[:0]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from analysis.decision.question import Question
 from analysis.report.blocks import Block, Cell, code, heading, table
 from analysis.report.sections.runs import distinct
-from analysis.report.study import LATENCY_LAW, Study
+from analysis.report.study import LATENCY_LAW, ReportStudy
 from analysis.report.subject import Subject
 from scaling.formatting import flops, si
 from scaling.serving.service import SERVICE, Service
@@ -19,15 +19,15 @@ _PROVENANCE = ("corpus", "corpus_hash", "code_version", "versions", "device_kind
 
 def reproduction(subject: Subject) -> list[Block]:
     """Commands, hashes and versions."""
-    facts = {**(_of_runs(subject) if isinstance(subject, Study) else {}), **_of_analysis(subject)}
+    facts = {**(_of_runs(subject) if isinstance(subject, ReportStudy) else {}), **_of_analysis(subject)}
     caption = "What this was made with; several values mean that runs differ."
     columns: dict[str, Cell] = {"what": str, "value": facts.__getitem__}
     blocks = [code("\n".join(_commands(subject))), table(facts, columns, caption, wide="value")]
-    grid = subject.grid.strip() if isinstance(subject, Study) else ""
+    grid = subject.grid.strip() if isinstance(subject, ReportStudy) else ""
     return [*blocks, heading("The grid, as resolved"), code(grid)] if grid else blocks
 
 
-def _of_runs(study: Study) -> dict[str, str]:
+def _of_runs(study: ReportStudy) -> dict[str, str]:
     frame = study.table.frame
     spent = f"{flops(frame['train_flops'].sum())} FLOP"
     if frame["wall_s"].notna().any():
@@ -52,7 +52,7 @@ def _of_analysis(subject: Subject) -> dict[str, str]:
 
 def _commands(subject: Subject) -> list[str]:
     """The commands that lead to this report; numbers are written out in full."""
-    if not isinstance(subject, Study):
+    if not isinstance(subject, ReportStudy):
         (name,) = subject.answers
         asked = _recommend(subject.decision.law_file or "fit.json", subject, LATENCY_LAW, f"{name}.json")
         return [asked, f"scaling report {name}.json --out report.pdf"]
@@ -62,7 +62,7 @@ def _commands(subject: Subject) -> list[str]:
     return [*commands, f"scaling report {folder} --out report.pdf"]
 
 
-def _decision_commands(study: Study, folder: str) -> list[str]:
+def _decision_commands(study: ReportStudy, folder: str) -> list[str]:
     """Fit, latency law where the price rests on it, and recommendation."""
     fit = study.law_fit
     fit_file = f"{folder}/fits/{next(name for name, other in study.fits.items() if other is fit)}.json"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.report.blocks import ACTIVE, Block, bullets, field, picture, table, text
 from analysis.report.measured import with_sizes
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from scaling.columns import EXPERTS, TOKENS
 from scaling.formatting import first_line, flops, listed, number, plural, sentence, si
 
@@ -15,7 +15,7 @@ _MOST_VALUES = 12
 _MOST_ERROR = 160  # characters
 
 
-def evidence(study: Study) -> list[Block]:
+def evidence(study: ReportStudy) -> list[Block]:
     """Which runs there are, and which are left out."""
     frame, failed = study.table.frame, study.failed
     compute = frame["train_flops"]
@@ -44,7 +44,7 @@ def _failures(failed: pd.DataFrame) -> Block:
     return table(failed.head(_MOST_FAILED), columns, f"Failed cells; none of them carries a loss.{more}", wide="error")
 
 
-def _beyond(study: Study) -> str:
+def _beyond(study: ReportStudy) -> str:
     """How far the recommendation lies beyond the runs, and how much these differ from seed to seed."""
     chosen, noise = study.decision.best.train_flops, study.law_fit.noise
     largest = study.table.frame["train_flops"].max()
@@ -57,7 +57,7 @@ def _beyond(study: Study) -> str:
     return f"Training the recommended model takes {times} times the compute of the largest run. {repeated}"
 
 
-def expert_effect(study: Study) -> list[Block]:
+def expert_effect(study: ReportStudy) -> list[Block]:
     """What experts do at equal active size, without any law."""
     effects, left_out = study.effects.rows, _unpaired(study)
     if effects.empty:
@@ -87,7 +87,7 @@ def expert_effect(study: Study) -> list[Block]:
     return [text(effect.strip()), picture("paired", caption)]
 
 
-def _unpaired(study: Study) -> str:
+def _unpaired(study: ReportStudy) -> str:
     """How many routed runs have no place in the comparison, and why; nothing where all have one."""
     counts = {
         "without a dense twin": study.effects.without_twin,

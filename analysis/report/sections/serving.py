@@ -12,7 +12,7 @@ from analysis.decision.tables import replicas_table
 from analysis.report import blocks
 from analysis.report.blocks import Block, Cell, bullets, field, heading, picture, table, text, three_digits
 from analysis.report.measured import doubts_in_words, shown_latency, with_most, with_sizes
-from analysis.report.study import LATENCY_LAW, Study
+from analysis.report.study import LATENCY_LAW, ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
 from scaling.formatting import between, experts, percent, plural, si, usd
@@ -35,7 +35,7 @@ def serving(subject: Subject) -> list[Block]:
     """Serving as priced and, where runs are reported, as counted from the structure and as measured beside the
     roofline's floor."""
     offered = _offered(subject)
-    if not isinstance(subject, Study):
+    if not isinstance(subject, ReportStudy):
         return offered
     measured = [*_measured(subject), *_modelled(subject)] or [text("No latency was measured in this study.")]
     return [*offered, *_counted(subject), *measured]
@@ -107,7 +107,7 @@ def _load(subject: Subject) -> list[Block]:
     return [picture("cost_against_load", f"{caption} {cheapest}", 0.72)]
 
 
-def _counted(study: Study) -> list[Block]:
+def _counted(study: ReportStudy) -> list[Block]:
     """The counts of serving of the largest size that has most E; nothing where the runs have none."""
     frame = study.table.frame
     counts = list(_COUNTS.values())
@@ -126,7 +126,7 @@ def _counted(study: Study) -> list[Block]:
     return [table(longest, columns, caption)]
 
 
-def _measured(study: Study) -> list[Block]:
+def _measured(study: ReportStudy) -> list[Block]:
     """Measured times beside their floors; nothing where nothing was measured."""
     if study.latency.empty:
         return []
@@ -186,7 +186,7 @@ def _floors(shown: pd.DataFrame) -> str:
     return floors + (f"; {unknown} of the {len(shown)} times have no known floor." if unknown else ".")
 
 
-def _modelled(study: Study) -> list[Block]:
+def _modelled(study: ReportStudy) -> list[Block]:
     """How well the latency law of the study reproduces these times; nothing where none is stored."""
     law = study.latency_law
     if law is None or study.latency.empty or study.modelled.empty:
@@ -222,7 +222,7 @@ def _modelled(study: Study) -> list[Block]:
     ]
 
 
-def priced_decode(study: Study) -> pd.DataFrame:
+def priced_decode(study: ReportStudy) -> pd.DataFrame:
     """Decode rows measured on the device that the decision is priced on, with `priced_ms` and `device`.
 
     `scaling.serving.steps.decode_seconds` with the assumptions of the prices, but the element size that was measured.
@@ -269,7 +269,7 @@ def assumptions(subject: Subject) -> list[Block]:
     warnings = [*found.warnings]
     in_flops = [_not_priced(subject)] if found.question.device is None else []
     parts = [bullets([*subject.notes, *found.assumptions, *in_flops])]
-    rows = priced_decode(subject) if isinstance(subject, Study) else pd.DataFrame()
+    rows = priced_decode(subject) if isinstance(subject, ReportStudy) else pd.DataFrame()
     if len(rows) and (ratio := _median_ratio(rows)) > UNLIKE:
         warnings.append(
             f"measured decode takes a median of {ratio:.2g} times the priced time on {rows['device'].iloc[0]}; "
@@ -280,7 +280,7 @@ def assumptions(subject: Subject) -> list[Block]:
 
 def _not_priced(subject: Subject) -> str:
     """What a cost in FLOPs leaves out."""
-    was_measured = isinstance(subject, Study) and not subject.latency.empty
+    was_measured = isinstance(subject, ReportStudy) and not subject.latency.empty
     measured = ". Measured decode time is shown on page 1; it is not in the cost" if was_measured else ""
     return (
         "FLOPs price neither memory nor the bytes that decode reads: idle experts cost nothing here, so this cost "

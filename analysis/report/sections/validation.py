@@ -17,7 +17,7 @@ from analysis.report.blocks import (
     typeset,
 )
 from analysis.report.plots import validation as validation_plots
-from analysis.report.study import Study
+from analysis.report.study import ReportStudy
 from analysis.validation.checks import Checks
 from analysis.validation.influence import Exclusion
 from analysis.validation.law_comparison import Contender
@@ -29,7 +29,7 @@ _LIGHT = 0.05  # weight of a law whose advice does not count
 _MOST_REASON = 150  # characters
 
 
-def belief(study: Study) -> list[Block]:
+def belief(study: ReportStudy) -> list[Block]:
     """The verdict first, then what it rests on."""
     checks = study.checks
     if checks is None:
@@ -55,14 +55,14 @@ def belief(study: Study) -> list[Block]:
     ]
 
 
-def verdict(study: Study, checks: Checks) -> str:
+def verdict(study: ReportStudy, checks: Checks) -> str:
     """What held on unseen runs, and what weakens it, in two or three sentences."""
     weaknesses = _weaknesses(study, checks)
     judged = f"What weakens it: {'; '.join(weaknesses)}." if weaknesses else _nothing_against(checks)
     return f"{_on_unseen_runs(study, checks)} {judged}".strip()
 
 
-def _on_unseen_runs(study: Study, checks: Checks) -> str:
+def _on_unseen_runs(study: ReportStudy, checks: Checks) -> str:
     """How larger-compute runs were predicted, and whether the recommendation lies within the range that was tested."""
     roll_out = checks.roll_out
     if roll_out is None or roll_out.overall is None:
@@ -100,7 +100,7 @@ def _untested(checks: Checks) -> str:
     return next(filter(None, reasons), "no cut of the compute leaves runs on both of its sides").rstrip(".")
 
 
-def _weaknesses(study: Study, checks: Checks) -> list[str]:
+def _weaknesses(study: ReportStudy, checks: Checks) -> list[str]:
     weaknesses, close = [], _close(checks)
     if len(close) > 1:
         names = ", ".join(f"{law.law} {law.weight:.2f}" for law in close)
@@ -283,14 +283,14 @@ def _laws(checks: Checks) -> list[Block]:
     return [*laws, *([text(f"Not compared: {skipped}.")] if skipped else [])]
 
 
-def _residuals(study: Study) -> str:
+def _residuals(study: ReportStudy) -> str:
     return (
         f"Residuals of the {study.law_fit.law} law in {plural(study.law_fit.n_runs, 'run')} against each column; the "
         "line joins medians. Where it leaves zero, the law lacks a trend that the runs have."
     )
 
 
-def _influence(study: Study, checks: Checks) -> str:
+def _influence(study: ReportStudy, checks: Checks) -> str:
     trunks = 0 if checks.sensitivity is None else checks.sensitivity.n_trunks_tried
     return (
         f"The law refitted without each of {plural(trunks, 'trunk')} and without groups of runs: the largest changes, "
@@ -299,7 +299,7 @@ def _influence(study: Study, checks: Checks) -> str:
     )
 
 
-def _profiles(study: Study, checks: Checks) -> str:
+def _profiles(study: ReportStudy, checks: Checks) -> str:
     intervals = "; ".join(f"{profile.name} {_ends(*profile.interval)}" for profile in checks.profiles)
     return (
         "Above, the rise of the objective as one parameter is held and the others are refitted; 95% profile intervals: "
@@ -332,7 +332,7 @@ def _isoflop(checks: Checks) -> str:
     return " ".join(map(sentence, lines))
 
 
-def _identifiability(study: Study) -> Block:
+def _identifiability(study: ReportStudy) -> Block:
     """What the runs cannot identify, by name."""
     findings = study.law_fit.findings
     if not findings:
