@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.decision.answer import Answer
 from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.question import Question
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
@@ -77,9 +78,10 @@ def _summary(subject: Subject) -> list[Block]:
         *_serving(answer.best, answer.question),
         _loss(answer.best),
         *_against_dense(subject),
+        *_runner_up(answer),
         _how_sure(subject),
         *what_if.in_short(answer),
-        *_next_run(subject),
+        *_next_step(subject),
         _inputs(subject),
     ]
     draws = answer.recommendation.n_draws
@@ -106,7 +108,11 @@ def _parts_of_the_cost(chosen: Choice, asked: Question) -> str:
     train = f"{money(cost.train, cost.unit)} to train{hours(cost.train)}"
     if not asked.served:
         return f"cost: {train}; nothing is served"
-    per_million = f", {price(chosen)} per million" if chosen.served is not None else ""
+    per_million = ""
+    if chosen.served is not None:
+        whole = chosen.served.replicas is not None
+        paid_for = "whole replicas at this load" if whole else f"{asked.service.utilisation:.0%} utilisation"
+        per_million = f", {price(chosen)} per million output tokens at {paid_for}"
     return (
         f"cost: {money(cost.total, cost.unit)}, {train} and {money(cost.serve, cost.unit)} to serve {si(asked.served)} "
         f"tokens{hours(cost.serve)}{per_million}"
@@ -135,7 +141,8 @@ def _serving(chosen: Choice, asked: Question) -> list[str]:
         lines.append(
             f"serving: a replica takes {plural(replica.n_devices, 'device')} ({asked.pricing.rented.title}), decodes "
             f"{si(replica.output_throughput)} tokens a second at full load and takes {si(replica.tpot_ms)} ms per "
-            "output token"
+            f"output token; a request is {si(asked.service.prompt)} prompt and {si(asked.service.generated)} output "
+            "tokens"
         )
     return lines
 
@@ -174,10 +181,28 @@ def _how_sure(subject: Subject) -> str:
     return f"how sure: the expected regret of {best} is {regret} of the cost (limit {percent(REGRET_LIMIT)})"
 
 
-def _next_run(subject: Subject) -> list[str]:
-    run = subject.decision.recommendation.next_run
-    if run is None:
+def _runner_up(answer: Answer) -> list[str]:
+    """How much more the next best expert count costs; nothing where one alone answers or all cost the same."""
+    alternatives = answer.recommendation.alternatives
+    if not alternatives or answer.best.cost.total <= 0:
         return []
+    more = alternatives[0].cost.total / answer.best.cost.total - 1
+    return [f"next best: {experts(alternatives[0].n_experts)} costs {100 * more:.2g}% more"] if more > 0 else []
+
+
+def _next_step(subject: Subject) -> list[str]:
+    """The run that would help most or, where none is proposed, how to decide; nothing where it is decided."""
+    found = subject.decision.recommendation
+    run = found.next_run
+    if run is None:
+        if found.decided:
+            return []
+        runs = (
+            "train a small grid of your own (`scaling sweep run`) and fit it"
+            if not found.n_draws
+            else ("`scaling sweep suggest` proposes the runs that reduce the expected regret most")
+        )
+        return [f"next step: {runs}"]
     advice = (
         f"most informative next run: {experts(run.n_experts)}, {si(run.n_active)} active parameters, {si(run.tokens)} "
         f"tokens ({flops(run.train_flops)} FLOP); {run.reason}"
