@@ -231,7 +231,7 @@ def test_prices_on_a_measured_device_are_compared_with_the_measurement(loaded, j
     largest = [float(median) / float(price) for batch, median, price in rows if batch == "64"]
     assert len(table["rows"]) == 3 * 4  # E = 1, 4, 8 at four batches
     np.testing.assert_allclose(largest, faster, rtol=0.25)  # the overhead and the spread are beside the roofline
-    advice = "`scaling latency` measures what a device reaches"
+    advice = "scaling latency measures what a device reaches"
     assert (advice in words(section(page, "Assumptions and warnings"))) == warned
 
 

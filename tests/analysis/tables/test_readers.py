@@ -58,7 +58,7 @@ def test_lines_may_differ_in_their_keys_and_hold_lists(written):
         ("x.jsonl", b"\n \n", "the file is empty"),
         ("x.csv.gz", gzip.compress(b"", mtime=0), "the file is empty"),
         ("x.csv", b"n_active,tokens,loss_val\n", "the table has no rows"),
-        ("x.json", b"[]", "column n_active, tokens, loss_val is missing"),
+        ("x.json", b"[]", "columns n_active, tokens, loss_val are missing"),
         ("x.csv", b"n_active;tokens;loss_val\n1;2;3\n", "separated by semicolons, not by commas; save it with commas"),
         ("x.csv", b"n_active\ttokens\n1\t2\n", "separated by tabs, not by commas; name it .tsv"),
         ("x.tsv", b"n_active,tokens\n1,2\n", "separated by commas, not by tabs; name it .csv"),
