@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, replace
 from typing import Any
@@ -14,12 +15,12 @@ _WIDTH = 100  # columns of text
 _MOST_NOTES, _MOST_LETTERS = 3, 200  # of the short form
 
 
-class Summarised:
+class Summarised(ABC):
     """Mixed into a value that has a `summary`: its `repr` and its cell in a notebook are the summary's short form."""
 
+    @abstractmethod
     def summary(self) -> Table:
         """The value as one table, and what to know before its numbers are used."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return str(_short(self.summary()))

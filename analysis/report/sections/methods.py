@@ -143,9 +143,9 @@ def _ranking(comparison: MethodComparison) -> Block:
             "group": field("group"),
         }
         ranks = (
-            "; its 95% interval alone and together with all others; “rank”, all pairs together at 95% (Tukey); “best "
-            "in”, the share of draws in which its loss is least; “group”, letters shared by methods that do not differ "
-            "significantly"
+            "; its 95% interval alone and together with all others; “rank”, all pairs together at 95% (Tukey); "
+            "“best in”, the share of draws in which its loss is least; “group”, letters shared by methods that do "
+            "not differ significantly"
         )
     caption = (
         f"Methods by loss, nats per token, and the difference to {against}{ranks}. FLOPs to train / to decode a token "
@@ -208,8 +208,8 @@ def _apart(comparison: MethodComparison) -> Block:
     columns = {"method": field("method"), "seeds": field("seeds"), "loss": field("loss", loss)}
     columns |= {"leak": field("leak", three_digits), "why": field("reason")}
     caption = (
-        "Not ranked: the loss of these methods is not that of a model that writes token by token. “leak” is what they "
-        "gain from later tokens, nats per token; without it their loss would be higher by as much."
+        "Not ranked: the loss of these methods is not that of a model that writes token by token. “leak” is what "
+        "they gain from later tokens, nats per token; without it their loss would be higher by as much."
     )
     return table(comparison.apart, columns, caption, wide="why")
 

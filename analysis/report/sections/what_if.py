@@ -48,7 +48,8 @@ def in_short(answer: Answer) -> list[str]:
     if stored is None:
         return []
     lines = _changing(stored)
-    more = [f"{plural(len(lines) - _MOST, 'more case')} would change it: section “{TITLE}”"] if lines[_MOST:] else []
+    remaining = plural(len(lines) - _MOST, "more case")
+    more = [f"{remaining} would change it: section “{TITLE}”"] if lines[_MOST:] else []
     return [*(lines[:_MOST] + more or _unchanged(answer)), *_crossovers(stored, _nearest(stored)[:1])]
 
 
