@@ -21,7 +21,7 @@ from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from scaling.errors import InputError
-from scaling.formatting import money, si, usd
+from scaling.formatting import money, si
 from scaling.progress import Progress, silent
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
@@ -89,10 +89,9 @@ class Answer(Summarised):
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""
         best, found = self.best, self.recommendation
-        price = usd(best.cost.total) if best.cost.unit == "USD" else money(best.cost.total, best.cost.unit)
         title = (
             f"{'Decided' if found.decided else 'Not decided'}: E = {best.n_experts}, N_active {si(best.n_active)}, "
-            f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {price}"
+            f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {money(best.cost.total, best.cost.unit)}"
         )
         return summarised(self._choices_table, title, (*found.undecided_because, *found.warnings))
 

@@ -144,8 +144,8 @@ def _ranking(comparison: MethodComparison) -> Block:
         }
         ranks = (
             "; its 95% interval alone and together with all others; “rank”, all pairs together at 95% (Tukey); "
-            "“best in”, the share of draws in which its loss is least; “group”, letters shared by methods that do "
-            "not differ significantly"
+            "“best in”, the share of draws in which its loss is least; “group”, letters shared by methods that "
+            "do not differ significantly"
         )
     caption = (
         f"Methods by loss, nats per token, and the difference to {against}{ranks}. FLOPs to train / to decode a token "

@@ -80,15 +80,9 @@ def _cost(found: Answer) -> str:
     if cost.unit == "USD":
         text += f", {usd(cost.train)}"
     if cost.serve:
-        text += f"; serving {_money(cost.serve, cost.unit)}; lifetime cost {_money(cost.total, cost.unit)}"
-        text += (
-            "" if best.cost_interval is None else f" ({between(best.cost_interval, lambda v: _money(v, cost.unit))})"
-        )
+        text += f"; serving {money(cost.serve, cost.unit)}; lifetime cost {money(cost.total, cost.unit)}"
+        text += "" if best.cost_interval is None else f" ({between(best.cost_interval, lambda v: money(v, cost.unit))})"
     return f"{text}."
-
-
-def _money(value: float, unit: str) -> str:
-    return usd(value) if unit == "USD" else money(value, unit)
 
 
 def _four(value: float) -> str:
