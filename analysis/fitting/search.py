@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis.fitting.problem import Problem
 from analysis.fitting.solver import Minima
+from analysis.laws.law import Extension
 from scaling.arrays import Array
 from scaling.progress import Progress, part, silent
 
@@ -101,8 +102,11 @@ def draw_starts(problem: Problem, count: int, rng: np.random.Generator) -> Array
     Parameters that are not linear are spread as a Latin hypercube over their `start` ranges. The others then follow by
     linear least squares (variable projection): factors of terms of the loss on relative residuals, each positive one
     kept above 2 % of the loss; those of terms of ln loss on log residuals. With them solved, few starts are needed.
+    Those of a law that extends a simpler one are the simpler law's, carried over.
     """
     law, free, loss = problem.law, problem.free, problem.loss
+    if law.extends is not None:
+        return _extended_starts(problem, law.extends, count, rng)
     theta = np.empty((count, len(free)))
     for index, name in enumerate(free):
         parameter = law.parameter(name)
@@ -121,6 +125,27 @@ def draw_starts(problem: Problem, count: int, rng: np.random.Generator) -> Array
                     value = np.maximum(value, _LEAST_SHARE / _size(log_loss, jacobian[:, index], loss))
                 theta[:, index] = law.to_coordinates(free[index], value)
     return theta
+
+
+def _extended_starts(problem: Problem, extension: Extension, count: int, rng: np.random.Generator) -> Array:
+    """Starts of a law that extends a simpler one: the simpler law's, each with a value of the new parameter, of which
+    the first is 1 (the simpler law itself)."""
+    law, name = problem.law, extension.parameter
+    simpler = extension.simpler
+    pinned = {held: value for held, value in problem.pinned.items() if held != name}
+    free = tuple(each for each in simpler.names if each not in pinned)
+    columns = {column: problem.columns[column] for column in simpler.columns}
+    within = replace(problem, law=simpler, free=free, pinned=pinned, columns=columns)
+    if name in problem.free:
+        low, high = (law.to_coordinates(name, end) for end in law.parameter(name).start)
+        spread = low + (high - low) * (rng.permutation(count) + rng.random(count)) / count
+        added = law.from_coordinates(name, spread)
+        added[0] = 1.0
+    else:
+        added = np.full(count, problem.pinned[name])
+    params = extension.params({**pinned, **within.parameters(draw_starts(within, count, rng))}, added)
+    coordinates = [np.broadcast_to(law.to_coordinates(each, params[each]), count) for each in problem.free]
+    return np.stack(coordinates, axis=1) if coordinates else np.empty((count, 0))
 
 
 def _factors(log_loss: Array, jacobian: Array, loss: Array, kind: str) -> Array:

@@ -9,16 +9,30 @@ the group `scaling.laws`; fits, intervals, validation, recommendation and `scali
 
 from __future__ import annotations
 
-from analysis.laws.dense import FARSEER, HOFFMANN, KAPLAN, OVERTRAINING
+from analysis.laws.dense import COUPLED, FARSEER, HOFFMANN, KAPLAN, OVERTRAINING
 from analysis.laws.law import Law, Parameter
-from analysis.laws.moe import CLARK, JOINT_MOE, YUN, saturated_experts
+from analysis.laws.moe import CLARK, COUPLED_MOE, JOINT_MOE, YUN, saturated_experts
 from analysis.laws.moe_shape import FINE_GRAINED, LEVERAGE, SPARSITY, TENCENT
 from scaling.distribution import Registry
 from scaling.errors import InputError
 
-__all__ = ["HOFFMANN", "JOINT_MOE", "LAWS", "YUN", "Law", "Parameter", "law_named", "saturated_experts"]
+__all__ = [
+    "COUPLED",
+    "COUPLED_MOE",
+    "HOFFMANN",
+    "JOINT_MOE",
+    "LAWS",
+    "YUN",
+    "Law",
+    "Parameter",
+    "law_named",
+    "saturated_experts",
+]
 
-_ALL = (KAPLAN, HOFFMANN, CLARK, FINE_GRAINED, JOINT_MOE, SPARSITY, LEVERAGE, YUN, OVERTRAINING, TENCENT, FARSEER)
+_ALL = (
+    KAPLAN, HOFFMANN, COUPLED, CLARK, FINE_GRAINED, JOINT_MOE, COUPLED_MOE, SPARSITY, LEVERAGE, YUN, OVERTRAINING,
+    TENCENT, FARSEER,
+)  # fmt: skip
 LAWS = Registry("scaling.laws", Law, {law.name: law for law in _ALL})
 
 

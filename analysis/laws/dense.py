@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.laws.autodiff import exp, log, log_sum_exp
-from analysis.laws.law import Law, Parameter, coefficient, exponent, floor, two_term_optimum
+from analysis.laws.law import Extension, Law, Parameter, coefficient, coupling, exponent, floor, two_term_optimum
 from scaling.columns import TOKENS
 
 _NATS_N, _NATS_D = "nats x parameters^alpha", "nats x tokens^beta"
@@ -69,6 +69,46 @@ HOFFMANN = Law(
     domain="dense models, N 70M to 16B with embeddings, D 5B to 500B tokens",
     columns=("n_active", TOKENS),
     optimum=lambda p, train_flops, _: two_term_optimum(p["A"], p["alpha"], p["B"], p["beta"], train_flops),
+)
+
+
+def _coupled(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    terms = log_sum_exp(
+        log(p["A"]) - p["alpha"] * np.log(x["n_active"]),
+        log(p["B"]) - p["beta"] * log(x[TOKENS]),
+    )
+    return log_sum_exp(log(p["E"]), p["gamma"] * terms)
+
+
+def _coupled_from_hoffmann(p: Mapping[str, Any], gamma: Any) -> dict[str, Any]:
+    """The law whose limits of unlimited tokens, and of unlimited size, are those of a hoffmann law."""
+    powers = {name: p[name] ** (1.0 / gamma) for name in ("A", "B")}
+    return {"E": p["E"], **powers, "alpha": p["alpha"] / gamma, "beta": p["beta"] / gamma, "gamma": gamma}
+
+
+# Factors and exponents are powers 1/gamma of hoffmann's, so their bounds are wider.
+_COUPLED_EXPONENT, _COUPLED_FACTOR = (1e-3, 20.0), (1e-30, 1e60)
+
+COUPLED = Law(
+    name="coupled",
+    formula="L = E + (A/N^alpha + B/D^beta)^gamma",
+    typst="L = E + (A / N^alpha + B / D^beta)^gamma",
+    n_column="n_active",
+    parameters=(
+        floor("E"),
+        Parameter("A", "size", "size of the term in N", (1.0, 1e4), _COUPLED_FACTOR, "log", unit="nats^(1/gamma)"),
+        Parameter("alpha", "size", "exponent of N within the sum", (0.05, 1.2), _COUPLED_EXPONENT),
+        Parameter("B", "data", "size of the term in D", (1.0, 1e4), _COUPLED_FACTOR, "log", unit="nats^(1/gamma)"),
+        Parameter("beta", "data", "exponent of D within the sum", (0.05, 1.2), _COUPLED_EXPONENT),
+        coupling("gamma"),
+    ),
+    log_formula=_coupled,
+    source="hoffmann with its two terms coupled: gamma = 1 is hoffmann (arXiv 2203.15556), E = 0 with beta = 1 is "
+    "kaplan (arXiv 2001.08361)",
+    domain="dense models, as hoffmann; needs sizes and tokens that vary apart",
+    columns=("n_active", TOKENS),
+    optimum=lambda p, train_flops, _: two_term_optimum(p["A"], p["alpha"], p["B"], p["beta"], train_flops),
+    extends=Extension(HOFFMANN, "gamma", _coupled_from_hoffmann),
 )
 
 

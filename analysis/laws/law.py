@@ -40,6 +40,19 @@ class Parameter(Settings):
     pin_source: str = ""
 
 
+@dataclass(frozen=True)
+class Extension:
+    """How a law grows out of a `simpler` one by one more parameter, which is 1 in the simpler law.
+
+    `params(simpler, value)` are the parameters of the law at the simpler law's and a value of the new one. Starts of
+    the law are those of the simpler law, whose factors are linear, carried over.
+    """
+
+    simpler: Law
+    parameter: str
+    params: Callable[[Mapping[str, Any], Any], dict[str, Any]]
+
+
 @dataclass(frozen=True, repr=False)
 class Law(Summarised):
     """A named formula for the loss, in nats per token, or for another positive `target` column.
@@ -47,7 +60,8 @@ class Law(Summarised):
     `formula` and `typst` are for display; `log_formula(params, columns)` computes the natural log of the formula, and
     gradients follow from it. `n_column` is the parameter count meant by N ("" without N). `optimum(params, C, E)` gives
     N and D of least loss on 6 N D = C, where a closed form exists. `domain` describes the runs behind the law,
-    `columns` its inputs. `needs(columns)` says what a design lacks for the law to be fitted ("" for nothing).
+    `columns` its inputs. `needs(columns)` says what a design lacks for the law to be fitted ("" for nothing). `extends`
+    names the simpler law that it grows out of.
     """
 
     name: str
@@ -62,6 +76,7 @@ class Law(Summarised):
     optimum: Callable[[Mapping[str, Any], Any, Any], tuple[Any, Any]] | None = None
     target: str = LOSS
     needs: Callable[[Mapping[str, Array]], str] | None = None
+    extends: Extension | None = None
 
     def summary(self) -> Table:
         """The formula and its parameters, where it was established, and what it reads."""
@@ -154,6 +169,13 @@ def floor(name: str) -> Parameter:
     # On a log scale it would drift to minus infinity where the runs show no floor.
     meaning = "irreducible loss"
     return Parameter(name, "floor", meaning, (0.5, 2.0), (1e-6, 1e3), linear="loss", unit="nats per token")
+
+
+def coupling(name: str) -> Parameter:
+    """The exponent that couples the terms in size and data: 1 adds them, towards 0 the larger of them counts alone."""
+    # Beyond a factor of ten either way the law hardly changes any more.
+    meaning = "coupling of size and data: 1 adds their terms, towards 0 the larger counts alone"
+    return Parameter(name, "interaction", meaning, (0.3, 3.0), (0.1, 10.0), "log")
 
 
 def two_term_optimum(m: Any, mu: Any, n: Any, nu: Any, train_flops: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.laws.autodiff import log, log_sum_exp
-from analysis.laws.law import Law, Parameter, Role, coefficient, exponent, floor, two_term_optimum
+from analysis.laws.law import Extension, Law, Parameter, Role, coefficient, coupling, exponent, floor, two_term_optimum
 from scaling.columns import EXPERTS, TOKENS
 
 
@@ -144,4 +144,35 @@ JOINT_MOE = Law(
     domain="top-1 MoE in every layer, N_active 79M to 2.7B with embeddings, E 1 to 32, D 0.5B to 80B",
     columns=("n_active", TOKENS, EXPERTS),
     optimum=_joint_moe_optimum,
+)
+
+
+def _coupled_moe(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    log_e = log(saturated_experts(x[EXPERTS], p["E_start"], p["E_max"]))
+    size = log(p["a"]) + p["delta"] * log_e + (p["alpha"] + p["gamma"] * log_e) * np.log(x["n_active"])
+    data = log(p["b"]) + p["omega"] * log_e + (p["beta"] + p["zeta"] * log_e) * log(x[TOKENS])
+    sharpness = 1.0 / p["kappa"]
+    return log_sum_exp(p["kappa"] * log_sum_exp(sharpness * size, sharpness * data), log(p["c"]))
+
+
+def _coupled_moe_optimum(p: Mapping[str, Any], train_flops: Any, n_experts: Any) -> tuple[Any, Any]:
+    log_e = np.log(saturated_experts(np.asarray(n_experts, dtype=float), p["E_start"], p["E_max"]))
+    sharpness = 1.0 / p["kappa"]
+    m, mu = (p["a"] * np.exp(p["delta"] * log_e)) ** sharpness, -sharpness * (p["alpha"] + p["gamma"] * log_e)
+    n, nu = (p["b"] * np.exp(p["omega"] * log_e)) ** sharpness, -sharpness * (p["beta"] + p["zeta"] * log_e)
+    return two_term_optimum(m, mu, n, nu, train_flops)
+
+
+COUPLED_MOE = Law(
+    name="coupled-moe",
+    formula="L = (T_N^(1/kappa) + T_D^(1/kappa))^kappa + c with the terms T_N, T_D of joint-moe",
+    typst="L = (T_N^(1 \\/ kappa) + T_D^(1 \\/ kappa))^kappa + c",
+    n_column="n_active",
+    parameters=(*JOINT_MOE.parameters, coupling("kappa")),
+    log_formula=_coupled_moe,
+    source="joint-moe (arXiv 2502.05172) with its two terms coupled, as in the law coupled: kappa = 1 is joint-moe",
+    domain="as joint-moe",
+    columns=JOINT_MOE.columns,
+    optimum=_coupled_moe_optimum,
+    extends=Extension(JOINT_MOE, "kappa", lambda p, kappa: {**p, "kappa": kappa}),
 )

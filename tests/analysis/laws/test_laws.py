@@ -21,6 +21,8 @@ MADE_UP = {  # laws whose constants nobody published
         "a1": -0.02, "b1": -0.7, "alpha": 0.12, "a2": -0.5, "b2": 9.0, "beta": 0.05, "a3": 2.0, "b3": -0.9,
         "gamma": -0.05,
     },
+    "coupled": {"E": 1.7, "A": 3e4, "alpha": 0.6, "B": 3e5, "beta": 0.6, "gamma": 0.55},
+    "coupled-moe": {**published("joint-moe-2025").params, "kappa": 0.6},
 }  # fmt: skip
 MODERATE = {fit.law: fit.params for fit in PUBLISHED.values()} | MADE_UP
 
@@ -131,6 +133,47 @@ def test_gradient_equals_differences(name):
     up, down = ({**columns, "tokens": columns["tokens"] * np.exp(h)} for h in (1e-5, -1e-5))
     difference = definition.log_loss(MODERATE[name], up) - definition.log_loss(MODERATE[name], down)
     assert slope == pytest.approx(difference / 2e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["coupled", "coupled-moe"])
+@given(value=st.floats(0.3, 3.0))
+def test_a_coupled_law_contains_the_simpler_one_and_shares_its_limits(name, value):
+    """At a coupling of 1 the two agree; at any value they agree where one of the two terms is negligible."""
+    definition = law_named(name)
+    simpler, columns = definition.extends.simpler, some_columns(definition)
+    params = {p: MODERATE[simpler.name][p] for p in simpler.names}
+    joined = definition.extends.params(params, 1.0)
+    assert definition.log_loss(joined, columns) == pytest.approx(simpler.log_loss(params, columns), rel=1e-12)
+    parted = definition.extends.params(params, value)
+    for unlimited in ("tokens", definition.n_column):
+        limit = {**columns, unlimited: np.full(9, 1e200)}
+        assert definition.log_loss(parted, limit) == pytest.approx(simpler.log_loss(params, limit), rel=1e-6)
+
+
+def test_coupled_contains_kaplan():
+    """E = 0 and beta = 1: (A N^-alpha + B/D)^gamma with gamma = alpha_D, alpha = alpha_N/alpha_D, A = N_c^alpha."""
+    p = published("kaplan-2020").params
+    ratio, sizes, tokens = p["alpha_N"] / p["alpha_D"], np.array([1e8, 1e9, 3e10]), np.array([1e10, 2e9, 1e12])
+    same = {"E": 1e-300, "A": p["N_c"] ** ratio, "alpha": ratio, "B": p["D_c"], "beta": 1.0, "gamma": p["alpha_D"]}
+    of_kaplan = law_named("kaplan").log_loss(p, {"n_active_nonembed": sizes, "tokens": tokens})
+    assert law_named("coupled").log_loss(same, {"n_active": sizes, "tokens": tokens}) == pytest.approx(of_kaplan)
+
+
+@pytest.mark.parametrize(("name", "experts"), [("coupled", 1), ("coupled-moe", 1), ("coupled-moe", 16)])
+def test_the_optimum_of_a_coupled_law_equals_search(name, experts):
+    definition, params = law_named(name), MODERATE[name]
+    for flops in (1e19, 1e22, 1e25):
+        n, d = definition.optimum(params, flops, experts)
+        assert 6 * n * d == pytest.approx(flops, rel=1e-12)
+
+        def log_loss(log_n, flops=flops):
+            columns = {"n_active": np.exp(log_n), "tokens": flops / 6 / np.exp(log_n), "n_experts": experts}
+            return float(definition.log_loss(params, columns))
+
+        found = minimize_scalar(
+            log_loss, bounds=(np.log(n) - 5, np.log(n) + 5), method="bounded", options={"xatol": 1e-9}
+        )
+        assert np.exp(found.x) == pytest.approx(n, rel=1e-3)
 
 
 CLOSED = sorted(name for name, fit in PUBLISHED.items() if fit.definition.optimum is not None)
