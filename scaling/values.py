@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.json_text import read_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 _VERSION = "schema_version"
 _MOST_ERRORS = 3  # fields named in one message
+_MOST_SHOWN = 40  # letters of a value that is wrong
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
@@ -40,20 +43,41 @@ def plain(value: Any) -> dict[str, Any]:
 
 
 def typed(of: type[T], document: Any, origin: str) -> T:
-    """The value that `plain` wrote. Raises InputError naming `origin` and the fields that are wrong."""
+    """The value that `plain` wrote; a text is no number, and neither is true.
+
+    Raises InputError naming `origin` and the fields that are wrong, as in `draws.alpha[3]`.
+    """
     from pydantic import ValidationError
 
     try:
-        return _adapter(of).validate_python(document)
+        text = json.dumps(document, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{origin}: NaN or Infinity in it; an unknown number is null") from error
+    try:
+        return _adapter(of).validate_json(text, strict=True)
     except ValidationError as error:
-        wrong = [f'"{".".join(map(str, detail["loc"]))}": {_lower(detail["msg"])}' for detail in error.errors()]
+        wrong = [_wrong(detail) for detail in error.errors()]
         raise InputError(f"{origin}: {listed(wrong, most=_MOST_ERRORS)}") from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def read_value(of: type[T], path: str | Path) -> T:
+    """The value in a JSON file of ours that is of no kind below, such as what lies in a cache.
+
+    Raises InputError naming file and field; OSError where it cannot be read.
+    """
+    return typed(of, read_json(path), str(path))
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    """The place of an error, what is wrong and what was found."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
+    place = "".join(steps).removeprefix(".") or "the document"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    shown = repr(detail["input"])
+    found = "" if "found" in message or len(shown) > _MOST_SHOWN else f", found {shown}"
+    return f"{place}: {message[:1].lower()}{message[1:]}{found}"
 
 
 def digest(*values: Any) -> str:
@@ -88,13 +112,13 @@ class FileKind:
     def read(self, path: str | Path) -> dict[str, Any]:
         """The content of a file, after `check`. Raises InputError where it is missing or damaged, too."""
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = read_json(path)
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read as a {self.name}: {error.strerror}; `{self.command}` writes one"
             ) from error
-        except ValueError as error:
-            raise InputError(f"{path}: not a {self.name}, for it is not JSON ({error}); {self.remedy}") from error
+        except InputError as error:
+            raise InputError(f"{error}; this is not a {self.name}: {self.remedy}") from error
         self.check(document, str(path))
         return dict(document)
 

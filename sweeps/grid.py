@@ -20,7 +20,18 @@ from scaling.config.model import ModelConfig, following
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.errors import InputError
-from sweeps.positioned_yaml import YamlSource, YamlValue, did_you_mean, inner_value, mapping, parse_tree, plain, shown
+from scaling.yaml_text import (
+    YamlSource,
+    YamlValue,
+    did_you_mean,
+    inner_value,
+    mapping,
+    parse_tree,
+    plain,
+    shown,
+    shown_key,
+    yaml_text,
+)
 
 GRIDS = Path(__file__).parent / "grids"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -81,25 +92,17 @@ def load_grid(path_or_name: str | Path) -> Grid:
     path = Path(path_or_name)
     if not path.exists() and str(path_or_name) in named_grids():
         path = named_grids()[str(path_or_name)]
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text ({error.reason})"
-        named = ", ".join(named_grids())
-        raise InputError(
-            f"{path}: cannot read the grid: {reason}. Give a grid file or a named grid: {named}"
-        ) from error
-    return parse(text, path)
+    return parse(yaml_text(path, f"Give a grid file or a named grid: {', '.join(named_grids())}"), path)
 
 
 def parse(text: str, path: Path) -> Grid:
     """Read a grid from its text; errors name `path`, and relative data paths start at its folder."""
-    source = YamlSource(path, [])
-    top = mapping(parse_tree(text, source), source, "the grid")
+    source = YamlSource(path)
+    top = mapping(parse_tree(text, source, "a grid needs at least `study:` and `grid:`"), source, "the grid")
     for key, value in top.items():
         if key not in KEYS:
             hint = _AS_AXIS.format(key) if key in AXES else did_you_mean(key, KEYS)
-            source.fail(value, f"{key}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
+            source.fail(value, f"{shown_key(key)}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
     if "study" not in top:
         source.errors.append((1, 1, "study: missing; add `study: NAME`, which also names its folder under results/"))
     study, task = (_scalar(top, name, source) for name in ("study", "task"))
@@ -148,7 +151,7 @@ def _section(name: str, entry: YamlValue | None, source: YamlSource) -> dict[str
     for key, value in mapping(inner_value(entry), source, name).items():
         if key not in kind.model_fields:
             hint = _elsewhere(key) or did_you_mean(key, kind.model_fields)
-            source.fail(value, f"{name}.{key}: unknown field{hint}; allowed: {', '.join(kind.model_fields)}")
+            source.fail(value, f"{name}.{shown_key(key)}: unknown field{hint}; allowed: {', '.join(kind.model_fields)}")
         elif inner_value(value).data is not None:
             fields[key] = _checked(kind, key, inner_value(value), source, f"{name}.{key}")
     return fields
@@ -180,7 +183,7 @@ def _axes(block: YamlValue, source: YamlSource) -> dict[str, list[YamlValue]]:
     for name, entry in mapping(block, source, "a block of the grid").items():
         if name not in AXES:
             hint = _elsewhere(name) or did_you_mean(name, AXES)
-            source.fail(entry, f"grid.{name}: unknown axis{hint}; allowed: {', '.join(AXES)}")
+            source.fail(entry, f"grid.{shown_key(name)}: unknown axis{hint}; allowed: {', '.join(AXES)}")
             continue
         value = inner_value(entry)
         items = value.data if isinstance(value.data, list) else [value]

@@ -27,11 +27,14 @@ GROUND = tuple(
         "errors",
         "files",
         "formatting",
+        "numbers",
+        "json_text",
         "progress",
         "schema",
         "summary",
         "table",
         "values",
+        "yaml_text",
     ]
 )
 ANALYSIS = tuple(

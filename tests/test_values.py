@@ -64,11 +64,21 @@ def test_what_is_written_is_read_to_the_last_digit():
 def test_the_wrong_field_is_named_by_its_place():
     document = plain(WHOLE)
     for change, named in [
-        ({"part": {"share": "much"}}, '"part.share"'),
+        ({"part": {"share": "much"}}, "part.share: "),
+        ({"part": {"share": "0.5"}}, "part.share: "),
+        ({"part": {"share": True}}, "part.share: "),
         ({"part": {"share": 2.0}}, "`share` must be above 0"),
-        ({"draws": [[1.0], [2.0, 3.0]]}, '"draws"'),
-        ({"draws": {"a": 1}}, '"draws"'),
-        ({"pairs": [[1]]}, '"pairs.0.1"'),
+        ({"draws": [[1.0], [2.0, 3.0]]}, "draws: at [1]: "),
+        ({"draws": [[1.0, 2.0], [2.0, "3"]]}, "draws: at [1][1]: "),
+        ({"draws": {"a": 1}}, "draws: "),
+        ({"best": [1, 2.5]}, "best: at [1]: "),
+        ({"best": [1, None]}, "best: at [1]: "),
+        ({"kept": [True, 1]}, "kept: at [1]: "),
+        ({"frame": {"e": [1], "usd": [0.1, 0.2]}}, "frame: columns of unequal lengths"),
+        ({"frame": {"e": [1], "usd": [[1]]}}, "frame: at usd[0]: "),
+        ({"chances": {"x": 0.5}}, "chances.x"),
+        ({"pairs": [[1]]}, "pairs[0][1]: "),
+        ({"limit": float("nan")}, "NaN"),
     ]:
         with pytest.raises(InputError) as refused:
             typed(Whole, document | change, "here")
@@ -96,7 +106,7 @@ def test_a_file_has_its_version_and_older_ones_are_read(tmp_path):
         ('{"law": "hoffmann", "params": {}}', ["not a whole", "but a fit"]),
         ('{"part": {}, "draws": [], "schema_version": 3}', ['"schema_version" is 3', "up to 2"]),
         ('{"part": {}, "draws": [], "schema_version": true}', ['"schema_version" is True']),
-        ('{"part": {}, "draws": []}', ["whole, schema_version 0", '"part.share"', "and 1 more"]),
+        ('{"part": {}, "draws": []}', ["whole, schema_version 0", "part.share: ", "and 1 more"]),
     ],
 )
 def test_one_message_names_file_field_version_and_remedy(tmp_path, text, named):

@@ -10,13 +10,21 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-
 from scaling.distribution import Registry
 from scaling.errors import InputError
 from scaling.serving.calibration import calibrate_cpu
 from scaling.serving.device import Device
+from scaling.yaml_text import (
+    YamlSource,
+    YamlValue,
+    did_you_mean,
+    inner_value,
+    parse_tree,
+    plain,
+    shown,
+    shown_key,
+    yaml_text,
+)
 
 _RUNPOD = "placeholder, replace it: RunPod, SXM, as quoted by deploybase.ai; other prices are .5 to 3 times this"
 _RUNPOD_DATE, _UNDATED = "March 2026", "not dated"
@@ -43,6 +51,7 @@ _TABLE = (
            "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, _UNDATED, 224e9, 5e-6, 256),
 )  # fmt: skip
 _LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # less means a wrong unit
+_MOST = 1e21
 _TEXTS = [field.name for field in fields(Device) if field.type == "str"]
 DEVICES = Registry("scaling.devices", Device, {row.name: row for row in _TABLE})
 
@@ -70,45 +79,63 @@ def read_devices(path: str | Path) -> dict[str, Device]:
         h100: {usd_per_hour: 2.10, price_source: our contract, price_date: 2026-10-01}
 
     A price needs a source and a date. A name that is not in the table is a new device and also needs `peak_flops`,
-    `bandwidth`, `memory`, `dtype` and `source`. Raises InputError naming the file, the device and the field.
+    `bandwidth`, `memory`, `dtype` and `source`. Raises InputError naming line, column, device and field of every
+    mistake.
     """
-    try:
-        devices = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(devices, dict) or not all(isinstance(row, dict) for row in devices.values()):
-        raise InputError(f"{path}: expected devices by name, such as `h100: {{usd_per_hour: 2.1, ...}}`")
-    return {str(name): _device_of(str(name), row, f"{path}: {name}") for name, row in devices.items()}
+    source = YamlSource(Path(path))
+    like = "expected devices by name, such as `h100: {usd_per_hour: 2.1, ...}`"
+    top = parse_tree(yaml_text(source.path), source, like)
+    if not isinstance(top.data, dict):
+        source.fail(top, f"{like}, found {shown(plain(top))}")
+        source.stop_if_wrong()
+    read = {name: _device_of(name, entry, source) for name, entry in top.data.items()}
+    source.stop_if_wrong()
+    return {name: row for name, row in read.items() if row is not None}
 
 
-def _device_of(name: str, row: dict[str, Any], place: str) -> Device:
+def _device_of(name: str, entry: YamlValue, source: YamlSource) -> Device | None:
+    """The device in an entry; None where something is wrong, which `source` then holds."""
+    before = len(source.errors)
+    if not isinstance(inner_value(entry).data, dict):
+        source.fail(entry, f"{shown_key(name)}: must be fields of a device, such as {{usd_per_hour: 2.1, ...}}")
+        return None
     allowed = [field.name for field in fields(Device) if field.name not in ("name", "levels")]
-    for key in row:
+    values = {}
+    for key, value in inner_value(entry).data.items():
         if key not in allowed:
-            raise InputError(f"{place}: unknown field {key}; allowed: {', '.join(allowed)}")
-    values = {key: _value(key, value, place) for key, value in row.items()}
+            hint = did_you_mean(key, allowed)
+            source.fail(value, f"{name}: unknown field {shown_key(key)}{hint}; allowed: {', '.join(allowed)}")
+            continue
+        try:
+            values[key] = _value(key, plain(value))
+        except ValueError as error:
+            source.fail(inner_value(value), f"{name}: {key} {error}")
+    if len(source.errors) > before:
+        return None
     needed = ["price_source", "price_date"] if "usd_per_hour" in values else []
     known = name in names()
     if not known:
         needed += ["peak_flops", "bandwidth", "memory", "dtype", "source", "usd_per_hour"]
     if lacking := [key for key in needed if key not in values]:
-        raise InputError(f"{place}: {', '.join(lacking)} missing; a price needs price_source and price_date")
+        source.fail(entry, f"{name}: {', '.join(lacking)} missing; a price needs price_source and price_date")
+        return None
     return replace(device(name), **values) if known else Device(name=name, **{"title": name, **values})
 
 
-def _value(key: str, value: Any, place: str) -> Any:
-    """The value of a field, converted to its type. Raises InputError if type or range are wrong."""
-    text = key in _TEXTS
-    if value is None or (isinstance(value, bool) and not text):
-        raise InputError(f"{place}: {key} must be a {'text' if text else 'number'}, found {value!r}")
-    if text:
+def _value(key: str, value: Any) -> Any:
+    """The value of a field, converted to its type. Raises ValueError if type or range are wrong."""
+    if key in _TEXTS:
+        if isinstance(value, (list, dict, bool)) or value is None:
+            raise ValueError(f"must be a text, found {shown(value)}")
         return str(value)
+    if isinstance(value, (list, dict, bool)) or value is None:
+        raise ValueError(f"must be a number, found {shown(value)}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: {key} must be a number, found {value!r}") from None
-    if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{place}: {key} must be a positive number, found {value!r}")
+    except (ValueError, OverflowError):
+        raise ValueError(f"must be a number, found {shown(value)}") from None
+    if not 0 < number <= _MOST:
+        raise ValueError(f"must be a positive number up to {_MOST:g}, found {shown(value)}")
     if number < _LEAST.get(key, 0.0):
-        raise InputError(f"{place}: {key} must be at least {_LEAST[key]:g}, found {value!r}; use bytes and FLOP/s")
+        raise ValueError(f"must be at least {_LEAST[key]:g}, found {shown(value)}; use bytes and FLOP/s")
     return number

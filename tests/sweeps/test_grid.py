@@ -69,6 +69,20 @@ def test_different_files_are_different_cells_and_their_paths_absolute() -> None:
     assert [cell.data.paths for cell in cells] == [(str(Path("folder/x.txt").resolve()),), ("/y.txt",)]
 
 
+def test_numbers_are_decimal_and_words_are_text() -> None:
+    text = (
+        "study: 2026-10-01\ndata: {corpus: files, paths: [no], text_field: off}\nmodel: {leak_study: no}\n"
+        "grid: {tokens: 0100000, seed: [001, 010, 012], lr: [1_0.5, 01.0e-3]}"
+    )
+    cells = parse(text).cells
+    assert {cell.tokens for cell in cells} == {100_000}
+    assert [cell.seed for cell in cells[::2]] == [1, 10, 12]
+    assert [cell.train.lr for cell in cells[:2]] == [10.5, 1e-3]
+    first = cells[0]
+    assert (first.study, first.data.text_field, first.model.leak_study) == ("2026-10-01", "off", False)
+    assert first.data.paths == (str(Path("folder/no").resolve()),)
+
+
 def test_a_resolved_grid_has_the_same_cells_and_all_defaults() -> None:
     for name in grid.named_grids():
         read = grid.load_grid(name)
@@ -100,11 +114,17 @@ MISTAKES = {
     ),
     "no number": ("study: a\ngrid: {tokens: [1M, many]}", ["g.yaml:2:21: grid.tokens", "'many'", "0.25M"]),
     "no whole number": ("study: a\ngrid: {tokens: 1M, seed: 0.5}", ["g.yaml:2:26: grid.seed", "whole number", "0.5"]),
-    "a truth": ("study: a\ngrid: {tokens: 1M, seed: yes}", ["g.yaml:2:26: grid.seed", "expected a number", "True"]),
+    "a truth": ("study: a\ngrid: {tokens: 1M, seed: yes}", ["g.yaml:2:26: grid.seed", "expected a number", "'yes'"]),
+    "a truth in English": ("study: a\ngrid: {tokens: 1M, seed: true}", ["g.yaml:2:26: grid.seed", "a number", "True"]),
+    "octal": ("study: a\ngrid: {tokens: 1M, seed: 0o10}", ["g.yaml:2:26: grid.seed", "'0o10'"]),
+    "hexadecimal": ("study: a\ngrid: {tokens: 0x1F}", ["g.yaml:2:16: grid.tokens", "'0x1F'"]),
+    "sexagesimal": ("study: a\ngrid: {tokens: 1M, seed: 1:30}", ["g.yaml:2:26: grid.seed", "'1:30'"]),
     "too small": ("study: a\ngrid: {tokens: 1M, n_experts: [4, 0]}", ["g.yaml:2:35: grid.n_experts", "found 0", "1"]),
-    "not finite": ("study: a\ngrid: {tokens: 1M, lr: .inf}", ["g.yaml:2:24: grid.lr", "found inf", "finite"]),
+    "not finite": ("study: a\ngrid: {tokens: 1M, lr: .inf}", ["g.yaml:2:24: grid.lr", "'.inf'"]),
     "given twice": ("study: a\nstudy: b" + TAIL, ["g.yaml:2:1: study: given twice, first in line 1"]),
     "axis given twice": ("study: a\ngrid: {tokens: 1M,\n tokens: 2M}", ["g.yaml:3:2: tokens: given twice"]),
+    "a tag": ("study: a\ngrid: {tokens: !!python/object/apply:os.system [x]}", ["g.yaml:2:16: the tag", "os.system"]),
+    "a merge": ("study: a\ngrid: {tokens: 1M, <<: {seed: 1}}", ["g.yaml:2:20: <<"]),
     "empty axis": ("study: a\ngrid: {tokens: [], seed: 0}", ["g.yaml:2:8: grid.tokens: empty axis"]),
     "axis without a value": ("study: a\ngrid:\n  tokens:\n", ["g.yaml:3:3: grid.tokens: empty axis"]),
     "empty grid": ("study: a\ngrid: []", ["g.yaml:2:1: grid: empty"]),
@@ -156,7 +176,7 @@ def test_all_mistakes_are_reported_at_once_in_order_of_their_lines() -> None:
 def test_a_missing_file_lists_the_named_grids(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No such file.*quickstart"):
         grid.load_grid(tmp_path / "absent.yaml")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match=r"a folder.*quickstart"):
         grid.load_grid(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"study: \xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
