@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.config.data import DataConfig
 from scaling.data import sources, tokenizer
-from scaling.data.cache import cache_folder, entry_name
+from scaling.data.cache import cache_folder, entry_name, writable
 from scaling.errors import InputError
 
 _FORMAT = 1  # increase when the meaning of the files below changes
@@ -69,8 +69,7 @@ def prepare(config: DataConfig) -> Corpus:
     settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
     folder = cache_folder() / "corpora" / entry_name(_FORMAT, settings, sources.files_of(config))
     if not (folder / _META).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+        working = Path(tempfile.mkdtemp(prefix=".making-", dir=writable("corpora")))
         try:
             _build(config, working)
             try:

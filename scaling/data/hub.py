@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from scaling.config.data import DataConfig
-from scaling.data.cache import cache_folder, entry_name
+from scaling.data.cache import cache_folder, entry_name, writable
 from scaling.errors import InputError
 from scaling.formatting import listed
 
@@ -36,8 +36,7 @@ def spooled(config: DataConfig, files: list[Path]) -> Path:
     entry = entry_name(_FORMAT, settings, [(str(path), path) for path in files])
     path = cache_folder() / "streams" / f"{entry}.jsonl.zst"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        working = path.with_name(f".making-{uuid.uuid4().hex}")
+        working = writable("streams") / f".making-{uuid.uuid4().hex}"
         try:
             with pa.CompressedOutputStream(pa.OSFile(str(working), "wb"), "zstd") as spool:
                 for text in _texts(config, files):
@@ -60,6 +59,7 @@ def _texts(config: DataConfig, files: list[Path]) -> Iterator[str]:
 
 
 def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read on import
     try:
         import datasets
     except ImportError as error:

@@ -1,4 +1,8 @@
-"""A cache of compiled programs on disk, so that a host traces and compiles each program once."""
+"""A cache of compiled programs on disk, so that a host traces and compiles each program once.
+
+Reading a program is running what is in the file, so a file counts only where nobody but this user can have written it
+(`scaling/data/own_folder.py`). Where that cannot be known, programs are compiled anew and none is written.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,8 @@ import jax
 from jax.experimental import serialize_executable
 
 from scaling.config.run_row import code_version
-from scaling.data.cache import cache_folder
-from scaling.files import write_atomically
+from scaling.data.cache import programs_folder
+from scaling.data.own_folder import NotOursError, OwnFolder
 
 # Environment variables that affect the machine code.
 _SETTINGS = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
@@ -44,14 +48,18 @@ def load_or_compile(
         _processor(),
         *(os.environ.get(setting) for setting in _SETTINGS),
     )
-    path = cache_folder() / "programs" / hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-    if path.is_file():
-        with contextlib.suppress(Exception):  # damaged, or from another host: compile again
-            return _loaded(path, devices)
-    programs = compile_()
-    with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # full disk, unsupported device
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pickle.dumps([_packed(value) for value in programs]))
+    try:
+        folder = OwnFolder(programs_folder())
+    except NotOursError:  # `data.cache.programs_doubt` says why
+        return compile_()
+    with folder:
+        entry = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+        # Without a file; one of somebody else; damaged; of another host: compile again.
+        with contextlib.suppress(Exception):
+            return _loaded(folder.read(entry), devices)
+        programs = compile_()
+        with contextlib.suppress(OSError, ValueError, TypeError, pickle.PicklingError):  # full disk, unsupported device
+            folder.write(entry, pickle.dumps([_packed(value) for value in programs]))
     return programs
 
 
@@ -68,12 +76,12 @@ def _packed(value: Any) -> tuple[int, Any]:
     return len(executable.local_devices()), serialize_executable.serialize(value)
 
 
-def _loaded(path: Path, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
+def _loaded(content: bytes, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
     def program(count: int, serialised: bytes, in_tree: Any, out_tree: Any) -> Any:
         on = tuple(devices[:count])
         return serialize_executable.deserialize_and_load(serialised, in_tree, out_tree, execution_devices=on)
 
-    return tuple(program(count, *value) if count else value for count, value in pickle.loads(path.read_bytes()))
+    return tuple(program(count, *value) if count else value for count, value in pickle.loads(content))
 
 
 def _processor() -> str:

@@ -1,4 +1,8 @@
-"""Cached programs: equal results, donated buffers, and damaged entries that are compiled again."""
+"""Cached programs: equal results, donated buffers; damaged or planted entries are compiled again and never run."""
+
+import os
+import pickle
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -7,6 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig
+from scaling.data.cache import programs_doubt, programs_folder
 from scaling.training import executable_cache
 from scaling.training.program import Program
 from scaling.training.step import StepFunction
@@ -44,7 +49,8 @@ def test_a_cached_program_equals_the_compiled_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
     compiled = made()
     expected = steps(compiled)
-    (entry,) = (tmp_path / "programs").iterdir()
+    (entry,) = programs_folder().iterdir()
+    assert (entry.stat().st_mode & 0o777, entry.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     with monkeypatch.context() as patched:
         patched.setattr("scaling.training.program._compiled", lambda *_: pytest.fail("it was on disk"))
         loaded = made()
@@ -57,4 +63,60 @@ def test_a_cached_program_equals_the_compiled_one(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(executable_cache, "code_version", lambda: "other")
     made()
-    assert len(list((tmp_path / "programs").iterdir())) == 2
+    assert len(list(programs_folder().iterdir())) == 2
+
+
+class Planted:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def through_a_link(entry: Path) -> None:
+    entry.rename(entry.with_suffix(".kept"))
+    entry.symlink_to(entry.with_suffix(".kept"))
+
+
+def beside_a_link(entry: Path) -> None:
+    os.link(entry, entry.with_suffix(".twin"))
+
+
+# How somebody else could have written the entry; then whether it is replaced by what was compiled.
+PLANTED = {
+    "trusted": (lambda entry: None, True),
+    "a file that others may write": (lambda entry: entry.chmod(0o660), True),
+    "a file that others may read": (lambda entry: entry.chmod(0o604), True),
+    "a link": (through_a_link, True),
+    "another name of the file": (beside_a_link, True),
+    "a folder that a group may write": (lambda entry: entry.parent.chmod(0o770), False),
+    "a folder that all may write": (lambda entry: entry.parent.chmod(0o707), False),
+    "a cache that all may write": (lambda entry: entry.parents[1].chmod(0o777), False),
+}
+
+
+@pytest.mark.usefixtures("own_cache_alone")
+@pytest.mark.parametrize("how", PLANTED)
+def test_what_others_can_have_written_is_not_run(how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+    spoil, replaced = PLANTED[how]
+    mark = tmp_path / "mark"
+
+    def value(of: str) -> str:
+        return executable_cache.load_or_compile("test", "key", jax.devices()[:1], lambda: (of,))[0]
+
+    assert [value("first"), value("second")] == ["first", "first"]
+    (entry,) = programs_folder().iterdir()
+    entry.write_bytes(pickle.dumps(Planted(mark)))
+    spoil(entry)
+    try:
+        assert value("third") == "third"
+        assert mark.is_dir() == (how == "trusted"), "only the user's own file is loaded"
+        assert value("fourth") == ("third" if replaced else "fourth")
+        assert bool(programs_doubt()) is not replaced
+        assert replaced or ("SCALING_CACHE" in programs_doubt() and str(tmp_path) in programs_doubt())
+    finally:
+        entry.parents[1].chmod(0o755)

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from scaling.config import counts
+from scaling.data.cache import programs_folder
 from scaling.schema import to_arrow
 from scaling.serving import device, devices
 from scaling.training import executable_cache, inference_bench
@@ -138,4 +139,4 @@ def test_every_shape_is_compiled_once_with_and_without_a_cache(micro, monkeypatc
     rows = measure(*(micro(n_experts=e, bench=one) for e in (1, 2)))
     assert compiled == [1, 2]
     assert all(row["compile_s"] > 0 for row in rows)
-    assert (tmp_path / "programs").is_dir() == keeps
+    assert programs_folder().is_dir() == keeps
