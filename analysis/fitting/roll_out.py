@@ -221,7 +221,7 @@ def share_interval(share: float, n: float) -> tuple[float, float]:
 
 def selected_runs(table: RunTable, rows: Booleans) -> RunTable:
     """The table with some of its rows."""
-    return replace(table, frame=table.frame[rows].reset_index(drop=True))
+    return table.only(rows)
 
 
 def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:

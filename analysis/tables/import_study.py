@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.tables.conventions import COUNTS
+from analysis.tables.counts import COUNTS
 from analysis.tables.runs import RunTable, read_runs
 from scaling.columns import TOKENS
 from scaling.errors import InputError

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import pandas as pd
 
-from scaling.arrays import Array, Booleans
+from analysis.tables.doubts import Doubt
+from scaling.arrays import Array, Booleans, Integers
 from scaling.errors import InputError
 from scaling.formatting import listed
 
@@ -19,13 +20,16 @@ _SHOWN = 3  # rows named for each reason why rows were left out
 class CheckedTable:
     """Rows that were read and checked, in the columns of `scaling.schema`.
 
-    `dropped`: reasons for leaving rows out, with counts; `notes`: assumed conventions.
+    `dropped`: reasons for leaving rows out, with counts; `notes`: assumed conventions; `doubts`: what is implausible;
+    `labels`: the row of the file, from 0, behind each row, None where the table is no single file's.
     """
 
     frame: pd.DataFrame
     source: str
     dropped: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    labels: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -36,6 +40,11 @@ class CheckedTable:
         frame = self.frame[sorted(self.frame.columns)]
         rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
         return hashlib.sha256("\0".join(frame.columns).encode() + rows).hexdigest()[:12]
+
+    def only(self, mask: Booleans) -> Self:
+        """The table with the rows of a mask."""
+        labels = None if self.labels is None else self.labels[mask]
+        return replace(self, frame=self.frame[mask].reset_index(drop=True), labels=labels)
 
     def column(self, name: str) -> Array:
         """A copy of a numeric column. Raises InputError listing the columns for an unknown one."""

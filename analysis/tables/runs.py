@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.laws import Law
-from analysis.tables.conventions import columns_as_given, doubts, how_to_derive, with_counts, with_tokens
+from analysis.tables.counts import columns_as_given, how_to_derive, with_counts, with_tokens
+from analysis.tables.doubts import Doubt
 from analysis.tables.mapping import TIED, mapped
 from analysis.tables.method_kinds import kinds_of_method
+from analysis.tables.plausibility import plausibility, repeats
 from analysis.tables.readers import numbers, read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
+from analysis.tables.rows import Rows, rows_of
 from analysis.tables.study import read_study
 from scaling.arrays import Array, Integers
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
@@ -61,9 +64,12 @@ class RunTable(Summarised, CheckedTable):
         _require_columns(frame, _needed(law), law, self.source)
         frame = _usable(frame, _needed(law), unreadable, log)
         _require_rows(frame, self.source, log, log.row_numbers)
-        doubts = [*_repeats(frame, _needed(law)), *_trunk_doubts(frame, law)]
-        log.notes += [note for note in doubts if note not in log.notes]
-        return RunTable(frame.reset_index(drop=True), self.source, log.dropped, tuple(log.notes))
+        usable = replace(self.only(self.frame.index.isin(frame.index)), frame=frame.reset_index(drop=True))
+        found = [*repeats(rows_of(usable), _needed(law)), *_trunk_doubts(frame, law)]
+        known = {(doubt.code, doubt.columns) for doubt in found}
+        doubts = (*(doubt for doubt in self.doubts if (doubt.code, doubt.columns) not in known), *found)
+        log.notes += [note for note in _independence(frame, law) if note not in log.notes]
+        return replace(usable, dropped=log.dropped, notes=tuple(log.notes), doubts=doubts)
 
     def summary(self) -> Table:
         """What was read: the ranges of the columns that laws use, the rows left out, and what was assumed."""
@@ -71,7 +77,8 @@ class RunTable(Summarised, CheckedTable):
         rows = [(name, si(np.nanmin(values)), si(np.nanmax(values))) for name, values in columns.items()]
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
         heading = f"{plural(len(self), 'run')} of {self.source}"
-        return summary_table(heading, ("column", "least", "largest"), rows, (*left_out, *self.notes))
+        doubted = [f"doubt: {doubt}" for doubt in self.doubts]
+        return summary_table(heading, ("column", "least", "largest"), rows, (*doubted, *left_out, *self.notes))
 
 
 def read_runs(
@@ -120,9 +127,10 @@ def read_runs(
     if foreign:
         log.notes += columns_as_given(frame, needed if law else sorted(given))
         log.notes += [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
-        log.notes += doubts(frame, terms, given)
-    log.notes += [*_method_doubts(frame), *_repeats(frame, needed), *_trunk_doubts(frame, law)]
-    return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes))
+    log.notes += [*_method_notes(frame), *_independence(frame, law)]
+    doubts = (*plausibility(Rows(frame, not foreign), terms, given, needed), *_trunk_doubts(frame, law))
+    labels = frame.index.to_numpy(dtype=np.int64) if foreign else None
+    return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes), doubts, labels)
 
 
 def _needed(law: Law) -> list[str]:
@@ -229,7 +237,7 @@ def _without_highest(frame: pd.DataFrame, target: str, count: int, log: ReadingL
     return log.drop(frame, excluded, f"highest {'losses' if target == LOSS else target}, as asked")
 
 
-def _method_doubts(frame: pd.DataFrame) -> list[str]:
+def _method_notes(frame: pd.DataFrame) -> list[str]:
     kinds = kinds_of_method(frame)
     if len(kinds) < 2:
         return []
@@ -239,31 +247,28 @@ def _method_doubts(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _repeats(frame: pd.DataFrame, needed: Sequence[str]) -> list[str]:
-    repeats = int(frame.duplicated([name for name in (*needed, "seed", "run_id") if name in frame]).sum())
-    if not repeats:
+def _independence(frame: pd.DataFrame, law: Law | None) -> list[str]:
+    """A note where rows may not be independent runs."""
+    if law is None or not law.n_column or TOKENS not in frame:
+        return []
+    if "trunk_id" in frame and frame["trunk_id"].notna().any():
+        return []
+    several = int(
+        frame.groupby([name for name in (law.n_column, EXPERTS) if name in frame])[TOKENS].nunique().gt(1).sum()
+    )
+    if not several:
         return []
     return [
-        f"{repeats} rows repeat another row's {', '.join(needed)} exactly; they were kept (`scaling import` with "
-        "`drop_duplicates` drops exact repeats of whole rows)"
+        f"every row counts as an independent run, but {several} models have several token budgets: if these are "
+        "points of one training run, intervals are too narrow; name the runs with `map` trunk_id=COLUMN"
     ]
 
 
-def _trunk_doubts(frame: pd.DataFrame, law: Law | None) -> list[str]:
-    """A warning where rows may not be independent runs."""
-    if law is None or not law.n_column or TOKENS not in frame:
+def _trunk_doubts(frame: pd.DataFrame, law: Law | None) -> list[Doubt]:
+    """Whether a trunk has runs of several E."""
+    if law is None or not {"trunk_id", EXPERTS} <= set(frame.columns):
         return []
-    if "trunk_id" not in frame or frame["trunk_id"].isna().all():
-        shape = [name for name in (law.n_column, EXPERTS) if name in frame]
-        several = int(frame.groupby(shape)[TOKENS].nunique().gt(1).sum())
-        if not several:
-            return []
-        return [
-            f"every row counts as an independent run, but {several} models have several token budgets: if these are "
-            "points of one training run, intervals are too narrow; name the runs with `map` trunk_id=COLUMN"
-        ]
-    if EXPERTS in frame and frame.groupby("trunk_id")[EXPERTS].nunique().gt(1).any():
-        return [
-            "warning: a trunk_id spans several n_experts, but a trunk is one training run: was the name used twice?"
-        ]
-    return []
+    if not frame.groupby("trunk_id")[EXPERTS].nunique().gt(1).any():
+        return []
+    message = "a trunk_id spans several n_experts, but a trunk is one training run: was the name used twice?"
+    return [Doubt("trunk_of_several_experts", ("trunk_id", EXPERTS), (), message)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
     """
     law = fit.definition
     there = [name for name in law.columns if name in table.frame]
-    table = replace(table, frame=table.frame.dropna(subset=there).reset_index(drop=True))
+    table = table.only(table.frame[there].notna().all(axis=1).to_numpy(dtype=bool))
     if len(table) != fit.n_runs:
         runs = f"it was fitted to {fit.n_runs} runs, and the study has {len(table)} with the columns of the law"
         return Checks(fit, table, train_flops, RESAMPLES, refused=f"{runs}: fit it again")
