@@ -16,12 +16,12 @@ from analysis.laws import LAWS
 from analysis.tables.readers import numbers
 from analysis.tables.reading_log import ReadingLog
 from scaling.arrays import Array
-from scaling.config.fields import parse_number
+from scaling.numbers import parse_number
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.schema import RUNS
 
-TIED = "tied_embeddings"  # 1 where embedding and head share one matrix; only `analysis.tables.conventions` reads it
+TIED = "tied_embeddings"  # 1 where embedding and head share one matrix; only `analysis.tables.counts` reads it
 OUR_COLUMNS = frozenset({*RUNS, *(name for law in LAWS.own.values() for name in (*law.columns, law.target)), TIED})
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: np.add,

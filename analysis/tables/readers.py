@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scaling.arrays import Array, Booleans
-from scaling.config.fields import parse_number
+from scaling.numbers import parse_number
 from scaling.errors import InputError
 
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -45,12 +45,27 @@ class ResidualName(enum.StrEnum):
 
 def number(text: str | float, name: str | None = None) -> float:
     """A number with suffixes such as 1.2B. Raises BadParameter, with the name of the option or the one typer adds."""
-    from scaling.config.fields import parse_number
+    from scaling.numbers import parse_number
 
     try:
         return parse_number(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=name) from error
+
+
+def quantity(*units: str) -> Callable[[str | float], float]:
+    """A parser of an option whose unit is in its name (the first of `units`): `80` or `80 GB`, never `80G`."""
+
+    def parsed(text: str | float) -> float:
+        from scaling.numbers import parse_quantity
+
+        try:
+            return parse_quantity(text, units)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    parsed.__name__ = "number"
+    return parsed
 
 
 def whole_number(text: str | float) -> int:
@@ -102,14 +117,19 @@ Settings = Annotated[
 ]
 ObjectiveOption = Annotated[ObjectiveName, typer.Option(help="Penalty summed over residuals.")]
 ResidualOption = Annotated[ResidualName, typer.Option(help="Residuals of ln loss, or of the loss in nats.")]
-Delta = Annotated[float, typer.Option(parser=number, help="Corner of huber and asymmetric, in the residual's units.")]
+Delta = Annotated[
+    float, typer.Option(parser=quantity("residuals"), help="Corner of huber and asymmetric, in the residual's units.")
+]
 Pins = Annotated[list[str] | None, typer.Option("--pin", metavar="NAME=VALUE", help="Hold a parameter at a value.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that chance decides: starts, resamples, folds.")]
 Budget = Annotated[
     float | None, typer.Option(metavar="C", parser=compute, help="Training FLOPs to predict the optimum at.")
 ]
 TrainFlops = Annotated[float | None, typer.Option(metavar="C", parser=number, help="Training budget in FLOPs.")]
-TargetLoss = Annotated[float | None, typer.Option(metavar="L", parser=number, help="Loss to reach, nats per token.")]
+TargetLoss = Annotated[
+    float | None,
+    typer.Option(metavar="L", parser=quantity("nats per token", "nats"), help="Loss to reach, nats per token."),
+]
 ServeTokens = Annotated[
     float | None, typer.Option(metavar="T", parser=number, help="Tokens served over the model's life; else none.")
 ]
@@ -119,7 +139,9 @@ ExpertCounts = Annotated[
 ]
 MemoryGb = Annotated[
     float | None,
-    typer.Option(metavar="M", parser=number, help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes."),
+    typer.Option(
+        metavar="M", parser=quantity("GB"), help="Memory for weights and 16k cached tokens in bf16, GB = 1e9 bytes."
+    ),
 ]
 Figure = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=_picture, help="Draw it on one page: .png, .svg or .pdf.")
@@ -150,8 +172,8 @@ def number_pairs(items: Sequence[str] | None, option: str) -> dict[str, float]:
 def whole_list(text: str | None, option: str) -> tuple[int, ...]:
     """Whole numbers with commas between them; none where the option was not given."""
     try:
-        return () if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError as error:
+        return () if text is None else tuple(whole_number(part) for part in text.split(","))
+    except typer.BadParameter as error:
         raise InputError(
             f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"
         ) from error

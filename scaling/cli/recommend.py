@@ -41,7 +41,9 @@ def recommend(
         float | None,
         typer.Option(metavar="R", parser=number, help="The load instead of T, served by whole replicas."),
     ] = None,
-    months: Annotated[float, typer.Option(parser=number, help="Months of --requests-per-month.")] = 12,
+    months: Annotated[
+        float, typer.Option(parser=options.quantity("months"), help="Months of --requests-per-month.")
+    ] = 12,
     minimise: Annotated[GoalName | None, typer.Option(help="What to minimise instead of the default below.")] = None,
     n_experts: options.ExpertCounts = None,
     memory_gb: options.MemoryGb = None,
@@ -64,7 +66,9 @@ def recommend(
     usd_per_hour: serving_options.UsdPerHour = None,
     mfu: Annotated[
         float | None,
-        typer.Option(parser=number, help="Model FLOPs utilisation (MFU) of training. Default: 0.4."),
+        typer.Option(
+            parser=options.quantity("a share of 1"), help="Model FLOPs utilisation (MFU) of training. Default: 0.4."
+        ),
     ] = None,
     latency: serving_options.Latency = None,
     throughput: serving_options.Throughput = None,

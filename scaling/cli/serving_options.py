@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaling.cli.options import number, whole_number
+from scaling.cli.options import quantity, whole_number
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _milliseconds(text: str | float) -> float:
     """Seconds of an option in milliseconds. Raises BadParameter."""
-    return number(text) / 1e3
+    return quantity("ms", "milliseconds")(text) / 1e3
 
 
 DeviceName = Annotated[
@@ -30,21 +30,28 @@ Devices = Annotated[
 ]
 UsdPerHour = Annotated[
     float | None,
-    typer.Option(parser=number, help="Rent of one device in USD per hour. Default: the price in the device table."),
+    typer.Option(
+        parser=quantity("USD per hour", "USD"),
+        help="Rent of one device in USD per hour. Default: the price in the device table.",
+    ),
 ]
 Latency = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Measured efficiency of the device: a file that `scaling latency --out` wrote."),
 ]
 BandwidthShare = Annotated[
-    float | None, typer.Option(parser=number, help="Achieved share of the memory bandwidth. Default: 0.6.")
+    float | None,
+    typer.Option(parser=quantity("a share of 1"), help="Achieved share of the memory bandwidth. Default: 0.6."),
 ]
 FlopsShare = Annotated[
-    float | None, typer.Option(parser=number, help="Achieved share of the peak FLOP/s in serving. Default: 0.4.")
+    float | None,
+    typer.Option(parser=quantity("a share of 1"), help="Achieved share of the peak FLOP/s in serving. Default: 0.4."),
 ]
 Prompt = Annotated[int, typer.Option(metavar="P", parser=whole_number, help="Prompt tokens per request.")]
 Generated = Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Output tokens per request.")]
-Utilisation = Annotated[float, typer.Option(parser=number, help="Largest share of the time that replicas are busy.")]
+Utilisation = Annotated[
+    float, typer.Option(parser=quantity("a share of 1"), help="Largest share of the time that replicas are busy.")
+]
 MaxBatch = Annotated[int, typer.Option(parser=whole_number, help="Most sequences in one replica at a time.")]
 MaxDevices = Annotated[int, typer.Option(parser=whole_number, help="Most devices of one replica.")]
 MaxFleet = Annotated[
@@ -63,7 +70,7 @@ TpotLimit = Annotated[
 Skew = Annotated[
     float | None,
     typer.Option(
-        parser=number,
+        parser=quantity("an exponent"),
         help="Imbalance of the router: loads fall as rank^-skew. 0 is balanced, which activates the most experts. "
         "Default: as measured in the runs.",
     ),

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-_SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([KkMmBbGgTt]?)")
-
-
-def parse_number(value: Any) -> float:
-    """A number such as `2M`, `0.25M`, `1e9`, `1_000_000` or `1.5B` (K, M, B = G, T are powers of 1,000).
-
-    YAML readers return `1e9` as text. Raises ValueError with the value found.
-    """
-    if isinstance(value, bool):
-        raise ValueError(f"expected a number, found {value}")
-    if isinstance(value, (int, float)):
-        return float(value)
-    match = _NUMBER.fullmatch(str(value).strip())
-    if not match:
-        raise ValueError(f"expected a number such as 250000, 0.25M or 1e9, found {value!r}")
-    return float(match[1].replace("_", "")) * _SUFFIX[match[2].upper()]
+from scaling.numbers import parse_number
 
 
 def whole(value: Any) -> Any:
