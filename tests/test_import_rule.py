@@ -21,6 +21,7 @@ GROUND = tuple(
     for name in [
         "architecture",
         "arrays",
+        "bounds",
         "clustered_mean",
         "columns",
         "distribution",
@@ -29,6 +30,7 @@ GROUND = tuple(
         "formatting",
         "numbers",
         "json_text",
+        "parts",
         "progress",
         "schema",
         "summary",

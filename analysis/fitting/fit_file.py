@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis.fitting.fit import Fit
+from analysis.fitting.fit_checks import require_sound
 from analysis.laws import LAWS, Law
 from scaling.errors import InputError
 from scaling.values import FIT
@@ -21,14 +20,9 @@ def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = No
     Raises InputError naming `origin`, the fields that are wrong and how to write the file anew.
     """
     FIT.check(document, origin)
-    law = _law_of(str(document["law"]), origin, own_law)
     loaded = FIT.value(Fit, document, origin)
-    missing = [name for name in law.names if name not in loaded.params]
-    if loaded.params and missing:
-        raise InputError(f"{origin}: law {law.name} needs the parameter {', '.join(missing)} in `params`")
-    unusable = [name for name, value in loaded.params.items() if not np.isfinite(value)]
-    if unusable:
-        raise InputError(f"{origin}: {', '.join(unusable)} in `params` is not a finite number")
+    law = _law_of(loaded.law, origin, own_law)
+    require_sound(loaded, law, origin)
     return loaded if law.name in LAWS else replace(loaded, own_law=law)
 
 
