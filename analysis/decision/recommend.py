@@ -24,6 +24,7 @@ from analysis.decision.verdict import (
 )
 from analysis.fitting import bca
 from analysis.fitting.fit import Fit
+from analysis.latency.coverage import require_experts
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
 from scaling.arrays import Array
@@ -61,6 +62,8 @@ def recommend_with_regrets(
         )
     fit = with_settings(fit, question)
     optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
+    if question.served:
+        require_experts(question.service.measured_range, experts)
     solutions = _solve(optimiser, experts, None if speeds is None else speeds.some())
     possible = solutions.estimate.ranked()
     if not possible:

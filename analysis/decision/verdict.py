@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from analysis.decision.next_run import beyond_edge
 from analysis.decision.optima import UNANSWERED_LIMIT, SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommendation import DRAWS_NEEDED, EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
 from analysis.fitting.fit import AS_ASKED, Fit
+from analysis.latency.coverage import not_covered
 from scaling.columns import TOKENS
 from scaling.formatting import listed, si
 from scaling.serving.step_time import ASSUMED
@@ -98,6 +101,7 @@ def warnings_about(
             warnings.append(
                 f"the loss to keep is that of E = {reference}, which was not studied; `reference_experts` names another"
             )
+    warnings += _beyond_measured_speed(optimiser, chosen, experts)
     if unreachable:
         warnings.append(f"E = {listed(unreachable)} is ruled out: no size reaches the loss within the limits given")
     if (
@@ -112,6 +116,22 @@ def warnings_about(
             "law does not model repeated data"
         )
     return warnings
+
+
+def _beyond_measured_speed(optimiser: SizeOptimiser, chosen: Choice, experts: Sequence[int]) -> list[str]:
+    """What of the models priced lies outside the measurement of the device's speed, where they are served."""
+    service, device = optimiser.question.service, optimiser.pricing.device
+    if device is None or chosen.served is None:
+        return []
+    sizes = optimiser.sizes(chosen.n_experts, chosen.n_active)
+    priced = {"batch": float(chosen.served.batch), "context": service.mean_context}
+    priced |= {
+        name: float(np.ravel(count)[0])
+        for name, count in (("d_model", sizes.d_model), ("n_layers", sizes.n_layers))
+        if count is not None
+    }
+    top_k = float(chosen.top_k or 0) if chosen.n_experts > 1 else 0.0
+    return not_covered(service.measured_range, experts, top_k, priced, device.dtype)
 
 
 def no_answer(question: Question, experts: Sequence[int]) -> str:

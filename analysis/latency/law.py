@@ -19,13 +19,15 @@ import pandas as pd
 from scipy.optimize import nnls
 from statsmodels.robust import norms, scale
 
+from analysis.latency.plausibility import doubts_of_residuals, doubts_of_times, floor_seconds
 from analysis.latency.speeds import Speeds
 from analysis.latency.table import LOOP, LatencyTable, works
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.progress import Progress, silent
-from scaling.serving.device import Device, roofline_seconds
+from scaling.serving.device import Device
+from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import NUMBER_BYTES, Service
 from scaling.serving.step_time import ASSUMED, LEAST, TERMS, Efficiency, StepWork
 from scaling.summary import Summarised, summary_table
@@ -35,6 +37,7 @@ from scaling.values import LATENCY_LAW
 AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
 _TERMS = TERMS[:FITTED]
+_WHAT = "the latency law"
 _BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
@@ -69,6 +72,7 @@ class LatencyLaw(Summarised):
     its scores (0: fused). `reads_all`: whether the kernel of the experts reads all of them, `loops`: whether it takes
     their rows block by block (`scaling.serving.step_time.looped`). `before`: errors of the efficiency assumed without a
     measurement, `after`: of this one, in sample. `made_from`: the digest of the table (`CheckedTable.digest`).
+    `measured_range`: the E, k and ranges of its rows; unknown in files of older versions.
     """
 
     device: Device
@@ -90,6 +94,7 @@ class LatencyLaw(Summarised):
     loops: bool = False
     terms: tuple[str, ...] = _TERMS
     made_from: str = ""
+    measured_range: MeasuredRange = MeasuredRange(_WHAT)
 
     def __post_init__(self) -> None:
         if self.terms != _TERMS:
@@ -112,8 +117,12 @@ class LatencyLaw(Summarised):
         return Speeds(self.draws, self.ratios)
 
     def measured(self, service: Service) -> Service:
-        """The service with what was measured: efficiency, attention, the kernel of the experts, bytes of a number."""
+        """The service with what was measured: efficiency, attention, the kernel of the experts, bytes of a number, and
+        the range of it all."""
         width = NUMBER_BYTES[self.dtype]
+        covered = replace(self.measured_range, dtype=self.dtype, doubts=self.warnings)
+        if not covered.n_experts and "experts" in self.absent:  # an older file, of dense rows alone
+            covered = replace(covered, n_experts=(1,))
         return replace(
             service,
             efficiency=self.efficiency,
@@ -122,6 +131,7 @@ class LatencyLaw(Summarised):
             loops=self.loops,
             bytes_per_weight=width,
             bytes_per_kv=width,
+            measured_range=covered,
         )
 
     def summary(self) -> Table:
@@ -155,7 +165,9 @@ def fit_latency(
             f"{2 * FITTED} rows of 3 shapes at least: `scaling bench` (comma lists) or a sweep of the grid latency "
             "measure more"
         )
+    doubts = doubts_of_times(table, on)
     (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
+    doubts += doubts_of_residuals(table, design @ coefficients)
     members = [np.flatnonzero(shapes == shape) for shape in np.unique(shapes)]
     draws = []
     for number in range(resamples):
@@ -180,11 +192,12 @@ def fit_latency(
         held_out=_held_out(table, on),
         before=HeldOutTimes.of(design @ ASSUMED.coefficients()[:FITTED] - 1),
         after=HeldOutTimes.of(design @ coefficients - 1),
-        warnings=(*table.notes, *_warnings(table, on)),
+        warnings=(*table.notes, *_warnings(table), *doubts),
         head_width=_head_width(table),
         reads_all=bool(table.frame["reads_all"].any()),
         loops=bool((table.frame["kernel"] == LOOP).any()),
         made_from=table.digest,
+        measured_range=_range_of(table),
     )
 
 
@@ -268,7 +281,23 @@ def design_matrix(table: LatencyTable, on: Device) -> Array:
     return np.ascontiguousarray((works(table).terms(on)[:FITTED] / table.seconds).T)
 
 
-def _warnings(table: LatencyTable, on: Device) -> list[str]:
+def _range_of(table: LatencyTable) -> MeasuredRange:
+    """The values of E and k, and the ranges of the rest, that the rows cover."""
+    experts, top_k = table.column("n_experts"), table.column("top_k")
+    ends = {
+        name: np.unique(table.column(name))[[0, -1]].tolist() for name in ("batch", "context", "d_model", "n_layers")
+    }
+    return MeasuredRange(
+        what=_WHAT,
+        n_experts=tuple(np.unique(experts).astype(int).tolist()),
+        top_k=tuple(np.unique(top_k[experts > 1]).tolist()),
+        phases=tuple(sorted(set(table.frame["phase"]))),
+        dtype=table.dtype,
+        **{name: tuple(values) for name, values in ends.items()},
+    )
+
+
+def _warnings(table: LatencyTable) -> list[str]:
     warnings = []
     single = [name for name in (*AXES, "n_layers") if len(np.unique(table.column(name))) < 2]
     if single:
@@ -276,15 +305,4 @@ def _warnings(table: LatencyTable, on: Device) -> list[str]:
     phases = set(table.frame["phase"])
     if len(phases) < 2:
         warnings.append(f"only {phases.pop()} was measured")
-    under = int((table.seconds < floor_seconds(table, on)).sum())
-    if under:
-        cause = "another device, or a busy one when calibrated?"
-        warnings.append(f"{under} measured times lie under the roofline floor: {cause}")
     return warnings
-
-
-def floor_seconds(table: LatencyTable, on: Device) -> Array:
-    """The roofline of each row: the larger of FLOPs over peak and counted bytes over the bandwidth of the memory that
-    holds them (`scaling.serving.device.roofline_seconds`)."""
-    counted = zip(table.column("flops"), table.column("bytes"), strict=True)
-    return np.array([roofline_seconds(flops, n_bytes, on) for flops, n_bytes in counted])

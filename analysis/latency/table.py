@@ -14,6 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.latency.cells import (
+    DTYPES,
+    flags,
+    numeric,
+    refuse,
+    refuse_contradictions,
+    require_words,
+    spelled,
+    usable,
+    with_dense_rows,
+)
+from analysis.latency.time_units import with_milliseconds
 from analysis.tables import study
 from analysis.tables.mapping import mapped
 from analysis.tables.readers import numbers, read_table
@@ -22,6 +34,7 @@ from analysis.tables.runs import where_selected
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.schema import LATENCY
 from scaling.serving.device import BUSY, Device
 from scaling.serving.devices import device
 from scaling.serving.service import NUMBER_BYTES
@@ -33,19 +46,28 @@ _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts",
 _BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
 LOOP = "loop"
 """The kernel that takes the experts' rows block by block (scaling/model/moe/kernels.py)."""
-_DEFAULTS: Mapping[str, Any] = {  # of columns that older tables lack
-    **dict.fromkeys(("device", "reads_all", "kernel")),
-    "platform": "cpu",
-    "device_kind": "cpu",
-    "dtype": "float32",
-    "n_heads": 0,
-    "busy_cores": np.nan,
+_TIMES = ("time", "latency", "duration", "step_time", "elapsed", "step_latency", "median_time", "median_latency")
+_OURS = ("shape_id", "weights")  # columns that `scaling bench` and sweeps alone write
+_PHASES = {
+    **dict.fromkeys(("prefill", "prompt", "prompt_processing"), "prefill"),
+    **dict.fromkeys(("decode", "decoding", "generation", "generate"), "decode"),
+}
+_READS_ALL = {"grouped": False, "capacity": True, "dense": True, "soft": True, "mixed": True}
+"""By dispatch: whether a kernel reads the experts that no token chose, where the rows do not say it themselves."""
+_PLATFORMS = {
+    "cpu": "cpu",
+    "tpu": "tpu",
+    **dict.fromkeys(("gpu", "cuda", "rocm"), "gpu"),
+}
+_ATTENTION = {
+    **dict.fromkeys(("fused", "flash", "flash_attention", "flashattention", "flash-attention"), "fused"),
+    **dict.fromkeys(("unfused", "eager", "naive"), "unfused"),
 }
 
 
 @dataclass(frozen=True)
 class LatencyTable(CheckedTable):
-    """Latency rows of one device and dtype, as numbers."""
+    """Latency rows of one device and dtype, as numbers; their labels are those of the rows in the file, from 0."""
 
     @property
     def seconds(self) -> Array:
@@ -68,10 +90,12 @@ def read_latency(
 ) -> LatencyTable:
     """The latency rows of a study folder, or of a file that `scaling bench` or anybody wrote.
 
-    Rows of older studies lack their shape and take it from the run table by `run_id`. A measurement that several cells
-    share counts once. Raises InputError when there is none, a column is missing, or devices or dtypes are mixed.
+    Rows of older studies lack their shape and take it from the run table by `run_id`. A time in a column that names
+    another unit (`time_us`, `latency_s`) is converted. Rows without a positive time are left out and named, and a
+    measurement that several cells share counts once. Raises InputError when there is none, a column is missing, a cell
+    is text where a number belongs, a word is not known, or devices or dtypes are mixed.
     """
-    path, log = Path(source), ReadingLog()
+    path, log, name = Path(source), ReadingLog(), str(source)
     in_study = path.is_dir()
     frame = (
         with_shapes(study.table_rows(path, "latency"), study.table_rows(path, "runs")) if in_study else read_table(path)
@@ -79,31 +103,32 @@ def read_latency(
     if frame.empty:
         remedy = "`scaling sweep run` measures latency after training" if in_study else "the table has no rows"
         raise InputError(f"{source}: no latency rows; {remedy}")
-    frame, _ = mapped(frame, mapping or {}, str(source), log)
-    missing = [name for name in ("phase", *_COUNTED) if name not in frame]
+    frame, _ = mapped(frame, mapping or {}, name, log, (*LATENCY, "attention"))
+    frame = with_milliseconds(frame, "time_ms", _TIMES, name, log)
+    missing = [column for column in ("phase", *_COUNTED) if column not in frame]
     if missing:
         raise InputError(
             f"{source}: the column {', '.join(missing)} is missing; it has {listed(frame.columns, most=40)}. Rename "
             f"with `map` {missing[0]}=NAME, or measure with `scaling bench`"
         )
-    frame = frame.assign(**{name: numbers(frame[name]).floats for name in _COUNTED})
-    frame = log.drop(frame, ~frame["phase"].isin(["prefill", "decode"]), "a phase that is neither prefill nor decode")
-    counted = frame[list(_COUNTED)].to_numpy(dtype=float)
-    least = np.array([0.0 if name == "n_router" else 5e-324 for name in _COUNTED])
-    usable = (np.isfinite(counted) & (counted >= least)).all(axis=1)
-    frame = _with_defaults(log.drop(frame, ~usable, "a number that is missing or not positive"))
-    frame = where_selected(frame, where, log)
+    frame = _chosen(_in_our_words(with_dense_rows(frame, log)), where, log)
+    frame = usable(_as_numbers(frame, name, log), [c for c in _COUNTED if c != "n_router"], log, ["n_router"])
+    foreign = not in_study and not any(column in frame for column in _OURS)
+    frame = _with_kernels(_with_words(frame, name, log), name, log, foreign)
     same = [*SHAPE, "reads_all", "phase", "batch", "context", "dtype", "device_kind", "time_ms"]
     frame = log.drop(frame, frame.duplicated(same), "a measurement that several cells share, once kept")
     if frame.empty:
         reasons = "; ".join(f"{count} with {reason}" for reason, count in log.dropped)
-        raise InputError(f"{source}: no usable latency row is left ({reasons})")
-    for name in ("device_kind", "dtype"):
-        values = sorted(frame[name].unique())
+        rows = f": {'; '.join(log.row_numbers)}" if log.row_numbers else ""
+        raise InputError(f"{source}: no usable latency row is left ({reasons}){rows}")
+    refuse_contradictions(frame, name)
+    for column in ("device_kind", "dtype"):
+        values = sorted(frame[column].unique())
         if len(values) > 1:
-            choice = f"choose with `where` '{name} == \"{values[0]}\"'"
-            raise InputError(f"{source}: {name} {', '.join(values)} are mixed, and a law is of one; {choice}")
-    return LatencyTable(frame.reset_index(drop=True), str(source), log.dropped, _load_doubts(frame))
+            choice = f"choose with `where` '{column} == \"{values[0]}\"'"
+            raise InputError(f"{source}: {column} {', '.join(values)} are mixed, and a law is of one; {choice}")
+    left_out = [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
+    return LatencyTable(frame, name, log.dropped, (*log.notes, *left_out, *_load_doubts(frame)))
 
 
 def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +144,7 @@ def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 def works(table: LatencyTable) -> StepWork:
     """What each row asked of the device: the experts it activated, the bytes and FLOPs that were counted.
 
-    Rows with `n_heads` are taken for this package's attention, which is not fused; without it, for fused attention. A
+    Rows with `n_heads` are of attention that is not fused and writes its scores; without it, of fused attention. A
     kernel that reads every expert reads those that no token chose too, `(E - activated) (n_total - n_active) / (E - k)`
     parameters more; `LOOP` computes padding and reads weights again (`scaling.serving.step_time.looped`).
     """
@@ -169,28 +194,108 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     raise InputError(f"{table.source}: the rows do not say on which device they were measured; name it with `device`")
 
 
-def _with_defaults(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns that older tables lack, with what held then. Raises InputError for a dtype of unknown size."""
-    frame = frame.assign(**{name: value for name, value in _DEFAULTS.items() if name not in frame})
+def _in_our_words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with known spellings as our words; other words stay, to be chosen away or refused."""
+    known = {"phase": _PHASES, "dtype": DTYPES, "platform": _PLATFORMS, "attention": _ATTENTION}
+    known |= {"dispatch": {word: word for word in _READS_ALL}, "kernel": {}}
+    return frame.assign(**{name: spelled(frame[name], words) for name, words in known.items() if name in frame})
+
+
+def _chosen(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> pd.DataFrame:
+    """The rows that a condition selects, which sees counts and times as numbers; cells stay as they are."""
+    readable = frame.assign(**{name: numbers(frame[name]).floats for name in _COUNTED})
+    return frame.loc[where_selected(readable, where, log).index]
+
+
+def _as_numbers(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFrame:
+    """The frame with counts and times as floats. A time that is text ("OOM") was not measured: left out and named.
+    Raises InputError for text in other columns."""
+    times = numbers(frame["time_ms"])
+    failed = pd.Series(times.unreadable, index=frame.index)
+    log.name_rows("time_ms not a number", frame.index[failed], frame["time_ms"].astype(object))
+    frame = log.drop(frame, failed, "time_ms not a number")
+    remedy = "write one number a cell, or leave these rows out with `where`"
+    columns = [*_COUNTED, *(name for name in ("n_heads", "busy_cores") if name in frame)]
+    return frame.assign(**{name: numeric(frame, name, source, log, remedy) for name in columns})
+
+
+def _with_words(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFrame:
+    """The frame with known words in all columns of words, and what was assumed where one is missing. Raises InputError
+    for other words, by row."""
+    require_words(frame, "phase", _PHASES, source)
+    if "platform" in frame:
+        require_words(frame, "platform", _PLATFORMS, source, blank=True)
+    missing = {name: None for name in ("device", "platform", "kernel") if name not in frame}
+    missing |= {
+        name: value for name, value in (("device_kind", "unknown"), ("busy_cores", np.nan)) if name not in frame
+    }
+    frame = frame.assign(**missing)
+    if "dtype" not in frame:
+        if not frame["platform"].eq("cpu").all():
+            raise InputError(f"{source}: the column dtype is missing: add one with {listed(NUMBER_BYTES)}")
+        log.notes.append("the rows do not say their dtype: float32 is assumed, as on a CPU")
+        frame = frame.assign(dtype="float32")
+    require_words(frame, "dtype", DTYPES, source)
+    return frame.assign(device_kind=frame["device_kind"].astype(object).where(frame["device_kind"].notna(), "unknown"))
+
+
+def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> pd.DataFrame:
+    """The frame with `reads_all`, `kernel` and `n_heads` (0: fused attention) in every row, and what was assumed of
+    rows that other tools wrote. Raises InputError for a dispatch that is not known where a row needs it."""
     routed = frame["n_experts"] > 1
-    dispatch = frame["dispatch"] if "dispatch" in frame else pd.Series("unrecorded", index=frame.index)
-    skips_idle = dispatch.isin(["grouped", "dense", "unrecorded"])
+    nothing = pd.Series(None, index=frame.index, dtype=object)
+    dispatch = frame["dispatch"] if "dispatch" in frame else nothing
+    told = flags(frame, "reads_all", source) if "reads_all" in frame else nothing
+    open_ = told.isna() & routed
+    unknown = open_ & dispatch.notna() & ~dispatch.isin([*_READS_ALL])
+    refuse(frame, unknown.to_numpy(bool), "dispatch", f"is none of {listed(_READS_ALL)}", source,
+           "say in a column `reads_all` (true or false) whether the kernel reads experts that no token chose")  # fmt: skip
+    if (open_ & dispatch.isna()).any():
+        log.notes.append("routed rows say neither reads_all nor dispatch: only activated experts are taken to be read")
+    elif foreign and open_.any():
+        log.notes.append(
+            "routed rows do not say reads_all: it is taken from dispatch (all but grouped read all experts)"
+        )
     # Before there was a column, our grouped dispatch on a CPU measured with this kernel.
     by_blocks = frame["kernel"].isna() & (dispatch == "grouped") & (frame["platform"] == "cpu") & routed
-    frame = frame.assign(
-        reads_all=frame["reads_all"].where(frame["reads_all"].notna(), ~skips_idle & routed).astype(bool),
+    if foreign and by_blocks.any():
+        log.notes.append(f"grouped dispatch on a CPU without a kernel is taken for this package's kernel {LOOP}")
+    inferred = dispatch.map(_READS_ALL).eq(True) & routed
+    return frame.assign(
+        reads_all=told.where(told.notna(), inferred).astype(bool),
         kernel=frame["kernel"].astype(object).where(~by_blocks, LOOP),
-        n_heads=np.nan_to_num(numbers(frame["n_heads"]).floats),
+        n_heads=_unfused_heads(frame, source, log, foreign),
     )
-    unknown = sorted(set(frame["dtype"]) - set(NUMBER_BYTES))
-    if unknown:
-        raise InputError(f"latency: dtype {', '.join(map(str, unknown))}; allowed: {', '.join(NUMBER_BYTES)}")
-    return frame
+
+
+def _unfused_heads(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> Array:
+    """Heads of attention that writes its scores, 0 where it is fused: as a column `attention` says, else unfused where
+    there are heads, which is said of rows of other tools. Raises InputError where rows disagree."""
+    heads = frame["n_heads"].to_numpy(float) if "n_heads" in frame else np.full(len(frame), np.nan)
+    if "attention" in frame:
+        require_words(frame, "attention", _ATTENTION, source)
+        unfused = frame["attention"].eq("unfused").to_numpy(bool)
+        refuse(frame, unfused & ~(heads > 0), "n_heads", "is missing where attention is unfused", source, cells=False)
+    else:
+        unfused = heads > 0
+        if not len(frame):
+            return heads
+        if not unfused.any():
+            log.notes.append("the rows say neither n_heads nor attention: attention is taken to be fused")
+        elif foreign:
+            log.notes.append(
+                "the rows have n_heads and do not say whether attention is fused: it is taken to write its scores, as "
+                "this package's does; a column attention (fused or unfused) says otherwise"
+            )
+    if unfused.any() and not unfused.all():
+        name = "attention" if "attention" in frame else "n_heads"
+        refuse(frame, ~unfused, name, "says fused attention where other rows say unfused, and a law is of one", source)
+    return np.where(unfused, heads, 0.0)
 
 
 def _load_doubts(frame: pd.DataFrame) -> tuple[str, ...]:
     """Whether the machine did other work while the rows were measured."""
-    busy = numbers(frame["busy_cores"]).floats
+    busy = frame["busy_cores"].to_numpy(float)
     if np.isnan(busy).all():
         return ("the rows do not say whether the machine was busy with other work",)
     disturbed = busy > BUSY

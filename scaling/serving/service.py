@@ -11,6 +11,7 @@ import numpy as np
 
 from scaling.arrays import Booleans, Integers, Values
 from scaling.errors import InputError
+from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.step_time import ASSUMED, Efficiency
 from scaling.summary import Settings
 
@@ -88,6 +89,7 @@ class Service(Settings):
     attention that is not fused and writes its scores (`elements_written`); 0 is fused attention. `loops`: whether the
     kernel of the experts takes their rows block by block (`scaling.serving.step_time.looped`), as this package's does
     on a CPU. `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
+    `measured_range`: what the measurement behind `efficiency` covers; None: nothing was measured.
     """
 
     prompt: int = 512
@@ -106,6 +108,7 @@ class Service(Settings):
     ttft_s: float | None = None
     tpot_s: float | None = None
     efficiency: Efficiency = ASSUMED
+    measured_range: MeasuredRange | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:

@@ -230,7 +230,7 @@ def test_older_studies_take_their_shape_from_the_runs(tmp_path):
     found = read_latency(tmp_path)
     assert len(found) == len(rows)
     assert works(found).activations == pytest.approx(works(LatencyTable(rows, "x")).activations)
-    assert "do not say whether the machine was busy" in found.notes[0]
+    assert ["do not say whether the machine was busy" in note for note in found.notes] == [True]
     null = bare.assign(n_experts=np.nan, d_model=np.nan)  # as the schema writes columns that a row lacks
     assert with_shapes(null, cells)["d_model"].tolist() == rows["d_model"].tolist()
 
@@ -248,7 +248,9 @@ def test_wrong_tables_are_refused_with_the_remedy(tmp_path):
         read_latency(written(good.iloc[:0]))
     with pytest.raises(InputError, match=r"column distinct_experts is missing.*`map`"):
         read_latency(written(good.drop(columns="distinct_experts")))
-    with pytest.raises(InputError, match=r"no usable latency row is left \(\d+ with a number that is missing"):
+    with pytest.raises(
+        InputError, match=r"no usable latency row is left \(36 with time_ms missing\).* in rows 1, 2, 3"
+    ):
         read_latency(written(good.assign(time_ms=np.nan)))
     with pytest.raises(InputError, match=r"dtype bfloat16, float32 are mixed.*`where`"):
         read_latency(written(pd.concat([good, good.assign(dtype="bfloat16")])))
@@ -256,9 +258,9 @@ def test_wrong_tables_are_refused_with_the_remedy(tmp_path):
         read_latency(written(pd.concat([good, good.assign(dtype="bfloat16")])), where="dtype == 'bfloat16'")
     ) == len(good)
     some = good.assign(time_ms=np.where(np.arange(len(good)) < 2, np.nan, good["time_ms"]))
-    assert read_latency(written(some)).dropped == (("a number that is missing or not positive", 2),)
+    assert read_latency(written(some)).dropped == (("time_ms missing", 2),)
     busy = read_latency(written(good.assign(busy_cores=0.7)))
-    assert "0.7 cores" in busy.notes[0]
+    assert any("0.7 cores" in note for note in busy.notes)
     one = LatencyTable(frame(grid=GRID[:1]), "one shape")
     with pytest.raises(InputError, match=r"one shape: 12 rows of 1 shapes.*`scaling bench`"):
         latency.fit_latency(one, CPU, np.random.default_rng(0))

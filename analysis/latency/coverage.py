@@ -1,0 +1,71 @@
+"""What a question asks of a device's speed that was not measured: refused for experts, said for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scaling.errors import InputError
+from scaling.formatting import listed, si
+from scaling.serving.measured_range import MeasuredRange
+
+_FAR = 2.0
+"""Times beyond the least or largest that was measured from which a value counts as far outside."""
+_REMEASURE = "measure the missing ones with `scaling bench` (comma lists) and fit anew with `scaling latency`"
+
+
+def require_experts(measured: MeasuredRange | None, experts: Sequence[int]) -> None:
+    """Raises InputError where routed models are to be priced by a latency law of dense models alone."""
+    if measured is None or not measured.experts_cost or not measured.n_experts or max(measured.n_experts) > 1:
+        return
+    routed = [e for e in experts if e > 1]
+    if routed:
+        raise InputError(
+            f"{measured.what} was measured at E = 1 alone, so it has no cost of an activated expert, and E = "
+            f"{listed(routed)} cannot be priced by it: measure routed shapes too (`scaling bench` with `n_experts` "
+            "1,8,32, then `scaling latency`), compare E = 1 alone with `n_experts`, or leave `latency` out and take the "
+            "assumed efficiency"
+        )
+
+
+def not_covered(
+    measured: MeasuredRange | None, experts: Sequence[int], top_k: float, served: Mapping[str, float], dtype: str
+) -> list[str]:
+    """What of a priced model lies outside the measurement, with the range that was measured.
+
+    `experts` are those compared; `top_k` of the one chosen; `served` its batch, context, d_model and n_layers where
+    they are known; `dtype` that of the device's peak.
+    """
+    if measured is None:
+        return []
+    name = measured.what
+    doubts = [f"{name}: {doubt}" for doubt in measured.doubts]
+    unknown = [field for field in ("n_experts", "top_k", "batch", "context") if not getattr(measured, field)]
+    if not measured.n_experts:
+        return [
+            *doubts,
+            f"{name} does not say at which {', '.join(unknown)} it was measured: whether it covers this question is "
+            "unknown; write it anew with `scaling latency`",
+        ]
+    outside = [e for e in experts if not min(measured.n_experts) <= e <= max(measured.n_experts)]
+    if outside:
+        doubts.append(
+            f"{name} was measured at E = {listed(measured.n_experts)}, not at E = {listed(outside)}; {_REMEASURE}"
+        )
+    if measured.top_k and top_k and not min(measured.top_k) <= top_k <= max(measured.top_k):
+        doubts.append(
+            f"{name} was measured at k = {listed(measured.top_k)}, not at k = {listed([top_k])}; {_REMEASURE}"
+        )
+    far = []
+    for field, value in served.items():
+        ends = getattr(measured, field)
+        if ends and not ends[0] / _FAR <= value <= ends[1] * _FAR:
+            far.append(f"{field} {si(ends[0])} to {si(ends[1])}, not {si(value)}")
+    if far:
+        doubts.append(f"{name} was measured at {'; '.join(far)}: its times are extrapolated; {_REMEASURE}")
+    if len(measured.phases) == 1:
+        doubts.append(
+            f"{name} was measured in {measured.phases[0]} alone: the other phase is extrapolated; {_REMEASURE}"
+        )
+    if measured.dtype and measured.dtype != dtype:
+        doubts.append(f"{name} was measured in {measured.dtype}, and the peak of the device is that of {dtype}")
+    return doubts
