@@ -1,4 +1,4 @@
-"""Cells of latency and throughput tables: numbers, words and flags; what cannot be read is refused by column and row."""
+"""Cells of measurements: numbers, words and flags; what cannot be read is refused by column and row."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def require_experts(measured: MeasuredRange | None, experts: Sequence[int]) -> N
         raise InputError(
             f"{measured.what} was measured at E = 1 alone, so it has no cost of an activated expert, and E = "
             f"{listed(routed)} cannot be priced by it: measure routed shapes too (`scaling bench` with `n_experts` "
-            "1,8,32, then `scaling latency`), compare E = 1 alone with `n_experts`, or leave `latency` out and take the "
+            "1,8,32, then `scaling latency`), compare E = 1 alone with `n_experts`, or leave `latency` out for the "
             "assumed efficiency"
         )
 

@@ -38,6 +38,7 @@ AXES = ("batch", "context", "d_model", "n_experts")
 FITTED = len(TERMS) - 1  # all but communication, which one device has none of
 _TERMS = TERMS[:FITTED]
 _WHAT = "the latency law"
+_UNKNOWN_RANGE = MeasuredRange(_WHAT)
 _BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
@@ -94,7 +95,7 @@ class LatencyLaw(Summarised):
     loops: bool = False
     terms: tuple[str, ...] = _TERMS
     made_from: str = ""
-    measured_range: MeasuredRange = MeasuredRange(_WHAT)
+    measured_range: MeasuredRange = _UNKNOWN_RANGE
 
     def __post_init__(self) -> None:
         if self.terms != _TERMS:
@@ -284,16 +285,20 @@ def design_matrix(table: LatencyTable, on: Device) -> Array:
 def _range_of(table: LatencyTable) -> MeasuredRange:
     """The values of E and k, and the ranges of the rest, that the rows cover."""
     experts, top_k = table.column("n_experts"), table.column("top_k")
-    ends = {
-        name: np.unique(table.column(name))[[0, -1]].tolist() for name in ("batch", "context", "d_model", "n_layers")
-    }
+
+    def ends(name: str) -> tuple[float, ...]:
+        return tuple(np.unique(table.column(name))[[0, -1]].tolist())
+
     return MeasuredRange(
         what=_WHAT,
         n_experts=tuple(np.unique(experts).astype(int).tolist()),
         top_k=tuple(np.unique(top_k[experts > 1]).tolist()),
+        batch=ends("batch"),
+        context=ends("context"),
+        d_model=ends("d_model"),
+        n_layers=ends("n_layers"),
         phases=tuple(sorted(set(table.frame["phase"]))),
         dtype=table.dtype,
-        **{name: tuple(values) for name, values in ends.items()},
     )
 
 

@@ -42,10 +42,10 @@ def doubts_of_times(table: LatencyTable, on: Device) -> list[str]:
         )
     doubts = []
     if under.any():
-        rows = rows_named(table.frame.index[under])
+        rows, fastest = rows_named(table.frame.index[under]), _rates(table, int(np.argmax(shares)))
         doubts.append(
-            f"{under.sum()} measured times lie under the roofline floor ({rows}): {_rates(table, int(np.argmax(shares)))}"
-            "; another device, or a busy one when calibrated?"
+            f"{under.sum()} measured times lie under the roofline floor ({rows}): {fastest}; another device, or a busy "
+            "one when calibrated?"
         )
     slow = _slow(table, shares)
     return [*doubts, *slow]
@@ -83,8 +83,8 @@ def _slow(table: LatencyTable, shares: Array) -> list[str]:
                 f"column {_SUFFIX[unit]}"
             )
     return [
-        f"{where} more than {share:.2g} of what the device can do (its bandwidth or peak FLOP/s): {likely}; shapes that "
-        "are too small leave only fixed costs to measure"
+        f"{where} more than {share:.2g} of what the device can do (its bandwidth or peak FLOP/s): {likely}; shapes "
+        "that are too small leave only fixed costs to measure"
     ]
 
 
@@ -97,9 +97,9 @@ def _rates(table: LatencyTable, place: int) -> str:
     row = table.frame.iloc[place]
     seconds = row["time_ms"] / 1e3
     return (
-        f"row {row.name + 1} ({row['phase']}, batch {row['batch']:g}, context {row['context']:g}) with time_ms "
-        f"{row['time_ms']:.4g} would read {si(row['bytes'] / seconds)} bytes/s and compute {si(row['flops'] / seconds)} "
-        "FLOP/s"
+        f"the {row['phase']} at batch {row['batch']:g} and context {row['context']:g} "
+        f"{rows_named(table.frame.index[[place]])}, with time_ms {row['time_ms']:.4g}, would read {si(row['bytes'] / seconds)} bytes/s and compute "
+        f"{si(row['flops'] / seconds)} FLOP/s"
     )
 
 

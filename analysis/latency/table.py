@@ -29,7 +29,7 @@ from analysis.latency.time_units import with_milliseconds
 from analysis.tables import study
 from analysis.tables.mapping import mapped
 from analysis.tables.readers import numbers, read_table
-from analysis.tables.reading_log import CheckedTable, ReadingLog
+from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.runs import where_selected
 from scaling.arrays import Array
 from scaling.errors import InputError
@@ -185,13 +185,36 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     """
     if name is not None:
         return device(name)
-    documents = [json.loads(cell) for cell in sorted({c for c in table.frame["device"] if isinstance(c, str) and c})]
-    if documents:
-        fastest = max(documents, key=lambda document: float(document["peak_flops"]))  # of calibrations: for a floor
-        return typed(Device, fastest, f"{table.source}: device")
+    written = table.frame[["device"]].dropna().drop_duplicates()
+    measured = [
+        _device_in(cell, f"{table.source}: `device` {rows_named(written.index[[place]])}")
+        for place, cell in enumerate(written["device"])
+    ]
+    if measured:
+        return max(measured, key=lambda one: one.peak_flops)  # of calibrations: for a floor
     if (table.frame["platform"] == "cpu").all():
         return device("cpu")
     raise InputError(f"{table.source}: the rows do not say on which device they were measured; name it with `device`")
+
+
+def _device_in(cell: object, place: str) -> Device:
+    """The device that a cell holds as JSON, or names. Raises InputError naming the place."""
+    text = str(cell).strip()
+    if not text.startswith("{"):
+        try:
+            return device(text)
+        except InputError as error:
+            raise InputError(
+                f"{place} is neither JSON of a device nor a known name ({error}); name it with `device`"
+            ) from error
+    try:
+        found = typed(Device, json.loads(text), place)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place} is not JSON: {error}") from error
+    for name in ("peak_flops", "bandwidth", "memory"):
+        if not (np.isfinite(getattr(found, name)) and getattr(found, name) > 0):
+            raise InputError(f"{place}: {name} must be a positive number, found {getattr(found, name)}")
+    return found
 
 
 def _in_our_words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -225,18 +248,22 @@ def _with_words(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFra
     require_words(frame, "phase", _PHASES, source)
     if "platform" in frame:
         require_words(frame, "platform", _PLATFORMS, source, blank=True)
-    missing = {name: None for name in ("device", "platform", "kernel") if name not in frame}
-    missing |= {
-        name: value for name, value in (("device_kind", "unknown"), ("busy_cores", np.nan)) if name not in frame
+    lacking: dict[str, Any] = {
+        "device": None,
+        "platform": None,
+        "kernel": None,
+        "device_kind": None,
+        "busy_cores": np.nan,
     }
-    frame = frame.assign(**missing)
+    frame = frame.assign(**{name: value for name, value in lacking.items() if name not in frame})
     if "dtype" not in frame:
         if not frame["platform"].eq("cpu").all():
             raise InputError(f"{source}: the column dtype is missing: add one with {listed(NUMBER_BYTES)}")
         log.notes.append("the rows do not say their dtype: float32 is assumed, as on a CPU")
         frame = frame.assign(dtype="float32")
     require_words(frame, "dtype", DTYPES, source)
-    return frame.assign(device_kind=frame["device_kind"].astype(object).where(frame["device_kind"].notna(), "unknown"))
+    kinds = frame["device_kind"].astype(object)
+    return frame.assign(device_kind=kinds.where(kinds.notna(), "unknown"))
 
 
 def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> pd.DataFrame:
@@ -244,12 +271,12 @@ def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bo
     rows that other tools wrote. Raises InputError for a dispatch that is not known where a row needs it."""
     routed = frame["n_experts"] > 1
     nothing = pd.Series(None, index=frame.index, dtype=object)
-    dispatch = frame["dispatch"] if "dispatch" in frame else nothing
+    dispatch = frame.get("dispatch", nothing)
     told = flags(frame, "reads_all", source) if "reads_all" in frame else nothing
     open_ = told.isna() & routed
     unknown = open_ & dispatch.notna() & ~dispatch.isin([*_READS_ALL])
-    refuse(frame, unknown.to_numpy(bool), "dispatch", f"is none of {listed(_READS_ALL)}", source,
-           "say in a column `reads_all` (true or false) whether the kernel reads experts that no token chose")  # fmt: skip
+    remedy = "say in a column `reads_all` (true or false) whether the kernel reads experts that no token chose"
+    refuse(frame, unknown.to_numpy(bool), "dispatch", f"is none of {listed(_READS_ALL)}", source, remedy)
     if (open_ & dispatch.isna()).any():
         log.notes.append("routed rows say neither reads_all nor dispatch: only activated experts are taken to be read")
     elif foreign and open_.any():
