@@ -143,18 +143,22 @@ def training_curves(study: Path, table: RunTable) -> RunTable:
 
     Each trunk is represented by its longest run. C at a point is that of the run times the share of its tokens seen.
     With a constant learning rate and a cooldown (arXiv 2405.18392) curves lie above the loss after a cooldown, for all
-    sizes. Raises InputError for a study without curves.
+    sizes. A curve that cannot be read is left out, named in the notes. Raises InputError for a study without curves.
     """
     if "run_id" not in table.frame:
         raise InputError(f"{table.source}: no column 'run_id', which identifies curves; use a study folder")
     longest = table.frame.assign(trunk_id=table.trunks).sort_values(TOKENS).groupby("trunk_id").tail(1)
-    parts = []
+    parts, left_out = [], []
     for run in longest.to_dict("records"):
-        points = curve(study, str(run["run_id"]))
+        try:
+            points = curve(study, str(run["run_id"]))
+        except InputError as error:
+            left_out.append(f"left out: {error}")
+            continue
         if not points.empty:
             share = points[TOKENS] / run[TOKENS]
             measured = {TOKENS: points[TOKENS], COMPUTE: run[COMPUTE] * share, LOSS: points["loss"]}
             parts.append(points[[TOKENS]].assign(**{str(name): value for name, value in run.items()} | measured))
     if not parts:
         raise InputError(f"{study}: no training curves (curves/*.parquet); build the envelope from the runs instead")
-    return RunTable(pd.concat(parts, ignore_index=True), table.source)
+    return RunTable(pd.concat(parts, ignore_index=True), table.source, notes=tuple(left_out))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -22,6 +23,11 @@ SIZE = "n_active"
 TOLERANCE = 0.05
 WIDEST = 8.0  # a window wider than this factor either side of its centre biases the vertex by 3 % or more (`bias`)
 _LOPSIDED = 3.0  # ratio of the window's two sides, in ln N from the vertex
+_TRIMS = 20
+_SCATTERED = 2.0  # compute within one requested budget
+REQUESTED = ("budget", "flop_budget", "flops_budget", "compute_budget", "requested_flops", "target_flops")
+"""Columns that hold the budget which a run was planned for; counts of its compute differ from it."""
+_TRIMMED = "outside the window that a parabola carries"
 _FEWEST_POINTS = 4
 ENOUGH_DRAWS = 0.95  # share of resamples with a minimum that an interval needs
 
@@ -45,7 +51,8 @@ class Valley:
     """One budget of one E: the parabola c0 + c1 u + c2 u^2 in u = ln N - centre, and its minimum.
 
     `n_opt`, `d_opt` and `loss` are NaN where the parabola opens downward. Intervals are 95 %, None without a residual
-    degree of freedom. `flags` say why the valley is unreliable.
+    degree of freedom; `loss_deviation` is the standard error of `loss` by the delta method, else NaN. `flags` say why
+    the valley is unreliable.
     """
 
     runs: BudgetRuns
@@ -55,6 +62,7 @@ class Valley:
     d_interval: Interval | None
     loss: float
     loss_interval: Interval | None
+    loss_deviation: float
     centre: float
     coefficients: tuple[float, float, float]
     flags: tuple[str, ...]
@@ -119,22 +127,31 @@ def valleys(
     n_column: str = SIZE,
     tolerance: float = TOLERANCE,
     n_budgets: int | None = None,
+    budget_column: str | None = None,
     log_loss: bool = False,
+    trim: bool = True,
     rng: np.random.Generator | None = None,
     draws: int = 1000,
 ) -> Valleys:
     """A parabola of the loss in ln N for every budget of every E, and its minimum (arXiv 2203.15556, section 3.2).
 
-    Budgets are windows of +-`tolerance` in `train_flops`, the one with most runs first, or the `n_budgets` most compact
-    groups (complete linkage in ln C). Losses within a budget are not corrected for scatter in C, which counts as noise.
+    Runs of one requested budget belong together where `budget_column` holds it, or the table has one of `REQUESTED`
+    with a number in every row. Otherwise budgets are windows of +-`tolerance` in `train_flops`, the one with most runs
+    first; with `n_budgets` they are that many most compact groups (complete linkage in ln C) in any case. Losses within
+    a budget are not corrected for scatter in C, which counts as noise.
+
+    A window that is too wide or too lopsided for a parabola is trimmed: runs beyond a factor 8 of the minimum, or more
+    than three times as far from it in ln N as the window's nearer end, are left out as long as 4 runs of 3 sizes stay;
+    without `trim` all stay and the valley is flagged.
     N* = exp(centre - c1/(2 c2)) and D* = C/(kappa N*); ln kappa is the line of ln C/(N D) in ln N through the runs,
     taken at N*, so kappa = 6 where C = 6 N D. Intervals are by the delta method with Student's t or, with `rng`, from
     `draws` resamples of runs by trunk.
 
     A valley is flagged where it has fewer than 4 points, opens downward, has its vertex outside the sampled sizes or
-    its lowest run at their edge, or where its window biases the vertex: wider than a factor 8 either side of its
-    centre, or with sides that differ more than threefold in ln N. Raises InputError for a missing column and where no
-    budget has three sizes.
+    its lowest run at their edge, where compute differs more than twofold within a requested budget, or where its
+    window, which could not be trimmed, biases the vertex: wider than a factor 8 either side of its centre, or with
+    sides that differ more than threefold in ln N. Raises InputError for a missing column and where no budget has three
+    sizes.
     """
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"`tolerance` must lie between 0 and 1, found {tolerance}")
@@ -144,18 +161,23 @@ def valleys(
     experts = table.experts
     positive = np.all([np.isfinite(values) & (values > 0) for values in columns.values()], axis=0)
     weights = None if rng is None else resample_weights(table, draws, rng)
+    requested = _requested(table, budget_column) if n_budgets is None else None
     fitted: list[Valley] = []
     too_few_sizes: list[int] = []
+    trimmed: list[int] = []
     for e in np.unique(experts[positive]):
         of_e = np.flatnonzero(positive & (experts == e))
-        groups = _groups(np.log(columns[COMPUTE][of_e]), tolerance, n_budgets)
+        spent = np.log(columns[COMPUTE][of_e])
+        groups = _groups(spent, tolerance, n_budgets) if requested is None else _numbered(requested[of_e])
         for rows in (of_e[groups == group] for group in np.unique(groups)):
             size, tokens, compute, loss = (values[rows] for values in columns.values())
             if len(np.unique(size)) < 3:
                 too_few_sizes += [*rows]
                 continue
-            runs = BudgetRuns(int(e), rows, size, tokens, compute, np.log(loss) if log_loss else loss)
-            valley = fitted_valley(runs, None if weights is None else weights[:, rows])
+            everyone = BudgetRuns(int(e), rows, size, tokens, compute, np.log(loss) if log_loss else loss)
+            runs = _carried(everyone) if trim else everyone
+            trimmed += [*np.setdiff1d(rows, runs.rows)]
+            valley = fitted_valley(runs, None if weights is None else weights[:, runs.rows])
             fitted.append(_in_nats(valley) if log_loss else valley)
     if not fitted:
         raise InputError(
@@ -166,6 +188,7 @@ def valleys(
     left_out = {
         f"no positive {', '.join(columns)}": np.flatnonzero(~positive),
         "in no budget with three sizes of model": np.array(sorted(too_few_sizes), dtype=int),
+        _TRIMMED: np.array(sorted(trimmed), dtype=int),
     }
     left_out_rows = tuple((reason, rows) for reason, rows in left_out.items() if rows.size)
     return Valleys(table, n_column, log_loss, tuple(fitted), left_out_rows)
@@ -183,6 +206,62 @@ def _groups(log_compute: Array, tolerance: float, n_budgets: int | None) -> Inte
     return group
 
 
+def _requested(table: RunTable, column: str | None) -> Array | None:
+    """The budget that each run was planned for; None where no column says so."""
+    if column is not None and column not in table.frame:
+        raise InputError(f"{table.source}: `budget_column`: no column {column!r}")
+    for name in (column,) if column is not None else REQUESTED:
+        if name in table.frame:
+            values = pd.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
+            if np.all(np.isfinite(values) & (values > 0)):
+                return values
+            if column is not None:
+                row = int(np.argmin(np.isfinite(values) & (values > 0)))
+                raise InputError(
+                    f"{table.source}: column {column}: run {row + 1} of those read has no positive number; without "
+                    "`budget_column` budgets are found by compute"
+                )
+    return None
+
+
+def _numbered(values: Array) -> Integers:
+    return np.asarray(np.unique(values, return_inverse=True)[1] + 1, dtype=int)
+
+
+def _carried(runs: BudgetRuns) -> BudgetRuns:
+    """The runs within the window that a parabola carries around its own minimum; all where too few would stay.
+
+    The window starts around the lowest run, since a parabola through a window that is too wide misplaces its minimum.
+    """
+    log_n = np.log(runs.size)
+    kept = np.ones(len(log_n), dtype=bool)
+    place = float(log_n[np.argmin(runs.loss)])
+    if not _window_flags(log_n, runs.loss, _vertex(log_n, runs.loss) or place):
+        return runs
+    for _ in range(_TRIMS):
+        before, kept = kept, np.abs(log_n - place) <= np.log(WIDEST) * (1 + 1e-9)
+        sides = np.array([place - log_n[kept].min(), log_n[kept].max() - place]) if kept.any() else np.zeros(2)
+        if sides.min() > 0:
+            kept &= np.abs(log_n - place) <= _LOPSIDED * sides.min() * (1 + 1e-9)
+        if kept.sum() < _FEWEST_POINTS or len(np.unique(log_n[kept])) < 3:
+            return runs
+        if np.array_equal(kept, before):
+            break
+        vertex = _vertex(log_n[kept], runs.loss[kept])
+        if vertex is None:
+            return runs
+        place = vertex
+    return BudgetRuns(
+        runs.n_experts, runs.rows[kept], runs.size[kept], runs.tokens[kept], runs.compute[kept], runs.loss[kept]
+    )
+
+
+def _vertex(log_n: Array, loss: Array) -> float | None:
+    """ln N at the minimum of the parabola; None where it opens downward."""
+    curvature, slope, _ = np.polyfit(log_n - log_n.mean(), loss, 2)
+    return float(log_n.mean() - slope / (2 * curvature)) if curvature > 0 else None
+
+
 def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
     """The parabola through the runs of one budget; `weights` (draws, runs) are resamples, None for the delta method."""
     log_n, loss = np.log(runs.size), runs.loss
@@ -192,13 +271,19 @@ def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
     c0, c1, c2 = (float(c) for c in np.linalg.lstsq(design, loss, rcond=None)[0])
     budget = float(np.exp(np.log(runs.compute).mean()))
     flags = [f"fewer than {_FEWEST_POINTS} points"] if len(u) < _FEWEST_POINTS else []
-    place = depth = float("nan")
+    if runs.compute.max() > _SCATTERED * runs.compute.min():
+        flags.append(f"compute differs more than {_SCATTERED:g} times within the budget")
+    place = depth = deviation = float("nan")
     intervals = None
     # Smaller curvature may be rounding error.
     if c2 * np.ptp(u) ** 2 > 1e-12 * np.abs(loss).max():
         place, depth = -c1 / (2 * c2), c0 - c1 * c1 / (4 * c2)
         flags += _window_flags(u, loss, place)
-        intervals = _by_delta(design, loss, (c0, c1, c2)) if weights is None else _by_resampling(design, loss, weights)
+        intervals = _by_delta(design, loss, (c0, c1, c2))
+        if intervals is not None:
+            deviation = float(np.ptp(intervals[1])) / 2 / float(stats.t.ppf(0.975, len(loss) - 3))
+        if weights is not None:
+            intervals = _by_resampling(design, loss, weights)
     else:
         flags.append("the parabola opens downward")
     # D at the vertex from C = kappa N D, with the kappa of the runs (6 where C is counted as 6 N D).
@@ -216,6 +301,7 @@ def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
         d_interval=None if n_interval is None else (budget / (kappa * n_interval[1]), budget / (kappa * n_interval[0])),
         loss=depth,
         loss_interval=loss_interval,
+        loss_deviation=deviation,
         centre=centre,
         coefficients=(c0, c1, c2),
         flags=tuple(flags),
@@ -273,4 +359,5 @@ def _in_nats(valley: Valley) -> Valley:
     """The valley of a parabola of ln loss, with its depth as a loss."""
     ends = valley.loss_interval
     interval = None if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
-    return replace(valley, loss=float(np.exp(valley.loss)), loss_interval=interval)
+    loss = float(np.exp(valley.loss))
+    return replace(valley, loss=loss, loss_interval=interval, loss_deviation=loss * valley.loss_deviation)

@@ -38,7 +38,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
         ("validate", "STUDY", "--law", "joint-moe", "--laws", "hoffmann,yun", "--bootstrap", "8"),
         rf"joint-moe predicts larger runs within {NUMBER} % \(median\)",
     ),
-    "isoflop": (("isoflop", "CSV", "--budget", "1e22"), rf"N\* grows as C\^{NUMBER} \({NUMBER} to {NUMBER}\)"),
+    "isoflop": (
+        ("isoflop", "CSV", "--budget", "1e22"),
+        rf"At 1×10²² FLOPs, E = 1: N\* = {NUMBER} \({NUMBER} to {NUMBER}\)",
+    ),
     "latency": (("latency", "LATENCY", "--resamples", "200"), rf"a planted CPU: step time predicted within {NUMBER}%"),
     "methods": (("methods",), r"\d+ routers and \d+ forms of experts"),
     "methods-study": (("methods", "METHODS"), r"(Best|Not decided|\d+ methods) "),

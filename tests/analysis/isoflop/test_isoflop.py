@@ -10,9 +10,11 @@ from planted import PLANTED_MOE, table_of
 
 from analysis import figures, laws
 from analysis.fitting.fit import Fit
+from analysis.isoflop.answer import answer_of_optima
 from analysis.isoflop.bias import bias
 from analysis.isoflop.envelope import envelope
 from analysis.isoflop.frontier import frontier
+from analysis.isoflop.optima_table import read_optima
 from analysis.isoflop.valleys import valleys
 from scaling.errors import InputError
 
@@ -68,13 +70,13 @@ TABLE = [
 
 @pytest.mark.parametrize(("fit", "width", "vertex", "slope", "carried"), TABLE)
 def test_the_table_of_biases_is_reproduced_to_its_last_digit(fit, width, vertex, slope, carried):
-    centred = valleys(table_of(design(fit, width, 15)))
+    centred = valleys(table_of(design(fit, width, 15)), trim=False)
     made = bias(fit, centred, 1e24, include_flagged=True)
     true = fit.params["beta"] / (fit.params["alpha"] + fit.params["beta"])
     np.testing.assert_allclose(made.vertex_over_true, vertex, atol=0.5e-4)
     assert made.exponent == pytest.approx(true, abs=1e-7)
     assert made.true_exponent == pytest.approx(true, abs=1e-7)
-    drifting = valleys(table_of(design(fit, width, 15, drift=DRIFT)))
+    drifting = valleys(table_of(design(fit, width, 15, drift=DRIFT)), trim=False)
     made = bias(fit, drifting, 1e24, include_flagged=True)
     printed = 0.5e-5 if slope != 0.507 else 0.5e-3
     assert made.exponent == pytest.approx(slope, abs=printed * 1.01)
@@ -84,7 +86,7 @@ def test_the_table_of_biases_is_reproduced_to_its_last_digit(fit, width, vertex,
 @pytest.mark.parametrize("width", [2, 8, 32])
 def test_equal_exponents_leave_no_bias_in_any_centred_window(width):
     fit = surface(0.31, 0.31)
-    made = bias(fit, valleys(table_of(design(fit, width, 15))), 1e24, include_flagged=True)
+    made = bias(fit, valleys(table_of(design(fit, width, 15)), trim=False), 1e24, include_flagged=True)
     np.testing.assert_allclose(made.vertex_over_true, 1.0, atol=1e-6)
     assert made.line_over_true == pytest.approx(1.0, abs=1e-5)
 
@@ -131,7 +133,7 @@ FLAGGED = [
 
 @pytest.mark.parametrize(("frame", "flag"), FLAGGED)
 def test_a_doubtful_valley_is_flagged_and_left_out_with_the_reason(frame, flag):
-    found = valleys(table_of(frame))
+    found = valleys(table_of(frame), trim=False)
     assert all(any(flag in one for one in valley.flags) for valley in found.valleys)
     with pytest.raises(InputError, match=f"3 usable valleys; n_experts = 1 has 0 .*{flag}"):
         frontier(found)
@@ -308,3 +310,77 @@ def test_a_valley_without_a_minimum_is_drawn_without_a_star():
     left, right = page(valleys(table_of(frame)))
     assert sum(line.get_marker() == "*" for line in left.lines) == 5
     assert sum(line.get_marker() == "o" for line in right.lines) == 5
+
+
+@pytest.mark.parametrize("width", [20.0, 60.0])
+def test_a_window_too_wide_is_trimmed_to_what_a_parabola_carries(width):
+    frame = design(width=width, points=15)
+    found, whole = valleys(table_of(frame)), valleys(table_of(frame), trim=False)
+    assert not any(v.flags for v in found.valleys)
+    assert all(v.flags for v in whole.valleys)
+    truth = optimum(DENSE, BUDGETS)
+    errors, untrimmed = (np.abs(np.log([v.n_opt for v in one.valleys] / truth)) for one in (found, whole))
+    # A factor 8 either side biases the vertex by 3 % (laws.md section 2, item 8).
+    assert np.all(errors < 0.035)
+    assert np.all(errors < untrimmed)
+    ((reason, rows),) = found.left_out
+    assert "window" in reason
+    assert len(rows) == sum(len(v.rows) for v in whole.valleys) - sum(len(v.rows) for v in found.valleys)
+
+
+def test_a_lopsided_window_is_trimmed_on_its_far_side():
+    frame = design(drift=[3.0] * 5, width=8.0, points=15)
+    found = valleys(table_of(frame))
+    assert not any(v.flags for v in found.valleys)
+    for valley in found.valleys:
+        near, far = sorted(abs(np.log(np.array(valley.n_range) / valley.n_opt)))
+        assert far <= 3 * near * (1 + 1e-9)
+
+
+def test_runs_of_one_requested_budget_belong_together_however_their_compute_is_counted():
+    frame = parabolas([1e9] * 5)
+    requested = frame["train_flops"].copy()
+    rng = np.random.default_rng(0)
+    counted = frame.assign(train_flops=requested * rng.uniform(0.8, 1.25, len(frame)))
+    by_compute = valleys(table_of(counted))
+    assert [v.n_points for v in by_compute.valleys] != [7] * 5
+    for found in (
+        valleys(table_of(counted.assign(budget=requested))),
+        valleys(table_of(counted.assign(planned=requested)), budget_column="planned"),
+    ):
+        assert [v.n_points for v in found.valleys] == [7] * 5
+        np.testing.assert_allclose([v.n_opt for v in found.valleys], 1e9, rtol=1e-9)
+    with pytest.raises(InputError, match="budget_column"):
+        valleys(table_of(counted), budget_column="planned")
+
+
+def test_the_frontier_gives_the_loss_of_optimal_models():
+    budgets = np.geomspace(1e17, 1e21, 9)
+    found = valleys(table_of(design(width=3.0, points=9, budgets=budgets)))
+    best = optimum(DENSE, np.array([1e22]))
+    truth = DENSE.loss({"n_active": best, "tokens": 1e22 / (6 * best)})
+    band = frontier(found).loss.predict(1e22)
+    # Parabolas of a factor 3 misplace the depth by less than a thousandth.
+    assert band.mean[0] == pytest.approx(float(truth[0]), rel=2e-3)
+
+
+def test_optima_that_others_report_give_the_same_frontier(tmp_path):
+    found = valleys(table_of(design(noise=0.001)))
+    frame = pd.DataFrame({
+        "C": [v.train_flops for v in found.valleys],
+        "N": [v.n_opt for v in found.valleys],
+        "D": [v.d_opt for v in found.valleys],
+        "best": [v.loss for v in found.valleys],
+    })  # fmt: skip
+    names = {"train_flops": "C", "n_active": "N", "tokens": "D", "loss_val": "best"}
+    reported, _ = read_optima(frame.sample(frac=1, random_state=1), names)
+    answer = answer_of_optima(reported, "x", n_column="n_active", train_flops=1e24)
+    judge = frontier(found)
+    assert answer.frontiers[1].n_opt == judge.n_opt
+    assert answer.frontiers[1].d_opt == judge.d_opt
+    told = answer.to_json()["frontiers"][0]["prediction"]
+    assert told["loss_interval"][0] < told["loss"] < told["loss_interval"][1]
+    bare, _ = read_optima(frame[["C", "N"]], {"train_flops": "C", "n_active": "N"})
+    assert answer_of_optima(bare, "x", n_column="n_active").frontiers[1].loss is None
+    with pytest.raises(InputError, match=r"n_active .*row 2"):
+        read_optima(frame.assign(N=["1e9", "many", *frame["N"][2:]]), names)
