@@ -14,10 +14,13 @@ from analysis.fitting import bca, fit_tables, fitted_to, identifiability
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
+from analysis.fitting.outliers import outlier_doubts
 from analysis.fitting.problem import Problem
 from analysis.fitting.search import FEW_AGREE, GlobalMinimum, search
 from analysis.laws import LAWS, Law, law_named, model_family
 from analysis.laws.model_family import Family
+from analysis.tables.doubts import Doubt
+from analysis.tables.rows import rows_of
 from analysis.tables.runs import RunTable
 from scaling import distribution
 from scaling.arrays import Array
@@ -44,8 +47,9 @@ class Fit(Summarised):
     observation of the natural log in row order (empty for more than 10,000 rows), `rmse_log` is sqrt(mean r^2) of them.
     `intervals` are 95 %, BCa (`bca.quantiles`), from `draws`, one value per bootstrap resample of every free
     parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`.
-    `condition` is that of the scaled Jacobian. `noise` is the deviation of ln loss between seeds, None where no
-    configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
+    `condition` is that of the scaled Jacobian. `doubts` are those of the table, and runs far from the law; each stands
+    among the `warnings` too, which every answer repeats. `noise` is the deviation of ln loss between seeds, None where
+    no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
     columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
     trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
     (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
@@ -69,6 +73,7 @@ class Fit(Summarised):
     status: Status = "given"
     warnings: tuple[str, ...] = ()
     findings: tuple[IdentifiabilityFinding, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     pinned: Mapping[str, Pin] = field(default_factory=dict)
     at_bounds: tuple[str, ...] = ()
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -287,7 +292,12 @@ def fit(
     pins = {name: (by_user | automatic)[name] for name in law.names if name in by_user or name in automatic}
     free = [name for name in law.names if name not in pins]
     findings = identifiability.design_findings(law, columns, free, fitted_to.n_total(table))
-    warnings = [*map(str, findings), *identifiability.pin_warnings(automatic), *_mixture_warnings(table, law)]
+    warnings = [
+        *map(str, table.doubts),
+        *map(str, findings),
+        *identifiability.pin_warnings(automatic),
+        *_mixture_warnings(table, law),
+    ]
     unfitted = replace(
         _unfitted(table, law, objective),
         pinned=pins,
@@ -298,7 +308,7 @@ def fit(
     if identifiability.refusals(findings):
         return unfitted
     problem = Problem.of(table, law, {name: held.value for name, held in pins.items()}, objective)
-    return _fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed)))
+    return _with_outliers(_fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed))), table)
 
 
 def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
@@ -321,6 +331,7 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
         settings=fitted_to.settings(law, table),
         source=table.source,
         made_from=table.digest,
+        doubts=table.doubts,
         dropped=table.dropped,
         notes=table.notes,
         versions={"scaling": distribution.version(), "numpy": np.__version__},
@@ -368,6 +379,16 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
         warnings=(*warnings, *map(str, valleys)),
         findings=(*unfitted.findings, *valleys),
     )
+
+
+def _with_outliers(fitted: Fit, table: RunTable) -> Fit:
+    """The fit with a doubt of the runs that stand far from its law."""
+    if not fitted.residuals or not fitted.params:
+        return fitted
+    target, residuals = fitted.definition.target, np.array(fitted.residuals)
+    found = outlier_doubts(rows_of(table), target, table.column(target), residuals, len(fitted.free))
+    warnings = (*map(str, found), *fitted.warnings)
+    return replace(fitted, doubts=(*fitted.doubts, *found), warnings=warnings)
 
 
 def _mixture_warnings(table: RunTable, law: Law) -> list[str]:

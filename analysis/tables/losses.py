@@ -12,16 +12,16 @@ from analysis.tables.doubts import Doubt
 from analysis.tables.rows import Rows, span
 from scaling.arrays import Array, Booleans
 from scaling.columns import EXPERTS, LOSS, TOKENS
-from scaling.errors import InputError
 
 _BITS = re.compile(r"(^|[^a-z])bp[bctw]([^a-z]|$)|bits?[ _-]?(per|/)|(^|[^a-z0-9])bits([^a-z]|$)", re.IGNORECASE)
 _PERPLEXITY = re.compile(r"ppl|perplexity", re.IGNORECASE)
 _LOGARITHM = re.compile(r"(^|[^a-z])(log|ln|nll)", re.IGNORECASE)  # log_ppl is in nats
 _LARGEST_VOCABULARY = 256_000
 _SLACK = 1.02  # an untrained model lies a little above ln V
+_BEYOND = 1.25  # times as much as a uniform guess: no start of training is that bad
 _FEWEST = 8  # rows that say something of how a loss falls
 _STEEP = 1.4  # published laws reach 1.26 on grids of their own, perplexities of them .8 to 3
-_CORRELATED = 0.8
+_CORRELATED, _AGAINST = 0.8, 0.6
 _SAME_SCALE, _LARGER = 0.01, 1.5
 _FEWEST_PAIRS, _MOST_FALLING = 5, 0.2
 
@@ -33,17 +33,19 @@ def loss_doubts(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
     perplexities, with the conversion.
     """
     term = terms.get(LOSS, LOSS)
-    _refuse_other_names(term)
+    _refuse_other_names(rows, term)
     loss = rows.floats(LOSS)
     if not np.isfinite(loss).any():
         return []
     impossible = loss > _most(rows)
-    steepness = _steepness(rows, loss)
+    steepness, correlation = _steepness(rows, loss)
+    steepness = steepness if correlation > _CORRELATED else 0.0
+    beyond = bool((loss > _BEYOND * _most(rows)).any()) and correlation > _CORRELATED
     positive = loss[np.isfinite(loss)]
     log_of = f"`map` '{LOSS}=log({_bare(term)})'"
-    smooth = impossible.sum() > 1 and steepness > _STEEP and positive.min() > 1
-    if smooth or impossible.sum() > len(loss) / 2:
-        raise InputError(
+    perplexities = impossible.sum() > 1 and (beyond or steepness > _STEEP) and positive.min() > 1
+    if perplexities or impossible.sum() > len(loss) / 2:
+        raise rows.refusal(
             f"{LOSS} is {span(positive)}, above that of a uniform guess {rows.named(impossible)}: a loss in nats per "
             f"token cannot be. Is it a perplexity? {log_of}. In bits per token? `map` '{LOSS}={_bare(term)}*0.6931'"
         )
@@ -61,21 +63,26 @@ def loss_doubts(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
             f"is it a perplexity? {log_of}"
         )
         doubts.append(Doubt("perplexity", (LOSS,), (), message))
-    return [*doubts, *_constant(rows, loss), *_rising(rows, loss, _bare(term))]
+    rising = _rising(rows, loss, _bare(term))
+    if not rising and correlation < -_AGAINST:
+        score = f"is {_bare(term)} a score of which more is better, or are columns swapped?"
+        message = f"{LOSS} rises with size and tokens over the whole table (correlation {-correlation:.2f}): {score}"
+        rising = [Doubt("loss_rises", (LOSS,), (), message)]
+    return [*doubts, *_constant(rows, loss), *rising]
 
 
-def _refuse_other_names(term: str) -> None:
+def _refuse_other_names(rows: Rows, term: str) -> None:
     if term.startswith("("):  # arithmetic on the column is the conversion
         return
     name, bare = term.strip("`"), term
     keep = f"if it is in nats per token all the same, `map` '{LOSS}={bare}*1'"
     if _BITS.search(name):
-        raise InputError(
+        raise rows.refusal(
             f"{LOSS} is the column {name}: in bits? nats per token = bits per byte x ln 2 x bytes per token: "
             f"`map` '{LOSS}={bare}*0.6931*BYTES_PER_TOKEN' (without the last factor for bits per token); {keep}"
         )
     if _PERPLEXITY.search(name) and not _LOGARITHM.search(name):
-        raise InputError(f"{LOSS} is the column {name}: a perplexity? `map` '{LOSS}=log({bare})'; {keep}")
+        raise rows.refusal(f"{LOSS} is the column {name}: a perplexity? `map` '{LOSS}=log({bare})'; {keep}")
 
 
 def _most(rows: Rows) -> Array:
@@ -90,23 +97,23 @@ def _size(rows: Rows) -> Array | None:
     return next((rows.floats(name) for name in COUNTS if name in rows.frame), None)
 
 
-def _steepness(rows: Rows, loss: Array) -> float:
-    """The slope of ln loss on ln(.8 + 406/N^.34 + 411/D^.28); 0 where the rows do not say.
+def _steepness(rows: Rows, loss: Array) -> tuple[float, float]:
+    """The slope of ln loss on ln(.8 + 406/N^.34 + 411/D^.28), and their correlation; 0 where the rows do not say.
 
     The reference has the exponents of Hoffmann et al. (arXiv 2203.15556) and a floor below that of every published
     law, so that losses of text are less steep. A perplexity falls by about the loss times as fast as the loss.
     """
     size, tokens = _size(rows), rows.floats(TOKENS)
     if size is None:
-        return 0.0
+        return 0.0, 0.0
     usable = np.isfinite(size) & (size > 0) & np.isfinite(tokens) & (tokens > 0) & np.isfinite(loss) & (loss > 0)
     if usable.sum() < _FEWEST:
-        return 0.0
+        return 0.0, 0.0
     x = np.log(0.8 + 406.4 / size[usable] ** 0.34 + 410.7 / tokens[usable] ** 0.28)
     y = np.log(loss[usable])
-    if np.ptp(x) < 0.05 or np.ptp(y) == 0 or np.corrcoef(x, y)[0, 1] < _CORRELATED:
-        return 0.0
-    return float(np.polyfit(x, y, 1)[0])
+    if np.ptp(x) < 0.05 or np.ptp(y) == 0:
+        return 0.0, 0.0
+    return float(np.polyfit(x, y, 1)[0]), float(np.corrcoef(x, y)[0, 1])
 
 
 def _constant(rows: Rows, loss: Array) -> list[Doubt]:

@@ -13,7 +13,6 @@ from analysis.tables.rows import Rows, ratio
 from analysis.tables.units import unit_doubts
 from scaling.arrays import Array, Booleans
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
-from scaling.errors import InputError
 from scaling.formatting import plural
 
 _ROUNDED = 1.01  # counts in tables are rounded: a difference of 1 % is no conflict
@@ -105,7 +104,7 @@ def _sizes(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
             where = f"{active} exceeds {total} {rows.named(above)} (up to {apart[above].max():.3g} times)"
             if (above & could).sum() > _MOST_WRONG * could.sum() and above.sum() > 1:
                 swap = f"`map` '{active}={terms.get(total, total)}' '{total}={terms.get(active, active)}'"
-                raise InputError(f"{where}: what a token uses is part of the whole. Are the columns swapped? {swap}")
+                raise rows.refusal(f"{where}: what a token uses is part of the whole. Are the columns swapped? {swap}")
             message = f"{where}: are the two swapped there, or is one counted without embeddings?"
             doubts.append(rows.doubt("active_above_total", [active, total], above, message))
         if below.any():
@@ -126,7 +125,7 @@ def _experts_per_token(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
     where = f"top_k exceeds {EXPERTS} {rows.named(above)} (up to {top_k[above].max():g} of {experts[above].min():g})"
     if above.sum() > _MOST_WRONG * routed.sum() and above.sum() > 1:
         swap = f"`map` '{EXPERTS}={terms.get('top_k', 'top_k')}' 'top_k={terms.get(EXPERTS, EXPERTS)}'"
-        raise InputError(f"{where}: a token cannot use more experts than there are. Are the columns swapped? {swap}")
+        raise rows.refusal(f"{where}: a token cannot use more experts than there are. Are the columns swapped? {swap}")
     return [rows.doubt("top_k_above_experts", ["top_k", EXPERTS], above, f"{where}: correct these rows")]
 
 

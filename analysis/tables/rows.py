@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.tables.doubts import Doubt
 from analysis.tables.reading_log import CheckedTable, rows_named
 from scaling.arrays import Array, Booleans
+from scaling.errors import InputError
 from scaling.formatting import listed, plural
 
 _KEPT = 20  # rows that a doubt lists
@@ -22,6 +23,7 @@ class Rows:
     """The rows of a table while it is examined: `frame` is labelled by the file's rows from 0 unless it is a study."""
 
     frame: pd.DataFrame
+    source: str
     of_study: bool = False
 
     def __len__(self) -> int:
@@ -49,6 +51,10 @@ class Rows:
         runs = self.frame["run_id"].to_numpy(dtype=object)[mask]
         return f"in run{'s' if count > 1 else ''} {listed(runs, most=_SHOWN)}"
 
+    def refusal(self, message: str) -> InputError:
+        """The error of a table that is certainly not what it is taken for."""
+        return InputError(f"{self.source}: {message}")
+
     def doubt(self, code: str, columns: Sequence[str], mask: Booleans, message: str) -> Doubt:
         """A doubt of the rows that are marked."""
         return Doubt(code, tuple(columns), self.numbers(mask), message)
@@ -57,8 +63,8 @@ class Rows:
 def rows_of(table: CheckedTable) -> Rows:
     """The rows of a table that was read."""
     if table.labels is None:
-        return Rows(table.frame, of_study="run_id" in table.frame)
-    return Rows(table.frame.set_axis(table.labels))
+        return Rows(table.frame, table.source, of_study="run_id" in table.frame)
+    return Rows(table.frame.set_axis(table.labels), table.source)
 
 
 def floats(frame: pd.DataFrame, name: str) -> Array:

@@ -128,7 +128,7 @@ def read_runs(
         log.notes += columns_as_given(frame, needed if law else sorted(given))
         log.notes += [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
     log.notes += [*_method_notes(frame), *_independence(frame, law)]
-    doubts = (*plausibility(Rows(frame, not foreign), terms, given, needed), *_trunk_doubts(frame, law))
+    doubts = (*plausibility(Rows(frame, name, not foreign), terms, given, needed), *_trunk_doubts(frame, law))
     labels = frame.index.to_numpy(dtype=np.int64) if foreign else None
     return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes), doubts, labels)
 
