@@ -104,7 +104,8 @@ def isoflop_answer(
     not allow becomes a warning. Raises InputError where the table lacks a column of the surface.
     """
     frontiers, envelopes, biases = {}, {}, {}
-    warnings = [f"{len(rows)} runs left out: {reason}" for reason, rows in valleys.left_out]
+    warnings = [*map(str, valleys.table.doubts)]
+    warnings += [f"{len(rows)} runs left out: {reason}" for reason, rows in valleys.left_out]
     for e in valleys.experts:
         try:
             frontiers[e] = frontier(valleys, e, include_flagged=include_flagged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,13 @@ def import_table(
         "n_runs": len(runs),
         "dropped": runs.dropped,
         "notes": runs.notes,
+        "doubts": [asdict(doubt) for doubt in runs.doubts],
         "ignored_columns": ignored,
     }
-    page = Page(f"{plural(len(runs), 'run')} imported as study {out}", notes=(f"written to {part}",), read=tuple(read))
+    page = Page(
+        f"{plural(len(runs), 'run')} imported as study {out}",
+        notes=(f"written to {part}",),
+        read=tuple(read),
+        warnings=tuple(map(str, runs.doubts)),
+    )
     deliver(document, page, as_json=as_json, verbose=verbose)

@@ -34,6 +34,8 @@ def evidence(study: ReportStudy) -> list[Block]:
         blocks.append(bullets(f"left out: {plural(count, 'run')} with {why}" for why, count in study.table.dropped))
     if len(failed):
         blocks.append(_failures(failed))
+    if study.table.doubts:
+        blocks.append(bullets(f"to be doubted: {doubt}" for doubt in study.table.doubts))
     return blocks + [text(sentence(note)) for note in study.table.notes]
 
 
