@@ -26,6 +26,7 @@ GROUND = tuple(
         "columns",
         "distribution",
         "errors",
+        "expression",
         "files",
         "formatting",
         "numbers",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Law
-from analysis.tables.readers import numbers
+from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import rows_named
 from scaling.arrays import Array
 from scaling.columns import LOSS

@@ -2,110 +2,226 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.tables.readers import numbers
+from analysis.latency.reported_table import SIZES, ReportedTable, read_reported, sequences_in_flight
+from analysis.tables.reading_log import rows_named
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.serving import replicas
 from scaling.serving.device import Device
+from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import ASSUMED, TERMS, Efficiency
-from scaling.serving.steps import prefill_work
+from scaling.serving.steps import prefill_work, weight_bytes
 
-# Ours first, then vLLM's serving benchmark and its results' usual spellings.
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "batch": ("batch", "max_concurrency", "concurrency", "batch_size"),
-    "prompt": ("prompt", "input_len", "random_input_len", "input_tokens"),
-    "generated": ("generated", "output_len", "random_output_len", "output_tokens"),
-    "n_devices": ("n_devices", "tensor_parallel_size"),
-    "output_throughput": ("output_throughput", "tokens_per_s"),
-    "tpot_ms": ("tpot_ms", "mean_tpot_ms", "median_tpot_ms"),
-    "ttft_ms": ("ttft_ms", "mean_ttft_ms", "median_ttft_ms"),
-}
-MEASURES = ("output_throughput", "tpot_ms", "ttft_ms")
-_SIZES = ("n_active", "n_total", "n_layers", "d_model")
-_DEFAULTS = {"n_experts": 1.0, "top_k": 1.0, "n_router": 0.0, "n_devices": 1.0}
+_APART = 2.0
+"""Times the sequences at once, above which tokens/s and latency of a row contradict them."""
+_UNLIKE = 10.0
+"""Times the factor of the other rows from which a row is in doubt."""
+_SLOW = 0.03
+"""Of the assumed shares: a device that reaches less is more likely measured in another unit."""
+_NO_SHARE = "no share may exceed 1"
 
 
 def measured_throughput(
     frame: pd.DataFrame, on: Device, service: Service = SERVICE, source: str = "the table"
-) -> Efficiency:
-    """The assumed shares of bandwidth and peak, both times the one factor at which the model gives the measured speed.
+) -> Service:
+    """The service with the assumed shares of bandwidth and peak, both times the one factor at which the model gives the
+    measured speed, and with what was measured and assumed (`measured_range`).
 
-    A row is a model (`n_active`, `n_total`, `n_layers`, `d_model`, and `n_experts`, `top_k`, `n_router` where it is no
-    dense one), `batch` sequences at once, and one of `MEASURES`, the first that it has: `output_throughput` in
-    generated tokens per second of a replica, `tpot_ms`, `ttft_ms`; other spellings in `NAMES`. `prompt` and `generated`
-    tokens are those of `service` where the table is silent. With the formulas of `scaling.serving.replicas.METRICS` a
-    time is A/f + c, c what devices send each other, so f = A / (time - c); the median over rows is taken.
+    A row is a model (`n_active`, `n_total`, `n_layers`, `d_model`; `n_experts`, `top_k` where it is no dense one),
+    the sequences at once, and a measured speed (`analysis.latency.reported_names`); keys and values of `n_kv_heads` and
+    the bytes of `dtype` where there are such columns. With the formulas of `scaling.serving.replicas.METRICS` a time is
+    A/f + c, c what devices send each other, so f = A / (time - c); the median over rows is taken.
 
-    Raises InputError where a column is missing, no row can be used, or a time is below what the data sheet allows.
+    Raises InputError where a column is missing, no row can be used, a time is below what the data sheet allows, weights
+    do not fit, or tokens/s and latency of a row contradict its sequences at once.
     """
-    rows = _usable_rows(frame, service, source)
-    factors, floors = zip(*(_factor(row, on, service) for _, row in rows.iterrows()), strict=True)
-    too_fast = [label + 1 for label, floor in zip(rows.index, floors, strict=True) if floor > 1]
-    if too_fast:
-        raise InputError(
-            f"{source}: {on.title} can neither read nor compute as fast as rows {listed(too_fast, most=40)} say; check "
-            f"the units of {', '.join(MEASURES)} (tokens/s of one replica, ms), the device and the number of devices"
-        )
+    table = read_reported(frame, service, source)
+    rows = table.frame
+    _require_fit(table, on)
+    _require_agreement(table)
+    factors, floors = (
+        np.array(values) for values in zip(*(_factor(row, on, service) for row in _rows(rows)), strict=True)
+    )
+    if np.any(floors > 1):
+        raise InputError(_too_fast(table, on, service, floors))
     factor = float(np.median(factors))
     capped = min(factor, 1 / max(ASSUMED.bandwidth_share, ASSUMED.flops_share))
-    excess = f"; {factor:.3g} would be needed, but no share may exceed 1" if capped < factor else ""
+    excess = f"; {factor:.3g} would be needed, but {_NO_SHARE}" if capped < factor else ""
     origin = f"scaled by {capped:.3g} to the measured speed of {source}, {len(rows)} rows{excess}"
-    return Efficiency(ASSUMED.bandwidth_share * capped, ASSUMED.flops_share * capped, source=origin)
+    efficiency = Efficiency(ASSUMED.bandwidth_share * capped, ASSUMED.flops_share * capped, source=origin)
+    return replace(service, efficiency=efficiency, measured_range=_range_of(table, _doubts(table, factors)))
 
 
-def _usable_rows(frame: pd.DataFrame, service: Service, source: str) -> pd.DataFrame:
-    """The usable rows, by our names, as numbers; `measure` and `value` are what was measured."""
-    defaults = _DEFAULTS | {"prompt": float(service.prompt), "generated": float(service.generated)}
-    columns: dict[str, Array] = {}
-    for name in (*_SIZES, *_DEFAULTS, *NAMES):
-        theirs = next((spelling for spelling in NAMES.get(name, (name,)) if spelling in frame), None)
-        if theirs is not None:
-            values = numbers(frame[theirs]).floats
-            columns[name] = np.where(np.isnan(values), defaults.get(name, np.nan), values)
-        elif name in defaults:
-            columns[name] = np.full(len(frame), defaults[name])
-    measures = [name for name in MEASURES if name in columns]
-    missing = [name for name in (*_SIZES, "batch") if name not in columns]
-    missing += [] if measures else [" or ".join(MEASURES)]
-    if missing:
-        there = listed(frame.columns, most=40)
-        raise InputError(f"{source}: the column {', '.join(missing)} is missing; the table has {there}")
-    table = pd.DataFrame(columns)
-    measured = table[measures].where(table[measures] > 0)
-    table["measure"] = measured.notna().idxmax(axis=1)
-    table["value"] = measured.bfill(axis=1).iloc[:, 0]
-    needed = [*_SIZES, "batch", "prompt", "generated", "n_devices", "n_experts", "top_k"]
-    cells = table[[*needed, "value"]].to_numpy(dtype=float)
-    usable = np.isfinite(cells) & (cells > 0)
-    if not usable.all(axis=1).any():
-        lacking = listed(
-            name for name, column in zip([*needed, " or ".join(measures)], usable.T, strict=True) if not column.all()
+def _range_of(table: ReportedTable, doubts: list[str]) -> MeasuredRange:
+    rows = table.frame
+    experts, top_k = rows["n_experts"].to_numpy(), rows["top_k"].to_numpy()
+
+    def ends(values: Array) -> tuple[float, ...]:
+        return float(values.min()), float(values.max())
+
+    return MeasuredRange(
+        what=f"the reported speed of {table.source}",
+        n_experts=tuple(np.unique(experts).astype(int).tolist()),
+        top_k=tuple(np.unique(top_k[experts > 1]).tolist()),
+        batch=ends(rows["batch"].to_numpy()),
+        context=ends((rows["prompt"] + rows["generated"] / 2).to_numpy()),
+        d_model=ends(rows["d_model"].to_numpy()),
+        n_layers=ends(rows["n_layers"].to_numpy()),
+        experts_cost=False,
+        doubts=tuple(doubts),
+    )
+
+
+def _doubts(table: ReportedTable, factors: Array) -> list[str]:
+    """What was assumed and understood, and the rows whose speed is unlike the others'."""
+    doubts = list(table.notes)
+    if table.assumed:
+        silent = ", ".join(f"{what} (no `{column}`)" for column, what in table.assumed.items())
+        doubts.insert(0, f"not in every row, so assumed: {silent}")
+    labels, middle = table.frame.index, np.median(factors)
+    unlike = (factors > _UNLIKE * middle) | (factors < middle / _UNLIKE)
+    if unlike.any():
+        doubts.append(
+            f"the speed {rows_named(labels[unlike])} is more than {_UNLIKE:g} times that of other rows, or less"
         )
+    if middle < _SLOW:
+        doubts.append(
+            f"only {middle:.2g} of the assumed efficiency is reached: are times in microseconds, not milliseconds, or "
+            "is tokens/s that of one user or device, or requests/s?"
+        )
+    if middle * max(ASSUMED.bandwidth_share, ASSUMED.flops_share) > 1:
+        doubts.append(f"more than the device's peak is needed, and {_NO_SHARE}: {_explained(table.assumed)}")
+    return doubts
+
+
+def _require_fit(table: ReportedTable, on: Device) -> None:
+    """Raises InputError naming rows whose weights alone do not fit the memory of their devices."""
+    needed = np.array(
+        [float(weight_bytes(_sizes(row), row["bytes_per_weight"], _layout(row))) for row in _rows(table.frame)]
+    )
+    over = needed > on.memory
+    if over.any():
+        place = int(np.argmax(over))
+        said = "precision" if table.frame["bytes_per_weight"].iloc[place] < 2 else "bf16"
         raise InputError(
-            f"{source}: no row has positive {', '.join(needed)} and a measured {' or '.join(measures)}; "
-            f"not in every row: {lacking}"
+            f"{table.source}: the weights {rows_named(table.frame.index[over])} do not fit: {needed[place] / 1e9:.4g} GB "
+            f"a device in {said}, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
+            "(`n_devices` or `tensor_parallel_size`), or the precision of its weights (`dtype`: fp8)"
         )
-    return table[usable.all(axis=1)]
+
+
+def _require_agreement(table: ReportedTable) -> None:
+    """Raises InputError naming rows whose tokens/s times latency is far from their sequences at once."""
+    rows = table.frame
+    ratio = sequences_in_flight(rows) / rows["batch"].to_numpy()
+    complete = rows["ttft_ms"].notna().to_numpy()
+    with np.errstate(invalid="ignore"):
+        apart = (ratio > _APART) | (complete & (ratio < 1 / _APART))
+    if apart.any():
+        place = int(np.argmax(apart))
+        raise InputError(
+            f"{table.source}: tokens/s times latency {rows_named(rows.index[apart])} makes "
+            f"{ratio[place] * rows['batch'].iloc[place]:.3g} sequences at once, and the row says "
+            f"{rows['batch'].iloc[place]:.3g}: is tokens/s that of one device, or of prompts and output together "
+            "(`total_token_throughput`), are the times in another unit, or was the concurrency a limit that was not "
+            "reached (give the measured one as `concurrency`)?"
+        )
+
+
+def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array) -> str:
+    """What to say of rows faster than the device: which, by how much, and what would explain the fastest."""
+    rows = table.frame
+    place = int(np.argmax(floors))
+    row = rows.iloc[place]
+    found = [
+        words for words, column, other in _explanations(row)
+        if (not column or column in table.assumed) and _factor(other, on, service)[1] <= 1
+    ]  # fmt: skip
+    why = f"what would explain it: {'; or '.join(found)}" if found else _explained(table.assumed)
+    return (
+        f"{table.source}: {on.title} can neither read nor compute as fast as {row['measure']} says "
+        f"{rows_named(rows.index[floors > 1], rows['value'])}: {rows_named(rows.index[[place]])} by {floors[place]:.2g} "
+        f"times; {why}. Check the device and the units, too"
+    )
+
+
+def _explained(assumed: dict[str, str]) -> str:
+    """What could be stated where no single statement explains a speed."""
+    open_ = [f"`{column}` ({what} is assumed)" for column, what in assumed.items() if column != "n_router"]
+    return f"state {listed(open_)}" if open_ else "no column is left that could explain it"
+
+
+def _explanations(row: pd.Series[Any]) -> list[tuple[str, str, pd.Series[Any]]]:
+    """What may be behind a row that is too fast: in words with the remedy, the column that was assumed ("" where none
+    was), and the row with it."""
+    shared = row["kv_elements_per_token"] / 8
+    lengths = row["prompt"] + row["generated"]
+    grouped, eighth = {"kv_elements_per_token": shared}, {"bytes_per_weight": 1.0}
+    kv = (
+        "grouped-query or latent attention, whose keys and values are fewer than 2 d_model a layer: state `n_kv_heads` "
+    )
+    kv += "(with `head_dim`), or `kv_elements_per_token`"
+    weights = "weights of 8 bits: state `dtype` fp8"
+    changes: list[tuple[str, str, dict[str, float]]] = [
+        (kv, "n_kv_heads", grouped),
+        (weights, "dtype", eighth),
+        (f"both of these: {kv}; {weights}", "n_kv_heads", grouped | eighth),
+        ("a replica on 8 devices: state `n_devices` or `tensor_parallel_size`", "n_devices", {"n_devices": 8.0}),
+    ]
+    if row["measure"] == "output_throughput":
+        total = {"value": row["value"] * row["generated"] / lengths}
+        changes.append(("tokens/s of prompts and output together: name the column `total_token_throughput`", "", total))
+    else:
+        name = row["measure"].removesuffix("_ms")
+        changes.append((f"seconds, not milliseconds: name the column `{name}_s`", "", {"value": row["value"] * 1e3}))
+    changed = [(words, column, _with(row, change)) for words, column, change in changes]
+    alone = [one for one in changed if not one[0].startswith("both")]
+    return [*alone, *(one for one in changed if one not in alone)]
+
+
+def _with(row: pd.Series[Any], change: dict[str, float]) -> pd.Series[Any]:
+    other = row.copy()
+    for name, value in change.items():
+        other[name] = value
+    return other
+
+
+def _rows(rows: pd.DataFrame) -> list[pd.Series[Any]]:
+    return [row for _, row in rows.iterrows()]
+
+
+def _sizes(row: pd.Series[Any]) -> ModelSizes:
+    counts = {name: float(row[name]) for name in (*SIZES, "kv_elements_per_token", "n_router", "top_k")}
+    return ModelSizes(n_experts=int(row["n_experts"]), **counts)
+
+
+def _layout(row: pd.Series[Any]) -> Layout:
+    return Layout(int(row["n_devices"]))
 
 
 def _factor(row: pd.Series[Any], on: Device, service: Service) -> tuple[float, float]:
-    """What both shares must be multiplied with, and the roofline floor over the measured time."""
-    sizes = ModelSizes(
-        kv_elements_per_token=2 * row["n_layers"] * row["d_model"],
-        n_experts=int(row["n_experts"]),
-        **{name: row[name] for name in (*_SIZES, "n_router", "top_k")},
+    """What both shares must be multiplied with, and the roofline floor over the measured time.
+
+    Arithmetic on weights of 8 bits runs at twice the peak of 16 bits.
+    """
+    sizes, layout, batch = _sizes(row), _layout(row), row["batch"]
+    if row["bytes_per_weight"] == 1:
+        on = replace(on, peak_flops=2 * on.peak_flops)
+    service = replace(
+        service,
+        prompt=round(row["prompt"]),
+        generated=max(1, round(row["generated"])),
+        bytes_per_weight=row["bytes_per_weight"],
+        bytes_per_kv=row["bytes_per_kv"],
     )
-    service = replace(service, prompt=int(row["prompt"]), generated=int(row["generated"]))
-    layout, batch = Layout(int(row["n_devices"])), row["batch"]
     iteration = replicas.iteration(sizes, on, batch, service, layout)
     seconds = batch / row["value"] if row["measure"] == "output_throughput" else row["value"] / 1e3
     if row["measure"] == "ttft_ms":

@@ -27,10 +27,11 @@ from analysis.latency.cells import (
 )
 from analysis.latency.time_units import with_milliseconds
 from analysis.tables import study
+from analysis.tables.expressions import where_selected
 from analysis.tables.mapping import mapped
-from analysis.tables.readers import numbers, read_table
+from analysis.tables.numbers import numbers
+from analysis.tables.readers import read_table
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
-from analysis.tables.runs import where_selected
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed

@@ -1,4 +1,4 @@
-"""Tables: a CSV, TSV, JSON, JSON lines or Parquet file as a frame, and its cells as numbers."""
+"""Tables: a CSV, TSV, JSON, JSON lines or Parquet file as a frame."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scaling.arrays import Array, Booleans
-from scaling.numbers import parse_number
+from analysis.tables.numbers import numbers  # noqa: F401
 from scaling.errors import InputError
 
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -32,17 +29,6 @@ _MAGIC = {
     b"\xff\xfe": "it is UTF-16: save it as UTF-8",
     b"\xfe\xff": "it is UTF-16: save it as UTF-8",
 }
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A column as numbers: NaN where a cell is `missing` or `unreadable`; `conventions` says how text was read."""
-
-    floats: Array
-    missing: Booleans
-    unreadable: Booleans
-    conventions: tuple[str, ...] = ()
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -87,49 +73,6 @@ def with_plain_cells(frame: pd.DataFrame, place: str) -> pd.DataFrame:
         if pd.api.types.is_object_dtype(frame[name]) and frame[name].map(_is_nested).any()
     }
     return frame.assign(**nested)
-
-
-def numbers(column: pd.Series[Any]) -> Numbers:
-    """A column's cells as floats. Text may be written `1e9`, `1,000,000` or `7B` (K, M, B = G, T).
-
-    Commas separate thousands only where every cell with a comma is written so and one is unambiguous (two commas, or
-    300,000): "2,145" alone may have a decimal comma, and is unreadable. Blank text is missing; percentages, dates and
-    other text are unreadable.
-    """
-    if pd.api.types.is_numeric_dtype(column):
-        values = column.to_numpy(dtype=float, na_value=np.nan, copy=True)
-        return Numbers(values, np.isnan(values), np.zeros(len(column), dtype=bool))
-    cells = column.astype("str") if pd.api.types.is_datetime64_any_dtype(column) else column.astype(object)
-    missing = cells.isna().to_numpy(dtype=bool, copy=True)
-    try:
-        values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan, copy=True)
-    except (OverflowError, TypeError):  # integers beyond the largest float, cells that are not scalars
-        values = np.full(len(cells), np.nan)
-    left = np.flatnonzero(np.isnan(values) & ~missing)
-    text = cells.iloc[left].astype(str).str.strip()
-    blank = text.eq("").to_numpy(dtype=bool)
-    missing[left[blank]] = True
-    with_comma = text.str.contains(",", regex=False).to_numpy(dtype=bool)
-    grouped = text[with_comma]
-    sure = bool(grouped.str.count(",").gt(1).any() or grouped.str.fullmatch("[1-9][0-9]{0,2},000").any())
-    thousands = with_comma & (sure and bool(grouped.str.fullmatch(_THOUSANDS).all()))
-    plain = text.where(~thousands, text.str.replace(",", "", regex=False))
-    parsed = plain.map({cell: _number(cell) for cell in plain.unique()}).to_numpy(dtype=float)
-    values[left] = parsed
-    suffixes = np.isfinite(parsed) & text.str.contains("[KMBGT]$", case=False).to_numpy(dtype=bool)
-    conventions = []
-    if thousands.any():
-        conventions.append(f"commas are separators of thousands in {thousands.sum()} cells")
-    if suffixes.any():
-        conventions.append(f"K, M, B (or G) and T are powers of 1,000 in {suffixes.sum()} cells")
-    return Numbers(values, missing, np.isnan(values) & ~missing, tuple(conventions))
-
-
-def _number(text: str) -> float:
-    try:
-        return parse_number(text)
-    except (ValueError, OverflowError):
-        return np.nan
 
 
 def _text_table(path: Path) -> pd.DataFrame:

