@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 NAME = "moe-scaling"
 _PACKAGES = ("analysis", "sweeps")
+# Optional packages, each with the extra that installs it.
+_EXTRAS = {
+    **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax", "tokenizers"), "train"),
+    "datasets": "data",
+    "ray": "sweep",
+    **dict.fromkeys(("matplotlib", "typst"), "report"),
+    "tokamax": "gpu",
+}
 T = TypeVar("T")
 
 
@@ -44,6 +52,34 @@ def require_own_packages() -> None:
                 f"{found} hides the package `{name}` of {NAME}: rename it, run from another folder, or take its folder "
                 "off PYTHONPATH"
             )
+
+
+def require_installed(what: str, *modules: str) -> None:
+    """Check that optional packages are installed. Raises InputError: `what` needs them, and how to install them."""
+    missing = [module for module in modules if not _is_installed(module)]
+    if missing:
+        raise InputError(f"{what} needs {' and '.join(missing)}: {_install(missing)}")
+
+
+def import_failed(error: ImportError) -> InputError | None:
+    """The error of a command that an optional package stops; None where another import failed, which is a defect."""
+    module = (error.name or "").partition(".")[0]
+    if module not in _EXTRAS:
+        return None
+    lost = isinstance(error, ModuleNotFoundError) and error.name == module
+    wrong = "is not installed" if lost else f"cannot be imported ({error})"
+    return InputError(f"{module} {wrong}: {_install([module])}")
+
+
+def _install(modules: Sequence[str]) -> str:
+    return f"pip install '{NAME}[{','.join(dict.fromkeys(_EXTRAS[module] for module in modules))}]'"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # something stands in its way
+        return False
 
 
 def _place(name: str) -> str | None:

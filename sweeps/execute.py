@@ -8,8 +8,10 @@ from pathlib import Path
 
 from scaling import data
 from scaling.config.run import RunConfig
+from scaling.data.cache import programs_doubt
 from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
+from scaling.training.jax_start import require_jax
 from sweeps import worker
 from sweeps.calls import own_flops, plan_calls
 from sweeps.grid import Grid, resolved
@@ -46,6 +48,8 @@ def run_sweep(
         missing = [run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))
+        if missing:
+            _check_start(job, progress)
         trained = _train(job, progress) if missing else 0
         _measure(job, run_ids, progress)
         summary = study_status(store, grid, run_ids, trained_now=trained)
@@ -64,8 +68,16 @@ def _workers(grid: Grid, options: Options) -> int:
 
 def _check_resources(grid: Grid, options: Options) -> None:
     need, have = grid.cells[0].resources.cpus, worker.machine_cpus()
-    if not (options.executor == "ray" and options.cluster) and need > have:
+    if options.cluster is None and need > have:
         raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or set `address`")
+
+
+def _check_start(job: Job, progress: Progress) -> None:
+    """Find once what every worker on this machine would fail or be slow at: settings of JAX, the cache of programs."""
+    if job.options.cluster is None and job.functions == CELL_FUNCTIONS:
+        require_jax(worker.environment(job.resources.cpus, 0.0))
+        if doubt := programs_doubt():
+            progress.note(f"warning: {doubt}")
 
 
 def _train(job: Job, progress: Progress) -> int:

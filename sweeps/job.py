@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from scaling.config.bench import Resources
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from sweeps.calls import Together
+from sweeps.ray_address import RayAddress
 from sweeps.store import Store
 from sweeps.worker import CellFunctions
 
@@ -29,13 +29,14 @@ class Options:
     fail_fast: bool = False
 
     @property
-    def cluster(self) -> str | None:
-        """Address of the Ray cluster, given or from `ray job submit`; None starts a local instance."""
-        return self.address or os.environ.get("RAY_ADDRESS")
+    def cluster(self) -> RayAddress | None:
+        """The Ray cluster, given or from `ray job submit`; None starts a local instance."""
+        return RayAddress.given(self.address) if self.executor == "ray" else None
 
     def __post_init__(self) -> None:
         if self.executor == "inline" and (self.address or (self.max_concurrent or 1) > 1):
             raise InputError("`address` and `max_concurrent` need `executor` ray; inline runs one cell at a time")
+        _ = self.cluster  # an address that is none is an error at once
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise InputError(f"`max_concurrent` must be at least 1, found {self.max_concurrent}")
         if self.max_hours is not None and not self.max_hours > 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -15,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config.run import RunConfig, by_trunk
+from scaling.distribution import require_installed
 from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
+from scaling.training.jax_start import last_words
 from sweeps import worker
 from sweeps.calls import Together
 from sweeps.job import Job, Options
 from sweeps.progress import Progress
+from sweeps.ray_address import RayAddress
 from sweeps.store import Store
 from sweeps.worker import LatencyShape, Outcome
 
@@ -28,7 +33,7 @@ from sweeps.worker import LatencyShape, Outcome
 def measured_apart(job: Job, shapes: list[LatencyShape]) -> Iterator[tuple[LatencyShape, str]]:
     """Measure shapes in a separate process; on a cluster, in a task that reserves a node's CPUs and a GPU if needed."""
     gpus = 1.0 if job.resources.gpus else 0.0
-    if not (job.options.executor == "ray" and job.options.cluster):
+    if job.options.cluster is None:
         yield from worker.measure_shapes(shapes, job.store, job.functions, worker.machine_cpus(), gpus)
         return
     with ray_connected(job.options, job.store) as (ray, _):
@@ -52,10 +57,10 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
     Tune's own files are discarded. Raises InputError if Ray has fewer GPUs than a cell needs, and WorkError if Ray ends
     early, a row cannot be written or `ended` raises it.
     """
-    pool = _Pool(job, ended, progress, list(job.calls))
     with ray_connected(job.options, job.store) as (ray, scratch):
         from ray import tune
 
+        pool = _Pool(job, ended, progress, list(job.calls), scratch.parent / "session_latest" / "logs")
         need, available = job.resources.gpus, ray.cluster_resources().get("GPU", 0.0)
         if need > available:
             raise InputError(f"resources.gpus={need:g}, but Ray sees {available:g} GPUs; lower it or set `address`")
@@ -81,6 +86,7 @@ class _Pool:
     ended: Callable[[Outcome], None]
     progress: Progress
     calls: list[tuple[Together, str]]
+    logs: Path  # of Ray; empty on a cluster, whose logs lie on its nodes
     noted: set[str] = field(default_factory=set)
     stopped_by: WorkError | None = None
 
@@ -192,7 +198,8 @@ def _callback(pool: _Pool) -> Any:
 
         def on_trial_error(self, *_: Any, **info: Any) -> None:
             trial = info["trial"]
-            pool.failed(trial.config["call"], Path(trial.error_file).read_text(encoding="utf-8"))
+            report = Path(trial.error_file).read_text(encoding="utf-8")
+            pool.failed(trial.config["call"], with_last_words(report, pool.logs))
 
     return Reports()
 
@@ -215,6 +222,16 @@ def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
     return part is not None and part.ok
 
 
+def with_last_words(report: str, logs: Path) -> str:
+    """Ray's report of a worker that died, and below its first line what that wrote last on its standard error."""
+    pid = re.search(r"\bpid[:=] ?(\d+)", report)
+    files = logs.glob(f"worker-*-{pid[1]}.err") if pid else ()
+    written = "\n".join(path.read_text(encoding="utf-8", errors="replace")[-_LOG_CHARACTERS:] for path in files)
+    words = last_words("\n".join(line for line in written.splitlines() if not line.startswith(":")))  # Ray's own
+    when, _, rest = report.partition("\n")
+    return f"{when}\n{words}\n{rest}" if words else report
+
+
 def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> Outcome:
     """The outcome of a cell whose worker died; writes its row with Ray's report unless the worker had written one."""
     part = store.part(cell.run_id(corpus_hash))
@@ -229,6 +246,7 @@ def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> O
 
 # ------------------------------------------------------------------------------------------------------- connection
 
+_LOG_CHARACTERS = 20_000
 _OBJECT_STORE_BYTES = 100 * 2**20  # small, because we do not use it
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # Set before the import: no usage statistics, no result files, and Ctrl-C handled by us.
@@ -242,6 +260,14 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
+# Of an instance of our own, also set before the import: it listens to this machine alone (Ray's switch for systems
+# where a firewall would ask; the address of a node cannot be given as a local one) and to those who know a token,
+# which is kept in the environment because Ray's own file can be read by every user.
+_LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 
 
 @contextmanager
@@ -252,11 +278,12 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
     standard output is dropped, because that of the command must stay clean; rows record how workers ended. Raises
     InputError if Ray is not installed or no cluster answers, WorkError if a local instance does not start.
     """
-    os.environ |= _ENVIRONMENT
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("Ray is not installed: pip install 'moe-scaling[sweep]', or set `executor` inline") from error
+    os.environ |= _ENVIRONMENT | ({} if options.cluster else _LOCAL)
+    require_installed("`executor` ray (inline does not)", "ray")
+    if options.cluster:
+        options.cluster.require_answer()  # Ray itself takes seconds to import and minutes to give up
+    import ray
+
     if options.cluster:
         folder = scratch = store.out / ".ray"
         _join(ray, options.cluster)
@@ -272,23 +299,20 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _join(ray: Any, address: str) -> None:
+def _join(ray: Any, address: RayAddress) -> None:
     try:
-        host, _, port = address.rpartition(":")
-        if port.isdigit():  # Ray itself retries for minutes
-            socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
-        ray.init(address=address, **_QUIET)
-    except OSError as error:
-        raise InputError(
-            f"`address` {address}: no Ray cluster answers: {first_line(error)} (a cluster with token authentication "
-            "needs RAY_AUTH_MODE=token in the environment)"
-        ) from error
+        ray.init(address=address.text, **_QUIET)
+    except Exception as error:  # Ray has no common type for what is wrong with a cluster
+        raise address.unanswered(first_line(error).partition(". ")[0] or type(error).__name__) from error
 
 
 def _start(ray: Any) -> Path:
     """Start a local instance; returns its folder, whose path is short because paths of sockets are below 107 bytes."""
     _remove_folders_of_dead_drivers()
-    folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
+    except OSError as error:
+        raise WorkError(f"Ray needs a folder in /tmp ({error.strerror}); `executor` inline works without it") from error
     local: dict[str, Any] = {"num_cpus": worker.machine_cpus(), "include_dashboard": False, "_temp_dir": str(folder)}
     try:
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ from analysis.decision.recommendation import Choice, Recommendation
 from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
+from scaling.distribution import require_installed
 from scaling.errors import InputError
 from scaling.formatting import money, si
 from scaling.progress import Progress, silent
@@ -81,8 +81,7 @@ class Answer(Summarised):
 
         Raises InputError where matplotlib is missing.
         """
-        if importlib.util.find_spec("matplotlib") is None:
-            raise InputError("figures need matplotlib: pip install 'moe-scaling[report]'")
+        require_installed("a figure", "matplotlib")
         figure: Figure = pkgutil.resolve_name("analysis.figures.answer:answer_figure")(self)
         return figure
 

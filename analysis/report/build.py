@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaling.distribution import require_installed
 from scaling.errors import InputError, WorkError
 from scaling.files import write_atomically
 
@@ -71,9 +71,7 @@ def report_answer(answer: Answer, fit: Fit, out: str | Path, picture: str | Path
 
 
 def _require_packages() -> None:
-    missing = [name for name in ("matplotlib", "typst") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"the report needs {' and '.join(missing)}; install with: pip install 'moe-scaling[report]'")
+    require_installed("the report", "matplotlib", "typst")
 
 
 def _write(read: Callable[[], Subject], out: str | Path, picture: str | Path | None) -> WrittenReport:

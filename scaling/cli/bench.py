@@ -44,8 +44,11 @@ def bench(
     Lists are crossed. Run it with the machine to itself. Weights are untrained, prompts are Python source text.
     """
     import os
+    from dataclasses import replace
 
+    from scaling.data.cache import programs_doubt
     from scaling.training import malloc
+    from scaling.training.jax_start import require_jax
 
     if out is not None and out.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a name that ends in .parquet")
@@ -53,6 +56,7 @@ def bench(
         os.environ["NPROC"] = str(cpus)  # XLA reads it once, when it starts
     os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in a sweep: scaling/training/malloc.py
     malloc.keep()
+    require_jax()
     axes = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "dtype": dtype}
     measured = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
     configs = [
@@ -69,7 +73,9 @@ def bench(
     if out is not None:
         write_parquet(out, to_arrow("latency", rows))
     document = {"shape_id": configs[0].shape_id(), "latency": rows}
-    deliver(document, bench_page(rows), as_json=as_json, verbose=verbose)
+    page = bench_page(rows)
+    doubts = (doubt for doubt in [programs_doubt()] if doubt)
+    deliver(document, replace(page, warnings=(*page.warnings, *doubts)), as_json=as_json, verbose=verbose)
 
 
 def _config(model: dict[str, Any], measured: dict[str, Any]) -> RunConfig:

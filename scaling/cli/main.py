@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -10,7 +13,7 @@ from typer.core import TyperCommand
 from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, suggest, sweep, validate
 from scaling.cli.options import options_of
 from scaling.cli.output import note
-from scaling.distribution import require_own_packages
+from scaling.distribution import import_failed, require_own_packages
 from scaling.errors import InputError, WorkError
 
 
@@ -26,8 +29,14 @@ class Command(TyperCommand):
                 _exit(2, f"error: {error}", error)
             except WorkError as error:
                 _exit(1, f"failed: {error}", error)
+            except ImportError as error:
+                if (lacking := import_failed(error)) is None:
+                    raise
+                _exit(2, f"error: {lacking}", error)
+            except BrokenPipeError:  # `| head` has read enough
+                raise
             except OSError as error:  # what a command writes to, standard output among it, is full or gone
-                place = f"{error.filename or 'output'}: {error.strerror}"
+                place = f"{error.filename or 'output'}: {error.strerror or error}"
                 _exit(1, f"failed: {place}; make room or name another place", error)
             except KeyboardInterrupt as error:
                 _exit(130, "interrupted: what is on disk is whole; the same command goes on from there", error)
@@ -79,6 +88,10 @@ app = _command_line()
 
 def main() -> None:
     """Entry point of the `scaling` command."""
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files: another backend could only fail
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # what its encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

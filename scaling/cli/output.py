@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def note(text: str) -> None:
     """A message to a person, on standard error."""
-    print(with_options(text), file=sys.stderr)
+    if sys.stderr is not None:  # closed by whoever called
+        print(with_options(text), file=sys.stderr)
 
 
 def deliver(

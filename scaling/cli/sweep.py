@@ -11,7 +11,7 @@ import typer
 
 from scaling.cli.options import Json, StudyFolder, Verbose
 from scaling.cli.output import deliver, print_json
-from scaling.errors import InputError
+from scaling.distribution import require_installed
 
 GridArgument = Annotated[
     str,
@@ -55,15 +55,12 @@ def run(
 
     A failed cell is a row with a status, and the others continue: exit 0 as long as one cell of the grid is ok.
     """
-    from importlib.util import find_spec
-
     from scaling.cli.show.sweep import SweepProgress, status_page
     from sweeps.execute import run_sweep
     from sweeps.grid import load_grid
     from sweeps.job import Options
 
-    if find_spec("jax") is None:
-        raise InputError("training needs JAX: pip install 'moe-scaling[train]'")
+    require_installed("training", "jax")
     options = Options(
         executor=executor.value,
         address=address,

@@ -349,7 +349,7 @@ def test_a_broken_recommendation_is_named(study):
 def test_missing_packages_are_named_with_the_remedy(answered, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "typst" else find_spec(name))
-    with pytest.raises(InputError, match=r"needs typst; install with: pip install 'moe-scaling\[report\]'"):
+    with pytest.raises(InputError, match=r"needs typst: pip install 'moe-scaling\[report\]'"):
         build_report(answered, tmp_path / "r.pdf")
 
 
