@@ -110,9 +110,24 @@ def parse(text: str, path: Path) -> Grid:
     blocks = _blocks(top, source)
     source.stop_if_wrong()
     cells, duplicates = _cells(study, task, settings, blocks, source)
-    record = plain(top[RECORD]) if RECORD in top else {}
+    record = _record(top, source)
     axes = tuple({name: [v.data for v in values] for name, values in axes.items()} for _, axes in blocks)
-    return Grid(study, task, cells, settings, axes, text, path, duplicates, record if isinstance(record, dict) else {})
+    return Grid(study, task, cells, settings, axes, text, path, duplicates, record)
+
+
+def _record(top: dict[str, YamlValue], source: YamlSource) -> dict[str, Any]:
+    """What `sweep run` wrote about the run; its `corpora` are a list of mappings, each with its hash."""
+    if RECORD not in top:
+        return {}
+    entry = inner_value(top[RECORD])
+    record = mapping(entry, source, RECORD)
+    corpora = inner_value(record["corpora"]) if "corpora" in record else YamlValue([], entry.line, entry.column)
+    items = corpora.data if isinstance(corpora.data, list) else [corpora]
+    for item in items:
+        if not isinstance(item.data, dict) or not isinstance(plain(item).get("hash"), str):
+            source.fail(item, f"{RECORD}.corpora: each has a `hash` that is text, found {shown(plain(item))}")
+    source.stop_if_wrong()
+    return {name: plain(value) for name, value in record.items()}
 
 
 def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
@@ -255,7 +270,8 @@ def _cells(
             except ValidationError as error:
                 axis_values = ", ".join(f"{name}={shown(value)}" for name, value in point.items())
                 for detail in error.errors():
-                    source.fail(place, f"impossible cell ({axis_values}): {_explained(detail)}")
+                    field = "" if detail["type"] == "value_error" else f"{detail['loc'][-1]}: "
+                    source.fail(place, f"impossible cell ({axis_values}): {field}{_explained(detail)}")
                 continue
             # The corpus hash is not known yet, so equal paths stand for equal text.
             cells.setdefault(cell.run_id(json.dumps(cell.data.paths)), cell)

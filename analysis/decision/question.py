@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
-
 from analysis.decision.lifetime_cost import MFU, Pricing
+from scaling.bounds import MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOST_TOKENS, MOST_USD, outside
 from scaling.errors import InputError
 from scaling.serving import devices
 from scaling.serving.device import Device
@@ -21,7 +20,19 @@ Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0
 _BUDGETS = ("train_flops", "train_usd", "target_loss", "lifetime_cost")
 _MONEY = ("usd_per_hour", "mfu", "train_usd", "usd_per_million")
-_POSITIVE = (*_BUDGETS, "memory_gb", "usd_per_hour", "data_tokens", "requests_per_month", "months", "usd_per_million")
+# The most that each may be.
+_POSITIVE = {
+    "train_flops": MOST_FLOPS,
+    "train_usd": MOST_USD,
+    "target_loss": MOST_LOSS,
+    "lifetime_cost": MOST_FLOPS,
+    "memory_gb": 1e12,
+    "usd_per_hour": 1e9,
+    "data_tokens": MOST_TOKENS,
+    "requests_per_month": MOST_TOKENS,
+    "months": 1e6,
+    "usd_per_million": MOST_USD,
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,17 +82,21 @@ class Question(Settings):
         if len(given) != 1:
             received = f"; {' and '.join(given)} were given" if given else ""
             raise InputError(f"give one of {', '.join(f'`{name}`' for name in _BUDGETS)}{received}")
-        for name in _POSITIVE:
+        for name, most in _POSITIVE.items():
             value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"`{name}` must be a positive number, found {value}")
+            if value is not None and (wrong := outside(value, most)):
+                raise InputError(f"`{name}` {wrong}")
         if self.mfu is not None and not 0 < self.mfu <= 1:
             raise InputError(f"`mfu` must be above 0 and at most 1, found {self.mfu}")
-        if not (np.isfinite(self.serve_tokens) and self.serve_tokens >= 0):
-            raise InputError(f"`serve_tokens` must be at least 0, found {self.serve_tokens}")
-        experts = (*self.n_experts, self.reference_experts)
-        if min(experts) < 1:
-            raise InputError(f"expert counts are whole numbers from 1, found {experts}")
+        if self.serve_tokens != 0 and (wrong := outside(self.serve_tokens, MOST_TOKENS)):
+            raise InputError(f"`serve_tokens` {wrong}, or 0")
+        for name, counts in (("n_experts", self.n_experts), ("reference_experts", (self.reference_experts,))):
+            for count in counts:
+                if not 1 <= count <= MOST_EXPERTS:
+                    raise InputError(f"`{name}` are whole numbers from 1 to {MOST_EXPERTS:,}, found {count}")
+        for name, value in self.settings.items():
+            if not abs(value) <= MOST_FLOPS:
+                raise InputError(f"`set` {name}={value}: must be a number up to {MOST_FLOPS:g}")
 
     def _check_combination(self) -> None:
         for name in _MONEY:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaling.bounds import MOST_EXPERTS, MOST_RESAMPLES, MOST_STARTS
 from scaling.cli import options
 from scaling.cli.options import number
 from scaling.cli.output import deliver, print_json, save_figure
@@ -65,11 +66,13 @@ def fit(
         typer.Option(
             "--bootstrap",
             metavar="N",
+            min=0,
+            max=MOST_RESAMPLES,
             help="Resamples for the intervals; 0 means none. Default 400, of more than 50,000 rows none.",
         ),
     ] = None,
     seed: options.Seed = 0,
-    starts: Annotated[int, typer.Option(min=1, help="Starts of the global search.")] = 64,
+    starts: Annotated[int, typer.Option(min=1, max=MOST_STARTS, help="Starts of the global search.")] = 64,
     pin: options.Pins = None,
     auto_pin: Annotated[bool, typer.Option(help="Pin what the runs cannot identify to published values.")] = True,
     where: options.Where = None,
@@ -160,7 +163,12 @@ def predict(
     tokens: Annotated[float | None, typer.Option(metavar="D", parser=number, help="Training tokens.")] = None,
     n_experts: Annotated[
         int | None,
-        typer.Option(metavar="E", min=1, help="Experts per MoE layer; 1 is dense, and the default where a law has E."),
+        typer.Option(
+            metavar="E",
+            min=1,
+            max=MOST_EXPERTS,
+            help="Experts per MoE layer; 1 is dense, and the default where a law has E.",
+        ),
     ] = None,
     settings: options.Settings = None,
     verbose: options.Verbose = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaling.bounds import MOST_RESAMPLES
 from scaling.cli import options
 from scaling.cli.output import deliver
 from scaling.errors import InputError, WorkError
@@ -25,7 +26,8 @@ def isoflop(
         float, typer.Option(parser=options.quantity("a share of 1"), help="Half-width of a budget, as a share of it.")
     ] = 0.05,
     groups: Annotated[
-        int | None, typer.Option(metavar="K", min=1, help="Make this many budgets of the runs instead, however wide.")
+        int | None,
+        typer.Option(metavar="K", min=1, max=10_000, help="Make this many budgets of the runs instead, however wide."),
     ] = None,
     budget_column: Annotated[
         str | None,
@@ -53,7 +55,10 @@ def isoflop(
         bool, typer.Option("--curves", help="Envelope of the study's training curves, not of its cells.")
     ] = False,
     resamples: Annotated[
-        int, typer.Option("--bootstrap", metavar="N", min=0, help="Resamples for the envelope's interval.")
+        int,
+        typer.Option(
+            "--bootstrap", metavar="N", min=0, max=MOST_RESAMPLES, help="Resamples for the envelope's interval."
+        ),
     ] = 200,
     seed: options.Seed = 0,
     out: options.Document = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scaling.bounds import MOST_RESAMPLES
 from scaling.cli import options
 from scaling.cli.output import deliver, save_figure
 
@@ -19,7 +20,9 @@ def latency(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="The measured device. Default: the one that the rows name.")
     ] = None,
-    resamples: Annotated[int, typer.Option(metavar="N", min=200, help="Bootstrap samples of the shapes.")] = 400,
+    resamples: Annotated[
+        int, typer.Option(metavar="N", min=200, max=MOST_RESAMPLES, help="Bootstrap samples of the shapes.")
+    ] = 400,
     seed: options.Seed = 0,
     maps: options.Maps = None,
     where: options.Where = None,

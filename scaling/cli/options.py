@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from scaling.bounds import MOST_FLOPS, MOST_SEED, outside
 from scaling.errors import InputError
 
+_MOST_WHOLE, _MOST_HOURS, _MOST_IN_LIST = 10**9, 1e6, 100
 _PICTURES = (".png", ".svg", ".pdf")
 _FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 # Fields that are called otherwise than the option that fills them.
@@ -71,16 +73,24 @@ def quantity(*units: str) -> Callable[[str | float], float]:
 def whole_number(text: str | float) -> int:
     """A whole number from 1. Raises BadParameter."""
     value = number(text)
-    if not (1 <= value < 1e15 and value == int(value)):
-        raise typer.BadParameter(f"takes a whole number from 1, found {text}")
+    if not (1 <= value <= _MOST_WHOLE and value == int(value)):
+        raise typer.BadParameter(f"takes a whole number from 1 to {_MOST_WHOLE:,}, found {text}")
     return int(value)
 
 
 def compute(text: str | float) -> float:
     """A budget in FLOPs. Raises BadParameter where it is not a positive number."""
     value = number(text)
-    if not 0.0 < value < float("inf"):
-        raise typer.BadParameter(f"must be a positive number of FLOPs, found {text}")
+    if wrong := outside(value, MOST_FLOPS):
+        raise typer.BadParameter(f"{wrong} FLOPs")
+    return value
+
+
+def hours(text: str | float) -> float:
+    """A time in hours. Raises BadParameter."""
+    value = number(text)
+    if wrong := outside(value, _MOST_HOURS):
+        raise typer.BadParameter(wrong)
     return value
 
 
@@ -110,7 +120,7 @@ Maps = Annotated[
 Where = Annotated[
     str | None, typer.Option(metavar="EXPR", help="Keep rows where this holds, e.g. 'n_experts == 1 and loss_val < 4'.")
 ]
-DropHighest = Annotated[int, typer.Option(metavar="N", help="Leave out the N runs of highest loss.")]
+DropHighest = Annotated[int, typer.Option(metavar="N", min=0, help="Leave out the N runs of highest loss.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="COLUMN=VALUE", help="Any other column of the law, e.g. n_dense_nonembed=1.2B."),
@@ -121,7 +131,7 @@ Delta = Annotated[
     float, typer.Option(parser=quantity("residuals"), help="Corner of huber and asymmetric, in the residual's units.")
 ]
 Pins = Annotated[list[str] | None, typer.Option("--pin", metavar="NAME=VALUE", help="Hold a parameter at a value.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of all that chance decides: starts, resamples, folds.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of all that chance decides: starts, resamples, folds.")]
 Budget = Annotated[
     float | None, typer.Option(metavar="C", parser=compute, help="Training FLOPs to predict the optimum at.")
 ]
@@ -171,11 +181,16 @@ def number_pairs(items: Sequence[str] | None, option: str) -> dict[str, float]:
 
 def whole_list(text: str | None, option: str) -> tuple[int, ...]:
     """Whole numbers with commas between them; none where the option was not given."""
+    if text is None:
+        return ()
+    parts = text.split(",")
+    if len(parts) > _MOST_IN_LIST:
+        raise InputError(f"{option} takes at most {_MOST_IN_LIST} numbers, found {len(parts)}")
     try:
-        return () if text is None else tuple(whole_number(part) for part in text.split(","))
+        return tuple(whole_number(part) for part in parts)
     except typer.BadParameter as error:
         raise InputError(
-            f"{option} takes whole numbers with commas between them, such as 1,4,8; found {text!r}"
+            f"{option} takes whole numbers with commas between them, such as 1,4,8; {error.message}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from scaling.bounds import MOST_EXPERTS
 from scaling.cli import options, serving_options
 from scaling.cli.options import number
 from scaling.cli.output import deliver
@@ -58,7 +59,10 @@ def recommend(
     reference_experts: Annotated[
         int,
         typer.Option(
-            metavar="E", min=1, help="With a budget and a volume: match the loss of the best model with this E."
+            metavar="E",
+            min=1,
+            max=MOST_EXPERTS,
+            help="With a budget and a volume: match the loss of the best model with this E.",
         ),
     ] = 1,
     device: serving_options.DeviceName = None,
@@ -111,7 +115,9 @@ def recommend(
     from scaling.cli.show.recommendation import LINES, recommendation_page
 
     fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
-    serving = serving_options.device_of(device, devices, latency, throughput, bandwidth_share, flops_share)
+    serving = serving_options.device_of(
+        device, devices, latency, throughput, bandwidth_share, flops_share, prompt, generated
+    )
     question = Question(
         train_flops=train_flops,
         train_usd=train_usd,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scaling.bounds import MOST_RESAMPLES
 from scaling.cli import options
 from scaling.cli.output import deliver, save_figure
 from scaling.errors import WorkError
@@ -19,7 +20,8 @@ def validate(
     ] = None,
     budget: options.Budget = None,
     resamples: Annotated[
-        int, typer.Option("--bootstrap", metavar="N", min=2, help="Resamples behind every interval.")
+        int,
+        typer.Option("--bootstrap", metavar="N", min=2, max=MOST_RESAMPLES, help="Resamples behind every interval."),
     ] = 200,
     objective: options.ObjectiveOption = options.ObjectiveName.huber,
     residual: options.ResidualOption = options.ResidualName.log,

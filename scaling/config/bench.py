@@ -12,9 +12,9 @@ from scaling.config.fields import Count, Frozen, Real
 class BenchConfig(Frozen):
     """Latency benchmark: prefill and one decode step at every (batch, context)."""
 
-    batch: tuple[Count, ...] = (1, 8)
-    context: tuple[Count, ...] = (128,)
-    repeats: Annotated[Count, Field(ge=5)] = 15
+    batch: tuple[Annotated[Count, Field(le=1_000_000)], ...] = (1, 8)
+    context: tuple[Annotated[Count, Field(le=100_000_000)], ...] = (128,)
+    repeats: Annotated[Count, Field(ge=5, le=1_000_000)] = 15
 
 
 class Resources(Frozen):
@@ -26,7 +26,7 @@ class Resources(Frozen):
     checkpoint_minutes: interval between checkpoints of a trunk, and so the work lost if it is killed; 0 for none.
     """
 
-    cpus: Count = 1
-    gpus: Annotated[Real, Field(ge=0)] = 0.0
+    cpus: Annotated[Count, Field(le=100_000)] = 1
+    gpus: Annotated[Real, Field(ge=0, le=100_000)] = 0.0
     expert_parallel: bool = False
     checkpoint_minutes: Annotated[Real, Field(ge=0)] = 5.0

@@ -31,14 +31,14 @@ class DataConfig(Frozen):
     markov_symbols: Annotated[Count, Field(ge=2, le=94)] = 32  # 94 printable ASCII characters: one byte each
     markov_order: Annotated[Count, Field(le=4)] = 2
     markov_topics: Count = 16
-    markov_documents: Count = 16_384
-    markov_length: Annotated[Count, Field(ge=2)] = 512  # symbols, mean
+    markov_documents: Annotated[Count, Field(le=10**8)] = 16_384
+    markov_length: Annotated[Count, Field(ge=2, le=10**6)] = 512  # symbols, mean
     markov_seed: Whole = 0
     tokenizer: Literal["bytes", "bpe"] = "bytes"
     bpe_vocab: Annotated[Count, Field(ge=257, le=65535)] = 4096
     packing: Literal["stream", "documents"] = "stream"
-    heldout_docs: Annotated[Count, Field(ge=100)] = 128
-    eval_windows: Count = 16
+    heldout_docs: Annotated[Count, Field(ge=100, le=10**7)] = 128
+    eval_windows: Annotated[Count, Field(le=10**7)] = 16
 
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:

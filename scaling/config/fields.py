@@ -24,9 +24,10 @@ def _real(value: Any) -> Any:
     return parse_number(value) if isinstance(value, (str, bool)) else value
 
 
-Count = Annotated[int, BeforeValidator(whole), Field(ge=1)]
-Whole = Annotated[int, BeforeValidator(whole), Field(ge=0)]
-Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
+MOST_COUNT, MOST_REAL = 10**15, 1e15
+Count = Annotated[int, BeforeValidator(whole), Field(ge=1, le=MOST_COUNT)]
+Whole = Annotated[int, BeforeValidator(whole), Field(ge=0, le=MOST_COUNT)]
+Real = Annotated[float, BeforeValidator(_real), Field(ge=-MOST_REAL, le=MOST_REAL, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from scaling.bounds import MOST_EXPERTS
 from scaling.config.fields import Count, Frozen, Real, Whole, whole
 from scaling.config.registry import EXPERTS, ROUTERS, Experts, Router, matched_rank
 
@@ -25,6 +26,10 @@ def _registered(names: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+Width = Annotated[Count, Field(le=2**24)]
+Inner = Annotated[Count, Field(le=2**28)]
+Depth = Annotated[Count, Field(le=100_000)]
+ExpertCount = Annotated[Count, Field(le=MOST_EXPERTS)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Positive = Annotated[Real, Field(gt=0)]
 NotNegative = Annotated[Real, Field(ge=0)]
@@ -62,12 +67,12 @@ class ModelConfig(Frozen):
     token drops other tokens than a pass over the whole sequence; `grouped`, the default, drops none.
     """
 
-    d_model: Count = 64
-    n_layers: Count = 2
-    d_head: Count = 16
-    d_expert: Count = 128
-    n_experts: Count = 1
-    top_k: Count = 1
+    d_model: Width = 64
+    n_layers: Depth = 2
+    d_head: Width = 16
+    d_expert: Inner = 128
+    n_experts: ExpertCount = 1
+    top_k: ExpertCount = 1
     router: Annotated[str, _registered(ROUTERS)] = "switch"
     dispatch: Literal["grouped", "capacity", "dense", "mixed", "soft"] = "grouped"
     capacity_factor: Positive = 1.25
@@ -84,8 +89,8 @@ class ModelConfig(Frozen):
     gate_transform: Literal["sigmoid", "tanh", "cos", "identity"] = "sigmoid"
     normalise_over: Literal["all", "selected"] = "all"
     route_scale: Positive = 1.0  # 2.5 in DeepSeek-V3
-    n_groups: Count = 1  # groups of experts; a token chooses from `groups_kept` of them
-    groups_kept: Count = 1
+    n_groups: ExpertCount = 1  # groups of experts; a token chooses from `groups_kept` of them
+    groups_kept: ExpertCount = 1
     anneal_tokens: Count = 131_072  # tokens over which the temperature falls from tau_max to tau_min; then top-1
     tau_max: Positive = 2.0
     tau_min: Positive = 0.3
@@ -98,13 +103,13 @@ class ModelConfig(Frozen):
     top_p: Share = 0.75
     nucleus: Literal["exclude", "include"] = "exclude"  # the expert whose mass crosses top_p
     gate_norm: Literal["layer", "batch"] = "layer"
-    slots: Count = 1  # per expert and sequence
+    slots: ExpertCount = 1  # per expert and sequence
     normalise_slots: bool = True
     # experts
-    n_shared: Count = 1
-    rank: Count = 1
-    ring_rank: Count = 4
-    lora_rank: Count = 4
+    n_shared: ExpertCount = 1
+    rank: Inner = 1
+    ring_rank: Inner = 4
+    lora_rank: Inner = 4
     dense_tokens: Whole = 65_536  # trained on one expert (dense-to-sparse) or the base (lora) before there are several
 
     @model_validator(mode="before")

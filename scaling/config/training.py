@@ -34,8 +34,8 @@ class TrainConfig(Frozen):
     remat: save memory by recomputing the activations within blocks in the backward pass.
     """
 
-    batch_tokens: Count = 512
-    seq_len: Count = 128
+    batch_tokens: Annotated[Count, Field(le=10**12)] = 512
+    seq_len: Annotated[Count, Field(le=10**8)] = 128
     lr: Annotated[Real, Field(gt=0)] | None = None
     warmup_tokens: Whole = 32_768
     cooldown: Annotated[Real, Field(gt=0, le=1)] = 0.2

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaling.arrays import Array
+from scaling.bounds import outside
+from scaling.errors import InputError
 from scaling.summary import Settings
 
+MOST_OF_DEVICE = 1e21
+"""Bytes, bytes/s, FLOP/s and USD/h; far more than any device has."""
 BUSY = 0.1
 """Cores used by other processes above which a measurement counts as disturbed."""
 
@@ -39,6 +43,18 @@ class Device(Settings):
     link_devices: float = 8
     fabric: float = 50e9
     levels: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("peak_flops", "bandwidth", "memory", "link", "link_devices", "fabric"):
+            if wrong := outside(getattr(self, name), MOST_OF_DEVICE):
+                raise InputError(f"device {self.name}: `{name}` {wrong}")
+        for name in ("usd_per_hour", "link_latency_s"):
+            if not 0 <= getattr(self, name) <= MOST_OF_DEVICE:
+                raise InputError(f"device {self.name}: `{name}` must be at least 0, found {getattr(self, name):g}")
+        for level in self.levels:
+            for value in level:
+                if wrong := outside(value, MOST_OF_DEVICE):
+                    raise InputError(f"device {self.name}: `levels` {wrong}")
 
     def bandwidth_of(self, working_set: float | Array) -> Array:
         """Bytes/s of the smallest cache that holds `working_set` bytes, else of main memory."""

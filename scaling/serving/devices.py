@@ -12,8 +12,9 @@ from typing import Any
 
 from scaling.distribution import Registry
 from scaling.errors import InputError
+from scaling.numbers import parse_number
 from scaling.serving.calibration import calibrate_cpu
-from scaling.serving.device import Device
+from scaling.serving.device import MOST_OF_DEVICE, Device
 from scaling.yaml_text import (
     YamlSource,
     YamlValue,
@@ -51,7 +52,6 @@ _TABLE = (
            "Google Cloud documentation, TPU v6e page (earlier: 1,640e9 bytes/s)", _GOOGLE, _UNDATED, 224e9, 5e-6, 256),
 )  # fmt: skip
 _LEAST = {"peak_flops": 1e9, "bandwidth": 1e8, "memory": 1e8, "link": 1e7, "fabric": 1e7}  # less means a wrong unit
-_MOST = 1e21
 _TEXTS = [field.name for field in fields(Device) if field.type == "str"]
 DEVICES = Registry("scaling.devices", Device, {row.name: row for row in _TABLE})
 
@@ -131,11 +131,11 @@ def _value(key: str, value: Any) -> Any:
     if isinstance(value, (list, dict, bool)) or value is None:
         raise ValueError(f"must be a number, found {shown(value)}")
     try:
-        number = float(value)
-    except (ValueError, OverflowError):
+        number = parse_number(value)
+    except ValueError:
         raise ValueError(f"must be a number, found {shown(value)}") from None
-    if not 0 < number <= _MOST:
-        raise ValueError(f"must be a positive number up to {_MOST:g}, found {shown(value)}")
+    if not 0 < number <= MOST_OF_DEVICE:
+        raise ValueError(f"must be a positive number up to {MOST_OF_DEVICE:g}, found {shown(value)}")
     if number < _LEAST.get(key, 0.0):
         raise ValueError(f"must be at least {_LEAST[key]:g}, found {shown(value)}; use bytes and FLOP/s")
     return number

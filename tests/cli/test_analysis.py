@@ -161,7 +161,7 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
         (("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--where", "=="), "--where"),
         (
             ("fit", "CSV", "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", "-1"),
-            "--bootstrap must be at least 0",
+            "'--bootstrap': Input should be greater than or equal to 0",
         ),
         (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "'--n-active': expected a number"),
         (("predict", "FIT", "--n-active", "-1", "--tokens", "1B"), "n_active must be a positive number"),
