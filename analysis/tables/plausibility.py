@@ -98,6 +98,7 @@ def _sizes(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
     dense = rows.floats(EXPERTS) == 1
     for active, total in PAIRS:
         apart = ratio(rows.floats(active), rows.floats(total))
+        apart[~(apart > 0)] = np.nan
         above, below = apart > _ROUNDED, dense & (apart < 1 / _ROUNDED)
         could = np.isfinite(apart) & ~dense if (np.isfinite(apart) & ~dense).any() else np.isfinite(apart)
         if above.any():

@@ -32,6 +32,17 @@ def table_of(frame: pd.DataFrame, **more: object) -> RunTable:
     return RunTable(frame.assign(**more), "test")
 
 
+HOFFMANN_2022 = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
+
+
+def hoffmann_runs(noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """20 runs of five sizes and four ratios of tokens to parameters, with the losses of Hoffmann et al.'s law."""
+    sizes, ratios = (grid.ravel() for grid in np.meshgrid([5e7, 1.2e8, 3.5e8, 7.6e8, 1.3e9], [6, 20, 70, 210]))
+    columns = {"n_active": sizes, "tokens": sizes * ratios}
+    noisy = np.exp(np.random.default_rng(seed).normal(0.0, noise, sizes.size)) if noise else 1.0
+    return pd.DataFrame(columns | {"loss_val": laws.HOFFMANN.loss(HOFFMANN_2022, columns) * noisy})
+
+
 PLANTED_MOE = {
     "a": 30.0, "alpha": -0.25, "delta": -0.15, "gamma": 0.0098, "b": 60.0, "beta": -0.3, "omega": 0.25, "zeta": -0.0259,
     "c": 0.8, "E_start": 2.0732, "E_max": 290.4521,
