@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 
 from scaling.config.data import DataConfig
 from scaling.data import sources, tokenizer
-from scaling.data.cache import cache_folder, entry_name, writable
-from scaling.errors import InputError
+from scaling.data.cache import REMEDY, cache_folder, entry_name, writable
+from scaling.errors import InputError, WorkError
+from scaling.files import why_not_written
 
-_FORMAT = 1  # increase when the meaning of the files below changes
+_FORMAT = 1  # of the content; part of its hash, so increase it when the same text gives other tokens
+_ENTRY = 2  # of the cache entry; increase when an older one must not be used (1 replaced what was not UTF-8)
 _META = "meta.json"
 
 
@@ -67,20 +70,34 @@ def prepare(config: DataConfig) -> Corpus:
     """
     # The content hash depends on the text; the name of the entry on files or source and settings.
     settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
-    folder = cache_folder() / "corpora" / entry_name(_FORMAT, settings, sources.files_of(config))
-    if not (folder / _META).is_file():
-        working = Path(tempfile.mkdtemp(prefix=".making-", dir=writable("corpora")))
-        try:
-            _build(config, working)
-            try:
+    folder = cache_folder() / "corpora" / entry_name(_ENTRY, settings, sources.files_of(config))
+    if corpus := _opened(folder):
+        return corpus
+    working = Path(tempfile.mkdtemp(prefix=".making-", dir=writable("corpora")))
+    try:
+        _build(config, working)
+        if _opened(folder) is None:  # else another process was faster
+            shutil.rmtree(folder, ignore_errors=True)  # half of one, as after a power cut
+            with suppress(FileExistsError):
                 working.rename(folder)
-            except OSError:
-                if not (folder / _META).is_file():
-                    raise
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
-    meta = json.loads((folder / _META).read_text())
-    return Corpus(folder=folder, **meta)
+    except OSError as error:
+        raise WorkError(f"{working}: the tokens of the text {why_not_written(error)}, or {REMEDY}") from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    made = _opened(folder)
+    if made is None:
+        raise WorkError(f"{folder}: the tokens of the text cannot be read back; remove it, or {REMEDY}")
+    return made
+
+
+def _opened(folder: Path) -> Corpus | None:
+    """The corpus in a folder of the cache, or None if there is none or it is not whole."""
+    try:
+        corpus = Corpus(folder=folder, **json.loads((folder / _META).read_text()))
+        whole = (folder / "train.bin").stat().st_size == 2 * corpus.train_tokens
+        return corpus if whole and (folder / "heldout.npz").stat().st_size else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _build(config: DataConfig, folder: Path) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from scaling.config.data import DataConfig
 from scaling.data import hub, markov
+from scaling.data.encoding import checked_text, python_source, text_of
 from scaling.errors import InputError
 
 Document = tuple[str, str]
@@ -82,7 +83,8 @@ def documents(config: DataConfig) -> Iterator[Document]:
     """Stream the documents of a corpus in a fixed order.
 
     A document is a text file, a line of JSONL, or a row of Parquet or of a dataset. Raises InputError naming file and
-    line if a record has no text.
+    line if a record has no text, and naming the byte if it is not UTF-8. Of Python files that we found ourselves, those
+    that are not in the encoding that they declare are left out.
     """
     if config.corpus == "markov":
         yield from markov.documents(config)
@@ -100,7 +102,10 @@ def documents(config: DataConfig) -> Iterator[Document]:
                 yield from _jsonl(name, path, config.text_field)
             else:
                 with _open(path) as stream:
-                    yield name, stream.read().decode("utf-8", errors="replace")
+                    raw = stream.read()
+                text = text_of(raw, str(path)) if config.paths else python_source(raw)
+                if text is not None:
+                    yield name, text
         except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
             raise InputError(f"data: {path} cannot be read: {error}") from error
 
@@ -120,9 +125,10 @@ def _jsonl(name: str, path: Path, field: str) -> Iterator[Document]:
             if not line.strip():
                 continue
             place = f"{path} line {number}"
+            record = text_of(line, place)
             try:
-                text = json.loads(line)[field]
-            except (ValueError, KeyError, TypeError) as error:
+                text = json.loads(record)[field]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"data: {place}: expected a JSON object with {field!r} ({error})") from error
             yield f"{name}:{number}", _checked(text, field, place)
 
@@ -132,12 +138,16 @@ def _parquet(name: str, path: Path, field: str) -> Iterator[Document]:
         if field not in file.schema_arrow.names:
             raise InputError(f"data: {path} has no column {field!r}; it has {', '.join(file.schema_arrow.names)}")
         batches = file.iter_batches(batch_size=256, columns=[field])
-        texts = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
-        for number, text in enumerate(texts, start=1):
-            yield f"{name}:{number}", _checked(text, field, f"{path} row {number}")
+        for number, cell in enumerate(itertools.chain.from_iterable(batch.column(0) for batch in batches), start=1):
+            place = f"{path} row {number}"
+            try:
+                text = cell.as_py()
+            except UnicodeDecodeError:
+                text = text_of(cell.as_buffer().to_pybytes(), place)
+            yield f"{name}:{number}", _checked(text, field, place)
 
 
 def _checked(text: object, field: str, place: str) -> str:
     if not isinstance(text, str):
         raise InputError(f"data: {place}: {field!r} is {type(text).__name__}, expected text")
-    return text
+    return checked_text(text, place)
