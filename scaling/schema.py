@@ -278,8 +278,8 @@ def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
         raise InputError(f"{table}: {error}") from error
 
 
-def write_parquet(path: Path, table: pa.Table, **options: Any) -> None:
-    """Write an Arrow table whole or not at all. Raises WorkError as `write_atomically` does."""
+def write_parquet(path: Path, table: pa.Table, root: Path | None = None, **options: Any) -> None:
+    """Write an Arrow table as `write_atomically` does, with its errors."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
-    write_atomically(path, memoryview(sink.getvalue()))
+    write_atomically(path, memoryview(sink.getvalue()), root)

@@ -36,10 +36,15 @@ def tokens_own(together: Together) -> dict[RunConfig, int]:
     return own
 
 
+def flops_own(together: Together) -> dict[RunConfig, float]:
+    """Counted FLOPs that each cell adds to the earlier cells of its trunk."""
+    own = tokens_own(together)
+    return {cell: train_flops(cell) * own[cell] / (cell.steps * cell.train.batch_tokens) for cell in together}
+
+
 def own_flops(together: Together) -> float:
     """Counted FLOPs of a call, with the shared steps of a trunk counted once."""
-    own = tokens_own(together)
-    return sum(train_flops(cell) * own[cell] / (cell.steps * cell.train.batch_tokens) for cell in together)
+    return sum(flops_own(together).values())
 
 
 def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:

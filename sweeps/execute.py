@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
 from scaling.training.jax_start import require_jax
 from sweeps import worker
-from sweeps.calls import own_flops, plan_calls
+from sweeps.calls import flops_own, plan_calls
+from sweeps.deadline import Deadline
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
@@ -33,10 +33,12 @@ def run_sweep(
     resources that this machine lacks, and WorkError if the disk is full, a cell fails under `fail_fast`, no cell is ok
     or a latency could not be measured.
     """
-    deadline = time.time() + options.max_hours * 3600 if options.max_hours else float("inf")
+    deadline = Deadline.after(options.max_hours)
     store = Store(out.resolve())
     _check_resources(grid, options)
+    store.require_writable(())
     with store.lock():
+        store.require_packed()
         corpora = {config: data.prepare(config).hash for config in grid.corpora}
         hashes = {cell: corpora[cell.data] for cell in grid.cells}
         run_ids = {cell.run_id(hashes[cell]): cell for cell in grid.cells}
@@ -45,7 +47,9 @@ def run_sweep(
             progress.note(f"warning: {message}")
         store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
 
-        missing = [run_ids[run_id] for run_id in before.missing(run_ids, retry_failed=options.retry_failed)]
+        lacking = before.missing(run_ids, retry_failed=options.retry_failed)
+        store.require_writable(lacking)
+        missing = [run_ids[run_id] for run_id in lacking]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))
         if missing:
@@ -83,14 +87,19 @@ def _check_start(job: Job, progress: Progress) -> None:
 def _train(job: Job, progress: Progress) -> int:
     """Run the calls of the job; returns the number of ended cells. Raises WorkError for a failure under `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
-    flops = sum(own_flops(call) for call, _ in job.calls)
+    planned = {cell: flops for call, _ in job.calls for cell, flops in flops_own(call).items()}
+    flops = sum(planned.values())
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
     progress.begin(what, len(cells), flops)
 
     def ended(outcome: Outcome) -> None:
-        name = job.labels[cells[outcome.run_id]]
-        progress.cell_ended(name, outcome.status, outcome.tokens, outcome.train_flops, outcome.wall_s)
-        if outcome.status == "ok":
+        cell = cells[outcome.run_id]
+        name, ok = job.labels[cell], outcome.status == "ok"
+        for note in outcome.notes:
+            progress.note(f"warning: {name}: {note}")
+        flops = outcome.train_flops if ok else planned[cell]
+        progress.cell_ended(name, outcome.status, outcome.tokens, flops, outcome.wall_s)
+        if ok:
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")
         if job.options.fail_fast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +9,7 @@ from scaling.config.bench import Resources
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from sweeps.calls import Together
+from sweeps.deadline import Deadline
 from sweeps.ray_address import RayAddress
 from sweeps.store import Store
 from sweeps.worker import CellFunctions
@@ -51,9 +51,9 @@ class Job:
     store: Store
     functions: CellFunctions
     options: Options
-    deadline: float
+    deadline: Deadline
     resources: Resources
     labels: dict[RunConfig, str]
 
     def out_of_time(self) -> bool:
-        return time.time() > self.deadline
+        return self.deadline.passed()

@@ -69,12 +69,15 @@ class Progress:
         self.note(f"{label}: the worker was killed; retrying once")
 
     def cell_ended(self, label: str, status: str, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
-        """A cell ended; any status but `ok` counts as failed."""
+        """A cell ended; any status but `ok` counts as failed, and then its tokens and FLOPs as not trained."""
         self.running = max(0, self.running - 1)
         self.done += 1
         self.failed += status != "ok"
-        self.tokens += tokens
-        self.flops += flops
+        if status == "ok":
+            self.tokens += tokens
+            self.flops += flops
+        else:
+            self.total_flops -= flops
         self.last = time.monotonic() - self.started
         took = f" in {duration(wall_s)}" if wall_s else ""
         if not self._live:

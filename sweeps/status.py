@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from sweeps.worker import LatencyShape, machine_cpus
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """Numbers of cells that are ok, failed (by status) and left, with the failures and cells of older grids."""
+    """Numbers of cells that are ok, failed (by status) and left, with the failures and cells of older grids.
+
+    unusable: parts of runs that do not count, each with the reason.   notes: what else was left out.
+    """
 
     study: str
     out: str
@@ -36,6 +39,8 @@ class StudyStatus:
     code_versions: dict[str, int]
     failures: list[dict[str, str]]
     driver: str = ""
+    unusable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def study_status(
@@ -62,6 +67,8 @@ def study_status(
             for part in failures
         ],
         driver=driver,
+        unusable=[f"{path}: {reason}" for path, reason in survey.unusable.items()],
+        notes=list(survey.notes),
     )
 
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import socket
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from scaling import parts
 from scaling.errors import InputError, WorkError
-from scaling.files import write_atomically
-from scaling.formatting import first_line
+from scaling.files import left_by_a_killed_writer, require_no_links, why_not_written, write_atomically
+from scaling.formatting import listed, plural
 from scaling.schema import TABLES, Table, to_arrow, write_parquet
 
 LOCK = ".lock"
 GRID = "grid.yaml"
-_UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError)
+CHECKPOINTS = "checkpoints"
+_MOST_OF_LOCK = 10_000  # characters that are read
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,15 @@ class StoredCell:
 
 @dataclass(frozen=True)
 class Survey:
-    """The parts of a study: cells by run_id, and unusable files with the reason."""
+    """The cells of a study by run_id, and what cannot be used: files of runs and of latency with the reason, and notes
+    on packed rows."""
 
     cells: dict[str, StoredCell]
     unusable: dict[Path, str]
+    notes: tuple[str, ...] = ()
 
     def missing(self, run_ids: Iterable[str], *, retry_failed: bool = False) -> list[str]:
-        """The cells that need training: those without a part and, with `retry_failed`, those that are not ok."""
+        """The cells that need training: those without a row and, with `retry_failed`, those that are not ok."""
         return [run for run in run_ids if run not in self.cells or (retry_failed and not self.cells[run].ok)]
 
     def of_older_grids(self, run_ids: Iterable[str]) -> list[str]:
@@ -73,16 +80,16 @@ class Survey:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of a study."""
+    """The folder of a study. Nothing in it is written through a symbolic link (`scaling.files`)."""
 
     out: Path
 
     def path(self, table: Table, run_id: str) -> Path:
-        return self.out / table / f"{run_id}.parquet"
+        return parts.part_path(self.out, table, run_id)
 
     def checkpoints(self, trunk_ids: Iterable[str]) -> Path:
         """The checkpoint folder of a call that trains these trunks."""
-        return self.out / "checkpoints" / "-".join(sorted(set(trunk_ids)))
+        return self.out / CHECKPOINTS / "-".join(sorted(set(trunk_ids)))
 
     def write_cell(self, run: dict[str, Any], evals: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
         """Write the parts of one cell; its `runs` part, written last, marks the cell as done. Raises WorkError."""
@@ -99,60 +106,79 @@ class Store:
 
     def write_grid(self, text: str) -> None:
         """Write the resolved grid. Raises WorkError."""
-        write_atomically(self.out / GRID, text.encode())
+        write_atomically(self.out / GRID, text.encode(), self.out)
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
-        write_parquet(self.path(table, run_id), to_arrow(table, rows))
+        write_parquet(self.path(table, run_id), to_arrow(table, rows), self.out)
 
     def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
-        """The rows of one part. Raises WorkError if it is missing or cannot be read."""
-        path = self.path(table, run_id)
+        """The rows of one run. Raises WorkError if it has none or they cannot be read."""
         try:
-            rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise WorkError(f"{path}: cannot be read: {error}") from error
-        return rows
+            rows: list[dict[str, Any]] = parts.read_run(self.out, table, run_id).to_pylist()
+        except InputError as error:
+            raise WorkError(str(error)) from error
+        if not rows:
+            raise WorkError(f"{self.path(table, run_id)}: there is no such part")
+        return [{name: value for name, value in row.items() if name in TABLES[table]} for row in rows]
 
     def survey(self) -> Survey:
-        """Read every cell on disk. A truncated, foreign or incomplete part counts as missing, with a reason."""
+        """Every cell on disk, packed or in parts.
+
+        A cell that is ok needs its evals and curves as well. A part that cannot be read, or lacks these, does not
+        count, and says why. Rows of other people's, which an import brings, are no cells.
+        """
+        table = parts.read_study_table(self.out, "runs")
+        evaluated = parts.runs_with(self.out, "evals") & parts.runs_with(self.out, "curves")
+        complete = pa.array(evaluated, pa.string())
         cells: dict[str, StoredCell] = {}
-        unusable: dict[Path, str] = {}
-        for path in self._parts("runs"):
-            try:
-                cells[path.stem] = self._cell(path)
-            except _UNUSABLE as error:
-                unusable[path] = f"cannot be used: {first_line(error)}"
-        return Survey(cells, unusable)
+        unusable = table.unreadable | parts.read_study_table(self.out, "latency").unreadable
+        for path, rows in table.tables.items():
+            if not {"status", "code_version"} <= set(rows.column_names):
+                continue
+            told = rows.filter(pc.or_(pc.is_in(rows[parts.RUN], complete), pc.not_equal(rows["status"], "ok")))
+            if not len(told) and parts.of_one_run(path, rows):
+                unusable[path] = "its evals or curves are missing or cannot be read"
+            for cell in _stored_cells(told):
+                if cell.run_id not in cells or path == self.path("runs", cell.run_id):
+                    cells[cell.run_id] = cell
+        return Survey(cells, unusable, tuple(table.notes_on_packed()))
 
     def part(self, run_id: str) -> StoredCell | None:
-        """One cell, or None if it has no usable part."""
+        """One cell, or None if it has no usable row."""
         try:
-            return self._cell(self.path("runs", run_id))
-        except _UNUSABLE:
+            cells = _stored_cells(parts.read_run(self.out, "runs", run_id))
+        except InputError:
             return None
-
-    def _cell(self, path: Path) -> StoredCell:
-        """The cell of one `runs` part; an ok cell needs its evals and curves too. Raises one of `_UNUSABLE`."""
-        rows = pq.ParquetFile(path).read(columns=list(StoredCell.__dataclass_fields__)).to_pylist()
-        if len(rows) != 1 or rows[0].get("run_id") != path.stem:
-            raise ValueError("not exactly one row with the run_id of the file name")
-        row = rows[0]
-        if row.get("status") == "ok":
-            for table in ("evals", "curves"):
-                pq.read_metadata(self.out / table / path.name)
-        return StoredCell(**{name: value for name, value in row.items() if value is not None})
+        whole = all(parts.holds(self.out, table, run_id) for table in ("evals", "curves"))
+        return cells[-1] if cells and (whole or not cells[-1].ok) else None
 
     def latency_shapes(self) -> dict[str, str]:
-        """run_id -> shape_id of every readable latency part."""
-        shapes = {}
-        for path in self._parts("latency"):
+        """run_id -> shape_id of every run with readable latency."""
+        rows = parts.read_study_table(self.out, "latency").rows
+        if "shape_id" not in rows.column_names:
+            return {}
+        pairs = zip(rows[parts.RUN].to_pylist(), rows["shape_id"].to_pylist(), strict=True)
+        return {run_id: shape_id for run_id, shape_id in pairs if run_id and shape_id}
+
+    def require_writable(self, run_ids: Iterable[str]) -> None:
+        """Raise InputError where a sweep that trains these cells would have to write through a symbolic link."""
+        places = [self.out / name for name in (*TABLES, LOCK, GRID, CHECKPOINTS, ".ray")]
+        places += [self.path(table, run_id) for run_id in run_ids for table in TABLES]
+        for place in (*places, *(self.out / CHECKPOINTS).glob("*")):
+            require_no_links(place, self.out)
+
+    def require_packed(self) -> None:
+        """Raise InputError where a packed table cannot be read: all of its cells may be done."""
+        for table in TABLES:
+            path = parts.packed_path(self.out, table)
             try:
-                column = pq.ParquetFile(path).read(columns=["shape_id"]).column("shape_id")
-            except (OSError, pa.ArrowException):
-                continue
-            if len(column):
-                shapes[path.stem] = str(column[0])
-        return shapes
+                if path.exists():
+                    parts.read_file(path, table)
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: cannot be read ({error}), so nobody can tell which cells are done; put a whole copy in "
+                    "its place, or move it away to train its cells again"
+                ) from error
 
     def tidy(self, survey: Survey) -> list[str]:
         """Rename unusable parts and remove temporary files of killed writers; returns a message for each part.
@@ -161,45 +187,52 @@ class Store:
         """
         messages = []
         for path, reason in survey.unusable.items():
-            aside = path.with_name(path.name + ".unusable")
+            aside = next(p for p in _names_aside(path) if not p.exists() and not p.is_symlink())
             os.replace(path, aside)
-            messages.append(f"{path} {reason}; renamed to {aside.name}, the cell counts as missing")
-        for table in TABLES:
-            for stray in (self.out / table).glob(".*.tmp"):
-                stray.unlink(missing_ok=True)
+            messages.append(f"{path} cannot be used: {reason}; renamed to {aside.name}, what it held counts as missing")
+        for folder in (self.out, *(self.out / table for table in TABLES)):
+            for stray in folder.glob(".*.tmp"):
+                if left_by_a_killed_writer(stray):
+                    stray.unlink(missing_ok=True)
         return messages
 
     def pack(self, out: Path) -> list[Path]:
         """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid.
 
-        For archiving a study in a fiftieth of the size; the analysis reads either form, a sweep only parts. Raises
-        InputError if there is nothing to pack or a part cannot be read, WorkError if a file cannot be written.
+        For archiving a study in a fiftieth of the size; every command reads it as it reads parts, and a study that has
+        both as one. Nothing is removed, and the runs are written last, so a killed packing loses nothing. Raises
+        InputError if there is nothing to pack, a file cannot be read, or `out` holds runs that this study lacks;
+        WorkError if a file cannot be written.
         """
-        written = []
-        for table in TABLES:
-            parts = self._parts(table)
-            if not parts:
-                continue
-            try:
-                tables = [pq.ParquetFile(path).read() for path in parts]
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{self.out}: a part of {table} cannot be read: {first_line(error)}") from error
-            if table in ("evals", "curves"):
-                run_id = pa.field("run_id", pa.string())
-                tables = [
-                    rows.add_column(0, run_id, [[path.stem] * len(rows)])
-                    for rows, path in zip(tables, parts, strict=True)
-                ]
-            written.append(out / f"{table}.parquet")
-            write_parquet(written[-1], pa.concat_tables(tables, promote_options="permissive"), compression="zstd")
-        if not written:
+        tables = {name: parts.read_study_table(self.out, name) for name in TABLES}  # runs first: they are written last
+        for name, table in tables.items():
+            if table.unreadable:
+                raise InputError(
+                    f"{self.out}: a file of {name} cannot be read: {listed(table.left_out(), most=3)}; `scaling sweep "
+                    "run` sets such parts aside and trains their cells again, or move them away"
+                )
+        if not tables["runs"].files:
             raise InputError(f"{self.out}: no parts to pack; give a study folder written by `scaling sweep run`")
-        if (self.out / GRID).is_file():
-            write_atomically(out / GRID, (self.out / GRID).read_bytes())
-        return written
+        self._require_no_other_runs(out, tables["runs"].rows)
+        grid = self.out / GRID
+        if grid.is_file() and out.resolve() != self.out.resolve():
+            write_atomically(out / GRID, grid.read_bytes(), out)
+        written = [(name, table.rows) for name, table in tables.items() if table.files]
+        for name, rows in reversed(written):
+            write_parquet(parts.packed_path(out, name), rows, out, compression="zstd")
+        return [parts.packed_path(out, name) for name, _ in written]
 
-    def _parts(self, table: Table) -> list[Path]:
-        return sorted((self.out / table).glob("*.parquet"))
+    def _require_no_other_runs(self, out: Path, rows: pa.Table) -> None:
+        """Raise InputError where packing into a folder would hide or replace runs of another study."""
+        if out.resolve() == self.out.resolve():
+            return
+        there = parts.read_study_table(out, "runs")
+        others = set(there.rows[parts.RUN].to_pylist()) - set(rows[parts.RUN].to_pylist())
+        if others or there.unreadable or parts.files(out, "runs")[1:]:
+            raise InputError(
+                f"`out` {out}: holds runs of its own ({plural(len(there.rows), 'row')}), which packing {self.out} "
+                "would replace; give a new folder"
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -210,9 +243,11 @@ class Store:
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            handle = open(self.out / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held until the end of the sweep
+            handle = _lock_file(self.out / LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise InputError(f"{self.out}: cannot be used as the study folder: {error.strerror}") from error
+            raise InputError(
+                f"{self.out}: cannot be used as the study folder: {error.strerror}; `out` names another one"
+            ) from error
         with handle:
             for attempt in range(5):  # `sweep status` may hold it briefly
                 try:
@@ -229,21 +264,59 @@ class Store:
                     raise WorkError(
                         f"{self.out}: the file system does not support locks ({error.strerror}); use another folder"
                     ) from error
-            handle.truncate(0)
-            started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-            handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
-            handle.flush()
+            started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())  # told to the user, compared with nothing
+            holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started})
+            try:
+                os.ftruncate(handle.fileno(), 0)  # unbuffered: closing would write again what could not be written
+                os.pwrite(handle.fileno(), holder.encode(), 0)
+            except OSError as error:
+                raise WorkError(f"{self.out / LOCK}: {why_not_written(error)} and run again") from error
             yield
 
     def driver(self) -> str:
         """Process, host and start of the driver that is sweeping this study, or ""."""
         try:
-            with open(self.out / LOCK, encoding="utf-8") as handle:
+            with _lock_file(self.out / LOCK, os.O_RDONLY) as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    holder = json.loads(handle.read() or "{}")
-                    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('started')}"
-        except (OSError, ValueError):
+                    return _holder(handle.read(_MOST_OF_LOCK))
+        except OSError:
             return ""
         return ""
+
+
+def _holder(text: str) -> str:
+    """The driver that wrote this into the lock that it holds."""
+    try:
+        about = json.loads(text)
+        return f"process {about['pid']} on {about['host']} since {about['started']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "a process that has not said which"
+
+
+def _lock_file(path: Path, flags: int) -> TextIO:
+    """The lock, opened. Raises OSError for a link, pipe or device, and for a file with another name elsewhere."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"its {path.name} is a link, pipe or device", str(path))
+    return os.fdopen(handle, "r+" if flags & os.O_RDWR else "r", encoding="utf-8")
+
+
+def _stored_cells(rows: pa.Table) -> list[StoredCell]:
+    names = [name for name in StoredCell.__dataclass_fields__ if name in rows.column_names]
+    told = rows.select(names).to_pylist()
+    needed = ("run_id", "status", "code_version")
+    return [
+        StoredCell(**{name: value for name, value in row.items() if value is not None})
+        for row in told
+        if all(row.get(name) for name in needed)
+    ]
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    """Names for a file that cannot be used: it is kept, and so are those before it."""
+    yield path.with_name(path.name + ".unusable")
+    yield from (path.with_name(f"{path.name}.unusable-{number}") for number in itertools.count(2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 import pkgutil
 import signal
@@ -25,6 +26,7 @@ from scaling.training import malloc
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
+_LOGGER = "scaling"
 _DEVICES = "--xla_force_host_platform_device_count"
 _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running low on memory")
 
@@ -46,7 +48,11 @@ CELL_FUNCTIONS = CellFunctions()
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a cell, whose row is on disk. Tokens and FLOPs exclude those shared with its trunk."""
+    """The end of a cell, whose row is on disk.
+
+    Tokens and FLOPs exclude those shared with its trunk; a cell that is not ok has trained none. `notes` are warnings
+    of its training.
+    """
 
     run_id: str
     status: str
@@ -54,6 +60,7 @@ class Outcome:
     tokens: int
     train_flops: float
     wall_s: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,20 +130,44 @@ def train_cells(
             for cell in list(left.values()):
                 yield failed_row(cell, corpus_hash, status, _text(error), executor, started_at, wall_s), [], []
 
-    for run, evals, curves in results():
-        store.write_cell(run, evals, curves)
-        del left[run["run_id"]]
-        clock = time.perf_counter()
-        yield outcome(run)
+    with _Notes() as notes:
+        for run, evals, curves in results():
+            store.write_cell(run, evals, curves)
+            del left[run["run_id"]]
+            clock = time.perf_counter()
+            yield outcome(run, notes.taken())
     for trunk in by_trunk(left.values()):
         yield from train_cells(trunk, corpus_hash, store, executor, functions)
 
 
-def outcome(run: dict[str, Any]) -> Outcome:
+def outcome(run: dict[str, Any], notes: tuple[str, ...] = ()) -> Outcome:
     """The outcome of a cell with this row."""
-    share = (run.get("tokens_own") or run["tokens"]) / run["tokens"]
-    flops, wall_s = run["train_flops"] * share, run.get("wall_s") or 0.0
-    return Outcome(run["run_id"], run["status"], run.get("error") or "", round(run["tokens"] * share), flops, wall_s)
+    own = run.get("tokens_own") or run["tokens"]
+    tokens, flops = (own, run["train_flops"] * own / run["tokens"]) if run["status"] == "ok" else (0, 0.0)
+    return Outcome(run["run_id"], run["status"], run.get("error") or "", tokens, flops, run.get("wall_s") or 0.0, notes)
+
+
+class _Notes(logging.Handler):
+    """The warnings that training logs, to be told by the driver: nobody sees the output of a worker."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: list[str] = []
+
+    def __enter__(self) -> _Notes:
+        logging.getLogger(_LOGGER).addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger(_LOGGER).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(record.getMessage())
+
+    def taken(self) -> tuple[str, ...]:
+        """The warnings since the last call."""
+        texts, self._texts = tuple(self._texts), []
+        return texts
 
 
 def failed_row(
@@ -150,6 +181,7 @@ def failed_row(
 ) -> dict[str, Any]:
     """The `runs` row of a cell without a result."""
     ending = {"status": status, "error": error, "executor": executor, "started_at": started_at, "wall_s": wall_s}
+    ending["tokens_own"] = 0  # what it trained is lost
     return describe(config, corpus_hash) | ending
 
 

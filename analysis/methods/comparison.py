@@ -220,8 +220,8 @@ def _documents(study: Path, runs: pd.DataFrame) -> tuple[Array, Array, list[str]
     for run in runs["run_id"]:
         try:
             parts.append(evaluation(study, run).set_index("document").sort_index())
-        except InputError:
-            return *single, [f"run {run} has no evaluation by document, so intervals exclude document sampling"]
+        except InputError as error:
+            return *single, [f"{error}; so intervals exclude document sampling"]
     sizes = parts[0]["n_tokens"]
     if len(sizes) < 2 or not all(part["n_tokens"].equals(sizes) for part in parts):
         return *single, ["runs were evaluated on different documents, so intervals exclude document sampling"]

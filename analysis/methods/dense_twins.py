@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.methods.labels import configuration_parts
 from analysis.methods.paired import paired_difference
-from analysis.tables.study import has
+from scaling import parts
 from scaling.errors import InputError
 
 SIZE_TOLERANCE = 0.02
@@ -46,7 +47,7 @@ def paired_effects(study: Path, runs: pd.DataFrame) -> PairedEffects:
     n_routed = int((runs["n_experts"] > 1).sum())
     nothing = pd.DataFrame(columns=[*_SHOWN, *_ESTIMATED])
     columns = ["run_id", "n_active", "n_experts", "top_k", *_CELL]
-    if not has(study, "evals") or not set(columns) <= set(runs.columns):
+    if not parts.files(study, "evals") or not set(columns) <= set(runs.columns):
         return PairedEffects(nothing, n_routed, 0)
     frame = runs[columns].assign(training=runs["config"].map(_training) if "config" in runs else "")
     dense, routed = frame[frame["n_experts"] == 1], frame[frame["n_experts"] > 1]
@@ -62,7 +63,7 @@ def paired_effects(study: Path, runs: pd.DataFrame) -> PairedEffects:
 
 def _training(config: object) -> str:
     """The training settings of a run's `config`; empty where it has none."""
-    return json.dumps(json.loads(config).get("train"), sort_keys=True) if isinstance(config, str) and config else ""
+    return json.dumps(configuration_parts(config).get("train"), sort_keys=True)
 
 
 def _nearest_pair(study: Path, candidates: pd.DataFrame) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import pandas as pd
 from scaling.config.model import ModelConfig
 from scaling.config.registry import ROUTERS
 
+_SECTIONS = ("model", "train", "data")
 _SIZES = ("n_experts", "top_k", "d_expert", "d_mlp")  # always shown: a size has no usual value
 
 
@@ -68,5 +69,10 @@ def _flat(config: object) -> dict[str, Any]:
 
 
 def configuration_parts(config: object) -> dict[str, Any]:
-    """The sections of a run's `config` column; empty where that is."""
-    return dict(json.loads(config)) if isinstance(config, str) and config else {}
+    """The sections of a run's `config` column; empty where it has none, or something else."""
+    try:
+        parts = json.loads(config) if isinstance(config, str) and config else {}
+    except (ValueError, RecursionError):
+        return {}
+    whole = isinstance(parts, dict) and all(isinstance(parts.get(name, {}), dict) for name in _SECTIONS)
+    return parts if whole else {}

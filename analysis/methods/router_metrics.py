@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.methods.comparison import MethodComparison
 from analysis.tables.study import curve, table_rows
+from scaling.errors import InputError
 from scaling.schema import CHANCES
 
 METRICS = (
@@ -49,9 +51,12 @@ def saturation(study: str | Path, comparison: MethodComparison) -> pd.DataFrame:
     """Share of the final experts that tokens had already chosen: `method`, `tokens`, `saturation`, `chance`, means over
     seeds. The last probe is the final routing itself, so every curve ends at 1."""
     columns = ["method", "tokens", "saturation", "saturation_chance"]
-    curves = [
-        curve(Path(study), str(run_id)).assign(method=method).reindex(columns=columns).dropna(subset="saturation")
-        for run_id, method in zip(comparison.runs["run_id"], comparison.runs["method"], strict=True)
-    ]
+    curves = []
+    for run_id, method in zip(comparison.runs["run_id"], comparison.runs["method"], strict=True):
+        with contextlib.suppress(InputError):  # a curve that cannot be read, which the report names
+            measured = curve(Path(study), str(run_id)).assign(method=method)
+            curves.append(measured.reindex(columns=columns).dropna(subset="saturation"))
+    if not curves:
+        return pd.DataFrame(columns=[*columns[:3], "chance"])
     means = pd.concat(curves).groupby(["method", "tokens"], as_index=False)[columns[2:]].mean()
     return means.rename(columns={"saturation_chance": "chance"})

@@ -60,7 +60,7 @@ def import_runs(
         raise InputError(f"{source}: a value does not fit its column ({error})") from error
     digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
     path = out / "runs" / f"{digest.hexdigest()[:16]}.parquet"
-    write_parquet(path, part)
+    write_parquet(path, part, root=out)
     return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
 
 

@@ -1,47 +1,53 @@
-"""A study folder: its tables in parts, or packed into one file each."""
+"""A study folder as data frames, whether its tables are in parts, packed, or both (`scaling.parts`)."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.tables.reading_log import ReadingLog
-from scaling import table
+from scaling import parts, table
 from scaling.errors import InputError
-from scaling.formatting import plural
+from scaling.formatting import listed, plural
 from scaling.schema import TABLES, Table
 from scaling.summary import Summarised, summary_table
 
-_RUN = "run_id"
-
 
 def evaluation(study: Path, run_id: str) -> pd.DataFrame:
-    """Held-out loss of a run by document: `document`, `n_tokens`, `loss`. Raises InputError without an evaluation."""
-    frame = _of_run(study, "evals", run_id)
+    """Held-out loss of a run by document: `document`, `n_tokens`, `loss`.
+
+    Raises InputError where there is none, and where its file cannot be read.
+    """
+    frame = parts.read_run(study, "evals", run_id).to_pandas()
     if frame.empty:
         raise InputError(f"{study}: no evaluation of run {run_id!r} (in evals/{run_id}.parquet or evals.parquet)")
+    usable = frame["document"].notna() & np.isfinite(frame["loss"]) & (frame["n_tokens"] > 0)
+    if not usable.all() or frame["document"].duplicated().any():
+        raise InputError(
+            f"{study}: the evaluation of run {run_id!r} has a document twice, or one without name, tokens or loss"
+        )
     return frame[["document", "n_tokens", "loss"]]
 
 
 def curve(study: Path, run_id: str) -> pd.DataFrame:
-    """A run's training curve; empty where there is none."""
-    return _of_run(study, "curves", run_id)
+    """A run's training curve; empty where there is none. Raises InputError where its file cannot be read."""
+    return parts.read_run(study, "curves", run_id).to_pandas()
 
 
-def has(study: Path, table: Table) -> bool:
-    """Whether a study folder has any part of a table."""
-    return bool(_parts(study, table))
+def table_rows(study: Path, table: Table, log: ReadingLog | None = None) -> pd.DataFrame:
+    """All rows of one table of a study folder, whatever their status, with `run_id` in each.
 
-
-def table_rows(study: Path, table: Table) -> pd.DataFrame:
-    """All readable parts of one table of a study folder, whatever their status, with `run_id` in every row."""
-    return _concatenated(_parts(study, table), ReadingLog())
+    Files that cannot be read are left out and named in the log.
+    """
+    read = parts.read_study_table(study, table)
+    if log is not None:
+        log.counts.append(("an unreadable file", len(read.unreadable)))
+        log.notes += read.notes()
+    return read.rows.to_pandas()
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,66 +77,29 @@ class Study(Summarised):
         return self._rows("latency")
 
     def _rows(self, table: Table) -> pd.DataFrame:
-        frame = table_rows(self.path, table)
-        return pd.DataFrame(columns=[*dict.fromkeys((_RUN, *TABLES[table]))]) if frame.empty else frame
+        return table_rows(self.path, table).reindex(columns=[*dict.fromkeys((parts.RUN, *TABLES[table]))])
 
     def summary(self) -> table.Table:
         """How many runs ended how, and the number of files of each table."""
         counts = self.runs["status"].value_counts().sort_index()
         rows = [(str(status), str(count)) for status, count in counts.items()]
-        files = ", ".join(f"{name} {len(_parts(self.path, name))}" for name in TABLES)
+        files = ", ".join(f"{name} {len(parts.files(self.path, name))}" for name in TABLES)
         title = f"Study {self.path}: {plural(len(self.runs), 'run')} (files: {files})"
         return summary_table(title, ("status", "runs"), rows, ())
 
 
 def read_study(study: Path, log: ReadingLog) -> pd.DataFrame:
-    """The runs of a study folder, whatever their status; unreadable files are counted in the log.
+    """The runs of a study folder, whatever their status; files that cannot be read are named in the log.
 
     Raises InputError for a folder without readable runs.
     """
-    parts = _parts(study, "runs")
-    if not parts:
+    read = parts.read_study_table(study, "runs")
+    if not read.files:
         raise InputError(
             f"{study}: no runs/*.parquet or runs.parquet in this folder; `scaling sweep run` writes a study folder"
         )
-    frame = _concatenated(parts, log)
-    if frame.columns.empty:
-        raise InputError(f"{study}: none of the {len(parts)} run files is readable")
-    return frame
-
-
-def _of_run(study: Path, table: Table, run_id: str) -> pd.DataFrame:
-    """The rows of one run, from its part or from a packed study; empty where there are none."""
-    part, packed = study / table / f"{run_id}.parquet", study / f"{table}.parquet"
-    if part.is_file():
-        return pq.read_table(part).to_pandas()
-    if not packed.is_file():
-        return pd.DataFrame()
-    frame = _packed(packed, packed.stat().st_mtime_ns)
-    return frame[frame["run_id"] == run_id].reset_index(drop=True)
-
-
-@functools.lru_cache(maxsize=8)
-def _packed(path: Path, written: int) -> pd.DataFrame:
-    return pq.read_table(path).to_pandas()
-
-
-def _parts(study: Path, table: Table) -> list[Path]:
-    """The files of a table: one per cell as a sweep writes them, else the one that `scaling sweep pack` makes."""
-    parts = sorted(p for p in (study / table).glob("*.parquet") if not p.name.startswith((".", "_")))
-    packed = study / f"{table}.parquet"
-    return parts or ([packed] if packed.is_file() else [])
-
-
-def _concatenated(parts: list[Path], log: ReadingLog) -> pd.DataFrame:
-    tables = []
-    for part in parts:
-        try:
-            table = pq.read_table(part)
-        except (OSError, pa.ArrowException):
-            continue
-        if _RUN not in table.column_names:  # the part of a cell carries its name on the file
-            table = table.add_column(0, _RUN, [[part.stem] * len(table)])
-        tables.append(table)
-    log.counts.append(("an unreadable file", len(parts) - len(tables)))
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
+    if len(read.unreadable) == read.files:
+        raise InputError(f"{study}: no file of its runs can be read ({listed(read.left_out(), most=3)})")
+    log.counts.append(("an unreadable file", len(read.unreadable)))
+    log.notes += read.notes()
+    return read.rows.to_pandas()

@@ -89,11 +89,13 @@ def test_a_damaged_part_makes_the_cell_missing_and_is_renamed(store: Store, tabl
     assert store.survey().unusable == {}
 
 
-def test_a_part_under_another_name_is_unusable(store: Store) -> None:
+def test_a_part_under_another_name_is_kept_with_its_row(store: Store) -> None:
+    """So are those of imports: a sweep that set them aside would hide their rows."""
     store.write_cell(row(), EVAL, CURVE)
     os.replace(store.path("runs", row()["run_id"]), store.path("runs", "f" * 16))
-    assert store.survey().cells == {}
-    assert len(store.survey().unusable) == 1
+    assert set(store.survey().cells) == {row()["run_id"]}
+    assert store.tidy(store.survey()) == []
+    assert len(study_module.table_rows(store.out, "runs")) == 1
 
 
 def test_the_temporary_file_of_a_killed_writer_is_removed(store: Store) -> None:

@@ -48,6 +48,10 @@ def status_page(summary: StudyStatus) -> Page:
     if len(summary.code_versions) > 1:
         versions = listed(f"{version} ({count})" for version, count in summary.code_versions.items())
         warnings.append(f"rows of different code versions: {versions}")
+    if summary.unusable:
+        reasons = listed(summary.unusable, most=3)
+        warnings.append(f"not counted: {reasons}; the next `scaling sweep run` sets them aside and trains these cells")
+    warnings += summary.notes
     answer = f"{summary.out}: {summary.ok} of {summary.cells} cells ok" + (f", {failed}" if failed else "")
     return Page(answer, notes=tuple(notes), warnings=tuple(warnings))
 
