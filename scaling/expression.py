@@ -44,7 +44,7 @@ _TOKENS = re.compile(
 _WORDS = {"and": "and", "or": "or", "not": "not", "in": "in", "is": "is", "None": "None", "&": "and", "|": "or"}
 _REMEDIES = {
     "=": "write == for `is equal to`",
-    ".": "there are no methods; write name == 'x' or name in ['x', 'y']",
+    ".": "there are no methods: write name == 'x' or name in ['x', 'y']; put a name with a point in backticks",
     "@": "there are no variables; write the value itself",
     "!": "write `not`",
     "^": "write ** for powers",
@@ -78,7 +78,7 @@ class Column:
     @property
     def is_text(self) -> bool:
         """Whether it holds text and not one number."""
-        return bool(self.unreadable.any() and (self.missing | self.unreadable).all())
+        return self.true is None and bool(self.unreadable.any() and (self.missing | self.unreadable).all())
 
     @property
     def truth(self) -> Truth | None:
@@ -123,7 +123,8 @@ class Expression:
         try:
             self._tree = ast.parse(source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._error(f"not an expression; {LANGUAGE}") from error
+            words = [word for word in self.names if word.lower() in ("and", "or", "not")]
+            raise self._error(f"write {words[0].lower()}" if words else f"not an expression; {LANGUAGE}") from error
         layer: list[ast.AST] = [self._tree]
         depth = 0
         while layer := [child for node in layer for child in ast.iter_child_nodes(node)]:
@@ -223,11 +224,11 @@ class Expression:
     def _number(self, value: _Operand, node: ast.AST) -> Array | np.float64:
         if isinstance(value, _Number):
             return np.float64(value.value)
-        if isinstance(value, Column) and not value.is_text:
+        if isinstance(value, Column) and value.true is None and not value.is_text:
             return value.floats
         if isinstance(value, (np.ndarray, np.float64)):
             return value
-        what = "a condition" if isinstance(value, (Truth, bool)) else "text"
+        what = "text" if _texts_alone(value) else "a condition"
         raise self._error(f"{self._shown(node)} is {what}, where a number belongs")
 
     def _truth(self, value: _Operand, node: ast.AST) -> Truth:
@@ -252,6 +253,8 @@ class Expression:
             if not (isinstance(right, ast.Constant) and right.value is None and isinstance(one, Column)):
                 raise self._error(f"{self._shown(node)}: `is` asks whether a cell is missing: write `COLUMN is None`")
             return _unless(Truth(one.missing, np.ones_like(one.missing)), isinstance(op, ast.IsNot))
+        if isinstance(right, ast.Constant):
+            raise self._error(f"{self._shown(node)}: write `{self._shown(left)} is None` for a missing cell")
         one, other = self._of(left), self._of(right)
         if isinstance(op, (ast.Eq, ast.NotEq)):
             return _unless(self._equal(node, left, one, right, other), isinstance(op, ast.NotEq))
@@ -297,7 +300,7 @@ class Expression:
         """The text with every name, number and quoted text as `_N`, and & and | as the words that they stand for."""
         source, place = [], 0
         while place < len(self.text):
-            token = _TOKENS.match(self.text, place)
+            token = None if self.text.startswith("<>", place) else _TOKENS.match(self.text, place)
             if token is None:
                 raise self._error(self._unknown(place))
             kind, text = str(token.lastgroup), token[token.lastgroup or 0]
@@ -396,6 +399,6 @@ def _as_number(value: _Operand, other: _Operand) -> _Operand:
 def _equal_to_text(column: Column, text: str) -> Truth:
     """Where a cell is this text or, in a column of numbers alone, this number."""
     number = _as_number(text, np.float64(0))
-    if isinstance(number, _Number) and abs(number.value) <= _EXACT and not column.unreadable.any():
+    if isinstance(number, _Number) and abs(number.value) < _EXACT and not column.unreadable.any():
         return Truth(column.floats == number.value, ~column.missing)
     return Truth(np.asarray(column.read_texts() == text, dtype=bool) & ~column.missing, ~column.missing)

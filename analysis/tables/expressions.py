@@ -11,7 +11,7 @@ from analysis.tables.numbers import Numbers, column_of
 from analysis.tables.reading_log import ReadingLog, rows_named
 from scaling.errors import InputError
 from scaling.expression import READINGS, Column, Expression
-from scaling.formatting import listed, plural
+from scaling.formatting import listed
 
 
 class ColumnsOf:
@@ -65,12 +65,7 @@ def where_selected(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> p
         return frame
     truth = Expression(where, "`where`").condition(ColumnsOf(frame, f"`where` {where!r}"))
     holds, known = (np.broadcast_to(mask, len(frame)) for mask in (truth.holds, truth.known))
-    log.counts.append((f"not {where}", int((known & ~holds).sum())))
-    log.counts.append((f"a missing or unreadable cell in {where}", int((~known).sum())))
-    if not known.all():
-        rows = frame.index[~known]
-        log.notes.append(
-            f"`where` {where}: a cell is missing or no number in {plural(len(rows), 'row')}, left out "
-            f"({rows_named(rows)})"
-        )
+    open_ = f"a missing or unreadable cell in {where}"
+    log.counts += [(f"not {where}", int((known & ~holds).sum())), (open_, int((~known).sum()))]
+    log.name_rows(open_, frame.index[~known])
     return frame[known & holds]
