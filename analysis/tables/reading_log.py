@@ -57,13 +57,15 @@ class CheckedTable:
 class ReadingLog:
     """The rows left out and the assumptions made while a table is read, in order.
 
-    `counts`: reasons with numbers of rows; `row_numbers`: reasons with the first row numbers, from 1; `notes`: assumed
-    conventions.
+    `counts`: reasons with numbers of rows; `row_numbers`: reasons with the first row numbers, from 1; `remedies`: how
+    rows left out can be kept; `notes`: assumed conventions; `doubts`: decisions that the table does not settle.
     """
 
     counts: list[tuple[str, int]] = field(default_factory=list)
     row_numbers: list[str] = field(default_factory=list)
+    remedies: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
 
     @property
     def dropped(self) -> tuple[tuple[str, int], ...]:

@@ -13,19 +13,24 @@ import pyarrow as pa
 
 from analysis.laws import Law
 from analysis.tables.counts import columns_as_given, how_to_derive, with_counts, with_tokens
+from analysis.tables.dense_rows import require_expert_counts, with_dense_rows, with_expert_counts
 from analysis.tables.doubts import Doubt
 from analysis.tables.expressions import as_term, doubt_of, where_selected
 from analysis.tables.mapping import TIED, mapped
 from analysis.tables.method_kinds import kinds_of_method
+from analysis.tables.names import with_our_names
 from analysis.tables.numbers import column_of
+from analysis.tables.one_row_a_run import one_row_a_run
 from analysis.tables.plausibility import plausibility, repeats
 from analysis.tables.readers import read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.rows import Rows, rows_of
+from analysis.tables.status_words import with_finished
 from analysis.tables.study import read_study
 from scaling.arrays import Array, Integers
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
+from scaling.expression import Expression
 from scaling.formatting import listed, plural, si
 from scaling.schema import RUNS
 from scaling.summary import Summarised, summary_table
@@ -62,11 +67,12 @@ class RunTable(Summarised, CheckedTable):
         Raises InputError where a column of the law is missing or no run is left.
         """
         log = ReadingLog(counts=[*self.dropped], notes=[*self.notes])
-        frame, unreadable = _as_numbers(self.frame, _needed(law), log, self.source, {})
+        labelled = rows_of(self).frame
+        frame, unreadable = _as_numbers(labelled, _needed(law), log, self.source, {})
         _require_columns(frame, _needed(law), law, self.source)
         frame = _usable(frame, _needed(law), unreadable, log)
-        _require_rows(frame, self.source, log, log.row_numbers)
-        usable = replace(self.only(self.frame.index.isin(frame.index)), frame=frame.reset_index(drop=True))
+        _require_rows(frame, self.source, log, log.row_numbers if self.labels is not None else ())
+        usable = replace(self.only(labelled.index.isin(frame.index)), frame=frame.reset_index(drop=True))
         found = [*repeats(rows_of(usable), _needed(law)), *_trunk_doubts(frame, law)]
         known = {(doubt.code, doubt.columns) for doubt in found}
         doubts = (*(doubt for doubt in self.doubts if (doubt.code, doubt.columns) not in known), *found)
@@ -95,10 +101,12 @@ def read_runs(
 
     `mapping` is {our column: the table's column or arithmetic} (`analysis.tables.mapping.mapped`), `where` a condition
     on the mapped columns (`scaling.expression`). With `drop_duplicates` rows that repeat an earlier one are dropped
-    first. With a `law`, rows in which one of its columns is not a positive number are dropped, then the
-    `drop_highest_loss` rows of highest loss. Without `tokens`, D = C/(6 N). The notes on a table that is not a study
-    folder give the assumed meaning of its counts, derived counts, implausible values, and the numbers of the rows left
-    out, from 1. Raises InputError when the source cannot be read, a column is missing or no row is left.
+    first. Of several rows of a run the last is kept (`analysis.tables.one_row_a_run`); then rows that do not meet the
+    condition are left out, and runs that did not finish (`analysis.tables.status_words`). With a `law`, rows in which
+    one of its columns is not a positive number are dropped, then the `drop_highest_loss` rows of highest loss. Without
+    `tokens`, D = C/(6 N). The notes on a table that is not a study folder give the assumed meaning of its counts,
+    derived counts, and the numbers of the rows left out, from 1. Raises InputError when the source cannot be read, a
+    column is missing, a row does not say its E where the law needs it, or no row is left.
     """
     log, name = ReadingLog(), "DataFrame" if isinstance(source, pd.DataFrame) else str(source)
     if drop_highest_loss < 0:
@@ -111,26 +119,36 @@ def read_runs(
     if drop_duplicates:
         frame = log.drop(frame, frame.duplicated(), "an exact repeat of an earlier row")
     frame, terms = mapped(frame, mapping or {}, name, log, (*law.columns, law.target) if law else ())
-    frame = _finished_once(frame, log)
+    target, needed = (law.target, _needed(law)) if law else (LOSS, [LOSS])
+    asked = Expression(where, "`where`").names if where is not None else ()
+    frame = with_our_names(frame, asked, log, needed)
+    frame = with_expert_counts(frame, log)
 
-    target = law.target if law else LOSS
-    needed = _needed(law) if law else [LOSS]
-    frame, unreadable = _as_numbers(frame, needed, log, name, terms)
+    with_experts = [*needed, EXPERTS] if foreign and law is None and EXPERTS in frame else needed
+    frame, unreadable = _as_numbers(frame, with_experts, log, name, terms)
+    experts_as_text = unreadable.get(EXPERTS, pd.Series(dtype=object))
+    frame = with_dense_rows(frame, experts_as_text.index, log)
+    frame = one_row_a_run(frame, target, asked, log, name, of_study=not foreign)
     given = frozenset(frame.columns)
     if foreign:
         frame = with_counts(frame, log)
     frame = with_tokens(frame, log)
     _require_columns(frame, needed, law, name)
 
-    frame = _usable(frame, needed, unreadable, log)
     frame = where_selected(frame, where, log)
+    frame = with_finished(frame, asked, log)
+    if EXPERTS in with_experts:
+        require_expert_counts(Rows(frame, name, not foreign), needed, experts_as_text)
+    frame = _usable(frame, needed, unreadable, log)
     frame = _without_highest(frame, target, drop_highest_loss, log)
-    _require_rows(frame, name, log, log.row_numbers if foreign else ())
+    _require_rows(frame, name, log, [*log.row_numbers, *log.remedies] if foreign else ())
     if foreign:
         log.notes += columns_as_given(frame, needed if law else sorted(given))
         log.notes += [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
+        log.notes += log.remedies
     log.notes += [*_method_notes(frame), *_independence(frame, law)]
-    doubts = (*plausibility(Rows(frame, name, not foreign), terms, given, needed), *_trunk_doubts(frame, law))
+    found = plausibility(Rows(frame, name, not foreign), terms, given, needed)
+    doubts = (*log.doubts, *found, *_trunk_doubts(frame, law))
     labels = frame.index.to_numpy(dtype=np.int64) if foreign else None
     return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes), doubts, labels)
 
@@ -138,17 +156,6 @@ def read_runs(
 def _needed(law: Law) -> list[str]:
     """The columns that a fit of the law reads."""
     return [*dict.fromkeys(name for name in (law.n_column, *law.columns) if name), law.target]
-
-
-def _finished_once(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """The runs with status ok, each once."""
-    if "status" in frame:
-        failed = frame.loc[frame["status"].ne("ok"), "status"].value_counts(dropna=False)
-        log.counts += [(f"status {status}", int(count)) for status, count in failed.items()]
-        frame = frame[frame["status"].eq("ok")]
-    if "run_id" in frame:
-        frame = log.drop(frame, frame["run_id"].duplicated(), "a repeated run_id")
-    return frame
 
 
 def _as_numbers(

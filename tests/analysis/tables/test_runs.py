@@ -70,7 +70,7 @@ def test_epoch_by_its_own_rule(epoch_path, epoch):
         ("loss_val", 0.0, "loss_val not positive"),
         ("tokens", np.inf, "tokens infinite"),
         ("n_active", "many", "n_active not a number"),
-        ("n_experts", 0, "n_experts below 1"),
+        ("n_experts", -1, "n_experts below 1"),
     ],
 )
 def test_bad_cells_are_dropped_and_counted(csv, column, value, reason):
@@ -140,7 +140,7 @@ def test_repeats_are_pointed_out_and_a_run_counts_once(csv):
     with pytest.raises(InputError, match="`drop_highest_loss`"):
         runs.read_runs(csv(GOOD), drop_highest_loss=-1)
     twice = GOOD.assign(run_id=["a", "b", "c", "c"])
-    assert runs.read_runs(csv(twice), law=HOFFMANN).dropped == (("a repeated run_id", 1),)
+    assert runs.read_runs(csv(twice), law=HOFFMANN).dropped == (("an earlier row of the same run", 1),)
 
 
 def test_missing_files_and_folders_without_runs(tmp_path):
