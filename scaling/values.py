@@ -42,8 +42,9 @@ def plain(value: Any) -> dict[str, Any]:
     return document
 
 
-def typed(of: type[T], document: Any, origin: str) -> T:
-    """The value that `plain` wrote; a text is no number, and neither is true.
+def typed(of: type[T], document: Any, origin: str, lifted: str = "") -> T:
+    """The value that `plain` wrote; a text is no number, and neither is true. The fields of the field `lifted` stand
+    at the top of the file, and are named so.
 
     Raises InputError naming `origin` and the fields that are wrong, as in `draws.alpha[3]`.
     """
@@ -56,7 +57,7 @@ def typed(of: type[T], document: Any, origin: str) -> T:
     try:
         return _adapter(of).validate_json(text, strict=True)
     except ValidationError as error:
-        wrong = [_wrong(detail) for detail in error.errors()]
+        wrong = [_wrong(detail, lifted) for detail in error.errors()]
         raise InputError(f"{origin}: {listed(wrong, most=_MOST_ERRORS)}") from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
@@ -70,10 +71,10 @@ def read_value(of: type[T], path: str | Path) -> T:
     return typed(of, read_json(path), str(path))
 
 
-def _wrong(detail: ErrorDetails) -> str:
+def _wrong(detail: ErrorDetails, lifted: str) -> str:
     """The place of an error, what is wrong and what was found."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
-    place = "".join(steps).removeprefix(".") or "the document"
+    place = "".join(steps).removeprefix(f".{lifted}.").removeprefix(".") or "the document"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
     shown = repr(detail["input"])
     found = "" if "found" in message or len(shown) > _MOST_SHOWN else f", found {shown}"
@@ -143,12 +144,12 @@ class FileKind:
         """Whether the content of a file has the keys of this kind."""
         return isinstance(document, Mapping) and all(key in document for key in self.keys)
 
-    def value(self, of: type[T], document: Mapping[str, Any], origin: str) -> T:
+    def value(self, of: type[T], document: Mapping[str, Any], origin: str, lifted: str = "") -> T:
         """The value in the content of a file. Raises InputError naming file, version, fields and the remedy."""
         self.check(document, origin)
         version = document.get(_VERSION, 0)
         try:
-            return typed(of, document, f"{origin} ({self.name}, {_VERSION} {version})")
+            return typed(of, document, f"{origin} ({self.name}, {_VERSION} {version})", lifted)
         except InputError as error:
             raise InputError(f"{error}; {self.remedy}") from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pandas as pd
 from pydantic import Field, InstanceOf
 
+from analysis.decision.answer_checks import require_sound
 from analysis.decision.cost_curves import CostCurves, cost_curves_around
 from analysis.decision.fit_comparison import FitAlternatives, compare_fits
 from analysis.decision.question import Question
@@ -158,7 +159,9 @@ def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
     ANSWER.check(document, origin)
     recommendation = {key: value for key, value in document.items() if key in _OF_RECOMMENDATION}
     fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
-    return ANSWER.value(Answer, fields_of_answer, origin)
+    answer = ANSWER.value(Answer, fields_of_answer, origin, lifted="recommendation")
+    require_sound(answer, origin)
+    return answer
 
 
 def study_fit(study: Path) -> Path:

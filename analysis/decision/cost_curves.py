@@ -27,7 +27,8 @@ _FEWEST, _MOST = 0.03, 30.0  # replicas of load, of the smallest and of the larg
 _SAME = 1e-9  # relative: prices that differ by less are equal
 _PRICES = ["n_experts", "requests_per_month", "usd_per_million"]
 _OVERTAKINGS = ["before", "after", *_PRICES[1:]]
-Frame = Annotated[pd.DataFrame, AsColumns()]
+Prices = Annotated[pd.DataFrame, AsColumns(tuple(_PRICES))]
+Overtakings = Annotated[pd.DataFrame, AsColumns(tuple(_OVERTAKINGS))]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CostCurves:
     without_plane: str = ""
     asked: tuple[float, float] | None = None
     most_budget: float | None = None
-    prices: Frame = field(default_factory=lambda: pd.DataFrame(columns=_PRICES))
-    overtakings: Frame = field(default_factory=lambda: pd.DataFrame(columns=_OVERTAKINGS))
+    prices: Prices = field(default_factory=lambda: pd.DataFrame(columns=_PRICES))
+    overtakings: Overtakings = field(default_factory=lambda: pd.DataFrame(columns=_OVERTAKINGS))
 
 
 def cost_curves_around(fit: Fit, answer: Recommendation) -> CostCurves:

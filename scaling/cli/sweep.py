@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.options import Json, StudyFolder, Verbose
+from scaling.cli.options import Json, StudyFolder, Verbose, hours
 from scaling.cli.output import deliver, print_json
 from scaling.distribution import require_installed
 
@@ -38,9 +38,14 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster. Default: RAY_ADDRESS, else one of our own.")
     ] = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Cells at a time. Default: what fits.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Cells at a time. Default: what fits.")
+    ] = None,
     max_hours: Annotated[
-        float | None, typer.Option(help="Start no cell after this many hours; exit 0 with the rest pending.")
+        float | None,
+        typer.Option(
+            metavar="H", parser=hours, help="Start no cell after this many hours; exit 0 with the rest pending."
+        ),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Train again the cells that are not ok.")

@@ -1,5 +1,7 @@
 """The kernel of a cell: fixed on CPU, else the fastest that runs, measured once."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -29,3 +31,14 @@ def test_elsewhere_the_fastest_kernel_is_measured_once_and_cached(
     chosen = kernel_choice.fastest(MODEL, 64, jax.devices()[0])
     monkeypatch.setattr(kernel_choice, "measured", lambda *_: pytest.fail("measured a second time"))
     assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == chosen
+
+
+@pytest.mark.parametrize("damaged", ["", "{", '{"fastest": 3}', '{"fastest": "slow"}', "[1]"])
+def test_a_damaged_measurement_is_made_again(damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernel_choice, "measured", lambda *_: {"loop": 2.0, "batched": 1.0})
+    assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == "batched"
+    (file,) = (tmp_path / "kernels").glob("*.json")
+    file.write_text(damaged)
+    assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == "batched"
+    assert '"fastest": "batched"' in file.read_text()

@@ -86,9 +86,9 @@ def test_files_without_a_version_or_what_came_later_are_read(found, written):
     [
         ({"schema_version": 2}, ["schema_version", "2", "scaling recommend"]),
         ({"schema_version": "one"}, ["schema_version", "'one'"]),
-        ({"decided": "perhaps"}, ['"recommendation.decided"', "1", "scaling recommend"]),
+        ({"decided": "perhaps"}, [": decided: ", "1", "scaling recommend"]),
         ({"question": {"train_flops": -1.0}}, ["train_flops", "-1", "scaling recommend"]),
-        ({"question": {"train_flops": 1e20, "n_experts": ["many"]}}, ["question.n_experts.0"]),
+        ({"question": {"train_flops": 1e20, "n_experts": ["many"]}}, ["question.n_experts[0]: "]),
     ],
 )
 def test_a_file_that_cannot_be_read_names_place_and_remedy(written, tmp_path, change, named):
@@ -98,6 +98,33 @@ def test_a_file_that_cannot_be_read_names_place_and_remedy(written, tmp_path, ch
         read_answer(path)
     for words in (str(path), *named):
         assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("recommendation", "n_active"), -1.0, "recommendation.n_active: "),
+        (("recommendation", "n_experts"), 10**9, "recommendation.n_experts: "),
+        (("recommendation", "tokens"), "many", "recommendation.tokens: "),
+        (("recommendation", "cost", "total"), -3.0, "recommendation.cost.total: "),
+        (("recommendation", "loss_interval"), [3.0, 2.0], "recommendation.loss_interval: "),
+        (("alternatives", 0, "loss"), 0, "alternatives[0].loss: "),
+        (("probability_best",), {"8": 1.5}, "probability_best.8: "),
+        (("expected_regret",), -0.1, "expected_regret: "),
+        (("rivals",), {"rivals": [], "n_draws": "x"}, "comparison.n_draws: "),
+        (("cost_curves", "prices", "n_experts"), None, "cost_curves.prices: "),
+        (("cost_curves", "prices"), {}, "cost_curves.prices: has no column n_experts"),
+    ],
+)
+def test_what_cannot_be_is_named_by_its_place_in_the_file(written, path, value, named):
+    document = json.loads(json.dumps(written))
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(InputError) as refused:
+        parse_answer(document, "answer.json")
+    assert named in str(refused.value)
 
 
 def test_tables_have_what_the_answer_says(found):
