@@ -21,6 +21,7 @@ from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED
 from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
 from analysis.laws import LAWS, Law, law_named
+from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
 from scaling.errors import InputError
@@ -84,7 +85,7 @@ def laws() -> pd.DataFrame:
 
 def fit(
     runs: RunTable,
-    law: str | Law,
+    law: str | Law | None = None,
     *,
     objective: Kind = "huber",
     residual: Residual = "log",
@@ -95,18 +96,26 @@ def fit(
     bootstrap: int | None = None,
     seed: int = 0,
 ) -> Fit:
-    """Fit a law to runs, with 95 % intervals from `bootstrap` resamples of trunks.
+    """Fit a mixture of laws, or one `law`, to runs, with 95 % intervals from `bootstrap` resamples of trunks.
 
+    The mixture weighs its laws by how well each predicts larger runs from smaller ones, and its intervals are meant to
+    hold beyond the largest run (`analysis.mixture.fitted_mixture.fit_mixture`); those of one law hold if that law does.
     `law` is a name of `laws()` or a `Law` of your own, which need not be registered. `bootstrap` None: 400 resamples,
-    none for more than 50,000 runs; 0: none. `pin` holds parameters at values; with `auto_pin` those that the runs
-    cannot identify are held at published values. Runs that the law cannot be fitted to are left out and counted. The
-    minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). Raises InputError for a
-    missing column, an unknown law or parameter.
+    none for more than 50,000 runs; 0: none. `pin` holds parameters of one law at values; with `auto_pin` those that the
+    runs cannot identify are held at published values. Runs that the law cannot be fitted to are left out and counted.
+    The minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). Raises InputError for
+    a missing column, an unknown law or parameter.
     """
-    definition = _law(law)
     if not isinstance(runs, RunTable):
         raise InputError(f"`runs` must come from scaling.load(...), found {type(runs).__name__}")
-    table, kind = runs.for_law(definition), Objective(objective, residual, delta)
+    kind = Objective(objective, residual, delta)
+    if law is None:
+        if pin:
+            raise InputError("`pin` holds parameters of one law: name it with `law`")
+        resamples = resampling.usual_count(runs) if bootstrap is None else bootstrap
+        return fit_mixture(runs, objective=kind, auto_pin=auto_pin, n_starts=starts, resamples=resamples, seed=seed)
+    definition = _law(law)
+    table = runs.for_law(definition)
     fitted = fitting.fit(table, definition, objective=kind, pin=pin, auto_pin=auto_pin, n_starts=starts, seed=seed)
     resamples = resampling.usual_count(table) if bootstrap is None else bootstrap
     return resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed))

@@ -20,12 +20,14 @@ class Resampled:
     """The resampling behind draws.
 
     `strata` (m,) are the strata of trunks, in the order of the jackknife values; `supply` classes the number of trunks
-    per free parameter of the law.
+    per free parameter of the law. `plain` draws are of several laws, and their quantiles are taken as they are: an
+    estimate between two laws says nothing of a bias of the draws.
     """
 
     strata: tuple[int, ...] = ()
     n_trunks: int = 0
     supply: Supply = "many"
+    plain: bool = False
 
     @property
     def widening(self) -> float:
@@ -77,7 +79,9 @@ def quantiles(
     probability = np.asarray(probabilities, dtype=float)[:, None]
     plain = resampled.normal_quantile(probability)
     corrected = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
-    if resampled.supply == "few":
+    if resampled.plain:
+        corrected = np.broadcast_to(plain, corrected.shape)
+    elif resampled.supply == "few":
         corrected = 0.5 * (plain + corrected)
     elif resampled.supply == "scarce":
         corrected = np.where(probability < 0.5, np.minimum(corrected, plain), np.maximum(corrected, plain))

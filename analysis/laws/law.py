@@ -15,7 +15,7 @@ from scaling.errors import InputError
 from scaling.summary import Settings, Summarised, summary_table
 from scaling.table import Table
 
-Role = Literal["size", "data", "expert", "saturation", "interaction", "floor"]
+Role = Literal["size", "data", "expert", "saturation", "interaction", "floor", "mixture"]
 
 
 @dataclass(frozen=True, repr=False)
