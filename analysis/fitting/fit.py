@@ -308,7 +308,11 @@ def fit(
     if identifiability.refusals(findings):
         return unfitted
     problem = Problem.of(table, law, {name: held.value for name, held in pins.items()}, objective)
-    return _with_outliers(_fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed))), table)
+    fitted = _fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed)))
+    if not fitted.params or len(table) > MOST_RESIDUALS:
+        return fitted
+    found = outlier_doubts(rows_of(table), problem, problem.coordinates(fitted.params))
+    return replace(fitted, doubts=(*fitted.doubts, *found), warnings=(*map(str, found), *fitted.warnings))
 
 
 def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
@@ -379,16 +383,6 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
         warnings=(*warnings, *map(str, valleys)),
         findings=(*unfitted.findings, *valleys),
     )
-
-
-def _with_outliers(fitted: Fit, table: RunTable) -> Fit:
-    """The fit with a doubt of the runs that stand far from its law."""
-    if not fitted.residuals or not fitted.params:
-        return fitted
-    target, residuals = fitted.definition.target, np.array(fitted.residuals)
-    found = outlier_doubts(rows_of(table), target, table.column(target), residuals, len(fitted.free))
-    warnings = (*map(str, found), *fitted.warnings)
-    return replace(fitted, doubts=(*fitted.doubts, *found), warnings=warnings)
 
 
 def _mixture_warnings(table: RunTable, law: Law) -> list[str]:
