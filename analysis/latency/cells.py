@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables.readers import numbers
+from analysis.tables.dense_rows import with_expert_counts
+from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import ReadingLog, rows_named
+from analysis.tables.rows import ratio
 from scaling.arrays import Array, Booleans
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import listed
 
 _TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
-_DENSE = ("dense", "none", "-", "n/a", "na")
 _ONE_EXPERT = 1e-6  # relative difference of n_total and n_active below which a model is dense
+_NOT_ONE = 1.5  # n_total over n_active of a model that cannot be dense, however embeddings are counted
 DTYPES: Mapping[str, str] = {
     **dict.fromkeys(("float32", "fp32", "f32", "float", "torch.float32"), "float32"),
     **dict.fromkeys(("bfloat16", "bf16", "torch.bfloat16"), "bfloat16"),
@@ -65,28 +67,30 @@ def flags(frame: pd.DataFrame, name: str, source: str) -> pd.Series[Any]:
 
 
 def with_dense_rows(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """The frame with E = 1 and k = 1 in dense rows that write E as 0, blank or a word: those whose total is their
-    active size."""
-    if EXPERTS not in frame or not {"n_active", "n_total"} <= {*frame.columns}:
+    """The frame with E in every row that says it in words (`analysis.tables.dense_rows`), and with E = 1 and k = 1 in
+    rows of dense models that leave them blank: those whose total is their active size."""
+    if EXPERTS not in frame:
         return frame
-    active, total, cells = numbers(frame["n_active"]).floats, numbers(frame["n_total"]).floats, numbers(frame[EXPERTS])
-    words = frame[EXPERTS].astype(object).astype(str).str.strip().str.lower()
-    says_nothing = cells.missing | (cells.floats == 0) | words.isin(_DENSE).to_numpy(bool)
-    with np.errstate(invalid="ignore"):
-        dense = np.abs(total / active - 1) < _ONE_EXPERT
-    told = says_nothing & dense
-    if told.any():
-        log.notes.append(
-            f"{EXPERTS} is 0, blank or a word {rows_named(frame.index[told])}, whose n_total is its n_active: dense, "
-            f"{EXPERTS} = 1"
-        )
-    ones = {EXPERTS: _filled(frame[EXPERTS], told)}
-    one = dense & (told | (cells.floats == 1))
+    frame = with_expert_counts(frame, log)
+    experts, dense = numbers(frame[EXPERTS]), is_dense(frame)
+    blank = experts.missing & dense
+    if blank.any():
+        rows = rows_named(frame.index[blank])
+        log.notes.append(f"{EXPERTS} is blank and n_total is n_active: a dense model, {EXPERTS} = 1, {rows}")
+    ones = {EXPERTS: _filled(frame[EXPERTS], blank)}
     for name in ("top_k", "distinct_experts"):
         if name in frame:
-            found = numbers(frame[name])
-            ones[name] = _filled(frame[name], one & (found.missing | (found.floats == 0) | found.unreadable))
+            read = numbers(frame[name])
+            ones[name] = _filled(frame[name], (blank | (experts.floats == 1)) & (read.missing | (read.floats == 0)))
     return frame.assign(**ones)
+
+
+def is_dense(frame: pd.DataFrame) -> Booleans:
+    """The rows whose total is their active size."""
+    if not {"n_active", "n_total"} <= {*frame.columns}:
+        return np.zeros(len(frame), dtype=bool)
+    active, total = numbers(frame["n_active"]).floats, numbers(frame["n_total"]).floats
+    return np.asarray(np.abs(ratio(total, active) - 1) < _ONE_EXPERT)
 
 
 def _filled(column: pd.Series[Any], chosen: Booleans) -> pd.Series[Any]:
@@ -102,6 +106,8 @@ def refuse_contradictions(frame: pd.DataFrame, source: str) -> None:
     slack = 1 + 1e-9
     less = frame["n_total"].to_numpy(float) * slack < frame["n_active"].to_numpy(float)
     refuse(frame, less, "n_active", "is above n_total", source, "are the two columns swapped?")
+    more = (experts == 1) & (frame["n_total"].to_numpy(float) > _NOT_ONE * frame["n_active"].to_numpy(float))
+    refuse(frame, more, EXPERTS, "is 1, dense, where n_total is far above n_active", source)
     if "distinct_experts" in frame:
         touched = frame["distinct_experts"].to_numpy(float)
         refuse(frame, touched > experts * slack, "distinct_experts", f"is above {EXPERTS}", source)
@@ -112,9 +118,21 @@ def numeric(
 ) -> Array:
     """A column as floats, NaN where it is blank. Raises InputError naming rows and cells that are text."""
     read = numbers(frame[name])
-    refuse(frame, read.unreadable, name, "is not a number", source, remedy)
+    why = f"is not a number{f' ({read.doubt})' if read.doubt else ''}"
+    refuse(frame, read.unreadable, name, why, source, remedy)
     log.notes += [f"{name}: {convention}" for convention in read.conventions]
     return read.floats
+
+
+def not_measured(frame: pd.DataFrame, name: str, source: str, log: ReadingLog) -> Booleans:
+    """The rows in which a measurement is a word, such as OOM, for there is none; they are named. Raises InputError for
+    text with digits, which may be a number in another form."""
+    read, words = numbers(frame[name]), frame[name].astype(object)
+    digits = words.astype(str).str.contains(r"\d").to_numpy(bool)
+    why = f"is not a plain number{f' ({read.doubt})' if read.doubt else ''}"
+    refuse(frame, read.unreadable & digits, name, why, source, "write digits and a decimal point, without a unit")
+    log.name_rows(f"{name} not measured", frame.index[read.unreadable], words)
+    return read.unreadable
 
 
 def usable(

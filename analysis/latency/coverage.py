@@ -32,40 +32,34 @@ def not_covered(
 ) -> list[str]:
     """What of a priced model lies outside the measurement, with the range that was measured.
 
-    `experts` are those compared; `top_k` of the one chosen; `served` its batch, context, d_model and n_layers where
-    they are known; `dtype` that of the device's peak.
+    `experts` are those compared; `top_k` of the one chosen, 0 for a dense one; `served` its batch, context, d_model and
+    n_layers where they are known; `dtype` that of the device's peak.
     """
     if measured is None:
         return []
-    name = measured.what
-    doubts = [f"{name}: {doubt}" for doubt in measured.doubts]
-    unknown = [field for field in ("n_experts", "top_k", "batch", "context") if not getattr(measured, field)]
+    doubts = [f"{measured.what}: {doubt}" for doubt in measured.doubts]
     if not measured.n_experts:
+        unknown = [field for field in ("n_experts", "top_k", "batch", "context") if not getattr(measured, field)]
         return [
             *doubts,
-            f"{name} does not say at which {', '.join(unknown)} it was measured: whether it covers this question is "
-            "unknown; write it anew with `scaling latency`",
+            f"{measured.what} does not say at which {', '.join(unknown)} it was measured: whether it covers this "
+            "question is unknown; write it anew with `scaling latency`",
         ]
-    outside = [e for e in experts if not min(measured.n_experts) <= e <= max(measured.n_experts)]
-    if outside:
-        doubts.append(
-            f"{name} was measured at E = {listed(measured.n_experts)}, not at E = {listed(outside)}; {_REMEASURE}"
-        )
+    outside = []
+    beyond = [e for e in experts if not min(measured.n_experts) <= e <= max(measured.n_experts)]
+    if beyond:
+        outside.append(f"E = {listed(measured.n_experts)} (not {listed(beyond)})")
     if measured.top_k and top_k and not min(measured.top_k) <= top_k <= max(measured.top_k):
-        doubts.append(
-            f"{name} was measured at k = {listed(measured.top_k)}, not at k = {listed([top_k])}; {_REMEASURE}"
-        )
-    far = []
+        outside.append(f"k = {listed(measured.top_k)} (not {listed([top_k])})")
     for field, value in served.items():
         ends = getattr(measured, field)
         if ends and not ends[0] / _FAR <= value <= ends[1] * _FAR:
-            far.append(f"{field} {si(ends[0])} to {si(ends[1])}, not {si(value)}")
-    if far:
-        doubts.append(f"{name} was measured at {'; '.join(far)}: its times are extrapolated; {_REMEASURE}")
+            outside.append(f"{field} {' to '.join(si(end) for end in dict.fromkeys(ends))} (not {si(value)})")
     if len(measured.phases) == 1:
-        doubts.append(
-            f"{name} was measured in {measured.phases[0]} alone: the other phase is extrapolated; {_REMEASURE}"
-        )
+        outside.append(f"{measured.phases[0]} alone")
     if measured.dtype and measured.dtype != dtype:
-        doubts.append(f"{name} was measured in {measured.dtype}, and the peak of the device is that of {dtype}")
+        outside.append(f"{measured.dtype} (not {dtype}, that of the device's peak)")
+    if outside:
+        remedy = _REMEASURE if measured.experts_cost else "add measurements of such models"
+        doubts.append(f"{measured.what} was measured at {', '.join(outside)}: beyond it is extrapolated; {remedy}")
     return doubts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.latency.table import LatencyTable
-from analysis.tables.reading_log import rows_named
+from analysis.tables.rows import rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import si
@@ -42,7 +42,7 @@ def doubts_of_times(table: LatencyTable, on: Device) -> list[str]:
         )
     doubts = []
     if under.any():
-        rows, fastest = rows_named(table.frame.index[under]), _rates(table, int(np.argmax(shares)))
+        rows, fastest = rows_of(table).named(under), _rates(table, int(np.argmax(shares)))
         doubts.append(
             f"{under.sum()} measured times lie under the roofline floor ({rows}): {fastest}; another device, or a busy "
             "one when calibrated?"
@@ -60,7 +60,7 @@ def doubts_of_residuals(table: LatencyTable, modelled_over_measured: Array) -> l
     ):
         if rows.any():
             doubts.append(
-                f"time_ms {rows_named(table.frame.index[rows])} differs more than {_APART:g}-fold from the law of the "
+                f"time_ms {rows_of(table).named(rows)} differs more than {_APART:g}-fold from the law of the "
                 f"other rows: is it in {unit}?"
             )
     return doubts
@@ -94,12 +94,12 @@ def _factor(unit: str) -> float:
 
 def _rates(table: LatencyTable, place: int) -> str:
     """What the row at a place would have reached."""
-    row = table.frame.iloc[place]
+    row, here = table.frame.iloc[place], np.arange(len(table)) == place
     seconds = row["time_ms"] / 1e3
+    rates = f"{si(row['bytes'] / seconds)} bytes/s and compute {si(row['flops'] / seconds)} FLOP/s"
     return (
-        f"the {row['phase']} at batch {row['batch']:g} and context {row['context']:g} "
-        f"{rows_named(table.frame.index[[place]])}, with time_ms {row['time_ms']:.4g}, would read {si(row['bytes'] / seconds)} bytes/s and compute "
-        f"{si(row['flops'] / seconds)} FLOP/s"
+        f"the {row['phase']} at batch {row['batch']:g} and context {row['context']:g} {rows_of(table).named(here)}, "
+        f"with time_ms {row['time_ms']:.4g}, would read {rates}"
     )
 
 

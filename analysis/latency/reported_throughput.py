@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from analysis.latency.reported_table import SIZES, ReportedTable, read_reported,
 from analysis.tables.reading_log import rows_named
 from scaling.arrays import Array
 from scaling.errors import InputError
-from scaling.formatting import listed
+from scaling.formatting import listed, plural
 from scaling.serving import replicas
 from scaling.serving.device import Device
 from scaling.serving.measured_range import MeasuredRange
@@ -22,10 +23,14 @@ from scaling.serving.steps import prefill_work, weight_bytes
 
 _APART = 2.0
 """Times the sequences at once, above which tokens/s and latency of a row contradict them."""
+_ROUGHLY = 0.15
+"""Relative difference within which a row's tokens/s times its devices agree with its latency."""
 _UNLIKE = 10.0
 """Times the factor of the other rows from which a row is in doubt."""
 _SLOW = 0.03
 """Of the assumed shares: a device that reaches less is more likely measured in another unit."""
+_GROUPED = 8
+"""Heads of a query that share keys and values in usual models."""
 _NO_SHARE = "no share may exceed 1"
 
 
@@ -46,7 +51,7 @@ def measured_throughput(
     table = read_reported(frame, service, source)
     rows = table.frame
     _require_fit(table, on)
-    _require_agreement(table)
+    doubts = _agreement(table)
     factors, floors = (
         np.array(values) for values in zip(*(_factor(row, on, service) for row in _rows(rows)), strict=True)
     )
@@ -55,9 +60,9 @@ def measured_throughput(
     factor = float(np.median(factors))
     capped = min(factor, 1 / max(ASSUMED.bandwidth_share, ASSUMED.flops_share))
     excess = f"; {factor:.3g} would be needed, but {_NO_SHARE}" if capped < factor else ""
-    origin = f"scaled by {capped:.3g} to the measured speed of {source}, {len(rows)} rows{excess}"
+    origin = f"scaled by {capped:.3g} to the measured speed of {source}, {plural(len(rows), 'row')}{excess}"
     efficiency = Efficiency(ASSUMED.bandwidth_share * capped, ASSUMED.flops_share * capped, source=origin)
-    return replace(service, efficiency=efficiency, measured_range=_range_of(table, _doubts(table, factors)))
+    return replace(service, efficiency=efficiency, measured_range=_range_of(table, _doubts(table, factors) + doubts))
 
 
 def _range_of(table: ReportedTable, doubts: list[str]) -> MeasuredRange:
@@ -68,7 +73,7 @@ def _range_of(table: ReportedTable, doubts: list[str]) -> MeasuredRange:
         return float(values.min()), float(values.max())
 
     return MeasuredRange(
-        what=f"the reported speed of {table.source}",
+        what="the throughput table",
         n_experts=tuple(np.unique(experts).astype(int).tolist()),
         top_k=tuple(np.unique(top_k[experts > 1]).tolist()),
         batch=ends(rows["batch"].to_numpy()),
@@ -110,30 +115,34 @@ def _require_fit(table: ReportedTable, on: Device) -> None:
     over = needed > on.memory
     if over.any():
         place = int(np.argmax(over))
-        said = "precision" if table.frame["bytes_per_weight"].iloc[place] < 2 else "bf16"
+        wide, rows = table.frame["bytes_per_weight"].iloc[place], rows_named(table.frame.index[over])
         raise InputError(
-            f"{table.source}: the weights {rows_named(table.frame.index[over])} do not fit: {needed[place] / 1e9:.4g} GB "
-            f"a device in {said}, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
+            f"{table.source}: the weights {rows} do not fit: {needed[place] / 1e9:.4g} GB a device at {wide:g} bytes "
+            f"each, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
             "(`n_devices` or `tensor_parallel_size`), or the precision of its weights (`dtype`: fp8)"
         )
 
 
-def _require_agreement(table: ReportedTable) -> None:
-    """Raises InputError naming rows whose tokens/s times latency is far from their sequences at once."""
+def _agreement(table: ReportedTable) -> list[str]:
+    """A doubt of rows whose tokens/s times latency is fewer than their sequences at once, but for what a long wait for
+    the first token may explain. Raises InputError naming rows where it contradicts them."""
     rows = table.frame
-    ratio = sequences_in_flight(rows) / rows["batch"].to_numpy()
-    complete = rows["ttft_ms"].notna().to_numpy()
+    in_flight, batch = sequences_in_flight(rows), rows["batch"].to_numpy(float)
+    complete, devices = rows["ttft_ms"].notna().to_numpy(), rows["n_devices"].to_numpy(float)
     with np.errstate(invalid="ignore"):
-        apart = (ratio > _APART) | (complete & (ratio < 1 / _APART))
+        ratio = in_flight / batch
+        of_one = (devices > 1) & (np.abs(ratio * devices - 1) < _ROUGHLY)
+        apart, few = (ratio > _APART) | (complete & (ratio < 1 / _APART)) | of_one, ratio < 1 / _APART
+    place = int(np.argmax(apart | few))
+    words = (
+        f"tokens/s times latency {rows_named(rows.index[apart if apart.any() else few])} makes {in_flight[place]:.3g} "
+        f"sequences at once, and the row says {batch[place]:.3g}: is tokens/s that of one device (call it "
+        "`output_throughput_per_gpu`), or of prompts and output together (`total_token_throughput`), are the times in "
+        "another unit, or was the concurrency a limit that was not reached (give the measured one as `concurrency`)?"
+    )
     if apart.any():
-        place = int(np.argmax(apart))
-        raise InputError(
-            f"{table.source}: tokens/s times latency {rows_named(rows.index[apart])} makes "
-            f"{ratio[place] * rows['batch'].iloc[place]:.3g} sequences at once, and the row says "
-            f"{rows['batch'].iloc[place]:.3g}: is tokens/s that of one device, or of prompts and output together "
-            "(`total_token_throughput`), are the times in another unit, or was the concurrency a limit that was not "
-            "reached (give the measured one as `concurrency`)?"
-        )
+        raise InputError(f"{table.source}: {words}")
+    return [words] if few.any() else []
 
 
 def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array) -> str:
@@ -141,15 +150,12 @@ def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array)
     rows = table.frame
     place = int(np.argmax(floors))
     row = rows.iloc[place]
-    found = [
-        words for words, column, other in _explanations(row)
-        if (not column or column in table.assumed) and _factor(other, on, service)[1] <= 1
-    ]  # fmt: skip
+    found = _explanations(row, table.assumed, lambda other: _factor(other, on, service)[1] <= 1)
     why = f"what would explain it: {'; or '.join(found)}" if found else _explained(table.assumed)
     return (
         f"{table.source}: {on.title} can neither read nor compute as fast as {row['measure']} says "
-        f"{rows_named(rows.index[floors > 1], rows['value'])}: {rows_named(rows.index[[place]])} by {floors[place]:.2g} "
-        f"times; {why}. Check the device and the units, too"
+        f"{rows_named(rows.index[floors > 1], rows['speed'].astype(object))}: {rows_named(rows.index[[place]])} by "
+        f"{floors[place]:.2g} times; {why}. Check the device and the units, too"
     )
 
 
@@ -159,32 +165,35 @@ def _explained(assumed: dict[str, str]) -> str:
     return f"state {listed(open_)}" if open_ else "no column is left that could explain it"
 
 
-def _explanations(row: pd.Series[Any]) -> list[tuple[str, str, pd.Series[Any]]]:
-    """What may be behind a row that is too fast: in words with the remedy, the column that was assumed ("" where none
-    was), and the row with it."""
-    shared = row["kv_elements_per_token"] / 8
-    lengths = row["prompt"] + row["generated"]
-    grouped, eighth = {"kv_elements_per_token": shared}, {"bytes_per_weight": 1.0}
-    kv = (
-        "grouped-query or latent attention, whose keys and values are fewer than 2 d_model a layer: state `n_kv_heads` "
-    )
-    kv += "(with `head_dim`), or `kv_elements_per_token`"
-    weights = "weights of 8 bits: state `dtype` fp8"
-    changes: list[tuple[str, str, dict[str, float]]] = [
-        (kv, "n_kv_heads", grouped),
-        (weights, "dtype", eighth),
-        (f"both of these: {kv}; {weights}", "n_kv_heads", grouped | eighth),
-        ("a replica on 8 devices: state `n_devices` or `tensor_parallel_size`", "n_devices", {"n_devices": 8.0}),
-    ]
+def _explanations(
+    row: pd.Series[Any], assumed: dict[str, str], possible: Callable[[pd.Series[Any]], bool]
+) -> list[str]:
+    """What makes the speed of a row possible, in words with the remedy: a column that was assumed and may be otherwise,
+    several of them where none is enough alone, or another unit."""
+    silent: dict[str, tuple[str, dict[str, float]]] = {
+        "n_kv_heads": (
+            "grouped-query or latent attention, which caches less than 2 d_model a layer: state `n_kv_heads` and "
+            "`head_dim`, or `kv_elements_per_token`",
+            {"kv_elements_per_token": row["kv_elements_per_token"] / _GROUPED},
+        ),
+        "dtype": ("weights of 8 bits: state `dtype` fp8", {"bytes_per_weight": 1.0}),
+        "n_devices": ("a replica on several devices: state `n_devices`", {"n_devices": 8.0}),
+    }
+    told = [change for column, change in silent.items() if column in assumed]
     if row["measure"] == "output_throughput":
-        total = {"value": row["value"] * row["generated"] / lengths}
-        changes.append(("tokens/s of prompts and output together: name the column `total_token_throughput`", "", total))
+        output = row["generated"] / (row["prompt"] + row["generated"])
+        unit = (
+            "prompts and output counted together: name it `total_token_throughput`",
+            {"speed": row["speed"] * output},
+        )
     else:
-        name = row["measure"].removesuffix("_ms")
-        changes.append((f"seconds, not milliseconds: name the column `{name}_s`", "", {"value": row["value"] * 1e3}))
-    changed = [(words, column, _with(row, change)) for words, column, change in changes]
-    alone = [one for one in changed if not one[0].startswith("both")]
-    return [*alone, *(one for one in changed if one not in alone)]
+        seconds = f"{row['measure'].removesuffix('_ms')}_s"
+        unit = (f"seconds, not milliseconds: name it `{seconds}`", {"speed": row["speed"] * 1e3})
+    alone = [words for words, change in (*told, unit) if possible(_with(row, change))]
+    together = {name: value for _, change in told for name, value in change.items()}
+    if alone or not together or not possible(_with(row, together)):
+        return alone
+    return [" together with ".join(words for words, _ in told)]
 
 
 def _with(row: pd.Series[Any], change: dict[str, float]) -> pd.Series[Any]:
@@ -223,7 +232,7 @@ def _factor(row: pd.Series[Any], on: Device, service: Service) -> tuple[float, f
         bytes_per_kv=row["bytes_per_kv"],
     )
     iteration = replicas.iteration(sizes, on, batch, service, layout)
-    seconds = batch / row["value"] if row["measure"] == "output_throughput" else row["value"] / 1e3
+    seconds = batch / row["speed"] if row["measure"] == "output_throughput" else row["speed"] / 1e3
     if row["measure"] == "ttft_ms":
         iteration = np.asarray(replicas.ttft(iteration, prefill_work(sizes, on, 1.0, service, layout).terms(on)))
     terms = dict(zip(TERMS, iteration, strict=True))

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.latency.cells import (
     DTYPES,
     flags,
+    not_measured,
     numeric,
     refuse,
     refuse_contradictions,
@@ -31,7 +32,8 @@ from analysis.tables.expressions import where_selected
 from analysis.tables.mapping import mapped
 from analysis.tables.numbers import numbers
 from analysis.tables.readers import read_table
-from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
+from analysis.tables.reading_log import CheckedTable, ReadingLog
+from analysis.tables.rows import rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -68,7 +70,7 @@ _ATTENTION = {
 
 @dataclass(frozen=True)
 class LatencyTable(CheckedTable):
-    """Latency rows of one device and dtype, as numbers; their labels are those of the rows in the file, from 0."""
+    """Latency rows of one device and dtype, as numbers."""
 
     @property
     def seconds(self) -> Array:
@@ -129,7 +131,9 @@ def read_latency(
             choice = f"choose with `where` '{column} == \"{values[0]}\"'"
             raise InputError(f"{source}: {column} {', '.join(values)} are mixed, and a law is of one; {choice}")
     left_out = [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
-    return LatencyTable(frame, name, log.dropped, (*log.notes, *left_out, *_load_doubts(frame)))
+    notes = (*log.notes, *left_out, *_load_doubts(frame))
+    labels = None if in_study else frame.index.to_numpy()
+    return LatencyTable(frame.reset_index(drop=True), name, log.dropped, notes, labels=labels)
 
 
 def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -186,10 +190,10 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     """
     if name is not None:
         return device(name)
-    written = table.frame[["device"]].dropna().drop_duplicates()
+    cells, rows = table.frame["device"], rows_of(table)
     measured = [
-        _device_in(cell, f"{table.source}: `device` {rows_named(written.index[[place]])}")
-        for place, cell in enumerate(written["device"])
+        _device_in(cell, f"{table.source}: `device` {rows.named(cells.eq(cell).to_numpy())}")
+        for cell in cells.dropna().unique()
     ]
     if measured:
         return max(measured, key=lambda one: one.peak_flops)  # of calibrations: for a floor
@@ -234,10 +238,7 @@ def _chosen(frame: pd.DataFrame, where: str | None, log: ReadingLog) -> pd.DataF
 def _as_numbers(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFrame:
     """The frame with counts and times as floats. A time that is text ("OOM") was not measured: left out and named.
     Raises InputError for text in other columns."""
-    times = numbers(frame["time_ms"])
-    failed = pd.Series(times.unreadable, index=frame.index)
-    log.name_rows("time_ms not a number", frame.index[failed], frame["time_ms"].astype(object))
-    frame = log.drop(frame, failed, "time_ms not a number")
+    frame = log.drop(frame, not_measured(frame, "time_ms", source, log), "time_ms not measured")
     remedy = "write one number a cell, or leave these rows out with `where`"
     columns = [*_COUNTED, *(name for name in ("n_heads", "busy_cores") if name in frame)]
     return frame.assign(**{name: numeric(frame, name, source, log, remedy) for name in columns})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables.readers import numbers
+from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import ReadingLog
 from scaling.errors import InputError
 from scaling.formatting import listed

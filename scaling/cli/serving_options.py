@@ -103,8 +103,11 @@ def device_of(
     throughput: Path | None,
     bandwidth_share: float | None,
     flops_share: float | None,
+    prompt: int,
+    generated: int,
 ) -> ServingDevice:
-    """The device and its efficiency from the options. Raises InputError where they contradict each other."""
+    """The device and its efficiency from the options; `prompt` and `generated` are the lengths of a request where a
+    table of measurements has none. Raises InputError where they contradict each other."""
     from scaling.serving.devices import device
     from scaling.serving.service import Service
     from scaling.serving.step_time import ASSUMED, Efficiency
@@ -127,8 +130,10 @@ def device_of(
         from analysis.latency.reported_throughput import measured_throughput
         from analysis.tables.readers import read_table
 
-        reached = measured_throughput(read_table(throughput), rented or device(str(name)), source=str(throughput))
-    elif given:
+        asked = Service(prompt=prompt, generated=generated)
+        on = rented or device(str(name))
+        return ServingDevice(rented, measured_throughput(read_table(throughput), on, asked, str(throughput)))
+    if given:
         reached = Efficiency(
             bandwidth_share=ASSUMED.bandwidth_share if bandwidth_share is None else bandwidth_share,
             flops_share=ASSUMED.flops_share if flops_share is None else flops_share,

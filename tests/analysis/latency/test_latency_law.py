@@ -284,21 +284,21 @@ SIZES = ModelSizes(7e9, 47e9, 65_536 * 4, 32, 4096, n_experts=8, top_k=2)
 )
 def test_somebody_elses_speed_is_reproduced(measure, devices):
     """A row made by the serving model at 1.2 times the assumed shares gives 1.2 back, and with it the same speed."""
-    h100, planted = device("h100"), Efficiency(0.6 * 1.2, 0.4 * 1.2)
+    h200, planted = device("h200"), Efficiency(0.6 * 1.2, 0.4 * 1.2)
     sizes = replace(SIZES, kv_elements_per_token=2 * 32 * 4096)
     service = replace(SERVICE, prompt=1024, generated=128, efficiency=planted)
     layout = service_module.Layout(devices)
     batch = 16.0
-    terms = replicas.iteration(sizes, h100, batch, service, layout)
+    terms = replicas.iteration(sizes, h200, batch, service, layout)
     tpot = float(planted.coefficients() @ terms)
-    first = steps.prefill_work(sizes, h100, 1.0, service, layout).seconds(h100, planted)
+    first = steps.prefill_work(sizes, h200, 1.0, service, layout).seconds(h200, planted)
     value = {"output_throughput": batch / tpot, "tpot_ms": 1e3 * tpot, "ttft_ms": 1e3 * (0.5 * tpot + float(first))}[
         measure
     ]
     model = {"n_active": 7e9, "n_total": 47e9, "n_layers": 32, "d_model": 4096, "n_experts": 8, "top_k": 2}
     load = {"max_concurrency": 16, "input_len": 1024, "output_len": 128, "tensor_parallel_size": devices}
     row = model | load | {measure: value}
-    found = measured_throughput(pd.DataFrame([row]), h100)
+    found = measured_throughput(pd.DataFrame([row]), h200).efficiency
     assert found.bandwidth_share == pytest.approx(planted.bandwidth_share, rel=1e-9)
     assert found.flops_share == pytest.approx(planted.flops_share, rel=1e-9)
     assert found.source.startswith("scaled by 1.2 to the measured speed of the table")
@@ -306,11 +306,11 @@ def test_somebody_elses_speed_is_reproduced(measure, devices):
 
 def test_impossible_and_missing_speeds_are_refused():
     row = {"n_active": 7e9, "n_total": 7e9, "n_layers": 32, "d_model": 4096, "batch": 1, "output_throughput": 1e6}
-    with pytest.raises(InputError, match=r"NVIDIA H100.* rows 2 .*output_throughput"):
+    with pytest.raises(InputError, match=r"NVIDIA H100.*output_throughput.* row 2 "):
         measured_throughput(pd.DataFrame([row | {"batch": np.nan}, row]), device("h100"))
     with pytest.raises(InputError, match="column output_throughput or tpot_ms or ttft_ms is missing"):
         measured_throughput(pd.DataFrame([row]).drop(columns="output_throughput"), device("h100"))
-    with pytest.raises(InputError, match="not in every row: batch"):
+    with pytest.raises(InputError, match=r"no row can be used: batch missing in row 1"):
         measured_throughput(pd.DataFrame([row | {"batch": np.nan}]), device("h100"))
 
 
