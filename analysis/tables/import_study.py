@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.tables.counts import COUNTS
+from analysis.tables.rows import Rows, rows_of
+from analysis.tables.run_names import named_apart, named_by_content
 from analysis.tables.runs import RunTable, read_runs
+from scaling.arrays import Booleans
 from scaling.columns import TOKENS
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.schema import RUNS, SCHEMA_VERSION, arrow_schema, write_parquet
 
 
@@ -29,10 +34,10 @@ def import_runs(
 ) -> tuple[RunTable, Path, tuple[str, ...]]:
     """Write a table's runs as one part under `out`/runs; returns the table, the part's path and the columns left out.
 
-    The part is named by its content, so importing a table twice writes it once. Without a column `run_id` a run is
-    named by its row's content, so overlapping imports into one study repeat no run. Counts are rounded to whole
-    numbers. Raises InputError for a table without loss, tokens or any parameter count, and for a value that does not
-    fit its column's type.
+    The part is named by its content, so importing a table twice writes it once, and overlapping imports into one study
+    repeat no run (`analysis.tables.run_names`). Counts are rounded to whole numbers. Raises InputError for a table
+    without loss, tokens or any parameter count, or without a row that has all three, and for a value that does not fit
+    its column's type.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
         raise InputError(
@@ -43,10 +48,10 @@ def import_runs(
         raise InputError(
             f"{source}: an import needs tokens (or train_flops and n_active) and a parameter count such as n_active"
         )
+    _require_usable(rows_of(table))
     frame = table.frame[[name for name in RUNS if name in table.frame]]
     frame = frame.assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
-    if "run_id" not in frame:
-        frame["run_id"] = _content_ids(table.frame)
+    frame["run_id"] = named_by_content(table.frame)
     for name, column in RUNS.items():
         if name not in frame:
             frame[name] = None
@@ -54,13 +59,15 @@ def import_runs(
             frame[name] = _whole(frame[name], str(source))
         elif column.type == pa.string():
             frame[name] = frame[name].astype("str").where(frame[name].notna(), None)
+    frame, note = named_apart(frame[list(RUNS)], out)
     try:
-        part = pa.Table.from_pandas(frame[list(RUNS)], schema=arrow_schema("runs"), preserve_index=False)
+        part = pa.Table.from_pandas(frame, schema=arrow_schema("runs"), preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{source}: a value does not fit its column ({error})") from error
-    digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame[list(RUNS)], index=False)).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(pd.util.hash_pandas_object(frame, index=False)).tobytes())
     path = out / "runs" / f"{digest.hexdigest()[:16]}.parquet"
     write_parquet(path, part, root=out)
+    table = replace(table, notes=(*table.notes, *note))
     return table, path, tuple(str(name) for name in table.frame.columns if name not in RUNS)
 
 
@@ -75,8 +82,17 @@ def _whole(counts: pd.Series[Any], source: str) -> pd.Series[Any]:
     return whole.astype("Int64")
 
 
-def _content_ids(frame: pd.DataFrame) -> list[str]:
-    """A name for every row, the hash of its content; the second of equal rows ends in "-2", and so on."""
-    hashes = pd.util.hash_pandas_object(frame, index=False)
-    copies = hashes.groupby(hashes).cumcount()
-    return [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]
+def _require_usable(rows: Rows) -> None:
+    """Raise InputError, by row, where no run has both tokens and a parameter count."""
+    counts = [name for name in COUNTS if name in rows.frame]
+    with_count = np.any([_positive(rows, name) for name in counts], axis=0)
+    for name, usable in ((TOKENS, _positive(rows, TOKENS)), (listed(counts), with_count)):
+        if not usable.any():
+            raise rows.refusal(f"no run can be used: {name} is missing or not positive {rows.named(~usable)}")
+    if not (with_count & _positive(rows, TOKENS)).any():
+        raise rows.refusal(f"no run can be used: none has both {TOKENS} and {listed(counts)}")
+
+
+def _positive(rows: Rows, name: str) -> Booleans:
+    values = rows.floats(name)
+    return np.isfinite(values) & (values > 0)

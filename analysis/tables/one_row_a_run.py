@@ -10,9 +10,10 @@ import pandas as pd
 
 from analysis.tables.doubts import Doubt
 from analysis.tables.names import named, plain_name
-from analysis.tables.numbers import numbers
+from analysis.tables.numbers import numbers, texts
 from analysis.tables.reading_log import ReadingLog
 from analysis.tables.rows import Rows, floats
+from analysis.tables.run_names import is_blank
 from analysis.tables.several_rows import BUDGETS, SETTINGS, STEPS, TRUNK, Reading, SeveralRows, reading_of
 from analysis.tables.status_words import STATUS
 from scaling.arrays import Array, Booleans, Integers
@@ -21,7 +22,6 @@ from scaling.formatting import listed, plural
 from scaling.schema import RUNS
 
 _RUN = "run_id"
-_BLANK = ("", "nan", "none", "null", "na", "n/a", "-", "<na>")
 _LATE, _GAPS = 0.05, 1.5  # what may follow the last loss of a run: this share of it, or so many of its intervals
 _ALL = f"If each row is a finished run, `map` {TRUNK}={_RUN} keeps them all"
 _LAST = f"If they are evaluations along training, `map` 'step={TOKENS}*1' keeps the last of each"
@@ -47,17 +47,20 @@ def one_row_a_run(
     repeated = (names >= 0) & pd.Series(names).duplicated(keep=False).to_numpy()
     rows, names = frame[repeated], names[repeated]
     run = _runs(rows, names, asked, log)
+    if not of_study and _RUN not in asked:
+        frame = _named_apart(frame, rows, names, run)
     several = np.bincount(run, minlength=1)[run] > 1
     if not several.any():
         return frame
-    rows, names, run = rows[several], names[several], run[several]
+    rows, names, run = frame.loc[rows.index[several]], names[several], run[several]
     ranks = _ranks(rows)
     order = np.lexsort([*reversed(ranks.values()), run])
     ranks = {name: values[order] for name, values in ranks.items()}
     found = SeveralRows(rows.iloc[order], names[order], np.unique(run[order], return_inverse=True)[1])
     reading = reading_of(found)
     if reading.are == "budgets":
-        return _all_budgets(frame, found, reading, log)
+        frame = _all_budgets(frame, found, reading, log)
+        return frame if of_study or _RUN in asked else _named_by_budget(frame, found)
     _say_last(found, ranks, reading, log)
     return _last_rows(frame, found, ranks, target, log, Rows(found.frame, source, of_study))
 
@@ -67,7 +70,7 @@ def _names(column: pd.Series[Any]) -> Integers:
     if pd.api.types.is_numeric_dtype(column):
         return np.asarray(pd.factorize(column)[0])
     text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
-    return np.asarray(pd.factorize(text.mask(text.str.casefold().isin(_BLANK)))[0])
+    return np.asarray(pd.factorize(text.mask(is_blank(text)))[0])
 
 
 def _runs(rows: pd.DataFrame, names: Integers, asked: Collection[str], log: ReadingLog) -> Integers:
@@ -91,6 +94,30 @@ def _runs(rows: pd.DataFrame, names: Integers, asked: Collection[str], log: Read
             f"{int(several.sum())} runs, kept apart"
         )
     return run
+
+
+def _named_apart(frame: pd.DataFrame, rows: pd.DataFrame, names: Integers, run: Integers) -> pd.DataFrame:
+    """The table with `name/1`, `name/2` for the runs of one name."""
+    codes = pd.Series(pd.factorize(run)[0])  # by their first rows
+    numbers_of_runs = codes.groupby(names).rank("dense").astype(int)
+    shared = numbers_of_runs.groupby(names).transform("max").gt(1).to_numpy()
+    own = texts(rows[_RUN]) + "/" + numbers_of_runs.astype(str).to_numpy(dtype=object)
+    return _renamed(frame, rows.index[shared], own[shared])
+
+
+def _named_by_budget(frame: pd.DataFrame, rows: SeveralRows) -> pd.DataFrame:
+    """The table with `name@tokens` for the runs of one trunk."""
+    kept = rows.frame.index.isin(frame.index)
+    tokens = np.array([f"@{tokens:.0f}" for tokens in rows.progress], dtype=object)
+    return _renamed(frame, rows.frame.index[kept], (texts(rows.frame[_RUN]) + tokens)[kept])
+
+
+def _renamed(frame: pd.DataFrame, labels: pd.Index[Any], own: Any) -> pd.DataFrame:
+    if not len(labels):
+        return frame
+    names = frame[_RUN].astype(object).copy()
+    names[labels] = own
+    return frame.assign(**{_RUN: names})
 
 
 def _filled(column: pd.Series[Any], names: Integers) -> pd.Series[Any]:
@@ -127,7 +154,7 @@ def _all_budgets(frame: pd.DataFrame, rows: SeveralRows, reading: Reading, log: 
     else:
         log.doubts.append(Doubt("rows_of_one_run", (_RUN, TOKENS), (), f"{message}. {_LAST}"))
         trunks = frame[TRUNK].astype(object) if TRUNK in frame else pd.Series(None, index=frame.index, dtype=object)
-        trunks[rows.frame.index] = rows.frame[_RUN].astype(str) + "/" + pd.Series(rows.run).astype(str).to_numpy()
+        trunks[rows.frame.index] = texts(rows.frame[_RUN])
         frame = frame.assign(**{TRUNK: trunks})
     again = np.append((np.diff(rows.run) == 0) & (np.diff(rows.progress) == 0), False)
     return log.drop(frame, frame.index.isin(rows.frame.index[again]), "a budget that its run has twice")

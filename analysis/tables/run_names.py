@@ -1,0 +1,100 @@
+"""Names of imported runs: one for each run of a study, whatever several tables call theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.tables.numbers import texts
+from analysis.tables.study import table_rows
+from scaling.arrays import Booleans
+from scaling.formatting import listed, plural
+from scaling.schema import RUNS
+
+_RUN, _TRUNK = "run_id", "trunk_id"
+_NOT_COMPARED = frozenset({_RUN, _TRUNK, "study", "status", "error", "schema_version"})
+_EVERYTHING = tuple(name for name in RUNS if name not in _NOT_COMPARED)
+_MODEL = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed", "n_experts", "d_model")
+_BLANK = frozenset({"", "nan", "none", "null", "na", "n/a", "-", "<na>"})
+
+
+def is_blank(names: pd.Series[str]) -> pd.Series[bool]:
+    """Which texts are no name."""
+    return names.str.strip().str.casefold().isin(_BLANK)
+
+
+def named_by_content(frame: pd.DataFrame) -> pd.Series[str]:
+    """The `run_id` of every row; where it has none, the hash of its content: the second of equal rows ends in "-2"."""
+    given = frame[_RUN] if _RUN in frame else pd.Series(None, index=frame.index, dtype=object)
+    names = pd.Series(texts(given), index=frame.index, dtype=object).where(given.notna(), "").str.strip()
+    blank = is_blank(names)
+    if not blank.any():
+        return names
+    hashes = pd.util.hash_pandas_object(frame[blank].drop(columns=_RUN, errors="ignore"), index=False)
+    copies = hashes.groupby(hashes).cumcount()
+    names[blank] = [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]
+    return names
+
+
+def named_apart(frame: pd.DataFrame, study: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Rows to import, in which a name that the study or the table has for another run ends in a hash of its row, and a
+    trunk that the study has of another model in a hash of its model; and a note on those of the study.
+
+    A row that the study has already keeps its name, so that it is there once.
+    """
+    frame = _with_endings(frame, _RUN, frame[_RUN].duplicated(keep=False).to_numpy(), _EVERYTHING)
+    there = table_rows(study, "runs") if study.is_dir() else pd.DataFrame()
+    if there.empty:
+        return frame, ()
+    runs, trunks = (_of_others(frame, there, name) for name in (_RUN, _TRUNK))
+    notes = ()
+    if runs.any():
+        names = listed(frame.loc[runs, _RUN], most=3)
+        notes = (
+            f"the study has {plural(int(runs.sum()), _RUN)} of other runs already ({names}): those of this table end "
+            "in a hash of their row. If this table is a later state of the same runs, import it into a new study",
+        )
+    frame = _with_endings(frame, _TRUNK, trunks, _MODEL)
+    return _with_endings(frame, _RUN, runs, _EVERYTHING), notes
+
+
+def _of_others(frame: pd.DataFrame, there: pd.DataFrame, name: str) -> Booleans:
+    """The rows whose `run_id` (or trunk) the study has, of another row (or model)."""
+    ours = np.array(frame[name].notna() & frame[name].isin(set(there[name].dropna())), dtype=bool)
+    if not ours.any():
+        return ours
+    rows, theirs = frame[ours], there[there[name].isin(set(frame.loc[ours, name]))]
+    compared = _MODEL if name == _TRUNK else _EVERYTHING
+    same = {*zip(theirs[name], _hashes(theirs, compared), strict=True)}
+    ours[ours] = [pair not in same for pair in zip(rows[name], _hashes(rows, compared), strict=True)]
+    return ours
+
+
+def _with_endings(frame: pd.DataFrame, name: str, rows: Booleans, columns: Sequence[str]) -> pd.DataFrame:
+    """The frame where a name in these rows ends in a hash of these columns."""
+    if not rows.any():
+        return frame
+    endings = [f"-{row & 0xFFFFFF:06x}" for row in _hashes(frame[rows], columns)]
+    names = frame[name].astype(object).copy()
+    names[rows] = [f"{given}{ending}" for given, ending in zip(names[rows], endings, strict=True)]
+    return frame.assign(**{name: names})
+
+
+def _hashes(frame: pd.DataFrame, columns: Sequence[str]) -> list[int]:
+    """A hash of these columns by row, of the cells that are not blank: equal whether they come from a table or a study,
+    and whatever columns either lacks."""
+    total = np.zeros(len(frame), dtype=np.uint64)
+    for place, name in enumerate(columns, start=1):
+        if name not in frame or frame[name].isna().all():
+            continue
+        blank, cells = frame[name].isna(), frame[name].astype(object)
+        values = (
+            cells.where(~blank, "").astype(str) if RUNS[name].type == pa.string() else cells.mask(blank).astype(float)
+        )
+        hashes = pd.util.hash_pandas_object(values, index=False).to_numpy() * np.uint64(2 * place + 1)
+        total += np.where(blank, np.uint64(0), hashes)
+    return total.tolist()
