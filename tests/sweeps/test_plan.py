@@ -140,6 +140,28 @@ def test_a_planted_fault_of_the_design_is_the_only_one_found(fault: str) -> None
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("train", "resources", "used", "fitting"),
+    [
+        ("batch_tokens: 32000, seq_len: 128", "gpus: 8", "2 of the 8 GPUs", 32768),
+        ("batch_tokens: 32768, seq_len: 128", "gpus: 8", "", 0),
+        ("batch_tokens: 3072, seq_len: 128", "cpus: 16", "8 of the 16 CPU threads", 4096),
+        ("batch_tokens: 1024, seq_len: 128, accumulate: 4", "gpus: 4, cpus: 2", "2 of the 4 GPUs", 2048),
+        ("batch_tokens: 1152, seq_len: 128", "cpus: 1", "", 0),
+    ],
+)
+def test_a_batch_that_leaves_devices_idle_is_said(train: str, resources: str, used: str, fitting: int) -> None:
+    block = "{n_experts: [1, 8], d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]}"
+    cells = read(block, f"train: {{{train}}}\nresources: {{{resources}}}\n").cells
+    messages = lint.lint(cells)
+    assert len(messages) == bool(used)
+    for message in messages:
+        assert used in message
+        assert f"such as {fitting}" in message
+        whole = fitting // cells[0].train.seq_len // cells[0].train.accumulate
+        assert whole % int(used.split()[3]) == 0
+
+
 def test_two_experts_of_half_width_match_the_dense_size() -> None:
     block = (
         "[{n_experts: 1, d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]},"
