@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.fitting.objective import Objective
 from analysis.fitting.profile import Profile, profile
@@ -19,9 +20,11 @@ from analysis.isoflop.frontier import Frontier, frontier
 from analysis.isoflop.valleys import Valleys, valleys
 from analysis.laws import LAWS, Law
 from analysis.tables.runs import RunTable
+from analysis.validation import judgement
 from analysis.validation.advice import default_budget
 from analysis.validation.held_out import ExpertsLeftOut, leave_one_expert_count_out
 from analysis.validation.influence import Sensitivity, exponents_and_floor, sensitivity
+from analysis.validation.judgement import Judgement
 from analysis.validation.law_comparison import LawComparison, compare_laws
 from analysis.validation.residuals import Diagnostics, diagnose
 from scaling.errors import InputError
@@ -56,8 +59,9 @@ class Checks:
     """What each check of a fit found on the runs of `table`.
 
     A check that could not be made is None, and `reasons` says why under its name. `refused` says why none could be
-    made. `train_flops` is the budget of advice and influence (NaN where unknown), `resamples` the number behind each
-    interval of a split.
+    made. `judgements` say what each check means, and neither the seed nor `resamples` moves them
+    (`analysis.validation.judgement`); a report has none, since all of it has seeds of its own. `train_flops` is the budget of advice and influence (NaN where unknown),
+    `resamples` the number behind each interval of a split.
     """
 
     fit: Fit
@@ -73,9 +77,12 @@ class Checks:
     profiles: tuple[Profile, ...] = ()
     isoflop: tuple[Isoflop, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
 
     def verdict_of(self, name: str) -> str:
-        """One sentence on a check: its finding, or why it could not be made."""
+        """One sentence on a check: its judgement or else its finding, or why it could not be made."""
+        if name in self.judgements:
+            return self.judgements[name].sentence
         found: RollOut | ExpertsLeftOut | LawComparison | Sensitivity | Diagnostics | None = getattr(self, name)
         return f"{_TITLES[name]}: {self.reasons[name]}" if found is None else found.verdict()
 
@@ -92,6 +99,7 @@ class Checks:
             "n_runs": self.fit.n_runs,
             "n_trunks": self.fit.n_trunks,
             "verdict": list(self.verdict),
+            "outcomes": {name: one.outcome for name, one in self.judgements.items()},
             **{name: part.to_json() for name, part in found.items() if part is not None},
             "warnings": list(self.fit.warnings),
         }
@@ -127,10 +135,15 @@ def validate_fit(
     `resamples` are behind every interval. Refits take `objective` and `pin`. Advice is compared at `train_flops`
     (default: 10 times the compute of the largest run).
     """
+    laws = list(laws)
     refitted: dict[str, Any] = {"resamples": resamples, "objective": objective, "pin": pin}
     works = _works(fit, table, laws, train_flops, refitted, keep_trunks=keep_trunks)
     budget = train_flops or default_budget(table) or np.nan
-    return Checks(fit, table, budget, resamples, **_attempted(works, lambda: rng, table.source, progress))
+    found = _attempted(works, lambda: rng, table.source, part(progress, 0.0, 0.4))
+    repeated = refitted | {"resamples": judgement.RESAMPLES}
+    again = _works(_with_errors(fit, table), table, laws, train_flops, repeated, keep_trunks=keep_trunks)
+    judged = _judged(fit.law, found, again, part(progress, 0.4, 1.0))
+    return Checks(fit, table, budget, resamples, **found, judgements=judged)
 
 
 def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
@@ -153,6 +166,38 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
     }
     found = _attempted(works, lambda: np.random.default_rng(SEED), table.source)
     return Checks(fit, table, train_flops, RESAMPLES, **found)
+
+
+def _with_errors(fit: Fit, table: RunTable) -> Fit:
+    """The fit with draws of a seed of their own; as it is where its runs cannot be resampled."""
+    with contextlib.suppress(InputError):
+        return bootstrap(fit, table, judgement.FOR_ERRORS, np.random.default_rng(SEED))
+    return fit
+
+
+def _judged(
+    law: str, found: Mapping[str, Any], works: Mapping[str, _Work], progress: Progress = silent
+) -> dict[str, Judgement]:
+    """The judgement of every check that could be made, from repeats of its work."""
+    judges: dict[str, Callable[[list[Any]], Judgement]] = {
+        "roll_out": judgement.of_roll_out,
+        "experts_left_out": judgement.of_experts_left_out,
+        "comparison": lambda repeats: judgement.of_comparison(law, repeats),
+        "sensitivity": lambda repeats: judgement.of_sensitivity(repeats[0]),
+        "residuals": lambda repeats: Judgement(None, repeats[0].verdict()),
+    }
+    seeds = {"sensitivity": judgement.SEEDS[:1], "residuals": judgement.SEEDS[:1]}
+    judged: dict[str, Judgement] = {}
+    possible = [name for name in judges if name in found]
+    for number, name in enumerate(possible):
+        watched = part(progress, number / len(possible), (number + 1) / len(possible))
+        try:
+            repeats = [works[name](np.random.default_rng(seed), watched) for seed in seeds.get(name, judgement.SEEDS)]
+        except InputError as error:
+            judged[name] = Judgement(None, f"{_TITLES[name]}: {error}")
+        else:
+            judged[name] = judges[name](repeats)
+    return judged
 
 
 def _works(

@@ -37,7 +37,7 @@ def test_the_whole_account_is_one_json_document(done):
     folder, result = done
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert set(document) == {"law", "n_runs", "n_trunks", "verdict", "warnings"} | PARTS
+    assert set(document) == {"law", "n_runs", "n_trunks", "verdict", "outcomes", "warnings"} | PARTS
     assert len(document["verdict"]) == len(PARTS)
     assert json.loads((folder / "deeper" / "v.json").read_text()) == document
     assert (folder / "deeper" / "v.png").read_bytes().startswith(b"\x89PNG")
