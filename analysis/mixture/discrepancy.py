@@ -1,8 +1,8 @@
 """The discrepancy: how much larger runs miss a mixture by, for each e-fold of compute beyond the largest run.
 
-What makes a law wrong beyond the runs makes it wrong for all larger runs together and the more so the further they lie,
-so an error there is taken for a slope in ln C, zero within the runs studied. Roll-outs show slopes of the past; the
-next one is drawn from a Student t of their scale.
+What makes a law wrong beyond the runs makes it wrong for larger runs together and the more so the further they lie, so
+an error there is taken for a slope in ln C, zero within the runs studied. Roll-outs show how large such slopes were;
+the next one is drawn from a Student t of their scale.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ class Discrepancy:
 def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Array, train_flops: float) -> Discrepancy:
     """The discrepancy of a mixture from its roll-outs; `residuals` are those of the runs fitted, of ln loss.
 
-    At each cut the slope is that of least squares through zero, sum(x e)/sum(x^2) over the runs beyond; what run-to-run
-    noise and the uncertainty of the parameters explain of its square is taken off, and the mean of what remains is
-    shrunk towards the prior: half the noise of a run for each e-fold.
+    A run at x = ln of the compute ratio has an error of squared size noise^2 + spread^2 + (scale x)^2 on average, so
+    each cut gives the square of the scale by its moments, sum(e^2 - noise^2 - spread^2)/sum(x^2), whether its errors go
+    together or not. Their mean is shrunk towards the prior: half the noise of a run for each e-fold of compute.
     """
     prior = _PRIOR_SHARE * 1.4826 * float(np.median(np.abs(residuals))) if len(residuals) else 0.0
     squares = []
     for cut in cuts:
-        x, error = cut.reach, sum(weights[name] * values for name, values in cut.errors.items())
-        slope = float(x @ error / (x @ x))
-        explained = cut.noise**2 / (x @ x) + float(x @ cut.spread / (x @ x)) ** 2
-        squares.append(max(0.0, slope**2 - explained))
+        error = np.sum([weights[name] * values for name, values in cut.errors.items()], axis=0)
+        excess = float(np.sum(error**2 - cut.noise**2 - cut.spread**2) / (cut.reach @ cut.reach))
+        squares.append(max(0.0, excess))
     square = (_PRIOR_CUTS * prior**2 + sum(squares)) / (_PRIOR_CUTS + len(squares))
     return Discrepancy(float(np.sqrt(square)), prior, train_flops, len(cuts))

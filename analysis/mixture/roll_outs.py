@@ -14,6 +14,7 @@ from scaling.arrays import Array, Booleans
 from scaling.columns import TOKENS
 
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)  # of the largest compute, below which is fitted
+_EXACT = 1e-8  # errors of ln loss below this are rounding
 _LEAST_REACH = 0.3  # ln of compute: a run that lies no further beyond the cut tests nothing
 SPARE_RUNS = 3  # beyond the free parameters of a member
 
@@ -119,8 +120,8 @@ def weights(cuts: Sequence[Cut], members: Sequence[str]) -> dict[str, float]:
     equal = {name: 1.0 / len(members) for name in members}
     if not cuts:
         return equal
-    squares = {name: np.mean([cut.error(name) ** 2 for cut in cuts]) for name in members}
-    least = max(min(squares.values()), 1e-16)
-    inverse = {name: least / max(float(square), least) for name, square in squares.items()}
+    squares = {name: float(np.mean([cut.error(name) ** 2 for cut in cuts])) for name in members}
+    least = max(min(squares.values()), _EXACT**2)
+    inverse = {name: least / max(square, least) for name, square in squares.items()}
     total, trust = sum(inverse.values()), len(cuts) / (len(cuts) + 1.0)
     return {name: trust * inverse[name] / total + (1.0 - trust) * equal[name] for name in members}
