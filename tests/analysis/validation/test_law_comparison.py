@@ -125,7 +125,7 @@ def test_laws_that_are_equally_wrong_share_the_weight(monkeypatch):
             return HOFFMANN.log_formula(p, {"n_active": x[name], "tokens": x["tokens"]})
 
         seen = {"name": name, "n_column": name, "columns": (name, "tokens"), "log_formula": log_formula}
-        monkeypatch.setitem(laws.LAWS, name, replace(HOFFMANN, optimum=None, **seen))
+        monkeypatch.setitem(laws.LAWS.own, name, replace(HOFFMANN, optimum=None, **seen))
     weights, certain_without = [], []
     for seed in range(40):
         frame = dense_runs(0.002, seed, sizes=8, budgets=5).drop(columns="trunk_id")
