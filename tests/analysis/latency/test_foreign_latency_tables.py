@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from synthetic_latency import CPU, GRID, frame
 
@@ -226,7 +225,7 @@ def test_times_that_the_device_cannot_reach_are_refused_with_row_and_unit():
     assert "seconds" in str(error.value)
     assert "time_s" in str(error.value)
     slow = replace(CPU, peak_flops=CPU.peak_flops / 1e6, bandwidth=CPU.bandwidth / 1e6, levels=())
-    with pytest.raises(InputError, match="all rows are faster .*`device`"):
+    with pytest.raises(InputError, match=r"all rows are faster .*`device`"):
         fitted(rows, slow)
 
 
