@@ -36,8 +36,8 @@ def named_by_content(frame: pd.DataFrame) -> pd.Series[str]:
         return names
     hashes = pd.util.hash_pandas_object(frame[blank].drop(columns=_RUN, errors="ignore"), index=False)
     copies = hashes.groupby(hashes).cumcount()
-    names[blank] = [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]
-    return names
+    own = [f"{row:016x}" + (f"-{copy + 1}" if copy else "") for row, copy in zip(hashes, copies, strict=True)]
+    return pd.concat([names[~blank], pd.Series(own, index=names.index[blank], dtype=object)]).sort_index()
 
 
 def named_apart(frame: pd.DataFrame, study: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -51,7 +51,7 @@ def named_apart(frame: pd.DataFrame, study: Path) -> tuple[pd.DataFrame, tuple[s
     if there.empty:
         return frame, ()
     runs, trunks = (_of_others(frame, there, name) for name in (_RUN, _TRUNK))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if runs.any():
         names = listed(frame.loc[runs, _RUN], most=3)
         notes = (

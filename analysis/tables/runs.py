@@ -231,6 +231,8 @@ def _usable(
 
 
 def _without_highest(frame: pd.DataFrame, target: str, count: int, log: ReadingLog) -> pd.DataFrame:
+    if not count:
+        return frame
     highest = frame[target].sort_values(kind="stable").index[max(0, len(frame) - count) :]
     excluded = frame.index.isin(highest)
     log.name_rows("the highest losses", frame.index[excluded])
