@@ -1,0 +1,275 @@
+"""Text with a row a line: what stands before the header, which sign separates cells, and rows that are none, by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.tables.numbers import numbers
+from scaling.formatting import listed, plural
+from scaling.numbers import parse_number
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_SUMMARIES = frozenset(
+    {"total", "totals", "grand total", "sum", "mean", "average", "avg", "median", "std", "min", "max"}
+)
+_LAST_ROWS = 8  # `describe()` writes so many summaries
+_GROUPED = re.compile(rb"(?:^|[;|,\t\n\"])[+-]?[1-9][0-9]{0,2}\.[0-9]{3}(?:[;|,\t\n\"]|$)")
+_PREAMBLE = re.compile(r'"?sep=(?P<mark>[,;|\t])"?\s*', re.IGNORECASE)
+
+
+def separated(content: bytes, usual: str) -> pd.DataFrame:
+    """The table in UTF-8 text; `usual` is the separator of its ending, another one is taken where only it can be.
+
+    Blank lines, a line `sep=;` and lines that begin with # may stand before the header. Cells are as written: a word
+    such as NA is text, a blank cell is missing. Raises ValueError, naming the row, for a row with another number of
+    cells than the header, a quote that swallows rows, a repeated header, a row of units and a row of totals.
+    """
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    header = _header(content, usual)
+    body = content[header.end :]
+    if alike := alike_names(name for name in header.names if name):
+        raise ValueError(alike)
+    _refuse_repeated(header, content, body)
+    extra = _require_rectangle(body, header)
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header.names)] + ["Unnamed: last"] * extra
+    if not body.strip():
+        return pd.DataFrame(columns=names)
+    # With low_memory pandas reads in pieces that may differ in type.
+    frame = pd.read_csv(
+        io.BytesIO(body), sep=header.separator, names=names, header=None, index_col=False, low_memory=False,
+        keep_default_na=False, na_values=[""], skipinitialspace=True,
+    )  # fmt: skip
+    frame = frame.iloc[:, : len(header.names)]
+    _refuse_units(frame)
+    _refuse_summary(frame)
+    _refuse_mixed_marks(frame, body, header.separator)
+    return frame
+
+
+def alike_names(names: Iterable[str]) -> str:
+    """Which two names are the same, or differ in case and spaces alone; empty where there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        # Symbols of one letter may differ in case alone: D and d, E and e.
+        key = " ".join(name.lower().split()) if len(name) > 1 else name
+        if key in seen:
+            two = f"called {name!r}" if seen[key] == name else f"called {seen[key]!r} and {name!r}"
+            return f"two columns are {two}; rename one"
+        seen[key] = name
+    return ""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Names of the columns (blank ones too), the separator, and where in the text the header starts and ends."""
+
+    names: list[str]
+    separator: str
+    start: int
+    end: int
+
+
+def _lines(content: bytes, place: int) -> Iterator[tuple[int, str]]:
+    """Lines from a place on, each with where it ends."""
+    while place < len(content):
+        end = content.find(b"\n", place)
+        end = len(content) if end < 0 else end + 1
+        yield end, content[place:end].decode()
+        place = end
+
+
+def _header(content: bytes, usual: str) -> _Header:
+    place, comment, said = 0, "", None
+    for end, line in _lines(content, 0):
+        if match := _PREAMBLE.fullmatch(line.strip("\n")):
+            said = match["mark"]
+        elif line.lstrip().startswith("#"):
+            comment = line.lstrip().lstrip("#").strip()
+        elif line.strip():
+            break
+        place = end
+    separator = said or _separator(next(line for _, line in _lines(content, place)), usual)
+    if comment and place:  # a header that is commented out, above the first row of numbers
+        cells = _cells(next(line for _, line in _lines(content, place)), separator)
+        names = _cells(comment, separator)
+        if len(names) == len(cells) and all(_is_number(cell) for cell in cells):
+            return _Header(names, separator, place, place)
+    ends: list[int] = []
+    lines = (line for end, line in _lines(content, place) if not ends.append(end))  # type: ignore[func-returns-value]
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    names = [name.strip() for name in next(reader)]
+    if sum(map(_is_number, names)) == len(names):
+        raise ValueError(f"its first line holds numbers ({', '.join(names):.60}); name the columns in a first line")
+    return _Header(names, separator, place, ends[-1])
+
+
+def _separator(line: str, usual: str) -> str:
+    """The separator of a header."""
+    found = {mark: len(_cells(line, mark)) for mark in SEPARATORS if mark in line}
+    if found.get(usual, 1) > 1 or not found:
+        return usual
+    if len(found) > 1 and sorted(found.values())[-2] > 1:
+        signs = listed(SEPARATORS[mark] for mark in found)
+        raise ValueError(f"its header is separated by {signs}; save it with {SEPARATORS[usual]} alone")
+    return max(found, key=lambda mark: found[mark])
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of a line. Raises ValueError for a quote that it does not close."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        parse_number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_repeated(header: _Header, content: bytes, body: bytes) -> None:
+    """Raise ValueError where the header stands between rows: tables that were put one behind the other."""
+    line = content[header.start : header.end].strip()
+    place = b"\n".join((b"", body, b"")).find(b"\n" + line + b"\n") if line else -1
+    if place >= 0 and line.strip():
+        row = sum(1 for _, above in _lines(body[:place], 0) if above.strip()) + 1
+        raise ValueError(f"row {row} repeats the header: remove the line, or read the tables one by one")
+
+
+def _require_rectangle(body: bytes, header: _Header) -> bool:
+    """Raise ValueError for a row with more or fewer cells than the header has names, or with a quote left open.
+
+    Whether every row ends in one separator more, with nothing after it.
+    """
+    width, mark = len(header.names), header.separator.encode()
+    text = np.frombuffer(body if body.endswith(b"\n") else body + b"\n", dtype=np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    cells = 1 + _in_lines(text, mark[0], ends)
+    quotes = _in_lines(text, ord('"'), ends) if b'"' in body else np.zeros(len(ends), dtype=np.int64)
+    if (quotes % 2).any():
+        _require_closed(body, header)
+        return False
+    blank = ends == starts
+    odd = np.flatnonzero(~blank & ((cells != width) | (quotes > 0)))
+    if len(odd) == (~blank).sum() and (cells[~blank] == width + 1).all() and (text[ends[~blank] - 1] == mark[0]).all():
+        return True
+    for line in odd:
+        written = body[starts[line] : ends[line]].decode()
+        count = _strict(written, header.separator) if quotes[line] else int(cells[line])
+        if not written.strip():
+            blank[line] = True
+        elif not isinstance(count, int) or count != width:
+            _refuse(int((~blank[: line + 1]).sum()), count, width, header.separator)
+    return False
+
+
+def _in_lines(text: Any, sign: int, ends: Any) -> Any:
+    """How often a sign stands in each line."""
+    return np.diff(np.searchsorted(np.flatnonzero(text == sign), ends), prepend=0)
+
+
+def _strict(line: str, separator: str) -> int | str:
+    """The number of cells, or what is wrong with the quotes."""
+    try:
+        return len(next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True)))
+    except csv.Error as error:
+        return str(error)
+
+
+def _refuse(row: int, count: int | str, width: int, separator: str) -> None:
+    if isinstance(count, str):
+        raise ValueError(f"row {row} has a stray quote ({count}); remove it, or double quotes within a quoted cell")
+    if count > width:
+        remedy = f"; quote cells with {SEPARATORS[separator]} in them" if separator in SEPARATORS else ""
+        raise ValueError(f"row {row} has {count} cells, more than the header has names ({width}){remedy}")
+    raise ValueError(
+        f"row {row} has {plural(count, 'cell')}, and the header has {width} names; complete the row or remove it"
+    )
+
+
+def _require_closed(body: bytes, header: _Header) -> None:
+    """Raise ValueError for a quote that swallows rows; other cells may go over several lines."""
+    width, lines = len(header.names), body.decode().split("\n")
+    reader = csv.reader((line + "\n" for line in lines), delimiter=header.separator, skipinitialspace=True, strict=True)
+    row = begins = 0
+    try:
+        for cells in reader:
+            written, begins = lines[begins : reader.line_num], reader.line_num
+            if not cells or (len(cells) == 1 < width and not cells[0].strip()):
+                continue
+            row += 1
+            if len(cells) != width:
+                _refuse(row, len(cells), width, header.separator)
+            ends = (written[0], written[-1])
+            if any(_looks_like_a_row(line, header) for line in written[1:-1]) or (
+                len(written) > 1 and all(_looks_like_a_row(line.replace('"', ""), header) for line in ends)
+            ):
+                raise ValueError(f"row {row} has a quote that swallows the rows after it; remove or close it")
+    except csv.Error as error:
+        raise ValueError(f"row {row + 1} has a quote that is not closed, or a stray one ({error})") from error
+
+
+def _looks_like_a_row(line: str, header: _Header) -> bool:
+    cells = _cells(line, header.separator) if line.count(header.separator) >= len(header.names) - 1 > 0 else []
+    return len(cells) == len(header.names) and any(map(_is_number, cells))
+
+
+def _refuse_units(frame: pd.DataFrame) -> None:
+    """Raise ValueError where the first row holds units: no number, over columns of numbers."""
+    first = [cell for cell in frame.iloc[0].tolist() if isinstance(cell, str)] if len(frame) > 1 else []
+    if not first or len(first) < frame.iloc[0].notna().sum() or any(map(_is_number, first)):
+        return
+    below = [numbers(frame[name].iloc[1:]) for name in frame.columns if isinstance(frame[name].iloc[0], str)]
+    of_numbers = [read for read in below if np.isfinite(read.floats).any() and not read.unreadable.any()]
+    if len(of_numbers) > 1:
+        raise ValueError(
+            f"row 1 holds no number ({listed(map(repr, first), most=4)}) over columns of numbers: units? "
+            "remove it, and convert with `map`"
+        )
+
+
+def _refuse_summary(frame: pd.DataFrame) -> None:
+    """Raise ValueError where the last row is the total or the mean of the others."""
+    labels = frame.iloc[-1 - _LAST_ROWS :, 0] if frame.shape[1] > 1 else frame.iloc[:0, 0]
+    words = [str(cell).strip().rstrip(":").lower() if isinstance(cell, str) else "" for cell in labels]
+    if len(words) > 1 and words[-1] in _SUMMARIES and words[0] not in _SUMMARIES:
+        row = len(frame) - len(words) + next(place for place, word in enumerate(words) if word in _SUMMARIES) + 1
+        raise ValueError(f"row {row} ({frame.iloc[row - 1, 0]!r}) sums rows up and is no run; remove it")
+
+
+def _refuse_mixed_marks(frame: pd.DataFrame, body: bytes, separator: str) -> None:
+    """Raise ValueError where one column has decimal commas and in another a dot may stand between thousands."""
+    quote = b'"' if separator == "," else b""
+    if not re.search(quote + rb"[0-9],[0-9]+" + quote, body) or not _GROUPED.search(body):
+        return
+    commas = next((name for name in frame if any("decimal commas" in told for told in _told(frame[name]))), None)
+    if commas is None:
+        return
+    for place, name in enumerate(frame.columns):
+        if frame[name].dtype.kind != "f":
+            continue
+        written = pd.read_csv(io.BytesIO(body), sep=separator, header=None, usecols=[place], dtype=str).iloc[:, 0]
+        cells = written.dropna().str.strip()
+        dotted = cells[cells.str.contains(".", regex=False)]
+        if len(dotted) and dotted.str.fullmatch(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}").all():
+            raise ValueError(
+                f"row {dotted.index[0] + 1}: {name} = {dotted.iloc[0]!r} can be read as a decimal and as more than a "
+                f"thousand, because {commas} has decimal commas; save the file with decimal points"
+            )
+
+
+def _told(column: pd.Series[Any]) -> tuple[str, ...]:
+    return () if pd.api.types.is_numeric_dtype(column) else numbers(column).conventions
