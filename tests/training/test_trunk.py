@@ -177,14 +177,97 @@ def test_a_checkpoint_beyond_a_budget_is_not_used(micro, separate, left):
     assert together([shorter], folder) == separate[:1]
 
 
-def test_a_checkpoint_of_other_code_is_not_used(left, separate):
+def test_a_checkpoint_of_other_code_is_not_used(left, separate, caplog):
     folder, cells = left
     (about,) = folder.glob("*/about.json")
-    shutil.rmtree(about.parent / "states")
-    with pytest.raises((FileNotFoundError, ValueError), match="states"):  # of this code it would be read
-        together(cells[1:], folder)
     about.write_text(json.dumps(json.loads(about.read_text()) | {"code_version": "of yesterday"}))
     assert together(cells[1:], folder) == separate[2:]
+    assert "of yesterday" in caplog.text
+
+
+def overwrite(path, content):
+    path.write_bytes(content)
+
+
+def largest(folder):
+    return max(
+        (path for path in (folder / "states").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+
+
+def flip(path):
+    """Another bit in the middle."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def other_field(name, value):
+    return lambda folder: overwrite(
+        folder / "about.json", json.dumps(json.loads((folder / "about.json").read_text()) | {name: value}).encode()
+    )
+
+
+DAMAGES = {
+    "about.json empty": lambda folder: overwrite(folder / "about.json", b""),
+    "about.json cut off": lambda folder: overwrite(folder / "about.json", (folder / "about.json").read_bytes()[:40]),
+    "about.json gone": lambda folder: (folder / "about.json").unlink(),
+    "about.json of another type": lambda folder: overwrite(folder / "about.json", b"[1]"),
+    "steps of another type": other_field("steps", "64"),
+    "steps changed": other_field("steps", 63),
+    "states gone": lambda folder: shutil.rmtree(folder / "states"),
+    "an array gone": lambda folder: largest(folder).unlink(),
+    "an array cut off": lambda folder: overwrite(largest(folder), largest(folder).read_bytes()[:-9]),
+    "a bit of an array": lambda folder: flip(largest(folder)),
+    "reports not a zip": lambda folder: overwrite(folder / "reported.npz", b"no zip"),
+    "reports empty": lambda folder: overwrite(folder / "reported.npz", b""),
+    "a file in its place": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+}
+
+
+def test_a_damaged_checkpoint_is_set_aside_with_a_warning(left, tmp_path, caplog):
+    """Whatever is damaged, it is not used; the trunk takes an older one, else begins anew."""
+    folder, cells = left
+    (whole,) = folder.iterdir()
+    program = language_model._prepared(cells).program
+    for number, (name, damage) in enumerate(DAMAGES.items()):
+        place = tmp_path / str(number)
+        shutil.copytree(whole, place / "3")
+        shutil.copytree(whole, place / "7")
+        damage(place / "7")
+        caplog.clear()
+        found = checkpoint.Checkpoints(place, 1).load(program.state_shape, program.state_sharding)
+        assert (found is not None, found and found.steps) == (True, 32), name
+        assert str(place / "7") in caplog.text, name
+        assert sorted(path.name for path in place.iterdir()) == ["3", "unusable-7"], name
+
+
+def test_a_trunk_whose_only_checkpoint_is_damaged_begins_anew(left, separate, caplog):
+    folder, cells = left
+    (about,) = folder.glob("*/about.json")
+    about.write_text("")
+    assert together(cells[1:], folder) == separate[2:]
+    assert "about.json" in caplog.text
+    assert not folder.exists()
+
+
+def test_a_checkpoint_of_another_shape_is_damaged(left, micro, caplog):
+    folder, cells = left
+    wider = micro(n_experts=4, tokens=BUDGETS[1], d_model=2 * cells[0].model.d_model)
+    program = language_model._prepared([wider]).program
+    assert checkpoint.Checkpoints(folder, 1).load(program.state_shape, program.state_sharding) is None
+    assert "set aside" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_training(micro, separate, tmp_path, monkeypatch, caplog):
+    cells = [RunConfig(**(dict(c) | {"resources": {"checkpoint_minutes": 1e-9}})) for c in trunk(micro)[:1]]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_json", full)
+    assert together(cells, tmp_path / "checkpoints") == separate[:1]
+    assert "No space left on device" in caplog.text
 
 
 AT_THE_SPAWN, IN_THE_COOLDOWN = ("trunk", 16, 5), ("branch", 16, 12)
