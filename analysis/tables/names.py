@@ -38,6 +38,8 @@ def with_our_names(
             continue
         if plain in _STATES and not says_how_runs_ended(frame[theirs[0]]):
             continue
+        if name == STATUS and theirs[0] in asked:  # the condition decides
+            continue
         log.notes.append(f"the column {theirs[0]} is read as {name}")
         both = theirs[0] in asked
         frame = frame.assign(**{name: frame[theirs[0]]}) if both else frame.rename(columns={theirs[0]: name})
