@@ -314,11 +314,16 @@ def _start(ray: Any) -> Path:
     except OSError as error:
         raise WorkError(f"Ray needs a folder in /tmp ({error.strerror}); `executor` inline works without it") from error
     local: dict[str, Any] = {"num_cpus": worker.machine_cpus(), "include_dashboard": False, "_temp_dir": str(folder)}
-    try:
-        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
-    except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
-        shutil.rmtree(folder, ignore_errors=True)
-        raise WorkError(f"Ray did not start ({error}); `executor` inline works without it") from error
+    for attempt in (1, 2):
+        try:
+            ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
+            break
+        except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
+            ray.shutdown()
+            if attempt == 1 and "timed out" in str(error):  # of its 30 s, on a machine that is busy with other work
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            raise WorkError(f"Ray did not start ({error}); `executor` inline works without it") from error
     return folder
 
 

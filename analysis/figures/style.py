@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from scaling.arrays import Array
-from scaling.formatting import powers, si
+from scaling.errors import InputError
+from scaling.files import write_atomically
+from scaling.formatting import listed, powers, si
 
 Panel = Callable[[Axes], Axes]
 _SCREEN_DPI = 110
@@ -37,7 +40,9 @@ _STYLE: Any = {
     "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.linewidth": 0.7,
     "lines.linewidth": 1.4, "lines.markersize": 4.2, "legend.frameon": False, "svg.fonttype": "path",
     "svg.hashsalt": "scaling", "savefig.dpi": 200, "figure.facecolor": "white",
+    "text.usetex": False, "text.parse_math": False,  # names are shown as they are, never as formulas
 }  # fmt: skip
+_UNDATED: Any = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
 _TICK_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1))
 
 
@@ -74,7 +79,7 @@ class FigurePage(Figure):
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
-        self.savefig(content, format="png", dpi=_SCREEN_DPI)
+        _draw(self, content, "png", dpi=_SCREEN_DPI)
         return content.getvalue()
 
 
@@ -132,11 +137,21 @@ def titled(panel: Panel, title: str) -> Panel:
 
 
 def save(page: Figure, path: Path) -> Path:
-    """Write the figure as .svg, .pdf or .png, the same bytes for the same data."""
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}[path.suffix]
-    with mpl.rc_context(_STYLE):
-        page.savefig(path, metadata=undated)
+    """Write the figure as .svg, .pdf or .png, the same bytes for the same data. Raises InputError for other endings."""
+    kind = path.suffix.lower()
+    if kind not in _UNDATED:
+        raise InputError(f"{path}: a figure's name ends in {listed(_UNDATED)}")
+    content = io.BytesIO()
+    _draw(page, content, kind.removeprefix("."), metadata=_UNDATED[kind])
+    write_atomically(path, content.getvalue())
     return path
+
+
+def _draw(page: Figure, content: io.BytesIO, kind: str, **how: Any) -> None:
+    """Write the figure in the one style, which labels that are made late need, too."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in another script: drawn as boxes
+        page.savefig(content, format=kind, **how)
 
 
 def dots(x: Any, y: Any, n_experts: Any, palette: Palette, ax: Axes) -> None:

@@ -92,7 +92,7 @@ def _write(read: Callable[[], Subject], out: str | Path, picture: str | Path | N
 
 def _path(field: str, name: str | Path, *suffixes: str) -> Path:
     path = Path(name)
-    if path.suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise InputError(f"`{field}` {path}: the name must end in {' or '.join(suffixes)}")
     return path
 

@@ -74,13 +74,13 @@ def write_contents(subject: Subject, folder: Path) -> None:
     """Write the template, its data and its figures to a folder."""
     for draw in drawn(subject):
         figures.save(draw(subject), folder / f"{draw.__name__}.svg")
-    (folder / "data.json").write_text(json.dumps(content(subject), ensure_ascii=False), encoding="utf-8")
+    data = json.dumps(content(subject), ensure_ascii=False)
+    (folder / "data.json").write_text(data, encoding="utf-8", errors="replace")  # names of files may be no text
     shutil.copy(Path(__file__).with_name("report.typ"), folder)
 
 
 def write_first_figure(subject: Subject, path: Path) -> None:
     """Write the figure of page 1, as .png, .svg or .pdf."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     figures.save(decision_plots.hero(subject) if subject.answers else method_plots.methods(_study(subject)), path)
 
 

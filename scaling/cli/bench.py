@@ -50,7 +50,7 @@ def bench(
     from scaling.training import malloc
     from scaling.training.jax_start import require_jax
 
-    if out is not None and out.suffix != ".parquet":
+    if out is not None and out.suffix.lower() != ".parquet":
         raise InputError(f"--out {out}: expected a name that ends in .parquet")
     if cpus is not None:
         os.environ["NPROC"] = str(cpus)  # XLA reads it once, when it starts

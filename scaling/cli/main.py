@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -89,10 +90,25 @@ app = _command_line()
 def main() -> None:
     """Entry point of the `scaling` command."""
     os.environ["MPLBACKEND"] = "agg"  # figures go to files: another backend could only fail
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # what its encoding lacks is escaped
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     app()
+
+
+def _open_streams() -> None:
+    """Have all three standard streams: a file would take the place of one that is closed, and hold what is printed.
+
+    What the encoding of a stream lacks is escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue  # open, for another use than Python's
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(nowhere, "r" if number == 0 else "w", encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

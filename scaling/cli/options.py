@@ -13,10 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from scaling.bounds import MOST_FLOPS, MOST_SEED, outside
+from scaling.distribution import require_installed
 from scaling.errors import InputError
 
 _MOST_WHOLE, _MOST_HOURS, _MOST_IN_LIST = 10**9, 1e6, 100
 _PICTURES = (".png", ".svg", ".pdf")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 # Fields that are called otherwise than the option that fills them.
 _OPTION_OF_FIELD = {
@@ -95,9 +97,10 @@ def hours(text: str | float) -> float:
 
 
 def _picture(name: str) -> Path:
-    """The path of a figure. Raises BadParameter for a suffix that cannot be drawn."""
+    """The path of a figure. Raises BadParameter for a suffix that cannot be drawn, InputError without matplotlib."""
     path = Path(name)
-    if path.suffix not in _PICTURES:
+    require_installed("a figure", "matplotlib")
+    if path.suffix.lower() not in _PICTURES:
         raise typer.BadParameter(f"expected a name that ends in {', '.join(_PICTURES)}, found {name}")
     return path
 
@@ -208,6 +211,12 @@ def options_of(parameters: Iterable[Any]) -> Iterator[None]:
         yield
     finally:
         _options.reset(token)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters escaped but line ends and tabs: a name in a file must not steer a
+    terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def with_options(text: str) -> str:

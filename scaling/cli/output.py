@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.cli.options import with_options
+from scaling.cli.options import printable, with_options
 
 if TYPE_CHECKING:
     from analysis.figures import Figure
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def note(text: str) -> None:
     """A message to a person, on standard error."""
-    if sys.stderr is not None:  # closed by whoever called
-        print(with_options(text), file=sys.stderr)
+    print(printable(with_options(text)), file=sys.stderr)
 
 
 def deliver(
@@ -57,5 +56,4 @@ def save_figure(page: Figure, path: Path) -> None:
     """Draw a page into a file, whose folder is made where it is missing."""
     from analysis.figures import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     save(page, path)

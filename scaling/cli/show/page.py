@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from scaling.cli.options import with_options
+from scaling.cli.options import printable, with_options
 from scaling.cli.show.tables import table_lines
 from scaling.formatting import listed, plural
 from scaling.table import Table
@@ -54,7 +54,7 @@ def of_reading(dropped: Sequence[tuple[str, int]], notes: Sequence[str]) -> tupl
 def print_page(page: Page, *, verbose: bool = False, lines: int = LINES) -> None:
     """Print a page on standard output, cut to a number of lines unless `verbose`."""
     width = shutil.get_terminal_size().columns
-    answer, *rest = page_lines(page, width, None if verbose else lines)
+    answer, *rest = map(printable, page_lines(page, width, None if verbose else lines))
     click.echo("\n".join([click.style(answer, bold=True), *rest]))
 
 
