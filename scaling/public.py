@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from analysis.laws import LAWS, Law, law_named
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
+from scaling.arguments import checked
 from scaling.errors import InputError
 from scaling.files import write_json
 from scaling.serving import devices as device_table
@@ -34,11 +35,22 @@ from scaling.values import FIT
 if TYPE_CHECKING:
     from analysis.report.build import WrittenReport
 
+_OF_SERVICE = {field.name: f"service=scaling.Service({field.name}=...)" for field in fields(Service)}
+_ELSEWHERE = _OF_SERVICE | {
+    **{f"{name}_ms": f"service=scaling.Service({name}_s=...), in seconds" for name in ("ttft", "tpot")},
+    "bandwidth_share": "service=scaling.Service(efficiency=...), or `latency`, the law of a measured device",
+    "flops_share": "service=scaling.Service(efficiency=...), or `latency`, the law of a measured device",
+    "set": "settings={column: value}",
+    "devices": "`device`, a scaling.Device with its own peak, memory and price",
+}
+"""What takes the place of options of `scaling recommend` that its function does not have."""
 
+
+@checked()
 def load(
     source: str | Path | pd.DataFrame,
     *,
-    map: Mapping[str, str] | None = None,
+    map: Mapping[str, str | float] | None = None,
     where: str | None = None,
     law: str | Law | None = None,
     drop_highest_loss: int = 0,
@@ -50,9 +62,11 @@ def load(
     does it otherwise. Loss is in nats per token. Raises InputError where the source cannot be read, a column is missing
     or no run is left.
     """
-    return read_runs(source, map, where, None if law is None else _law(law), drop_highest_loss)
+    expressions = {name: str(value) for name, value in (map or {}).items()}
+    return read_runs(source, expressions, where, None if law is None else _law(law), drop_highest_loss)
 
 
+@checked()
 def study(folder: str | Path) -> Study:
     """A study folder's tables as DataFrames: `.runs`, `.curves`, `.evals`, `.latency`, with `run_id` in each.
 
@@ -63,6 +77,7 @@ def study(folder: str | Path) -> Study:
     return found
 
 
+@checked()
 def law(name: str) -> Law:
     """The law of that name. Raises InputError listing the names there are."""
     return law_named(name)
@@ -83,6 +98,7 @@ def laws() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+@checked()
 def fit(
     runs: RunTable,
     law: str | Law | None = None,
@@ -106,8 +122,6 @@ def fit(
     The minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). Raises InputError for
     a missing column, an unknown law or parameter.
     """
-    if not isinstance(runs, RunTable):
-        raise InputError(f"`runs` must come from scaling.load(...), found {type(runs).__name__}")
     kind = Objective(objective, residual, delta)
     if law is None:
         if pin:
@@ -121,6 +135,7 @@ def fit(
     return resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed))
 
 
+@checked()
 def device(name: str) -> Device:
     """The device of that name; `cpu` is measured on this computer. Raises InputError listing the names there are."""
     return device_table.device(name)
@@ -131,6 +146,7 @@ def devices() -> pd.DataFrame:
     return pd.DataFrame([asdict(row) for row in device_table.DEVICES.values()]).set_index("name")
 
 
+@checked(_ELSEWHERE)
 def recommend(
     fit: Fit | str,
     *,
@@ -142,7 +158,7 @@ def recommend(
     serve_tokens: float = 0.0,
     requests_per_month: float | None = None,
     months: float = 12.0,
-    n_experts: int | tuple[int, ...] = (),
+    n_experts: int | Sequence[int] = (),
     reference_experts: int = 1,
     memory_gb: float | None = None,
     data_tokens: float | None = None,
@@ -165,7 +181,7 @@ def recommend(
     """
     if isinstance(fit, str):
         fit = read_fit(fit)
-    n_experts = (n_experts,) if isinstance(n_experts, int) else tuple(n_experts)
+    n_experts = tuple(map(int, n_experts if isinstance(n_experts, Sequence) else (n_experts,)))
     if service is None:
         service = replace(SERVICE, skew=fit.router_skew or 0.0)
     rented = device if isinstance(device, Device) else None
@@ -201,6 +217,7 @@ def recommend(
     return answers.answer(fit, question, speeds, law_file=file, what_if=what_if, cost_curves=what_if)
 
 
+@checked()
 def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None = None) -> WrittenReport:
     """Write a PDF report of an answer, of an answer's file or of a study folder to `out`.
 
@@ -219,6 +236,7 @@ def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None 
     return build.report_answer(of, behind, out)
 
 
+@checked()
 def read_fit(source: str | Path, law: Law | None = None) -> Fit:
     """The fit in a file, or `published:NAME`. `law` is its law where that was made in Python.
 
@@ -227,16 +245,19 @@ def read_fit(source: str | Path, law: Law | None = None) -> Fit:
     return load_fit(str(source), law)
 
 
+@checked()
 def read_latency(path: str | Path) -> LatencyLaw:
     """The latency law in a file that `scaling latency` wrote. Raises InputError where it is none."""
     return load_latency_law(path)
 
 
+@checked()
 def read_answer(path: str | Path) -> Answer:
     """The answer in a file that `scaling recommend` wrote. Raises InputError where it is none."""
     return answers.read_answer(path)
 
 
+@checked()
 def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
     """Write a fit, a latency law or an answer to a JSON file, as the command line does. Raises WorkError."""
     if isinstance(value, Answer):

@@ -26,6 +26,7 @@ GROUND = tuple(
         "columns",
         "distribution",
         "errors",
+        "expert_rows",
         "expression",
         "files",
         "formatting",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scaling.architecture import capacity_rows
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
+from scaling.expert_rows import capacity_rows
 from scaling.serving.expert_load import distinct_experts
 
 

@@ -80,7 +80,7 @@ def cost_columns(
 
 
 # What shapes a training: configuration, text, model, steps, and the number of rows that a layer computes.
-_SHAPES_A_TRAINING = ("architecture.py", "config/*.py", "data/*.py", "model/**/*.py", "training/*.py")
+_SHAPES_A_TRAINING = ("expert_rows.py", "config/*.py", "data/*.py", "model/**/*.py", "training/*.py")
 _ONLY_MEASURES = ("inference_bench.py", "executable_cache.py")
 
 

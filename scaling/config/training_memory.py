@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-from scaling.architecture import block_count, block_rows, capacity_rows
 from scaling.config.counts import parameters, places_per_token
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
+from scaling.expert_rows import block_count, block_rows, capacity_rows
 
 
 def training_memory_bytes(config: RunConfig) -> float:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from scaling.arrays import Booleans, Integers, Values
+from scaling.bounds import outside
 from scaling.errors import InputError
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.step_time import ASSUMED, Efficiency
 from scaling.summary import Settings
 
+_MOST, _MOST_OF = 1e12, {"skew": 20.0, "head_width": 1e6}
 _COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router")
 
 
@@ -112,17 +114,17 @@ class Service(Settings):
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
-            raise InputError(f"service: utilisation={self.utilisation}; allowed: above 0, at most 1")
+            raise InputError(f"`utilisation` must be above 0 and at most 1, found {self.utilisation:g}")
         for name in ("prompt", "generated", "max_batch", "max_devices", "bytes_per_weight", "bytes_per_kv"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"service: {name}={getattr(self, name)}; allowed: above 0")
+            if wrong := outside(getattr(self, name), _MOST):
+                raise InputError(f"`{name}` {wrong}")
         for name in ("ttft_s", "tpot_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"service: {name}={value}; allowed: above 0, or none")
+            if value is not None and (wrong := outside(value, _MOST)):
+                raise InputError(f"`{name}` {wrong} seconds")
         for name in ("skew", "head_width"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"service: {name}={getattr(self, name)}; allowed: at least 0")
+            if not 0 <= getattr(self, name) <= _MOST_OF[name]:
+                raise InputError(f"`{name}` must be from 0 to {_MOST_OF[name]:g}, found {getattr(self, name):g}")
 
     @property
     def mean_context(self) -> float:

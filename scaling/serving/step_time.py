@@ -14,10 +14,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from scaling.architecture import block_rows
 from scaling.arrays import Array, Values
 from scaling.errors import InputError
+from scaling.expert_rows import block_rows
 from scaling.serving.device import Device
+
+
+_MOST = 1e6  # seconds of a fixed cost, and readings of a weight
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class Efficiency:
     def __post_init__(self) -> None:
         for name in ("bandwidth_share", "flops_share"):
             if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: above 0, at most 1")
+                raise InputError(f"`{name}` must be above 0 and at most 1, found {getattr(self, name):g}")
         for name in ("overhead_s", "layer_s", "prompt_s", "expert_s", "activation_s", "reread"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"efficiency: {name}={getattr(self, name)}; allowed: at least 0")
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise InputError(f"`{name}` must be from 0 to {_MOST:g}, found {getattr(self, name):g}")
 
     def coefficients(self) -> Array:
         """The factors of `StepWork.terms`, in the same order."""

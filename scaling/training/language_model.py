@@ -17,12 +17,13 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from scaling import architecture, data
+from scaling import data
 from scaling.config import counts
 from scaling.config.run import RunConfig, by_trunk
 from scaling.config.run_row import cost_columns, describe
 from scaling.data import tokenizer
 from scaling.data.batches import EvalWindows, eval_windows
+from scaling.expert_rows import capacity_rows
 from scaling.model.sharding import placement_of
 from scaling.model.transformer import Transformer
 from scaling.training import host, malloc, router_metrics
@@ -173,7 +174,7 @@ def _chance_levels(config: RunConfig, experts_per_token: float, parts: int = 1) 
     """Chance levels of the router metrics of this cell's batches, or of `parts` of them routed separately."""
     model, tokens = config.model, config.train.batch_tokens // parts
     capped = model.dispatch == "capacity"
-    rows = architecture.capacity_rows(tokens, counts.places_per_token(model), model.n_experts, model.capacity_factor)
+    rows = capacity_rows(tokens, counts.places_per_token(model), model.n_experts, model.capacity_factor)
     return router_metrics.batch_chances(model.n_experts, experts_per_token, tokens, rows if capped else None)
 
 

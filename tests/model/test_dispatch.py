@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import tokens as known
 
-from scaling.architecture import capacity_rows
 from scaling.config.model import ModelConfig
+from scaling.expert_rows import capacity_rows
 from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP, ExpertForm
 from scaling.model.moe.layer import MoE

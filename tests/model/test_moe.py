@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from routing_cases import filled, measured, tokens
 
-from scaling.architecture import block_rows
 from scaling.config.model import ModelConfig
+from scaling.expert_rows import block_rows
 from scaling.model.moe.layer import MoE
 from scaling.model.moe.routing import Routing
 

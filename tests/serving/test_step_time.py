@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.latency.table import LOOP
-from scaling.architecture import MAX_BLOCK, MIN_BLOCK, block_rows
+from scaling.expert_rows import MAX_BLOCK, MIN_BLOCK, block_rows
 from scaling.model.moe.dispatch import _blocks
 from scaling.model.moe.kernels import KERNELS
 from scaling.serving.devices import device

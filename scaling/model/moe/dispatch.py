@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scaling.architecture import block_count, block_rows, capacity_rows
+from scaling.expert_rows import block_count, block_rows, capacity_rows
 from scaling.model.moe.experts import ExpertForm, Weights
 from scaling.model.moe.kernels import KERNELS
 from scaling.model.moe.routing import Routing, weights_by_expert
