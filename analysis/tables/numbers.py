@@ -95,7 +95,11 @@ def numbers(column: pd.Series[Any], reading: str | None = None) -> Numbers:
 def column_of(cells: pd.Series[Any], reading: str | None = None) -> tuple[Column, Numbers]:
     """A column for an expression, and how it was read."""
     read = numbers(cells, reading)
-    return Column(read.floats, read.missing, read.unreadable, lambda: texts(cells), _true(cells)), read
+    missing, unreadable = read.missing, read.unreadable
+    if np.isnan(read.floats).all() and not pd.api.types.is_numeric_dtype(cells):  # a text among texts is no missing one
+        missing = cells.isna().to_numpy(dtype=bool) | np.array([text.isspace() or not text for text in texts(cells)])
+        unreadable = ~missing
+    return Column(read.floats, missing, unreadable, lambda: texts(cells), _true(cells)), read
 
 
 def texts(column: pd.Series[Any]) -> Any:
