@@ -11,6 +11,7 @@ from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.serving.device import Device
 from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, training_usd, without_price
 from scaling.serving.service import SERVICE, ModelSizes, Service
@@ -116,7 +117,7 @@ class Pricing:
         if self.device is None or sizes.n_total is None:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
         limits_latency = self.service.ttft_s is not None or self.service.tpot_s is not None
-        if limits_latency or not _unknown_counts(sizes):
+        if limits_latency or not unknown_columns(sizes):
             if self.service.max_fleet is None:
                 return np.isfinite(fewest_devices(structure(sizes), self.device, self.service))
             return np.isfinite(self.per_token(sizes))
@@ -185,16 +186,18 @@ def memory_bytes(sizes: Sizes) -> Array | None:
     return BYTES_PER_VALUE * (sizes.n_total + _routers(sizes) + (0.0 if cache is None else CACHED_TOKENS * cache))
 
 
-def _unknown_counts(sizes: Sizes) -> list[str]:
-    return [name for name in _PRICED_COUNTS if getattr(sizes, name) is None]
+def unknown_columns(sizes: Sizes) -> list[str]:
+    """The columns of a table that pricing on a device needs, and the family of these models does not know."""
+    return [name for name in _PRICED_COUNTS if name != "kv_elements_per_token" and getattr(sizes, name) is None]
 
 
 def structure(sizes: Sizes) -> ModelSizes:
     """The counts that serving is priced by. Raises InputError where the family does not know them."""
-    if _unknown_counts(sizes):
+    unknown = unknown_columns(sizes)
+    if unknown:
         raise InputError(
-            "pricing on a device needs widths and depths, which this fit does not know; "
-            "fit a table with the columns n_active, n_total, d_model, n_layers and top_k, or leave `device` out"
+            f"pricing on a device needs {listed(unknown)} of models with E = {sizes.n_experts}, which this fit does "
+            "not know: fit a table that has them in every run, one top_k for each E, or count FLOPs without `device`"
         )
     counts = {name: getattr(sizes, name) for name in _PRICED_COUNTS}
     counts["n_total"] = np.maximum(counts["n_total"], sizes.n_active)

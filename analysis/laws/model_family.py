@@ -109,18 +109,23 @@ class TableFamily:
     """Counts interpolated between the studied models of each E, linear in logarithms, extrapolated with the end slopes.
 
     For tables without widths, or whose shapes do not scale as one family. It covers only the studied E, and E = 1,
-    where N_total is N_active.
+    where N_total is N_active. `top_k_of` is k by E where it is not one for all; k of a dense model means nothing.
     """
 
     rows: Mapping[int, Mapping[str, tuple[float, ...]]]
     top_k: int | None
     source: str
     kind: str = field(default="table", init=False)
+    top_k_of: Mapping[int, int] = field(default_factory=dict)
+
+    def k(self, n_experts: int) -> int | None:
+        """k of models of this E; None where it is not known."""
+        return self.top_k_of.get(n_experts, self.top_k or (1 if n_experts == 1 else None))
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
         """The models of `n_experts` experts with these `n_active`. Raises InputError for an E that was not studied."""
         if n_experts == 1 and 1 not in self.rows:  # everything is active in a dense model
-            return Sizes(n_experts=1, top_k=self.top_k, n_active=n_active, n_total=n_active)
+            return Sizes(n_experts=1, top_k=self.k(1), n_active=n_active, n_total=n_active)
         if n_experts not in self.rows:
             raise InputError(
                 f"n_experts={n_experts} was not studied, and this table does not determine its total size; "
@@ -133,7 +138,7 @@ class TableFamily:
             for name, column in table.items()
             if name != "n_active"
         }
-        return Sizes(n_experts=n_experts, top_k=self.top_k, n_active=n_active, **values)
+        return Sizes(n_experts=n_experts, top_k=self.k(n_experts), n_active=n_active, **values)
 
 
 Family = PolynomialFamily | TableFamily
@@ -211,9 +216,14 @@ def contradiction(columns: Mapping[str, Array]) -> str | None:
 
 
 def _complete(columns: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
-    """The columns without missing values, and the E of every row."""
-    complete = {name: np.asarray(values, dtype=float) for name, values in columns.items() if np.isfinite(values).all()}
-    return complete, complete.get("n_experts", np.ones(len(columns["n_active"])))
+    """The columns without missing values, k of dense models apart, and the E of every row."""
+    arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+    experts = arrays.get("n_experts", np.full(len(arrays["n_active"]), np.nan))
+    experts = experts if np.isfinite(experts).all() else np.ones(len(experts))
+    if "top_k" in arrays:
+        k = arrays["top_k"]
+        arrays["top_k"] = np.where((experts == 1) & ~(k >= 1), 1.0, k)
+    return {name: values for name, values in arrays.items() if np.isfinite(values).all()}, experts
 
 
 def _ambiguous(active: Array, count: Array) -> tuple[float, float, float] | None:
@@ -290,11 +300,18 @@ def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
         tables[e] = {"n_active": tuple(sizes.tolist())} | positive
         if e == 1:
             tables[1]["n_total"] = tables[1]["n_active"]
-    top_k = columns.get("top_k", np.array([]))
+    top_k_of = {}
+    for e, rows in rows_of.items():
+        several = np.unique(columns["top_k"][rows]) if "top_k" in columns else np.array([])
+        if len(several) == 1:
+            top_k_of[e] = int(several[0])
+    routed = {top_k_of.get(e) for e in rows_of if e > 1 or len(rows_of) == 1}
+    single = routed.pop() if len(routed) == 1 else None
     return TableFamily(
         tables,
-        int(top_k[0]) if top_k.size and top_k.min() == top_k.max() else None,
+        single,
         source=f"{len(experts)} rows, interpolated between the studied sizes of each E",
+        top_k_of=top_k_of if single is None else {},
     )
 
 
