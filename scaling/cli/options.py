@@ -97,9 +97,12 @@ def hours(text: str | float) -> float:
 
 
 def _picture(name: str) -> Path:
-    """The path of a figure. Raises BadParameter for a suffix that cannot be drawn, InputError without matplotlib."""
+    """The path of a figure. Raises BadParameter for a suffix that cannot be drawn, and without matplotlib."""
     path = Path(name)
-    require_installed("a figure", "matplotlib")
+    try:
+        require_installed("a figure", "matplotlib")
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
     if path.suffix.lower() not in _PICTURES:
         raise typer.BadParameter(f"expected a name that ends in {', '.join(_PICTURES)}, found {name}")
     return path
