@@ -19,7 +19,6 @@ from scaling.errors import InputError
 from scaling.expert_rows import block_rows
 from scaling.serving.device import Device
 
-
 _MOST = 1e6  # seconds of a fixed cost, and readings of a weight
 
 
