@@ -278,8 +278,9 @@ def _not_in_parts(archive: pa.Table, own: list[pa.Table], imports: list[pa.Table
 
 
 def _lacking(rows: pa.Table, others: pa.Table) -> pa.Table:
-    """The rows that do not occur among others, compared in the columns that both tables have."""
-    names = [name for name in rows.column_names if name in others.column_names]
+    """The rows that do not occur among others, compared in the columns that both tables have, the study's name apart:
+    an import gives a row that of the folder."""
+    names = [name for name in rows.column_names if name in others.column_names and name != "study"]
     number = "number of the row"
     ours = rows.select(names).append_column(number, pa.array(range(len(rows)), pa.int64()))
     theirs = others.select(names).append_column(number, pa.array([-1] * len(others), pa.int64()))
