@@ -46,7 +46,7 @@ _ELSEWHERE = _OF_SERVICE | {
 """What takes the place of options of `scaling recommend` that its function does not have."""
 
 
-@checked()
+@checked({"source": "a study folder, a file of runs or a DataFrame (pandas.DataFrame(...) makes one)"})
 def load(
     source: str | Path | pd.DataFrame,
     *,
@@ -98,7 +98,7 @@ def laws() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-@checked()
+@checked({"runs": "a table that scaling.load(...) gave"})
 def fit(
     runs: RunTable,
     law: str | Law | None = None,
@@ -217,7 +217,7 @@ def recommend(
     return answers.answer(fit, question, speeds, law_file=file, what_if=what_if, cost_curves=what_if)
 
 
-@checked()
+@checked({"of": "an answer of scaling.recommend, the file of one, or a study folder"})
 def report(of: Answer | Study | str | Path, out: str | Path, *, fit: Fit | None = None) -> WrittenReport:
     """Write a PDF report of an answer, of an answer's file or of a study folder to `out`.
 
@@ -257,7 +257,7 @@ def read_answer(path: str | Path) -> Answer:
     return answers.read_answer(path)
 
 
-@checked()
+@checked({"value": "a fit, a latency law or an answer"})
 def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
     """Write a fit, a latency law or an answer to a JSON file, as the command line does. Raises WorkError."""
     if isinstance(value, Answer):

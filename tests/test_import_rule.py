@@ -20,6 +20,7 @@ GROUND = tuple(
     f"scaling.{name}"
     for name in [
         "architecture",
+        "arguments",
         "arrays",
         "bounds",
         "clustered_mean",

@@ -235,15 +235,17 @@ class Fit(Summarised):
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
         return summarised(table, heading, (*self.warnings, *left_out, *self.notes, *table.notes))
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Predicted loss of the models in a frame, one a row, with both 95 % intervals (NaN without draws).
+    def predict(self, models: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
+        """Predicted loss of models, one a row of a frame, with both 95 % intervals (NaN without draws).
 
-        The frame has the law's columns, such as `n_active`, `tokens` and `n_experts`; one that all fitted runs agreed
-        in (`settings`) may be missing. `loss` (or the law's target) is in nats per token, `loss_low` and `loss_high`
-        bound the law's value, `run_low` and `run_high` the loss of one new run; `outside` names columns whose value
-        lies outside the fitted range. Raises InputError for a missing column and for what is no positive number.
+        `models` is a DataFrame, or a mapping of its columns to one number or several. It has the law's columns, such as
+        `n_active`, `tokens` and `n_experts`; one that all fitted runs agreed in (`settings`) may be missing. `loss` (or
+        the law's target) is in nats per token, `loss_low` and `loss_high` bound the law's value, `run_low` and
+        `run_high` the loss of one new run; `outside` names columns whose value lies outside the fitted range. Raises
+        InputError for a missing column and for what is no positive number.
         """
         self.require_params()
+        frame = fit_tables.frame_of_models(models)
         columns = fit_tables.columns_of_frame(frame, self.definition, self.settings)
         intervals = self.loss_interval(columns), self.prediction_interval(columns)
         outside = fit_tables.columns_outside(columns, self.domain)
@@ -284,6 +286,10 @@ def fit(
     """
     if law.name in LAWS and LAWS[law.name] is not law:
         raise InputError(f"the law {law.name!r} is not the one that `scaling laws` lists by this name: rename it")
+    if n_starts < 1:
+        raise InputError(f"`starts` must be at least 1, found {n_starts}")
+    if seed < 0:
+        raise InputError(f"`seed` must be at least 0, found {seed}")
     columns = table.columns(law.columns)
     asked = {name: identifiability.checked_pin(law, name, value) for name, value in (pin or {}).items()}
     by_user = {name: Pin(value, AS_ASKED) for name, value in asked.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,30 @@ def _marked(law: Law, name: str, interval: tuple[float, float]) -> ParameterEnds
     return ParameterEnds(*interval, *near)
 
 
+def frame_of_models(models: Any) -> pd.DataFrame:
+    """Models as a frame, one a row: a DataFrame, or a mapping of columns to numbers or to sequences of them.
+
+    Raises InputError for anything else, for sequences of several lengths, for no row, and for a repeated column.
+    """
+    if isinstance(models, Mapping):
+        lengths = {name: len(values) for name, values in models.items() if np.ndim(values)}
+        if len({*lengths.values()}) > 1:
+            several = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise InputError(f"the models have columns of several lengths: {several}")
+        models = pd.DataFrame(dict(models), index=range(max(lengths.values(), default=1)))
+    if not isinstance(models, pd.DataFrame):
+        raise InputError(
+            "models must be a DataFrame, or a mapping such as {'n_active': 1e8, 'tokens': 1e10}, found "
+            f"{type(models).__name__}"
+        )
+    repeated = models.columns[models.columns.duplicated()]
+    if len(repeated):
+        raise InputError(f"DataFrame: two columns are called {repeated[0]!r}; rename one")
+    if models.empty and len(models.columns):
+        raise InputError("DataFrame: it has no rows, so there is no model to predict")
+    return models
+
+
 def columns_of_frame(frame: pd.DataFrame, law: Law, settings: Mapping[str, float]) -> dict[str, Array]:
     """What the law reads of each row; a column of `settings` may be missing.
 
@@ -91,7 +115,8 @@ def columns_of_frame(frame: pd.DataFrame, law: Law, settings: Mapping[str, float
         values = numbers(frame[name]).floats if name in frame else np.full(len(frame), settings[name])
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(wrong):
-            raise InputError(f"DataFrame: {name} is no positive number {rows_named(pd.Index(wrong))}")
+            cells = frame[name].reset_index(drop=True)
+            raise InputError(f"DataFrame: {name} is no positive number {rows_named(pd.Index(wrong), cells)}")
         columns[name] = values
     return columns
 
