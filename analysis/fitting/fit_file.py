@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from analysis.laws import LAWS, Law
 from scaling.errors import InputError
 from scaling.values import FIT
 
+# Fits of several laws, by the name in `law`: their homes stand above this package and are looked up when one is read.
+_SEVERAL_LAWS = {"mixture": "analysis.mixture.mixture:Mixture"}
+
 
 def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = None) -> Fit:
     """The fit in a JSON document; `law` and `params` suffice. `own_law` is its law where that was made in Python.
@@ -20,6 +24,11 @@ def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = No
     Raises InputError naming `origin`, the fields that are wrong and how to write the file anew.
     """
     FIT.check(document, origin)
+    if document["law"] in _SEVERAL_LAWS and own_law is None:
+        several: type[Fit] = pkgutil.resolve_name(_SEVERAL_LAWS[document["law"]])
+        mixture = FIT.value(several, document, origin)
+        require_sound(mixture, mixture.definition, origin)
+        return mixture
     loaded = FIT.value(Fit, document, origin)
     law = _law_of(loaded.law, origin, own_law)
     require_sound(loaded, law, origin)

@@ -17,7 +17,8 @@ from analysis.mixture.roll_outs import Cut
 from scaling.arrays import Array
 
 FREEDOM = 4.0  # degrees of freedom of the slope: a scale from a handful of cuts has heavy tails
-_PRIOR_SHARE = 0.5  # of the noise of a run: the slope believed before any roll-out
+_PRIOR_SHARE = 0.5 / np.log(2.0)  # of the noise of a run: the slope believed before any roll-out
+_NORMAL = 1.4826  # deviation of a normal over its median absolute deviation
 _PRIOR_CUTS = 2.0  # what that belief counts for; cuts are nested, so each is worth less than one
 
 
@@ -41,15 +42,19 @@ class Discrepancy:
 def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Array, train_flops: float) -> Discrepancy:
     """The discrepancy of a mixture from its roll-outs; `residuals` are those of the runs fitted, of ln loss.
 
-    A run at x = ln of the compute ratio has an error of squared size noise^2 + spread^2 + (scale x)^2 on average, so
-    each cut gives the square of the scale by its moments, sum(e^2 - noise^2 - spread^2)/sum(x^2), whether its errors go
-    together or not. Their mean is shrunk towards the prior: half the noise of a run for each e-fold of compute.
+    A run at x = ln of the compute ratio has an error of squared size noise^2 + spread^2 + (scale x)^2 on average,
+    whether the errors of a cut go together or not. So the square of the scale is estimated by its moments: the excess
+    e^2 - noise^2 - spread^2 of all cuts over their x^2, each the mean of a cut's runs, so that cuts which reach far
+    count most. It is shrunk towards the prior, half the noise of a run for each doubling of compute; a cut that reaches
+    less than an e-fold counts for less than one.
     """
-    prior = _PRIOR_SHARE * 1.4826 * float(np.median(np.abs(residuals))) if len(residuals) else 0.0
-    squares = []
+    prior = float(_PRIOR_SHARE * _NORMAL * np.median(np.abs(residuals))) if len(residuals) else 0.0
+    excess = reach = counted = 0.0
     for cut in cuts:
         error = np.sum([weights[name] * values for name, values in cut.errors.items()], axis=0)
-        excess = float(np.sum(error**2 - cut.noise**2 - cut.spread**2) / (cut.reach @ cut.reach))
-        squares.append(max(0.0, excess))
-    square = (_PRIOR_CUTS * prior**2 + sum(squares)) / (_PRIOR_CUTS + len(squares))
+        excess += max(0.0, float(np.mean(error**2 - cut.noise**2 - cut.spread**2)))
+        square = float(np.mean(cut.reach**2))
+        reach, counted = reach + square, counted + min(1.0, square)
+    seen = excess / reach if cuts else 0.0
+    square = (_PRIOR_CUTS * prior**2 + counted * seen) / (_PRIOR_CUTS + counted)
     return Discrepancy(float(np.sqrt(square)), prior, train_flops, len(cuts))

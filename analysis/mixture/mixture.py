@@ -12,6 +12,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws import Law
 from analysis.mixture.composite import NAME, composite
 from analysis.mixture.discrepancy import Discrepancy
+from scaling.errors import InputError
 from scaling.formatting import flops, plural
 from scaling.summary import summarised
 from scaling.table import Column, Table
@@ -53,6 +54,10 @@ class Mixture(Fit):
     discrepancy: Discrepancy = field(default_factory=Discrepancy)
     roll_outs: tuple[RollOutCut, ...] = ()
     one_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.params and not self.members:
+            raise InputError("members: a mixture has at least one, with its law and weight")
 
     @cached_property
     def _composite(self) -> Law:
