@@ -15,6 +15,7 @@ import numpy as np
 from analysis.fitting.fit import Fit
 from analysis.laws.model_family import SIZE_COLUMNS, Sizes
 from scaling.arrays import Array, Booleans
+from scaling.bounds import MOST_FLOPS, outside
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
 
@@ -211,8 +212,8 @@ def columns_of_model(
     named = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts)}
     columns = {name: value for name, value in named.items() if value is not None} | {**fit.settings, **given}
     for name, value in columns.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} must be a positive number, found {value}")
+        if wrong := outside(value, MOST_FLOPS):
+            raise InputError(f"`{name}` {wrong}" if name not in given else f"`set` {name} {wrong}")
     law = fit.definition
     derivable = [name for name in law.columns if name not in columns and name in SIZE_COLUMNS]
     if derivable and n_active is not None and (fit.family is not None or n_experts == 1):

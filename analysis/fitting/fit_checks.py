@@ -8,6 +8,7 @@ from itertools import pairwise
 from analysis.fitting.fit import Fit
 from analysis.laws import Law, Parameter
 from analysis.laws.model_family import COUNTS, Family, PolynomialFamily
+from scaling.bounds import MOST_PARAMETERS, outside
 from scaling.errors import InputError
 
 _BEYOND = 10.0  # times the largest magnitude allowed in a fit: a published fit may lie outside the bounds
@@ -130,8 +131,9 @@ def _family(family: Family) -> Iterator[str]:
         for name, values in columns.items():
             if len(values) != len(sizes):
                 yield f"{place}.{name}: {len(values)} values, and n_active has {len(sizes)}"
-            if any(value <= 0 for value in values):
-                yield f"{place}.{name}: must be above 0 throughout"
+            for index, value in enumerate(values):
+                if wrong := outside(value, MOST_PARAMETERS):
+                    yield f"{place}.{name}[{index}]: {wrong}"
 
 
 def _polynomials(family: PolynomialFamily) -> Iterator[str]:

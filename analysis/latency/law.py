@@ -107,6 +107,11 @@ class LatencyLaw(Summarised):
         if len(below):
             row, term = below[0]
             raise InputError(f"`draws`[{row}][{term}] is {self.draws[row, term]:g}, below {_BOUNDS[term]:g}")
+        for row, draw in enumerate(self.draws):
+            try:
+                Efficiency.of(draw, "")
+            except InputError as error:
+                raise InputError(f"`draws`[{row}]: {error}") from error
         if self.ratios.ndim != 1 or not len(self.ratios) or not np.all((self.ratios > 0) & np.isfinite(self.ratios)):
             raise InputError("`ratios` are a list of positive numbers")
         if self.dtype not in NUMBER_BYTES:

@@ -11,7 +11,7 @@ from scaling.bounds import outside
 from scaling.errors import InputError
 from scaling.summary import Settings
 
-MOST_OF_DEVICE = 1e21
+MOST_OF_DEVICE = 1e30
 """Bytes, bytes/s, FLOP/s and USD/h; far more than any device has."""
 BUSY = 0.1
 """Cores used by other processes above which a measurement counts as disturbed."""
@@ -25,7 +25,8 @@ class Device(Settings):
     `memory`: bytes. `usd_per_hour`: price of one device, with `price_source` and `price_date`. `link`: bytes/s from one
     device to its neighbours in one direction, with latency `link_latency_s` per transfer; it joins `link_devices`
     devices. Larger replicas communicate at `fabric` bytes/s per device; the default, 400 Gbit/s, is an assumption.
-    `levels`: (bytes, bytes/s) of each cache, the smallest first.
+    `levels`: (bytes, bytes/s) of each cache, the smallest first. `peaks`: dense FLOP/s of products in other number
+    formats, by name (fp8, fp4, int8).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Device(Settings):
     link_devices: float = 8
     fabric: float = 50e9
     levels: tuple[tuple[float, float], ...] = ()
+    peaks: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("peak_flops", "bandwidth", "memory", "link", "link_devices", "fabric"):
@@ -55,6 +57,18 @@ class Device(Settings):
             for value in level:
                 if wrong := outside(value, MOST_OF_DEVICE):
                     raise InputError(f"device {self.name}: `levels` {wrong}")
+        for name, flops in self.peaks:
+            if wrong := outside(flops, MOST_OF_DEVICE):
+                raise InputError(f"device {self.name}: `peaks` {name} {wrong}")
+
+    def peak(self, arithmetic: str | None) -> float:
+        """Dense FLOP/s of products in this number format; None or empty: in `dtype`. Raises InputError without it."""
+        if not arithmetic:
+            return self.peak_flops
+        peaks = dict(self.peaks)
+        if arithmetic not in peaks:
+            raise InputError(f"device {self.name} multiplies no {arithmetic}; it has {', '.join([self.dtype, *peaks])}")
+        return peaks[arithmetic]
 
     def bandwidth_of(self, working_set: float | Array) -> Array:
         """Bytes/s of the smallest cache that holds `working_set` bytes, else of main memory."""

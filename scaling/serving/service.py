@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.architecture import Architecture
 from scaling.arrays import Booleans, Integers, Values
 from scaling.bounds import outside
 from scaling.errors import InputError
@@ -17,7 +18,38 @@ from scaling.serving.step_time import ASSUMED, Efficiency
 from scaling.summary import Settings
 
 _MOST, _MOST_OF = 1e12, {"skew": 20.0, "head_width": 1e6}
-_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router")
+_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router", "n_lookup")
+_OF_ATTENTION = ("elements", "decode_flops", "prefill_flops", "splits")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSizes:
+    """The attention of some of a model's layers, over all of these layers together.
+
+    `elements` of the cache per cached token; FLOPs of a token per token that it attends to, in decode and in prefill;
+    `splits`, the most devices over which tensor parallelism divides the cache (beyond them it is copied); `window`, the
+    last tokens that a token attends to (None: all). `state`: elements of a sequence of any length.
+    """
+
+    elements: Values
+    decode_flops: Values
+    prefill_flops: Values
+    splits: Values = np.inf
+    window: int | None = None
+    state: Values = 0.0
+
+    def cached(self, context: Values) -> Values:
+        """Elements that a sequence of this many tokens keeps."""
+        return self.elements * self.attended(context) + self.state
+
+    def attended(self, context: Values) -> Values:
+        """Tokens that a token attends to in decode."""
+        return context if self.window is None else np.minimum(context, self.window)
+
+    def attended_in_prompt(self, prompt: Values) -> Values:
+        """Tokens that a token of a prompt attends to on average: half of it, or within the window."""
+        within = self.attended(prompt)
+        return within - within * within / (2.0 * prompt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +58,10 @@ class ModelSizes:
 
     `n_active`, `n_total` as in the run table (embeddings and head in, routers out), `n_router` beside them.
     `kv_elements_per_token`: keys and values of one cached token over all layers (`2 n_layers d_model` for plain
-    multi-head attention). A dense model has `n_experts = 1`, whatever `top_k` says.
+    multi-head attention). A dense model has `n_experts = 1`, whatever `top_k` says. `attention` describes layers of
+    grouped-query, latent, windowed or linear attention; empty: plain multi-head attention of width `d_model` with the
+    cache of `kv_elements_per_token`. `n_lookup` of `n_active` are embeddings: held, but neither read as a whole nor
+    multiplied (0: not known apart, and counted as any weight). `routed_share` is the part of the layers that have experts, the others are dense.
     """
 
     n_active: Values
@@ -37,6 +72,38 @@ class ModelSizes:
     n_experts: int = 1
     top_k: float = 1
     n_router: Values = 0.0
+    n_lookup: Values = 0.0
+    attention: tuple[AttentionSizes, ...] = ()
+    routed_share: float = 1.0
+
+    @classmethod
+    def of_architecture(cls, model: Architecture) -> ModelSizes:
+        """The sizes of a described model. As in the run table, embedding and head count once each, routers apart."""
+        counts = model.parameters()
+        attention = tuple(
+            AttentionSizes(
+                elements=group.count * group.attention.cached_elements,
+                decode_flops=group.count * group.attention.flops_per_pair(decode=True),
+                prefill_flops=group.count * group.attention.flops_per_pair(decode=False),
+                splits=group.attention.most_splits,
+                window=getattr(group.attention, "window", None),
+                state=group.count * group.attention.state_elements,
+            )
+            for group in model.groups
+        )
+        return cls(
+            n_active=model.n_active() - counts["router"],
+            n_total=model.n_total - counts["router"],
+            kv_elements_per_token=model.cache_elements_per_token,
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            n_experts=model.n_experts,
+            top_k=float(model.top_k),
+            n_router=counts["router"],
+            n_lookup=0.0 * counts["embedding"] if model.tied else counts["embedding"],
+            attention=attention,
+            routed_share=float(np.max(model.n_routed_layers / model.n_layers)) if model.n_experts > 1 else 1.0,
+        )
 
     def __post_init__(self) -> None:
         if self.n_experts < 1 or self.top_k < 1 or (self.n_experts > 1 and self.top_k > self.n_experts):
@@ -48,7 +115,11 @@ class ModelSizes:
     @cached_property
     def _value(self) -> tuple[Any, ...]:
         counts = [np.asarray(getattr(self, name), dtype=float) for name in _COUNTS]
-        return self.n_experts, self.top_k, *((count.shape, count.tobytes()) for count in counts)
+        for group in self.attention:
+            counts += [np.asarray(getattr(group, name), dtype=float) for name in (*_OF_ATTENTION, "state")]
+        windows = tuple(group.window for group in self.attention)
+        plain = self.n_experts, self.top_k, self.routed_share, windows
+        return *plain, *((count.shape, count.tobytes()) for count in counts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSizes) and self._value == other._value
@@ -62,7 +133,17 @@ class ModelSizes:
 
     def _each(self, change: Callable[[Values], Values]) -> ModelSizes:
         changed: dict[str, Any] = {name: change(getattr(self, name)) for name in _COUNTS}
-        return replace(self, **changed)
+        attention = tuple(
+            replace(group, **{name: change(getattr(group, name)) for name in (*_OF_ATTENTION, "state")})
+            for group in self.attention
+        )
+        return replace(self, **changed, attention=attention)
+
+    @cached_property
+    def layers_of_attention(self) -> tuple[AttentionSizes, ...]:
+        """`attention`, or the plain multi-head attention that its absence means."""
+        flops = 4.0 * self.n_layers * self.d_model
+        return self.attention or (AttentionSizes(self.kv_elements_per_token, flops, flops),)
 
     def spread(self, shape: tuple[int, ...]) -> ModelSizes:
         """Counts of this shape, in a row."""
@@ -83,7 +164,10 @@ class ModelSizes:
 class Service(Settings):
     """How a model is served. Every default is a stated assumption, not a measurement; replace what you know.
 
-    A request brings `prompt` tokens and takes `generated`. `utilisation`: part of the rented time in which replicas are
+    A request brings `prompt` tokens and takes `generated`. `bytes_per_weight` and `bytes_per_kv` are those of weights
+    and cache with their scales, `bytes_per_expert` those of routed experts where they differ; `arithmetic` and
+    `expert_arithmetic` name the number format of their products (None: the device's own, and that of the other
+    weights); attention multiplies in the device's own format (`scaling.serving.precision`). `utilisation`: part of the rented time in which replicas are
     busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
     computing hide each other (the roofline) or add up. `reads_all`: whether a step reads all experts, active or not,
     as kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas
@@ -97,7 +181,10 @@ class Service(Settings):
     prompt: int = 512
     generated: int = 256
     bytes_per_weight: float = 2.0
+    bytes_per_expert: float | None = None
     bytes_per_kv: float = 2.0
+    arithmetic: str | None = None
+    expert_arithmetic: str | None = None
     utilisation: float = 0.5
     max_batch: int = 256
     max_devices: int = 64
@@ -125,6 +212,16 @@ class Service(Settings):
         for name in ("skew", "head_width"):
             if not 0 <= getattr(self, name) <= _MOST_OF[name]:
                 raise InputError(f"`{name}` must be from 0 to {_MOST_OF[name]:g}, found {getattr(self, name):g}")
+
+    @property
+    def expert_bytes(self) -> float:
+        """Bytes of a weight of a routed expert."""
+        return self.bytes_per_weight if self.bytes_per_expert is None else self.bytes_per_expert
+
+    @property
+    def arithmetic_of_experts(self) -> str | None:
+        """The number format in which routed experts multiply."""
+        return self.arithmetic if self.expert_arithmetic is None else self.expert_arithmetic
 
     @property
     def mean_context(self) -> float:

@@ -120,7 +120,7 @@ def test_limits_of_latency_are_milliseconds(call):
         ),
         (("--train-flops", "1e20", "--devices", "x.yaml"), "--devices needs --device"),
         (("--train-flops", "1e20", "--device", "h100", "--prompt", "0"), "'--prompt': takes a whole number from 1"),
-        (("--train-flops", "1e20", "--device", "h100", "--utilisation", "2"), "utilisation=2"),
+        (("--train-flops", "1e20", "--device", "h100", "--utilisation", "2"), "--utilisation must be above 0"),
         (("--train-usd", "1e5"), "--train-usd needs --device"),
     ],
 )
