@@ -14,6 +14,8 @@ from analysis import laws
 from analysis.decision.answer import Answer, read_answer
 from analysis.decision.answer import answer as answer_of
 from analysis.decision.cost_curves import SERVED_PER_TRAINED
+from analysis.decision.lifetime_cost import unknown_columns
+from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.bootstrap import bootstrap
@@ -30,6 +32,7 @@ from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import table_rows
 from analysis.validation.checks import Checks, check
 from scaling.errors import InputError
+from scaling.formatting import listed
 
 DRAWS, SEED = 400, 0
 LATENCY_LAW = "latency.json"
@@ -172,11 +175,21 @@ def _answer_with_defaults(table: RunTable, fits: Mapping[str, Fit], notes: list[
     served = SERVED_PER_TRAINED * float(tokens[budget.argmax()])
     question = Question(train_flops=float(budget.max()), serve_tokens=served)
     name = next((name for name, fit in fits.items() if fit.definition.uses_experts), next(iter(fits)))
+    found = answer_of(fits[name], question, law_file=name)
     notes.append(
         "The folder has no recommendation: this report asks for the training budget of its largest run and "
-        f"{SERVED_PER_TRAINED:g} times that run's tokens to be served."
+        f"{SERVED_PER_TRAINED:g} times that run's tokens to be served, in FLOPs, as no device is named: "
+        f"{_how_to_price(fits[name], found)}."
     )
-    return {name: answer_of(fits[name], question, law_file=name)}
+    return {name: found}
+
+
+def _how_to_price(fit: Fit, found: Answer) -> str:
+    """What counts money instead of FLOPs, with the columns that the runs lack for it."""
+    best = found.best
+    lacking = unknown_columns(SizeOptimiser(fit, found.question).sizes(best.n_experts, best.n_active))
+    missing = f"; the runs lack {listed(lacking)} for it (one top_k for each E)" if lacking else ""
+    return f"`scaling recommend` with a `device` counts money{missing}"
 
 
 def _with_checks(study: ReportStudy) -> ReportStudy:

@@ -26,6 +26,8 @@ def front_page(subject: Subject) -> dict[str, Any]:
     found, chosen = subject.decision.recommendation, subject.decision.best
     name = experts(chosen.n_experts)
     model = f"{si(chosen.n_active)} active parameters on {si(chosen.tokens)} tokens"
+    if subject.decision.question.device is None and subject.decision.question.served:
+        model = f"{model}, by FLOPs and not by money"
     if found.decided:
         because = f"It is best in {percent(chosen.probability_best)} of {found.n_draws} bootstrap draws"
         for second in found.alternatives[:1]:
@@ -113,6 +115,8 @@ def _parts_of_the_cost(chosen: Choice, asked: Question) -> str:
         whole = chosen.served.replicas is not None
         paid_for = "whole replicas at this load" if whole else f"{asked.service.utilisation:.0%} utilisation"
         per_million = f", {price(chosen)} per million output tokens at {paid_for}"
+    if asked.device is None:
+        per_million = ". No device was named: FLOPs charge nothing for memory and idle experts, which favours large E"
     return (
         f"cost: {money(cost.total, cost.unit)}, {train} and {money(cost.serve, cost.unit)} to serve {si(asked.served)} "
         f"tokens{hours(cost.serve)}{per_million}"

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from planted import PLANTED_MOE, moe_grid, table_of
 
-from analysis.decision.lifetime_cost import Pricing, memory_bytes
+from analysis.decision.lifetime_cost import Pricing, memory_bytes, unknown_columns
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fitted_to import family_of
 from analysis.fitting.published import published
 from analysis.laws import JOINT_MOE
+from scaling.errors import InputError
 from scaling.serving import devices, replicas, service
 
 JOINT = published("joint-moe-2025")
@@ -99,3 +100,16 @@ def test_routers_are_priced_or_said_to_be_left_out():
     )  # fmt: skip
     usd_per_token = replicas.cheapest(shape, devices.device("h100")).usd_per_token[0]
     assert given.recommendation.cost.serve == pytest.approx(1e9 * usd_per_token, rel=1e-9)
+
+
+def test_what_a_price_lacks_is_named_and_never_replaced_by_flops():
+    """A device is named, and the runs of E = 8 have two k: no price is made up, and no FLOPs are counted instead."""
+    frame = moe_grid(experts=(1, 8, 16)).drop(columns=["n_layers"])
+    frame["top_k"] = np.where((frame["n_experts"] == 8) & (frame["tokens"] > 1e6), 2, 1)
+    found = fit(table_of(frame), JOINT_MOE, pin=PLANTED_MOE)
+    question = Question(train_flops=1e13, serve_tokens=1e9, device="h100", n_experts=(8,))
+    with pytest.raises(InputError, match="needs n_layers, top_k of models with E = 8"):
+        recommend(found, question)
+    assert unknown_columns(found.family.sizes(np.array([1e5]), 16)) == ["n_layers"]
+    priced = fit(table_of(moe_grid(experts=(1, 8, 16))), JOINT_MOE, pin=PLANTED_MOE)
+    assert recommend(priced, question).recommendation.cost.unit == "USD"

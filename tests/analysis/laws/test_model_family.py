@@ -159,3 +159,27 @@ def test_a_width_that_the_active_size_does_not_determine_is_unknown():
     assert sizes.n_total is not None
     assert sizes.n_layers is None
     assert sizes.kv_elements_per_token is None
+
+
+@pytest.mark.parametrize("columns", [[], ["d_model", "n_layers"]])
+@pytest.mark.parametrize("k", [0.0, np.nan, 1.0, 7.0])
+def test_the_k_of_dense_models_hides_nothing(columns, k):
+    """Whatever stands there: the shapes of the routed models are those of the table with k = 2 throughout."""
+    frame = moe_grid(experts=(1, 8)).assign(top_k=2).drop(columns=columns)
+    family = family_of(table_of(frame.assign(top_k=np.where(frame["n_experts"] == 1, k, 2.0))))
+    as_given = family_of(table_of(frame))
+    size = np.array([2e5])
+    assert family.sizes(size, 8).top_k == as_given.sizes(size, 8).top_k == 2
+    assert family.sizes(size, 8).n_total == pytest.approx(as_given.sizes(size, 8).n_total)
+    assert family.sizes(size, 1).top_k is not None
+
+
+def test_k_may_be_one_for_each_expert_count():
+    frame = moe_grid(experts=(1, 8, 16))
+    frame["top_k"] = frame["n_experts"].map({1: 1, 8: 2, 16: 4})
+    family = family_of(table_of(frame))
+    assert [family.sizes(np.array([2e5]), e).top_k for e in (1, 8, 16)] == [1, 2, 4]
+    written = json.loads(json.dumps(FIT.document(Fit("hoffmann", {}, family=family))))
+    assert parse_fit(written, "test").family == family
+    mixed = frame.assign(top_k=np.where(frame["tokens"] > 1e6, 2, frame["top_k"]))
+    assert family_of(table_of(mixed)).sizes(np.array([2e5]), 16).top_k is None
