@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ _SHAPES = {
     for reading, groups, point in ((DECIMAL_COMMA, ".", ","), (DECIMAL_POINT, ",", r"\."))
 }
 
+_BEGINNINGS = frozenset("0123456789+-−.")
 _GROUPED = re.compile(r"[+\-−]?[1-9][0-9]{0,2}\.[0-9]{3}")  # 1.234: a decimal, or one thousand and more
 
 
@@ -95,11 +97,12 @@ def numbers(column: pd.Series[Any], reading: str | None = None) -> Numbers:
 def column_of(cells: pd.Series[Any], reading: str | None = None) -> tuple[Column, Numbers]:
     """A column for an expression, and how it was read."""
     read = numbers(cells, reading)
-    missing, unreadable = read.missing, read.unreadable
+    missing, unreadable, written = read.missing, read.unreadable, functools.cache(lambda: texts(cells))
     if np.isnan(read.floats).all() and not pd.api.types.is_numeric_dtype(cells):  # a text among texts is no missing one
-        missing = cells.isna().to_numpy(dtype=bool) | np.array([text.isspace() or not text for text in texts(cells)])
+        blank = [not text or text.isspace() for text in written()]
+        missing = cells.isna().to_numpy(dtype=bool) | np.array(blank, dtype=bool)
         unreadable = ~missing
-    return Column(read.floats, missing, unreadable, lambda: texts(cells), _true(cells)), read
+    return Column(read.floats, missing, unreadable, written, _true(cells)), read
 
 
 def texts(column: pd.Series[Any]) -> Any:
@@ -111,15 +114,18 @@ def texts(column: pd.Series[Any]) -> Any:
 
 def _true(column: pd.Series[Any]) -> Booleans | None:
     """Which cells are true, where all that are not missing are true or false; None elsewhere."""
-    given = column[column.notna()]
     if pd.api.types.is_bool_dtype(column):
         return column.fillna(False).to_numpy(dtype=bool)
-    if not len(given) or pd.api.types.is_numeric_dtype(column):
+    given = column[column.notna()]
+    if not len(given) or pd.api.types.is_numeric_dtype(column) or not _is_truth(given.iloc[0]):
         return None
-    words = set(map(str, pd.unique(given.astype(object))))
-    if len(words) > 6 or not {word.strip().lower() for word in words} <= {"true", "false"}:
-        return None
-    return np.asarray(column.astype(str).str.strip().str.lower().eq("true"), dtype=bool)
+    return (
+        column.map(lambda cell: str(cell).strip().lower() == "true").to_numpy() if given.map(_is_truth).all() else None
+    )
+
+
+def _is_truth(cell: object) -> bool:
+    return str(cell).strip().lower() in ("true", "false")
 
 
 class _Marks:
@@ -191,6 +197,7 @@ def _parsed(cells: Any) -> Array:
         return np.empty(0)
     values = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").to_numpy(dtype=float, copy=True)
     for place in np.flatnonzero(np.isnan(values)):
-        with contextlib.suppress(ValueError):
-            values[place] = parse_number(cells[place])
+        if cells[place][:1] in _BEGINNINGS:  # names are many, and slow to refuse one by one
+            with contextlib.suppress(ValueError):
+                values[place] = parse_number(cells[place])
     return values

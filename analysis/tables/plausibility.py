@@ -12,6 +12,7 @@ from analysis.tables.losses import loss_doubts
 from analysis.tables.rows import Rows, ratio
 from analysis.tables.units import unit_doubts
 from scaling.arrays import Array, Booleans
+from scaling.bounds import LEAST, MOST_EXPERTS, MOST_FLOPS, MOST_PARAMETERS, MOST_TOKENS
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.formatting import plural
 
@@ -20,6 +21,14 @@ _FLOPS_APART = 2.0  # recomputation and the meaning of N explain less than a fac
 _CONSTANT = 1.25  # ratios within this factor are one factor
 _MOST_WRONG = 0.5  # of the rows that could agree: beyond it the columns are not what they are taken for
 _COMPUTE_UNITS = {1e9: "GFLOP", 1e12: "TFLOP", 1e15: "PFLOP", 1e18: "EFLOP", 1e21: "ZFLOP", 8.64e19: "PFLOP/s-days"}
+_MOST = {
+    **dict.fromkeys(COUNTS, MOST_PARAMETERS),
+    EXPERTS: MOST_EXPERTS,
+    "top_k": MOST_EXPERTS,
+    TOKENS: MOST_TOKENS,
+    COMPUTE: MOST_FLOPS,
+    LOSS: MOST_PARAMETERS,  # a perplexity may be large
+}
 _POSITIVE = (*COUNTS, "top_k", COMPUTE, "batch_tokens", "vocab_size")
 
 
@@ -32,6 +41,7 @@ def plausibility(
     were derived, and `needed` are those that a law reads. Raises InputError where columns are certainly not what they
     are taken for.
     """
+    _require_bounds(rows, (*given, *needed))
     return [
         *unit_doubts(rows, terms, given),
         *(loss_doubts(rows, terms) if LOSS in needed else ()),
@@ -78,8 +88,22 @@ def _describes(rows: Rows, name: str) -> bool:
     """Whether a column may describe what was run: anything but names of runs, and measured numbers."""
     if name in (LOSS, "run_id", "seed"):
         return False
-    column = rows.frame[name]
-    return column.dtype.kind != "f" or bool(np.all(np.mod(rows.floats(name), 1.0) == 0))
+    if rows.frame[name].dtype.kind != "f":
+        return True
+    values = rows.floats(name)
+    return bool(np.isfinite(values).all() and np.all(np.mod(values, 1.0) == 0))
+
+
+def _require_bounds(rows: Rows, names: Collection[str]) -> None:
+    """Raises InputError for numbers that nothing has: no unit explains them, and a fit would overflow."""
+    for name in (name for name in _MOST if name in names):
+        values, most = rows.floats(name), _MOST[name]
+        beyond = (values > most) | ((values > 0) & (values < LEAST))
+        if beyond.any():
+            raise rows.refusal(
+                f"{name} = {values[beyond][0]:g} {rows.named(beyond)}: it lies between {LEAST:g} and {most:g}; correct "
+                "such rows, or leave them out with `where`"
+            )
 
 
 def _not_positive(rows: Rows, given: Collection[str]) -> list[Doubt]:

@@ -27,6 +27,14 @@ def is_blank(names: pd.Series[str]) -> pd.Series[bool]:
     return names.str.strip().str.casefold().isin(_BLANK)
 
 
+def without_blank_trunks(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with no trunk where its name is blank or a word for nothing: such a row is a trunk of its own."""
+    if _TRUNK not in frame:
+        return frame
+    names = pd.Series(texts(frame[_TRUNK]), index=frame.index, dtype=object)
+    return frame.assign(**{_TRUNK: frame[_TRUNK].mask(is_blank(names))})
+
+
 def named_by_content(frame: pd.DataFrame) -> pd.Series[str]:
     """The `run_id` of every row; where it has none, the hash of its content: the second of equal rows ends in "-2"."""
     given = frame[_RUN] if _RUN in frame else pd.Series(None, index=frame.index, dtype=object)

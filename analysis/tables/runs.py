@@ -25,6 +25,7 @@ from analysis.tables.plausibility import plausibility, repeats
 from analysis.tables.readers import read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.rows import Rows, rows_of
+from analysis.tables.run_names import without_blank_trunks
 from analysis.tables.status_words import with_finished
 from analysis.tables.study import read_study
 from scaling.arrays import Array, Integers
@@ -121,7 +122,7 @@ def read_runs(
     frame, terms = mapped(frame, mapping or {}, name, log, (*law.columns, law.target) if law else ())
     target, needed = (law.target, _needed(law)) if law else (LOSS, [LOSS])
     asked = Expression(where, "`where`").names if where is not None else ()
-    frame = with_our_names(frame, asked, log, needed)
+    frame = without_blank_trunks(with_our_names(frame, asked, log, needed))
     frame = with_expert_counts(frame, log)
 
     with_experts = [*needed, EXPERTS] if foreign and law is None and EXPERTS in frame else needed

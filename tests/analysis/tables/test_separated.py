@@ -110,6 +110,12 @@ def test_words_for_missing_values_are_texts_among_texts_and_missing_among_number
     assert len(read_runs(path, where="run == 'None'")) == 1
 
 
+def test_words_for_nothing_are_no_trunk(written):
+    text = "trunk_id,loss_val,n_active,tokens\nNaN,3,1e8,1e9\nNaN,2,1e8,2e9\nNULL,3,1e8,1e9\na,2,1e8,2e9\na,2,1e8,4e9\n"
+    trunks = read_runs(written(text.encode())).trunks.tolist()
+    assert [len(set(trunks)), trunks[3] == trunks[4]] == [4, True]
+
+
 def test_large_whole_numbers_keep_every_digit(written):
     assert read_table(written(b"id,n\n9007199254740993,1\n99999999999999999999999,2\n"))["id"].astype(str).tolist() == [
         "9007199254740993", "99999999999999999999999"
