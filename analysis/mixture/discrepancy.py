@@ -18,7 +18,6 @@ from scaling.arrays import Array
 
 FREEDOM = 4.0  # degrees of freedom of the slope: a scale from a handful of cuts has heavy tails
 _PRIOR_SHARE = 0.5 / np.log(2.0)  # of the noise of a run: the slope believed before any roll-out
-_NORMAL = 1.4826  # deviation of a normal over its median absolute deviation
 _PRIOR_CUTS = 2.0  # what that belief counts for; cuts are nested, so each is worth less than one
 
 
@@ -48,7 +47,7 @@ def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Ar
     count most. It is shrunk towards the prior, half the noise of a run for each doubling of compute; a cut that reaches
     less than an e-fold counts for less than one.
     """
-    prior = float(_PRIOR_SHARE * _NORMAL * np.median(np.abs(residuals))) if len(residuals) else 0.0
+    prior = float(_PRIOR_SHARE * np.sqrt(np.mean(residuals**2))) if len(residuals) else 0.0
     excess = reach = counted = 0.0
     for cut in cuts:
         error = np.sum([weights[name] * values for name, values in cut.errors.items()], axis=0)
