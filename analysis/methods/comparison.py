@@ -14,7 +14,8 @@ import pandas as pd
 
 from analysis.methods import contrasts
 from analysis.methods.contrasts import Effects
-from analysis.methods.labels import configuration_parts, method_labels
+from analysis.methods.labels import method_labels
+from analysis.tables.config_column import configuration_parts
 from analysis.tables.runs import read_runs
 from analysis.tables.study import evaluation, table_rows
 from scaling.arrays import Array

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.methods.labels import configuration_parts
 from analysis.methods.paired import paired_difference
+from analysis.tables.config_column import configuration_parts
 from scaling import parts
 from scaling.errors import InputError
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from analysis.tables.config_column import configuration_parts
 from scaling.config.model import ModelConfig
 from scaling.config.registry import ROUTERS
 
-_SECTIONS = ("model", "train", "data")
 _SIZES = ("n_experts", "top_k", "d_expert", "d_mlp")  # always shown: a size has no usual value
 
 
@@ -66,13 +65,3 @@ def _flat(config: object) -> dict[str, Any]:
     settings = {**parts.get("model", {}), **parts.get("train", {})}
     first = [name for name in ("n_experts", "top_k", "bias_rate", "balance_coef", "renormalise") if name in settings]
     return {name: settings[name] for name in [*first, *sorted(set(settings) - set(first))]}
-
-
-def configuration_parts(config: object) -> dict[str, Any]:
-    """The sections of a run's `config` column; empty where it has none, or something else."""
-    try:
-        parts = json.loads(config) if isinstance(config, str) and config else {}
-    except (ValueError, RecursionError):
-        return {}
-    whole = isinstance(parts, dict) and all(isinstance(parts.get(name, {}), dict) for name in _SECTIONS)
-    return parts if whole else {}

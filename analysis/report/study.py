@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,14 @@ from analysis.report.measured import with_doubts
 from analysis.report.subject import Subject, fit_behind, fit_name, with_curves
 from analysis.tables.method_kinds import kinds_of_method
 from analysis.tables.runs import RunTable, read_runs
-from analysis.tables.study import table_rows
+from analysis.tables.study import left_out, table_rows
 from analysis.validation.checks import Checks, check
 from scaling.errors import InputError
+from scaling.files import require_file
 from scaling.formatting import listed
+from scaling.schema import TABLES
 
+T = TypeVar("T")
 DRAWS, SEED = 400, 0
 LATENCY_LAW = "latency.json"
 _NEEDED = ("n_active", "tokens", "train_flops")
@@ -77,11 +81,13 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
     cells, latency = table_rows(path, "runs"), table_rows(path, "latency")
     if len(latency):
         latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
-    stored = {file.stem: load_fit(str(file)) for file in sorted((path / "fits").glob("*.json"))}
+    notes += [f"{name}: {note}." for name in TABLES if name != "runs" for note in left_out(path, name)]
+    stored = _readable(path / "fits", lambda file: load_fit(str(file)), notes)
     fits = {name: fit for name, fit in stored.items() if fit.params}
-    answer_files = sorted((path / "recommendations").glob("*.json")) if answer_file is None else [answer_file]
-    answers = {file.stem: read_answer(file) for file in answer_files}
-    if answer_file is not None:
+    if answer_file is None:
+        answers = _readable(path / "recommendations", read_answer, notes)
+    else:
+        answers = {answer_file.stem: read_answer(answer_file)}
         (answer,) = answers.values()
         if not answer.fit_hash or not any(answer.rests_on(fit) for fit in fits.values()):
             behind = fit_behind(answer, answer_file, fit_source)
@@ -95,7 +101,7 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         answers = answers or _answer_with_defaults(table, fits, notes)
     grid, law_file = path / "grid.yaml", path / LATENCY_LAW
     # The latency law is not fitted here: a CPU would be measured anew.
-    latency_law = load_latency_law(law_file) if law_file.is_file() else None
+    latency_law = _readable(path, load_latency_law, notes, LATENCY_LAW).get(law_file.stem)
     predicted = pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law)
     study = ReportStudy(
         path=path,
@@ -111,11 +117,35 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         answers=answers,
         comparisons=comparisons,
         without_law=without_law,
-        grid=grid.read_text(encoding="utf-8") if grid.is_file() else "",
+        grid=_text(grid, notes),
         best_experts={},
         notes=tuple(notes),
     )
     return study if without_law else _with_checks(study)
+
+
+def _readable(folder: Path, read: Callable[[Path], T], notes: list[str], names: str = "*.json") -> dict[str, T]:
+    """What the files of a folder hold, by name; those that cannot be read are left out, with a note."""
+    found = {}
+    for file in sorted(folder.glob(names)):
+        try:
+            require_file(file)
+            found[file.stem] = read(file)
+        except (InputError, OSError) as error:
+            notes.append(f"Left out: {error}.")
+    return found
+
+
+def _text(file: Path, notes: list[str]) -> str:
+    """The text of a file, if there is one; empty, with a note, where it cannot be read."""
+    try:
+        if not file.exists():
+            return ""
+        require_file(file)
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        notes.append(f"Left out: {file} ({error}).")
+        return ""
 
 
 def _last_start(table: RunTable) -> datetime | None:

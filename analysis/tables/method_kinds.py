@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from analysis.tables.config_column import configuration_parts
 from scaling.columns import EXPERTS
 
 # Fields of the model configuration about size or computation; the others tell kinds of methods apart.
@@ -31,5 +32,5 @@ def kinds_of_method(frame: pd.DataFrame) -> list[str]:
 
 
 def _settings(config: object) -> str:
-    model = json.loads(config).get("model", {}) if isinstance(config, str) and config else {}
+    model = configuration_parts(config).get("model", {})
     return json.dumps({name: value for name, value in model.items() if name not in _SIZE_FIELDS}, sort_keys=True)

@@ -38,6 +38,11 @@ def curve(study: Path, run_id: str) -> pd.DataFrame:
     return parts.read_run(study, "curves", run_id).to_pandas()
 
 
+def left_out(study: Path, table: Table) -> list[str]:
+    """What is left out of a table because it cannot be read, as sentences."""
+    return parts.read_study_table(study, table).notes()
+
+
 def table_rows(study: Path, table: Table, log: ReadingLog | None = None) -> pd.DataFrame:
     """All rows of one table of a study folder, whatever their status, with `run_id` in each.
 
