@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,10 @@ from scaling.arrays import Array, Booleans
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.serving.device import Device
 
 _TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
+_MODEL = re.compile(r"(?<![a-z0-9])(?:[0-9]+x)?([a-z]{1,2}[0-9]{2,4}[a-z]?|v[0-9][ep])(?![a-z0-9])")  # of a device
 _ONE_EXPERT = 1e-6  # relative difference of n_total and n_active below which a model is dense
 _NOT_ONE = 1.5  # n_total over n_active of a model that cannot be dense, however embeddings are counted
 DTYPES: Mapping[str, str] = {
@@ -103,6 +106,10 @@ def refuse_contradictions(frame: pd.DataFrame, source: str) -> None:
     experts, top_k = frame[EXPERTS].to_numpy(float), frame["top_k"].to_numpy(float)
     refuse(frame, experts != np.round(experts), EXPERTS, "is not whole", source)
     refuse(frame, (experts > 1) & (top_k > experts), "top_k", f"is above {EXPERTS}", source)
+    width, layers = frame["d_model"].to_numpy(float), frame["n_layers"].to_numpy(float)
+    refuse(frame, layers > width, "n_layers", "is above d_model", source, "are the two columns swapped?")
+    few = frame["n_active"].to_numpy(float) < width * layers
+    refuse(frame, few, "n_active", "is less than one row of weights a layer", source, "is it in millions or billions?")
     slack = 1 + 1e-9
     less = frame["n_total"].to_numpy(float) * slack < frame["n_active"].to_numpy(float)
     refuse(frame, less, "n_active", "is above n_total", source, "are the two columns swapped?")
@@ -111,6 +118,15 @@ def refuse_contradictions(frame: pd.DataFrame, source: str) -> None:
     if "distinct_experts" in frame:
         touched = frame["distinct_experts"].to_numpy(float)
         refuse(frame, touched > experts * slack, "distinct_experts", f"is above {EXPERTS}", source)
+
+
+def refuse_other_devices(frame: pd.DataFrame, name: str, on: Device, source: str) -> None:
+    """Raises InputError for rows that name another model of a device than the one they are held against; what is not
+    named as devices are (H100, MI300X, v5e) says nothing."""
+    own = {*_MODEL.findall(on.name.lower())}
+    named = frame[name].astype(object).astype(str).str.lower().map(_MODEL.findall)
+    others = named.map(lambda models: bool(own) and bool(models) and not own & {*models}).to_numpy(bool)
+    refuse(frame, others, name, f"is another device than {on.name}", source, "name theirs with `device`")
 
 
 def numeric(

@@ -23,7 +23,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "head_dim": ("head_dim",),
     "kv_elements_per_token": ("kv_elements_per_token",),
     # A concurrency that was measured is what there was; the limit on it may not have been reached.
-    "batch": ("batch", "concurrency", "max_concurrency", "conc", "batch_size"),
+    "batch": ("batch", "concurrency", "max_concurrency", "maximum_request_concurrency", "conc", "batch_size"),
     "prompt": ("prompt", "input_len", "random_input_len", "input_tokens", "isl", "input_sequence_length"),
     "generated": ("generated", "output_len", "random_output_len", "output_tokens", "osl", "output_sequence_length"),
     "n_devices": ("n_devices", "tensor_parallel_size", "tp_size", "tp", "num_gpus", "n_gpus"),
@@ -40,6 +40,7 @@ PRECISIONS: Mapping[str, str] = {
 }
 SPLITS = ("pipeline_parallel_size", "pp_size", "pp", "data_parallel_size", "dp_size", "dp", "attention_dp_size")
 """Ways of splitting a replica, or of counting several as one, that are not modelled."""
+DEVICES = ("device", "device_name", "device_kind", "gpu", "gpu_name", "gpu_type", "hardware", "hw", "accelerator")
 TRAINING = (
     *("loss", "loss_val", "val_loss", "loss_train", "train_loss", "final_loss", "eval_loss", "train_flops"),
     *(

@@ -75,7 +75,10 @@ def read_reported(frame: pd.DataFrame, service: Service, source: str) -> Reporte
     table = _with_precision(table, frame, source, assumed)
     table = _with_cache(table, assumed)
     if table.empty:
-        raise InputError(f"{source}: no row can be used: {'; '.join(log.row_numbers) or 'the table has no rows'}")
+        raise InputError(
+            f"{source}: no row can be used: {'; '.join(log.row_numbers) or 'the table has no rows'}; a row needs the "
+            "sizes of its model, the sequences at once (batch, concurrency) and a measured speed"
+        )
     refuse_contradictions(table, source)
     refuse(table, table["n_devices"].to_numpy() % 1 != 0, "n_devices", "is not whole", source)
     left_out = [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
@@ -141,7 +144,11 @@ def _require_columns(frame: pd.DataFrame, ours: pd.DataFrame, measures: list[Mea
     missing += [] if measures else ["output_throughput or tpot_ms or ttft_ms"]
     if missing:
         there = listed(frame.columns, most=40)
-        model = "; a benchmark does not know its model: add its sizes to every row" if missing[0] in SIZES else ""
+        model = ""
+        if missing[0] in SIZES:
+            model = (
+                f"; a benchmark does not know its model: add {', '.join((*SIZES, 'n_experts', 'top_k'))} to every row"
+            )
         generic = [measure.column for measure in measures if measure.kind == "generic"]
         if generic and missing[-1].startswith("batch"):
             model += f"; {generic[0]} without a concurrency may be the speed of training"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.latency.cells import refuse_other_devices
+from analysis.latency.reported_names import DEVICES, plain_name
 from analysis.latency.reported_table import SIZES, ReportedTable, read_reported, sequences_in_flight
 from analysis.tables.reading_log import rows_named
 from scaling.arrays import Array
@@ -19,7 +21,7 @@ from scaling.serving.device import Device
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import ASSUMED, TERMS, Efficiency
-from scaling.serving.steps import prefill_work, weight_bytes
+from scaling.serving.steps import prefill_work
 
 _APART = 2.0
 """Times the sequences at once, above which tokens/s and latency of a row contradict them."""
@@ -50,6 +52,8 @@ def measured_throughput(
     """
     table = read_reported(frame, service, source)
     rows = table.frame
+    for name in (str(name) for name in frame if plain_name(str(name)) in DEVICES):
+        refuse_other_devices(frame.loc[rows.index], name, on, source)
     _require_fit(table, on)
     doubts = _agreement(table)
     factors, floors = (
@@ -109,9 +113,8 @@ def _doubts(table: ReportedTable, factors: Array) -> list[str]:
 
 def _require_fit(table: ReportedTable, on: Device) -> None:
     """Raises InputError naming rows whose weights alone do not fit the memory of their devices."""
-    needed = np.array(
-        [float(weight_bytes(_sizes(row), row["bytes_per_weight"], _layout(row))) for row in _rows(table.frame)]
-    )
+    weights = table.frame["n_total"] + table.frame["n_router"]
+    needed = (weights * table.frame["bytes_per_weight"] / table.frame["n_devices"]).to_numpy(float)
     over = needed > on.memory
     if over.any():
         place = int(np.argmax(over))
@@ -151,11 +154,12 @@ def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array)
     place = int(np.argmax(floors))
     row = rows.iloc[place]
     found = _explanations(row, table.assumed, lambda other: _factor(other, on, service)[1] <= 1)
-    why = f"what would explain it: {'; or '.join(found)}" if found else _explained(table.assumed)
+    none = "nothing that the table leaves open explains it, so the number or its unit is wrong"
+    why = f"what would explain it: {'; or '.join(found)}" if found else none
     return (
         f"{table.source}: {on.title} can neither read nor compute as fast as {row['measure']} says "
         f"{rows_named(rows.index[floors > 1], rows['speed'].astype(object))}: {rows_named(rows.index[[place]])} by "
-        f"{floors[place]:.2g} times; {why}. Check the device and the units, too"
+        f"{floors[place]:.3g} times; {why}. Check the device and the units, too"
     )
 
 
@@ -208,7 +212,7 @@ def _rows(rows: pd.DataFrame) -> list[pd.Series[Any]]:
 
 
 def _sizes(row: pd.Series[Any]) -> ModelSizes:
-    counts = {name: float(row[name]) for name in (*SIZES, "kv_elements_per_token", "n_router", "top_k")}
+    counts: dict[str, Any] = {name: float(row[name]) for name in (*SIZES, "kv_elements_per_token", "n_router", "top_k")}
     return ModelSizes(n_experts=int(row["n_experts"]), **counts)
 
 

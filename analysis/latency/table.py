@@ -21,6 +21,7 @@ from analysis.latency.cells import (
     numeric,
     refuse,
     refuse_contradictions,
+    refuse_other_devices,
     require_words,
     spelled,
     usable,
@@ -101,7 +102,9 @@ def read_latency(
     path, log, name = Path(source), ReadingLog(), str(source)
     in_study = path.is_dir()
     frame = (
-        with_shapes(study.table_rows(path, "latency"), study.table_rows(path, "runs")) if in_study else read_table(path)
+        with_shapes(study.table_rows(path, "latency", log), study.table_rows(path, "runs"))
+        if in_study
+        else read_table(path)
     )
     if frame.empty:
         remedy = "`scaling sweep run` measures latency after training" if in_study else "the table has no rows"
@@ -189,7 +192,9 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     Raises InputError where nothing says.
     """
     if name is not None:
-        return device(name)
+        named = device(name)
+        refuse_other_devices(rows_of(table).frame, "device_kind", named, table.source)
+        return named
     cells, rows = table.frame["device"], rows_of(table)
     measured = [
         _device_in(cell, f"{table.source}: `device` {rows.named(cells.eq(cell).to_numpy())}")

@@ -241,3 +241,9 @@ def test_some_rows_under_the_floor_and_some_in_another_unit_are_named_by_the_row
     mixed = rows.assign(time_ms=rows["time_ms"] * np.where(np.arange(len(rows)) == 7, 1e3, 1.0))
     (doubt,) = [warning for warning in fitted(mixed).warnings if "microseconds" in warning]
     assert "row 8" in doubt
+
+
+def test_rows_of_another_device_than_the_one_named_are_refused(read):
+    with pytest.raises(InputError, match=r"`device_kind` is another device than h100 in rows 1 \('NVIDIA A100"):
+        device_of(read(ROWS.assign(device_kind="NVIDIA A100-SXM4-80GB")), "h100")
+    assert device_of(read(ROWS.assign(device_kind="NVIDIA A100-SXM4-80GB")), "a100").name == "a100"

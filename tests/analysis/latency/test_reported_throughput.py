@@ -304,3 +304,11 @@ def test_the_result_of_a_benchmark_is_one_row(tmp_path, ending):
     path.write_text(json.dumps(result, indent=4 if ending == "json" else None))
     message = refused(read_table(path))
     assert "n_active, n_total, n_layers, d_model" in message
+
+
+def test_sizes_of_no_model_and_speeds_of_another_device_are_refused_by_row():
+    assert "row 2 (3.0)" in refused(texts(GOOD, "n_active", {2: 3.0}))
+    assert "swapped" in refused(GOOD.rename(columns={"n_layers": "d_model", "d_model": "n_layers"}))
+    for cell in ("NVIDIA A100-SXM4-80GB", "MI300X", "8xH200"):
+        assert f"row 2 ('{cell}')" in refused(texts(GOOD.assign(gpu="NVIDIA H100 80GB HBM3"), "gpu", {2: cell}))
+    assert factor(GOOD.assign(gpu="8xH100", Hardware="our cluster")) == pytest.approx(FACTOR, rel=1e-9)
