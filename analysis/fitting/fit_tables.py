@@ -115,7 +115,7 @@ def columns_of_frame(frame: pd.DataFrame, law: Law, settings: Mapping[str, float
         values = numbers(frame[name]).floats if name in frame else np.full(len(frame), settings[name])
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(wrong):
-            cells = frame[name].reset_index(drop=True)
+            cells = frame[name].astype(object).reset_index(drop=True)
             raise InputError(f"DataFrame: {name} is no positive number {rows_named(pd.Index(wrong), cells)}")
         columns[name] = values
     return columns

@@ -225,8 +225,8 @@ def selected_runs(table: RunTable, rows: Booleans) -> RunTable:
 
 
 def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
-    """The name of the trunk of every row: its `trunk_id`, else the `run_id`, else the row number from 0."""
-    names = np.array([f"row {number}" for number in range(len(table))], dtype=object)
+    """The name of the trunk of every row: its `trunk_id`, else the `run_id`, else the row of the file."""
+    names = np.array([f"row {number}" for number in table.row_numbers.tolist()], dtype=object)
     for column in ("run_id", "trunk_id"):
         if column in table.frame:
             values = table.frame[column]

@@ -104,7 +104,7 @@ def isoflop_answer(
     not allow becomes a warning. Raises InputError where the table lacks a column of the surface.
     """
     frontiers, envelopes, biases = {}, {}, {}
-    warnings = [*map(str, valleys.table.doubts)]
+    warnings, numbers = [*map(str, valleys.table.doubts)], valleys.table.row_numbers
     warnings += [f"{len(rows)} runs left out: {reason}" for reason, rows in valleys.left_out]
     for e in valleys.experts:
         try:
@@ -126,7 +126,7 @@ def isoflop_answer(
         n_column=valleys.n_column,
         log_loss=valleys.log_loss,
         minima={e: valleys.of(e).valleys for e in valleys.experts},
-        left_out=tuple((reason, tuple(int(row) for row in rows)) for reason, rows in valleys.left_out),
+        left_out=tuple((reason, tuple(numbers[rows].tolist())) for reason, rows in valleys.left_out),
         frontiers=frontiers,
         envelopes=envelopes,
         biases=biases,

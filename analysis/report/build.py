@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analysis.report.subject import Subject
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".gz")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def build_report(
         raise InputError(f"{source}: neither a study folder nor a file that `scaling recommend --out` wrote")
     if source.is_dir():
         return _write(lambda: load_report_study(source, None if answer is None else Path(answer), fit), out, picture)
+    if source.name.lower().endswith(_TABLES):
+        raise InputError(
+            f"{source} is a table of runs, and a report is made of an answer or of a study: make a study of it with "
+            f"`scaling import {source} --out DIR` and report DIR, or fit it and report what `scaling recommend --out "
+            "FILE` writes"
+        )
     if answer is not None:
         raise InputError(f"{source} and `answer` {answer}: with `answer`, give the folder of a study")
     return _write(lambda: read_subject(source, fit), out, picture)

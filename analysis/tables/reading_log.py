@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from analysis.tables.doubts import Doubt
@@ -33,6 +34,11 @@ class CheckedTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def row_numbers(self) -> Integers:
+        """The number of each row in the file that was read, from 1; in this table where it is no single file's."""
+        return (np.arange(len(self.frame)) if self.labels is None else self.labels) + 1
 
     @property
     def digest(self) -> str:

@@ -19,6 +19,7 @@ from analysis.validation.advice import Advice, advise, default_budget
 from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, LOSS
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.progress import Progress, silent
 
 FREEDOM = 4.0  # of Student's t: with heavy tails one failed run does not decide between laws
@@ -79,7 +80,7 @@ class LawComparison:
             return f"laws: only {best.law} could be fitted"
         close = [law for law in self.contenders if -law.difference <= 2 * law.difference_se]
         if len(close) > 1:
-            names = ", ".join(f"{law.law} (weight {law.weight:.2f})" for law in close)
+            names = listed((f"{law.law} (weight {law.weight:.2f})" for law in close), most=3)
             sentence = f"laws: {names} predict held-out trunks equally well, within two standard errors"
         else:
             second = self.contenders[1]
@@ -91,7 +92,7 @@ class LawComparison:
         if len(advised) < 2:
             return sentence
         factor = max(advised) / min(advised)
-        return f"{sentence}; optimal N of laws with weight 0.05 or more differ by up to a factor {factor:.2g}"
+        return f"{sentence}; their optimal N differ by up to a factor {factor:.2g} (weights of 0.05 or more)"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict among them."""

@@ -19,6 +19,7 @@ from statsmodels.stats.stattools import durbin_watson
 from analysis.fitting.fit import Fit
 from analysis.fitting.refit import log_residuals
 from analysis.isoflop.power_law import DECIDES_ALONE, most_leverage
+from analysis.tables.rows import Rows, rows_of
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array
 from scaling.columns import COMPUTE, EXPERTS
@@ -50,7 +51,7 @@ class ResidualFinding:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """All findings on one set of residuals; `largest` is the row of the largest robust z, `largest_z` that z."""
+    """All findings on one set of residuals; `largest` is the position of the largest robust z, `largest_z` that z."""
 
     findings: tuple[ResidualFinding, ...]
     n: int
@@ -72,11 +73,13 @@ class Diagnostics:
         return asdict(self)
 
 
-def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) -> Diagnostics:
+def diagnostics(
+    residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike], rows: Rows | None = None
+) -> Diagnostics:
     """Tests of the residuals of a law for trends, unequal spread, heavy tails, order in compute and an outlier.
 
     `residuals` are of ln loss, prediction minus observation; `columns` hold natural logs, by the table's names
-    (n_active, tokens, n_experts, train_flops). Tests, two-sided unless stated:
+    (n_active, tokens, n_experts, train_flops); `rows` name an outlier. Tests, two-sided unless stated:
 
     * spread: Breusch and Pagan 1979 in Koenker's form (F statistic) on all columns together;
     * tails: excess kurtosis above the normal's (Anscombe and Glynn 1983, one-sided), from 20 residuals on;
@@ -98,7 +101,7 @@ def diagnostics(residuals: npt.ArrayLike, columns: Mapping[str, npt.ArrayLike]) 
     largest = int(np.argmax(np.abs(z)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on small samples, excluded above
-        tests = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest)]
+        tests = [*_spread(r, logs), *_tails(r), *_serial(r, logs), _outlier(z, largest, rows)]
         tests += [test for name, values in logs.items() for test in _trends(r, name, values)]
     adjusted = multipletests([test.p_value for test in tests], method="holm")[1]
     findings = tuple(test.judged(float(p)) for test, p in zip(tests, adjusted, strict=True))
@@ -209,10 +212,11 @@ def _serial(r: Array, logs: Mapping[str, Array]) -> list[_Tested]:
     return [_Tested("serial", COMPUTE, z, p, alike, mixed)]
 
 
-def _outlier(z: Array, largest: int) -> _Tested:
+def _outlier(z: Array, largest: int, rows: Rows | None) -> _Tested:
     size = float(z[largest])
+    place = f"row {largest + 1}" if rows is None else rows.named(np.arange(z.size) == largest).removeprefix("in ")
     p = min(1.0, 2.0 * z.size * float(stats.norm.sf(abs(size))))
-    far = f"row {largest} is an outlier ({abs(size):.1f} robust SD): inspect that run, and fit without it too"
+    far = f"{place} is an outlier ({abs(size):.1f} robust SD): inspect that run, and fit without it too"
     return _Tested("outlier", None, size, p, far, f"no outlier (largest robust z {abs(size):.1f})")
 
 
@@ -226,4 +230,4 @@ def diagnose(fit: Fit, table: RunTable) -> Diagnostics:
         values = table.column(name) if name in table.frame else np.zeros(len(table))
         if (np.isfinite(values) & (values > 0)).all():
             logs[name] = np.log(values)
-    return diagnostics(log_residuals(fit, table), logs)
+    return diagnostics(log_residuals(fit, table), logs, rows_of(table))

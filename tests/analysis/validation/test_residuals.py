@@ -64,7 +64,7 @@ def test_clean_residuals_are_rarely_faulted(monkeypatch):
             ("serial", "train_flops"),
             "varies with compute",
         ),
-        (lambda r, x, rng: r + 0.05 * (np.arange(r.size) == 7), ("outlier", None), "row 7 is an outlier"),
+        (lambda r, x, rng: r + 0.05 * (np.arange(r.size) == 7), ("outlier", None), "row 8 is an outlier"),
     ],
 )
 def test_a_planted_fault_is_found_and_said(planted, expected, sentence):
