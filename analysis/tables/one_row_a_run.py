@@ -49,7 +49,7 @@ def one_row_a_run(
     run = _runs(rows, names, asked, log)
     if not of_study and _RUN not in asked:
         frame = _named_apart(frame, rows, names, run)
-    several = np.bincount(run, minlength=1)[run] > 1
+    several = _of_several_rows(names, run)
     if not several.any():
         return frame
     rows, names, run = frame.loc[rows.index[several]], names[several], run[several]
@@ -94,6 +94,15 @@ def _runs(rows: pd.DataFrame, names: Integers, asked: Collection[str], log: Read
             f"{int(several.sum())} runs, kept apart"
         )
     return run
+
+
+def _of_several_rows(names: Integers, run: Integers) -> Booleans:
+    """The rows of runs with several; none where names that stand for several runs have one row for each: in tables of
+    one row a run that were put together, rows are alike by chance."""
+    rows_of_run = np.bincount(run, minlength=1)[run]
+    apart = pd.Series(run).groupby(names).transform("nunique").gt(1).to_numpy()
+    by_chance = bool(apart.any() and (rows_of_run[apart] == 1).all())
+    return np.asarray((rows_of_run > 1) & ~by_chance)
 
 
 def _named_apart(frame: pd.DataFrame, rows: pd.DataFrame, names: Integers, run: Integers) -> pd.DataFrame:
@@ -162,10 +171,11 @@ def _all_budgets(frame: pd.DataFrame, rows: SeveralRows, reading: Reading, log: 
 
 def _say_last(rows: SeveralRows, ranks: Mapping[str, Array], reading: Reading, log: ReadingLog) -> None:
     """What the last row was chosen by, why, and where that does not single out one."""
-    by = f"of largest {next(iter(ranks))}" if ranks else "the last in the file, as nothing says how far a row is"
+    decides = next((name for name, values in ranks.items() if (values[rows.first] < values[rows.last]).any()), None)
+    by = f"of largest {decides}" if decides else "the last in the file, as nothing says how far a row is"
     message = f"of {len(rows.frame):,} rows that share {plural(rows.n_runs, _RUN)} the last of each was kept ({by})"
     message = f"{message}: {reading.because}. {_ALL}"
-    if reading.are == "unknown" or not ranks:
+    if reading.are == "unknown" or decides is None:
         log.doubts.append(Doubt("rows_of_one_run", (_RUN, *ranks), (), message))
     else:
         log.notes.append(message)

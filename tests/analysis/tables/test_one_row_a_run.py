@@ -200,6 +200,16 @@ def test_tables_put_together_that_both_count_from_0_keep_all_runs(name, values):
     assert f"differ in {name}: 20 runs" in said(table)
 
 
+def test_tables_put_together_keep_also_the_runs_that_are_alike():
+    """The first model of both is the same, at other budgets."""
+    first, second = (
+        finished()[:8],
+        finished((10.0, 30.0, 100.0, 300.0))[[True] * 4 + [False] * 8 + [True] * 4 + [False] * 4],
+    )
+    together = pd.concat([first.assign(run_id=range(8)), second.assign(run_id=range(8))], ignore_index=True)
+    assert points(runs.read_runs(shuffled(together), law=HOFFMANN)) == points(together)
+
+
 def test_of_each_of_two_concatenated_curves_the_last_row_is_kept():
     ends = finished().assign(run_id=lambda f: f["run_id"].str[-1])  # four names, each of five models
     assert points(runs.read_runs(shuffled(along(ends, (0.25, 0.5, 0.75, 1.0))), law=HOFFMANN)) == points(ends)
