@@ -16,6 +16,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from analysis.fitting.bootstrap import resample_weights
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array, Integers
+from scaling.bounds import LEAST, MOST_PARAMETERS
 from scaling.columns import COMPUTE, LOSS, TOKENS
 from scaling.errors import InputError
 
@@ -28,6 +29,7 @@ _SCATTERED = 2.0  # compute within one requested budget
 REQUESTED = ("budget", "flop_budget", "flops_budget", "compute_budget", "requested_flops", "target_flops")
 """Columns that hold the budget which a run was planned for; counts of its compute differ from it."""
 _TRIMMED = "outside the window that a parabola carries"
+_LOG_SIZES = (np.log(LEAST), np.log(MOST_PARAMETERS))  # where a flat parabola has its minimum matters no further out
 _FEWEST_POINTS = 4
 ENOUGH_DRAWS = 0.95  # share of resamples with a minimum that an interval needs
 
@@ -289,10 +291,11 @@ def fitted_valley(runs: BudgetRuns, weights: Array | None) -> Valley:
     # D at the vertex from C = kappa N D, with the kappa of the runs (6 where C is counted as 6 N D).
     kappas = np.polyfit(u, np.log(runs.compute / (runs.size * runs.tokens)), 1)
     kappa = float(np.exp(np.polyval(kappas, place)))
-    n_opt, n_interval, loss_interval = float(np.exp(centre + place)), None, None
+    n_opt, n_interval, loss_interval = float(np.exp(np.clip(centre + place, *_LOG_SIZES))), None, None
     if intervals is not None:
         (low, high), loss_interval = intervals
-        n_interval = (float(np.exp(centre + low)), float(np.exp(centre + high)))
+        low, high = (float(np.clip(centre + end, *_LOG_SIZES)) for end in (low, high))
+        n_interval = (float(np.exp(low)), float(np.exp(high)))
     return Valley(
         runs=runs,
         n_opt=n_opt,

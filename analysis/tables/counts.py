@@ -61,11 +61,12 @@ def with_tokens(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     size = next((name for name in TRAINED if name in frame), None)
     if size is None or (TOKENS in frame) == (COMPUTE in frame):
         return frame
-    per_token = 6.0 * floats(frame, size)
-    if TOKENS in frame:
-        name, formula, values = COMPUTE, f"6 {size} {TOKENS}", per_token * floats(frame, TOKENS)
-    else:
-        name, formula, values = TOKENS, f"{COMPUTE}/(6 {size})", ratio(floats(frame, COMPUTE), per_token)
+    with np.errstate(over="ignore"):  # rows that are beyond every bound may be left out later
+        per_token = 6.0 * floats(frame, size)
+        if TOKENS in frame:
+            name, formula, values = COMPUTE, f"6 {size} {TOKENS}", per_token * floats(frame, TOKENS)
+        else:
+            name, formula, values = TOKENS, f"{COMPUTE}/(6 {size})", ratio(floats(frame, COMPUTE), per_token)
     log.notes.append(f"{name} computed as {formula}; 6 N D leaves attention out")
     return frame.assign(**{name: values})
 

@@ -10,6 +10,7 @@ from theirs import GOOD, read
 
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
+from analysis.tables.runs import read_runs
 from scaling.errors import InputError
 
 
@@ -141,3 +142,14 @@ def test_a_law_that_is_given_later_repeats_no_doubt(written):
 
     assert [doubt.code for doubt in table.for_law(HOFFMANN).doubts] == ["repeated"]
     assert [doubt.rows for doubt in read(written(pd.concat([GOOD, GOOD.iloc[:1]]))).doubts] == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("n_active", 1e300), ("tokens", np.inf), ("tokens", 1e-300), ("n_experts", 1e9), ("loss_val", 1e30)],
+)
+def test_a_number_that_nothing_has_is_refused_with_its_row(column, value):
+    frame = pd.DataFrame({"n_active": [1e8, 2e8, 4e8], "tokens": 1e9, "n_experts": 1.0, "loss_val": [3.0, 2.9, 2.8]})
+    frame.loc[1, column] = value
+    with pytest.raises(InputError, match=rf"{column} = .* in row 2"):
+        read_runs(frame)
