@@ -101,8 +101,8 @@ def _of_several_rows(names: Integers, run: Integers) -> Booleans:
     one row a run that were put together, rows are alike by chance."""
     rows_of_run = np.bincount(run, minlength=1)[run]
     apart = pd.Series(run).groupby(names).transform("nunique").gt(1).to_numpy()
-    by_chance = bool(apart.any() and (rows_of_run[apart] == 1).all())
-    return np.asarray((rows_of_run > 1) & ~by_chance)
+    by_chance = apart.any() and (rows_of_run[apart] == 1).all()
+    return np.zeros(len(run), dtype=bool) if by_chance else rows_of_run > 1
 
 
 def _named_apart(frame: pd.DataFrame, rows: pd.DataFrame, names: Integers, run: Integers) -> pd.DataFrame:
