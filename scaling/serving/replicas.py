@@ -102,7 +102,7 @@ def _replica(sizes: ModelSizes, on: Device, service: Service, layout: Layout, ba
         e2el_s=plain + first + (service.generated - 1) * tpot,
         output_throughput=rate,
         request_goodput=rate / service.generated,
-        weight_bytes=plain + weight_bytes(sizes, service.bytes_per_weight, layout),
+        weight_bytes=plain + weight_bytes(sizes, service, layout),
         terms=plain + terms,
     )
 

@@ -19,7 +19,7 @@ from scaling.summary import Settings
 
 _MOST, _MOST_OF = 1e12, {"skew": 20.0, "head_width": 1e6}
 _COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router", "n_lookup")
-_OF_ATTENTION = ("elements", "decode_flops", "prefill_flops", "splits")
+_OF_ATTENTION = ("elements", "decode_flops", "prefill_flops", "splits", "state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ class ModelSizes:
     multi-head attention). A dense model has `n_experts = 1`, whatever `top_k` says. `attention` describes layers of
     grouped-query, latent, windowed or linear attention; empty: plain multi-head attention of width `d_model` with the
     cache of `kv_elements_per_token`. `n_lookup` of `n_active` are embeddings: held, but neither read as a whole nor
-    multiplied (0: not known apart, and counted as any weight). `routed_share` is the part of the layers that have experts, the others are dense.
+    multiplied (0: not known apart, and counted as any weight). `routed_share` is the part of the layers that have
+    experts, the others are dense.
     """
 
     n_active: Values
@@ -116,7 +117,7 @@ class ModelSizes:
     def _value(self) -> tuple[Any, ...]:
         counts = [np.asarray(getattr(self, name), dtype=float) for name in _COUNTS]
         for group in self.attention:
-            counts += [np.asarray(getattr(group, name), dtype=float) for name in (*_OF_ATTENTION, "state")]
+            counts += [np.asarray(getattr(group, name), dtype=float) for name in _OF_ATTENTION]
         windows = tuple(group.window for group in self.attention)
         plain = self.n_experts, self.top_k, self.routed_share, windows
         return *plain, *((count.shape, count.tobytes()) for count in counts)
@@ -133,11 +134,11 @@ class ModelSizes:
 
     def _each(self, change: Callable[[Values], Values]) -> ModelSizes:
         changed: dict[str, Any] = {name: change(getattr(self, name)) for name in _COUNTS}
-        attention = tuple(
-            replace(group, **{name: change(getattr(group, name)) for name in (*_OF_ATTENTION, "state")})
-            for group in self.attention
-        )
-        return replace(self, **changed, attention=attention)
+        attention = []
+        for group in self.attention:
+            of_group: dict[str, Any] = {name: change(getattr(group, name)) for name in _OF_ATTENTION}
+            attention.append(replace(group, **of_group))
+        return replace(self, **changed, attention=tuple(attention))
 
     @cached_property
     def layers_of_attention(self) -> tuple[AttentionSizes, ...]:
@@ -167,15 +168,16 @@ class Service(Settings):
     A request brings `prompt` tokens and takes `generated`. `bytes_per_weight` and `bytes_per_kv` are those of weights
     and cache with their scales, `bytes_per_expert` those of routed experts where they differ; `arithmetic` and
     `expert_arithmetic` name the number format of their products (None: the device's own, and that of the other
-    weights); attention multiplies in the device's own format (`scaling.serving.precision`). `utilisation`: part of the rented time in which replicas are
-    busy. `max_batch`: sequences that a replica may hold at once even where more fit. `overlap`: whether reading and
-    computing hide each other (the roofline) or add up. `reads_all`: whether a step reads all experts, active or not,
-    as kernels that loop over all of them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas
-    together, where a load is given. `skew`: how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of
-    attention that is not fused and writes its scores (`elements_written`); 0 is fused attention. `loops`: whether the
-    kernel of the experts takes their rows block by block (`scaling.serving.step_time.looped`), as this package's does
-    on a CPU. `ttft_s`, `tpot_s`: limits on the time to the first token and on that of each further one; None: none.
-    `measured_range`: what the measurement behind `efficiency` covers; None: nothing was measured.
+    weights); attention multiplies in the device's own format (`scaling.serving.precision`). `utilisation`: part of the
+    rented time in which replicas are busy. `max_batch`: sequences that a replica may hold at once even where more fit.
+    `overlap`: whether reading and computing hide each other (the roofline) or add up. `reads_all`: whether a step reads
+    all experts, active or not, as kernels that loop over all of them do. `max_devices`: of a replica, at most;
+    `max_fleet`: of all replicas together, where a load is given. `skew`: how uneven the router is (`distinct_experts`);
+    0 is even. `head_width`: of attention that is not fused and writes its scores (`elements_written`); 0 is fused
+    attention. `loops`: whether the kernel of the experts takes their rows block by block
+    (`scaling.serving.step_time.looped`), as this package's does on a CPU. `ttft_s`, `tpot_s`: limits on the time to the
+    first token and on that of each further one; None: none. `measured_range`: what the measurement behind `efficiency`
+    covers; None: nothing was measured.
     """
 
     prompt: int = 512

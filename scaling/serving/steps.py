@@ -14,7 +14,7 @@ import numpy as np
 from scaling.arrays import Values
 from scaling.serving.device import Device
 from scaling.serving.expert_load import distinct_experts
-from scaling.serving.service import ALONE, Layout, ModelSizes, Service
+from scaling.serving.service import ALONE, AttentionSizes, Layout, ModelSizes, Service
 from scaling.serving.step_time import StepWork, elements_written, looped
 
 
@@ -28,20 +28,22 @@ def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layou
     routed = min(sizes.top_k, sizes.n_experts)
     read = sizes.n_experts if service.reads_all else distinct_experts(sizes.n_experts, routed, tokens, service.skew)
     # k and N_total of imported tables may be inconsistent, so keep this at least 0.
-    shared = np.maximum(sizes.n_active + sizes.n_router - routed * sizes.n_expert, 0.0)
-    experts = read * sizes.n_expert / layout.n_devices
-    return service.bytes_per_weight * (shared / np.where(layout.by_expert, 1, layout.n_devices) + experts)
+    shared = np.maximum(sizes.n_active - sizes.n_lookup + sizes.n_router - routed * sizes.n_expert, 0.0)
+    experts = service.expert_bytes * read * sizes.n_expert / layout.n_devices
+    return service.bytes_per_weight * shared / np.where(layout.by_expert, 1, layout.n_devices) + experts
 
 
-def weight_bytes(sizes: ModelSizes, bytes_per_weight: float, layout: Layout = ALONE) -> Values:
+def weight_bytes(sizes: ModelSizes, service: Service, layout: Layout = ALONE) -> Values:
     """Bytes of weights that each device must hold: all experts and routers, whether active or not.
 
     Split by matrix, they are divided by G; split by expert, only the experts are, and the rest is copied.
     """
     everything = sizes.n_total + sizes.n_router
-    experts = np.minimum(sizes.n_experts * sizes.n_expert, everything)
-    copied = np.where(layout.by_expert, everything - experts, 0.0)
-    return bytes_per_weight * (copied + (everything - copied) / layout.n_devices)[()]
+    experts = np.minimum(sizes.n_experts * sizes.n_expert, everything) if sizes.n_experts > 1 else 0.0 * everything
+    rest = service.bytes_per_weight * (everything - experts)
+    return (rest / np.where(layout.by_expert, 1, layout.n_devices) + service.expert_bytes * experts / layout.n_devices)[
+        ()
+    ]
 
 
 def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE) -> Values:
@@ -49,9 +51,18 @@ def largest_batch(sizes: ModelSizes, on: Device, service: Service, layout: Layou
 
     Yun et al. (arXiv 2404.02852), b_max, in bytes and with every expert resident. Not rounded; below 1 nothing fits.
     """
-    free = on.memory - weight_bytes(sizes, service.bytes_per_weight, layout)
-    sequence = service.mean_context * sizes.kv_elements_per_token * service.bytes_per_kv
-    return layout.n_devices * free / sequence
+    free = on.memory - weight_bytes(sizes, service, layout)
+    # Split by expert, each device holds the sequences that it serves; by matrix, its share of every sequence.
+    kept = sum(
+        group.cached(service.mean_context) / np.where(layout.by_expert, layout.n_devices, _shares(group, layout))
+        for group in sizes.layers_of_attention
+    )
+    return free / (kept * service.bytes_per_kv)
+
+
+def _shares(group: AttentionSizes, layout: Layout) -> Values:
+    """Over how many devices tensor parallelism divides a cache: heads are not split, and a latent vector serves all."""
+    return np.minimum(layout.n_devices, group.splits)
 
 
 def decode_work(
@@ -59,9 +70,10 @@ def decode_work(
 ) -> StepWork:
     """One decode step of `batch` sequences with `context` cached tokens each.
 
-    Reads shared parts, activated experts and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs (laws sheet 4.2).
+    Reads shared parts, activated experts and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs for plain
+    multi-head attention (laws sheet 4.2), else those of `ModelSizes.attention`.
     """
-    return _work(sizes, on, _Pass(batch, batch, context, attended=context), service, layout)
+    return _work(sizes, on, _Pass(batch, batch, context, decode=True), service, layout)
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> StepWork:
@@ -71,7 +83,7 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     fraction of a request (at steady state, one every few steps) costs that fraction of a whole one.
     """
     whole = np.maximum(requests, 1.0)
-    prompts = _Pass(whole, whole * service.prompt, service.prompt, attended=service.prompt / 2)
+    prompts = _Pass(whole, whole * service.prompt, service.prompt, decode=False)
     work = _work(sizes, on, prompts, service, layout)
     return replace(work, prompts=work.layers).times(requests / whole)
 
@@ -92,13 +104,28 @@ def prefill_seconds(
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass over the tokens of some sequences, each with `context` cached tokens at its end, of which a token attends
-    to `attended` on average."""
+    """A pass over the tokens of some sequences, each with `context` cached tokens at its end."""
 
     sequences: Values
     tokens: Values
     context: float
-    attended: float
+    decode: bool
+
+    def attention_flops(self, sizes: ModelSizes) -> Values:
+        """FLOPs of attention of all tokens over all layers."""
+        return self.tokens * sum(
+            group.decode_flops * group.attended(self.context)
+            if self.decode
+            else group.prefill_flops * group.attended_in_prompt(self.context)
+            for group in sizes.layers_of_attention
+        )
+
+    def cache_bytes(self, sizes: ModelSizes, service: Service, layout: Layout, busy: Values) -> Values:
+        """Bytes of the cache that the busiest device reads; `busy` devices share out the sequences."""
+        return service.bytes_per_kv * sum(
+            self.sequences * group.cached(self.context) / np.where(layout.by_expert, busy, _shares(group, layout))
+            for group in sizes.layers_of_attention
+        )
 
 
 def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: Layout) -> StepWork:
@@ -116,9 +143,13 @@ def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: La
         in_experts = 2.0 * of.tokens * sizes.top_k * sizes.n_expert
         if service.loops:
             padding, again = looped(of.tokens, activated, sizes.n_experts, sizes.top_k, sizes.n_expert)
-    attention = 4.0 * of.tokens * sizes.n_layers * of.attended * sizes.d_model
-    elsewhere = np.maximum(2.0 * of.tokens * (sizes.n_active + sizes.n_router) - in_experts, 0.0) + attention
-    cache = of.sequences * of.context * sizes.kv_elements_per_token * service.bytes_per_kv
+    # FLOPs count as at the device's own peak: fewer in a faster number format.
+    slower, of_experts = (on.peak_flops / on.peak(name) for name in (service.arithmetic, service.arithmetic_of_experts))
+    elsewhere = (
+        np.maximum(2.0 * of.tokens * (sizes.n_active - sizes.n_lookup + sizes.n_router) - in_experts, 0.0) * slower
+    )
+    elsewhere = elsewhere + of.attention_flops(sizes)
+    cache = of.cache_bytes(sizes, service, layout, busy)
     written, largest = elements_written(
         of.tokens,
         sizes.n_layers,
@@ -130,12 +161,12 @@ def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: La
     )
     return StepWork(
         layers=sizes.n_layers,
-        experts=sizes.n_layers * activated / np.where(layout.by_expert, devices, 1.0),
+        experts=sizes.routed_share * sizes.n_layers * activated / np.where(layout.by_expert, devices, 1.0),
         activations=written / copies,
         largest=largest / copies,
-        bytes=weight_bytes_read(sizes, of.tokens, service, layout) + cache / busy,
-        rereads=service.bytes_per_weight * again / devices,
-        flops=elsewhere / busy + (in_experts + padding) / devices,
+        bytes=weight_bytes_read(sizes, of.tokens, service, layout) + cache,
+        rereads=service.expert_bytes * again / devices,
+        flops=elsewhere / busy + (in_experts + padding) * of_experts / devices,
         communication_s=communication_seconds(sizes, on, of.tokens / busy * devices, service, layout),
     )
 

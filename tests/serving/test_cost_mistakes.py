@@ -25,7 +25,7 @@ from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.serving import replicas
 from scaling.serving.expert_load import distinct_experts
-from scaling.serving.service import ModelSizes, Service
+from scaling.serving.service import SERVICE, ModelSizes, Service
 from scaling.serving.step_time import ASSUMED
 from scaling.serving.steps import decode_work, weight_bytes, weight_bytes_read
 
@@ -44,12 +44,12 @@ def test_decode_speed_does_not_follow_total_parameters():
 
 def test_memory_does_not_follow_active_parameters():
     """AlexsJones/llmfit#230: every expert is resident."""
-    assert weight_bytes(TOY, 2) == 2 * (TOY.n_total + ROUTER)
+    assert weight_bytes(TOY, SERVICE) == 2 * (TOY.n_total + ROUTER)
 
 
 def test_experts_are_resident_and_a_kernel_that_visits_all_reads_all():
     """AlexsJones/llmfit#449 (3 times too fast): every expert needs memory, and `reads_all` reads every expert."""
-    small = replace(SHEET, memory=weight_bytes(TOY, 2) * 0.99)
+    small = replace(SHEET, memory=weight_bytes(TOY, SERVICE) * 0.99)
     assert replicas.replica(TOY, small).batch == 0  # active experts alone would fit
     assert 2 * TOY.n_active < small.memory
     assert weight_bytes_read(TOY, 1, Service(reads_all=True)) == pytest.approx(2 * (TOY.n_total + ROUTER))

@@ -13,7 +13,7 @@ from scaling.config.model import ModelConfig
 from scaling.errors import InputError
 from scaling.serving.device import roofline_seconds
 from scaling.serving.expert_load import distinct_experts, skew_of
-from scaling.serving.service import Layout, ModelSizes, Service
+from scaling.serving.service import SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import Efficiency
 from scaling.serving.steps import (
     communication_seconds,
