@@ -60,7 +60,7 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
     with ray_connected(job.options, job.store) as (ray, scratch):
         from ray import tune
 
-        pool = _Pool(job, ended, progress, list(job.calls), scratch.parent / "session_latest" / "logs")
+        pool = _Pool(job, ended, progress, list(job.calls), scratch.parent / _SESSIONS / "session_latest" / "logs")
         need, available = job.resources.gpus, ray.cluster_resources().get("GPU", 0.0)
         if need > available:
             raise InputError(f"resources.gpus={need:g}, but Ray sees {available:g} GPUs; lower it or set `address`")
@@ -247,6 +247,7 @@ def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str) -> O
 # ------------------------------------------------------------------------------------------------------- connection
 
 _LOG_CHARACTERS = 20_000
+_SESSIONS = "s"  # below our folder, which is closed to others, because Ray opens its own to everybody
 _OBJECT_STORE_BYTES = 100 * 2**20  # small, because we do not use it
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # Set before the import: no usage statistics, no result files, and Ctrl-C handled by us.
@@ -313,17 +314,17 @@ def _start(ray: Any) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=f"ray-{_host()}-{os.getpid()}-", dir="/tmp"))
     except OSError as error:
         raise WorkError(f"Ray needs a folder in /tmp ({error.strerror}); `executor` inline works without it") from error
-    local: dict[str, Any] = {"num_cpus": worker.machine_cpus(), "include_dashboard": False, "_temp_dir": str(folder)}
-    for attempt in (1, 2):
-        try:
-            ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
-            break
-        except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
-            ray.shutdown()
-            if attempt == 1 and "timed out" in str(error):  # of its 30 s, on a machine that is busy with other work
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            raise WorkError(f"Ray did not start ({error}); `executor` inline works without it") from error
+    local: dict[str, Any] = {
+        "num_cpus": worker.machine_cpus(),
+        "include_dashboard": False,
+        "_temp_dir": str(folder / _SESSIONS),
+    }
+    try:
+        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
+    except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
+        shutil.rmtree(folder, ignore_errors=True)
+        busy = "; it waits for 30 s: try again when this machine is less busy" if "timed out" in str(error) else ""
+        raise WorkError(f"Ray did not start ({error}{busy}); `executor` inline works without it") from error
     return folder
 
 
