@@ -44,9 +44,20 @@ GROUND = tuple(
 )
 ANALYSIS = tuple(
     f"analysis.{name}"
-    for name in ["laws", "tables", "fitting", "latency", "methods", "isoflop", "decision", "validation", "figures"]
+    for name in [
+        "laws",
+        "tables",
+        "fitting",
+        "latency",
+        "methods",
+        "isoflop",
+        "mixture",
+        "decision",
+        "validation",
+        "figures",
+    ]
 )
-DECISION = ("analysis.decision", "analysis.fitting", "analysis.latency", "analysis.laws", "analysis.tables")
+DECISION = tuple(f"analysis.{name}" for name in ["decision", "fitting", "latency", "laws", "mixture", "tables"])
 TRAINING = ("scaling.model", "scaling.data", "scaling.training")
 # What each part may import besides itself, by the longest prefix that fits. An arrow never runs back.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -65,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "analysis.latency": (*GROUND, "scaling.serving", "analysis.laws", "analysis.tables"),
     "analysis.methods": (*GROUND, "scaling.config", "analysis.laws", "analysis.tables"),
     "analysis.isoflop": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting"),
+    "analysis.mixture": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting", "analysis.isoflop"),
     "analysis.decision": (*GROUND, "scaling.config", "scaling.serving", *DECISION, "analysis.isoflop"),
     "analysis.validation": (*GROUND, *DECISION, "analysis.isoflop"),
     "analysis.figures": (*GROUND, *DECISION, "analysis.isoflop", "analysis.methods"),

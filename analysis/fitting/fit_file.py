@@ -24,7 +24,7 @@ def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = No
     Raises InputError naming `origin`, the fields that are wrong and how to write the file anew.
     """
     FIT.check(document, origin)
-    if document["law"] in _SEVERAL_LAWS and own_law is None:
+    if str(document["law"]) in _SEVERAL_LAWS and own_law is None:
         several: type[Fit] = pkgutil.resolve_name(_SEVERAL_LAWS[document["law"]])
         mixture = FIT.value(several, document, origin)
         require_sound(mixture, mixture.definition, origin)

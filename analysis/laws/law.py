@@ -173,9 +173,9 @@ def floor(name: str) -> Parameter:
 
 def coupling(name: str) -> Parameter:
     """The exponent that couples the terms in size and data: 1 adds them, towards 0 the larger of them counts alone."""
-    # Beyond a factor of ten either way the law hardly changes any more.
+    # Beyond a factor of five either way the law hardly changes any more.
     meaning = "coupling of size and data: 1 adds their terms, towards 0 the larger counts alone"
-    return Parameter(name, "interaction", meaning, (0.3, 3.0), (0.1, 10.0), "log")
+    return Parameter(name, "interaction", meaning, (0.3, 3.0), (0.2, 5.0), "log")
 
 
 def two_term_optimum(m: Any, mu: Any, n: Any, nu: Any, train_flops: Any) -> tuple[Any, Any]:

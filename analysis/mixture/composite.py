@@ -40,7 +40,7 @@ def composite(laws: Mapping[str, Law], largest: float, tokens: float | None) -> 
     that column.
     """
     parameters = [
-        replace(parameter, name=parameter_name(member, parameter.name), linear="", pin=None, pin_source="")
+        replace(parameter, name=parameter_name(member, parameter.name), pin=None, pin_source="")
         for member, law in laws.items()
         for parameter in law.parameters
     ]

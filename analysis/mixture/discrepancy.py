@@ -17,7 +17,7 @@ from analysis.mixture.roll_outs import Cut
 from scaling.arrays import Array
 
 FREEDOM = 4.0  # degrees of freedom of the slope: a scale from a handful of cuts has heavy tails
-_PRIOR_SHARE = 0.5 / np.log(2.0)  # of the noise of a run: the slope believed before any roll-out
+_PRIOR_SHARE = 0.5  # of the noise of a run: the slope believed before any roll-out
 _PRIOR_CUTS = 2.0  # what that belief counts for; cuts are nested, so each is worth less than one
 
 
@@ -44,7 +44,7 @@ def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Ar
     A run at x = ln of the compute ratio has an error of squared size noise^2 + spread^2 + (scale x)^2 on average,
     whether the errors of a cut go together or not. So the square of the scale is estimated by its moments: the excess
     e^2 - noise^2 - spread^2 of all cuts over their x^2, each the mean of a cut's runs, so that cuts which reach far
-    count most. It is shrunk towards the prior, half the noise of a run for each doubling of compute; a cut that reaches
+    count most. It is shrunk towards the prior, half the noise of a run for each e-fold of compute; a cut that reaches
     less than an e-fold counts for less than one.
     """
     prior = float(_PRIOR_SHARE * np.sqrt(np.mean(residuals**2))) if len(residuals) else 0.0

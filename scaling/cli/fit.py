@@ -57,7 +57,10 @@ def _law_document(law: Law) -> dict[str, Any]:
 
 def fit(
     runs: options.Runs,
-    law: options.LawName,
+    law: Annotated[
+        str | None,
+        typer.Option(help="One law alone; `scaling laws` lists them. Default: a mixture of those the runs can bear."),
+    ] = None,
     objective: options.ObjectiveOption = options.ObjectiveName.huber,
     residual: options.ResidualOption = options.ResidualName.log,
     delta: options.Delta = 1e-3,
@@ -87,7 +90,11 @@ def fit(
     verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fit a law to runs: the global minimum of a robust objective, with bootstrap intervals by trunk.
+    """Fit a mixture of laws to runs, or one law, with bootstrap intervals by trunk.
+
+    The laws of the mixture are weighed by how well each predicts larger runs from smaller ones, and its intervals are
+    meant to hold beyond the largest run; those of one --law hold if that law does. Each is the global minimum of a
+    robust objective.
 
     --budget adds the optimal N, D, E and loss there; --figure draws the law, residuals, profiles and draws; --out keeps
     the draws too. To judge the fit, run `scaling validate`; docs/choosing-a-law.md says which law to choose. Exits with
@@ -101,6 +108,8 @@ def fit(
     from analysis.fitting.fit import fit
     from analysis.fitting.objective import Objective
     from analysis.laws import law_named
+    from analysis.mixture.candidates import family_of_laws
+    from analysis.mixture.fitted_mixture import fit_mixture
     from analysis.tables.runs import read_runs
     from scaling.cli.show.fit import fit_page
     from scaling.cli.show.page import of_reading
@@ -108,29 +117,35 @@ def fit(
     from scaling.files import write_json
     from scaling.values import FIT, plain
 
-    definition = law_named(law)
+    definition = None if law is None else law_named(law)
+    pins, of_one_law = options.number_pairs(pin, "--pin"), "of one law: name it with `law`"
+    if definition is None and (pins or profile):
+        raise InputError(f"`pin` holds parameters {of_one_law}" if pins else f"`profile` is {of_one_law}")
     table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
-    fitted = fit(
-        table,
-        definition,
-        objective=Objective(objective.value, residual.value, delta),
-        pin=options.number_pairs(pin, "--pin"),
-        auto_pin=auto_pin,
-        n_starts=starts,
-        seed=seed,
-    )
+    table = table if definition is not None else table.for_law(family_of_laws(table))
     read = list(of_reading(table.dropped, table.notes))
     if resamples is None:
         resamples = usual_count(table)
         if not resamples:
             read.append(f"no intervals: {len(table):,} rows take long to resample; ask for some with --bootstrap 50")
+    how: dict[str, Any] = {
+        "objective": Objective(objective.value, residual.value, delta),
+        "auto_pin": auto_pin,
+        "n_starts": starts,
+        "seed": seed,
+    }
     with progress("resampling") as report:
-        fitted = bootstrap(fitted, table, resamples, np.random.default_rng(seed), progress=report)
+        if definition is None:
+            fitted: Fit = fit_mixture(table, resamples=resamples, progress=report, **how)
+        else:
+            alone = fit(table, definition, pin=pins, **how)
+            fitted = bootstrap(alone, table, resamples, np.random.default_rng(seed), progress=report)
     document = FIT.document(fitted)
     if out is not None:  # before profiles and figures, which may fail
         write_json(out, document)
     usable = bool(fitted.params)
-    profiles = _profiles(fitted, table, profile or (), everything=figure is not None) if usable else []
+    everything = figure is not None and definition is not None
+    profiles = _profiles(fitted, table, profile or (), everything=everything) if usable else []
     optimum = None
     if usable and budget is not None:
         optimum = answer(fitted, Question(train_flops=budget), what_if=False, cost_curves=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.cli.show.page import Page
 from scaling.cli.show.recommendation import headline
-from scaling.formatting import between, flops, plural
+from scaling.formatting import between, flops, plural, sentence
 
 if TYPE_CHECKING:
     from analysis.decision.answer import Answer
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 def fit_page(fitted: Fit, read: Sequence[str], profiles: Sequence[Profile] = (), optimum: Answer | None = None) -> Page:
     """A fit's parameters with intervals, what they rest on, and the optimum at a budget where one was asked for."""
     from analysis.fitting.fit_tables import parameter_table
+    from analysis.mixture.mixture import Mixture
 
-    law, warnings = fitted.definition, list(fitted.warnings)
     if not fitted.params:
         return Page(
             f"{fitted.law}: not fitted to {plural(fitted.n_runs, 'run')}: {fitted.status}", warnings=fitted.warnings
         )
+    law, warnings = fitted.definition, list(fitted.warnings)
     by_profile = {profile.name: profile.interval for profile in profiles}
     table = parameter_table(law, fitted.params, fitted.intervals, fitted.pinned, by_profile)
     notes: list[str] = []
@@ -32,6 +33,18 @@ def fit_page(fitted: Fit, read: Sequence[str], profiles: Sequence[Profile] = (),
         chosen = optimum.best
         notes.insert(0, f"optimum at {flops(chosen.train_flops)} FLOPs: {headline(optimum)}; loss {_loss(chosen)}")
         warnings += [text for text in optimum.recommendation.warnings if not text.startswith("the fit: ")]
+    if isinstance(fitted, Mixture):
+        return Page(
+            f"a mixture of {plural(len(fitted.members), 'law')} fits {plural(fitted.n_runs, 'run')} with an rmse of "
+            f"{fitted.rmse_log:.3g} in ln loss",
+            why=tuple(sentence(text) for text in fitted.evidence()),
+            tables=(replace(fitted.member_table(), title=""),),
+            notes=tuple(notes),
+            read=tuple(read),
+            warnings=tuple(warnings),
+            details=(replace(table, title=f"parameters: {law.formula}"), f"source: {law.source}"),
+            more="parameters with intervals",
+        )
     return Page(
         f"{fitted.law} fits {plural(fitted.n_runs, 'run')} with an rmse of {fitted.rmse_log:.3g} in ln loss: "
         f"{fitted.status}",
@@ -61,7 +74,10 @@ def _evidence(fitted: Fit) -> Iterator[str]:
         f"{len(fitted.pinned)} fixed."
     )
     if fitted.n_draws:
-        yield f"Intervals are 95 %, from {plural(fitted.n_draws, 'resample')} of the trunks."
+        yield (
+            f"Intervals are 95 %, from {plural(fitted.n_draws, 'resample')} of the trunks, and of this law alone: they "
+            "hold if it does; without --law, a mixture's allow for that."
+        )
 
 
 def _numbers(fitted: Fit) -> Iterator[str]:
