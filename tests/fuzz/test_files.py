@@ -1,0 +1,153 @@
+"""Mutated files of every format: exit 0, or one message that names the place; no traceback, no hang, no other file."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from judge import Verdict, judged
+from mutations import Mutant, of_bytes, of_json, of_lines, of_table
+from seeds import DEVICES, GRID, fit_document, latency_document, runs, runs_csv
+
+PRICED = (
+    "recommend", "published:joint-moe-2025", "--train-flops", "1e20", "--serve-tokens", "1e11", "--device", "h100",
+    "--n-experts", "1,8", "--no-what-if",
+)  # fmt: skip
+FITTED = ("--law", "hoffmann", "--bootstrap", "0", "--starts", "4")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A format: the file's name, its mutants by seed, and commands that read it, of which a case runs one."""
+
+    file: str
+    mutant: Callable[[int], Mutant]
+    commands: tuple[tuple[str, ...], ...]
+    writes: tuple[str, ...] = ()
+    few: int = 20  # cases of the default tests
+    many: int = 500
+
+
+def parquet(seed: int) -> Mutant:
+    import io
+
+    written = io.BytesIO()
+    runs().to_parquet(written)
+    return of_bytes(written.getvalue(), seed)
+
+
+KINDS = {
+    "fit": Kind(
+        "fit.json",
+        lambda seed: of_json(fit_document(seed % 2 == 0), seed),
+        (
+            ("predict", "fit.json", "--n-active", "1e8", "--tokens", "1e9", "--json"),
+            ("predict", "fit.json", "--n-active", "1e8", "--tokens", "1e9"),
+            ("recommend", "fit.json", "--train-flops", "1e18", "--no-what-if"),
+            ("recommend", "fit.json", "--target-loss", "3", "--serve-tokens", "1e9", "--no-what-if", "--json"),
+            ("recommend", "published:chinchilla-tex", "--rival", "fit.json", "--train-flops", "1e18", "--no-what-if"),
+        ),
+        few=60,
+        many=1200,
+    ),
+    "latency law": Kind(
+        "law.json", lambda seed: of_json(latency_document(), seed), ((*PRICED, "--latency", "law.json"),), few=12
+    ),
+    "devices": Kind(
+        "devices.yaml", lambda seed: of_lines(DEVICES, seed), ((*PRICED, "--devices", "devices.yaml"),), few=14
+    ),
+    "grid": Kind(
+        "grid.yaml",
+        lambda seed: of_lines(GRID, seed),
+        (("sweep", "plan", "grid.yaml", "--json"), ("sweep", "plan", "grid.yaml")),
+        few=50,
+        many=1000,
+    ),
+    "grid of a study": Kind(
+        "study/grid.yaml", lambda seed: of_lines(GRID, seed), (("sweep", "status", "study"),), few=14, many=300
+    ),
+    "table": Kind(
+        "runs.csv",
+        lambda seed: of_table(runs_csv(), seed),
+        (
+            ("fit", "runs.csv", *FITTED),
+            ("fit", "runs.csv", *FITTED, "--json"),
+            ("import", "runs.csv", "--out", "study"),
+            ("isoflop", "runs.csv", "--bootstrap", "0"),
+        ),
+        writes=("study",),
+        few=30,
+        many=700,
+    ),
+    "JSON table": Kind(
+        "runs.json",
+        lambda seed: of_json(json.loads(runs().to_json(orient="records")), seed),
+        (("fit", "runs.json", *FITTED), ("import", "runs.json", "--out", "study")),
+        writes=("study",),
+        few=10,
+        many=300,
+    ),
+    "Parquet table": Kind(
+        "runs.parquet",
+        parquet,
+        (("fit", "runs.parquet", *FITTED),),
+        few=8,
+        many=300,
+    ),
+}  # fmt: skip
+
+
+def case(name: str, seed: int, folder: Path) -> tuple[Mutant, Verdict]:
+    """One case; `folder` is its own."""
+    kind = KINDS[name]
+    mutant = kind.mutant(seed)
+    (folder / kind.file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / kind.file).write_bytes(mutant.content)
+    words = random.Random(seed).choice(kind.commands)
+    return mutant, judged(words, folder, (kind.file, kind.file.split("/")[0]), kind.writes)
+
+
+def faults(name: str, seeds: range, folder: Path) -> list[str]:
+    """What went wrong, a case each: how to run it again, what was done to the file, and how the command ended."""
+    found = []
+    for seed in seeds:
+        (place := folder / f"{seed}").mkdir()
+        mutant, verdict = case(name, seed, place)
+        if verdict.fault:
+            found.append(
+                f"case({name!r}, {seed}): {mutant.what[:300]}\n  {' '.join(verdict.words)}\n  {verdict.fault}\n"
+                f"  exit {verdict.status}: {verdict.said[-300:]}"
+            )
+    return found
+
+
+def test_the_seeds_themselves_are_accepted(tmp_path: Path) -> None:
+    whole = {
+        "fit.json": json.dumps(fit_document(True)), "law.json": json.dumps(latency_document()), "devices.yaml": DEVICES,
+        "grid.yaml": GRID, "study/grid.yaml": GRID, "runs.csv": runs_csv(),
+        "runs.json": runs().to_json(orient="records"),
+    }  # fmt: skip
+    for kind in KINDS.values():
+        if kind.file in whole:
+            (tmp_path / kind.file).parent.mkdir(exist_ok=True)
+            (tmp_path / kind.file).write_text(whole[kind.file])
+            for words in kind.commands:
+                verdict = judged(words, tmp_path, (kind.file,), kind.writes)
+                assert (verdict.status, verdict.fault) in ((0, ""), (1, "")), (words, verdict)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_mutated_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    found = faults(name, range(KINDS[name].few), tmp_path)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_many_mutated_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    found = faults(name, range(1000, 1000 + KINDS[name].many), tmp_path)
+    assert not found, f"{len(found)} of {KINDS[name].many}\n" + "\n".join(found[:20])
