@@ -20,6 +20,7 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SUMMARIES = frozenset(
     {"total", "totals", "grand total", "sum", "mean", "average", "avg", "median", "std", "min", "max"}
 )
+_PIECE = 2**24  # bytes
 _LAST_ROWS = 8  # `describe()` writes so many summaries
 _GROUPED = re.compile(rb"(?:^|[;|,\t\n\"])[+-]?[1-9][0-9]{0,2}\.[0-9]{3}(?:[;|,\t\n\"]|$)")
 _PREAMBLE = re.compile(r'"?sep=(?P<mark>[,;|\t])"?\s*', re.IGNORECASE)
@@ -35,23 +36,24 @@ def separated(content: bytes, usual: str) -> pd.DataFrame:
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     header = _header(content, usual)
-    body = content[header.end :]
     if alike := alike_names(name for name in header.names if name):
         raise ValueError(alike)
-    _refuse_repeated(header, content, body)
-    extra = _require_rectangle(body, header)
+    _refuse_repeated(header, content)
+    extra = _require_rectangle(content, header)
     names = [name or f"Unnamed: {place}" for place, name in enumerate(header.names)] + ["Unnamed: last"] * extra
-    if not body.strip():
+    rest = io.BytesIO(content)
+    if not content[header.end : header.end + _PIECE].strip() and not content[header.end :].strip():
         return pd.DataFrame(columns=names)
+    rest.seek(header.end)
     # With low_memory pandas reads in pieces that may differ in type.
     frame = pd.read_csv(
-        io.BytesIO(body), sep=header.separator, names=names, header=None, index_col=False, low_memory=False,
+        rest, sep=header.separator, names=names, header=None, index_col=False, low_memory=False,
         keep_default_na=False, na_values=[""], skipinitialspace=True,
     )  # fmt: skip
     frame = frame.iloc[:, : len(header.names)]
     _refuse_units(frame)
     _refuse_summary(frame)
-    _refuse_mixed_marks(frame, body, header.separator)
+    _refuse_mixed_marks(frame, content, header)
     return frame
 
 
@@ -139,41 +141,57 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _refuse_repeated(header: _Header, content: bytes, body: bytes) -> None:
+def _refuse_repeated(header: _Header, content: bytes) -> None:
     """Raise ValueError where the header stands between rows: tables that were put one behind the other."""
     line = content[header.start : header.end].strip()
-    place = b"\n".join((b"", body, b"")).find(b"\n" + line + b"\n") if line else -1
-    if place >= 0 and line.strip():
-        row = sum(1 for _, above in _lines(body[:place], 0) if above.strip()) + 1
+    place = content.find(b"\n" + line + b"\n", max(header.end - 1, 0)) if line else -1
+    if place < 0 < len(line) and content.endswith(b"\n" + line) and len(content) - len(line) > header.end:
+        place = len(content) - len(line) - 1
+    if place >= 0:
+        row = sum(1 for _, above in _lines(content[:place], header.end) if above.strip()) + 1
         raise ValueError(f"row {row} repeats the header: remove the line, or read the tables one by one")
 
 
-def _require_rectangle(body: bytes, header: _Header) -> bool:
+def _require_rectangle(content: bytes, header: _Header) -> bool:
     """Raise ValueError for a row with more or fewer cells than the header has names, or with a quote left open.
 
     Whether every row ends in one separator more, with nothing after it.
     """
-    width, mark = len(header.names), header.separator.encode()
-    text = np.frombuffer(body if body.endswith(b"\n") else body + b"\n", dtype=np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
-    cells = 1 + _in_lines(text, mark[0], ends)
-    quotes = _in_lines(text, ord('"'), ends) if b'"' in body else np.zeros(len(ends), dtype=np.int64)
-    if (quotes % 2).any():
-        _require_closed(body, header)
-        return False
-    blank = ends == starts
-    odd = np.flatnonzero(~blank & ((cells != width) | (quotes > 0)))
-    if len(odd) == (~blank).sum() and (cells[~blank] == width + 1).all() and (text[ends[~blank] - 1] == mark[0]).all():
-        return True
-    for line in odd:
-        written = body[starts[line] : ends[line]].decode()
-        count = _strict(written, header.separator) if quotes[line] else int(cells[line])
-        if not written.strip():
-            blank[line] = True
-        elif not isinstance(count, int) or count != width:
-            _refuse(int((~blank[: line + 1]).sum()), count, width, header.separator)
-    return False
+    width, mark, row = len(header.names), ord(header.separator), 0
+    extra: bool | None = None
+    for piece in _pieces(content, header.end):
+        text = np.frombuffer(piece, dtype=np.uint8)
+        ends = np.flatnonzero(text == ord("\n"))
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        cells = 1 + _in_lines(text, mark, ends)
+        quotes = _in_lines(text, ord('"'), ends) if b'"' in piece else np.zeros(len(ends), dtype=np.int64)
+        if (quotes % 2).any():
+            _require_closed(content[header.end :], header)
+            return False
+        blank = ends == starts
+        full = ~blank
+        trailing = full.any() and (cells[full] == width + 1).all() and (text[ends[full] - 1] == mark).all()
+        extra = bool(trailing) if extra is None else extra and bool(trailing)
+        for line in () if extra else np.flatnonzero(full & ((cells != width) | (quotes > 0))):
+            written = piece[starts[line] : ends[line]].decode()
+            count = _strict(written, header.separator) if quotes[line] else int(cells[line])
+            if not written.strip():
+                blank[line] = True
+            elif count != width:
+                _refuse(row + int((~blank[: line + 1]).sum()), count, width, header.separator)
+        row += int((~blank).sum())
+    return bool(extra)
+
+
+def _pieces(content: bytes, place: int) -> Iterator[bytes]:
+    """The text from a place on in pieces of whole lines."""
+    while place < len(content):
+        end = content.rfind(b"\n", place, place + _PIECE)
+        end = content.find(b"\n", place) if end < 0 else end
+        end = len(content) if end < 0 else end + 1
+        piece = content[place:end]
+        yield piece if piece.endswith(b"\n") else piece + b"\n"
+        place = end
 
 
 def _in_lines(text: Any, sign: int, ends: Any) -> Any:
@@ -250,10 +268,10 @@ def _refuse_summary(frame: pd.DataFrame) -> None:
         raise ValueError(f"row {row} ({frame.iloc[row - 1, 0]!r}) sums rows up and is no run; remove it")
 
 
-def _refuse_mixed_marks(frame: pd.DataFrame, body: bytes, separator: str) -> None:
+def _refuse_mixed_marks(frame: pd.DataFrame, content: bytes, header: _Header) -> None:
     """Raise ValueError where one column has decimal commas and in another a dot may stand between thousands."""
-    quote = b'"' if separator == "," else b""
-    if not re.search(quote + rb"[0-9],[0-9]+" + quote, body) or not _GROUPED.search(body):
+    quote = b'"' if header.separator == "," else b""
+    if not re.search(quote + rb"[0-9],[0-9]+" + quote, content) or not _GROUPED.search(content):
         return
     commas = next((name for name in frame if any("decimal commas" in told for told in _told(frame[name]))), None)
     if commas is None:
@@ -261,8 +279,10 @@ def _refuse_mixed_marks(frame: pd.DataFrame, body: bytes, separator: str) -> Non
     for place, name in enumerate(frame.columns):
         if frame[name].dtype.kind != "f":
             continue
-        written = pd.read_csv(io.BytesIO(body), sep=separator, header=None, usecols=[place], dtype=str).iloc[:, 0]
-        cells = written.dropna().str.strip()
+        rest = io.BytesIO(content)
+        rest.seek(header.end)
+        written = pd.read_csv(rest, sep=header.separator, header=None, usecols=[place], dtype=str)
+        cells = written.iloc[:, 0].dropna().str.strip()
         dotted = cells[cells.str.contains(".", regex=False)]
         if len(dotted) and dotted.str.fullmatch(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}").all():
             raise ValueError(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
+from decimal import Decimal
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from analysis.tables import separated
+from analysis.tables.numbers import numbers
 from analysis.tables.readers import read_table
 from analysis.tables.runs import read_runs
 from scaling.errors import InputError
@@ -67,6 +73,7 @@ def test_parquet_and_json_lines_in_upper_case_and_below_a_folder_that_looks_like
         (HEADER + BODY + "7,8", ["row 3", "2 cells"]),  # cut off
         (HEADER + BODY + "# end\n", ["row 3", "1 cell,"]),
         (HEADER + BODY + HEADER + BODY, ["row 3", "repeats the header"]),
+        (HEADER + BODY + HEADER.strip(), ["row 3", "repeats the header"]),
         ("1,2,3\n4,5,6\n", ["numbers", "1, 2, 3"]),
         (HEADER + "params,(B),nats\n" + BODY, ["row 1", "'(B)'", "units"]),
         ("run,tokens,loss\na,2,3\nb,1,2\nTotal:,3,5\n", ["row 3", "'Total:'"]),
@@ -140,6 +147,44 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(written):
 def test_what_is_no_text_is_called_what_it_is(written, content, said):
     with pytest.raises(InputError, match=said):
         read_table(written(content))
+
+
+@pytest.mark.parametrize(
+    ("row", "named"), [("1,2,3\n", ""), ("1,2\n", "row 40001 has 2 cells"), ('1,"2,3\n', "row 40001")]
+)
+def test_rows_are_counted_through_all_pieces_of_a_file(written, monkeypatch, row, named):
+    monkeypatch.setattr(separated, "_PIECE", 1000)
+    path = written((HEADER + "\n" + "1,2,3\n" * 40000 + row + "4,5,6").encode())
+    if named:
+        with pytest.raises(InputError, match=named):
+            read_table(path)
+    else:
+        assert read_table(path).to_numpy().sum() == 40001 * 6 + 15
+
+
+def test_what_parquet_can_hold(tmp_path):
+    table = pa.table({
+        "decimal": pa.array([Decimal("1.5"), None], pa.decimal128(10, 2)),
+        "words": pa.array(["8", "x"]).dictionary_encode(),
+        "day": pa.array([datetime.date(2026, 1, 1), None]),
+        "time": pa.array([datetime.datetime(2026, 1, 1), None], pa.timestamp("us")),
+        "list": pa.array([[1, 2], None]),
+        "nested": pa.array([{"a": {"b": [1.5]}}, {"a": None}]),
+        "flag": pa.array([True, None]),
+        "bytes": pa.array([b"ab", None]),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "x.parquet")
+    frame = read_table(tmp_path / "x.parquet")
+    assert numbers(frame["decimal"]).floats[0] == 1.5
+    assert numbers(frame["words"]).floats[0] == 8.0
+    for name in ("day", "time", "list", "nested", "flag", "bytes"):
+        assert numbers(frame[name]).unreadable.tolist()[0], name
+    assert frame["list"][0] == "[1, 2]"
+    assert frame["nested"].tolist()[0] == '{"a": {"b": [1.5]}}'
+    twice = pa.table([[1], [2]], names=["loss", "loss"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match="two columns are called 'loss'"):
+        read_table(tmp_path / "twice.parquet")
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path):
