@@ -65,6 +65,8 @@ def _rows(config: DataConfig, files: list[Path]) -> Iterator[dict[str, Any]]:
     except ImportError as error:
         raise InputError("data.corpus=huggingface needs `datasets`: pip install 'moe-scaling[data]'") from error
     assert config.dataset is not None
+    if config.dataset == "pandas":  # older versions of the library unpickle the files, which is to run them
+        raise InputError("data.dataset: pandas reads pickled files, which could hold code; save them as Parquet")
     if not files and Path(config.dataset).exists():  # the library would prefer it to the hub
         raise InputError(
             f"data.dataset: {config.dataset!r} is a local path; for local files set paths, and dataset: json, ..."

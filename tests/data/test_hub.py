@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 import sys
 
 import datasets
@@ -54,6 +55,12 @@ def test_local_files_stream_to_the_same_documents(tmp_path, kind, dataset, name)
     read = list(sources.documents(config(write(tmp_path / name, kind), dataset)))
     assert [text for _, text in read] == TEXTS
     assert read[6][0] == f"{dataset}/train:7"
+
+
+def test_pickled_files_are_not_read(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(TEXTS))
+    with pytest.raises(InputError, match=r"data\.dataset: pandas .* Parquet"):
+        list(sources.documents(config(str(tmp_path / "x.pkl"), "pandas")))
 
 
 def test_the_library_and_our_reader_make_the_same_corpus(tmp_path):
