@@ -120,11 +120,17 @@ Maps = Annotated[
         "--map",
         metavar="COLUMN=EXPR",
         help="Our COLUMN (n_active, tokens, loss_val, ...) is EXPR: a column of the table, a number, or arithmetic on "
-        "them, e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'.",
+        "them, e.g. 'tokens=tokens_b*1e9', 'loss_val=log(ppl)', n_experts=1, 'n_active=`size (M)`*1e6'. Texts are "
+        "joined by \"trunk_id=sweep + '-' + model\"; decimal_comma(COLUMN) says what a comma is.",
     ),
 ]
 Where = Annotated[
-    str | None, typer.Option(metavar="EXPR", help="Keep rows where this holds, e.g. 'n_experts == 1 and loss_val < 4'.")
+    str | None,
+    typer.Option(
+        metavar="EXPR",
+        help="Keep rows where this holds, e.g. \"n_experts in [1, 8] and loss_val < 4 and router == 'topk'\": + - * / "
+        "** % // log exp sqrt abs min max, comparisons, and, or, not, `in [...]`, `is None` for a missing cell.",
+    ),
 ]
 DropHighest = Annotated[int, typer.Option(metavar="N", min=0, help="Leave out the N runs of highest loss.")]
 Settings = Annotated[

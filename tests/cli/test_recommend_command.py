@@ -140,3 +140,31 @@ def test_a_limit_below_what_a_step_costs_on_its_own_is_refused(call, law_file):
     result, _ = call(*given, "--tpot-ms", "0.05")  # the planted overhead of a step is .1 ms
     assert "no model with E" in result.stderr
     assert "0.05 ms per further token (--tpot-ms)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "unit"),
+    [
+        ("--memory-gb", "80G", "GB"),
+        ("--memory-gb", "80K", "GB"),
+        ("--tpot-ms", "50M", "ms"),
+        ("--usd-per-hour", "2K", "USD"),
+        ("--target-loss", "2K", "nats"),
+        ("--mfu", "40%", "share"),
+        ("--memory-gb", "8,5", "GB"),
+        ("--train-flops", "1,5e21", "1,5e21"),
+        ("--serve-tokens", "0x10", "0x10"),
+        ("--serve-tokens", "٣", "٣"),
+    ],
+)
+def test_an_option_that_says_its_unit_takes_no_suffix_and_none_takes_a_comma(call, option, text, unit):
+    result, _ = call(option, text)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert unit in result.stderr
+
+
+def test_a_unit_may_be_repeated(call):
+    given = ("--train-flops", "1e21", "--no-what-if", "--json")
+    answers = [call(*given, "--memory-gb", text)[1]["recommendation"] for text in ("80", "80 GB")]
+    assert answers[0] == answers[1]
