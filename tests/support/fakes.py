@@ -1,4 +1,4 @@
-"""Fake work that takes no time and fails on demand, for testing sweeps without training.
+"""Fake work that takes no time, or FAKE_SECONDS, and fails on demand, for testing sweeps without training.
 
 The seed of a cell decides its behaviour; every call is logged to the file FAKE_LOG.
 """
@@ -35,6 +35,7 @@ def train(cells: list[RunConfig], checkpoints: Path) -> Iterator[Any]:
 def one(config: RunConfig) -> Any:
     """The rows of one cell, or its failure."""
     row = describe(config, data.prepare(config.data).hash)
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     note(f"train {row['run_id']}")
     if config.seed == ERROR:
         raise ValueError("an unlucky seed\nwith a second line")
@@ -62,6 +63,7 @@ def one(config: RunConfig) -> Any:
 
 def measure(config: RunConfig) -> list[dict[str, Any]]:
     """Latency rows; logs the number of threads. The shape with d_model = 48 kills the process."""
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     note(f"measure {config.shape_id()} {os.environ['NPROC']} {os.environ['JAX_PLATFORMS']}")
     if config.model.d_model == 48:
         os.kill(os.getpid(), signal.SIGKILL)

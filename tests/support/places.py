@@ -15,6 +15,7 @@ from sweeps.grid import load_grid
 from sweeps.job import Options
 from sweeps.progress import Progress
 from sweeps.status import StudyStatus
+from sweeps.store import Store
 from sweeps.worker import CellFunctions
 
 HERE = Path(__file__).parent
@@ -57,6 +58,16 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "executor"}
+
+
+def table(out: Path, name: Any) -> list[dict[str, Any]]:
+    """All rows of a table without times, in the order of the cells."""
+    files = sorted((out / name).glob("*.parquet"))
+    rows = [row for file in files for row in Store(out).read(name, file.stem)]
+    return [{column: value for column, value in row.items() if column not in TIMES} for row in rows]
 
 
 def sweep(path: Path, place: Place, functions: CellFunctions = FAKE, **options: Any) -> StudyStatus:

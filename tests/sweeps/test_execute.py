@@ -15,22 +15,13 @@ from typing import Any
 
 import fakes
 import pytest
-from places import FAKE, ROOT, Place, sweep
+from places import FAKE, ROOT, Place, sweep, table
 
 from scaling.errors import InputError, WorkError
 from sweeps import execute, grid, ray_executor, status, worker
 from sweeps.job import Options
 from sweeps.progress import Progress
 from sweeps.store import Store
-
-TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "executor"}
-
-
-def table(out: Path, name: Any) -> list[dict[str, Any]]:
-    """All rows of a table without times, in the order of the cells."""
-    files = sorted((out / name).glob("*.parquet"))
-    rows = [row for file in files for row in Store(out).read(name, file.stem)]
-    return [{column: value for column, value in row.items() if column not in TIMES} for row in rows]
 
 
 def snapshot(out: Path) -> dict[Path, tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""A study that somebody sent may hold links, pipes and devices: nothing is written through one, nothing waits for one."""
+"""A study that somebody sent may hold links, pipes and devices: nothing is written through them or waits for them."""
 
 from __future__ import annotations
 
