@@ -73,14 +73,21 @@ def parse_json(content: bytes | str, origin: str, limits: JsonLimits = LIMITS) -
         raise InputError(f"{origin}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise InputError(f"{origin}: nested more than {limits.depth} deep") from error
+    if half := half_a_character(content, document):
+        raise InputError(f"{origin}: half of a character, {half!a}, in a text")
+    if not _within(document, limits.depth):
+        raise InputError(f"{origin}: nested more than {limits.depth} deep")
+    return document
+
+
+def half_a_character(content: str, document: Any) -> str:
+    """Half of a character that an escape in a JSON text makes, as \\ud800 alone does; "" without any."""
     if _HALF.search(content):
         try:
             json.dumps(document, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{origin}: half of a character, {error.object[error.start]!a}, in a text") from error
-    if not _within(document, limits.depth):
-        raise InputError(f"{origin}: nested more than {limits.depth} deep")
-    return document
+            return str(error.object[error.start])
+    return ""
 
 
 class _Refused(Exception):

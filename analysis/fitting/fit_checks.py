@@ -14,7 +14,7 @@ from scaling.errors import InputError
 _BEYOND = 10.0  # times the largest magnitude allowed in a fit: a published fit may lie outside the bounds
 _BEYOND_LOG = 1e6
 _SAME = 1e-9  # relative
-_MOST_DEGREE = 12
+_MOST_DEGREE, _MOST_RESIDUAL, _MOST_SKEW = 12, 20.0, 20.0
 _COUNTS = ("n_runs", "n_trunks", "n_starts", "n_starts_at_minimum", "draws_failed")
 _NOT_NEGATIVE = ("objective", "rmse_log", "condition", "noise", "router_skew")
 _POSITIVE = ("delta", "corpus_tokens")
@@ -38,6 +38,9 @@ def _contradictions(fit: Fit, law: Law) -> Iterator[str]:
     for name, pin in fit.pinned.items():
         if fit.params and abs(pin.value - fit.params[name]) > _SAME * abs(pin.value):
             yield f"pinned.{name}.value: is {pin.value:g}, and params.{name} is {fit.params[name]:g}"
+    for index, residual in enumerate(fit.residuals):
+        if abs(residual) > _MOST_RESIDUAL:
+            yield f"residuals[{index}]: residuals of ln loss are small numbers, found {residual:g}"
     yield from _counts(fit)
     for place, (low, high) in _ranges(fit):
         if low > high:
@@ -101,6 +104,9 @@ def _counts(fit: Fit) -> Iterator[str]:
     for name in (*_COUNTS, *_NOT_NEGATIVE):
         if (value := getattr(fit, name)) is not None and value < 0:
             yield f"{name}: must be at least 0, found {value:g}"
+    for name, most in (("noise", _MOST_RESIDUAL), ("router_skew", _MOST_SKEW)):
+        if (value := getattr(fit, name)) is not None and value > most:
+            yield f"{name}: must be at most {most:g}, found {value:g}"
     for name in _POSITIVE:
         if (value := getattr(fit, name)) is not None and value <= 0:
             yield f"{name}: must be above 0, found {value:g}"

@@ -42,6 +42,7 @@ _UNKNOWN_RANGE = MeasuredRange(_WHAT)
 _BOUNDS = LEAST[:FITTED]
 _HUBER = norms.HuberT()
 _STEPS = 60
+_WIDEST = 1e6  # of a head
 _ROUNDED = 1e-9  # relative: a share of 1 that was written and read
 _QUANTILES = (np.arange(101) + 0.5) / 101
 
@@ -100,7 +101,7 @@ class LatencyLaw(Summarised):
 
     def __post_init__(self) -> None:
         if self.terms != _TERMS:
-            raise InputError(f"`terms` are {listed(self.terms)}; this version knows {listed(_TERMS)}")
+            raise InputError(f"`terms` are {listed(self.terms):.200}; this version knows {listed(_TERMS)}")
         if self.draws.ndim != 2 or self.draws.shape[1] != FITTED or not len(self.draws):
             raise InputError(f"`draws` have the shape {self.draws.shape}; they are rows of {FITTED} coefficients")
         below = np.argwhere(~(self.draws >= _BOUNDS * (1 - _ROUNDED)))
@@ -116,8 +117,8 @@ class LatencyLaw(Summarised):
             raise InputError("`ratios` are a list of positive numbers")
         if self.dtype not in NUMBER_BYTES:
             raise InputError(f"`dtype` is {self.dtype!r}; allowed: {', '.join(NUMBER_BYTES)}")
-        if not self.head_width >= 0 or self.n_rows < 0 or self.n_shapes < 0:
-            raise InputError("`head_width`, `n_rows` and `n_shapes` must be at least 0")
+        if not 0 <= self.head_width <= _WIDEST or self.n_rows < 0 or self.n_shapes < 0:
+            raise InputError(f"`head_width` (up to {_WIDEST:g}), `n_rows` and `n_shapes` must be at least 0")
 
     def seconds(self, work: StepWork) -> Array:
         """Modelled time. Never below the roofline floor, because no share is above 1."""

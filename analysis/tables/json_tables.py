@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.formatting import listed
+from scaling.json_text import half_a_character
 
 _Records = list[dict[str, Any]]
 _NAME = "run_id"  # of a run that is called by its key
@@ -48,11 +49,14 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return _DECODER.decode(text)
+        document = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _NotJson(f"{place} is not JSON: {error}") from error
     except ValueError as error:
         raise ValueError(f"{place} {error}") from error
+    if half := half_a_character(text, document):
+        raise ValueError(f"{place} has half of a character, {half!a}, in a text")
+    return document
 
 
 def _of_lines(text: str) -> _Records:

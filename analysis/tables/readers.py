@@ -137,7 +137,11 @@ def _parquet(path: Path) -> pd.DataFrame:
         cells = file.metadata.num_rows * file.metadata.num_columns
         if cells > _MOST_CELLS:
             raise ValueError(f"it has {cells:,} cells, and {_MOST_CELLS:,} are read here; save the columns that matter")
-        frame = file.read().to_pandas()
+        table = file.read()
+    try:
+        frame = table.to_pandas()
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"what pandas noted of its columns is damaged: {error!r:.80}") from error
     named = any(name is not None for name in frame.index.names)  # pandas moved a column to a named index
     return frame.reset_index(drop=not named)
 

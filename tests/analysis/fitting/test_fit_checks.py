@@ -78,6 +78,8 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
         (("strata",), [0], "strata: "),
         (("strata", 0), 0.5, "strata[0]: "),
         (("residuals",), [0.1], "residuals: "),
+        (("residuals", 3), 1e30, "residuals[3]: "),
+        (("router_skew",), 1e9, "router_skew: "),
         (("n_runs",), -3, "n_runs: "),
         (("n_runs",), 2.5, "n_runs: "),
         (("draws_failed",), -1, "draws_failed: "),

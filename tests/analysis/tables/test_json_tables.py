@@ -81,3 +81,10 @@ def test_what_is_no_table_is_named(written, name, text, named):
         read_table(written(text.encode(), name))
     for part in named:
         assert part in str(error.value)
+
+
+def test_half_of_a_character_is_refused(tmp_path):
+    path = tmp_path / "runs.json"
+    path.write_text('[{"n_active": 1e8, "tokens": 1e9, "loss_val": 3.0, "run_id": "\\ud800"}]')
+    with pytest.raises(InputError, match=r"runs\.json.*half of a character"):
+        read_table(path)
