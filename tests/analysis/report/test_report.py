@@ -370,13 +370,16 @@ def test_a_template_that_fails_is_failed_work(tmp_path):
         compile_pdf(tmp_path, datetime(2026, 1, 1))
 
 
+NAMED = "[red] #1 'r' $x.PDF"  # a name like any other, and either case of the ending
+
+
 def test_the_command(answered, tmp_path):
     from scaling.cli.main import app
 
-    done = CliRunner().invoke(app, ["report", str(answered), "--out", str(tmp_path / "r.pdf"), "--json"])
+    done = CliRunner().invoke(app, ["report", str(answered), "--out", str(tmp_path / NAMED), "--json"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout) == {"report": str(tmp_path / "r.pdf"), "picture": None, "notes": []}
-    assert (tmp_path / "r.pdf").is_file()
+    assert json.loads(done.stdout) == {"report": str(tmp_path / NAMED), "picture": None, "notes": []}
+    assert (tmp_path / NAMED).is_file()
     wrong = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")])
     assert wrong.exit_code == 2
     assert "nowhere" in wrong.stderr
