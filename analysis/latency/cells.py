@@ -14,6 +14,7 @@ from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import ReadingLog, rows_named
 from analysis.tables.rows import ratio
 from scaling.arrays import Array, Booleans
+from scaling.bounds import MOST_EXPERTS
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -21,6 +22,8 @@ from scaling.serving.device import Device
 
 _TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 _MODEL = re.compile(r"(?<![a-z0-9])(?:[0-9]+x)?([a-z]{1,2}[0-9]{2,4}[a-z]?|v[0-9][ep])(?![a-z0-9])")  # of a device
+_MOST = 1e24  # FLOPs and bytes of a step, and every count
+_MOST_OF = {"n_experts": MOST_EXPERTS, "n_devices": 1e6, "batch": 1e9, "prompt": 1e9, "generated": 1e9, "time_ms": 1e12}
 _ONE_EXPERT = 1e-6  # relative difference of n_total and n_active below which a model is dense
 _NOT_ONE = 1.5  # n_total over n_active of a model that cannot be dense, however embeddings are counted
 DTYPES: Mapping[str, str] = {
@@ -93,7 +96,8 @@ def is_dense(frame: pd.DataFrame) -> Booleans:
     if not {"n_active", "n_total"} <= {*frame.columns}:
         return np.zeros(len(frame), dtype=bool)
     active, total = numbers(frame["n_active"]).floats, numbers(frame["n_total"]).floats
-    return np.asarray(np.abs(ratio(total, active) - 1) < _ONE_EXPERT)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.abs(ratio(total, active) - 1) < _ONE_EXPERT)
 
 
 def _filled(column: pd.Series[Any], chosen: Booleans) -> pd.Series[Any]:
@@ -124,7 +128,7 @@ def refuse_other_devices(frame: pd.DataFrame, name: str, on: Device, source: str
     """Raises InputError for rows that name another model of a device than the one they are held against; what is not
     named as devices are (H100, MI300X, v5e) says nothing."""
     own = {*_MODEL.findall(on.name.lower())}
-    named = frame[name].astype(object).astype(str).str.lower().map(_MODEL.findall)
+    named = frame[name].astype(object).map(lambda cell: _MODEL.findall(str(cell).lower()))
     others = named.map(lambda models: bool(own) and bool(models) and not own & {*models}).to_numpy(bool)
     refuse(frame, others, name, f"is another device than {on.name}", source, "name theirs with `device`")
 
@@ -159,7 +163,10 @@ def usable(
     for name in (*positive, *at_least_0):
         values = frame[name].to_numpy(float)
         low, lacking = (values <= 0, "not positive") if name in positive else (values < 0, "negative")
+        most = _MOST_OF.get(name, _MOST)
+        beyond = np.isfinite(values) & (values > most)
         reasons = {"missing": np.isnan(values), "infinite": np.isinf(values), lacking: np.isfinite(values) & low}
+        reasons[f"above {most:g}"] = beyond
         for reason, rows in reasons.items():
             log.name_rows(f"{name} {reason}", frame.index[rows])
             log.counts.append((f"{name} {reason}", int(rows.sum())))

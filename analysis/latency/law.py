@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.optimize import nnls
 from statsmodels.robust import norms, scale
 
-from analysis.latency.plausibility import doubts_of_residuals, doubts_of_times, floor_seconds
+from analysis.latency.plausibility import doubts_of_counts, doubts_of_residuals, doubts_of_times, floor_seconds
 from analysis.latency.speeds import Speeds
 from analysis.latency.table import LOOP, LatencyTable, works
 from scaling.arrays import Array, Booleans
@@ -185,7 +185,7 @@ def fit_latency(
             f"{2 * FITTED} rows of 3 shapes at least: `scaling bench` (comma lists) or a sweep of the grid latency "
             "measure more"
         )
-    doubts = doubts_of_times(table, on)
+    doubts = [*doubts_of_counts(table), *doubts_of_times(table, on)]
     (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
     doubts += doubts_of_residuals(table, design @ coefficients)
     members = [np.flatnonzero(shapes == shape) for shape in np.unique(shapes)]

@@ -16,6 +16,8 @@ _LEAST_SHARE = 0.01
 _UNITS = {1e-3: "seconds", 1e3: "microseconds", 1e6: "nanoseconds"}
 """Units that times may be in instead of milliseconds, by how many of them a millisecond has."""
 _SUFFIX = {"seconds": "time_s", "microseconds": "time_us", "nanoseconds": "time_ns"}
+_FEW = 0.05
+"""FLOPs of a token, and bytes of a step, over its active parameters: fewer are in another unit."""
 _APART = 100.0
 """Times the law's prediction from which a row is more likely in another unit than slow."""
 
@@ -49,6 +51,21 @@ def doubts_of_times(table: LatencyTable, on: Device) -> list[str]:
         )
     slow = _slow(table, shares)
     return [*doubts, *slow]
+
+
+def doubts_of_counts(table: LatencyTable) -> list[str]:
+    """Rows whose FLOPs or bytes are far too few for the parameters that every token uses."""
+    of = {name: table.column(name) for name in ("batch", "context", "n_active")}
+    tokens = of["batch"] * np.where(table.frame["phase"].eq("prefill").to_numpy(), of["context"], 1.0)
+    doubts = []
+    for name, least, unit in (("flops", of["n_active"] * tokens, "FLOPs"), ("bytes", of["n_active"], "bytes")):
+        few = table.column(name) < _FEW * least
+        if few.any():
+            doubts.append(
+                f"{name} {rows_of(table).named(few)} are too few for n_active parameters: are they in {unit}, not in "
+                "millions or billions?"
+            )
+    return doubts
 
 
 def doubts_of_residuals(table: LatencyTable, modelled_over_measured: Array) -> list[str]:

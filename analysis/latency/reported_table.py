@@ -24,6 +24,7 @@ from analysis.latency.reported_names import Measure
 from analysis.latency.time_units import NO_UNIT
 from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import ReadingLog, rows_named
+from analysis.tables.rows import floats, ratio
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -31,6 +32,7 @@ from scaling.serving.service import NUMBER_BYTES, Service
 
 SIZES = ("n_active", "n_total", "n_layers", "d_model")
 _BYTES = {**NUMBER_BYTES, "fp8": 1.0}
+_MOST_CACHED = 1e7  # elements of a token and layer
 _HEAD = 128.0  # width of a head where a table has n_kv_heads and neither head_dim nor n_heads
 _ORDER = ("output", "total", "requests", "generic", "tpot", "ttft")
 _ACHIEVED = 0.9  # of the request rate offered: from here a limit on concurrency was not what held the load back
@@ -73,7 +75,7 @@ def read_reported(frame: pd.DataFrame, service: Service, source: str) -> Reporte
         table, [*SIZES, "n_experts", "top_k", "n_devices", "batch", "prompt", "generated", "speed"], log, ["n_router"]
     )
     table = _with_precision(table, frame, source, assumed)
-    table = _with_cache(table, assumed)
+    table = _with_cache(table, source, assumed)
     if table.empty:
         raise InputError(
             f"{source}: no row can be used: {'; '.join(log.row_numbers) or 'the table has no rows'}; a row needs the "
@@ -171,8 +173,7 @@ def _refuse_splits(frame: pd.DataFrame, source: str, log: ReadingLog) -> None:
 
 def _with_experts(table: pd.DataFrame, source: str, assumed: dict[str, str]) -> pd.DataFrame:
     """E and k in every row: those of dense models follow from their sizes. Raises InputError where others lack them."""
-    blank = pd.Series(np.nan, index=table.index)
-    experts, top_k = (table.get(name, blank).to_numpy(float) for name in ("n_experts", "top_k"))
+    experts, top_k = floats(table, "n_experts"), floats(table, "top_k")
     experts = np.where(np.isnan(experts) & is_dense(table), 1.0, experts)
     routed = table["n_active"].to_numpy(float) < table["n_total"].to_numpy(float)
     refuse(table, np.isnan(experts) & routed, "n_experts", "is missing where n_total is above n_active", source,
@@ -180,14 +181,14 @@ def _with_experts(table: pd.DataFrame, source: str, assumed: dict[str, str]) -> 
     top_k = np.where(np.isnan(top_k) & (experts == 1), 1.0, top_k)
     refuse(table, np.isnan(top_k) & (experts > 1), "top_k", "is missing where n_experts is above 1", source,
            "say how many experts a token has", cells=False)  # fmt: skip
-    router = table.get("n_router", blank).to_numpy(float)
+    router = floats(table, "n_router")
     if np.any(np.isnan(router) & (experts > 1)):
         assumed["n_router"] = "routers of 0 parameters"
     return table.assign(n_experts=experts, top_k=top_k, n_router=np.nan_to_num(router))
 
 
 def _with_devices(table: pd.DataFrame, assumed: dict[str, str]) -> pd.DataFrame:
-    devices = table.get("n_devices", pd.Series(np.nan, index=table.index)).to_numpy(float)
+    devices = floats(table, "n_devices")
     if np.isnan(devices).any():
         assumed["n_devices"] = "1 device a replica"
     return table.assign(n_devices=np.where(np.isnan(devices), 1.0, devices))
@@ -195,16 +196,15 @@ def _with_devices(table: pd.DataFrame, assumed: dict[str, str]) -> pd.DataFrame:
 
 def _with_lengths(table: pd.DataFrame, service: Service, log: ReadingLog) -> pd.DataFrame:
     """Tokens of a request: the mean that was measured, else the setting, else those of the service, which is said."""
-    done = table.get("completed", pd.Series(np.nan, index=table.index)).to_numpy(float)
+    done = floats(table, "completed")
     lengths: dict[str, Array] = {}
     for name, whole, default in (
         ("prompt", "total_input_tokens", service.prompt),
         ("generated", "total_output_tokens", service.generated),
     ):
-        nothing = pd.Series(np.nan, index=table.index)
-        setting = table.get(name, nothing).to_numpy(float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = table.get(whole, nothing).to_numpy(float) / np.where(done > 0, done, np.nan)
+        setting = floats(table, name)
+        with np.errstate(all="ignore"):
+            mean = floats(table, whole) / np.where(done > 0, done, np.nan)
             apart = np.abs(mean / setting - 1) > 0.02
         if apart.any():
             log.notes.append(
@@ -232,8 +232,8 @@ def _values(
     found = {name: np.full(len(frame), np.nan) for name in ("output_throughput", "tpot_ms", "ttft_ms")}
     for measure in measures:
         not_measured(frame, measure.column, source, log)
-        floats = numbers(frame[measure.column]).floats
-        name, values = _in_our_units(measure, np.where(floats > 0, floats, np.nan), table)
+        read = numbers(frame[measure.column]).floats
+        name, values = _in_our_units(measure, np.where(read > 0, read, np.nan), table)
         taken = np.isnan(found[name]) & ~np.isnan(values)
         if taken.any() and measure.column != name:
             log.notes.append(_said(measure, name))
@@ -249,12 +249,13 @@ def _in_our_units(measure: Measure, values: Array, table: pd.DataFrame) -> tuple
     """The name of ours that a column gives, and its values in the unit of that."""
     if measure.kind in ("tpot", "ttft"):
         return f"{measure.kind}_ms", values * measure.unit
-    generated = table["generated"].to_numpy(float)
-    of_output = {"requests": generated, "total": generated / (generated + table["prompt"].to_numpy(float))}
-    rate = values * of_output.get(measure.kind, 1.0)
-    if measure.by == "user":
-        return "tpot_ms", 1e3 / rate
-    return "output_throughput", rate * (table["n_devices"].to_numpy(float) if measure.by == "device" else 1.0)
+    generated, prompt, devices = (table[name].to_numpy(float) for name in ("generated", "prompt", "n_devices"))
+    with np.errstate(all="ignore"):
+        of_output = {"requests": generated, "total": generated / (generated + prompt)}
+        rate = values * of_output.get(measure.kind, 1.0)
+        if measure.by == "user":
+            return "tpot_ms", 1e3 / rate
+        return "output_throughput", rate * (devices if measure.by == "device" else 1.0)
 
 
 def _said(measure: Measure, name: str) -> str:
@@ -269,13 +270,13 @@ def _said(measure: Measure, name: str) -> str:
 
 
 def _with_batch(table: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
-    """Sequences at once in every row: those of the table, else by Little's law from tokens/s and times."""
-    batch = table.get("batch", pd.Series(np.nan, index=table.index)).to_numpy(float)
-    in_flight = sequences_in_flight(table)
-    rate = table.get("request_rate", pd.Series(np.nan, index=table.index)).to_numpy(float)
-    reached = table["output_throughput"].to_numpy(float) / table["generated"].to_numpy(float)
-    held = np.isfinite(rate) & (reached > _ACHIEVED * rate) & ~np.isnan(in_flight)
-    from_law = (np.isnan(batch) | (held & (batch > in_flight))) & ~np.isnan(in_flight)
+    """Sequences at once in every row: those of the table, else by Little's law from tokens/s and times, as where
+    requests came so slowly that a limit on their number was not what held them back."""
+    batch, rate, in_flight = floats(table, "batch"), floats(table, "request_rate"), sequences_in_flight(table)
+    reached = ratio(floats(table, "output_throughput"), floats(table, "generated"))
+    with np.errstate(invalid="ignore"):
+        arrivals = np.isfinite(rate) & (reached > _ACHIEVED * rate) & (batch > in_flight)
+    from_law = (np.isnan(batch) | arrivals) & ~np.isnan(in_flight)
     if from_law.any():
         log.notes.append(f"sequences at once from tokens/s times seconds of a request {_in(table, from_law)}")
     return table.assign(batch=np.where(from_law, in_flight, batch))
@@ -284,10 +285,11 @@ def _with_batch(table: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
 def sequences_in_flight(table: pd.DataFrame) -> Array:
     """Little's law: requests a second times seconds of one, `tokens/s / n (ttft + (n - 1) tpot)`; without a measured
     ttft, those that decode, `tokens/s tpot`. NaN where speed or time was not measured."""
-    first = np.nan_to_num(table["ttft_ms"].to_numpy(float)) / 1e3
-    tpot, generated = table["tpot_ms"].to_numpy(float) / 1e3, table["generated"].to_numpy(float)
-    steps = np.where(first > 0, generated - 1, generated)
-    return np.asarray(table["output_throughput"].to_numpy(float) / generated * (first + steps * tpot))
+    first, tpot = (floats(table, name) / 1e3 for name in ("ttft_ms", "tpot_ms"))
+    generated = floats(table, "generated")
+    with np.errstate(all="ignore"):
+        seconds = np.where(first > 0, first + (generated - 1) * tpot, generated * tpot)
+        return np.asarray(ratio(floats(table, "output_throughput"), generated) * seconds)
 
 
 def _with_precision(table: pd.DataFrame, frame: pd.DataFrame, source: str, assumed: dict[str, str]) -> pd.DataFrame:
@@ -313,18 +315,20 @@ def _with_precision(table: pd.DataFrame, frame: pd.DataFrame, source: str, assum
     return table.assign(**found)
 
 
-def _with_cache(table: pd.DataFrame, assumed: dict[str, str]) -> pd.DataFrame:
+def _with_cache(table: pd.DataFrame, source: str, assumed: dict[str, str]) -> pd.DataFrame:
     """Keys and values of a token: as given, of grouped heads, else those of plain attention, 2 d_model a layer."""
-    nothing = pd.Series(np.nan, index=table.index)
-    of = {name: table.get(name, nothing).to_numpy(float) for name in ("n_kv_heads", "n_heads", "head_dim")}
+    of = {name: floats(table, name) for name in ("n_kv_heads", "n_heads", "head_dim")}
     width, layers, d_model = of["head_dim"], table["n_layers"].to_numpy(float), table["d_model"].to_numpy(float)
-    width = np.where(np.isnan(width), d_model / of["n_heads"], width)
+    width = np.where(np.isnan(width), ratio(d_model, of["n_heads"]), width)
     grouped = ~np.isnan(of["n_kv_heads"])
     if (grouped & np.isnan(width)).any():
         assumed["head_dim"] = f"heads of width {_HEAD:g}"
     elements = 2 * layers * of["n_kv_heads"] * np.where(np.isnan(width), _HEAD, width)
-    given = table.get("kv_elements_per_token", nothing).to_numpy(float)
+    given = floats(table, "kv_elements_per_token")
     elements = np.where(np.isnan(given), np.where(grouped, elements, 2 * layers * d_model), given)
+    wrong = ~((elements > 0) & (elements < _MOST_CACHED * layers))
+    refuse(table, wrong & ~np.isnan(given), "kv_elements_per_token", "is no size of a cache", source)
+    refuse(table, wrong | (of["n_kv_heads"] > of["n_heads"]), "n_kv_heads", "makes no size of a cache", source)
     if (~grouped & np.isnan(given)).any():
         assumed["n_kv_heads"] = "keys and values of 2 d_model a layer"
     return table.assign(kv_elements_per_token=elements)

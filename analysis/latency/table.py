@@ -34,7 +34,7 @@ from analysis.tables.mapping import mapped
 from analysis.tables.numbers import numbers
 from analysis.tables.readers import read_table
 from analysis.tables.reading_log import CheckedTable, ReadingLog
-from analysis.tables.rows import rows_of
+from analysis.tables.rows import floats, rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -269,8 +269,8 @@ def _with_words(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFra
         log.notes.append("the rows do not say their dtype: float32 is assumed, as on a CPU")
         frame = frame.assign(dtype="float32")
     require_words(frame, "dtype", DTYPES, source)
-    kinds = frame["device_kind"].astype(object)
-    return frame.assign(device_kind=kinds.where(kinds.notna(), "unknown"))
+    kinds = frame["device_kind"].astype(object).map(lambda kind: "unknown" if pd.isna(kind) else str(kind))
+    return frame.assign(device_kind=kinds)
 
 
 def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> pd.DataFrame:
@@ -305,18 +305,17 @@ def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bo
 def _unfused_heads(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> Array:
     """Heads of attention that writes its scores, 0 where it is fused: as a column `attention` says, else unfused where
     there are heads, which is said of rows of other tools. Raises InputError where rows disagree."""
-    heads = frame["n_heads"].to_numpy(float) if "n_heads" in frame else np.full(len(frame), np.nan)
+    heads = floats(frame, "n_heads")
+    refuse(frame, heads > frame["d_model"].to_numpy(float), "n_heads", "is above d_model", source)
     if "attention" in frame:
         require_words(frame, "attention", _ATTENTION, source)
         unfused = frame["attention"].eq("unfused").to_numpy(bool)
         refuse(frame, unfused & ~(heads > 0), "n_heads", "is missing where attention is unfused", source, cells=False)
     else:
         unfused = heads > 0
-        if not len(frame):
-            return heads
-        if not unfused.any():
+        if len(frame) and not unfused.any():
             log.notes.append("the rows say neither n_heads nor attention: attention is taken to be fused")
-        elif foreign:
+        elif foreign and len(frame):
             log.notes.append(
                 "the rows have n_heads and do not say whether attention is fused: it is taken to write its scores, as "
                 "this package's does; a column attention (fused or unfused) says otherwise"

@@ -10,7 +10,7 @@ import pytest
 from synthetic_latency import CPU, GRID, frame
 
 from analysis.latency import law as latency
-from analysis.latency.plausibility import doubts_of_times, floor_seconds
+from analysis.latency.plausibility import doubts_of_counts, doubts_of_times, floor_seconds
 from analysis.latency.table import LatencyTable, device_of, read_latency, works
 from analysis.latency.time_units import unit_of
 from scaling.errors import InputError
@@ -247,3 +247,12 @@ def test_rows_of_another_device_than_the_one_named_are_refused(read):
     with pytest.raises(InputError, match=r"`device_kind` is another device than h100 in rows 1 \('NVIDIA A100"):
         device_of(read(ROWS.assign(device_kind="NVIDIA A100-SXM4-80GB")), "h100")
     assert device_of(read(ROWS.assign(device_kind="NVIDIA A100-SXM4-80GB")), "a100").name == "a100"
+
+
+def test_flops_and_bytes_in_another_unit_are_named():
+    rows = frame(grid=GRID[6:14])
+    for name in ("flops", "bytes"):
+        scaled = rows.assign(**{name: rows[name] * np.where(np.arange(len(rows)) == 7, 1e-9, 1.0)})
+        (doubt,) = doubts_of_counts(LatencyTable(scaled, "planted"))
+        assert doubt.startswith(f"{name} in row 8 ")
+    assert doubts_of_counts(LatencyTable(rows, "planted")) == []

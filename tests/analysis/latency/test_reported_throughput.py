@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from analysis.latency.reported_names import measure_of
 from analysis.latency.reported_throughput import measured_throughput
 from analysis.tables.readers import read_table
+from scaling.cli.main import app
 from scaling.errors import InputError
 from scaling.serving import replicas
 from scaling.serving.devices import device
@@ -312,3 +314,33 @@ def test_sizes_of_no_model_and_speeds_of_another_device_are_refused_by_row():
     for cell in ("NVIDIA A100-SXM4-80GB", "MI300X", "8xH200"):
         assert f"row 2 ('{cell}')" in refused(texts(GOOD.assign(gpu="NVIDIA H100 80GB HBM3"), "gpu", {2: cell}))
     assert factor(GOOD.assign(gpu="8xH100", Hardware="our cluster")) == pytest.approx(FACTOR, rel=1e-9)
+
+
+def recommended(path, *words):
+    asked = ["--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if", "--json"]
+    return CliRunner().invoke(app, ["recommend", "published:joint-moe-2025", *asked, "--throughput", str(path), *words])
+
+
+def test_recommend_reads_lengths_from_its_options_and_says_what_was_assumed(tmp_path):
+    path = tmp_path / "rows.csv"
+    GOOD.drop(columns=[*LENGTHS]).to_csv(path, index=False)
+    result = recommended(path, "--prompt", "1024", "--generated", "512")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    reached = found["question"]["service"]["efficiency"]["bandwidth_share"]
+    assert reached == pytest.approx(PLANTED.bandwidth_share, rel=1e-9)
+    said = " ".join(found["warnings"])
+    assert "1024 tokens" in said
+    assert "E = 128 (not 1, 2, 4, 8, 16, 32)" in said
+    texts(GOOD, "top_k", {2: "8 of 128"}).to_csv(path, index=False)
+    result = recommended(path)
+    assert result.exit_code == 2
+    assert "row 2 ('8 of 128')" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("name", "cell"), [("n_kv_heads", 0), ("kv_elements_per_token", -5), ("n_kv_heads", 64)])
+def test_a_cache_of_no_size_is_refused_by_row(name, cell):
+    rows = GOOD.assign(n_kv_heads=4, n_heads=16, head_dim=128, kv_elements_per_token=None)
+    assert f"`{name}`" in (message := refused(texts(rows, name, {2: cell})))
+    assert f"row 2 ({float(cell)})" in message
