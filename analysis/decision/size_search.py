@@ -28,6 +28,7 @@ _FINE = {True: (73,) * 3, False: (13,) * 6}
 what few rows pay for."""
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
+_HALVINGS = 34  # of the range of ln D, to 1e-8
 _NARROWINGS, _GRID = 4, 257
 
 
@@ -153,10 +154,19 @@ def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
     wanted, law = np.log(target), space.fit.definition
     shape = np.broadcast_shapes(sizes.n_active.shape, target.shape)
     low, high = (np.full(shape, end) for end in _LOG_TOKENS)
-    reachable = np.broadcast_to(law.log_loss(space.params, space.columns(sizes, np.exp(high))), shape) < wanted
-    x, columns = low.copy(), space.columns(sizes, high)
-    for _ in range(_NEWTON_STEPS):
+    columns = space.columns(sizes, high)
+
+    def log_loss(x: Array) -> tuple[Array, Array]:
         value, slope = law.log_loss_by_tokens(space.params, {**columns, TOKENS: np.exp(x)})
+        return np.broadcast_to(value, shape), np.broadcast_to(slope, shape)
+
+    least, slope = log_loss(high)
+    if np.any(slope > 0):  # where a draw of a mixture says that larger runs miss its law, its loss rises in the end
+        high = _least(log_loss, low, high)
+        least, _ = log_loss(high)
+    reachable, x = least < wanted, low.copy()
+    for _ in range(_NEWTON_STEPS):
+        value, slope = log_loss(x)
         gap = value - wanted
         low, high = np.where(gap > 0, x, low), np.where(gap > 0, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -166,6 +176,15 @@ def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
             break
         x = following
     return np.where(reachable, np.exp(x), np.inf)
+
+
+def _least(log_loss: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
+    """ln D of least loss between two ends, where the loss falls and then may rise: by bisection of its slope."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        falls = log_loss(middle)[1] < 0
+        low, high = np.where(falls, middle, low), np.where(falls, high, middle)
+    return high
 
 
 def _minimise(
