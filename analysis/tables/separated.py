@@ -158,6 +158,7 @@ def _require_rectangle(content: bytes, header: _Header) -> bool:
     Whether every row ends in one separator more, with nothing after it.
     """
     width, mark, row = len(header.names), ord(header.separator), 0
+    wrong: dict[int, int | str]
     extra: bool | None = None
     for piece in _pieces(content, header.end):
         text = np.frombuffer(piece, dtype=np.uint8)
@@ -172,13 +173,16 @@ def _require_rectangle(content: bytes, header: _Header) -> bool:
         full = ~blank
         trailing = full.any() and (cells[full] == width + 1).all() and (text[ends[full] - 1] == mark).all()
         extra = bool(trailing) if extra is None else extra and bool(trailing)
-        for line in () if extra else np.flatnonzero(full & ((cells != width) | (quotes > 0))):
-            written = piece[starts[line] : ends[line]].decode()
-            count = _strict(written, header.separator) if quotes[line] else int(cells[line])
-            if not written.strip():
+        wrong = {int(line): int(cells[line]) for line in np.flatnonzero(full & (cells != width) & (quotes == 0))}
+        quoted = np.flatnonzero(quotes)
+        written = [piece[starts[line] : ends[line]].decode() for line in quoted]
+        counts = zip(quoted.tolist(), _counts(written, header.separator), strict=False)  # ends where one is wrong
+        wrong |= {line: count for line, count in counts if count != width}
+        for line in () if extra else sorted(wrong):
+            if not piece[starts[line] : ends[line]].strip():
                 blank[line] = True
-            elif count != width:
-                _refuse(row + int((~blank[: line + 1]).sum()), count, width, header.separator)
+            else:
+                _refuse(row + int((~blank[: line + 1]).sum()), wrong[line], width, header.separator)
         row += int((~blank).sum())
     return bool(extra)
 
@@ -199,12 +203,16 @@ def _in_lines(text: Any, sign: int, ends: Any) -> Any:
     return np.diff(np.searchsorted(np.flatnonzero(text == sign), ends), prepend=0)
 
 
-def _strict(line: str, separator: str) -> int | str:
-    """The number of cells, or what is wrong with the quotes."""
+def _counts(lines: list[str], separator: str) -> Iterator[int | str]:
+    """The number of cells of each line, or what is wrong with its quotes, where it ends."""
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        return len(next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True)))
+        for number, cells in enumerate(reader, start=1):
+            if reader.line_num != number:
+                raise csv.Error("it is never closed")
+            yield len(cells)
     except csv.Error as error:
-        return str(error)
+        yield str(error)
 
 
 def _refuse(row: int, count: int | str, width: int, separator: str) -> None:
