@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from analysis.tables.counts import COUNTS, PAIRS
+from analysis.tables.counts import COUNTS, PAIRS, TRAINED
 from analysis.tables.doubts import Doubt
 from analysis.tables.losses import loss_doubts
 from analysis.tables.rows import Rows, ratio
@@ -29,6 +29,7 @@ _MOST = {
     COMPUTE: MOST_FLOPS,
     LOSS: MOST_PARAMETERS,  # a perplexity may be large
 }
+_FEW_TOKENS = 0.2  # a parameter; runs have 1 to 1,000
 _POSITIVE = (*COUNTS, "top_k", COMPUTE, "batch_tokens", "vocab_size")
 
 
@@ -42,12 +43,14 @@ def plausibility(
     are taken for.
     """
     _require_bounds(rows, (*given, *needed))
+    units = unit_doubts(rows, terms, given)
     return [
-        *unit_doubts(rows, terms, given),
+        *units,
         *(loss_doubts(rows, terms) if LOSS in needed else ()),
         *_not_positive(rows, given),
         *_sizes(rows, terms),
         *_experts_per_token(rows, terms),
+        *(() if units else _tokens_per_parameter(rows, given)),
         *_batches(rows),
         *(_compute(rows) if {TOKENS, COMPUTE} <= {*given} else ()),
         *repeats(rows, needed),
@@ -59,8 +62,10 @@ def repeats(rows: Rows, needed: Sequence[str]) -> list[Doubt]:
     frame = rows.frame
     if not {*needed} - {LOSS}:  # read without a law
         needed = [*(name for name in (*COUNTS, EXPERTS, "top_k", TOKENS) if name in frame), *needed]
-    names = [name for name in (*needed, "seed", "run_id") if name in frame]
-    again = frame.duplicated(names).to_numpy(dtype=bool)
+    inputs = [name for name in needed if name != LOSS and name in frame]
+    if not inputs or not frame.duplicated(inputs).any():
+        return []
+    again = frame.duplicated([name for name in (*needed, "seed", "run_id") if name in frame]).to_numpy(dtype=bool)
     doubts = []
     if again.any():
         count = int(again.sum())
@@ -69,7 +74,6 @@ def repeats(rows: Rows, needed: Sequence[str]) -> list[Doubt]:
             f"({rows.named(again)}); kept: `drop_duplicates` of `import` drops exact repeats of whole rows"
         )
         doubts.append(rows.doubt("repeated", needed, again, message))
-    inputs = [name for name in needed if name != LOSS and name in frame]
     if LOSS in needed and len(inputs) > 1:
         seeded = np.isfinite(rows.floats("seed"))
         described = [*inputs, *(name for name in map(str, frame) if name not in inputs and _describes(rows, name))]
@@ -152,6 +156,22 @@ def _experts_per_token(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
         swap = f"`map` '{EXPERTS}={terms.get('top_k', 'top_k')}' 'top_k={terms.get(EXPERTS, EXPERTS)}'"
         raise rows.refusal(f"{where}: a token cannot use more experts than there are. Are the columns swapped? {swap}")
     return [rows.doubt("top_k_above_experts", ["top_k", EXPERTS], above, f"{where}: correct these rows")]
+
+
+def _tokens_per_parameter(rows: Rows, given: Collection[str]) -> list[Doubt]:
+    """Fewer tokens than parameters in most rows: N and D are rather swapped, or one is in another unit."""
+    size = next((name for name in TRAINED if name in given), None)
+    if size is None or TOKENS not in given:
+        return []
+    per_parameter = ratio(rows.floats(TOKENS), rows.floats(size))
+    few = per_parameter < _FEW_TOKENS
+    if few.sum() <= _MOST_WRONG * np.isfinite(per_parameter).sum():
+        return []
+    message = (
+        f"{TOKENS} is below {_FEW_TOKENS:g} of {size} {rows.named(few)} (median {np.nanmedian(per_parameter):.3g} "
+        "tokens a parameter): are the columns swapped, or one of them in another unit?"
+    )
+    return [rows.doubt("few_tokens", [TOKENS, size], few, message)]
 
 
 def _batches(rows: Rows) -> list[Doubt]:

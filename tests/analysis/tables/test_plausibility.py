@@ -153,3 +153,9 @@ def test_a_number_that_nothing_has_is_refused_with_its_row(column, value):
     frame.loc[1, column] = value
     with pytest.raises(InputError, match=rf"{column} = .* in row 2"):
         read_runs(frame)
+
+
+def test_fewer_tokens_than_parameters_in_most_rows_are_doubted(written):
+    swapped = hoffmann_runs().rename(columns={"n_active": "tokens", "tokens": "n_active"})
+    assert "few_tokens" in {doubt.code for doubt in read_runs(written(swapped)).doubts}
+    assert "few_tokens" not in {doubt.code for doubt in read_runs(written(hoffmann_runs())).doubts}
