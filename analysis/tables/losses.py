@@ -24,6 +24,7 @@ _STEEP = 1.4  # published laws reach 1.26 on grids of their own, perplexities of
 _CORRELATED, _AGAINST = 0.8, 0.6
 _SAME_SCALE, _LARGER = 0.01, 1.5
 _FEWEST_PAIRS, _MOST_FALLING = 5, 0.2
+_MOST_COMPARED = 50_000  # rows, evenly spaced
 
 
 def loss_doubts(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
@@ -37,10 +38,11 @@ def loss_doubts(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
     loss = rows.floats(LOSS)
     if not np.isfinite(loss).any():
         return []
-    impossible = loss > _most(rows)
+    most = _most(rows)
+    impossible = loss > most
     steepness, correlation = _steepness(rows, loss)
     steepness = steepness if correlation > _CORRELATED else 0.0
-    beyond = bool((loss > _BEYOND * _most(rows)).any()) and correlation > _CORRELATED
+    beyond = bool((loss > _BEYOND * most).any()) and correlation > _CORRELATED
     positive = loss[np.isfinite(loss)]
     log_of = f"`map` '{LOSS}=log({_bare(term)})'"
     perplexities = impossible.sum() > 1 and (beyond or steepness > _STEEP) and positive.min() > 1
@@ -54,7 +56,7 @@ def loss_doubts(rows: Rows, terms: Mapping[str, str]) -> list[Doubt]:
         values = f"{loss[impossible][0]:.4g}" if impossible.sum() == 1 else span(loss[impossible])
         message = (
             f"{LOSS} is {values} {rows.named(impossible)}, above that of a uniform guess "
-            f"({float(np.min(_most(rows)[impossible])) / _SLACK:.4g}): a run that diverged, a slip, or another unit?"
+            f"({float(np.min(most[impossible])) / _SLACK:.4g}): a run that diverged, a slip, or another unit?"
         )
         doubts.append(rows.doubt("loss_above_uniform", [LOSS], impossible, message))
     elif steepness > _STEEP and positive.min() > 1:
@@ -145,9 +147,10 @@ def _rising(rows: Rows, loss: Array, term: str) -> list[Doubt]:
 
 def _pairs(varied: Array, fixed: Array, experts: Array, loss: Array) -> tuple[Booleans, int]:
     """The rows whose loss lies above that of the next smaller in the same E and `fixed`, and how many were compared."""
+    some = np.arange(0, len(loss), max(1, len(loss) // _MOST_COMPARED))
     with np.errstate(divide="ignore", invalid="ignore"):
         near = np.round(np.log(fixed) / _SAME_SCALE)
-    order = np.lexsort((varied, near, experts))
+    order = some[np.lexsort((varied[some], near[some], experts[some]))]
     before, after = order[:-1], order[1:]
     same = (near[before] == near[after]) & (experts[before] == experts[after])
     same &= varied[after] > _LARGER * varied[before]
