@@ -61,7 +61,7 @@ def with_tokens(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     size = next((name for name in TRAINED if name in frame), None)
     if size is None or (TOKENS in frame) == (COMPUTE in frame):
         return frame
-    with np.errstate(over="ignore"):  # rows that are beyond every bound may be left out later
+    with np.errstate(over="ignore", invalid="ignore"):  # rows that are beyond every bound may be left out later
         per_token = 6.0 * floats(frame, size)
         if TOKENS in frame:
             name, formula, values = COMPUTE, f"6 {size} {TOKENS}", per_token * floats(frame, TOKENS)
