@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.isoflop.valleys import SIZE
 from analysis.tables.mapping import mapped
-from analysis.tables.readers import numbers, read_table, with_plain_cells
+from analysis.tables.numbers import numbers
+from analysis.tables.readers import read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from scaling.arrays import Array
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS

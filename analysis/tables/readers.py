@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.tables.json_tables import of_json
-from analysis.tables.numbers import numbers  # noqa: F401
 from analysis.tables.separated import alike_names, separated
 from scaling.errors import InputError
 
