@@ -149,7 +149,8 @@ def _ranks(rows: pd.DataFrame) -> dict[str, Array]:
     """The columns that say how far a row is in its run, the first decides; a blank cell is before all others."""
     counted = [name for name in (TOKENS, COMPUTE) if name in rows][:1]
     values = {name: numbers(rows[name]).floats for name in [*counted, *named(rows, STEPS)]}
-    return {name: np.nan_to_num(column, nan=-np.inf) for name, column in values.items() if np.isfinite(column).any()}
+    finite = {name: np.isfinite(column) for name, column in values.items()}
+    return {name: np.where(finite[name], values[name], -np.inf) for name in values if finite[name].any()}
 
 
 def _all_budgets(frame: pd.DataFrame, rows: SeveralRows, reading: Reading, log: ReadingLog) -> pd.DataFrame:
@@ -198,8 +199,8 @@ def _last_rows(
         far = next(iter(ranks.values()))
         with_loss[kept] = False
         before = _latest(rows, with_loss)
-        interval = np.where(before >= 0, far[kept] - far[before], 0.0)
         with np.errstate(invalid="ignore"):  # a row may not say how far it is
+            interval = np.where(before >= 0, far[kept] - far[before], 0.0)
             lost = far[ends] - far[kept] > np.maximum(_LATE * far[ends], _GAPS * interval)
     log.doubts += _ties(shown, rows, ranks, loss, kept)
     if STATUS in frame and (kept != ends).any():
@@ -223,7 +224,8 @@ def _ties(shown: Rows, rows: SeveralRows, ranks: Mapping[str, Array], loss: Arra
     alike = np.ones(len(loss), dtype=bool)
     for values in ranks.values():
         alike &= values == values[kept][rows.run]
-    tied = alike & (np.abs(loss - loss[kept][rows.run]) > 0)
+    others = loss[kept][rows.run]
+    tied = alike & (loss != others) & ~np.isnan(loss) & ~np.isnan(others)
     if not ranks or not tied.any():
         return []
     message = (

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.names import named, plain_name
+from analysis.tables.numbers import numbers
 from analysis.tables.rows import floats
 from analysis.tables.status_words import STATUS, still_running
 from scaling.arrays import Array, Booleans, Integers
@@ -82,8 +83,9 @@ class SeveralRows:
 
     @cached_property
     def progress(self) -> Array:
-        """How far each row is: tokens, else compute; NaN where the table has neither."""
-        return floats(self.frame, TOKENS if TOKENS in self.frame else COMPUTE)
+        """How far each row is: tokens, else compute; NaN where that is not finite or the table has neither."""
+        values = floats(self.frame, TOKENS if TOKENS in self.frame else COMPUTE)
+        return np.where(np.isfinite(values), values, np.nan)
 
     def varies(self, name: str) -> Booleans:
         """The runs whose rows have several values of a column, blank ones apart."""
@@ -139,7 +141,7 @@ def _running(rows: SeveralRows) -> Reading | None:
 
 def _one_budget(rows: SeveralRows) -> Reading | None:
     for name in named(rows.frame, BUDGETS):
-        budget = floats(rows.frame, name)
+        budget = numbers(rows.frame[name]).floats
         reached = rows.progress >= 0.9 * budget
         if np.isfinite(budget[rows.first]).all() and not rows.varies(name).any() and not reached[rows.first].any():
             return Reading("evaluations", f"{name} is one for each run, and earlier rows are short of it")
@@ -176,8 +178,7 @@ def _evenly_spaced(rows: SeveralRows) -> Reading | None:
 
 def _geometric(rows: SeveralRows) -> Reading | None:
     """A few budgets of a constant ratio, the same for several models in tokens, tokens per parameter or compute."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(rows.progress)
+    logs = _log(rows.progress)
     steps = [step for step in _steps(rows, logs) if len(step) > 1]
     even = [step.min() > np.log(_LEAST_RATIO) and step.max() < _EVEN * step.min() for step in steps]
     if not even or np.mean(even) < 0.8 or not _shared(rows, logs):
@@ -190,7 +191,7 @@ def _shared(rows: SeveralRows, logs: Array) -> bool:
     """Whether most budgets are those of another run too; true of a single run."""
     if rows.n_runs == 1:
         return True
-    size = next((np.log(floats(rows.frame, name)) for name in ("n_active", "n_total") if name in rows.frame), logs * 0)
+    size = next((_log(floats(rows.frame, name)) for name in ("n_active", "n_total") if name in rows.frame), logs * 0)
     for values in (logs, logs - size, logs + size):
         order = np.argsort(values, kind="stable")
         near = (np.diff(values[order]) < _SAME) & (np.diff(rows.run[order]) != 0)
@@ -200,11 +201,17 @@ def _shared(rows: SeveralRows, logs: Array) -> bool:
     return False
 
 
+def _log(values: Array) -> Array:
+    """The logarithm of what is positive and finite, else NaN."""
+    usable = np.isfinite(values) & (values > 0)
+    return np.where(usable, np.log(np.where(usable, values, 1.0)), np.nan)
+
+
 def _steps(rows: SeveralRows, values: Array) -> Iterator[Array]:
     """The positive differences of neighbouring values, run by run."""
     for part in np.split(values, np.flatnonzero(rows.first)[1:]):
-        steps = np.diff(part)
-        if np.isfinite(steps).all() and (steps > 0).any():
+        steps = np.diff(part) if np.isfinite(part).all() else np.empty(0)
+        if (steps > 0).any():
             yield steps[steps > 0]
 
 
