@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import synthetic_latency
 from planted import moe_grid, table_of
 
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import fit
 from analysis.laws import HOFFMANN, JOINT_MOE
+from analysis.tables.import_study import import_runs
 from scaling.values import FIT
 
 PLANTED = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
@@ -72,6 +76,36 @@ def answer_document() -> dict[str, Any]:
     asked = Question(train_flops=1e20, serve_tokens=1e11, n_experts=(1, 8), device="h100")
     found = answers.answer(joint, asked, law_file="published:joint-moe-2025")
     return dict(json.loads(json.dumps(answers.answer_document(found))))
+
+
+@cache
+def study_part() -> bytes:
+    """The part of an imported study; alone it is a packed study as well."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "runs.csv").write_text(runs_csv())
+        import_runs(folder / "runs.csv", folder / "study")
+        (part,) = (folder / "study" / "runs").glob("*.parquet")
+        return part.read_bytes()
+
+
+def latency_csv() -> str:
+    """Latency rows of a planted CPU."""
+    rows = synthetic_latency.frame(
+        grid=[(1, 1, 64, 2), (4, 2, 64, 2), (8, 1, 128, 2), (8, 1, 64, 4)], batches=(1, 8), contexts=(64, 512)
+    )
+    return rows.to_csv(index=False)
+
+
+def throughput_csv() -> str:
+    """What a served model of 128 experts reached on an H100."""
+    rows = [(batch, 40.0 * batch**0.75) for batch in (1, 4, 16, 64)]
+    model = {"n_active": 3.3e9, "n_total": 30.5e9, "n_layers": 48, "d_model": 2048, "n_experts": 128, "top_k": 8}
+    frame = pd.DataFrame(
+        [model | {"max_concurrency": batch, "output_throughput": round(rate, 1)} for batch, rate in rows]
+    )
+    lengths = {"random_input_len": 1024, "random_output_len": 1024, "tensor_parallel_size": 1}
+    return frame.assign(**lengths).to_csv(index=False)
 
 
 DEVICES = """\

@@ -11,12 +11,24 @@ from pathlib import Path
 import pytest
 from judge import Verdict, judged
 from mutations import Mutant, of_bytes, of_json, of_lines, of_table
-from seeds import DEVICES, GRID, fit_document, latency_document, runs, runs_csv
+from seeds import (
+    DEVICES,
+    GRID,
+    answer_document,
+    fit_document,
+    latency_csv,
+    latency_document,
+    runs,
+    runs_csv,
+    study_part,
+    throughput_csv,
+)
 
 PRICED = (
     "recommend", "published:joint-moe-2025", "--train-flops", "1e20", "--serve-tokens", "1e11", "--device", "h100",
     "--n-experts", "1,8", "--no-what-if",
 )  # fmt: skip
+SOME_FIT = "published:chinchilla-tex"
 FITTED = ("--law", "hoffmann", "--bootstrap", "0", "--starts", "4")
 
 
@@ -28,6 +40,7 @@ class Kind:
     mutant: Callable[[int], Mutant]
     commands: tuple[tuple[str, ...], ...]
     writes: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
     few: int = 20  # cases of the default tests
     many: int = 500
 
@@ -91,6 +104,48 @@ KINDS = {
         few=10,
         many=300,
     ),
+    "answer": Kind(
+        "answer.json",
+        lambda seed: of_json(answer_document(), seed),
+        (("sweep", "suggest", "study", "--fit", SOME_FIT, "--question", "answer.json", "--out", "new.yaml"),),
+        places=("study",),  # there is none, so a sound answer goes no further
+        few=24,
+        many=500,
+    ),
+    "study": Kind(
+        "study/runs/imported.parquet",
+        lambda seed: of_bytes(study_part(), seed),
+        (
+            ("fit", "study", *FITTED),
+            ("isoflop", "study", "--bootstrap", "0"),
+            ("sweep", "pack", "study", "--out", "packed"),
+            ("methods", "study"),
+        ),
+        writes=("packed",),
+        few=10,
+        many=400,
+    ),
+    "packed study": Kind(
+        "packed/runs.parquet",
+        lambda seed: of_bytes(study_part(), seed),
+        (("fit", "packed", *FITTED), ("isoflop", "packed", "--bootstrap", "0")),
+        few=6,
+        many=300,
+    ),
+    "latency table": Kind(
+        "bench.csv",
+        lambda seed: of_table(latency_csv(), seed),
+        (("latency", "bench.csv", "--bootstrap", "200", "--device", "h100"),),
+        few=3,
+        many=60,
+    ),
+    "throughput": Kind(
+        "served.csv",
+        lambda seed: of_table(throughput_csv(), seed),
+        ((*PRICED, "--throughput", "served.csv"),),
+        few=8,
+        many=200,
+    ),
     "Parquet table": Kind(
         "runs.parquet",
         parquet,
@@ -108,7 +163,7 @@ def case(name: str, seed: int, folder: Path) -> tuple[Mutant, Verdict]:
     (folder / kind.file).parent.mkdir(parents=True, exist_ok=True)
     (folder / kind.file).write_bytes(mutant.content)
     words = random.Random(seed).choice(kind.commands)
-    return mutant, judged(words, folder, (kind.file, kind.file.split("/")[0]), kind.writes)
+    return mutant, judged(words, folder, (kind.file, kind.file.split("/")[0], *kind.places), kind.writes)
 
 
 def faults(name: str, seeds: range, folder: Path) -> list[str]:
@@ -130,6 +185,8 @@ def test_the_seeds_themselves_are_accepted(tmp_path: Path) -> None:
         "fit.json": json.dumps(fit_document(True)), "law.json": json.dumps(latency_document()), "devices.yaml": DEVICES,
         "grid.yaml": GRID, "study/grid.yaml": GRID, "runs.csv": runs_csv(),
         "runs.json": runs().to_json(orient="records"),
+        "bench.csv": latency_csv(),
+        "served.csv": throughput_csv(),
     }  # fmt: skip
     for kind in KINDS.values():
         if kind.file in whole:
