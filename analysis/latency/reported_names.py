@@ -34,10 +34,15 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 WEIGHTS = ("quantization", "precision", "weight_dtype", "dtype")
 CACHE = ("kv_dtype", "kv_cache_dtype")
+_FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 PRECISIONS: Mapping[str, str] = {
-    **DTYPES,
+    **{word: _FORMATS[ours] for word, ours in DTYPES.items()},
     **dict.fromkeys(("fp8", "float8", "float8_e4m3fn", "float8_e4m3", "e4m3", "fp8_e4m3", "fp8_block"), "fp8"),
+    **dict.fromkeys(("int8", "w8a8", "w8a8_int8"), "int8"),
+    **dict.fromkeys(("int4", "awq", "gptq", "w4a16"), "int4"),
+    **{word: word for word in ("mxfp4", "nvfp4", "fp4")},
 }
+"""Number formats of `scaling.serving.precision` by their spellings."""
 SPLITS = ("pipeline_parallel_size", "pp_size", "pp", "data_parallel_size", "dp_size", "dp", "attention_dp_size")
 """Ways of splitting a replica, or of counting several as one, that are not modelled."""
 DEVICES = ("device", "device_name", "device_kind", "gpu", "gpu_name", "gpu_type", "hardware", "hw", "accelerator")

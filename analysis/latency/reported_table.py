@@ -28,10 +28,10 @@ from analysis.tables.rows import floats, ratio
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
-from scaling.serving.service import NUMBER_BYTES, Service
+from scaling.serving.precision import CACHE_FORMATS
+from scaling.serving.service import Service
 
 SIZES = ("n_active", "n_total", "n_layers", "d_model")
-_BYTES = {**NUMBER_BYTES, "fp8": 1.0}
 _MOST_CACHED = 1e7  # elements of a token and layer
 _HEAD = 128.0  # width of a head where a table has n_kv_heads and neither head_dim nor n_heads
 _ORDER = ("output", "total", "requests", "generic", "tpot", "ttft")
@@ -44,7 +44,7 @@ class ReportedTable:
     """Rows of a benchmark by our names, as numbers; their labels are those of the rows in the file, from 0.
 
     Beside sizes and load: `speed` of `measure` (output_throughput in generated tokens per second of a replica, tpot_ms
-    or ttft_ms), `kv_elements_per_token`, `bytes_per_weight`, `bytes_per_kv`, and what was measured besides (`tpot_ms`,
+    or ttft_ms), `kv_elements_per_token`, `weights` and `kv` (number formats), and what was measured besides (`tpot_ms`,
     `ttft_ms`, `output_throughput`, NaN where it was not). `assumed`: what the table does not say, by column; `notes`:
     what else was understood, and the rows left out.
     """
@@ -293,25 +293,24 @@ def sequences_in_flight(table: pd.DataFrame) -> Array:
 
 
 def _with_precision(table: pd.DataFrame, frame: pd.DataFrame, source: str, assumed: dict[str, str]) -> pd.DataFrame:
-    """Bytes of a weight and of a cached value; without a word, two each."""
+    """The number formats of weights and of the cache; without a word, bf16."""
     plain = {names.plain_name(str(name)): str(name) for name in frame}
     found: dict[str, Any] = {}
     for ours, spellings, what in (
-        ("bytes_per_weight", names.WEIGHTS, "weights"),
-        ("bytes_per_kv", names.CACHE, "cache"),
+        ("weights", names.WEIGHTS, "weights"),
+        ("kv", names.CACHE, "cache"),
     ):
+        known = {word: name for word, name in names.PRECISIONS.items() if ours == "weights" or name in CACHE_FORMATS}
         words = pd.Series(None, index=table.index, dtype=object)
         for theirs in (plain[spelling] for spelling in spellings if spelling in plain):
             cells = frame.loc[table.index, [theirs]]
-            cells = cells.assign(**{theirs: spelled(cells[theirs], names.PRECISIONS)})
+            cells = cells.assign(**{theirs: spelled(cells[theirs], known)})
             cells = cells.where(~cells.isin(["auto", "none", "None"]), None)
-            require_words(
-                cells, theirs, names.PRECISIONS, source, "others are not priced yet: remove the row", blank=True
-            )
+            require_words(cells, theirs, known, source, "others are not priced: remove the row", blank=True)
             words = words.where(words.notna(), cells[theirs])
         if words.isna().any():
             assumed[spellings[-1] if what == "weights" else spellings[0]] = f"{what} in bf16"
-        found[ours] = words.map(_BYTES).astype(float).fillna(2.0).to_numpy()
+        found[ours] = words.where(words.notna(), "bf16")
     return table.assign(**found)
 
 

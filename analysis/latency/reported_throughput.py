@@ -19,6 +19,7 @@ from scaling.formatting import listed, plural
 from scaling.serving import replicas
 from scaling.serving.device import Device
 from scaling.serving.measured_range import MeasuredRange
+from scaling.serving.precision import number_format, served_in
 from scaling.serving.service import SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import ASSUMED, TERMS, Efficiency
 from scaling.serving.steps import prefill_work
@@ -33,6 +34,7 @@ _SLOW = 0.03
 """Of the assumed shares: a device that reaches less is more likely measured in another unit."""
 _GROUPED = 8
 """Heads of a query that share keys and values in usual models."""
+_EIGHT_BITS = "fp8"
 _NO_SHARE = "no share may exceed 1"
 
 
@@ -54,6 +56,7 @@ def measured_throughput(
     rows = table.frame
     for name in (str(name) for name in frame if plain_name(str(name)) in DEVICES):
         refuse_other_devices(frame.loc[rows.index], name, on, source)
+    _require_arithmetic(table, on)
     _require_fit(table, on)
     doubts = _agreement(table)
     factors, floors = (
@@ -111,17 +114,27 @@ def _doubts(table: ReportedTable, factors: Array) -> list[str]:
     return doubts
 
 
+def _require_arithmetic(table: ReportedTable, on: Device) -> None:
+    """Raises InputError naming rows of a number format that the device does not multiply."""
+    for name, rows in table.frame.groupby("weights", sort=False):
+        try:
+            served_in(SERVICE, on, weights=str(name))
+        except InputError as error:
+            raise InputError(f"{table.source}: {error} ({rows_named(rows.index)})") from error
+
+
 def _require_fit(table: ReportedTable, on: Device) -> None:
     """Raises InputError naming rows whose weights alone do not fit the memory of their devices."""
     weights = table.frame["n_total"] + table.frame["n_router"]
-    needed = (weights * table.frame["bytes_per_weight"] / table.frame["n_devices"]).to_numpy(float)
+    wide = table.frame["weights"].map(lambda name: number_format(name, "dtype").bits / 8).to_numpy(float)
+    needed = weights.to_numpy(float) * wide / table.frame["n_devices"].to_numpy(float)
     over = needed > on.memory
     if over.any():
         place = int(np.argmax(over))
-        wide, rows = table.frame["bytes_per_weight"].iloc[place], rows_named(table.frame.index[over])
+        rows = rows_named(table.frame.index[over])
         raise InputError(
-            f"{table.source}: the weights {rows} do not fit: {needed[place] / 1e9:.4g} GB a device at {wide:g} bytes "
-            f"each, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
+            f"{table.source}: the weights {rows} do not fit: {needed[place] / 1e9:.4g} GB a device at {wide[place]:g} "
+            f"bytes each, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
             "(`n_devices` or `tensor_parallel_size`), or the precision of its weights (`dtype`: fp8)"
         )
 
@@ -153,7 +166,9 @@ def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array)
     rows = table.frame
     place = int(np.argmax(floors))
     row = rows.iloc[place]
-    found = _explanations(row, table.assumed, lambda other: _factor(other, on, service)[1] <= 1)
+    lacks_eight_bits = () if _EIGHT_BITS in dict(on.peaks) else ("dtype",)
+    assumed = {column: what for column, what in table.assumed.items() if column not in lacks_eight_bits}
+    found = _explanations(row, assumed, lambda other: _factor(other, on, service)[1] <= 1)
     none = "nothing that the table leaves open explains it, so the number or its unit is wrong"
     why = f"what would explain it: {'; or '.join(found)}" if found else none
     return (
@@ -174,13 +189,13 @@ def _explanations(
 ) -> list[str]:
     """What makes the speed of a row possible, in words with the remedy: a column that was assumed and may be otherwise,
     several of them where none is enough alone, or another unit."""
-    silent: dict[str, tuple[str, dict[str, float]]] = {
+    silent: dict[str, tuple[str, dict[str, Any]]] = {
         "n_kv_heads": (
             "grouped-query or latent attention, which caches less than 2 d_model a layer: state `n_kv_heads` and "
             "`head_dim`, or `kv_elements_per_token`",
             {"kv_elements_per_token": row["kv_elements_per_token"] / _GROUPED},
         ),
-        "dtype": ("weights of 8 bits: state `dtype` fp8", {"bytes_per_weight": 1.0}),
+        "dtype": ("weights of 8 bits: state `dtype` fp8", {"weights": _EIGHT_BITS}),
         "n_devices": ("a replica on several devices: state `n_devices`", {"n_devices": 8.0}),
     }
     told = [change for column, change in silent.items() if column in assumed]
@@ -200,7 +215,7 @@ def _explanations(
     return [" together with ".join(words for words, _ in told)]
 
 
-def _with(row: pd.Series[Any], change: dict[str, float]) -> pd.Series[Any]:
+def _with(row: pd.Series[Any], change: dict[str, Any]) -> pd.Series[Any]:
     other = row.copy()
     for name, value in change.items():
         other[name] = value
@@ -223,18 +238,11 @@ def _layout(row: pd.Series[Any]) -> Layout:
 def _factor(row: pd.Series[Any], on: Device, service: Service) -> tuple[float, float]:
     """What both shares must be multiplied with, and the roofline floor over the measured time.
 
-    Arithmetic on weights of 8 bits runs at twice the peak of 16 bits.
+    Products run in the arithmetic of the weights' number format (`scaling.serving.precision`).
     """
     sizes, layout, batch = _sizes(row), _layout(row), row["batch"]
-    if row["bytes_per_weight"] == 1:
-        on = replace(on, peak_flops=2 * on.peak_flops)
-    service = replace(
-        service,
-        prompt=round(row["prompt"]),
-        generated=max(1, round(row["generated"])),
-        bytes_per_weight=row["bytes_per_weight"],
-        bytes_per_kv=row["bytes_per_kv"],
-    )
+    lengths = replace(service, prompt=round(row["prompt"]), generated=max(1, round(row["generated"])))
+    service = served_in(lengths, on, weights=row["weights"], kv=row["kv"])
     iteration = replicas.iteration(sizes, on, batch, service, layout)
     seconds = batch / row["speed"] if row["measure"] == "output_throughput" else row["speed"] / 1e3
     if row["measure"] == "ttft_ms":

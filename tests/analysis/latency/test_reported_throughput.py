@@ -249,14 +249,13 @@ def test_grouped_heads_and_precisions_are_priced_where_columns_say_them():
     assert "row 2 ('int3')" in message
 
 
-def test_eight_bits_halve_bytes_and_time_of_arithmetic():
-    faster = device("h100")
-    sizes = ModelSizes(kv_elements_per_token=2 * 48 * 2048, **MODEL)
-    service = Service(prompt=1024, generated=512, bytes_per_weight=1.0)
-    terms = replicas.iteration(sizes, faster, 32, service, Layout())
-    seconds = (terms[5] / ASSUMED.bandwidth_share + 0.5 * terms[7] / ASSUMED.flops_share) / FACTOR
-    rows = GOOD.iloc[[1]].assign(dtype="fp8", output_throughput=32 / seconds)
-    assert factor(rows) == pytest.approx(FACTOR, rel=1e-9)
+def test_fewer_bits_are_read_faster_and_multiplied_in_their_arithmetic():
+    eighth = table(bytes_per_weight=1.0, arithmetic="fp8")
+    assert factor(eighth.assign(dtype="float8_e4m3fn")) == pytest.approx(FACTOR, rel=1e-9)
+    quarter = table(bytes_per_weight=4.25 / 8)
+    assert factor(quarter.assign(quantization="mxfp4", dtype="bfloat16")) == pytest.approx(FACTOR, rel=1e-9)
+    with pytest.raises(InputError, match=r"multiplies no fp8.*row 2"):
+        measured_throughput(texts(GOOD.assign(dtype="bf16"), "dtype", {2: "fp8"}), device("a100"), SERVICE, "rows.csv")
 
 
 def test_what_explains_a_speed_beyond_the_device_is_named_and_then_read():
