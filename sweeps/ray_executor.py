@@ -20,7 +20,7 @@ from scaling.config.run import RunConfig, by_trunk
 from scaling.distribution import require_installed
 from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
-from scaling.training.jax_start import last_words
+from scaling.training.jax_start import cause_of_death
 from sweeps import worker
 from sweeps.calls import Together
 from sweeps.job import Job, Options
@@ -223,11 +223,11 @@ def _ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
 
 
 def with_last_words(report: str, logs: Path) -> str:
-    """Ray's report of a worker that died, and below its first line what that wrote last on its standard error."""
+    """Ray's report of a worker that died, and below its first line the cause, where that wrote one before its end."""
     pid = re.search(r"\bpid[:=] ?(\d+)", report)
     files = logs.glob(f"worker-*-{pid[1]}.err") if pid else ()
     written = "\n".join(path.read_text(encoding="utf-8", errors="replace")[-_LOG_CHARACTERS:] for path in files)
-    words = last_words("\n".join(line for line in written.splitlines() if not line.startswith(":")))  # Ray's own
+    words = cause_of_death(written)
     when, _, rest = report.partition("\n")
     return f"{when}\n{words}\n{rest}" if words else report
 

@@ -15,7 +15,7 @@ from scaling.formatting import listed
 
 _SETTINGS = re.compile(r"(JAX|XLA)_\w+")
 _HARMLESS = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "JAX_CPU_ENABLE_ASYNC_DISPATCH")
-_CAUSE = re.compile(r"Unknown flag|Error: |FATAL|^F\d{4} ", re.MULTILINE)
+_CAUSE = re.compile(r"Unknown flag|Error: |FATAL|terminate called|what\(\): |^F\d{4} ")
 _PLACE = re.compile(r"^[A-Z]\d{4} [\d:.]+ +\d+ \S+\] ")  # of a line of XLA's log
 _SECONDS = 120
 
@@ -50,8 +50,11 @@ def _try(given: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> None:
 
 
 def last_words(text: str) -> str:
-    """The line in which a process that died says why, without its time and place: the last that names an error, or the
-    last of all."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = ([line for line in lines if _CAUSE.search(line)] or lines or [""])[-1]
-    return _PLACE.sub("", said)
+    """The line in which a process that died says why: the last that names an error, or the last of all."""
+    return cause_of_death(text) or next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def cause_of_death(text: str) -> str:
+    """The last line that names an error, without its time and place; "" where none does."""
+    named = [line.strip() for line in text.splitlines() if _CAUSE.search(line)]
+    return _PLACE.sub("", named[-1]) if named else ""

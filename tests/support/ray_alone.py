@@ -14,11 +14,11 @@ from sweeps.ray_executor import ray_connected, with_last_words
 from sweeps.store import Store
 
 
-def dies() -> None:
-    """What XLA does of an unknown flag."""
-    print("F1129 10:00:00.000000   12 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --x", file=sys.stderr)
-    sys.stderr.flush()
-    os.abort()
+class Dies:
+    def as_xla_does_of_an_unknown_flag(self) -> None:
+        print("F1129 10:00:00.000000   12 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --x", file=sys.stderr)
+        sys.stderr.flush()
+        os.abort()
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             if connection.status == psutil.CONN_LISTEN
         ]
         try:
-            ray.get(ray.remote(max_retries=0)(dies).remote())
+            ray.get(ray.remote(Dies).remote().as_xla_does_of_an_unknown_flag.remote())
             said = ""
         except ray.exceptions.RayError as error:
             said = with_last_words(f"the time\n{error}", scratch.parent / "s" / "session_latest" / "logs")

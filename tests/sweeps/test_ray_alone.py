@@ -46,7 +46,7 @@ def test_ray_listens_to_this_machine_and_lets_in_who_knows_its_token(tmp_path: P
 def test_the_last_words_of_a_worker_come_first(tmp_path: Path) -> None:
     report = "the time\nThe actor died unexpectedly.\n\tactor_id: ab\n\tpid: 31\n"
     assert with_last_words(report, tmp_path) == report, "Ray lost its log"
-    (tmp_path / "worker-ab-01-31.err").write_text(":job_id:01\n:actor_name:Call\n")
+    (tmp_path / "worker-ab-01-31.err").write_text(":job_id:01\n:actor_name:Call\nslow to compile\n")
     assert with_last_words(report, tmp_path) == report, "it said nothing"
     (tmp_path / "worker-cd-01-131.err").write_text("RuntimeError: of another\n")
     with (tmp_path / "worker-ab-01-31.err").open("a") as log:
