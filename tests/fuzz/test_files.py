@@ -135,7 +135,7 @@ KINDS = {
     "latency table": Kind(
         "bench.csv",
         lambda seed: of_table(latency_csv(), seed),
-        (("latency", "bench.csv", "--bootstrap", "200", "--device", "h100"),),
+        (("latency", "bench.csv", "--resamples", "200", "--device", "h100"),),
         few=3,
         many=60,
     ),
