@@ -226,8 +226,18 @@ def _step(regression: Regression, active: _Active) -> tuple[Array, Array]:
     diagonal = np.einsum("bpp->bp", matrix)
     ridge = np.where(held | (diagonal <= _FLAT), 1.0, 1e-11 * diagonal)
     matrix = np.where(held[:, :, None] | held[:, None, :], 0.0, matrix) + np.eye(theta.shape[1]) * ridge[:, None, :]
-    step = np.nan_to_num(np.linalg.solve(matrix, -gradient[..., None])[..., 0])
+    step = np.nan_to_num(_solved(matrix, -gradient))
     return step, -np.einsum("bp,bp->b", gradient, step)
+
+
+def _solved(matrices: Array, right: Array) -> Array:
+    """The solutions (B, P) of one linear system each; where one is exactly singular, all get a ridge that is lost in
+    rounding otherwise."""
+    try:
+        return np.asarray(np.linalg.solve(matrices, right[..., None])[..., 0])
+    except np.linalg.LinAlgError:
+        ridge = 1e-9 * np.abs(matrices).max(axis=(1, 2), keepdims=True)
+        return np.asarray(np.linalg.solve(matrices + ridge * np.eye(matrices.shape[1]), right[..., None])[..., 0])
 
 
 def _model_curvature(regression: Regression, active: _Active) -> Array:

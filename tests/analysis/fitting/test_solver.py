@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 
+from analysis.fitting import solver
 from analysis.fitting.objective import Objective
 from analysis.fitting.solver import Regression, minimise
 from scaling.errors import InputError
@@ -173,3 +174,12 @@ def test_a_problem_without_finite_predictions_fails_as_a_value(data):
 def test_wrong_objectives_are_named(kwargs, message):
     with pytest.raises(InputError, match=message):
         Objective(**kwargs)
+
+
+def test_a_singular_system_does_not_stop_the_others():
+    """[[1, 1], [1, 1]] x = (2, 2) has the shortest solution (1, 1); the regular system beside it keeps its own."""
+    matrices = np.array([[[1.0, 1.0], [1.0, 1.0]], [[2.0, 0.0], [0.0, 4.0]]])
+    found = solver._solved(matrices, np.array([[2.0, 2.0], [2.0, 4.0]]))
+    np.testing.assert_allclose(found, [[1.0, 1.0], [1.0, 1.0]], rtol=1e-6)
+    alone = solver._solved(matrices[1:], np.array([[2.0, 4.0]]))
+    np.testing.assert_array_equal(alone, [[1.0, 1.0]])
