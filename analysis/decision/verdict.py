@@ -43,7 +43,8 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     elif fit.n_draws < DRAWS_NEEDED:
         doubts.append(f"{fit.n_draws} bootstrap draws are too few ({DRAWS_NEEDED} required)")
     of_experts = {p.name for p in law.parameters if p.role in ("expert", "saturation", "interaction")}
-    borrowed = [name for name, pin in fit.pinned.items() if pin.source != AS_ASKED and name in of_experts]
+    pinned = [name for name, pin in fit.pinned.items() if pin.source != AS_ASKED and name in of_experts]
+    borrowed = list(dict.fromkeys(name.rpartition(".")[2] for name in pinned))  # members of a mixture share names
     if borrowed and len(experts) > 1:
         doubts.append(
             f"{', '.join(borrowed)}, which set the effect of experts, are fixed at published values that these runs "
