@@ -21,6 +21,7 @@ _SUMMARIES = frozenset(
     {"total", "totals", "grand total", "sum", "mean", "average", "avg", "median", "std", "min", "max"}
 )
 _PIECE = 2**24  # bytes
+csv.field_size_limit(_PIECE)  # a configuration in a cell may be longer than the 131,072 that Python allows
 _LAST_ROWS = 8  # `describe()` writes so many summaries
 _GROUPED = re.compile(rb"(?:^|[;|,\t\n\"])[+-]?[1-9][0-9]{0,2}\.[0-9]{3}(?:[;|,\t\n\"]|$)")
 _PREAMBLE = re.compile(r'"?sep=(?P<mark>[,;|\t])"?\s*', re.IGNORECASE)

@@ -103,6 +103,8 @@ def test_what_is_no_row_or_no_header_is_named(written, text, named):
 def test_quotes_commas_and_lines_within_cells_are_cells(written):
     text = 'run,config,loss\na,"{\n ""x"": 1,\n ""y"": 2\n}",2\nb,5" disk,3\nc, "1, 2",4\n'
     cells = read_table(written(text.encode()))["config"].tolist()
+    long = "x, " * 100_000
+    assert read_table(written(f'run,config\na,"{long}"\n'.encode()))["config"].tolist() == [long]
     assert cells == ['{\n "x": 1,\n "y": 2\n}', '5" disk', "1, 2"]
 
 
