@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from scaling.formatting import first_line, listed, plural
 from scaling.schema import Table, arrow_schema
 
 RUN = "run_id"
+_LARGE = 1 << 24  # bytes; threads cost more than they save on the parts of cells
 _UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, OverflowError)
 _NEEDED: dict[Table, frozenset[str]] = {  # without which nothing can be made of a row; any other column may be missing
     "runs": frozenset(),
@@ -54,7 +55,7 @@ class StudyTable:
     @cached_property
     def rows(self) -> pa.Table:
         """All rows."""
-        return _joined([*self.tables.values()]) if self.tables else _with_run(arrow_schema(self.table)).empty_table()
+        return _joined([*self.tables.values()]) if self.tables else _schema(self.table).empty_table()
 
     def left_out(self) -> list[str]:
         """Each file that cannot be read, with the reason."""
@@ -127,7 +128,7 @@ def read_run(study: Path, table: Table, run_id: str) -> pa.Table:
     part, packed = part_path(study, table, run_id), packed_path(study, table)
     path = part if part.exists() else packed
     if not path.exists():
-        return _with_run(arrow_schema(table)).empty_table()
+        return _schema(table).empty_table()
     try:
         rows = read_file(part, table) if path == part else _packed(packed, table, packed.stat().st_mtime_ns)
     except ValueError as error:
@@ -171,7 +172,7 @@ def read_file(path: Path, table: Table) -> pa.Table:
     try:
         require_file(path)
         with pq.ParquetFile(path) as file:
-            read = file.read()
+            read = file.read(use_threads=path.stat().st_size > _LARGE)
         read.validate(full=True)  # offsets and UTF-8, which reading does not check
         return _in_our_types(read, path, table)
     except _UNREADABLE as error:
@@ -185,29 +186,37 @@ def _packed(path: Path, table: Table, written: int) -> pa.Table:
 
 
 def _in_our_types(read: pa.Table, path: Path, table: Table) -> pa.Table:
-    schema, names = arrow_schema(table), read.column_names
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    fields, names = _fields(table), read.column_names
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"column {twice[0]} occurs twice")
-    if not set(names) & set(schema.names) - {RUN}:
+    ours = [name for name in fields if name in names and name != RUN]
+    if not ours:
         raise ValueError(f"no column of the table {table}; it has {listed(names, most=5) if names else 'none'}")
     if missing := sorted(_NEEDED[table] - set(names)):
         raise ValueError(f"column {missing[0]} is missing")
     if RUN not in names:  # the part of a run carries its name on the file
         named = path.stem if table != "runs" or len(read) == 1 else None
         read = read.append_column(RUN, pa.array([named] * len(read), pa.string()))
-    columns: list[pa.ChunkedArray] = []
-    fields: list[pa.Field] = []
-    ours = [name for name in schema.names if name in names and name != RUN]
-    theirs = [name for name in names if name not in schema.names and name != RUN]
-    for name in (RUN, *ours, *theirs):
-        kind = _kind(read[name].type)
-        if name in schema.names or name == RUN:
-            fields.append(schema.field(name) if name in schema.names else pa.field(RUN, pa.string()))
-            columns.append(_cast(read[name], fields[-1].type, name))
-        elif kind in _PLAIN:  # columns of other people's, to select runs by
-            fields.append(pa.field(name, _PLAIN[kind]))
-            columns.append(read[name].cast(_PLAIN[kind]))
-    return pa.table(columns, schema=pa.schema(fields, metadata=schema.metadata))
+    columns = {name: _cast(read[name], fields[name].type, name) for name in (RUN, *ours)}
+    found = [fields[name] for name in columns]
+    for name in names:  # columns of other people's, to select runs by
+        if name not in fields and (kind := _kind(read[name].type)) in _PLAIN:
+            columns[name] = read[name].cast(_PLAIN[kind])
+            found.append(pa.field(name, _PLAIN[kind]))
+    return pa.table([*columns.values()], schema=pa.schema(found, metadata=_schema(table).metadata))
+
+
+@cache
+def _schema(table: Table) -> pa.Schema:
+    """The schema of a table with `run_id`, which parts of evals and curves carry on the file alone."""
+    schema = arrow_schema(table)
+    return schema if RUN in schema.names else schema.insert(0, pa.field(RUN, pa.string()))
+
+
+@cache
+def _fields(table: Table) -> dict[str, pa.Field]:
+    return {field.name: field for field in _schema(table)}
 
 
 _PLAIN = {"number": pa.float64(), "text": pa.string(), "true or false": pa.bool_()}
@@ -246,11 +255,6 @@ def _alike(tables: list[pa.Table]) -> list[pa.Table]:
             kinds[column.name].add(str(column.type))
     odd = {name for name, found in kinds.items() if len(found) > 1}
     return [one.drop_columns([name for name in one.column_names if name in odd]) for one in tables]
-
-
-def _with_run(schema: pa.Schema) -> pa.Schema:
-    """The schema of a table with `run_id`, which parts of evals and curves carry on the file alone."""
-    return schema if RUN in schema.names else schema.insert(0, pa.field(RUN, pa.string()))
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
