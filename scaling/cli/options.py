@@ -19,7 +19,8 @@ from scaling.errors import InputError
 _MOST_WHOLE, _MOST_HOURS, _MOST_IN_LIST = 10**9, 1e6, 100
 _PICTURES = (".png", ".svg", ".pdf")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
+# What stands in quotes behind a field is the user's own, in which backticks are names of columns.
+_FIELD = re.compile(r"""(?<=` )(?:'[^'\n]*'|"[^"\n]*")|`([a-z][a-z0-9_]*)`""")
 # Fields that are called otherwise than the option that fills them.
 _OPTION_OF_FIELD = {
     "bench_batch": "--batch",
@@ -233,4 +234,4 @@ def with_options(text: str) -> str:
 
     Below the command line a message names fields, so that it reads as well in a notebook; a JSON document keeps them.
     """
-    return _FIELD.sub(lambda field: _options.get().get(field[1], field[0]), text)
+    return _FIELD.sub(lambda field: _options.get().get(field[1] or "", field[0]), text)

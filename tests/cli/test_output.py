@@ -69,6 +69,15 @@ def test_options_are_those_of_the_command_that_runs(call, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"text": TEXT}
 
 
+def test_backticks_of_the_users_own_expression_stay(tmp_path) -> None:
+    """`seed` is an option of `fit`, and here the name of a column."""
+    (tmp_path / "runs [1].csv").write_text("n_active,tokens,loss_val\n1e8,1e9,3\n")
+    for words in (("--where", "`seed` > 1"), ("--where", "`seed` = 1")):
+        ended = CliRunner().invoke(app, ["fit", str(tmp_path / "runs [1].csv"), "--law", "hoffmann", *words])
+        assert ended.exit_code == 2
+        assert f"--where '{words[1]}'" in ended.stderr
+
+
 @pytest.mark.parametrize("words", [("fit", "absent.csv", "--law", "nothing"), ("sweep", "plan", "absent.yaml")])
 def test_every_command_ends_on_wrong_input_with_one_message(words: tuple[str, ...]) -> None:
     ended = CliRunner().invoke(app, words)
