@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scaling.arrays import Values
+from scaling.serving.collectives import all_reduce_seconds, exchange_seconds
 from scaling.serving.device import Device
 from scaling.serving.expert_load import distinct_experts
 from scaling.serving.service import ALONE, AttentionSizes, Layout, ModelSizes, Service
@@ -167,22 +168,20 @@ def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: La
         bytes=weight_bytes_read(sizes, of.tokens, service, layout) + cache,
         rereads=service.expert_bytes * again / devices,
         flops=elsewhere / busy + (in_experts + padding) * of_experts / devices,
-        communication_s=communication_seconds(sizes, on, of.tokens / busy * devices, service, layout),
+        communication_s=communication_seconds(sizes, on, of.tokens / busy * devices, layout),
     )
 
 
-def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, service: Service, layout: Layout) -> Values:
-    """Seconds of communication in one pass over `tokens` tokens; 0 on one device.
+def communication_seconds(sizes: ModelSizes, on: Device, tokens: Values, layout: Layout) -> Values:
+    """Seconds of communication in one pass over `tokens` tokens; 0 on one device (`scaling.serving.collectives`).
 
-    Split by matrix: two ring all-reduces per layer, each sending 2 (G-1)/G of the activations. Split by expert: two
-    all-to-alls per layer with k copies of each device's tokens, (G-1)/G of which leave it; none for a dense model,
-    whose devices only divide the sequences. A transfer has the link's latency once per step of the ring, or once. More
-    devices than the link joins communicate over the fabric.
+    Split by matrix: two all-reduces per layer. Split by expert: a dispatch and a combination per layer with experts, of
+    each device's share of the tokens; none for a dense model, whose devices only divide the sequences.
     """
     devices = np.asarray(layout.n_devices, dtype=float)
-    away = (devices - 1) / devices
-    exchanged = sizes.top_k if sizes.n_experts > 1 else 0.0
-    sent = away * tokens * sizes.d_model * np.where(layout.by_expert, exchanged / devices, 2.0)
-    waits = np.where(layout.by_expert, (devices > 1) * (exchanged > 0), 2 * (devices - 1))
-    link = np.where(devices > on.link_devices, on.fabric, on.link)
-    return (2 * sizes.n_layers * (sent * service.bytes_per_kv / link + waits * on.link_latency_s))[()]
+    reduced = 2.0 * sizes.n_layers * all_reduce_seconds(tokens * sizes.d_model, devices, on)
+    exchanged: Values = 0.0
+    if sizes.n_experts > 1:
+        once = exchange_seconds(tokens / devices, sizes.top_k, sizes.d_model, devices, on)
+        exchanged = sizes.routed_share * sizes.n_layers * once
+    return np.where(layout.by_expert, exchanged, reduced)[()]
