@@ -51,9 +51,9 @@ def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Ar
     excess = reach = counted = 0.0
     for cut in cuts:
         error = np.sum([weights[name] * values for name, values in cut.errors.items()], axis=0)
-        excess += max(0.0, float(np.mean(error**2 - cut.noise**2 - cut.spread**2)))
+        excess += float(np.mean(error**2 - cut.noise**2 - cut.spread**2))
         square = float(np.mean(cut.reach**2))
         reach, counted = reach + square, counted + min(1.0, square)
-    seen = excess / reach if cuts else 0.0
+    seen = max(0.0, excess) / reach if cuts else 0.0
     square = (_PRIOR_CUTS * prior**2 + counted * seen) / (_PRIOR_CUTS + counted)
     return Discrepancy(float(np.sqrt(square)), prior, train_flops, len(cuts))
