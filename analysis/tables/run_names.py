@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,8 +78,7 @@ def _of_others(frame: pd.DataFrame, there: pd.DataFrame, name: str) -> Booleans:
         return ours
     rows, theirs = frame[ours], there[there[name].isin(set(frame.loc[ours, name]))]
     compared = _MODEL if name == _TRUNK else _EVERYTHING
-    same = {*zip(theirs[name], _hashes(theirs, compared), strict=True)}
-    ours[ours] = [pair not in same for pair in zip(rows[name], _hashes(rows, compared), strict=True)]
+    ours[ours] = ~np.isin(_hashes(rows, (name, *compared)), _hashes(theirs, (name, *compared)))
     return ours
 
 
@@ -86,23 +86,23 @@ def _with_endings(frame: pd.DataFrame, name: str, rows: Booleans, columns: Seque
     """The frame where a name in these rows ends in a hash of these columns."""
     if not rows.any():
         return frame
-    endings = [f"-{row & 0xFFFFFF:06x}" for row in _hashes(frame[rows], columns)]
+    endings = [f"-{row & 0xFFFFFF:06x}" for row in _hashes(frame[rows], columns).tolist()]
     names = frame[name].astype(object).copy()
     names[rows] = [f"{given}{ending}" for given, ending in zip(names[rows], endings, strict=True)]
     return frame.assign(**{name: names})
 
 
-def _hashes(frame: pd.DataFrame, columns: Sequence[str]) -> list[int]:
+def _hashes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """A hash of these columns by row, of the cells that are not blank: equal whether they come from a table or a study,
     and whatever columns either lacks."""
     total = np.zeros(len(frame), dtype=np.uint64)
     for place, name in enumerate(columns, start=1):
-        if name not in frame or frame[name].isna().all():
+        blank = frame[name].isna().to_numpy(dtype=bool) if name in frame else np.ones(len(frame), dtype=bool)
+        if blank.all():
             continue
-        blank, cells = frame[name].isna(), frame[name].astype(object)
-        values = (
-            cells.where(~blank, "").astype(str) if RUNS[name].type == pa.string() else cells.mask(blank).astype(float)
-        )
-        hashes = pd.util.hash_pandas_object(values, index=False).to_numpy() * np.uint64(2 * place + 1)
-        total += np.where(blank, np.uint64(0), hashes)
-    return total.tolist()
+        if RUNS[name].type == pa.string():
+            cells = frame[name].astype(object).mask(blank, "").to_numpy(dtype=object)
+        else:
+            cells = frame[name].to_numpy(dtype=float, na_value=np.nan)
+        total += np.where(blank, np.uint64(0), pd.util.hash_array(cells) * np.uint64(2 * place + 1))
+    return total
