@@ -160,7 +160,8 @@ def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
     recommendation = {key: value for key, value in document.items() if key in _OF_RECOMMENDATION}
     fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
     answer = ANSWER.value(Answer, fields_of_answer, origin, lifted="recommendation")
-    require_sound(answer, origin)
+    parts = {"": answer.recommendation, "what_if": answer.what_if, "rivals": answer.comparison}
+    require_sound(parts | {"cost_curves": answer.cost_curves}, origin)
     return answer
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from analysis.decision.what_if import Plane
 from scaling.bounds import MOST_EXPERTS, MOST_FLOPS
 from scaling.errors import InputError
-
-if TYPE_CHECKING:
-    from analysis.decision.answer import Answer
 
 _EXPERTS = ("n_experts", "before", "after")
 _POSITIVE = (
@@ -34,10 +31,9 @@ _NOT_NEGATIVE = (
 _SHARES = ("probability_best", "unanswered")
 
 
-def require_sound(answer: Answer, origin: str) -> None:
-    """Raises InputError naming `origin` and the first place that cannot be."""
-    parts = {"": answer.recommendation, "what_if": answer.what_if, "rivals": answer.comparison}
-    for place, part in (parts | {"cost_curves": answer.cost_curves}).items():
+def require_sound(parts: Mapping[str, object], origin: str) -> None:
+    """Raises InputError naming `origin` and the first place that cannot be; `parts` are by their place in the file."""
+    for place, part in parts.items():
         for wrong in _contradictions(part, place):
             raise InputError(f"{origin}: {wrong}")
 
