@@ -14,7 +14,7 @@ from analysis.tables.numbers import numbers
 from analysis.tables.reading_log import ReadingLog, rows_named
 from analysis.tables.rows import ratio
 from scaling.arrays import Array, Booleans
-from scaling.bounds import MOST_EXPERTS
+from scaling.bounds import LEAST, MOST_EXPERTS
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -162,7 +162,7 @@ def usable(
     and row."""
     for name in (*positive, *at_least_0):
         values = frame[name].to_numpy(float)
-        low, lacking = (values <= 0, "not positive") if name in positive else (values < 0, "negative")
+        low, lacking = (values < LEAST, "not positive") if name in positive else (values < 0, "negative")
         most = _MOST_OF.get(name, _MOST)
         beyond = np.isfinite(values) & (values > most)
         reasons = {"missing": np.isnan(values), "infinite": np.isinf(values), lacking: np.isfinite(values) & low}
