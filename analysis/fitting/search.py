@@ -15,6 +15,7 @@ from scaling.progress import Progress, part, silent
 FEW_AGREE = 3
 _SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
 _POOL, _CHOSEN = 64, 2  # starts drawn for many weightings, and those that each chooses
+_CHOSEN_EXTENDED = 1  # where a law extends a simpler one, whose minimum leads into its own
 _PATIENT = 2_000  # steps in a flat valley
 _SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
 _NEAR, _FLAT = 0.15, 0.8  # of the time, until the estimate and until the starts are minimised
@@ -62,7 +63,8 @@ def search_each(
 ) -> Minima:
     """The lowest minimum under each row of weights (B, rows).
 
-    Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best.
+    Each is minimised from the estimate on all runs and from the two of 64 fresh starts that suit its weights best (the
+    one for a law that extends a simpler one).
     Where that ends in a valley too flat to reach its bottom in 200 steps, ten times as many are spent there; what has
     not converged then lies where the objective hardly falls any more.
     """
@@ -70,17 +72,18 @@ def search_each(
     with np.errstate(all="ignore"):
         residuals = problem.model(pool)[0] - problem.observed
         penalties = np.nan_to_num(problem.objective.penalty(residuals), nan=1e9, posinf=1e9)
-    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :_CHOSEN]
+    fresh = _CHOSEN if problem.law.extends is None else _CHOSEN_EXTENDED
+    chosen = np.argsort(weights @ penalties.T, axis=1)[:, :fresh]
     nearest = np.repeat(estimate[None], len(weights), axis=0)
     if problem.objective.kind == "lad":
-        rivals = 1 + _CHOSEN
+        rivals = 1 + fresh
         starts = np.concatenate([nearest[:, None], pool[chosen]], axis=1).reshape(-1, estimate.size)
         met = problem.minimise(starts, weights, rivals=rivals, progress=part(progress, 0.0, _FLAT))
         ends = [Minima(met.theta[i::rivals], met.objective[i::rivals], met.converged[i::rivals]) for i in range(rivals)]
     else:
         ends = [problem.minimise(nearest, weights, near=True, progress=part(progress, 0.0, _NEAR))]
-        for i in range(_CHOSEN):
-            watched = part(progress, *(_NEAR + (_FLAT - _NEAR) * share / _CHOSEN for share in (i, i + 1)))
+        for i in range(fresh):
+            watched = part(progress, *(_NEAR + (_FLAT - _NEAR) * share / fresh for share in (i, i + 1)))
             ends.append(problem.minimise(pool[chosen[:, i]], weights, progress=watched))
     values = np.stack([end.objective for end in ends])
     best, rows = values.argmin(axis=0), np.arange(len(weights))
