@@ -49,6 +49,8 @@ def run_sweep(
 
         lacking = before.missing(run_ids, retry_failed=options.retry_failed)
         store.require_writable(lacking)
+        for message in store.make_way(lacking):
+            progress.note(f"warning: {message}")
         missing = [run_ids[run_id] for run_id in lacking]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))

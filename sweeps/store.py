@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import itertools
 import json
 import os
 import socket
@@ -185,16 +184,21 @@ class Store:
 
         Only for the driver that holds the lock.
         """
-        messages = []
-        for path, reason in survey.unusable.items():
-            aside = next(p for p in _names_aside(path) if not p.exists() and not p.is_symlink())
-            os.replace(path, aside)
-            messages.append(f"{path} cannot be used: {reason}; renamed to {aside.name}, what it held counts as missing")
+        messages = [
+            f"{path} cannot be used: {reason}; renamed to {_set_aside(path)}, what it held counts as missing"
+            for path, reason in survey.unusable.items()
+        ]
         for folder in (self.out, *(self.out / table for table in TABLES)):
             for stray in folder.glob(".*.tmp"):
                 if left_by_a_killed_writer(stray):
                     stray.unlink(missing_ok=True)
         return messages
+
+    def make_way(self, run_ids: Iterable[str]) -> list[str]:
+        """Rename folders, pipes and devices that stand where cells to train will write; a message for each."""
+        places = (self.path(table, run_id) for run_id in run_ids for table in TABLES)
+        wrong = [path for path in places if path.exists() and not path.is_file()]
+        return [f"{path} is no file; renamed to {_set_aside(path)}" for path in wrong]
 
     def pack(self, out: Path) -> list[Path]:
         """Write each table as one file, `<table>.parquet` with a `run_id` in every row, and the grid.
@@ -316,7 +320,10 @@ def _stored_cells(rows: pa.Table) -> list[StoredCell]:
     ]
 
 
-def _names_aside(path: Path) -> Iterator[Path]:
-    """Names for a file that cannot be used: it is kept, and so are those before it."""
-    yield path.with_name(path.name + ".unusable")
-    yield from (path.with_name(f"{path.name}.unusable-{number}") for number in itertools.count(2))
+def _set_aside(path: Path) -> str:
+    """Rename a file that cannot be used, and return its new name: it is kept, and so are those before it."""
+    numbers = ("", *(f"-{number}" for number in range(2, 1000)))
+    names = (path.with_name(f"{path.name}.unusable{number}") for number in numbers)
+    aside = next(name for name in names if not os.path.lexists(name))
+    os.replace(path, aside)
+    return aside.name

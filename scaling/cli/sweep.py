@@ -109,7 +109,7 @@ def pack(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
     as_json: Json = False,
 ) -> None:
-    """Write a study as one file per table, to archive or ship; every command of the analysis reads it as well."""
+    """Write a study as one file per table, to archive or ship; every command takes it as it takes the study."""
     from scaling.cli.show.page import Page
     from scaling.formatting import plural
     from sweeps.store import Store

@@ -171,7 +171,10 @@ def test_a_pipe_or_folder_in_place_of_a_file_is_said_at_once(place: Place, make:
     with pytest.raises(InputError, match=r"evals\.parquet: cannot be read"):
         sweep(place.grid(GRID), place)
     (place.out / "evals.parquet").rename(place.out / "away")
+    store.path("curves", first).unlink()
+    make(store.path("curves", first))
     assert sweep(place.grid(GRID), place).trained_now == 1
+    assert store.survey().unusable == {}
     (place.out / ".lock").unlink()
     make(place.out / ".lock")
     assert store.driver() == ""
