@@ -17,6 +17,12 @@ from scaling.columns import TOKENS
 from scaling.formatting import listed, si
 from scaling.serving.step_time import ASSUMED
 
+# Doubts of a table (`analysis.tables.doubts`) that say its numbers may be others than they are taken for.
+_MISREAD = (
+    "unit", "mixed_units", "perplexity", "loss_rises", "loss_above_uniform", "active_above_total",
+    "top_k_above_experts", "few_tokens",
+)  # fmt: skip
+
 
 def disagreement_of_draws(chosen: Choice) -> list[str]:
     """How the draws contradict the choice; empty where they agree on it, or where there are none."""
@@ -38,6 +44,9 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     """Why the answer could not be decided even if the draws agreed."""
     doubts: list[str] = []
     best, law, largest = chosen.n_experts, fit.definition, fit.largest_train_flops
+    in_doubt = dict.fromkeys(name for doubt in fit.doubts if doubt.code in _MISREAD for name in doubt.columns)
+    if in_doubt:
+        doubts.append(f"{listed(in_doubt)} of the runs may be misread, in another unit or swapped (see the warnings)")
     if chosen.probability_best is None:
         doubts.append("the fit has no bootstrap draws to say how certain the answer is")
     elif fit.n_draws < DRAWS_NEEDED:
