@@ -100,6 +100,11 @@ class Fit(Summarised):
         return self.own_law or law_named(self.law)
 
     @property
+    def of_one_law(self) -> Fit:
+        """The fit of one law that its checks look at: itself, where it has no more."""
+        return self
+
+    @property
     def free(self) -> tuple[str, ...]:
         """The parameters that were estimated, in the law's order."""
         return tuple(name for name in self.definition.names if name not in self.pinned)

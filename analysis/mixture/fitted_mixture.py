@@ -138,7 +138,7 @@ def _together(
         n_starts_at_minimum=sum(m.n_starts_at_minimum for m in members),
         status="ok",
         warnings=tuple(told),
-        members=tuple(replace(m, draws={}, jackknife={}, strata=(), residuals=()) for m in members),
+        members=tuple(replace(m, draws={}, jackknife={}, strata=()) for m in members),
         discrepancy=beyond,
         roll_outs=tuple(
             RollOutCut(cut.train_flops, cut.n_fitted, cut.n_predicted, float(np.exp(cut.reach.max()))) for cut in cuts

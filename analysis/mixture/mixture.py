@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from analysis.fitting.bca import Resampled
 from analysis.fitting.fit import Fit
 from analysis.laws import Law
-from analysis.mixture.composite import NAME, composite
+from analysis.mixture.composite import NAME, composite, parameter_name
 from analysis.mixture.discrepancy import Discrepancy
 from scaling.errors import InputError
 from scaling.formatting import flops, plural
@@ -68,6 +68,15 @@ class Mixture(Fit):
     def definition(self) -> Law:
         """The composite of the members' laws."""
         return self._composite
+
+    @property
+    def of_one_law(self) -> Fit:
+        """The member of most weight, with its draws; without members itself."""
+        if not self.members:
+            return self
+        heaviest = max(self.members, key=lambda member: member.weight)
+        names = {name: parameter_name(heaviest.name, name) for name in heaviest.free} if self.draws else {}
+        return replace(heaviest, draws={name: self.draws[named] for name, named in names.items()})
 
     @property
     def enlargement(self) -> float:

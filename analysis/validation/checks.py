@@ -149,9 +149,10 @@ def validate_fit(
 def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
     """All checks of a fit on the runs of its study, profiles and isoFLOP analysis too.
 
-    Refits take the fit's objective and the pins that were asked for. Every check is seeded by itself. A fit to another
-    number of runs than the table has is refused.
+    Of a mixture the member of most weight is checked (`Fit.of_one_law`). Refits take the fit's objective and the pins
+    that were asked for. Every check is seeded by itself. A fit to another number of runs than the table has is refused.
     """
+    fit = fit.of_one_law
     law = fit.definition
     there = [name for name in law.columns if name in table.frame]
     table = table.only(table.frame[there].notna().all(axis=1).to_numpy(dtype=bool))

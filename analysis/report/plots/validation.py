@@ -52,7 +52,7 @@ def unseen_runs(study: ReportStudy) -> Figure:
 def residuals(study: ReportStudy) -> Figure:
     """Residuals of the law against every column that varies."""
     palette = palette_of(study)
-    panels = figures.residual_panels(study.law_fit, _of(study).table, palette)
+    panels = figures.residual_panels(study.law_fit.of_one_law, _of(study).table, palette)
     return figures.figure(*panels, height=2.1, legend=palette)
 
 
@@ -64,7 +64,7 @@ def influence(study: ReportStudy) -> Figure:
 
 def profiles(study: ReportStudy) -> Figure:
     """Profiles of the exponents and the floor, over clouds of bootstrap draws of each pair of them."""
-    fit, found = study.law_fit, _of(study).profiles
+    fit, found = study.law_fit.of_one_law, _of(study).profiles
     at, names = fit.params, [profile.name for profile in found]
     rows: list[list[Panel]] = [[partial(figures.profile_curve, profile, at[profile.name]) for profile in found]]
     pairs = [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]

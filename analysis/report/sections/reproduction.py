@@ -69,8 +69,9 @@ def _decision_commands(study: ReportStudy, folder: str) -> list[str]:
     law_file = f"{folder}/{LATENCY_LAW}"
     pins = [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == "as asked"]
     resamples = fit.n_draws + fit.draws_failed
+    law = [] if fit.of_one_law is not fit else [f"--law {fit.law}"]
     return [
-        " ".join([f"scaling fit {folder} --law {fit.law} --bootstrap {resamples}", *pins, f"--out {fit_file}"]),
+        " ".join([f"scaling fit {folder}", *law, f"--bootstrap {resamples}", *pins, f"--out {fit_file}"]),
         *([f"scaling latency {folder} --out {law_file}"] if _was_measured(study.decision.question.service) else []),
         _recommend(fit_file, study, law_file, f"{folder}/recommendations/{next(iter(study.answers))}.json"),
     ]

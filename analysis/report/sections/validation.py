@@ -109,8 +109,8 @@ def _weaknesses(study: ReportStudy, checks: Checks) -> list[str]:
         if len(advised) > 1:
             undecided += f", and these would train E = {listed(advised)} at {flops(checks.train_flops)} FLOP"
         weaknesses.append(undecided)
-    elif close and close[0].law != study.law_fit.law:
-        weaknesses.append(f"law {close[0].law} predicts unseen trunks better than {study.law_fit.law}")
+    elif close and close[0].law != study.law_fit.of_one_law.law:
+        weaknesses.append(f"law {close[0].law} predicts unseen trunks better than {study.law_fit.of_one_law.law}")
     worst = most_influential(checks)
     if worst is not None and (worst.influence or 0.0) > _FAR:
         weaknesses.append(_moves(worst))
@@ -284,8 +284,9 @@ def _laws(checks: Checks) -> list[Block]:
 
 
 def _residuals(study: ReportStudy) -> str:
+    fit = study.law_fit.of_one_law
     return (
-        f"Residuals of the {study.law_fit.law} law in {plural(study.law_fit.n_runs, 'run')} against each column; the "
+        f"Residuals of the {fit.law} law in {plural(fit.n_runs, 'run')} against each column; the "
         "line joins medians. Where it leaves zero, the law lacks a trend that the runs have."
     )
 
@@ -294,7 +295,7 @@ def _influence(study: ReportStudy, checks: Checks) -> str:
     trunks = 0 if checks.sensitivity is None else checks.sensitivity.n_trunks_tried
     return (
         f"The law refitted without each of {plural(trunks, 'trunk')} and without groups of runs: the largest changes, "
-        f"in standard errors of {study.law_fit.n_draws} resamples and in percent. The optimum is that at "
+        f"in standard errors of {study.law_fit.of_one_law.n_draws} resamples and in percent. The optimum is that at "
         f"{flops(checks.train_flops)} FLOP. Changes beyond the band are larger than chance explains."
     )
 
@@ -334,7 +335,7 @@ def _isoflop(checks: Checks) -> str:
 
 def _identifiability(study: ReportStudy) -> Block:
     """What the runs cannot identify, by name."""
-    findings = study.law_fit.findings
+    findings = study.law_fit.of_one_law.findings
     if not findings:
         return text("The design identifies every parameter.")
     columns = {
