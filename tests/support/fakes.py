@@ -5,6 +5,7 @@ The seed of a cell decides its behaviour; every call is logged to the file FAKE_
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ from scaling import data
 from scaling.config.run import RunConfig
 from scaling.config.run_row import describe
 
-ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE = range(101, 108)
+ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE, WARNS = range(101, 109)
 
 
 def note(word: str) -> None:
@@ -37,6 +38,8 @@ def one(config: RunConfig) -> Any:
     row = describe(config, data.prepare(config.data).hash)
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     note(f"train {row['run_id']}")
+    if config.seed == WARNS:
+        logging.getLogger("scaling.training").warning("a checkpoint is damaged")
     if config.seed == ERROR:
         raise ValueError("an unlucky seed\nwith a second line")
     if config.seed == MEMORY:

@@ -124,6 +124,19 @@ def test_failed_cells_are_rows_and_the_others_continue(place: Place) -> None:
     assert all(after[part] == content for part, content in before.items() if part.stem in ok)
 
 
+def test_the_driver_tells_the_warnings_of_training_and_a_failed_cell_trained_nothing(place: Place) -> None:
+    printed = io.StringIO()
+    path = place.grid(f"{{d_model: 16, tokens: 1K, seed: [{fakes.WARNS}, {fakes.ERROR}]}}")
+    execute.run_sweep(grid.load_grid(path), place.out, Options(executor="inline"), Progress(printed), FAKE)
+    (warning,) = [line for line in printed.getvalue().splitlines() if line.startswith("warning: ")]
+    assert f"seed={fakes.WARNS}" in warning
+    assert warning.endswith("a checkpoint is damaged")
+    rows = {row["seed"]: row for row in table(place.out, "runs")}
+    assert rows[fakes.ERROR]["tokens_own"] == 0
+    assert worker.outcome(rows[fakes.ERROR]).tokens == worker.outcome(rows[fakes.ERROR]).train_flops == 0
+    assert worker.outcome(rows[fakes.WARNS]).tokens == rows[fakes.WARNS]["tokens"]
+
+
 def test_trunks_that_fail_together_are_retried_separately(place: Place) -> None:
     """Dense trunks of one program train in one call; a failure of one of them does not cost the others."""
     seeds = [0, fakes.ERROR, 1, fakes.MEMORY, 2]

@@ -35,6 +35,21 @@ def test_time_left_follows_flops_and_the_clock_starts_with_the_first_cell(clock:
     assert "1 failed" in lines.getvalue().splitlines()[-1]
 
 
+def test_a_failed_cell_counts_as_no_tokens_trained(clock: list[float]) -> None:
+    """Nor is its share of the FLOPs left to do."""
+    lines = io.StringIO()
+    display = progress.Progress(lines)
+    display.begin("training", 3, 100.0)
+    display.cell_started()
+    clock[0] = 10.0
+    display.cell_ended("first", "error", tokens=7_000_000, flops=50.0)
+    assert "tokens/s" not in lines.getvalue()
+    clock[0] = 20.0
+    display.cell_ended("second", "ok", tokens=1000, flops=25.0)
+    # 25 of 50 FLOPs took 20 s.
+    assert lines.getvalue().splitlines()[-1] == "[2/3] second: ok | 1 failed, 50 tokens/s, about 20 s left"
+
+
 def test_a_terminal_shows_a_live_line_and_keeps_only_failures() -> None:
     screen = Terminal()
     with progress.Progress(screen) as display:
