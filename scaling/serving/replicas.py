@@ -14,6 +14,7 @@ import numpy as np
 from scaling.arrays import Array, Booleans, Integers, Values
 from scaling.errors import InputError
 from scaling.serving.device import Device
+from scaling.serving.engine import iteration_terms, prompt_terms
 from scaling.serving.service import ALONE, SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import total_seconds
 from scaling.serving.steps import (
@@ -89,9 +90,9 @@ def _replica(sizes: ModelSizes, on: Device, service: Service, layout: Layout, ba
     """The replica that holds this batch, or what one sequence would see where that is 0."""
     held = np.maximum(batch, 1.0)
     terms = iteration(sizes, on, held, service, layout)
-    tpot = total_seconds(terms, service.efficiency)
-    first = ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout))
-    rate = np.where(batch >= 1, held / tpot, 0.0)
+    tpot, prompt = seconds_of(terms, service), prompt_seconds(sizes, on, service, layout)
+    first = ttft(tpot, prompt)
+    rate = np.where(batch >= 1, _rate(held, tpot, prompt, service), 0.0)
     plain = 0.0 * batch
     return Replica(
         n_devices=plain + layout.n_devices,
@@ -108,11 +109,41 @@ def _replica(sizes: ModelSizes, on: Device, service: Service, layout: Layout, ba
 
 
 def iteration(sizes: ModelSizes, on: Device, batch: Values, service: Service, layout: Layout) -> Array:
-    """Terms of the time of an iteration that decodes `batch` sequences and prefills batch/n new ones."""
+    """Terms of the time of an iteration that decodes `batch` sequences and, unless prompts are read apart, prefills
+    batch/n new ones; for each token that a sequence gains.
+
+    They are those of `scaling.serving.engine_speed.TERMS` with an engine's speed, else of `StepWork.terms`.
+    """
+    if service.engine is not None:
+        return iteration_terms(sizes, on, batch, service, layout, mixed=not service.apart)
     overlapped = service.efficiency if service.overlap else None  # within each of the two, not across
     decode = decode_work(sizes, on, batch, service.mean_context, service, layout)
+    decoded = decode.terms(on, overlapped) / service.tokens_a_step
+    if service.apart:
+        return decoded
     prefill = prefill_work(sizes, on, batch / service.generated, service, layout)
-    return decode.terms(on, overlapped) + prefill.terms(on, overlapped)
+    return decoded + prefill.terms(on, overlapped)
+
+
+def seconds_of(terms: Array, service: Service) -> Values:
+    """Seconds of an iteration or a prompt of these terms."""
+    return total_seconds(terms, service.efficiency) if service.engine is None else service.engine.seconds(terms)
+
+
+def prompt_seconds(sizes: ModelSizes, on: Device, service: Service, layout: Layout) -> Values:
+    """Seconds of reading one prompt alone."""
+    if service.engine is None:
+        return prefill_seconds(sizes, on, 1.0, service, layout)
+    return service.engine.seconds(prompt_terms(sizes, on, service, layout))
+
+
+def _rate(batch: Values, tpot: Values, prompt_s: Values, service: Service) -> Values:
+    """Generated tokens per second for each of the replica's worth of devices.
+
+    Where prompts are read apart, other devices take `prompt_s` for every n tokens: b/(tpot + b prompt_s/n).
+    """
+    reading = batch * prompt_s / service.generated if service.apart else 0.0
+    return batch / (tpot + reading)
 
 
 def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
@@ -168,7 +199,7 @@ class _Pairs:
         cls, sizes: ModelSizes, layout: Layout, shape: tuple[int, ...], rows: Integers, on: Device, service: Service
     ) -> _Pairs:
         sizes, layout = sizes.spread(shape).rows(rows), layout.spread(shape).rows(rows)
-        return cls(sizes, layout, on, service, np.asarray(prefill_seconds(sizes, on, 1.0, service, layout)))
+        return cls(sizes, layout, on, service, np.asarray(prompt_seconds(sizes, on, service, layout)))
 
     def rows(self, chosen: Integers | Booleans) -> _Pairs:
         return replace(
@@ -178,12 +209,18 @@ class _Pairs:
     def lateness(self, batch: Array) -> Array:
         """Seconds by which tpot or ttft of these batches exceed their limit; at most 0 where both are kept."""
         service = self.service
+        if service.engine is not None or service.apart or service.drafted:
+            return self._beyond(seconds_of(iteration(self.sizes, self.on, batch, service, self.layout), service))
         prompts = batch / service.generated
         if service.max_batch <= service.generated:  # at most one prompt an iteration: that part of one
             prefill: Values = self.prompt_s * prompts
         else:
             prefill = prefill_seconds(self.sizes, self.on, prompts, service, self.layout)
         tpot = decode_seconds(self.sizes, self.on, batch, service.mean_context, service, self.layout) + prefill
+        return self._beyond(tpot)
+
+    def _beyond(self, tpot: Values) -> Array:
+        service = self.service
         steady = tpot - (np.inf if service.tpot_s is None else service.tpot_s)
         return np.maximum(steady, ttft(tpot, self.prompt_s) - (np.inf if service.ttft_s is None else service.ttft_s))
 
@@ -205,7 +242,9 @@ def _capacity(sizes: ModelSizes, on: Device, service: Service) -> Capacity:
     rows = np.flatnonzero(batch)
     held, spread = sizes.spread(batch.shape).rows(rows), every.spread(batch.shape).rows(rows)
     some = batch.ravel()[rows]
-    rate[rows] = some / total_seconds(iteration(held, on, some, service, spread), service.efficiency)
+    tpot = seconds_of(iteration(held, on, some, service, spread), service)
+    prompt = prompt_seconds(held, on, service, spread) if service.apart else 0.0
+    rate[rows] = _rate(some, tpot, prompt, service)
     return Capacity(every, batch, rate.reshape(batch.shape))
 
 
@@ -302,14 +341,11 @@ def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, d
     low, high = 0.0, float(full.batch)
     for _ in range(60):
         middle = 0.5 * (low + high)
-        enough = (
-            middle / float(total_seconds(iteration(sizes, on, max(middle, 1.0), service, layout), service.efficiency))
-            >= demand
-        )
+        enough = middle / float(seconds_of(iteration(sizes, on, max(middle, 1.0), service, layout), service)) >= demand
         low, high = (low, middle) if enough else (middle, high)
     terms = iteration(sizes, on, max(high, 1.0), service, layout)
-    tpot = float(total_seconds(terms, service.efficiency))
-    first = float(ttft(tpot, prefill_seconds(sizes, on, 1.0, service, layout), 0.5 * min(high, 1.0)))
+    tpot = float(seconds_of(terms, service))
+    first = float(ttft(tpot, prompt_seconds(sizes, on, service, layout), 0.5 * min(high, 1.0)))
     return replace(
         full,
         batch=high,

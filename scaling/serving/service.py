@@ -11,12 +11,14 @@ import numpy as np
 
 from scaling.architecture import Architecture
 from scaling.arrays import Booleans, Integers, Values
-from scaling.bounds import outside
+from scaling.bounds import LEAST_SHARE, outside
 from scaling.errors import InputError
+from scaling.serving.engine_speed import EngineSpeed
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.step_time import ASSUMED, Efficiency
 from scaling.summary import Settings
 
+_MOST_DRAFTED = 64
 _MOST, _MOST_OF = 1e12, {"skew": 20.0, "head_width": 1e6}
 _COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "n_router", "n_lookup")
 _OF_ATTENTION = ("elements", "decode_flops", "prefill_flops", "splits", "state")
@@ -46,10 +48,17 @@ class AttentionSizes:
         """Tokens that a token attends to in decode."""
         return context if self.window is None else np.minimum(context, self.window)
 
-    def attended_in_prompt(self, prompt: Values) -> Values:
-        """Tokens that a token of a prompt attends to on average: half of it, or within the window."""
-        within = self.attended(prompt)
-        return within - within * within / (2.0 * prompt)
+    def attended_in_prompt(self, prompt: Values, hit: float = 0.0) -> Values:
+        """Tokens that a token of a prompt attends to on average: half of it, or within the window.
+
+        With a share `hit` of the prompt cached already, the tokens after it, which attend to it too.
+        """
+        return (self._to_end(prompt) - self._to_end(hit * prompt)) / (prompt * (1.0 - hit))
+
+    def _to_end(self, tokens: Values) -> Values:
+        """Pairs of a token and one before it in a sequence of this many: t^2/2, or w t - w^2/2 with a window w."""
+        within = self.attended(tokens)
+        return within * tokens - within * within / 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +185,12 @@ class Service(Settings):
     0 is even. `head_width`: of attention that is not fused and writes its scores (`elements_written`); 0 is fused
     attention. `loops`: whether the kernel of the experts takes their rows block by block
     (`scaling.serving.step_time.looped`), as this package's does on a CPU. `ttft_s`, `tpot_s`: limits on the time to the
-    first token and on that of each further one; None: none. `measured_range`: what the measurement behind `efficiency`
-    covers; None: nothing was measured.
+    first token and on that of each further one; None: none. `engine`: the fitted speed of a serving engine, which then
+    replaces `efficiency`, `overlap`, `reads_all` and `loops` (`scaling.serving.engine_speed`). `apart`: prompts are
+    read by other devices than those that decode; else both share an iteration. `prefix_hit`: the share of prompt tokens
+    whose keys and values are cached already. `drafted`: tokens that speculative decoding proposes in a step for each
+    sequence, each `accepted` with that probability where those before it were (arXiv 2211.17192). `measured_range`:
+    what the measurement behind `efficiency` covers; None: nothing was measured.
     """
 
     prompt: int = 512
@@ -199,11 +212,18 @@ class Service(Settings):
     ttft_s: float | None = None
     tpot_s: float | None = None
     efficiency: Efficiency = ASSUMED
+    engine: EngineSpeed | None = None
+    apart: bool = False
+    prefix_hit: float = 0.0
+    drafted: int = 0
+    accepted: float = 0.0
     measured_range: MeasuredRange | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.utilisation <= 1:
-            raise InputError(f"`utilisation` must be above 0 and at most 1, found {self.utilisation:g}")
+        if not LEAST_SHARE <= self.utilisation <= 1:
+            raise InputError(
+                f"`utilisation` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {self.utilisation:g}"
+            )
         for name in ("prompt", "generated", "max_batch", "max_devices", "bytes_per_weight", "bytes_per_kv"):
             if wrong := outside(getattr(self, name), _MOST):
                 raise InputError(f"`{name}` {wrong}")
@@ -211,9 +231,22 @@ class Service(Settings):
             value = getattr(self, name)
             if value is not None and (wrong := outside(value, _MOST)):
                 raise InputError(f"`{name}` {wrong} seconds")
+        for name in ("prefix_hit", "accepted"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"`{name}` must be at least 0 and below 1, found {getattr(self, name):g}")
+        if not 0 <= self.drafted <= _MOST_DRAFTED:
+            raise InputError(f"`drafted` must be from 0 to {_MOST_DRAFTED} tokens, found {self.drafted}")
         for name in ("skew", "head_width"):
             if not 0 <= getattr(self, name) <= _MOST_OF[name]:
                 raise InputError(f"`{name}` must be from 0 to {_MOST_OF[name]:g}, found {getattr(self, name):g}")
+
+    @property
+    def tokens_a_step(self) -> float:
+        """Tokens that a sequence gains in a step: 1, or with drafts 1 + a + ... + a^g = (1 - a^(g + 1))/(1 - a).
+
+        Leviathan et al. (arXiv 2211.17192), eq. 1.
+        """
+        return float(sum(self.accepted**place for place in range(self.drafted + 1)))
 
     @property
     def expert_bytes(self) -> float:

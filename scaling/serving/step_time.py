@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scaling.arrays import Array, Values
+from scaling.bounds import LEAST_SHARE
 from scaling.errors import InputError
 from scaling.expert_rows import block_rows
 from scaling.serving.device import Device
@@ -45,8 +46,10 @@ class Efficiency:
 
     def __post_init__(self) -> None:
         for name in ("bandwidth_share", "flops_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"`{name}` must be above 0 and at most 1, found {getattr(self, name):g}")
+            if not LEAST_SHARE <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"`{name}` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {getattr(self, name):g}"
+                )
         for name in ("overhead_s", "layer_s", "prompt_s", "expert_s", "activation_s", "reread"):
             if not 0 <= getattr(self, name) <= _MOST:
                 raise InputError(f"`{name}` must be from 0 to {_MOST:g}, found {getattr(self, name):g}")

@@ -74,7 +74,7 @@ def decode_work(
     Reads shared parts, activated experts and the cache; `b (2 n_active + 4 n_layers T d_model)` FLOPs for plain
     multi-head attention (laws sheet 4.2), else those of `ModelSizes.attention`.
     """
-    return _work(sizes, on, _Pass(batch, batch, context, decode=True), service, layout)
+    return _work(sizes, on, _Pass(batch, batch * (1.0 + service.drafted), context, decode=True), service, layout)
 
 
 def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> StepWork:
@@ -84,7 +84,9 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     fraction of a request (at steady state, one every few steps) costs that fraction of a whole one.
     """
     whole = np.maximum(requests, 1.0)
-    prompts = _Pass(whole, whole * service.prompt, service.prompt, decode=False)
+    prompts = _Pass(
+        whole, whole * service.prompt * (1.0 - service.prefix_hit), service.prompt, decode=False, hit=service.prefix_hit
+    )
     work = _work(sizes, on, prompts, service, layout)
     return replace(work, prompts=work.layers).times(requests / whole)
 
@@ -111,13 +113,14 @@ class _Pass:
     tokens: Values
     context: float
     decode: bool
+    hit: float = 0.0
 
     def attention_flops(self, sizes: ModelSizes) -> Values:
         """FLOPs of attention of all tokens over all layers."""
         return self.tokens * sum(
             group.decode_flops * group.attended(self.context)
             if self.decode
-            else group.prefill_flops * group.attended_in_prompt(self.context)
+            else group.prefill_flops * group.attended_in_prompt(self.context, self.hit)
             for group in sizes.layers_of_attention
         )
 
