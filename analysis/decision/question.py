@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from analysis.decision.lifetime_cost import MFU, Pricing
-from scaling.bounds import MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOST_TOKENS, MOST_USD, outside
+from scaling.bounds import LEAST_SHARE, MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOST_TOKENS, MOST_USD, outside
 from scaling.errors import InputError
 from scaling.serving import devices
 from scaling.serving.device import Device
@@ -86,8 +86,8 @@ class Question(Settings):
             value = getattr(self, name)
             if value is not None and (wrong := outside(value, most)):
                 raise InputError(f"`{name}` {wrong}")
-        if self.mfu is not None and not 0 < self.mfu <= 1:
-            raise InputError(f"`mfu` must be above 0 and at most 1, found {self.mfu}")
+        if self.mfu is not None and not LEAST_SHARE <= self.mfu <= 1:
+            raise InputError(f"`mfu` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {self.mfu:g}")
         if self.serve_tokens != 0 and (wrong := outside(self.serve_tokens, MOST_TOKENS)):
             raise InputError(f"`serve_tokens` {wrong}, or 0")
         for name, counts in (("n_experts", self.n_experts), ("reference_experts", (self.reference_experts,))):

@@ -11,11 +11,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from scaling.arrays import Array
+from scaling.bounds import outside
 from scaling.errors import InputError
 
 Kind = Literal["huber", "lad", "least-squares", "asymmetric"]
 Residual = Literal["log", "raw"]
 OVERESTIMATE_WEIGHT = 10.0
+_CORNERS = (1e6, 1e-12)  # largest and least delta
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Objective:
             raise InputError(f"objective {self.kind!r} is not known; use {', '.join(get_args(Kind))}")
         if self.residual not in get_args(Residual):
             raise InputError(f"residual {self.residual!r} is not known; use {' or '.join(get_args(Residual))}")
-        if not (np.isfinite(self.delta) and self.delta > 0):
-            raise InputError(f"`delta` must be a positive number, found {self.delta}")
+        if wrong := outside(self.delta, *_CORNERS):
+            raise InputError(f"`delta` {wrong}")
 
     def penalty(self, residuals: Array) -> Array:
         """rho, elementwise."""
