@@ -1,0 +1,191 @@
+"""Families of published lineages: the architecture of a model of any size that is built as they are.
+
+A recommendation knows a model by N_active and E. What it costs to serve also takes its depth, width, heads and cache.
+A family gives them for continuous sizes: between two members every width and depth lies on the straight line of their
+logarithms, and beyond the last member the proportions of that member are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scaling.architecture import Architecture, Attention, Experts, HeadAttention, LatentAttention, Layers, Mlp
+from scaling.arrays import Array, Values
+from scaling.errors import InputError
+from scaling.serving.public_models import public_model
+from scaling.serving.service import ModelSizes
+
+_REACH, _CELLS = 36.0, 2_400  # ln of the scale beyond the end members, and places tabulated in each stretch
+_STEPS = 5
+
+_Place = tuple[Array, Array, Array, Array]
+"""Of every model: the member below, the one above, how far it is between them, and the scale beyond the end members."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArchitectureFamily:
+    """Models of continuous size with the proportions of `members`, which ascend in size and have like groups of layers.
+
+    Depth and width grow together and heads with them, at a constant width of a head. Constant are the number of groups
+    of heads (below it every head is its own), windows, latent ranks and the vocabulary. A token's experts together are
+    as wide, relative to d, as those of the members, whatever E and `top_k` (None: the members' k; 1 for dense members,
+    whose MLPs become experts): k is how finely that width is divided. E = 1 is a dense model with an MLP of that width,
+    shared experts in it, so that N_active does not depend on E.
+    """
+
+    name: str
+    members: tuple[Architecture, ...]
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"`top_k` must be at least 1, found {self.top_k}")
+
+    @cached_property
+    def _value(self) -> str:
+        return repr((self.name, self.members, self.top_k))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArchitectureFamily) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def k(self) -> int:
+        """Experts of a token."""
+        return self.top_k or int(self.members[-1].top_k)
+
+    @property
+    def source(self) -> str:
+        """What is scaled."""
+        names = " to ".join(dict.fromkeys((self.members[0].name, self.members[-1].name)))
+        return f"the proportions of {names} ({self.members[-1].source}), k = {self.k}"
+
+    def architecture(self, n_active: Values, n_experts: int) -> Architecture:
+        """The model of this N_active: embeddings and head counted, routers not, as in the run table."""
+        wanted = np.asarray(n_active, dtype=float)
+        place = np.interp(np.log(wanted), self._log_sizes, self._places)
+        cell = np.clip(np.searchsorted(self._places, place, side="right") - 1, 0, len(self._places) - 2)
+        slope = (np.diff(self._log_sizes) / np.diff(self._places))[cell]
+        for _ in range(_STEPS):
+            place = place + (np.log(wanted) - np.log(self._n_active(place))) / slope
+        return self._at(place, n_experts)
+
+    def sizes(self, n_active: Values, n_experts: int) -> ModelSizes:
+        """What serving that model takes."""
+        return ModelSizes.of_architecture(self.architecture(n_active, n_experts))
+
+    def _n_active(self, place: Array) -> Array:
+        return np.asarray(self._at(place, 1).n_active())
+
+    @cached_property
+    def _places(self) -> Array:
+        """Places at which the size is tabulated: 0, 1, ... are the members."""
+        last = len(self.members) - 1
+        ends = [(-_REACH, 0.0), *((float(i), i + 1.0) for i in range(last)), (float(last), last + _REACH)]
+        return np.unique(np.concatenate([np.linspace(low, high, _CELLS) for low, high in ends]))
+
+    @cached_property
+    def _log_sizes(self) -> Array:
+        return np.log(self._n_active(self._places))
+
+    def _at(self, place: Array, n_experts: int) -> Architecture:
+        last = len(self.members) - 1
+        inside = np.clip(place, 0.0, float(last))
+        below = np.minimum(inside.astype(int), max(last - 1, 0))
+        where = below, np.minimum(below + 1, last), inside - below, np.exp(place - inside)
+        model = self.members[-1]
+        groups = tuple(self._group(index, where, n_experts) for index in range(len(model.groups)))
+        width = self._between(where, lambda member: member.d_model, grows=True)
+        vocabulary = self._between(where, lambda member: member.vocab_size)
+        return replace(model, name=self.name, d_model=width, vocab_size=vocabulary, groups=groups, notes=())
+
+    def _between(self, where: _Place, value: Callable[[Architecture], Values], *, grows: bool = False) -> Array:
+        """A quantity of the members at these places, which beyond them grows with the scale or stays."""
+        below, above, share, scale = where
+        values = np.array([float(value(member)) for member in self.members])
+        if (values > 0).all():
+            found = np.exp((1.0 - share) * np.log(values)[below] + share * np.log(values)[above])
+        else:
+            found = (1.0 - share) * values[below] + share * values[above]
+        return found * scale if grows else found
+
+    def _group(self, index: int, where: _Place, n_experts: int) -> Layers:
+        def of(value: Callable[[Layers], Values], *, grows: bool = False) -> Array:
+            return self._between(where, lambda member: value(member.groups[index]), grows=grows)
+
+        group = self.members[-1].groups[index]
+        return Layers(
+            of(lambda layers: layers.count, grows=True),
+            _attention(group.attention, of),
+            self._mlp(group.mlp, of, n_experts),
+        )
+
+    def _mlp(self, mlp: Mlp | Experts, of: Any, n_experts: int) -> Mlp | Experts:
+        """The MLP of one group: dense, or E experts of which k are as wide as those of the members."""
+        gated, is_routed = mlp.gated, isinstance(mlp, Experts)
+        active = of(lambda layers: getattr(layers.mlp, "top_k", 1) * layers.mlp.width, grows=True)
+        shared = of(lambda layers: getattr(layers.mlp, "shared_width", 0.0), grows=True)
+        if n_experts == 1 or not (is_routed or self.members[-1].n_experts == 1):
+            return Mlp(active + shared, gated)
+        k = min(self.k, n_experts)
+        return Experts(n_experts, k, active / k, shared, gated)
+
+
+def _attention(attention: Attention, of: Any) -> Attention:
+    """The attention of one group at some places; heads grow with the scale, all else stays."""
+    if isinstance(attention, LatentAttention):
+        heads = of(lambda layers: layers.attention.n_heads, grows=True)
+        ranks = {
+            name: of(lambda layers, name=name: getattr(layers.attention, name))
+            for name in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        }
+        return LatentAttention(heads, **ranks)
+    if isinstance(attention, HeadAttention):
+        heads = of(lambda layers: layers.attention.n_heads, grows=True)
+        if attention.n_kv_heads == attention.n_heads:
+            groups = heads
+        else:
+            groups = np.minimum(of(lambda layers: layers.attention.n_kv_heads), heads)
+        return replace(
+            attention, n_heads=heads, n_kv_heads=groups, head_dim=of(lambda layers: layers.attention.head_dim)
+        )
+    # A recurrence has matrices of d by d, and a state of d by the width of a head.
+    parameters = of(lambda layers: layers.attention.layer_parameters, grows=True)
+    scale = of(lambda layers: 1.0, grows=True)
+    return replace(
+        attention,
+        layer_parameters=parameters * scale,
+        layer_state=of(lambda layers: layers.attention.layer_state, grows=True),
+    )
+
+
+_LINEAGES = {
+    "mixtral": ("mixtral-8x7b", "mixtral-8x22b"),
+    "deepseek": ("deepseek-v3",),
+    "qwen3": ("qwen3-30b-a3b", "qwen3-235b-a22b"),
+    "gpt-oss": ("gpt-oss-20b", "gpt-oss-120b"),
+    "llama": ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b"),
+    "olmoe": ("olmoe-1b-7b",),
+}
+"""Members of each lineage. DeepSeek-V2-Lite is left out: its queries are not latent, so nothing lies between."""
+FAMILIES = {name: ArchitectureFamily(name, tuple(map(public_model, members))) for name, members in _LINEAGES.items()}
+"""Families by name."""
+
+
+def architecture_family(name: str, top_k: int | None = None) -> ArchitectureFamily:
+    """The family of this name. Raises InputError listing the names."""
+    if name not in FAMILIES:
+        raise InputError(f"`family`: found {name!r}; allowed: {', '.join(FAMILIES)}")
+    return replace(FAMILIES[name], top_k=top_k)
+
+
+def family_like(model: Architecture, top_k: int | None = None) -> ArchitectureFamily:
+    """The family of one model's proportions."""
+    return ArchitectureFamily(model.name, (model,), top_k)
