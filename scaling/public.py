@@ -21,6 +21,7 @@ from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED
 from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
 from analysis.laws import LAWS, Law, law_named
+from analysis.mixture.alone import with_discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
@@ -132,7 +133,7 @@ def fit(
     table = runs.for_law(definition)
     fitted = fitting.fit(table, definition, objective=kind, pin=pin, auto_pin=auto_pin, n_starts=starts, seed=seed)
     resamples = resampling.usual_count(table) if bootstrap is None else bootstrap
-    return resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed))
+    return with_discrepancy(resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed)), table, seed)
 
 
 @checked()

@@ -12,6 +12,7 @@ from pydantic import Field, InstanceOf
 
 from analysis.fitting import bca, fit_tables, fitted_to, identifiability
 from analysis.fitting.bca import Resampled, Supply
+from analysis.fitting.discrepancy import Discrepancy
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
 from analysis.fitting.outliers import outlier_doubts
@@ -53,7 +54,9 @@ class Fit(Summarised):
     columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
     trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
     (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
-    `own_law` is the law itself where it was made in Python; no file holds it.
+    `discrepancy` is by how much larger runs missed this law in roll-out, None where that was not looked at: `intervals`
+    and both kinds of predicted ones are of the law alone, `interval_beyond` allows for it. `own_law` is the law itself
+    where it was made in Python; no file holds it.
     """
 
     law: str
@@ -92,6 +95,7 @@ class Fit(Summarised):
     strata: tuple[int, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     made_from: str = ""
+    discrepancy: Discrepancy | None = None
     own_law: Annotated[InstanceOf[Law] | None, Field(exclude=True)] = field(default=None, compare=False)
 
     @property
@@ -215,10 +219,24 @@ class Fit(Summarised):
         as much as they do. Every quantile of the law is paired with every residual, so that no seed is needed and heavy
         tails stay.
         """
+        return self._run_interval(columns, None)
+
+    def interval_beyond(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """`prediction_interval` with what larger runs missed the law by in roll-out; None where that is not known.
+
+        Every quantile of the law meets one of the slope of the discrepancy, in an order of its own.
+        """
+        if self.discrepancy is None:
+            return None
+        slopes = self.discrepancy.slopes(_LEVELS, np.random.default_rng(0))
+        return self._run_interval(columns, slopes[:, None] * self.discrepancy.reach(_rows(columns)))
+
+    def _run_interval(self, columns: Mapping[str, Any], beyond: Array | None) -> tuple[Array, Array] | None:
         if not self.draws or not self.residuals:
             return None
         levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
         law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
+        law = law if beyond is None else law + beyond
         noise = -np.sort(self.residuals) * self.enlargement
         spread = np.sqrt(np.mean(noise**2))
         if self.noise is not None and self.noise > spread > 0:

@@ -14,7 +14,7 @@ from analysis.fitting.objective import HUBER, Objective
 from analysis.fitting.roll_out import refusal
 from analysis.mixture.candidates import Candidate, candidates, family_of_laws, one_budget
 from analysis.mixture.composite import DISCREPANCY, NAME, parameter_name, weight_name
-from analysis.mixture.discrepancy import discrepancy
+from analysis.mixture.discrepancy_of_cuts import discrepancy
 from analysis.mixture.mixture import Member, Mixture, RollOutCut
 from analysis.mixture.roll_outs import SPARE_RUNS, Cut, compute_of, roll_outs, weights
 from analysis.tables.runs import RunTable

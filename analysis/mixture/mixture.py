@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from analysis.fitting.bca import Resampled
+from analysis.fitting.discrepancy import Discrepancy
 from analysis.fitting.fit import Fit
 from analysis.laws import Law
 from analysis.mixture.composite import NAME, composite, parameter_name
-from analysis.mixture.discrepancy import Discrepancy
+from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import flops, plural
 from scaling.summary import summarised
@@ -91,6 +94,10 @@ class Mixture(Fit):
         supplies = [Fit.resampled.fget(member).supply for member in several]  # type: ignore[attr-defined]
         worst = next((supply for supply in ("scarce", "few") if supply in supplies), "many")
         return Resampled(self.strata, self.n_trunks, worst, plain=True)  # type: ignore[arg-type]
+
+    def interval_beyond(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """`prediction_interval`, whose draws have met the discrepancy."""
+        return self.prediction_interval(columns)
 
     def summary(self) -> Table:
         """Every member with its weight and error of roll-out; then the discrepancy, warnings, and what was assumed."""

@@ -108,6 +108,7 @@ def fit(
     from analysis.fitting.fit import fit
     from analysis.fitting.objective import Objective
     from analysis.laws import law_named
+    from analysis.mixture.alone import with_discrepancy
     from analysis.mixture.candidates import family_of_laws
     from analysis.mixture.fitted_mixture import fit_mixture
     from analysis.tables.runs import read_runs
@@ -140,6 +141,7 @@ def fit(
         else:
             alone = fit(table, definition, pin=pins, **how)
             fitted = bootstrap(alone, table, resamples, np.random.default_rng(seed), progress=report)
+            fitted = with_discrepancy(fitted, table, seed)
     document = FIT.document(fitted)
     if out is not None:  # before profiles and figures, which may fail
         write_json(out, document)
@@ -192,6 +194,7 @@ def predict(
     """Predict the loss of one model in nats per token (for `leverage` a ratio of compute), with 95 % intervals.
 
     One interval is that of the law, from the fit's draws; the other that of a new run, which adds run-to-run noise.
+    Those of one law hold if it does; beside them stands one with what larger runs missed it by in roll-out.
     """
     from analysis.decision.size_search import columns_of_model
     from analysis.fitting.fit_file import load_fit
@@ -205,10 +208,8 @@ def predict(
     loss = float(fitted.loss(columns))
     if not math.isfinite(loss):
         raise InputError(f"{fit}: law {fitted.law} with these parameters predicts no number there; look at its params")
-    interval, of_run = (
-        None if ends is None else [float(ends[0][0]), float(ends[1][0])]
-        for ends in (fitted.loss_interval(columns), fitted.prediction_interval(columns))
-    )
+    ends = fitted.loss_interval(columns), fitted.prediction_interval(columns), fitted.interval_beyond(columns)
+    interval, of_run, beyond = (None if each is None else [float(each[0][0]), float(each[1][0])] for each in ends)
     warnings = [*fitted.warnings, *fitted.outside_domain(columns)]
     name = "loss" if fitted.definition.target == "loss_val" else fitted.definition.target
     document = {
@@ -217,6 +218,12 @@ def predict(
         name: loss,
         f"{name}_interval": interval,
         "prediction_interval": of_run,
+        "interval_beyond": beyond,
         "warnings": warnings,
     }
-    deliver(document, prediction_page(name, loss, interval, of_run, warnings), as_json=as_json, verbose=verbose)
+    deliver(
+        document,
+        prediction_page(fitted, name, loss, (interval, of_run, beyond), warnings),
+        as_json=as_json,
+        verbose=verbose,
+    )

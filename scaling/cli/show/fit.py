@@ -90,14 +90,27 @@ def _numbers(fitted: Fit) -> Iterator[str]:
         )
 
 
+Ends = Sequence[float] | None
+
+
 def prediction_page(
-    name: str, value: float, interval: Sequence[float] | None, of_run: Sequence[float] | None, warnings: Sequence[str]
+    fitted: Fit, name: str, value: float, intervals: tuple[Ends, Ends, Ends], warnings: Sequence[str]
 ) -> Page:
-    """A predicted loss, or ratio of compute, with the intervals of law and run."""
+    """A predicted loss, or ratio of compute, with the intervals of law and run, and that with the discrepancy of a law
+    that stands alone."""
     unit = " nats per token" if name == "loss" else ""
+    interval, of_run, beyond = intervals
     if interval is None:
-        why = "No interval: the fit has no bootstrap draws."
-    else:
-        why = f"95 % interval of the law {between(interval, _four)}"
-        why += "." if of_run is None else f", of a new run {between(of_run, _four)}."
-    return Page(f"{name} {value:.4f}{unit}", why=(why,), warnings=tuple(warnings))
+        return Page(
+            f"{name} {value:.4f}{unit}",
+            why=("No interval: the fit has no bootstrap draws.",),
+            warnings=tuple(warnings),
+        )
+    alone = fitted.of_one_law is fitted
+    why = f"95 % interval of the law{' alone' * alone} {between(interval, _four)}"
+    why += "." if of_run is None else f", of a new run {between(of_run, _four)}."
+    why = why if alone else why.replace("of the law", "of the mixture", 1)
+    parts = [why]
+    if alone and beyond is not None:
+        parts.append(f"With what larger runs missed this law by in roll-out, of a new run {between(beyond, _four)}.")
+    return Page(f"{name} {value:.4f}{unit}", why=tuple(parts), warnings=tuple(warnings))

@@ -16,7 +16,7 @@ from analysis.fitting.fit_file import parse_fit
 from analysis.laws import COUPLED, HOFFMANN, JOINT_MOE
 from analysis.mixture.candidates import candidates
 from analysis.mixture.composite import DISCREPANCY, composite
-from analysis.mixture.discrepancy import discrepancy
+from analysis.mixture.discrepancy_of_cuts import discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.mixture.mixture import Mixture
 from analysis.mixture.roll_outs import Cut, weights
@@ -217,6 +217,20 @@ def test_the_face_fits_the_mixture_where_no_law_is_named_and_pins_want_a_law():
     assert isinstance(scaling.fit(table, bootstrap=0, starts=8), Mixture)
     with pytest.raises(InputError, match="law"):
         scaling.fit(table, pin={"alpha": 0.3})
+
+
+def test_one_law_alone_has_the_discrepancy_of_its_own_roll_outs_beside_its_interval():
+    runs = scaling.load(dense(COUPLED, SHARP, 0.001))
+    alone = scaling.fit(runs, "hoffmann", bootstrap=60, starts=8)
+    assert alone.discrepancy.n_cuts >= 3
+    models = {"n_active": np.array([5e8, 3e10]), "tokens": np.array([1e10, 6e11])}
+    (low, high), (least, most) = alone.prediction_interval(models), alone.interval_beyond(models)
+    assert (least[0], most[0]) == pytest.approx((low[0], high[0]), rel=1e-6)
+    assert least[1] < low[1] < high[1] < most[1]
+    assert parse_fit(json.loads(json.dumps(FIT.document(alone))), "h.json").interval_beyond(models)[1] == pytest.approx(
+        most
+    )
+    assert replace(alone, discrepancy=None).interval_beyond(models) is None
 
 
 @pytest.mark.slow

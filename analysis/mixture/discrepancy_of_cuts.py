@@ -1,41 +1,17 @@
-"""The discrepancy: how much larger runs miss a mixture by, for each e-fold of compute beyond the largest run.
-
-What makes a law wrong beyond the runs makes it wrong for larger runs together and the more so the further they lie, so
-an error there is taken for a slope in ln C, zero within the runs studied. Roll-outs show how large such slopes were;
-the next one is drawn from a Student t of their scale.
-"""
+"""The discrepancy of a mixture, or of one law, from its roll-outs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
+from analysis.fitting.discrepancy import Discrepancy
 from analysis.mixture.roll_outs import Cut
 from scaling.arrays import Array
 
-FREEDOM = 4.0  # degrees of freedom of the slope: a scale from a handful of cuts has heavy tails
 _PRIOR_SHARE = 0.5  # of the noise of a run: the slope believed before any roll-out
 _PRIOR_CUTS = 2.0  # what that belief counts for; cuts are nested, so each is worth less than one
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """The scale of the slope: ln loss for each e-fold of compute beyond `train_flops`, from `n_cuts` roll-outs.
-
-    `prior` is the scale believed before them.
-    """
-
-    scale: float = 0.0
-    prior: float = 0.0
-    train_flops: float = 1.0
-    n_cuts: int = 0
-
-    def slopes(self, count: int, rng: np.random.Generator) -> Array:
-        """Slopes of as many draws, one from the middle of each of equally likely strata, in random order."""
-        return np.asarray(self.scale * rng.permutation(stdtrit(FREEDOM, (np.arange(count) + 0.5) / count)))
 
 
 def discrepancy(cuts: Sequence[Cut], weights: Mapping[str, float], residuals: Array, train_flops: float) -> Discrepancy:
