@@ -8,7 +8,6 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from analysis.decision.lifetime_cost import structure
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import with_settings
@@ -88,7 +87,7 @@ def _prices(fit: Fit, question: Question, choices: tuple[Choice, ...]) -> pd.Dat
     replicas = {}
     for choice in choices if pricing.device is not None else ():
         e = choice.n_experts
-        sizes = structure(optimiser.sizes(e, choice.n_active))
+        sizes = pricing.structure(optimiser.sizes(e, choice.n_active))
         of_layouts = replica(sizes, pricing.rented, service, layouts(service, e, models=1))
         if np.any(np.asarray(of_layouts.batch) >= 1):
             replicas[e] = of_layouts

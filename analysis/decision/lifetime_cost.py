@@ -13,9 +13,9 @@ from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.serving.device import Device
+from scaling.serving.families import FAMILIES, ArchitectureFamily
 from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, training_usd, without_price
 from scaling.serving.service import SERVICE, ModelSizes, Service
-from scaling.serving.step_time import LEAST, Efficiency
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
 MFU = 0.4  # the share of a device's peak that training reaches: an assumption, unless the question says otherwise
@@ -23,18 +23,21 @@ _TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14
 _TABULATED_PER_DRAW = 1_024  # and for each draw of the speed: 2.3 % apart
 _PRICED_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "top_k")
 """What a device needs to know of a model to price it (`structure`)."""
+_A_FAMILY = f"`family` ({', '.join(FAMILIES)}) or `like`"
 
 
 @dataclass(frozen=True)
 class Pricing:
     """How training, serving and memory are paid for.
 
-    Without a device, cost is FLOPs: 6 N_active D to train and 2 N_active T to serve T tokens. With one it is USD: those
-    training FLOPs at `mfu` of the device's peak, and `scaling.serving.replicas.cheapest` a generated token: at the
-    utilisation of `service`, or with `demand` (generated tokens per second) of whole replicas, idle ones in it.
-    `memory` is what there is for bf16 weights of all experts and 16,384 cached tokens, in bytes; `most_per_token` the
-    most that a served token may cost, in USD or FLOPs; None: no such limit. On a device, models that cannot be held or
-    served within the limits on latency of `service` are not allowed either, served or not.
+    `serve_tokens` are output tokens, T; prompt tokens P follow from the lengths of a request. Without a device, cost is
+    FLOPs: 6 N_active D to train and 2 N_active (T + P) to serve. With one it is USD: those training FLOPs at `mfu` of
+    the device's peak, and `scaling.serving.replicas.cheapest` an output token: at the utilisation of `service`, or with
+    `demand` (output tokens per second) of whole replicas, idle ones in it. `family` gives the architecture that is
+    priced; None: that of the fit's own models, with plain multi-head attention. `memory` is what there is for bf16
+    weights of all experts and 16,384 cached tokens, in bytes; `most_per_token` the most that a served token may cost,
+    in USD or FLOPs; None: no such limit. On a device, models that cannot be held or served within the limits on latency
+    of `service` are not allowed either, served or not.
     """
 
     serve_tokens: float = 0.0
@@ -44,6 +47,7 @@ class Pricing:
     service: Service = SERVICE
     demand: float | None = None
     most_per_token: float | None = None
+    family: ArchitectureFamily | None = None
 
     @property
     def unit(self) -> str:
@@ -70,14 +74,34 @@ class Pricing:
         return cost if self.device is None else cost / float(training_usd(1.0, self.device, self.mfu))
 
     def per_token(self, sizes: Sizes) -> Array:
-        """Cost of one served token; infinite where the device cannot serve the model."""
+        """Cost of one output token, its prompt in it; infinite where the device cannot serve the model."""
         if self.device is None:
-            return 2.0 * sizes.n_active
-        return np.asarray(least_price(structure(sizes), self.device, self.service, self.demand))
+            return 2.0 * sizes.n_active * (1.0 + self.service.prompt_per_output)
+        return np.asarray(least_price(self.structure(sizes), self.device, self.service, self.demand))
+
+    def structure(self, sizes: Sizes) -> ModelSizes:
+        """The counts that models are priced by. Raises InputError where neither fit nor family knows them."""
+        return structure(sizes) if self.family is None else self.family.sizes(sizes.n_active, sizes.n_experts)
+
+    def n_total(self, sizes: Sizes) -> Array | None:
+        """Parameters held, routers out; None where unknown."""
+        return sizes.n_total if self.family is None else np.asarray(self.structure(sizes).n_total)
+
+    def top_k(self, sizes: Sizes) -> int | None:
+        """k of the models that are priced; None where unknown."""
+        return sizes.top_k if self.family is None else min(self.family.k, sizes.n_experts)
+
+    def memory_bytes(self, sizes: Sizes) -> Array | None:
+        """Bytes of bf16 weights of all experts and of 16,384 cached tokens; None where N_total is unknown."""
+        return memory_bytes(sizes) if self.family is None else _memory_of(self.structure(sizes))
+
+    def knows_the_cache(self, sizes: Sizes) -> bool:
+        """Whether the size of the cache is known."""
+        return self.family is not None or sizes.kv_elements_per_token is not None
 
     def offer(self, sizes: Sizes) -> Offer:
         """How models are served: replica, devices, latency and price. Raises InputError without a device or widths."""
-        return cheapest(structure(sizes), self.rented, self.service, self.demand)
+        return cheapest(self.structure(sizes), self.rented, self.service, self.demand)
 
     def serve(self, sizes: Sizes) -> Array:
         """Cost of serving `serve_tokens`; infinite where the device cannot."""
@@ -90,11 +114,11 @@ class Pricing:
             allowed = allowed & (self.per_token(sizes) <= self.most_per_token)
         if self.memory is None:
             return allowed
-        needed = memory_bytes(sizes)
+        needed = self.memory_bytes(sizes)
         if needed is None:
             raise InputError(
                 f"`memory_gb` needs the total size of models with E = {sizes.n_experts}, which this fit does not know; "
-                "fit a table with the columns n_active and n_total"
+                f"fit a table with the columns n_active and n_total, or name one of its likes with {_A_FAMILY}"
             )
         return allowed & (needed <= self.memory)
 
@@ -114,14 +138,16 @@ class Pricing:
 
     def _servable(self, sizes: Sizes) -> Booleans:
         """Which models the device can serve within the limits; of models without widths, those whose weights fit."""
-        if self.device is None or sizes.n_total is None:
+        if self.device is None or self.n_total(sizes) is None:
             return np.ones(np.shape(sizes.n_active), dtype=bool)
         limits_latency = self.service.ttft_s is not None or self.service.tpot_s is not None
-        if limits_latency or not unknown_columns(sizes):
+        if limits_latency or self.family is not None or not unknown_columns(sizes):
             if self.service.max_fleet is None:
-                return np.isfinite(fewest_devices(structure(sizes), self.device, self.service))
+                return np.isfinite(fewest_devices(self.structure(sizes), self.device, self.service))
             return np.isfinite(self.per_token(sizes))
-        weights = self.service.bytes_per_weight * (np.maximum(sizes.n_total, sizes.n_active) + _routers(sizes))
+        weights = self.service.bytes_per_weight * (
+            np.maximum(sizes.column("n_total"), sizes.n_active) + _routers(sizes)
+        )
         return weights <= self.most_memory
 
     def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float, speeds: Speeds | None = None) -> PriceTable:
@@ -139,11 +165,7 @@ class Pricing:
 
     def at_speeds(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
         """The same at every draw of the device's speed, with the scatter of models of this E."""
-        drawn = speeds.coefficients * speeds.ratios_of(n_experts)[:, None]
-        within = np.maximum(drawn, LEAST[:-1])  # no draw is faster than the data sheet
-        source = self.service.efficiency.source
-        efficiencies = [Efficiency.of(coefficients, source) for coefficients in within]
-        return [replace(self, service=replace(self.service, efficiency=reached)) for reached in efficiencies]
+        return [replace(self, service=service) for service in speeds.services(self.service, n_experts)]
 
 
 @dataclass(frozen=True)
@@ -186,6 +208,12 @@ def memory_bytes(sizes: Sizes) -> Array | None:
     return BYTES_PER_VALUE * (sizes.n_total + _routers(sizes) + (0.0 if cache is None else CACHED_TOKENS * cache))
 
 
+def _memory_of(sizes: ModelSizes) -> Array:
+    """The same of a known architecture: 2 (N_total + n_router + elements that 16,384 tokens cache)."""
+    cached = sum(group.cached(CACHED_TOKENS) for group in sizes.layers_of_attention)
+    return np.asarray(BYTES_PER_VALUE * (sizes.n_total + sizes.n_router + cached), dtype=float)
+
+
 def unknown_columns(sizes: Sizes) -> list[str]:
     """The columns of a table that pricing on a device needs, and the family of these models does not know."""
     return [name for name in _PRICED_COUNTS if name != "kv_elements_per_token" and getattr(sizes, name) is None]
@@ -197,7 +225,8 @@ def structure(sizes: Sizes) -> ModelSizes:
     if unknown:
         raise InputError(
             f"pricing on a device needs {listed(unknown)} of models with E = {sizes.n_experts}, which this fit does "
-            "not know: fit a table that has them in every run, one top_k for each E, or count FLOPs without `device`"
+            f"not know: name what its models are like with {_A_FAMILY}, fit a table that has them in every run, one "
+            "top_k for each E, or count FLOPs without `device`"
         )
     counts = {name: getattr(sizes, name) for name in _PRICED_COUNTS}
     counts["n_total"] = np.maximum(counts["n_total"], sizes.n_active)

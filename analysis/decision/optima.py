@@ -57,13 +57,15 @@ class SizeOptimiser:
             fits=self.pricing.fits,
             largest=self._largest(n_experts),
             found=self._shared.tokens if at_estimate else None,
+            lineage=self.pricing.family,
         )
 
     def _largest(self, n_experts: int) -> float:
         """The largest N_active of one E that fits; sizes do not depend on the law's parameters."""
         key, largest = (n_experts, self.pricing.limits), self._shared.largest
         if key not in largest:
-            largest[key] = largest_that_fits(SearchSpace(self.fit, n_experts, self.fit.params, self.pricing.fits))
+            space = SearchSpace(self.fit, n_experts, self.fit.params, self.pricing.fits, lineage=self.pricing.family)
+            largest[key] = largest_that_fits(space)
         return largest[key]
 
     def asked(self, question: Question) -> SizeOptimiser:
@@ -116,7 +118,7 @@ class SizeOptimiser:
         if self.question.target_loss is not None:
             return np.full(rows, self.question.target_loss)
         # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
-        free = SearchSpace(self.fit, self.question.reference_experts, params)
+        free = SearchSpace(self.fit, self.question.reference_experts, params, lineage=self.pricing.family)
         return self._least_loss(free, self._budget(rows, budgets), self.pricing.per_token).value
 
     def lifetime(self, n_experts: int, optimum: Optimum, speeds: Speeds | None = None, *, exact: bool = True) -> Array:

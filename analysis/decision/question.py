@@ -12,6 +12,7 @@ from scaling.bounds import LEAST_SHARE, MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOS
 from scaling.errors import InputError
 from scaling.serving import devices
 from scaling.serving.device import Device
+from scaling.serving.families import ArchitectureFamily
 from scaling.serving.replicas import demand_of
 from scaling.serving.service import SERVICE, Service
 from scaling.summary import Settings
@@ -40,16 +41,17 @@ class Question(Settings):
     """What is asked: one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`, and what is paid for.
 
     `lifetime_cost` pays for training and serving together, in FLOPs or, with a device, in USD. `serve_tokens` are
-    served over the model's life; `requests_per_month` for `months` (of `service.generated` tokens each) instead give
-    the load as well, and a device is then rented in whole replicas. `minimise` is "lifetime", "serving" or "loss";
+    output tokens over the model's life; `requests_per_month` for `months` (of `service.generated` tokens each) instead
+    give the load as well, and a device is then rented in whole replicas. `minimise` is "lifetime", "serving" or "loss";
     None: by what was given (`goal`). `n_experts` are the expert counts compared (default: those studied).
 
     Limits: `memory_gb` (GB = 1e9 bytes) on weights and cached tokens; `data_tokens` on D; `usd_per_million` on the
     price of a million generated tokens; those of `service` on devices, batch and latency.
 
     `device` is priced at `usd_per_hour`, by default at its rent in the device table, or is `rented` itself where that
-    is given. `mfu` None: 40 %. `reference_experts` is the E whose best loss at the budget must be kept where cost is
-    minimised within one. `settings` are other columns of the law, equal for all models, such as `granularity`.
+    is given. `family` are the models that are priced, where they are not the fit's own. `mfu` None: 40 %.
+    `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised within one.
+    `settings` are other columns of the law, equal for all models, such as `granularity`.
     """
 
     train_flops: float | None = None
@@ -71,6 +73,7 @@ class Question(Settings):
     usd_per_million: float | None = None
     service: Service = SERVICE
     rented: Device | None = None
+    family: ArchitectureFamily | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -125,12 +128,10 @@ class Question(Settings):
 
     @property
     def served(self) -> float:
-        """Tokens served over the model's life: on a device those generated, whose price holds the prompts; in FLOPs,
-        where every token costs the same, those of prompts too."""
+        """Output tokens served over the model's life, whose price holds the prompts before them."""
         if self.requests_per_month is None:
             return self.serve_tokens
-        per_request = self.service.generated + (self.service.prompt if self.device is None else 0)
-        return self.requests_per_month * self.months * per_request
+        return self.requests_per_month * self.months * self.service.generated
 
     @property
     def goal(self) -> Goal:
@@ -174,6 +175,7 @@ class Question(Settings):
             service=self.service,
             demand=load if rented is not None else None,
             most_per_token=None if self.usd_per_million is None else self.usd_per_million / 1e6,
+            family=self.family,
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis.decision.assumptions import assumptions_of
-from analysis.decision.lifetime_cost import Pricing, memory_bytes, structure
+from analysis.decision.lifetime_cost import Pricing
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
@@ -37,7 +37,7 @@ _USUAL_EXPERTS = (1, 2, 4, 8, 16, 32)
 
 
 def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Recommendation:
-    """Answer a question from a fit. Cost is 6 N_active D + 2 N_active T FLOPs, or USD with a device.
+    """Answer a question from a fit. Cost is 6 N_active D + 2 N_active (T + prompt tokens) FLOPs, or USD with a device.
 
     Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
     1,000). `speeds` say how sure the device's speed is (`analysis.latency.law.LatencyLaw.speeds`): each draw of the fit
@@ -175,13 +175,13 @@ def _choice(solutions: _Solutions, n_experts: int) -> Choice:
     sizes, tokens = space.sizes(optimum.n_active), optimum.tokens
     columns = space.columns(sizes, tokens)
     train, serve = float(pricing.train(sizes, tokens)[0]), float(pricing.serve(sizes)[0])
-    memory = memory_bytes(sizes)
+    memory, n_total = pricing.memory_bytes(sizes), pricing.n_total(sizes)
     is_served = pricing.device is not None and pricing.serve_tokens > 0
     return Choice(
         n_experts=n_experts,
-        top_k=sizes.top_k,
+        top_k=pricing.top_k(sizes),
         n_active=float(optimum.n_active[0]),
-        n_total=None if sizes.n_total is None else float(sizes.n_total[0]),
+        n_total=None if n_total is None else float(n_total[0]),
         tokens=float(tokens[0]),
         train_flops=float(6.0 * optimum.n_active[0] * tokens[0]),
         loss=float(fit.loss(columns)[0]),
@@ -230,7 +230,7 @@ def _served(pricing: Pricing, sizes: Sizes, speeds: Speeds | None) -> Served:
     offers = [] if speeds is None else [drawn.offer(sizes) for drawn in pricing.at_speeds(speeds, sizes.n_experts)]
     return Served(
         n_devices=int(replica["n_devices"]),
-        fewest_devices=int(_number(fewest_devices(structure(sizes), pricing.rented, pricing.service))),
+        fewest_devices=int(_number(fewest_devices(pricing.structure(sizes), pricing.rented, pricing.service))),
         experts_split=bool(replica["experts_split"]),
         batch=int(replica["batch"]),
         ttft_ms=1e3 * replica["ttft_s"],
@@ -253,7 +253,7 @@ def _under_load(pricing: Pricing, sizes: Sizes, offer: Offer) -> dict[str, Any]:
     replicas = int(_number(offer.replicas))
     layout = Layout(_number(offer.replica.n_devices), bool(_number(offer.replica.experts_split)))
     demand = pricing.demand / max(replicas, 1)
-    replica = sustained(structure(sizes).of(0), pricing.rented, pricing.service, layout, demand)
+    replica = sustained(pricing.structure(sizes).of(0), pricing.rented, pricing.service, layout, demand)
     return {
         "replicas": replicas,
         "load_batch": float(replica.batch),

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from analysis.fitting.fit import Fit
-from analysis.laws.model_family import SIZE_COLUMNS, Sizes
+from analysis.laws.model_family import SIZE_COLUMNS, Sizes, sizes_of_lineage
 from scaling.arrays import Array, Booleans
 from scaling.bounds import MOST_FLOPS, outside
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
+from scaling.serving.families import ArchitectureFamily
 
 _SIZES = (1e2, 1e16)  # N_active searched when a loss is the target
 _LOG_TOKENS = (0.0, np.log(1e30))
@@ -56,7 +57,7 @@ class SearchSpace:
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
     model never fits where a smaller one does not. `largest` is the largest N_active that fits, where that is known
     (`largest_that_fits`). `found` keeps what `tokens_for_loss` finds, for searches that ask again under the same
-    parameters.
+    parameters. `lineage` gives the counts where the fit has no family of its own.
     """
 
     fit: Fit
@@ -65,11 +66,14 @@ class SearchSpace:
     fits: Callable[[Sizes], Booleans] = _anything_fits
     largest: float | None = None
     found: TokensFound | None = None
+    lineage: ArchitectureFamily | None = None
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
         if self.fit.family is not None:
             return self.fit.family.sizes(n_active, self.n_experts)
+        if self.lineage is not None:
+            return sizes_of_lineage(self.lineage, n_active, self.n_experts)
         return Sizes(self.n_experts, None, n_active, n_total=n_active if self.n_experts == 1 else None)
 
     def columns(self, sizes: Sizes, tokens: Array) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.latency.coverage import not_covered
 from scaling.columns import TOKENS
 from scaling.formatting import listed, si
+from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 
 # Doubts of a table (`analysis.tables.doubts`) that say its numbers may be others than they are taken for.
@@ -80,7 +81,7 @@ def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> lis
     """Whether another E than the first of `ranked`, those that can answer, would be best if the device reached half as
     much, or half as much more, as was assumed without a measurement."""
     question, reached = optimiser.question, optimiser.question.service.efficiency
-    if optimiser.pricing.device is None or not optimiser.pricing.serve_tokens or reached.source != ASSUMED.source:
+    if optimiser.pricing.device is None or not optimiser.pricing.serve_tokens or not _is_assumed(question.service):
         return []
     for name, quantity in (("bandwidth_share", "bandwidth"), ("flops_share", "peak FLOP/s in serving")):
         for factor in (0.5, 1.5):
@@ -93,6 +94,11 @@ def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> lis
                     "be best (`latency` reads a measurement)"
                 ]
     return []
+
+
+def _is_assumed(service: Service) -> bool:
+    """Whether the speed of the device was neither measured nor fitted nor given."""
+    return service.engine is None and service.efficiency.source == ASSUMED.source
 
 
 def warnings_about(
@@ -114,9 +120,8 @@ def warnings_about(
     warnings += _beyond_measured_speed(optimiser, chosen, experts)
     if unreachable:
         warnings.append(f"E = {listed(unreachable)} is ruled out: no size reaches the loss within the limits given")
-    if (
-        question.memory_gb is not None
-        and optimiser.sizes(chosen.n_experts, chosen.n_active).kv_elements_per_token is None
+    if question.memory_gb is not None and not optimiser.pricing.knows_the_cache(
+        optimiser.sizes(chosen.n_experts, chosen.n_active)
     ):
         warnings.append("the fit has no layer widths: memory leaves out the KV cache")
     text = fit.corpus_tokens

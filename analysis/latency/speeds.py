@@ -1,14 +1,19 @@
-"""Speeds: draws of how fast a device is."""
+"""Speeds: draws of how fast a device is, whatever measured it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from scaling.arrays import Array
+from scaling.serving.engine_speed import EngineSpeed
+from scaling.serving.service import Service
+from scaling.serving.step_time import LEAST, Efficiency
 
 MOST_SPEEDS = 48  # draws of a device's speed that are met; each has a table of its own
+_QUANTILES = 101
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,49 @@ class Speeds:
         """At most so many draws, evenly among them."""
         count = min(most, len(self.coefficients))
         rows = np.linspace(0, len(self.coefficients) - 1, count).round().astype(int)
-        return Speeds(self.coefficients[rows], self.ratios)
+        return replace(self, coefficients=self.coefficients[rows])
 
     def ratios_of(self, n_experts: int) -> Array:
         """The scatter of one expert count, a value for each draw: evenly spread quantiles in an order of its own."""
         count = len(self.coefficients)
         even = np.quantile(self.ratios, (np.arange(count) + 0.5) / count)
         return np.random.default_rng([n_experts, count]).permutation(even)
+
+    def services(self, service: Service, n_experts: int) -> list[Service]:
+        """The service at the speed of each draw, with the scatter of models of this E."""
+        drawn = self.coefficients * self.ratios_of(n_experts)[:, None]
+        within = np.maximum(drawn, LEAST[:-1])  # no draw is faster than the data sheet
+        source = service.efficiency.source
+        return [replace(service, efficiency=Efficiency.of(coefficients, source)) for coefficients in within]
+
+
+@dataclass(frozen=True)
+class EngineSpeeds(Speeds):
+    """The same of a serving engine: draws of the coefficients of `EngineSpeed`, and its scatter.
+
+    Models of one lineage that differ in E alone are more alike than two models of the measurement: half of the variance
+    of the scatter is taken as common to all E, the other half is each E's own. That half is an assumption.
+    """
+
+    @classmethod
+    def of(cls, speed: EngineSpeed, count: int = MOST_SPEEDS) -> EngineSpeeds:
+        """So many draws about an engine's speed."""
+        normal = _normal_quantiles((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+        return cls(speed.draws(count), np.exp(speed.scatter * normal))
+
+    def ratios_of(self, n_experts: int) -> Array:
+        common, own = np.log(super().ratios_of(0)), np.log(super().ratios_of(n_experts))
+        return np.exp(np.sqrt(0.5) * (common + own))
+
+    def services(self, service: Service, n_experts: int) -> list[Service]:
+        if service.engine is None:
+            return [service] * len(self.coefficients)
+        drawn = self.coefficients * self.ratios_of(n_experts)[:, None]
+        return [
+            replace(service, engine=replace(service.engine, coefficients=tuple(row.tolist()), without=()))
+            for row in drawn
+        ]
+
+
+def _normal_quantiles(levels: Array) -> Array:
+    return np.array([NormalDist().inv_cdf(level) for level in levels])

@@ -26,6 +26,7 @@ from scaling.serving.steps import (
     weight_bytes,
 )
 
+_MOST_SEQUENCES = 1e9  # where nothing is cached
 _REMEMBERED = 256  # sets of models whose capacity is kept: a decision asks about most of them again
 SECONDS_A_MONTH = 365.25 / 12 * 86_400.0
 METRICS = {
@@ -157,7 +158,9 @@ def largest_within_limits(sizes: ModelSizes, on: Device, service: Service, layou
     Both latencies rise with the batch, so for every pair of a model and a layout a batch that keeps the limits and one
     that does not close in on the largest: by false position, every third step by halving. Pairs leave once settled.
     """
-    most = np.asarray(np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch)))
+    most = np.asarray(
+        np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch or _MOST_SEQUENCES))
+    )
     if service.tpot_s is None and service.ttft_s is None:
         return most[()]
     batch = most.ravel()
@@ -212,7 +215,7 @@ class _Pairs:
         if service.engine is not None or service.apart or service.drafted:
             return self._beyond(seconds_of(iteration(self.sizes, self.on, batch, service, self.layout), service))
         prompts = batch / service.generated
-        if service.max_batch <= service.generated:  # at most one prompt an iteration: that part of one
+        if (service.max_batch or np.inf) <= service.generated:  # at most one prompt an iteration: that part of one
             prefill: Values = self.prompt_s * prompts
         else:
             prefill = prefill_seconds(self.sizes, self.on, prompts, service, self.layout)

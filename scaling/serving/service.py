@@ -178,19 +178,19 @@ class Service(Settings):
     and cache with their scales, `bytes_per_expert` those of routed experts where they differ; `arithmetic` and
     `expert_arithmetic` name the number format of their products (None: the device's own, and that of the other
     weights); attention multiplies in the device's own format (`scaling.serving.precision`). `utilisation`: part of the
-    rented time in which replicas are busy. `max_batch`: sequences that a replica may hold at once even where more fit.
-    `overlap`: whether reading and computing hide each other (the roofline) or add up. `reads_all`: whether a step reads
-    all experts, active or not, as kernels that loop over all of them do. `max_devices`: of a replica, at most;
-    `max_fleet`: of all replicas together, where a load is given. `skew`: how uneven the router is (`distinct_experts`);
-    0 is even. `head_width`: of attention that is not fused and writes its scores (`elements_written`); 0 is fused
-    attention. `loops`: whether the kernel of the experts takes their rows block by block
-    (`scaling.serving.step_time.looped`), as this package's does on a CPU. `ttft_s`, `tpot_s`: limits on the time to the
-    first token and on that of each further one; None: none. `engine`: the fitted speed of a serving engine, which then
-    replaces `efficiency`, `overlap`, `reads_all` and `loops` (`scaling.serving.engine_speed`). `apart`: prompts are
-    read by other devices than those that decode; else both share an iteration. `prefix_hit`: the share of prompt tokens
-    whose keys and values are cached already. `drafted`: tokens that speculative decoding proposes in a step for each
-    sequence, each `accepted` with that probability where those before it were (arXiv 2211.17192). `measured_range`:
-    what the measurement behind `efficiency` covers; None: nothing was measured.
+    rented time in which replicas are busy. `max_batch`: sequences that a replica may hold at once even where more fit
+    (None: what memory and the limits on latency leave). `overlap`: whether reading and computing hide each other (the
+    roofline) or add up. `reads_all`: whether a step reads all experts, active or not, as kernels that loop over all of
+    them do. `max_devices`: of a replica, at most; `max_fleet`: of all replicas together, where a load is given. `skew`:
+    how uneven the router is (`distinct_experts`); 0 is even. `head_width`: of attention that is not fused and writes
+    its scores (`elements_written`); 0 is fused attention. `loops`: whether the kernel of the experts takes their rows
+    block by block (`scaling.serving.step_time.looped`), as this package's does on a CPU. `ttft_s`, `tpot_s`: limits on
+    the time to the first token and on that of each further one; None: none. `engine`: the fitted speed of a serving
+    engine, which then replaces `efficiency`, `overlap`, `reads_all` and `loops` (`scaling.serving.engine_speed`).
+    `apart`: prompts are read by other devices than those that decode; else both share an iteration. `prefix_hit`: the
+    share of prompt tokens whose keys and values are cached already. `drafted`: tokens that speculative decoding
+    proposes in a step for each sequence, each `accepted` with that probability where those before it were (arXiv
+    2211.17192). `measured_range`: what the measurement behind `efficiency` covers; None: nothing was measured.
     """
 
     prompt: int = 512
@@ -201,7 +201,7 @@ class Service(Settings):
     arithmetic: str | None = None
     expert_arithmetic: str | None = None
     utilisation: float = 0.5
-    max_batch: int = 256
+    max_batch: int | None = None
     max_devices: int = 64
     max_fleet: int | None = None
     overlap: bool = False
@@ -225,7 +225,8 @@ class Service(Settings):
                 f"`utilisation` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {self.utilisation:g}"
             )
         for name in ("prompt", "generated", "max_batch", "max_devices", "bytes_per_weight", "bytes_per_kv"):
-            if wrong := outside(getattr(self, name), _MOST):
+            value = getattr(self, name)
+            if value is not None and (wrong := outside(value, _MOST)):
                 raise InputError(f"`{name}` {wrong}")
         for name in ("ttft_s", "tpot_s"):
             value = getattr(self, name)
@@ -247,6 +248,11 @@ class Service(Settings):
         Leviathan et al. (arXiv 2211.17192), eq. 1.
         """
         return float(sum(self.accepted**place for place in range(self.drafted + 1)))
+
+    @property
+    def prompt_per_output(self) -> float:
+        """Prompt tokens that are read for each output token, but for what is cached of them."""
+        return self.prompt * (1.0 - self.prefix_hit) / self.generated
 
     @property
     def expert_bytes(self) -> float:

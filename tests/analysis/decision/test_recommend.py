@@ -21,6 +21,7 @@ from analysis.fitting.identifiability import Pin
 from analysis.fitting.published import published
 from analysis.laws import HOFFMANN, JOINT_MOE
 from scaling.errors import InputError
+from scaling.serving.service import Service
 from scaling.values import plain
 
 JOINT = published("joint-moe-2025")
@@ -80,7 +81,8 @@ def test_sardana_rows(params, size, served, expected, more_data, cheaper):
     )
     tokens = flops / 6 / size
     target = float(given.loss({"n_active": size, "tokens": tokens}))
-    answer = recommend(given, Question(target_loss=target, serve_tokens=served)).recommendation
+    # Their inference tokens are those of prompts too, here two for each output token.
+    answer = recommend(given, Question(target_loss=target, serve_tokens=served / 3)).recommendation
     assert answer.n_active == pytest.approx(expected, rel=1e-3)
     assert answer.tokens / tokens == pytest.approx(more_data, rel=1e-3)
     assert answer.cost.total / (flops + 2 * size * served) == pytest.approx(cheaper, rel=1e-3)
@@ -105,7 +107,7 @@ def test_lifetime_cost_equals_brute_force(experts, memory):
         return np.exp(brentq(gap, np.log(1e6), np.log(1e22))) if gap(np.log(1e22)) < 0 else np.inf
 
     costs = [
-        6 * n * tokens_for(n) + 2 * n * 5e11 if memory is None or b <= memory * 1e9 else np.inf
+        6 * n * tokens_for(n) + 2 * n * 3 * 5e11 if memory is None or b <= memory * 1e9 else np.inf
         for n, b in zip(sizes, bytes_needed, strict=True)
     ]
     assert answer.cost.total <= min(costs) * (1 + 1e-9)
@@ -120,7 +122,7 @@ def test_a_budget_with_a_volume_keeps_the_dense_loss_and_stays_within_the_budget
     for choice in (answer.recommendation, *answer.alternatives):
         assert choice.loss <= dense.loss * (1 + 1e-8)
         assert choice.train_flops <= 1e20 * (1 + 1e-5)
-        assert choice.cost.total == pytest.approx(choice.train_flops + 2 * choice.n_active * 1e12, rel=1e-9)
+        assert choice.cost.total == pytest.approx(choice.train_flops + 2 * choice.n_active * 3e12, rel=1e-9)
     totals = [choice.cost.total for choice in (answer.recommendation, *answer.alternatives)]
     assert totals == sorted(totals)
     own = next(c for c in answer.alternatives if c.n_experts == 1)  # the reference can only be its own optimum
@@ -129,6 +131,17 @@ def test_a_budget_with_a_volume_keeps_the_dense_loss_and_stays_within_the_budget
     assert all(a.loss < b.loss and a.cost >= b.cost for a, b in pairwise(front))
     against = recommend(JOINT, replace(question, reference_experts=8)).recommendation
     assert against.loss < answer.recommendation.loss
+
+
+def test_output_tokens_are_counted_and_prompts_follow_from_the_lengths():
+    """6 N D + 2 N (T + P): 7 prompt tokens a token of output, of which half are cached."""
+    service = Service(prompt=7_000, generated=1_000)
+    for given, tokens_each in ((service, 8.0), (replace(service, prefix_hit=0.5), 4.5)):
+        question = Question(train_flops=1e20, serve_tokens=1e12, n_experts=(8,), service=given)
+        choice = recommend(JOINT, question).recommendation
+        assert choice.cost.serve == pytest.approx(2 * choice.n_active * 1e12 * tokens_each, rel=1e-9)
+        by_load = replace(question, serve_tokens=0.0, requests_per_month=1e12 / 1_000 / 12)
+        assert recommend(JOINT, by_load).recommendation.cost.serve == pytest.approx(choice.cost.serve, rel=1e-6)
 
 
 def test_more_serving_means_smaller_models_on_more_tokens():

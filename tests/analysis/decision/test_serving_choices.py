@@ -74,7 +74,7 @@ def brute(budget, on):
     for e in EXPERTS:
         size = np.geomspace(1e8, 3e11, 30_001)  # .027 % apart
         loss = JOINT.loss({"n_active": size, "tokens": budget / (6 * size), "n_experts": e})
-        price = 2 * size
+        price = 2 * 3 * size  # two prompt tokens for each of output
         if on is not None:
             price = replicas.cheapest(structure(JOINT.family.sizes(size, e)), on).usd_per_token
         losses_and_prices[e] = (np.asarray(loss), np.asarray(price))
@@ -194,13 +194,13 @@ def test_prices_from_the_table_are_those_of_the_model():
     exact = pricing.per_token(sizes)
     table = pricing.tabulated(lambda n: JOINT.family.sizes(n, 8), 1e12)
     ratio = table.per_token(size[None, :])[0] / exact
-    assert np.median(np.abs(ratio - 1)) < 1e-5
+    assert np.median(np.abs(ratio - 1)) < 5e-4  # whole sequences make every price a sawtooth
     assert np.mean(np.abs(ratio - 1) > 5e-3) < 0.02
     speeds = Speeds(np.tile(ASSUMED.coefficients()[:-1], (3, 1)), np.ones(11))
     again = (
         pricing.tabulated(lambda n: JOINT.family.sizes(n, 8), 1e12, speeds).per_token(np.tile(size, (3, 1)))[1] / exact
     )
-    assert np.median(np.abs(again - 1)) < 1e-4
+    assert np.median(np.abs(again - 1)) < 1e-3
     assert np.mean(np.abs(again - 1) > 5e-3) < 0.03
     assert np.isinf(table.per_token(np.array([[1e13]])))
 
@@ -241,10 +241,11 @@ def test_a_bar_does_not_fall_because_serving_is_limited():
 
 
 def test_an_assumed_speed_that_matters_is_a_doubt():
-    close = Question(train_flops=1e23, serve_tokens=1e12, device="h100", n_experts=EXPERTS)
+    service = Service(max_batch=256)
+    close = Question(train_flops=1e23, serve_tokens=1e12, device="h100", n_experts=EXPERTS, service=service)
     answer = recommend(JOINT, close)
     assert any("assumed, not measured" in doubt for doubt in answer.undecided_because)
-    given = replace(close, service=Service(efficiency=replace(ASSUMED, source="as given")))
+    given = replace(close, service=replace(service, efficiency=replace(ASSUMED, source="as given")))
     assert not any("assumed, not measured" in doubt for doubt in recommend(JOINT, given).undecided_because)
 
 
@@ -271,7 +272,8 @@ def test_small_models_are_not_priced_like_large_ones():
 
 def test_crossovers_are_where_costs_meet():
     """Solve for both E a tenth below that volume and a tenth above it."""
-    question = Question(train_flops=1e24, serve_tokens=1e12, n_experts=EXPERTS, device="h100")
+    service = Service(max_batch=256)
+    question = Question(train_flops=1e24, serve_tokens=1e12, n_experts=EXPERTS, device="h100", service=service)
     overtakings, (low, high) = crossovers(JOINT, question, EXPERTS)
     assert overtakings
     for crossing in overtakings:
