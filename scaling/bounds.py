@@ -11,7 +11,7 @@ MOST_LOSS = 1e3  # nats per token
 MOST_RESAMPLES = 100_000
 MOST_STARTS = 100_000
 MOST_SEED = 2**63 - 1
-LEAST_SHARE = 1e-6  # of a peak that is reached, or of the time in use
+LEAST_SHARE = 1e-9  # of a peak that is reached, or of the time in use
 LEAST = 1e-15  # of what must be positive
 
 

@@ -5,7 +5,6 @@ One row is one (shape, phase, batch, context) in the columns of `scaling.schema`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from analysis.tables.rows import floats, rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.json_text import parse_json
 from scaling.schema import LATENCY
 from scaling.serving.device import BUSY, Device
 from scaling.serving.devices import device
@@ -217,14 +217,7 @@ def _device_in(cell: object, place: str) -> Device:
             raise InputError(
                 f"{place} is neither JSON of a device nor a known name ({error}); name it with `device`"
             ) from error
-    try:
-        found = typed(Device, json.loads(text), place)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not JSON: {error}") from error
-    for name in ("peak_flops", "bandwidth", "memory"):
-        if not (np.isfinite(getattr(found, name)) and getattr(found, name) > 0):
-            raise InputError(f"{place}: {name} must be a positive number, found {getattr(found, name)}")
-    return found
+    return typed(Device, parse_json(text, place), place)
 
 
 def _in_our_words(frame: pd.DataFrame) -> pd.DataFrame:

@@ -41,8 +41,8 @@ class Kind:
     commands: tuple[tuple[str, ...], ...]
     writes: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
-    few: int = 20  # cases of the default tests
-    many: int = 500
+    few: int = 10  # cases of the default tests
+    many: int = 300  # and of the long ones
 
 
 def parquet(seed: int) -> Mutant:
@@ -64,24 +64,32 @@ KINDS = {
             ("recommend", "fit.json", "--target-loss", "3", "--serve-tokens", "1e9", "--no-what-if", "--json"),
             ("recommend", "published:chinchilla-tex", "--rival", "fit.json", "--train-flops", "1e18", "--no-what-if"),
         ),
-        few=60,
-        many=1200,
+        few=40,
+        many=1000,
     ),
     "latency law": Kind(
-        "law.json", lambda seed: of_json(latency_document(), seed), ((*PRICED, "--latency", "law.json"),), few=12
+        "law.json",
+        lambda seed: of_json(latency_document(), seed),
+        ((*PRICED, "--latency", "law.json"),),
+        few=8,
+        many=200,
     ),
     "devices": Kind(
-        "devices.yaml", lambda seed: of_lines(DEVICES, seed), ((*PRICED, "--devices", "devices.yaml"),), few=14
+        "devices.yaml",
+        lambda seed: of_lines(DEVICES, seed),
+        ((*PRICED, "--devices", "devices.yaml"),),
+        few=10,
+        many=300,
     ),
     "grid": Kind(
         "grid.yaml",
         lambda seed: of_lines(GRID, seed),
         (("sweep", "plan", "grid.yaml", "--json"), ("sweep", "plan", "grid.yaml")),
-        few=50,
-        many=1000,
+        few=30,
+        many=700,
     ),
     "grid of a study": Kind(
-        "study/grid.yaml", lambda seed: of_lines(GRID, seed), (("sweep", "status", "study"),), few=14, many=300
+        "study/grid.yaml", lambda seed: of_lines(GRID, seed), (("sweep", "status", "study"),), few=10, many=200
     ),
     "table": Kind(
         "runs.csv",
@@ -93,8 +101,8 @@ KINDS = {
             ("isoflop", "runs.csv", "--bootstrap", "0"),
         ),
         writes=("study",),
-        few=30,
-        many=700,
+        few=24,
+        many=600,
     ),
     "JSON table": Kind(
         "runs.json",
@@ -109,8 +117,8 @@ KINDS = {
         lambda seed: of_json(answer_document(), seed),
         (("sweep", "suggest", "study", "--fit", SOME_FIT, "--question", "answer.json", "--out", "new.yaml"),),
         places=("study",),  # there is none, so a sound answer goes no further
-        few=24,
-        many=500,
+        few=20,
+        many=300,
     ),
     "study": Kind(
         "study/runs/imported.parquet",
@@ -122,36 +130,36 @@ KINDS = {
             ("methods", "study"),
         ),
         writes=("packed",),
-        few=10,
-        many=400,
+        few=8,
+        many=300,
     ),
     "packed study": Kind(
         "packed/runs.parquet",
         lambda seed: of_bytes(study_part(), seed),
         (("fit", "packed", *FITTED), ("isoflop", "packed", "--bootstrap", "0")),
-        few=6,
-        many=300,
+        few=5,
+        many=200,
     ),
     "latency table": Kind(
         "bench.csv",
         lambda seed: of_table(latency_csv(), seed),
         (("latency", "bench.csv", "--resamples", "200", "--device", "h100"),),
-        few=3,
-        many=60,
+        few=2,
+        many=40,
     ),
     "throughput": Kind(
         "served.csv",
         lambda seed: of_table(throughput_csv(), seed),
         ((*PRICED, "--throughput", "served.csv"),),
-        few=8,
-        many=200,
+        few=6,
+        many=150,
     ),
     "Parquet table": Kind(
         "runs.parquet",
         parquet,
         (("fit", "runs.parquet", *FITTED),),
-        few=8,
-        many=300,
+        few=6,
+        many=200,
     ),
 }  # fmt: skip
 

@@ -107,7 +107,7 @@ def test_every_command_with_numbers_is_tried() -> None:
 def test_a_number_that_cannot_be_is_refused_with_its_option(tmp_path: Path) -> None:
     found, folder = [], files(tmp_path)
     for number, (command, option) in enumerate(OPTIONS):
-        for value in (IMPOSSIBLE[number % 5], IMPOSSIBLE[5 + number % (len(IMPOSSIBLE) - 5)]):
+        for value in (IMPOSSIBLE[number % len(IMPOSSIBLE)],):
             verdict = judged(call(command, option, value), folder, (option,), WRITES)
             if verdict.fault or verdict.status != 2 or option not in verdict.said:
                 found.append(
@@ -120,7 +120,7 @@ def test_a_number_that_cannot_be_is_refused_with_its_option(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", ODD)
 def test_every_option_takes_or_refuses_any_word(value: str, tmp_path: Path) -> None:
     found, folder = [], files(tmp_path)
-    for command, option in OPTIONS:
+    for command, option in OPTIONS[ODD.index(value) % 4 :: 4]:
         verdict = judged(
             call(command, option, value),
             folder,
