@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.decision.lineage import sizes_of_lineage
 from analysis.fitting.fit import Fit
-from analysis.laws.model_family import SIZE_COLUMNS, Sizes, sizes_of_lineage
+from analysis.laws.model_family import SIZE_COLUMNS, Sizes
 from scaling.arrays import Array, Booleans
 from scaling.bounds import MOST_FLOPS, outside
 from scaling.columns import EXPERTS, TOKENS

@@ -116,7 +116,7 @@ def test_the_answer_is_the_planted_one(joint):
             for d in np.geomspace(1e5, budget / (6 * n), 200)
             if planted_loss(n, d, e) <= bar * (1 + 1e-9)
         ]
-        costs[e] = min(6 * n * d + 2 * n * served for n, d in pairs)
+        costs[e] = min(6 * n * d + 2 * n * 3 * served for n, d in pairs)  # two prompt tokens for each of output
     best = min(costs, key=costs.get)
     found = recommend(joint, Question(train_flops=budget, serve_tokens=served)).recommendation
     assert found.n_experts == best

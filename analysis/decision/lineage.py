@@ -1,0 +1,29 @@
+"""The counts that a law reads, of models that are built as a published lineage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.laws.model_family import Sizes
+from scaling.arrays import Array
+from scaling.serving.families import ArchitectureFamily
+
+
+def sizes_of_lineage(lineage: ArchitectureFamily, n_active: Array, n_experts: int) -> Sizes:
+    """The counts of models that are built as a published lineage, for a fit that has no family of its own."""
+    model = lineage.architecture(n_active, n_experts)
+    counts = {part: np.asarray(count, dtype=float) for part, count in model.parameters().items()}
+    outside = counts["embedding"] + counts["head"]
+    n_total = np.asarray(model.n_total) - counts["router"]
+    return Sizes(
+        n_experts=n_experts,
+        top_k=min(lineage.k, n_experts),
+        n_active=n_active,
+        n_total=n_total,
+        n_active_nonembed=n_active - outside,
+        n_total_nonembed=n_total - outside,
+        n_dense_nonembed=n_active - outside,
+        n_layers=np.asarray(model.n_layers, dtype=float),
+        d_model=np.asarray(model.d_model, dtype=float),
+        n_router=counts["router"],
+    )
