@@ -39,7 +39,7 @@ def suggest(
         float | None,
         typer.Option(
             metavar="C",
-            parser=options.number,
+            parser=options.compute,
             help="FLOPs that the new cells may take. Default: of the largest run and a tenth of the study the more.",
         ),
     ] = None,
