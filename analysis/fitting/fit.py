@@ -17,7 +17,7 @@ from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
 from analysis.fitting.outliers import outlier_doubts
 from analysis.fitting.problem import Problem
-from analysis.fitting.search import FEW_AGREE, GlobalMinimum, search
+from analysis.fitting.search import GlobalMinimum, search
 from analysis.laws import LAWS, Law, law_named, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.doubts import Doubt
@@ -301,9 +301,10 @@ def fit(
 ) -> Fit:
     """The global minimum of a law's summed objective over a table's runs.
 
-    `n_starts` starts are each driven to a minimum; where fewer than three reach the lowest, four times as many are
-    tried. `pin` holds parameters at values; with `auto_pin` those the table cannot identify are held at published
-    values too (`identifiability.automatic_pins`), each with a warning. Intervals come from `bootstrap.bootstrap`.
+    `n_starts` starts are each driven to a minimum; where few of them reach the lowest, independent searches by basin
+    hopping follow (`search.search`). `pin` holds parameters at values; with `auto_pin` those the table cannot identify
+    are held at published values too (`identifiability.automatic_pins`), each with a warning. Intervals come from
+    `bootstrap.bootstrap`.
     The law need not be registered. Raises InputError for a missing column, an unknown parameter, and a law that has the
     name of another.
     """
@@ -377,11 +378,8 @@ def _fitted(unfitted: Fit, problem: Problem, minimum: GlobalMinimum) -> Fit:
     if not np.isfinite(minimum.objective):
         warnings.append(f"none of {minimum.n_starts} starts converged")
         return replace(unfitted, n_starts=minimum.n_starts, status="failed", warnings=tuple(warnings))
-    if minimum.n_agreeing < FEW_AGREE:
-        warnings.append(
-            f"only {minimum.n_agreeing} of {minimum.n_starts} starts reached the lowest objective: it may not be the "
-            "global one"
-        )
+    if minimum.doubt:
+        warnings.append(minimum.doubt)
     estimate = {name: float(value[0]) for name, value in problem.parameters(theta[None]).items()}
     log_loss, jacobian = problem.log_loss(theta[None])
     residuals = log_loss[0] - np.log(problem.loss)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis.fitting.basins import SAME_MINIMUM, hop
 from analysis.fitting.problem import Problem
 from analysis.fitting.solver import Minima
 from analysis.laws.law import Extension
@@ -13,12 +14,15 @@ from scaling.arrays import Array
 from scaling.progress import Progress, part, silent
 
 FEW_AGREE = 3
-_SAME_MINIMUM = 1e-4  # relative: starts that end within .01 % of the lowest objective reached the minimum
+_SETTLED = 0.25  # of the starts at the lowest minimum: more would find no other
+_STARTS_A_SEARCH = 8  # of the first starts, for each independent search of flat valleys
+_SETS = 2  # of independent searches, the second where too few of the first agree
 _POOL, _CHOSEN = 64, 2  # starts drawn for many weightings, and those that each chooses
 _CHOSEN_EXTENDED = 1  # where a law extends a simpler one, whose minimum leads into its own
 _PATIENT = 2_000  # steps in a flat valley
 _SEARCH_ROWS = 2_000  # starts search on this many rows, and the best is then polished on all
 _NEAR, _FLAT = 0.15, 0.8  # of the time, until the estimate and until the starts are minimised
+_ROUNDING = 1e-9  # residuals that are nothing but rounding
 _LEAST_SHARE = 0.02  # of the loss that every term starts with: a term at zero has no gradient
 
 
@@ -26,36 +30,86 @@ _LEAST_SHARE = 0.02  # of the loss that every term starts with: a term at zero h
 class GlobalMinimum:
     """Coordinates (P,) and objective of the lowest minimum, starts tried, and how many of them reached it.
 
-    The objective is infinite where no start converged.
+    Where the first starts disagreed, independent searches followed, `n_searches` of them, of which
+    `n_searches_agreeing` ended at the lowest minimum. The objective is infinite where no start converged.
     """
 
     theta: Array
     objective: float
     n_starts: int
     n_agreeing: int
+    n_searches: int = 0
+    n_searches_agreeing: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """Why it may not be the global minimum, with numbers; "" where enough independent starts reached it."""
+        if self.n_searches and self.n_searches_agreeing < FEW_AGREE:
+            return (
+                f"the minimum is not certainly global: {self.n_searches_agreeing} of {self.n_searches} independent "
+                f"searches, of {self.n_starts:,} starts together, ended at the lowest objective; raise `starts`"
+            )
+        if not self.n_searches and self.n_agreeing < FEW_AGREE:
+            return (
+                f"the minimum is not certainly global: {self.n_agreeing} of {self.n_starts} starts reached the lowest "
+                "objective; raise `starts`"
+            )
+        return ""
 
 
 def search(problem: Problem, n_starts: int, rng: np.random.Generator) -> GlobalMinimum:
-    """The lowest minimum of `n_starts` starts; where fewer than three agree, four times as many more are tried."""
+    """The lowest minimum that starts reach.
+
+    Where at least a quarter of `n_starts` starts reach the lowest, that is it. Otherwise valleys are flat, and an
+    independent search follows for every eight of them (`basins.hop`); where fewer than three end at the lowest minimum,
+    as many more follow.
+    """
     if not problem.free:
-        return GlobalMinimum(np.empty(0), problem.value(problem.pinned), 1, 1)
+        return GlobalMinimum(np.empty(0), problem.value(problem.pinned), FEW_AGREE, FEW_AGREE)
     n_rows, part = problem.loss.size, problem
     if n_rows > _SEARCH_ROWS:
         part = problem.rows(np.sort(rng.choice(np.arange(n_rows), _SEARCH_ROWS, replace=False)))
-    ends: list[Minima] = []
-    for count in (n_starts, 4 * n_starts):
-        ends.append(part.minimise(draw_starts(part, count, rng), np.ones((count, part.loss.size))))
-        minima = Minima.join(ends)
-        reached = np.where(minima.converged, minima.objective, np.inf)
-        best = int(np.argmin(reached))
-        theta, value = minima.theta[best], float(reached[best])
-        agreeing = int(np.sum(reached <= value * (1 + _SAME_MINIMUM) + 1e-20)) if np.isfinite(value) else 0
-        if agreeing >= FEW_AGREE:
+    first = part.minimise(draw_starts(part, n_starts, rng), np.ones((n_starts, part.loss.size)))
+    reached = np.where(first.converged, first.objective, np.inf)
+    zero = _nothing(part)
+    found = GlobalMinimum(first.theta[reached.argmin()], float(reached.min()), n_starts, _agreeing(reached, zero))
+    if found.n_agreeing < max(_SETTLED * n_starts, min(FEW_AGREE, n_starts)) or n_starts < FEW_AGREE:
+        found = _search_basins(part, first, n_starts, rng)
+    if part is not problem and np.isfinite(found.objective):
+        end = problem.minimise(found.theta[None], np.ones((1, n_rows)), near=True)
+        found = replace(found, theta=end.theta[0], objective=float(end.objective[0]))
+    return found
+
+
+def _search_basins(problem: Problem, first: Minima, n_starts: int, rng: np.random.Generator) -> GlobalMinimum:
+    """The lowest minimum of independent searches, until three end there or two sets of them are through."""
+    searches = max(1, n_starts // _STARTS_A_SEARCH)
+    tried, zero = first.objective, _nothing(problem)
+    thetas, ends = np.empty((0, len(problem.free))), np.empty(0)
+    for number in range(_SETS):
+        if number:
+            first = problem.minimise(draw_starts(problem, n_starts, rng), np.ones((n_starts, problem.loss.size)))
+            tried = np.append(tried, first.objective)
+        basins = hop(problem, first.theta, first.objective, searches, FEW_AGREE, rng)
+        thetas, ends = np.concatenate([thetas, basins.theta]), np.append(ends, basins.objective)
+        tried = np.append(tried, basins.tried)
+        if _agreeing(ends, zero) >= FEW_AGREE:
             break
-    if part is not problem and np.isfinite(value):
-        end = problem.minimise(theta[None], np.ones((1, n_rows)), near=True)
-        theta, value = end.theta[0], float(end.objective[0])
-    return GlobalMinimum(theta, value, len(reached), agreeing)
+    best = int(ends.argmin())
+    lowest = float(ends[best])
+    at_lowest = int(np.sum(tried <= lowest * (1 + SAME_MINIMUM) + zero)) if np.isfinite(lowest) else 0
+    return GlobalMinimum(thetas[best], lowest, len(tried), at_lowest, len(ends), _agreeing(ends, zero))
+
+
+def _agreeing(objectives: Array, zero: float) -> int:
+    """How many of them are the lowest, to within what tells minima apart; all up to `zero` are alike."""
+    lowest = objectives.min()
+    return int(np.sum(objectives <= lowest * (1 + SAME_MINIMUM) + zero)) if np.isfinite(lowest) else 0
+
+
+def _nothing(problem: Problem) -> float:
+    """The objective of residuals that are nothing but rounding."""
+    return float(problem.objective.penalty(np.full(problem.loss.size, _ROUNDING)).sum())
 
 
 def search_each(
