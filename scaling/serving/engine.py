@@ -29,9 +29,11 @@ def iteration_terms(
     return _terms(sizes, on, service, layout, sequences=held, prompt_tokens=prompts) / gained
 
 
-def prompt_terms(sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE) -> Array:
-    """Terms of reading one prompt alone, but for what is cached of it."""
-    fresh = 0.0 * np.asarray(sizes.n_active, dtype=float) + service.prompt * (1.0 - service.prefix_hit)
+def prompt_terms(
+    sizes: ModelSizes, on: Device, service: Service, layout: Layout = ALONE, *, prompts: Values = 1.0
+) -> Array:
+    """Terms of reading so many prompts at once and nothing else, but for what is cached of them."""
+    fresh = 0.0 * np.asarray(sizes.n_active, dtype=float) + prompts * service.prompt * (1.0 - service.prefix_hit)
     return _terms(sizes, on, service, layout, sequences=0.0 * fresh, prompt_tokens=fresh)
 
 
