@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -302,7 +303,9 @@ def ray_connected(options: Options, store: Store) -> Iterator[tuple[Any, Path]]:
 
 def _join(ray: Any, address: RayAddress) -> None:
     try:
-        ray.init(address=address.text, **_QUIET)
+        # Of a client, ray://, the server has the paths.
+        paths = {} if address.text.startswith("ray://") else {"job_config": _job_config()}
+        ray.init(address=address.text, **paths, **_QUIET)
     except Exception as error:  # Ray has no common type for what is wrong with a cluster
         raise address.unanswered(first_line(error).partition(". ")[0] or type(error).__name__) from error
 
@@ -320,12 +323,30 @@ def _start(ray: Any) -> Path:
         "_temp_dir": str(folder / _SESSIONS),
     }
     try:
-        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **local, **_QUIET)
+        settings = {"object_store_memory": _OBJECT_STORE_BYTES, **local, **_QUIET}
+        ray.init(address="local", job_config=_job_config(), **settings)
     except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
         shutil.rmtree(folder, ignore_errors=True)
         busy = "; it waits for 30 s: try again when this machine is less busy" if "timed out" in str(error) else ""
         raise WorkError(f"Ray did not start ({error}{busy}); `executor` inline works without it") from error
     return folder
+
+
+def _job_config() -> Any:
+    """Ray's settings of a driver, without the current folder among the paths from which workers import."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _OwnPaths()  # Ray extends it when it connects
+    return config
+
+
+class _OwnPaths(list[str]):
+    """Paths of the driver. Ray would add the current folder before them: a `glob.py` in a study that somebody sent
+    would run in every worker."""
+
+    def extend(self, paths: Iterable[str]) -> None:
+        super().extend(path for path in paths if path in sys.path)
 
 
 def _host() -> str:

@@ -205,7 +205,7 @@ def measure_shapes(
         }
         paths = os.pathsep.join(path for path in sys.path if path)
         environ = os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths}
-        command = [sys.executable, "-m", "sweeps.worker"]
+        command = [sys.executable, "-P", "-m", "sweeps.worker"]  # -P: nothing is imported from the current folder
         pipe, done = subprocess.PIPE, 0
         # A broken pipe means that the process died at once, which is handled below.
         with (

@@ -34,7 +34,7 @@ def require_jax(changes: Mapping[str, str] | None = None) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _try(given: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> None:
-    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    command = [sys.executable, "-P", "-c", "import jax; jax.devices()"]
     settings = {**dict(environ), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
         ended = subprocess.run(

@@ -42,6 +42,7 @@ def main() -> None:
             "environment": {name: value for name, value in os.environ.items() if name.startswith("RAY_")},
             "mode": oct(scratch.parent.stat().st_mode & 0o777),
             "said": said,
+            "imports_from": ray.get(ray.remote(lambda: sys.path).remote()),
         }
     print(json.dumps(found))
 

@@ -177,6 +177,12 @@ def test_a_failed_measurement_does_not_affect_other_shapes(place: Place) -> None
     assert status.study_status(Store(place.out), *status.opened(place.out)).latency_owed == 2
 
 
+def test_nothing_is_imported_from_the_current_folder(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.folder / "pyarrow.py").write_text("raise RuntimeError('a file of somebody else was run')")
+    monkeypatch.chdir(place.folder)
+    assert sweep(place.grid("{d_model: 16, tokens: 1K, seed: 0}"), place).latency_owed == 0
+
+
 def test_a_damaged_part_is_trained_again(place: Place) -> None:
     path = place.grid("{d_model: 16, tokens: 1K, seed: [0, 1]}")
     sweep(path, place)

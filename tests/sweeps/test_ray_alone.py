@@ -26,6 +26,7 @@ def test_ray_listens_to_this_machine_and_lets_in_who_knows_its_token(tmp_path: P
         ended = subprocess.run(
             [sys.executable, str(HERE / "ray_alone.py"), str(tmp_path / "study")],
             env=environ | {"PYTHONPATH": str(ROOT), "HOME": str(home)}, capture_output=True, text=True, check=False,
+            cwd=home,
         )  # fmt: skip
         if "less busy" not in ended.stderr:
             break
@@ -40,6 +41,8 @@ def test_ray_listens_to_this_machine_and_lets_in_who_knows_its_token(tmp_path: P
     assert (settings["RAY_USAGE_STATS_ENABLED"], settings["RAY_AUTH_MODE"]) == ("0", "token")
     assert len(settings["RAY_AUTH_TOKEN"]) == 64
     assert not (home / ".ray").exists(), "its token is in no file that others can read"
+    assert str(home) not in found["imports_from"], "a file of the current folder is no module"
+    assert str(HERE) in found["imports_from"], "that of the driver is"
     assert found["said"].splitlines()[1] == "Unknown flag in XLA_FLAGS: --x"
 
 
