@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
+from analysis.latency.speed_file import load_speed
 from scaling.arrays import Array
 from scaling.serving.engine_speed import EngineSpeed
+from scaling.serving.published_speeds import PREFIX, default_speed, published_speed
 from scaling.serving.service import Service
-from scaling.serving.step_time import LEAST, Efficiency
+from scaling.serving.step_time import ASSUMED, LEAST, Efficiency
 
 MOST_SPEEDS = 48  # draws of a device's speed that are met; each has a table of its own
 _QUANTILES = 101
+ASSUMED_SPEED = "assumed"
+"""The name of shares of the peaks that nobody measured (`scaling.serving.step_time.ASSUMED`)."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,23 @@ class EngineSpeeds(Speeds):
 
 def _normal_quantiles(levels: Array) -> Array:
     return np.array([NormalDist().inv_cdf(level) for level in levels])
+
+
+def with_speed(
+    service: Service, device: str, speed: EngineSpeed | str | Path | None = None
+) -> tuple[Service, Speeds | None]:
+    """The service at an engine's speed, and the draws of that speed; None: nothing was measured.
+
+    `speed` is one, its name (`published:vllm-h100`), a file of one, or `assumed`; None: the published speed of the
+    device where it has one, unless the service has a speed of its own. Raises InputError.
+    """
+    if speed is None:
+        if service.engine is not None:
+            speed = service.engine
+        elif service.efficiency == ASSUMED:
+            speed = default_speed(device)
+    elif isinstance(speed, Path) or (isinstance(speed, str) and speed != ASSUMED_SPEED):
+        speed = published_speed(str(speed)) if str(speed).startswith(PREFIX) else load_speed(speed)
+    if speed is None or isinstance(speed, str):
+        return service, None
+    return replace(service, engine=speed), EngineSpeeds.of(speed) if speed.without else None

@@ -154,7 +154,8 @@ TargetLoss = Annotated[
     typer.Option(metavar="L", parser=quantity("nats per token", "nats"), help="Loss to reach, nats per token."),
 ]
 ServeTokens = Annotated[
-    float | None, typer.Option(metavar="T", parser=number, help="Tokens served over the model's life; else none.")
+    float | None,
+    typer.Option(metavar="T", parser=number, help="Output tokens served over the model's life; else none."),
 ]
 ExpertCounts = Annotated[
     str | None,

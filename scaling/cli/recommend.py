@@ -78,10 +78,21 @@ def recommend(
     throughput: serving_options.Throughput = None,
     bandwidth_share: serving_options.BandwidthShare = None,
     flops_share: serving_options.FlopsShare = None,
+    speed: serving_options.Speed = None,
+    family: serving_options.Family = None,
+    like: serving_options.Like = None,
+    top_k: serving_options.TopK = None,
+    weights: serving_options.Weights = None,
+    experts: serving_options.ExpertsIn = None,
+    kv: serving_options.Kv = None,
     prompt: serving_options.Prompt = 512,
     generated: serving_options.Generated = 256,
+    prefix_hit: serving_options.PrefixHit = None,
+    drafted: serving_options.Drafted = None,
+    accepted: serving_options.Accepted = None,
+    apart: serving_options.Apart = False,
     utilisation: serving_options.Utilisation = 0.5,
-    max_batch: serving_options.MaxBatch = 256,
+    max_batch: serving_options.MaxBatch = None,
     max_devices: serving_options.MaxDevices = 64,
     max_fleet: serving_options.MaxFleet = None,
     ttft_s: serving_options.TtftLimit = None,
@@ -116,8 +127,9 @@ def recommend(
 
     fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
     serving = serving_options.device_of(
-        device, devices, latency, throughput, bandwidth_share, flops_share, prompt, generated
+        device, devices, latency, throughput, bandwidth_share, flops_share, speed, prompt, generated
     )
+    service = serving_options.served_as(serving, device, weights, experts, kv, prefix_hit, drafted, accepted, apart)
     question = Question(
         train_flops=train_flops,
         train_usd=train_usd,
@@ -137,8 +149,9 @@ def recommend(
         usd_per_hour=usd_per_hour,
         mfu=mfu,
         settings=options.number_pairs(settings, "--set"),
+        family=serving_options.family_of(family, like, top_k),
         service=replace(
-            serving.service,
+            service,
             prompt=prompt,
             generated=generated,
             utilisation=utilisation,
@@ -148,7 +161,7 @@ def recommend(
             ttft_s=ttft_s,
             tpot_s=tpot_s,
             skew=(fits[fit].router_skew or 0.0) if skew is None else skew,
-            reads_all=reads_all or serving.service.reads_all,
+            reads_all=reads_all or service.reads_all,
         ),
     )
     with progress("optimising") as report:

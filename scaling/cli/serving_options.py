@@ -14,6 +14,7 @@ from scaling.errors import InputError
 if TYPE_CHECKING:
     from analysis.latency.speeds import Speeds
     from scaling.serving.device import Device
+    from scaling.serving.families import ArchitectureFamily
     from scaling.serving.service import Service
 
 
@@ -47,12 +48,64 @@ FlopsShare = Annotated[
     float | None,
     typer.Option(parser=quantity("a share of 1"), help="Achieved share of the peak FLOP/s in serving. Default: 0.4."),
 ]
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Speed of the serving engine: published:vllm-h100, assumed, or a file that `scaling latency --out` wrote. "
+        "Default: the device's published speed where it has one.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="Number format of weights: bf16, fp8, nvfp4, mxfp4, int4, ... Default: bf16."),
+]
+ExpertsIn = Annotated[
+    str | None, typer.Option("--experts-in", metavar="FORMAT", help="That of routed experts. Default: as --weights.")
+]
+Kv = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="That of cached keys and values: bf16, fp8, ... Default: bf16.")
+]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Price models built as this lineage: mixtral, deepseek, qwen3, gpt-oss, llama, olmoe. Default: the fit's "
+        "own, with multi-head attention.",
+    ),
+]
+Like = Annotated[
+    Path | None, typer.Option(metavar="CONFIG", help="The same with the proportions of a model's config.json.")
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="K", parser=whole_number, help="Experts of a token in --family, instead of its k."),
+]
+PrefixHit = Annotated[
+    float | None,
+    typer.Option(parser=quantity("a share of 1"), help="Share of prompt tokens whose keys and values are cached."),
+]
+Drafted = Annotated[
+    int | None,
+    typer.Option(metavar="G", parser=whole_number, help="Tokens that speculative decoding drafts in a step."),
+]
+Accepted = Annotated[
+    float | None,
+    typer.Option(parser=quantity("a share of 1"), help="Chance that a drafted token is accepted, with --drafted."),
+]
+Apart = Annotated[bool, typer.Option("--apart", help="Prompts are read by other devices than those that decode.")]
 Prompt = Annotated[int, typer.Option(metavar="P", parser=whole_number, help="Prompt tokens per request.")]
 Generated = Annotated[int, typer.Option(metavar="N", parser=whole_number, help="Output tokens per request.")]
 Utilisation = Annotated[
     float, typer.Option(parser=quantity("a share of 1"), help="Largest share of the time that replicas are busy.")
 ]
-MaxBatch = Annotated[int, typer.Option(parser=whole_number, help="Most sequences in one replica at a time.")]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        help="Most sequences in one replica at a time. Default: as many as memory and the limits on latency leave.",
+    ),
+]
 MaxDevices = Annotated[int, typer.Option(parser=whole_number, help="Most devices of one replica.")]
 MaxFleet = Annotated[
     int | None, typer.Option(parser=whole_number, help="Most devices of all replicas, with --requests-per-month.")
@@ -103,6 +156,7 @@ def device_of(
     throughput: Path | None,
     bandwidth_share: float | None,
     flops_share: float | None,
+    speed: str | None,
     prompt: int,
     generated: int,
 ) -> ServingDevice:
@@ -118,6 +172,7 @@ def device_of(
         "--throughput": throughput,
         "--bandwidth-share": bandwidth_share,
         "--flops-share": flops_share,
+        "--speed": speed,
     }
     given = [option for option, value in values.items() if value is not None]
     if given and name is None:
@@ -133,15 +188,18 @@ def device_of(
         asked = Service(prompt=prompt, generated=generated)
         on = rented or device(str(name))
         return ServingDevice(rented, measured_throughput(read_table(throughput), on, asked, str(throughput)))
-    if given:
+    if bandwidth_share is not None or flops_share is not None:
         reached = Efficiency(
             bandwidth_share=ASSUMED.bandwidth_share if bandwidth_share is None else bandwidth_share,
             flops_share=ASSUMED.flops_share if flops_share is None else flops_share,
             source=f"{' and '.join(given)} as given, the rest assumed",
         )
-    else:
-        reached = ASSUMED
-    return ServingDevice(rented, Service(efficiency=reached))
+        return ServingDevice(rented, Service(efficiency=reached))
+    if name is None:
+        return ServingDevice(rented, Service())
+    from analysis.latency.speeds import with_speed
+
+    return ServingDevice(rented, *with_speed(Service(), name, speed))
 
 
 def _as_measured(latency: Path, name: str, rented: Device | None) -> ServingDevice:
@@ -169,3 +227,58 @@ def _from_file(name: str | None, devices: Path | None) -> Device | None:
             f"--device {name}: neither in {devices} ({', '.join(of_file)}) nor in the table ({', '.join(names())})"
         )
     return of_file.get(name)
+
+
+def served_as(
+    serving: ServingDevice,
+    name: str | None,
+    weights: str | None,
+    experts: str | None,
+    kv: str | None,
+    prefix_hit: float | None,
+    drafted: int | None,
+    accepted: float | None,
+    apart: bool,
+) -> Service:
+    """The service with the precision and the ways of serving that the options name.
+
+    Raises InputError where they contradict each other, need a device, or need what the device lacks.
+    """
+    from dataclasses import replace
+
+    from scaling.serving.devices import device
+    from scaling.serving.precision import served_in
+
+    needing = {"--weights": weights, "--experts-in": experts, "--kv": kv, "--drafted": drafted, "--apart": apart}
+    given = [option for option, value in needing.items() if value]
+    if given and name is None:
+        raise InputError(f"{given[0]} needs --device: without one, cost is in FLOPs")
+    if (drafted is None) != (accepted is None):
+        raise InputError("--drafted and --accepted belong together: how many tokens are drafted, and how many are kept")
+    service = serving.service
+    if given:
+        on = serving.rented or device(str(name))
+        service = served_in(service, on, weights=weights, experts=experts, kv=kv)
+    return replace(
+        service,
+        prefix_hit=prefix_hit or service.prefix_hit,
+        drafted=drafted or service.drafted,
+        accepted=accepted or service.accepted,
+        apart=apart or service.apart,
+    )
+
+
+def family_of(family: str | None, like: Path | None, top_k: int | None) -> ArchitectureFamily | None:
+    """The family that is priced; None: the fit's own. Raises InputError where the options contradict each other."""
+    from scaling.serving.families import architecture_family, family_like
+    from scaling.serving.hub_config import read_hub_config
+
+    if family is not None and like is not None:
+        raise InputError("--family and --like say the same: give one")
+    if family is not None:
+        return architecture_family(family, top_k)
+    if like is not None:
+        return family_like(read_hub_config(like), top_k)
+    if top_k is not None:
+        raise InputError("--top-k needs --family or --like: the k of the fit's own models is that of its runs")
+    return None

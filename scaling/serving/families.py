@@ -8,7 +8,7 @@ logarithms, and beyond the last member the proportions of that member are kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,8 @@ from scaling.errors import InputError
 from scaling.serving.public_models import public_model
 from scaling.serving.service import ModelSizes
 
-_REACH, _CELLS = 36.0, 2_400  # ln of the scale beyond the end members, and places tabulated in each stretch
-_STEPS = 5
+_REACH, _CELLS = 36.0, 20_000  # ln of the scale beyond the end members, and places tabulated in each stretch
+_WHOLE = ("n_experts", "window")  # counts that are whole whatever the size
 
 _Place = tuple[Array, Array, Array, Array]
 """Of every model: the member below, the one above, how far it is between them, and the scale beyond the end members."""
@@ -45,6 +45,7 @@ class ArchitectureFamily:
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"`top_k` must be at least 1, found {self.top_k}")
+        object.__setattr__(self, "members", tuple(_in_floats(member) for member in self.members))
 
     @cached_property
     def _value(self) -> str:
@@ -73,8 +74,7 @@ class ArchitectureFamily:
         place = np.interp(np.log(wanted), self._log_sizes, self._places)
         cell = np.clip(np.searchsorted(self._places, place, side="right") - 1, 0, len(self._places) - 2)
         slope = (np.diff(self._log_sizes) / np.diff(self._places))[cell]
-        for _ in range(_STEPS):
-            place = place + (np.log(wanted) - np.log(self._n_active(place))) / slope
+        place = place + (np.log(wanted) - np.log(self._n_active(place))) / slope  # now to 1e-9
         return self._at(place, n_experts)
 
     def sizes(self, n_active: Values, n_experts: int) -> ModelSizes:
@@ -127,7 +127,7 @@ class ArchitectureFamily:
             self._mlp(group.mlp, of, n_experts),
         )
 
-    def _mlp(self, mlp: Mlp | Experts, of: Any, n_experts: int) -> Mlp | Experts:
+    def _mlp(self, mlp: Any, of: Any, n_experts: int) -> Mlp | Experts:
         """The MLP of one group: dense, or E experts of which k are as wide as those of the members."""
         gated, is_routed = mlp.gated, isinstance(mlp, Experts)
         active = of(lambda layers: getattr(layers.mlp, "top_k", 1) * layers.mlp.width, grows=True)
@@ -136,6 +136,16 @@ class ArchitectureFamily:
             return Mlp(active + shared, gated)
         k = min(self.k, n_experts)
         return Experts(n_experts, k, active / k, shared, gated)
+
+
+def _in_floats(value: Any) -> Any:
+    """A description with every size as a float, so that equal families are written alike."""
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: _in_floats(getattr(value, f.name)) for f in fields(value) if f.name not in _WHOLE}
+        return replace(value, **changed)
+    if isinstance(value, tuple):
+        return tuple(_in_floats(item) for item in value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _attention(attention: Attention, of: Any) -> Attention:

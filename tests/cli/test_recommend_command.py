@@ -54,7 +54,8 @@ def test_a_device_makes_cost_money_and_asks_what_would_change_the_answer(call):
 
 
 def test_words_name_formulas_prices_and_what_would_change(call):
-    result, _ = call("--train-flops", "1e22", "--serve-tokens", "1e12", "--device", "h100", "--verbose")
+    given = ("--train-flops", "1e22", "--serve-tokens", "1e12", "--device", "h100")
+    result, _ = call(*given, "--speed", "assumed", "--max-batch", "256", "--verbose")
     assert result.exit_code == 0
     for words in (
         "tpot: time of one iteration",
@@ -92,7 +93,7 @@ def test_prices_of_ones_own_are_used_and_named(call, tmp_path):
 
 def test_a_measured_device_is_slower_and_said_to_be_measured(call, law_file):
     given = ("--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if")
-    _, assumed = call(*given, "--json")
+    _, assumed = call(*given, "--speed", "assumed", "--json")
     _, found = call(*given, "--latency", law_file, "--json")
     assert found["recommendation"]["cost"]["serve"] > 1.5 * assumed["recommendation"]["cost"]["serve"]
     assert any("measured: planted" in assumption for assumption in found["assumptions"])
@@ -122,6 +123,19 @@ def test_limits_of_latency_are_milliseconds(call):
         (("--train-flops", "1e20", "--device", "h100", "--prompt", "0"), "'--prompt': takes a whole number from 1"),
         (("--train-flops", "1e20", "--device", "h100", "--utilisation", "2"), "--utilisation must be above 0"),
         (("--train-usd", "1e5"), "--train-usd needs --device"),
+        (("--train-flops", "1e20", "--weights", "fp8"), "--weights needs --device"),
+        (("--train-flops", "1e20", "--speed", "assumed"), "--speed needs --device"),
+        (("--train-flops", "1e20", "--top-k", "2"), "--top-k needs --family or --like"),
+        (("--train-flops", "1e20", "--family", "gpt"), "mixtral, deepseek"),
+        (("--train-flops", "1e20", "--device", "a100", "--weights", "fp8"), "--weights: device a100 multiplies no fp8"),
+        (("--train-flops", "1e20", "--device", "h100", "--kv", "int4"), "--kv: no engine caches"),
+        (("--train-flops", "1e20", "--device", "h100", "--experts-in", "int3"), "--experts-in: found 'int3'"),
+        (("--train-flops", "1e20", "--device", "h100", "--speed", "published:x"), "--speed: found 'published:x'"),
+        (("--train-flops", "1e20", "--device", "h100", "--drafted", "3"), "--drafted and --accepted belong together"),
+        (
+            ("--train-flops", "1e20", "--device", "h100", "--speed", "assumed", "--flops-share", ".5"),
+            "--flops-share and --speed say the same",
+        ),
     ],
 )
 def test_wrong_input_is_one_message(call, words, message):
