@@ -14,6 +14,7 @@ from analysis.fitting import bca, fit_tables, fitted_to, identifiability
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.discrepancy import Discrepancy
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
+from analysis.fitting.noise import NoiseTrend, leverage, noise_trend
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
 from analysis.fitting.outliers import outlier_doubts
 from analysis.fitting.problem import Problem
@@ -50,7 +51,8 @@ class Fit(Summarised):
     parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`.
     `condition` is that of the scaled Jacobian. `doubts` are those of the table, and runs far from the law; each stands
     among the `warnings` too, which every answer repeats. `noise` is the deviation of ln loss between seeds, None where
-    no configuration was repeated. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
+    no configuration was repeated. `noise_trend` says how noise changes with compute, where the runs show that it
+    does. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
     columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
     trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
     (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
@@ -82,6 +84,7 @@ class Fit(Summarised):
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     experts: tuple[int, ...] = ()
     noise: float | None = None
+    noise_trend: NoiseTrend | None = None
     family: Family | None = None
     corpus_tokens: float | None = None
     router_skew: float | None = None
@@ -176,6 +179,11 @@ class Fit(Summarised):
         problem = Problem.of(table, self.definition, pinned, self.criterion)
         return problem, problem.coordinates(self.params)
 
+    def leverages(self, table: RunTable) -> Array:
+        """The leverage of each run of the table that was fitted: the share of its residual that it takes out itself."""
+        problem, estimate = self.problem(table)
+        return leverage(problem.log_loss(estimate[None])[1][0])
+
     @property
     def resampled(self) -> Resampled:
         """How the draws were made."""
@@ -216,8 +224,8 @@ class Fit(Summarised):
         """95 % interval of the loss that a new run would measure: law and run-to-run noise; None without draws.
 
         Noise is the fit's own residuals, each enlarged (`enlargement`); where seeds were repeated and spread more, by
-        as much as they do. Every quantile of the law is paired with every residual, so that no seed is needed and heavy
-        tails stay.
+        as much as they do; where it changes with compute, of the size that it has there (`noise_trend`). Every
+        quantile of the law is paired with every residual, so that no seed is needed and heavy tails stay.
         """
         return self._run_interval(columns, None)
 
@@ -237,12 +245,17 @@ class Fit(Summarised):
         levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
         law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
         law = law if beyond is None else law + beyond
-        noise = -np.sort(self.residuals) * self.enlargement
-        spread = np.sqrt(np.mean(noise**2))
+        trend = self.noise_trend
+        noise = -np.sort(self.residuals if trend is None else trend.standardised) * self.enlargement
+        spread = np.sqrt(np.mean(np.square(self.residuals))) * self.enlargement
         if self.noise is not None and self.noise > spread > 0:
             noise = noise * (self.noise / spread)
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
-        ends = [np.quantile((column[:, None] + noise).ravel(), bca.ENDS) for column in law.T]
+        scales = np.broadcast_to(1.0 if trend is None else trend.scale(columns), len(law.T))
+        ends = [
+            np.quantile((column[:, None] + scale * noise).ravel(), bca.ENDS)
+            for column, scale in zip(law.T, scales, strict=True)
+        ]
         low, high = np.exp(np.array(ends).T)
         of_law = self.loss_interval(columns) or (low, high)
         return np.minimum(low, of_law[0]), np.maximum(high, of_law[1])
@@ -256,7 +269,8 @@ class Fit(Summarised):
             heading = f"{self.law}, {self.status}: {self.source}"
         table = fit_tables.parameter_table(self.definition, self.params, self.intervals, self.pinned)
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
-        return summarised(table, heading, (*self.warnings, *left_out, *self.notes, *table.notes))
+        noise = () if self.noise_trend is None else (self.noise_trend.describe(),)
+        return summarised(table, heading, (*self.warnings, *left_out, *self.notes, *noise, *table.notes))
 
     def predict(self, models: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
         """Predicted loss of models, one a row of a frame, with both 95 % intervals (NaN without draws).
@@ -341,6 +355,8 @@ def fit(
     fitted = _fitted(unfitted, problem, search(problem, n_starts, np.random.default_rng(seed)))
     if not fitted.params or len(table) > MOST_RESIDUALS:
         return fitted
+    trend = noise_trend(law, table, np.array(fitted.residuals), fitted.leverages(table), len(fitted.free))
+    fitted = replace(fitted, noise_trend=trend)
     found = outlier_doubts(rows_of(table), problem, problem.coordinates(fitted.params))
     return replace(fitted, doubts=(*fitted.doubts, *found), warnings=(*map(str, found), *fitted.warnings))
 

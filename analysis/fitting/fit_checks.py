@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from analysis.fitting.fit import Fit
+from analysis.fitting.noise import NoiseTrend
 from analysis.laws import Law, Parameter
 from analysis.laws.model_family import COUNTS, Family, PolynomialFamily
 from scaling.bounds import MOST_PARAMETERS, outside
@@ -15,6 +16,7 @@ _BEYOND = 10.0  # times the largest magnitude allowed in a fit: a published fit 
 _BEYOND_LOG = 1e6
 _SAME = 1e-9  # relative
 _MOST_DEGREE, _MOST_RESIDUAL, _MOST_SKEW = 12, 20.0, 20.0
+_MOST_NOISE_SLOPE = 20.0
 _COUNTS = ("n_runs", "n_trunks", "n_starts", "n_starts_at_minimum", "draws_failed")
 _NOT_NEGATIVE = ("objective", "rmse_log", "condition", "noise", "router_skew")
 _POSITIVE = ("delta", "corpus_tokens")
@@ -52,8 +54,24 @@ def _contradictions(fit: Fit, law: Law) -> Iterator[str]:
         yield f"strata: {len(fit.strata)} of them, and jackknife has {left_out} values"
     if fit.residuals and fit.n_runs and len(fit.residuals) != fit.n_runs:
         yield f"residuals: {len(fit.residuals)} of them, and n_runs is {fit.n_runs}"
+    if fit.noise_trend is not None:
+        yield from _noise_trend(fit.noise_trend, fit, law)
     if fit.family is not None:
         yield from _family(fit.family)
+
+
+def _noise_trend(trend: NoiseTrend, fit: Fit, law: Law) -> Iterator[str]:
+    for index, name in enumerate(trend.columns):
+        if name not in law.columns:
+            yield f"noise_trend.columns[{index}]: law {law.name} reads {', '.join(law.columns)}, found {name}"
+    if abs(trend.slope) > _MOST_NOISE_SLOPE:
+        yield f"noise_trend.slope: must be a small number, found {trend.slope:g}"
+    if trend.centre <= 0:
+        yield f"noise_trend.centre: must be above 0, found {trend.centre:g}"
+    if not 0 < trend.least <= trend.most:
+        yield f"noise_trend.most: must be at least the least, above 0; found {trend.least:g} to {trend.most:g}"
+    if len(trend.standardised) != len(fit.residuals):
+        yield f"noise_trend.standardised: {len(trend.standardised)} of them, and {len(fit.residuals)} residuals"
 
 
 def _names(prefix: str, found: Mapping[str, object], law: Law) -> Iterator[str]:

@@ -26,18 +26,33 @@ def seed_noise(table: RunTable) -> float | None:
     Replicates agree in `configuration` and token budget, or without that column in every column that describes a
     configuration. None ("not estimated") without seeds or repeated configurations.
     """
+    off, freedom = _of_replicates(table)
+    return float(np.sqrt(np.nansum(off**2) / freedom.sum())) if freedom.any() else None
+
+
+def seed_deviations(table: RunTable) -> tuple[Array, int]:
+    """The deviation of ln loss of every run from the mean of its replicates, and the degrees of freedom of all.
+
+    Each is enlarged by sqrt(m/(m - 1)) for m replicates, so that its mean square is the variance; NaN without any.
+    """
+    off, freedom = _of_replicates(table)
+    with np.errstate(divide="ignore"):
+        return off / np.sqrt(freedom), round(float(freedom.sum()))
+
+
+def _of_replicates(table: RunTable) -> tuple[Array, Array]:
+    """Of every run its deviation of ln loss from the mean of its replicates (NaN without any), and its share of a
+    degree of freedom."""
     if "seed" not in table.frame:
-        return None
+        return np.full(len(table), np.nan), np.zeros(len(table))
     named = "configuration" in table.frame and bool(table.frame["configuration"].notna().all())
     same = [name for name in (("configuration", TOKENS) if named else _CONFIGURATION) if name in table.frame]
-    spread = (
-        table.frame.assign(log_loss=np.log(table.column(LOSS)))
-        .groupby(same, dropna=False)
-        .agg(variance=("log_loss", "var"), seeds=("seed", "nunique"), runs=("seed", "size"))
-    )
-    repeated = spread[(spread["seeds"] == spread["runs"]) & (spread["runs"] > 1)]
-    freedom = repeated["runs"] - 1
-    return float(np.sqrt((repeated["variance"] * freedom).sum() / freedom.sum())) if len(repeated) else None
+    log_loss = np.log(table.column(LOSS))
+    groups = table.frame.assign(log_loss=log_loss).groupby(same, dropna=False)
+    seeds, runs = (groups["seed"].transform(what).to_numpy(dtype=float) for what in ("nunique", "size"))
+    repeated = (seeds == runs) & (runs > 1)
+    off = np.where(repeated, log_loss - groups["log_loss"].transform("mean").to_numpy(dtype=float), np.nan)
+    return off, np.where(repeated, 1.0 - 1.0 / runs, 0.0)
 
 
 def corpus_tokens(table: RunTable) -> float | None:

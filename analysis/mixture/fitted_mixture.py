@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import Fit, fit
+from analysis.fitting.noise import noise_trend
 from analysis.fitting.objective import HUBER, Objective
 from analysis.fitting.roll_out import refusal
 from analysis.mixture.candidates import Candidate, candidates, family_of_laws, one_budget
@@ -122,6 +123,9 @@ def _together(
     params |= {weight_name(m.name): m.weight for m in members} | {DISCREPANCY: 0.0}
     draws = _draws(members, weighed, beyond.slopes, seed)
     small = len(residuals) <= len(first.residuals)
+    leverages = np.sum([weighed[name] * each.leverages(table) for name, each in fits.items()], axis=0)
+    n_free = sum(weighed[name] * len(each.free) for name, each in fits.items())
+    trend = noise_trend(first.definition, table, residuals, leverages, n_free) if small else None
     return Mixture(
         **_shared(first) | {"domain": {COMPUTE: (float(compute.min()), float(compute.max())), **first.domain}},
         law=NAME,
@@ -133,6 +137,7 @@ def _together(
         draws_failed=max(m.draws_failed for m in members),
         strata=first.strata if draws else (),
         residuals=tuple(residuals.tolist()) if small else (),
+        noise_trend=trend,
         rmse_log=float(np.sqrt(np.mean(residuals**2))),
         n_starts=sum(m.n_starts for m in members),
         n_starts_at_minimum=sum(m.n_starts_at_minimum for m in members),
