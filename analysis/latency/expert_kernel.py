@@ -33,7 +33,7 @@ _NEEDED = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "mo
            "distribution", "moe_dtype", "kernel_source", "latency")  # fmt: skip
 # Of one width in and out but not gated, so that an expert has two matrices and not three.
 _PLAIN_WIDTHS, _PLAIN_SHAPE = (1856, 2688), (2048, 5120)
-_PARTS = 16  # ways in which uneven counts are dealt to devices
+_WAYS = 16  # ways in which uneven counts are dealt to devices
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ WIDE = Kernel("wide expert parallelism", "fp8_block", "deepepmoe", 1.0, "fp8")
 
 @dataclass(frozen=True, eq=False)
 class KernelRows:
-    """Measured times: `frame` with `shape`, `tokens`, `distribution`, `seconds`; and flat over the experts that have
-    tokens the `row` and the tokens `of_expert`, with a `share` of the row's draws."""
+    """Measured times: `frame` with `shape`, `tokens`, `distribution`, `seconds`; and flat over the different numbers of
+    tokens `of_expert` in a `row`, how many experts have it: `experts`, mean over ways to deal them."""
 
     frame: pd.DataFrame
     row: Integers
     of_expert: Array
-    share: Array
+    experts: Array
     weights_s: Array  # of one expert, a row
     token_s: Array  # of one token in one expert, a row
     activation_s: Array  # of all tokens, a row
@@ -127,9 +127,8 @@ def kernel_rows(table: pd.DataFrame, kernel: Kernel, on: Device) -> KernelRows:
     hidden, inter = (table[name].to_numpy(float) for name in ("hidden_size", "inter_size"))
     dealt = [_dealt(*values) for values in zip(*(table[name] for name in _DEALT), strict=True)]
     row = np.repeat(np.arange(len(dealt)), [len(counts) for counts, _ in dealt])
-    of_expert = np.concatenate([counts for counts, _ in dealt]) if dealt else np.zeros(0)
-    share = np.repeat([one for _, one in dealt], [len(counts) for counts, _ in dealt])
-    processed = np.bincount(row, share * of_expert, minlength=len(table))
+    of_expert, experts = (np.concatenate([one[part] for one in dealt] or [np.zeros(0)]) for part in (0, 1))
+    processed = np.bincount(row, experts * of_expert, minlength=len(table))
     shape = table[["hidden_size", "inter_size", "topk", "num_experts"]].astype(str).agg("-".join, axis=1)
     frame = pd.DataFrame(
         {
@@ -141,7 +140,7 @@ def kernel_rows(table: pd.DataFrame, kernel: Kernel, on: Device) -> KernelRows:
         }
     )
     return KernelRows(
-        frame, row, of_expert, share,
+        frame, row, of_expert, experts,
         weights_s=kernel.weight_bytes * 3 * hidden * inter / on.bandwidth,
         token_s=6 * hidden * inter / on.peak(kernel.arithmetic),
         activation_s=processed * 2.0 * (2 * hidden + 3 * inter) / on.bandwidth,
@@ -151,24 +150,22 @@ def kernel_rows(table: pd.DataFrame, kernel: Kernel, on: Device) -> KernelRows:
 _DEALT = ("num_tokens", "topk", "num_experts", "moe_ep_size", "distribution")
 
 
-def _dealt(tokens: int, top_k: int, n_experts: int, devices: int, distribution: str) -> tuple[Array, float]:
-    """Tokens of the experts of the busiest of the devices, of several ways to deal them, and the share of each."""
+def _dealt(tokens: int, top_k: int, n_experts: int, devices: int, distribution: str) -> tuple[Array, Array]:
+    """Tokens of the experts of the busiest of the devices, and how many experts have so many, mean over several ways to
+    deal them."""
     alpha = float(distribution.removeprefix("power_law_")) if distribution.startswith("power_law") else 0.0
-    counts = tokens_of_experts(tokens, top_k, n_experts, alpha)
-    if devices == 1:
-        return counts, 1.0
-    everyone = np.zeros(n_experts)
-    everyone[np.linspace(0, n_experts - 1, len(counts)).round().astype(int)] = counts
-    if alpha == 0:
-        busiest = everyone.reshape(-1, devices).T[0]  # dealt in turn, they are alike
-        return busiest[busiest > 0], 1.0
-    random = np.random.default_rng(tokens)
-    drawn = []
-    for _ in range(_PARTS):
-        groups = random.permutation(everyone).reshape(devices, -1)
-        drawn.append(groups[np.argmax(groups.sum(axis=1))])
-    busiest = np.concatenate(drawn)
-    return busiest[busiest > 0], 1.0 / _PARTS
+    counts, ways = tokens_of_experts(tokens, top_k, n_experts, alpha), 1
+    if devices > 1:
+        everyone = np.zeros(n_experts)
+        everyone[np.linspace(0, n_experts - 1, len(counts)).round().astype(int)] = counts
+        if alpha == 0:
+            counts = everyone.reshape(-1, devices).T[0]  # dealt in turn, they are alike
+        else:
+            random, ways = np.random.default_rng(tokens), _WAYS
+            groups = [random.permutation(everyone).reshape(devices, -1) for _ in range(ways)]
+            counts = np.concatenate([one[np.argmax(one.sum(axis=1))] for one in groups])
+    different, experts = np.unique(counts[counts > 0], return_counts=True)
+    return different, experts / ways
 
 
 def fit_expert_kernel(rows: KernelRows) -> ExpertKernelLaw:
@@ -203,7 +200,7 @@ def some(rows: KernelRows, kept: Booleans) -> KernelRows:
         frame=rows.frame[kept].reset_index(drop=True),
         row=place[rows.row[flat]],
         of_expert=rows.of_expert[flat],
-        share=rows.share[flat],
+        experts=rows.experts[flat],
         weights_s=rows.weights_s[kept],
         token_s=rows.token_s[kept],
         activation_s=rows.activation_s[kept],
@@ -216,5 +213,5 @@ def _seconds(coefficients: Array, rows: KernelRows) -> Array:
     multiplying = products * rows.token_s[rows.row] * (rows.of_expert + half_full)
     larger, smaller = np.maximum(reading, multiplying), np.minimum(reading, multiplying)
     both = larger * (1.0 + (smaller / larger) ** sharpness) ** (1.0 / sharpness)
-    experts = np.bincount(rows.row, rows.share * (both + an_expert * 1e-6), minlength=len(rows))
+    experts = np.bincount(rows.row, rows.experts * (both + an_expert * 1e-6), minlength=len(rows))
     return np.asarray(fixed * 1e-6 + experts + activations * rows.activation_s)
