@@ -1,7 +1,7 @@
 """Scaling laws for mixtures of experts: load runs, fit a law, price serving, recommend an expert count.
 
     runs = scaling.load("results/quickstart")            # or a CSV, Parquet, DataFrame; map={"n_active": "params"}
-    fit = scaling.fit(runs, law="joint-moe")
+    fit = scaling.fit(runs)                              # a mixture of laws; law="joint-moe" fits one
     fit.summary()
     fit.predict(frame)                                   # DataFrame: loss and both intervals
     answer = scaling.recommend(fit, train_flops=1e21, serve_tokens=1e12, device="h100")
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from analysis.laws.law import Parameter as Parameter
     from analysis.tables.runs import RunTable as RunTable
     from analysis.tables.study import Study as Study
+    from scaling.architecture import Architecture as Architecture
     from scaling.errors import InputError as InputError
     from scaling.errors import WorkError as WorkError
     from scaling.public import device as device
@@ -37,16 +38,20 @@ if TYPE_CHECKING:
     from scaling.public import read_latency as read_latency
     from scaling.public import recommend as recommend
     from scaling.public import report as report
+    from scaling.public import serve as serve
     from scaling.public import study as study
     from scaling.public import write as write
     from scaling.serving.device import Device as Device
+    from scaling.serving.families import architecture_family as architecture_family
+    from scaling.serving.families import family_like as family_like
+    from scaling.serving.families import read_model as read_model
     from scaling.serving.service import Service as Service
 
     __version__: str
 
 _FUNCTIONS = (
     "load", "study", "laws", "law", "fit", "devices", "device", "recommend", "report", "read_fit", "read_latency",
-    "read_answer", "write",
+    "read_answer", "write", "serve",
 )  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_FUNCTIONS, "scaling.public"),
@@ -56,8 +61,12 @@ _HOMES = {
     "Parameter": "analysis.laws.law",
     "Fit": "analysis.fitting.fit",
     "LatencyLaw": "analysis.latency.law",
+    "Architecture": "scaling.architecture",
     "Device": "scaling.serving.device",
     "Service": "scaling.serving.service",
+    "architecture_family": "scaling.serving.families",
+    "family_like": "scaling.serving.families",
+    "read_model": "scaling.serving.families",
     "Question": "analysis.decision.question",
     "Answer": "analysis.decision.answer",
     "InputError": "scaling.errors",

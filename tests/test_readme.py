@@ -74,7 +74,7 @@ def test_the_python_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(python_block("import scaling"), names)
-    assert set(names["fit"].params) == {"E", "A", "alpha", "B", "beta"}
+    assert [member.law for member in names["fit"].members] == ["hoffmann", "coupled"]
     assert (tmp_path / "plan.pdf").read_bytes().startswith(b"%PDF")
 
 
