@@ -27,6 +27,9 @@ def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = No
     if str(document["law"]) in _SEVERAL_LAWS and own_law is None:
         several: type[Fit] = pkgutil.resolve_name(_SEVERAL_LAWS[document["law"]])
         mixture = FIT.value(several, document, origin)
+        for number, member in enumerate(getattr(mixture, "members", ())):
+            place = f"{origin}: members[{number}]"
+            require_sound(member, _law_of(member.law, place, None), place)
         require_sound(mixture, mixture.definition, origin)
         return mixture
     loaded = FIT.value(Fit, document, origin)

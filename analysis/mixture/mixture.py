@@ -20,6 +20,10 @@ from scaling.formatting import flops, plural
 from scaling.summary import summarised
 from scaling.table import Column, Table
 
+_HALF = 0.5
+
+_SAME = 1e-6  # of weights that add up to 1
+
 
 @dataclass(frozen=True, repr=False)
 class Member(Fit):
@@ -61,6 +65,9 @@ class Mixture(Fit):
     def __post_init__(self) -> None:
         if self.params and not self.members:
             raise InputError("members: a mixture has at least one, with its law and weight")
+        total = sum(member.weight for member in self.members)
+        if self.params and abs(total - 1.0) > _SAME:
+            raise InputError(f"members: their weights add up to {total:g}, and must to 1")
 
     @cached_property
     def _composite(self) -> Law:
@@ -80,6 +87,14 @@ class Mixture(Fit):
         heaviest = max(self.members, key=lambda member: member.weight)
         names = {name: parameter_name(heaviest.name, name) for name in heaviest.free} if self.draws else {}
         return replace(heaviest, draws={name: self.draws[named] for name, named in names.items()})
+
+    @property
+    def exponents_at_bound(self) -> tuple[str, ...]:
+        """As of a fit, where members with half of the weight have such exponents."""
+        held = [member for member in self.members if member.exponents_at_bound]
+        if sum(member.weight for member in held) < _HALF:
+            return ()
+        return tuple(parameter_name(member.name, name) for member in held for name in member.exponents_at_bound)
 
     @property
     def enlargement(self) -> float:

@@ -141,6 +141,11 @@ def test_a_mixture_is_the_same_from_its_file_and_names_its_members_there(mixture
     assert parse_fit(document, "m.json") == mixture
     with pytest.raises(InputError, match="members"):
         parse_fit({**document, "members": []}, "m.json")
+    first, second = document["members"]
+    with pytest.raises(InputError, match="weights add up"):
+        parse_fit({**document, "members": [{**first, "weight": 0.9}, {**second, "weight": 0.9}]}, "m.json")
+    with pytest.raises(InputError, match=r"members\[1\].*no law is called 'none'"):
+        parse_fit({**document, "members": [first, {**second, "law": "none"}]}, "m.json")
     params = {name: value for name, value in document["params"].items() if name != "hoffmann.beta"}
     with pytest.raises(InputError, match=r"hoffmann\.beta"):
         parse_fit({**document, "params": params}, "m.json")
