@@ -54,6 +54,9 @@ _FP8_CACHE = ("trtllm", "tensorrt-llm", "tensorrt_llm")  # quantised checkpoints
 _IN_MXFP4 = "gpt-oss"  # experts in MXFP4 and all else in 16 bits, whatever the column says
 
 
+_OF_POOL = ("batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+
+
 class Unreadable(InputError):
     """A row that says nothing of an engine's speed: `why` is the reason, which others share."""
 
@@ -103,7 +106,8 @@ def end_to_end(
     table: pd.DataFrame, origin: str, configs: str | Path | None, *, mode: str = "agg", tolerant: bool = False
 ) -> EndToEnd:
     """The rows of a table; `origin` names it in messages (`read_end_to_end`)."""
-    if missing := _lacking(table):
+    apart = {"batch_size", "tp_size"} if mode != "agg" else set()
+    if missing := [name for name in _lacking(table) if name not in apart]:
         raise InputError(f"{origin}: the column {missing[0]} is missing; end-to-end tables have {', '.join(_NEEDED)}")
     table = table.rename(columns={_found(table, name): name for name in COLUMNS if _found(table, name)})
     if "mode" in table:
@@ -173,6 +177,8 @@ class _Reader:
     def row(self, number: int, row: Mapping[str, Any]) -> _Row:
         """One row. Raises Unreadable."""
         place = f"{self.origin}: row {number}"
+        if self.mode != "agg":  # time per token is that of the devices that decode
+            row = {**row, **{name: row.get(f"decode_{name}") for name in _OF_POOL}}
         name = _device_name(row["system"])
         if name is None:
             raise Unreadable(place, _NO_DEVICE, f": {row['system']!r}; it has {listed(DEVICES)}")
@@ -181,7 +187,7 @@ class _Reader:
         try:
             service = _service(row, model, on, place)
             layout = _layout(row, place)
-            batch = _number(row, "batch_size" if self.mode == "agg" else "decode_batch_size", place)
+            batch = _number(row, "batch_size", place)
             recorded = _recorded_devices(row, place)
             # Stages in a row of devices hold a part of the sequences each, and a token passes all of them.
             batch /= _given(row, "pp_size", place) or 1.0
