@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.decision import answer as answers
+from analysis.decision import serve as serving
 from analysis.decision.answer import Answer
 from analysis.decision.question import Goal, Question
+from analysis.decision.serve import Serving
 from analysis.fitting import bootstrap as resampling
 from analysis.fitting import fit as fitting
 from analysis.fitting.fit import Fit
@@ -20,16 +22,21 @@ from analysis.fitting.fit_file import load_fit
 from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED
 from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
+from analysis.latency.speeds import with_speed
 from analysis.laws import LAWS, Law, law_named
 from analysis.mixture.alone import with_discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
+from scaling.architecture import Architecture
 from scaling.arguments import checked
 from scaling.errors import InputError
 from scaling.files import write_json
 from scaling.serving import devices as device_table
 from scaling.serving.device import Device
+from scaling.serving.engine_speed import EngineSpeed
+from scaling.serving.families import ArchitectureFamily, architecture_family, read_model
+from scaling.serving.precision import served_in
 from scaling.serving.service import SERVICE, Service
 from scaling.values import FIT
 
@@ -43,6 +50,9 @@ _ELSEWHERE = _OF_SERVICE | {
     "flops_share": "service=scaling.Service(efficiency=...), or `latency`, the law of a measured device",
     "set": "settings={column: value}",
     "devices": "`device`, a scaling.Device with its own peak, memory and price",
+    "experts_in": "`experts`",
+    "like": "family=scaling.family_like(scaling.read_model(...))",
+    "top_k": "family=scaling.architecture_family(name, top_k)",
 }
 """What takes the place of options of `scaling recommend` that its function does not have."""
 
@@ -168,7 +178,12 @@ def recommend(
     usd_per_hour: float | None = None,
     mfu: float | None = None,
     settings: Mapping[str, float] | None = None,
+    family: str | ArchitectureFamily | None = None,
+    weights: str | None = None,
+    experts: str | None = None,
+    kv: str | None = None,
     service: Service | None = None,
+    speed: str | Path | EngineSpeed | None = None,
     latency: LatencyLaw | None = None,
     what_if: bool = True,
 ) -> Answer:
@@ -176,9 +191,11 @@ def recommend(
 
     `fit` is a fit, or `published:NAME`. Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`;
     fields are those of `Question`. `device` is a name of `devices()` or a `Device`; `latency` a latency law measured on
-    it, from which speed and its uncertainty follow. `service` None: the defaults, with the routers as uneven as the
-    runs showed. `what_if` also asks what would change the answer. Raises InputError where the question contradicts
-    itself or no model answers it.
+    it, from which speed and its uncertainty follow; else `speed` says how fast an engine is (`serve`). `family` are the
+    models that are priced, a name or an `ArchitectureFamily`; None: the fit's own. `weights`, `experts` and `kv` are
+    number formats, as in `serve`. `service` None: the defaults, with the routers as uneven as the runs showed.
+    `what_if` also asks what would change the answer. Raises InputError where the question contradicts itself or no
+    model answers it.
     """
     if isinstance(fit, str):
         fit = read_fit(fit)
@@ -190,7 +207,18 @@ def recommend(
     if latency is not None:
         if name not in (None, latency.device.name):
             raise InputError(f"`latency` was measured on {latency.device.name}, not on `device` {name}")
+        if speed is not None:
+            raise InputError("`latency` and `speed` say the same: give one")
         service, name, rented = latency.measured(service), latency.device.name, rented or latency.device
+    speeds = None if latency is None else latency.speeds
+    if name is None:
+        for field, value in (("weights", weights), ("experts", experts), ("kv", kv), ("speed", speed)):
+            if value is not None:
+                raise InputError(f"`{field}` needs `device`: without one, cost is in FLOPs")
+    else:
+        if latency is None:
+            service, speeds = with_speed(service, name, speed)
+        service = served_in(service, rented or device_table.device(name), weights=weights, experts=experts, kv=kv)
     question = Question(
         train_flops=train_flops,
         train_usd=train_usd,
@@ -211,11 +239,39 @@ def recommend(
         mfu=mfu,
         settings=settings or {},
         service=service,
+        family=architecture_family(family) if isinstance(family, str) else family,
     )
-    speeds = None if latency is None else latency.speeds
     published = (f"published:{name}" for name, known in PUBLISHED.items() if known is fit)
     file = next(published, "")
     return answers.answer(fit, question, speeds, law_file=file, what_if=what_if, cost_curves=what_if)
+
+
+@checked({"model": "a name, a config.json, or a scaling.Architecture"})
+def serve(
+    model: str | Path | Architecture,
+    *,
+    device: str | Device,
+    weights: str | None = None,
+    experts: str | None = None,
+    kv: str | None = None,
+    prompt: int = 1024,
+    generated: int = 1024,
+    service: Service | None = None,
+    speed: str | Path | EngineSpeed | None = None,
+) -> Serving:
+    """What a model costs to serve on a device: latency, speed and price at concurrencies 1, 2, 4, ...
+
+    `model` is the name of a public model, a `config.json` or its folder, or an architecture, such as
+    `scaling.architecture_family("qwen3").model(3e9, 64)`. `weights`, `experts` (routed ones, where they differ) and
+    `kv` are number formats: bf16, fp8, nvfp4, ... `service` holds all else; None: the defaults, busy all the time.
+    `speed` is `published:vllm-h100`, a file that `scaling latency` wrote, or `assumed`; None: the published speed of
+    the device where it has one. Raises InputError where the model does not fit or keeps no limit on latency.
+    """
+    described = model if isinstance(model, Architecture) else read_model(model)
+    on = device if isinstance(device, Device) else device_table.device(device)
+    lengths = replace(service or Service(utilisation=1.0), prompt=prompt, generated=generated)
+    at_speed, speeds = with_speed(lengths, on.name, speed)
+    return serving.serve(described, on, served_in(at_speed, on, weights=weights, experts=experts, kv=kv), speeds)
 
 
 @checked({"of": "an answer of scaling.recommend, the file of one, or a study folder"})

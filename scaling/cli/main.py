@@ -11,7 +11,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from scaling.cli import bench, fit, import_table, isoflop, latency, methods, recommend, report, suggest, sweep, validate
+from scaling.cli import (
+    bench,
+    fit,
+    import_table,
+    isoflop,
+    latency,
+    methods,
+    recommend,
+    report,
+    serve,
+    suggest,
+    sweep,
+    validate,
+)
 from scaling.cli.options import options_of
 from scaling.cli.output import note
 from scaling.distribution import import_failed, require_own_packages
@@ -78,7 +91,7 @@ def _command_line() -> typer.Typer:
         sweeps.command(cls=Command)(step)
     app.add_typer(sweeps, name="sweep")
     app.command("import", cls=Command)(import_table.import_table)
-    analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend)
+    analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, serve.serve)
     for command in (*analysis, methods.methods, bench.bench, latency.latency, report.report):
         app.command(cls=Command)(command)
     return app

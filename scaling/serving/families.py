@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scaling.architecture import Architecture, Attention, Experts, HeadAttention, LatentAttention, Layers, Mlp
 from scaling.arrays import Array, Values
+from scaling.bounds import MOST_EXPERTS, MOST_FLOPS, outside
 from scaling.errors import InputError
-from scaling.serving.public_models import public_model
+from scaling.formatting import si
+from scaling.serving.hub_config import read_hub_config
+from scaling.serving.public_models import PUBLIC_MODELS, public_model
 from scaling.serving.service import ModelSizes
 
 _REACH, _CELLS = 36.0, 20_000  # ln of the scale beyond the end members, and places tabulated in each stretch
@@ -80,6 +84,15 @@ class ArchitectureFamily:
     def sizes(self, n_active: Values, n_experts: int) -> ModelSizes:
         """What serving that model takes."""
         return ModelSizes.of_architecture(self.architecture(n_active, n_experts))
+
+    def model(self, n_active: float, n_experts: int | None = None) -> Architecture:
+        """One model; E None: that of the largest member. Raises InputError for a size or an E that cannot be."""
+        count = self.members[-1].n_experts if n_experts is None else n_experts
+        for name, value in (("n_active", n_active), ("n_experts", count)):
+            if wrong := outside(value, MOST_FLOPS if name == "n_active" else MOST_EXPERTS):
+                raise InputError(f"`{name}` {wrong}")
+        named = f"{si(n_active)} active, E = {count}, like {self.name}"
+        return replace(self.architecture(n_active, count), name=named, source=self.source)
 
     def _n_active(self, place: Array) -> Array:
         return np.asarray(self._at(place, 1).n_active())
@@ -199,3 +212,10 @@ def architecture_family(name: str, top_k: int | None = None) -> ArchitectureFami
 def family_like(model: Architecture, top_k: int | None = None) -> ArchitectureFamily:
     """The family of one model's proportions."""
     return ArchitectureFamily(model.name, (model,), top_k)
+
+
+def read_model(name: str | Path) -> Architecture:
+    """A public model by name, or the model of a `config.json` or of a folder with one. Raises InputError."""
+    if str(name).lower() not in PUBLIC_MODELS and Path(name).exists():
+        return read_hub_config(name)
+    return public_model(str(name))

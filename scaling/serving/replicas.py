@@ -84,10 +84,10 @@ def replica(sizes: ModelSizes, on: Device, service: Service = SERVICE, layout: L
 
     Throughput grows with the batch, so the largest is the cheapest.
     """
-    return _replica(sizes, on, service, layout, largest_within_limits(sizes, on, service, layout))
+    return holding(sizes, on, service, layout, largest_within_limits(sizes, on, service, layout))
 
 
-def _replica(sizes: ModelSizes, on: Device, service: Service, layout: Layout, batch: Values) -> Replica:
+def holding(sizes: ModelSizes, on: Device, service: Service, layout: Layout, batch: Values) -> Replica:
     """The replica that holds this batch, or what one sequence would see where that is 0."""
     held = np.maximum(batch, 1.0)
     terms = iteration(sizes, on, held, service, layout)
@@ -145,6 +145,19 @@ def _rate(batch: Values, tpot: Values, prompt_s: Values, service: Service) -> Va
     """
     reading = batch * prompt_s / service.generated if service.apart else 0.0
     return batch / (tpot + reading)
+
+
+def prompt_share(sizes: ModelSizes, on: Device, batch: Values, service: Service, layout: Layout) -> Values:
+    """The part of the device time that prompts take, the rest being that of output tokens.
+
+    Together in iterations: what one takes with its prompts in it, less what it takes without; apart: their own time.
+    """
+    decoding = seconds_of(iteration(sizes, on, batch, replace(service, apart=True), layout), service)
+    if service.apart:
+        whole = decoding + batch * prompt_seconds(sizes, on, service, layout) / service.generated
+    else:
+        whole = seconds_of(iteration(sizes, on, batch, service, layout), service)
+    return 1.0 - decoding / whole
 
 
 def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
@@ -312,7 +325,7 @@ def cheapest(sizes: ModelSizes, on: Device, service: Service = SERVICE, demand: 
     held = capacity(sizes, on, service)
     best = np.argmin(_prices(held, on, service, demand), axis=0)
     layout = held.layouts.spread(np.shape(held.layouts.n_devices)).rows(best)
-    built = _replica(sizes, on, service, layout, np.take_along_axis(held.batch, best[None], axis=0)[0][()])
+    built = holding(sizes, on, service, layout, np.take_along_axis(held.batch, best[None], axis=0)[0][()])
     return Offer(built, *price(built.n_devices, built.output_throughput, on, service, demand))
 
 
