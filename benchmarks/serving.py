@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.latency import expert_kernel
-from analysis.latency.end_to_end import EndToEnd, read_end_to_end
+from analysis.latency.end_to_end import OTHER_MODE, EndToEnd, read_end_to_end
 from analysis.latency.engines import EngineFit, HeldOutErrors, errors_of, fit_engines
 from analysis.tables.readers import read_table
 from benchmarks.peer import ROOT
@@ -147,7 +147,7 @@ def _first_tokens(rows: EndToEnd, fit: EngineFit) -> dict[str, Any]:
 def _disaggregated(folder: Path, fit: EngineFit) -> dict[str, Any]:
     """Rows whose decode devices name their concurrency, without which a time per token is not determined."""
     rows = read_end_to_end(folder / _END_TO_END, folder / _CONFIGS, mode="disagg", tolerant=True)
-    left_out = dict(rows.left_out)
+    left_out = _reasons(rows)
     if not len(rows.frame):
         return {"rows": 0, "left_out": left_out}
     error = errors_of("", fit.seconds(rows.iterations), rows.tpot_s, fit.interval)
@@ -257,7 +257,7 @@ def tested(file: Path, configs: Path | None) -> dict[str, Any]:
             }.items()
             if some.any()
         },
-        "left_out": dict(rows.left_out),
+        "left_out": _reasons(rows),
     }
     if disaggregated := _other_mode(file, configs):
         answer["apart"]["disaggregated"] = disaggregated
@@ -269,7 +269,12 @@ def _other_mode(file: Path, configs: Path | None) -> dict[str, Any]:
     if "mode" not in table or not (table["mode"] == "disagg").any():
         return {}
     rows = read_end_to_end(file, configs, mode="disagg", tolerant=True)
-    return (_predicted(rows) if len(rows.frame) else {"rows": 0}) | {"left_out": dict(rows.left_out)}
+    return (_predicted(rows) if len(rows.frame) else {"rows": 0}) | {"left_out": _reasons(rows)}
+
+
+def _reasons(rows: EndToEnd) -> dict[str, int]:
+    """Why rows could not be read; those of the other mode are stated apart."""
+    return {why: count for why, count in rows.left_out if not why.startswith(OTHER_MODE)}
 
 
 def _predicted(rows: EndToEnd) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whole pages: a fit, a validation and a latency law, each on one sheet."""
+"""Whole pages: a fit, a validation, a latency law and an engine's speed, each on one sheet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.engines import by_group
 from analysis.figures.fit import along, cloud, profile_curve
 from analysis.figures.latency import measured_modelled, time_errors
 from analysis.figures.law import observed_predicted
@@ -91,6 +92,12 @@ def latency_sheet(rows: pd.DataFrame) -> Figure:
         for by, label in (("batch", "batch size"), (EXPERTS, "experts per layer E"))
     ]
     return pages(top, bottom, heights=[3.0, 2.1], legend=palette)
+
+
+def engine_sheet(rows: pd.DataFrame) -> Figure:
+    """Measured against modelled times per token, by model and by engine."""
+    panels = [titled(partial(by_group, rows, column), f"By {column}") for column in ("model", "engine")]
+    return pages(panels, heights=[3.2], legend={})
 
 
 def _colours(experts: Sequence[int] | pd.Series | np.ndarray) -> Palette:

@@ -54,6 +54,8 @@ _FP8_CACHE = ("trtllm", "tensorrt-llm", "tensorrt_llm")  # quantised checkpoints
 _IN_MXFP4 = "gpt-oss"  # experts in MXFP4 and all else in 16 bits, whatever the column says
 
 
+OTHER_MODE = "a mode that is not"
+"""Why rows of another mode are left out, and then the mode that was asked for."""
 _OF_POOL = ("batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
 
 
@@ -110,11 +112,13 @@ def end_to_end(
     if missing := [name for name in _lacking(table) if name not in apart]:
         raise InputError(f"{origin}: the column {missing[0]} is missing; end-to-end tables have {', '.join(_NEEDED)}")
     table = table.rename(columns={_found(table, name): name for name in COLUMNS if _found(table, name)})
+    left_out: Counter[str] = Counter()
     if "mode" in table:
-        table = table[table["mode"].fillna("agg") == mode]
+        other = table["mode"].fillna("agg") != mode
+        left_out.update({f"{OTHER_MODE} {mode}": int(other.sum())} if other.any() else {})
+        table = table[~other]
     reader = _Reader(origin, None if configs is None else Path(configs), mode)
     rows: list[_Row] = []
-    left_out: Counter[str] = Counter()
     for number, row in zip(table.index, _records(table), strict=True):
         try:
             rows.append(reader.row(number + 1, row))
