@@ -176,7 +176,8 @@ class Mlp:
 class Experts:
     """Routed experts: `top_k` of `n_experts` MLPs of one width for each token, and shared experts for all tokens.
 
-    `shared_width` is the hidden width of the shared experts together.
+    `shared_width` is the hidden width of the shared experts together. `router_parameters` of one layer; None: a matrix,
+    d_model x E.
     """
 
     n_experts: int
@@ -184,6 +185,7 @@ class Experts:
     width: Values
     shared_width: Values = 0.0
     gated: bool = True
+    router_parameters: Values | None = None
 
     def __post_init__(self) -> None:
         if self.n_experts < 1 or np.any(np.asarray(self.top_k) < 1) or np.any(np.asarray(self.top_k) > self.n_experts):
@@ -196,6 +198,31 @@ class Experts:
     def shared(self, d_model: Values) -> Values:
         """Parameters of the shared experts of one layer."""
         return (3.0 if self.gated else 2.0) * d_model * self.shared_width
+
+    def router(self, d_model: Values) -> Values:
+        """Parameters of the router of one layer."""
+        return d_model * self.n_experts if self.router_parameters is None else self.router_parameters
+
+
+@dataclass(frozen=True, eq=False)
+class CountedExperts(Experts):
+    """Experts that are no MLPs, such as factors or adapters, told by their parameters in one layer.
+
+    A token passes through `top_k` experts of `expert_parameters` each, and through the `shared_parameters`. Hidden
+    units have no meaning for them: `width` is 0.
+    """
+
+    width: Values = 0.0
+    expert_parameters: Values = 0.0
+    shared_parameters: Values = 0.0
+
+    def expert(self, d_model: Values) -> Values:
+        """Parameters of one expert of one layer."""
+        return self.expert_parameters
+
+    def shared(self, d_model: Values) -> Values:
+        """Parameters of one layer that every token uses."""
+        return self.shared_parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +275,7 @@ class Architecture:
         return next((group.mlp.top_k for group in self.groups if isinstance(group.mlp, Experts)), 1)
 
     def parameters(self) -> dict[Part, Values]:
-        """Parameters by part. `experts` counts all, `router` d E a routed layer; a tied head counts nothing more."""
+        """Parameters by part. `experts` counts all; a tied head counts nothing more."""
         d = self.d_model
         counts: dict[Part, Values] = dict.fromkeys(PARTS, 0.0)
         counts["embedding"] = d * self.vocab_size
@@ -260,7 +287,7 @@ class Architecture:
                 experts = group.mlp
                 counts["shared"] = counts["shared"] + group.count * experts.shared(d)
                 counts["experts"] = counts["experts"] + group.count * experts.n_experts * experts.expert(d)
-                counts["router"] = counts["router"] + group.count * d * experts.n_experts
+                counts["router"] = counts["router"] + group.count * experts.router(d)
             else:
                 counts["dense"] = counts["dense"] + group.count * group.mlp.parameters(d)
         return counts

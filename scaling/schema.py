@@ -43,6 +43,9 @@ RUNS: dict[str, SchemaColumn] = {
     "d_model": SchemaColumn(_INT, "", "width of the residual stream"),
     "n_layers": SchemaColumn(_INT, "", "Transformer blocks (attention and MLP)"),
     "n_heads": SchemaColumn(_INT, "", "attention heads"),
+    "n_kv_heads": SchemaColumn(
+        _INT, "", "groups of heads that share keys and values (arXiv 2305.13245); n_heads where none do"
+    ),
     "d_expert": SchemaColumn(_INT, "", "hidden units of one expert"),
     "vocab_size": SchemaColumn(_INT, "", "symbols of the tokeniser, including the separator"),
     "router": SchemaColumn(_TEXT, "", "how tokens choose experts; dense at E = 1"),
@@ -213,7 +216,9 @@ CURVES: dict[str, SchemaColumn] = {
     **CHANCES,
 }
 
-_SIZES = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "n_active", "n_total", "n_router")
+_SIZES = (
+    "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert", "n_active", "n_total", "n_router",
+)  # fmt: skip
 LATENCY: dict[str, SchemaColumn] = {
     "run_id": SchemaColumn(_TEXT, "", "the cell that the row belongs to"),
     "shape_id": SchemaColumn(_TEXT, "", "hash of the measured shape; cells of one shape share a measurement"),

@@ -1,4 +1,4 @@
-"""Counts from the structure of a model: parameters by group, FLOPs of training and inference, bytes.
+"""Counts of a model from its architecture: parameters by group, FLOPs of training and inference, bytes.
 
 Conventions. A multiply-add is 2 FLOPs; only matrix products count (not norms, softmax, rotations or the padding of a
 dispatch); embeddings are looked up at no cost; attention is causal, so a token attends to earlier tokens and itself;
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scaling.architecture import Architecture, CountedExperts, Experts, HeadAttention, Layers, Mlp
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.expert_rows import capacity_rows
@@ -57,39 +58,59 @@ class Parameters:
         return self.n_total + self.router
 
 
-def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
-    """Count the parameters of a model: V d + d V + (2 L + 1) d + 4 L d^2 + experts + routers.
+def architecture_of(model: ModelConfig, vocab_size: int) -> Architecture:
+    """The architecture of a model, from which everything here follows.
 
-    Gated MLPs have 3 L E d f parameters, most routers L d E; `scaling/config/registry.py` has those of other methods.
-    At E = 1 there is a single MLP of width `dense_width` and no router. `experts_per_token`: the measured number,
-    where the router decides it; None for the expected one. Factorised experts enter every product, so all are active.
+    At E = 1 its layers have a single MLP of width `dense_width` and no router. Experts that are no MLPs, and routers
+    that are no matrix, are told by their parameters (`scaling/config/registry.py`). k is what the router chooses, on
+    average where it decides; factorised experts enter every product, so all are active.
     """
-    d, layers = model.d_model, model.n_layers
-    fixed: dict[str, int] = {
-        "embedding": vocab_size * d,
-        "head": d * vocab_size,
-        "norms": (2 * layers + 1) * d,
-        "attention": 4 * d * d * layers,
-    }
+    groups = (Layers(model.n_layers, attention_of(model), _mlp_of(model)),)
+    return Architecture("a cell of a grid", model.d_model, vocab_size, groups)
+
+
+def attention_of(model: ModelConfig) -> HeadAttention:
+    """The attention of each layer."""
+    return HeadAttention(model.n_heads, model.n_kv_heads, model.d_head)
+
+
+def _mlp_of(model: ModelConfig) -> Mlp | Experts:
     if model.n_experts == 1:
-        mlp = 3 * d * model.dense_width * layers
-        return Parameters(**fixed, shared=0, experts=mlp, experts_active=mlp, expert_per_layer=mlp, router=0)
-    shared, expert = (layers * size for size in model.experts_kind.sizes(model))
-    return Parameters(
-        **fixed,
-        shared=shared,
-        experts=model.n_experts * expert,
-        experts_active=round(_active(model, experts_per_token) * expert),
-        expert_per_layer=expert,
-        router=model.router_facts.parameters(model) * layers,
+        return Mlp(model.dense_width)
+    kind, router = model.experts_kind, model.router_facts.parameters(model)
+    top_k = model.n_experts if kind.all_active else model.router_facts.experts_per_token(model)
+    if kind.sizes is None:
+        return Experts(model.n_experts, top_k, model.d_expert, model.shared_width, router_parameters=router)
+    shared, expert = kind.sizes(model)
+    return CountedExperts(
+        model.n_experts, top_k, expert_parameters=expert, shared_parameters=shared, router_parameters=router
     )
 
 
-def _active(model: ModelConfig, experts_per_token: float | None) -> float:
-    """Experts whose parameters one token uses."""
-    if model.experts_kind.all_active:
-        return model.n_experts
-    expected = model.router_facts.experts_per_token(model) if experts_per_token is None else experts_per_token
+def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
+    """Count the parameters of a model by its architecture.
+
+    `experts_per_token`: the measured number, where the router decides it; None for the expected one.
+    """
+    described = architecture_of(model, vocab_size)
+    counts = {part: round(float(count)) for part, count in described.parameters().items()}
+    fixed = {name: counts[name] for name in ("embedding", "head", "norms", "attention", "shared", "router")}
+    if model.n_experts == 1:
+        mlp = counts["dense"]
+        return Parameters(**fixed, experts=mlp, experts_active=mlp, expert_per_layer=mlp)
+    expert = counts["experts"] // model.n_experts
+    return Parameters(
+        **fixed,
+        experts=counts["experts"],
+        experts_active=round(_active(model, float(described.top_k), experts_per_token) * expert),
+        expert_per_layer=expert,
+    )
+
+
+def _active(model: ModelConfig, expected: float, experts_per_token: float | None) -> float:
+    """Experts whose parameters one token uses, where the architecture expects so many."""
+    if experts_per_token is not None and not model.experts_kind.all_active:
+        expected = experts_per_token
     if model.dispatch == "capacity":  # the capacity limits the experts per token
         return min(expected, model.capacity_factor * places_per_token(model))
     return expected
@@ -103,14 +124,14 @@ def forward_flops_by_group(
     `shared`: shared experts, factors or a frozen base.   `router`: scores, and for soft MoE the mixing of tokens into
     slots and back, 4 E p d.
     """
-    counts = parameters(model, vocab_size, experts_per_token)
+    described, counts = architecture_of(model, vocab_size), parameters(model, vocab_size, experts_per_token)
     routed = model.n_experts > 1
     mixing = 4.0 * model.n_experts * model.slots * model.d_model if routed and model.dispatch == "soft" else 0.0
     products = model.experts_kind.products(model) if routed else 0
     return {
         "head": 2.0 * counts.head,
         "projections": 2.0 * counts.attention,
-        "attention": 4.0 * model.n_layers * model.d_model * attended,
+        "attention": float(described.attention_flops(attended, decode=True)),
         "shared": 2.0 * (counts.shared + products * model.n_layers),
         "experts": 2.0 * counts.experts_active,
         "router": 2.0 * counts.router + mixing * model.n_layers,
@@ -172,8 +193,8 @@ def weight_bytes(model: ModelConfig, vocab_size: int) -> int:
 
 
 def kv_bytes_per_token(model: ModelConfig) -> int:
-    """Bytes of keys and values of one cached token: 2 n_layers d_model values (multi-head attention)."""
-    return 2 * model.n_layers * model.d_model * value_bytes(model)
+    """Bytes of keys and values of one cached token: 2 n_layers n_kv_heads d_head values."""
+    return round(float(model.n_layers * attention_of(model).cached_elements)) * value_bytes(model)
 
 
 def bytes_read(
@@ -188,7 +209,7 @@ def bytes_read(
     counts = parameters(model, vocab_size)
     tokens = batch * new_tokens
     if experts is None:
-        per_token = min(_active(model, None), model.n_experts)
+        per_token = min(_active(model, float(architecture_of(model, vocab_size).top_k), None), model.n_experts)
         experts = float(distinct_experts(model.n_experts, per_token, tokens))
     share = 1.0 if model.n_experts == 1 or model.experts_kind.all_active else experts / model.n_experts
     embedding = min(counts.embedding, tokens * model.d_model)

@@ -36,14 +36,15 @@ NotNegative = Annotated[Real, Field(ge=0)]
 
 
 def following() -> tuple[str, ...]:
-    """Fields whose default depends on others: the expert width, and values that the authors of a method use."""
+    """Fields whose default depends on others: groups of heads, the expert width, and values that the authors of a
+    method use."""
     by_router = sorted({name for router in ROUTERS.values() for name in router.defaults})
-    return ("d_expert", "dispatch", "rank", "slots", *by_router)
+    return ("n_kv_heads", "d_expert", "dispatch", "rank", "slots", *by_router)
 
 
 # Fields of every model, and of every routed one. Of the others, a cell's identity has those that its router and experts
 # use.
-_DENSE = ("d_model", "n_layers", "d_head", "n_experts", "dtype")
+_DENSE = ("d_model", "n_layers", "d_head", "n_kv_heads", "n_experts", "dtype")
 _ROUTED = (*_DENSE, "d_expert", "top_k", "router", "dispatch", "experts")
 # Left out of the identity at their default, so that cells from before these fields existed keep their run_id.
 _AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0, "capacity_per": "kx"}
@@ -58,6 +59,8 @@ class ModelConfig(Frozen):
 
     `scaling/config/registry.py` lists the fields that each router and form of experts uses.
 
+    n_kv_heads: groups of heads, each with keys and values of its own: `n_heads` is multi-head attention, the default,
+    fewer grouped-query attention (arXiv 2305.13245), with a cache that is smaller by n_heads / n_kv_heads.
     capacity_per: the capacity grows with top_k (`kx`) or is that of a top-1 router (`1x`), arXiv 2105.15082.
     balance_coef, z_coef: weights of the balance penalty and the z-loss.
     bias_rate: update rate of loss-free balancing (.001 in arXiv 2408.15664); 0 turns it off.
@@ -70,6 +73,7 @@ class ModelConfig(Frozen):
     d_model: Width = 64
     n_layers: Depth = 2
     d_head: Width = 16
+    n_kv_heads: Width = 4
     d_expert: Inner = 128
     n_experts: ExpertCount = 1
     top_k: ExpertCount = 1
@@ -115,8 +119,8 @@ class ModelConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: Any) -> Any:
-        """Fill in an active width of 2 d_model for every k, so that k varies at fixed N_active unless `d_expert` is
-        given, and the defaults of router and experts."""
+        """Fill in keys and values for every head, an active width of 2 d_model for every k, so that k varies at fixed
+        N_active unless `d_expert` is given, and the defaults of router and experts."""
         if not isinstance(values, dict):
             return values
         values = {name: value for name, value in values.items() if value is not None}
@@ -132,6 +136,7 @@ class ModelConfig(Frozen):
         d_model, top_k, n_experts = numbers["d_model"], numbers["top_k"], numbers["n_experts"]
         active = top_k + (numbers["n_shared"] if values.get("experts") == "shared" else 0)
         width = values.setdefault("d_expert", max(1, 2 * d_model // active))
+        values.setdefault("n_kv_heads", max(1, d_model // numbers["d_head"]))
         values.setdefault("dispatch", "mixed" if experts.mixes else router.dispatches[0])
         for name, value in router.defaults.items():
             values.setdefault(name, value)
@@ -144,6 +149,10 @@ class ModelConfig(Frozen):
     def _consistent(self) -> ModelConfig:
         if self.d_model % self.d_head or self.d_head % 2:
             raise ValueError(f"d_model={self.d_model} must be a multiple of an even d_head={self.d_head}")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads={self.n_kv_heads} must divide the number of heads, d_model/d_head={self.n_heads}"
+            )
         if self.n_experts == 1:
             return self
         if self.top_k > self.n_experts:
@@ -178,6 +187,11 @@ class ModelConfig(Frozen):
         return self.d_model // self.d_head
 
     @property
+    def multi_head(self) -> bool:
+        """Whether every head has keys and values of its own."""
+        return self.n_kv_heads == self.n_heads
+
+    @property
     def router_facts(self) -> Router:
         """The router's entry in the registry."""
         return ROUTERS[self.router]
@@ -190,7 +204,12 @@ class ModelConfig(Frozen):
     @property
     def dense_width(self) -> int:
         """Hidden units of the single MLP at E = 1, equal to the active width of the routed models."""
-        return (self.top_k + (self.n_shared if self.experts == "shared" else 0)) * self.d_expert
+        return self.top_k * self.d_expert + self.shared_width
+
+    @property
+    def shared_width(self) -> int:
+        """Hidden units of the shared experts together."""
+        return self.n_shared * self.d_expert if self.experts == "shared" else 0
 
     @property
     def causal(self) -> bool:
@@ -212,9 +231,10 @@ class ModelConfig(Frozen):
         """The fields that shape a training, without those that router and experts do not use. At E = 1 nothing is
         routed, so only the width of the MLP counts."""
         parts = self.model_dump(mode="json")
+        as_before = {**_AS_BEFORE, "n_kv_heads": self.n_heads}
+        before = {name for name, value in as_before.items() if parts[name] == value}
         if self.n_experts == 1:
-            return {name: parts[name] for name in _DENSE} | {"d_mlp": self.dense_width}
-        before = {name for name, value in _AS_BEFORE.items() if parts[name] == value}
+            return {name: parts[name] for name in _DENSE if name not in before} | {"d_mlp": self.dense_width}
         return {name: value for name, value in parts.items() if name in self.read - before}
 
     @property
@@ -226,4 +246,4 @@ class ModelConfig(Frozen):
         return {*_ROUTED, *self.router_facts.options, *self.experts_kind.options, *places}
 
 
-_NUMBERS = ("d_model", "top_k", "n_experts", "n_shared", "ring_rank")
+_NUMBERS = ("d_model", "d_head", "top_k", "n_experts", "n_shared", "ring_rank")

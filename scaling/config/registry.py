@@ -99,7 +99,7 @@ class Experts:
     """A form of experts: its function, its paper, and its parameters in one layer.
 
     place: `module.function` under scaling.model.moe, or `module:function` elsewhere.
-    sizes: parameters (used by every token, of one expert).
+    sizes: parameters (used by every token, of one expert); None for gated MLPs, which the architecture counts.
     mixes: the gate mixes weights instead of outputs (dispatch `mixed`).
     all_active: every expert enters every product, whatever the gate chooses.
     products: multiply-adds per token in products without weights.
@@ -108,7 +108,7 @@ class Experts:
 
     place: str
     source: str
-    sizes: Callable[[LayerSettings], tuple[int, int]]
+    sizes: Callable[[LayerSettings], tuple[int, int]] | None = None
     options: tuple[str, ...] = ()
     mixes: bool = False
     all_active: bool = False
@@ -219,15 +219,6 @@ ROUTERS = Registry("scaling.routers", Router, {
 # ------------------------------------------------------------------------------------------------------- experts
 
 
-def _mlp(model: LayerSettings) -> tuple[int, int]:
-    return 0, 3 * model.d_model * model.d_expert
-
-
-def _shared(model: LayerSettings) -> tuple[int, int]:
-    expert = 3 * model.d_model * model.d_expert
-    return model.n_shared * expert, expert
-
-
 def _cp(model: LayerSettings) -> tuple[int, int]:
     d, hidden = model.d_model, model.top_k * model.d_expert
     return model.rank * (2 * d + 2 * hidden + 2), 2 * model.rank
@@ -244,8 +235,8 @@ def _lora(model: LayerSettings) -> tuple[int, int]:
 
 
 EXPERTS = Registry("scaling.experts", Experts, {
-    "mlp": Experts("experts.mlp", "2002.05202", _mlp),
-    "shared": Experts("experts.shared", "2401.06066", _shared, options=("n_shared",)),
+    "mlp": Experts("experts.mlp", "2002.05202"),
+    "shared": Experts("experts.shared", "2401.06066", options=("n_shared",)),
     "cp": Experts("factorised.cp", "2402.12550", _cp, options=("rank",), mixes=True, all_active=True),
     "ring": Experts(
         "factorised.ring", "2402.12550", _ring, options=("rank", "ring_rank"), mixes=True, all_active=True,

@@ -128,8 +128,9 @@ class RunConfig(Frozen):
 
     def shape_id(self) -> str:
         """Content hash of what determines inference speed: cells of one shape are measured once."""
-        model = self.model_dump(mode="json", include={"model", "bench"})
-        return _digest({**model, "vocab_size": self.data.vocab_size})
+        unused = {"n_kv_heads"} if self.model.multi_head else set()  # the id of shapes from before the field existed
+        model, bench = self.model.model_dump(mode="json", exclude=unused), self.bench.model_dump(mode="json")
+        return _digest({"model": model, "bench": bench, "vocab_size": self.data.vocab_size})
 
 
 def _digest(parts: dict[str, Any], without: tuple[str, ...] = ()) -> str:

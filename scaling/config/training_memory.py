@@ -26,16 +26,16 @@ def training_memory_bytes(config: RunConfig) -> float:
     gpus = config.resources.gpus
     devices = train.devices(max(1, int(gpus)) if gpus else config.resources.cpus)
     tokens = train.batch_tokens // train.accumulate // devices
-    d, layers = model.d_model, model.n_layers
+    d, layers, of_keys = model.d_model, model.n_layers, model.n_kv_heads * model.d_head
     scores = model.n_heads * train.seq_len
     spread = config.expert_devices(devices)
     kept = _kept(model, tokens, tokens // train.seq_len, spread)
-    # Per token and layer: scale, statistics and result of two norms, all at full size; queries, keys, values; the
-    # output of attention, twice; the stream after attention and after the experts.
-    layer = tokens * (13 * d + scores) + kept.experts
+    # Per token and layer: scale, statistics and result of two norms, all at full size; queries; the output of
+    # attention, twice; the stream after attention and after the experts; keys and values.
+    layer = tokens * (11 * d + 2 * of_keys + scores) + kept.experts
     once = tokens * 4 * d + kept.shared  # the embedding and the last norm
     loss = 2 * tokens * vocab
-    attention = tokens * (scores + 6 * d) - kept.experts
+    attention = tokens * (scores + 2 * d + 4 * of_keys) - kept.experts
     recomputed = train.remat and bool(gpus)
     kept_all = layers * tokens * d if recomputed else layers * layer
     again = layer if recomputed else 0

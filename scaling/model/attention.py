@@ -1,6 +1,6 @@
 """Causal self-attention with rotary positions, over whole sequences or one token at a time against a cache.
 
-Axes: B sequences, T new tokens, S tokens attended to, H heads, K width of a head, D = H K.
+Axes: B sequences, T new tokens, S tokens attended to, H heads, G groups of heads, K width of a head, D = H K.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MASKED = -1e30
 
 @struct.dataclass
 class Cache:
-    """Rotated keys and values of one layer, [B, H, S, K]; the caller keeps track of the filled length."""
+    """Rotated keys and values of one layer, [B, G, S, K]; the caller keeps track of the filled length."""
 
-    key_BxHxSxK: jax.Array
-    value_BxHxSxK: jax.Array
+    key_BxGxSxK: jax.Array
+    value_BxGxSxK: jax.Array
 
 
 def rotary_tables(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
@@ -46,29 +46,29 @@ def rotary_tables(position_T: Any, width: int) -> tuple[jax.Array, jax.Array]:
 
 
 @jax.custom_vjp
-def to_heads(x_BxTx3xD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
-    """Query, key and value of each head, [3, B, H, T, K], scaled and rotated by `rotary_tables`.
+def to_heads(x_BxTxNxD: jax.Array, own: jax.Array, partner: jax.Array) -> jax.Array:
+    """Query, key and value of each head, or N of them, [N, B, H, T, K], scaled and rotated by `rotary_tables`.
 
     Rotary position embedding (arXiv 2104.09864, eq. 34): pairs (i, i + K/2) rotate by position / base^(2i/K), so that
     the product of two rotated vectors depends only on the difference of their positions. The gradient rotates back.
     The halves are an axis of length two that is flipped, because XLA:CPU concatenates slices element by element.
     """
-    pairs = x_BxTx3xD.reshape(*x_BxTx3xD.shape[:3], -1, 2, own.shape[-1]).transpose(2, 0, 3, 1, 4, 5)
+    pairs = x_BxTxNxD.reshape(*x_BxTxNxD.shape[:3], -1, 2, own.shape[-1]).transpose(2, 0, 3, 1, 4, 5)
     turned = pairs * _by_head(own, pairs) + jnp.flip(pairs, -2) * _by_head(partner, pairs)
     return turned.reshape(*turned.shape[:-2], -1)
 
 
 def _by_head(table: jax.Array, pairs: jax.Array) -> jax.Array:
-    """[3, T, 1, 2, K/2] -> [3, 1, 1, T, 2, K/2] in the precision of the pairs."""
+    """[N, T, 1, 2, K/2] -> [N, 1, 1, T, 2, K/2] in the precision of the pairs."""
     return table.transpose(0, 2, 1, 3, 4)[:, None].astype(pairs.dtype)
 
 
-def _to_heads_backward(tables: Any, grad_3xBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
+def _to_heads_backward(tables: Any, grad_NxBxHxTxK: jax.Array) -> tuple[jax.Array, None, None]:
     own, partner = tables
-    three, batch, heads, new, width = grad_3xBxHxTxK.shape
-    pairs = grad_3xBxHxTxK.reshape(three, batch, heads, new, 2, width // 2)
+    number, batch, heads, new, width = grad_NxBxHxTxK.shape
+    pairs = grad_NxBxHxTxK.reshape(number, batch, heads, new, 2, width // 2)
     turned = pairs * _by_head(own, pairs) - jnp.flip(pairs, -2) * _by_head(partner, pairs)
-    return turned.transpose(1, 3, 0, 2, 4, 5).reshape(batch, new, three, heads * width), None, None
+    return turned.transpose(1, 3, 0, 2, 4, 5).reshape(batch, new, number, heads * width), None, None
 
 
 to_heads.defvjp(lambda x, *tables: (to_heads(x, *tables), tables), _to_heads_backward)
@@ -114,8 +114,24 @@ def _attend_backward(residuals: Any, grad: jax.Array) -> tuple[jax.Array, jax.Ar
 attend.defvjp(_attend_forward, _attend_backward)
 
 
+def split_heads(projected_BxTxC: jax.Array, n_heads: int, width: int, position_T: Any) -> tuple[jax.Array, ...]:
+    """Query [B, H, T, K], key and value [B, G, T, K], from the three side by side, C = (H + 2 G) K."""
+    own, partner = rotary_tables(position_T, width)
+    sequences, of_query = projected_BxTxC.shape[:2], n_heads * width
+    if projected_BxTxC.shape[-1] == 3 * of_query:  # as many keys as queries: all three at once
+        return tuple(to_heads(projected_BxTxC.reshape(*sequences, 3, of_query), own, partner))
+    query_BxTxD, rest_BxTxC = jnp.split(projected_BxTxC, [of_query], axis=-1)
+    (query,) = to_heads(query_BxTxD[:, :, None], own[:1], partner[:1])
+    key, value = to_heads(rest_BxTxC.reshape(*sequences, 2, -1), own[1:], partner[1:])
+    return query, key, value
+
+
 class Attention(nn.Module):
-    """Multi-head causal attention without biases.
+    """Causal attention without biases: multi-head, or grouped-query with `n_kv_heads` below `n_heads`.
+
+    In grouped-query attention (GQA, arXiv 2305.13245, section 2.2) the heads g H/G .. (g + 1) H/G - 1 share the keys
+    and values of group g. Their queries are then more rows of one product with these keys, so that neither keys nor
+    values are ever repeated.
 
     Without a cache, position t attends to 0..t. With one, the T new tokens have positions `start .. start + T - 1`, are
     written into the cache and attend to all positions up to their own. `document` [B, T] numbers the documents of a
@@ -123,34 +139,38 @@ class Attention(nn.Module):
     """
 
     n_heads: int
+    n_kv_heads: int
     out_scale: float
 
     @nn.compact
     def __call__(
         self, x_BxTxD: jax.Array, cache: Cache | None = None, start: Any = 0, document_BxT: jax.Array | None = None
     ) -> tuple[jax.Array, Cache | None]:
-        width = x_BxTxD.shape[-1]
-        batch, new, heads = x_BxTxD.shape[0], x_BxTxD.shape[1], self.n_heads
+        batch, new, width = x_BxTxD.shape
+        heads, groups, of_head = self.n_heads, self.n_kv_heads, width // self.n_heads
+        sizes = {"query": width, "key": groups * of_head, "value": groups * of_head}
         into = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
 
         # One product for all three, because larger products run closer to the peak.
-        weight_Dx3D = jnp.concatenate(
-            [self.param(name, into, (width, width)).astype(x_BxTxD.dtype) for name in ("query", "key", "value")], axis=1
+        weight_DxC = jnp.concatenate(
+            [self.param(name, into, (width, size)).astype(x_BxTxD.dtype) for name, size in sizes.items()], axis=1
         )
         position_T = start + (np.arange(new) if isinstance(start, int) else jnp.arange(new))
-        projected_BxTx3xD = product_of_sequences(x_BxTxD, weight_Dx3D).reshape(batch, new, 3, width)
-        query, key, value = to_heads(projected_BxTx3xD, *rotary_tables(position_T, width // heads))
+        query, key, value = split_heads(product_of_sequences(x_BxTxD, weight_DxC), heads, of_head, position_T)
         if cache is not None:
             cache = Cache(
-                jax.lax.dynamic_update_slice_in_dim(cache.key_BxHxSxK, key, start, axis=2),
-                jax.lax.dynamic_update_slice_in_dim(cache.value_BxHxSxK, value, start, axis=2),
+                jax.lax.dynamic_update_slice_in_dim(cache.key_BxGxSxK, key, start, axis=2),
+                jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, value, start, axis=2),
             )
-            key, value = cache.key_BxHxSxK, cache.value_BxHxSxK
+            key, value = cache.key_BxGxSxK, cache.value_BxGxSxK
         visible = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
         if document_BxT is not None:
             visible = visible & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
-        mixed_BxHxTxK = attend(query, key, value, visible)
+        # The queries of the heads of a group stand one after the other, as more tokens of the group.
+        query_BxGxRxK = query.reshape(batch, groups, -1, of_head)
+        visible_xRxS = jnp.concatenate([visible] * (heads // groups), axis=-2)
+        mixed_BxHxTxK = attend(query_BxGxRxK, key, value, visible_xRxS).reshape(query.shape)
         mixed_BxTxD = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, width)
         out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
         return product_of_sequences(mixed_BxTxD, out_DxD), cache

@@ -43,7 +43,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, Cache | None, Routing | None]:
         # Residual branches start with 1/(2 L) of the variance, so that that of the stream does not grow with depth.
         out_scale = 1.0 / (2 * self.config.n_layers)
-        attention = Attention(self.config.n_heads, out_scale, name="attention")
+        attention = Attention(self.config.n_heads, self.config.n_kv_heads, out_scale, name="attention")
         mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
         x_BxTxD = x_BxTxD + mixed_BxTxD
         moe = MoE(self.config, out_scale, self.kernel, self.placement, name="moe")
@@ -125,5 +125,5 @@ def _norm(name: str, dtype: Any) -> nn.RMSNorm:
 
 def empty_caches(config: ModelConfig, batch: int, length: int) -> tuple[Cache, ...]:
     """Empty caches of all layers with room for `length` tokens."""
-    shape, dtype = (batch, config.n_heads, length, config.d_head), jnp.dtype(config.dtype)
+    shape, dtype = (batch, config.n_kv_heads, length, config.d_head), jnp.dtype(config.dtype)
     return tuple(Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layers))

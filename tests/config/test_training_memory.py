@@ -22,7 +22,7 @@ def cell(**changes):
     shape = {"d": 64, "L": 2, "E": 8, "k": 2, "d_head": 16, "T": 512, "S": 128, "V": 257} | changes
     model = {"d_model": shape["d"], "n_layers": shape["L"], "d_head": shape["d_head"], "n_experts": shape["E"]}
     model |= {"top_k": shape["k"], "router": "topk"}
-    model |= {name: shape[name] for name in ("dispatch", "dtype") if name in shape}
+    model |= {name: shape[name] for name in ("dispatch", "dtype", "n_kv_heads") if name in shape}
     train = {"batch_tokens": shape["T"], "seq_len": shape["S"]}
     train |= {name: shape[name] for name in ("remat", "accumulate") if name in shape}
     data = {} if shape["V"] == 257 else {"tokenizer": "bpe", "bpe_vocab": shape["V"] - 1}
@@ -35,6 +35,7 @@ QUICK = [
     {"L": 1, "remat": True, "T": 1024},
     {"L": 1, "dispatch": "capacity"},
     {"d": 32, "L": 1, "E": 1, "k": 1, "dtype": "bfloat16"},
+    {"d": 64, "L": 2, "E": 1, "k": 1, "n_kv_heads": 1},
 ]
 SPREAD = [
     *({"d": d, "L": layers, "E": e, "k": k} for d, layers in ((64, 6), (128, 3)) for e, k in ((1, 1), (8, 1), (32, 2))),

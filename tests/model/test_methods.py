@@ -27,6 +27,9 @@ def tree(config):
 def test_counts_match_the_initialised_tree(router, experts):
     config = model(router, experts, n_layers=2, n_shared=2)
     sizes, counts = tree(config), cost.parameters(config, VOCAB)
+    described = cost.architecture_of(config, VOCAB)
+    assert described.n_total == sum(sizes.values())
+    assert described.n_active() - described.parameters()["router"] == pytest.approx(counts.n_active, abs=1)
     assert counts.allocated == sum(sizes.values())
     assert counts.router == sum(size for path, size in sizes.items() if "router" in path)
     if experts in ("mlp", "shared"):
