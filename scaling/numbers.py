@@ -12,9 +12,9 @@ SUFFIXES = {
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # plain, no-break, figure, thin, narrow no-break
 _LONGEST = 500  # characters: the largest float, written out, has 309
-_GROUPED = rf"[1-9][0-9]{{0,2}}(?:(?P<mark>['’_{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*)"
+_GROUPED = rf"[1-9][0-9]{{0,2}}(?:(?P<mark>['’{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*)"
 _NUMBER = re.compile(
-    rf"(?P<digits>[+-]?(?:(?:{_GROUPED}|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+))"
+    rf"(?P<digits>[+-]?(?:(?:{_GROUPED}|[1-9][0-9]*(?:_[0-9]+)+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+))"
     rf"(?:(?P<power>[eE][+-]?[0-9]+)|[{SPACES}]*(?P<suffix>[KMGTkmgt]i?|[Bb]))?"
 )
 _MARKS = str.maketrans("", "", f"'’_{SPACES}")
@@ -24,8 +24,9 @@ def parse_number(value: Any) -> float:
     """A number such as `2M`, `0.25M`, `1e9`, `1_000_000`, `1 000 000` or `1.5B`: K, M, B = G and T are powers of 1,000,
     Ki, Mi, Gi and Ti of 1,024.
 
-    Groups of three digits may have a space, an apostrophe or an underscore between them. A comma is refused: between
-    one group and the next it may be a decimal one. So are booleans, other digits than 0 to 9, and what is too large.
+    Groups of three digits may have a space or an apostrophe between them, and any digits an underscore. A comma is
+    refused: between one group and the next it may be a decimal one. So are booleans, other digits than 0 to 9, and what
+    is too large.
     A float is returned as it is. Raises ValueError with the value found.
     """
     if isinstance(value, bool):

@@ -32,10 +32,14 @@ def test_what_python_writes_is_read_back_exactly(value):
     assert parse_number(f"{value:.17E}") == value
 
 
+def test_an_underscore_may_stand_between_any_digits_as_in_python_and_yaml():
+    assert [parse_number(text) for text in ("1_0000", "1_00_000.5", "12_3e2")] == [10000, 100000.5, 12300]
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", ".", "e5", "1e", "1e5K", "1,000", "0,312", "1.234.567", "1__0", "1_0000", "0_312", "1 2", "1 000_000",
+        "", " ", ".", "e5", "1e", "1e5K", "1,000", "0,312", "1.234.567", "1__0", "1_", "_1", "0_312", "1 2", "1 000_000",
         "٣", "１２", "0x10", "0b1", "1j", "inf", "nan", "∞", "true", "yes", "12%", "$5", "7BB", "7 params", "70M x",
         "#REF!", "2026-01-01", "1:30", "1e400", "9" * 5000, "80GB", True, False, None, 10**400,
     ],

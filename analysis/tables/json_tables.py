@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,18 +16,24 @@ _Records = list[dict[str, Any]]
 _NAME = "run_id"  # of a run that is called by its key
 
 
-def of_json(text: str, *, lines: bool) -> pd.DataFrame:
+def of_json(text: str, is_name: Callable[[str], bool] = lambda name: False, *, lines: bool) -> pd.DataFrame:
     """The table in JSON text, which has an object on each line or, without `lines`, is one document.
 
-    A text that is only the other of them is read as that. Raises ValueError, naming the line, item or key, for what is
-    no table, and for a key that stands twice in one object.
+    A text that is only the other of them is read as that. In columns of names whole numbers stay whole. Raises
+    ValueError, naming the line, item or key, for what is no table, and for a key that stands twice in one object.
     """
-    lines = lines and not text.lstrip().startswith("[")
+    frame = _frame(text, lines and not text.lstrip().startswith("["))
+    names = {name: frame[name] for name in frame.columns if is_name(str(name))}
+    return frame.infer_objects().assign(**names)
+
+
+def _frame(text: str, lines: bool) -> pd.DataFrame:
+    """The table, its cells as Python objects."""
     try:
-        return pd.DataFrame(_of_lines(text)) if lines else _of_document(_parsed(text, "it"))
+        return _of_records(_of_lines(text)) if lines else _of_document(_parsed(text, "it"))
     except _NotJson:
         with contextlib.suppress(_NotJson):
-            return _of_document(_parsed(text, "it")) if lines else pd.DataFrame(_of_lines(text))
+            return _of_document(_parsed(text, "it")) if lines else _of_records(_of_lines(text))
         raise
 
 
@@ -68,6 +74,10 @@ def _of_lines(text: str) -> _Records:
     return [_record(value, place) for place, value in values]
 
 
+def _of_records(records: _Records) -> pd.DataFrame:
+    return pd.DataFrame(records, dtype=object)
+
+
 def _record(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{place} is not a JSON object: {json.dumps(value):.40}")
@@ -76,7 +86,7 @@ def _record(value: Any, place: str) -> dict[str, Any]:
 
 def _of_document(document: Any) -> pd.DataFrame:
     if isinstance(document, list):
-        return pd.DataFrame([_record(value, f"item {number}") for number, value in enumerate(document, start=1)])
+        return _of_records([_record(value, f"item {number}") for number, value in enumerate(document, start=1)])
     if not isinstance(document, dict) or not document:
         raise ValueError(f"expected a list of objects, one a run, found {json.dumps(document):.40}")
     if set(document) >= {"columns", "data"} and _is_list_of(document["data"], list):
@@ -93,7 +103,7 @@ def _of_document(document: Any) -> pd.DataFrame:
         return _of_objects(document)
     if all(_is_list_of(value, (str, int, float, type(None))) for value in document.values()):
         return _of_columns(document)
-    return pd.DataFrame([document])  # one run
+    return _of_records([document])  # one run
 
 
 def _of_rows(columns: Any, rows: list[Any]) -> pd.DataFrame:
@@ -101,7 +111,7 @@ def _of_rows(columns: Any, rows: list[Any]) -> pd.DataFrame:
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != len(columns)), None)
     if wrong is not None:
         raise ValueError(f"row {wrong} of `data` has {len(rows[wrong - 1])} cells, and `columns` {len(columns)}")
-    return pd.DataFrame(rows, columns=pd.Index(columns))
+    return pd.DataFrame(rows, columns=pd.Index(columns), dtype=object)
 
 
 def _of_columns(document: Mapping[str, list[Any]]) -> pd.DataFrame:
@@ -109,7 +119,7 @@ def _of_columns(document: Mapping[str, list[Any]]) -> pd.DataFrame:
     if len(set(lengths.values())) > 1:
         told = listed(f"{name} {length}" for name, length in list(lengths.items())[:5])
         raise ValueError(f"its columns have different numbers of rows ({told})")
-    return pd.DataFrame(dict(document))
+    return pd.DataFrame(dict(document), dtype=object)
 
 
 def _of_objects(document: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
@@ -118,12 +128,12 @@ def _of_objects(document: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     rows = set(inner[0])
     if len(inner) > 1 and rows and all(key.isdecimal() for key in rows) and all(set(one) == rows for one in inner):
         order = sorted(rows, key=int)
-        return pd.DataFrame({name: [values[row] for row in order] for name, values in document.items()})
+        return pd.DataFrame({name: [values[row] for row in order] for name, values in document.items()}, dtype=object)
     if len(inner) > 1 and not set.intersection(*map(set, inner)):
         keys = listed(document, most=5)
         raise ValueError(f"its keys {keys} hold objects that share no key, so they are no runs; save a list of runs")
     key = _NAME if not any(_NAME in one for one in inner) else "key"
-    return pd.DataFrame([{key: name, **run} for name, run in document.items()])
+    return _of_records([{key: name, **run} for name, run in document.items()])
 
 
 def _is_list_of(value: Any, kinds: type | tuple[type, ...]) -> bool:

@@ -19,11 +19,11 @@ from scaling.numbers import SPACES, parse_number
 MISSING = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "-", "--", "–", "—", "-nan", "."})
 """Texts that stand for no value among numbers, in lower case. In a column of texts they are texts."""
 DECIMAL_COMMA, DECIMAL_POINT = READINGS
-_REST = rf"(?:[eE][+-]?[0-9]+|[{SPACES}]*[KMGTkmgt]i?|[{SPACES}]*[Bb])?"
-_SHAPES = {
+_SUFFIX = rf"(?:[{SPACES}]*[KMGTkmgt]i?|[{SPACES}]*[Bb])?"
+_SHAPES = {  # a number with an exponent has no groups: 3,000E+08 is 3.0E+08
     reading: re.compile(
-        rf"[+\-−]?(?:(?:[1-9][0-9]{{0,2}}(?P<mark>[{groups}'’_{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*|[0-9]+)"
-        rf"(?:{point}[0-9]*)?|{point}[0-9]+){_REST}"
+        rf"[+\-−]?(?:[1-9][0-9]{{0,2}}(?P<mark>[{groups}'’_{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*"
+        rf"(?:{point}[0-9]*)?{_SUFFIX}|(?:[0-9]+(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+|{_SUFFIX}))"
     )
     for reading, groups, point in ((DECIMAL_COMMA, ".", ","), (DECIMAL_POINT, ",", r"\."))
 }
@@ -110,6 +110,16 @@ def texts(column: pd.Series[Any]) -> Any:
     if column.dtype.kind == "f":
         return np.array([str(int(x)) if float(x).is_integer() else repr(float(x)) for x in column], dtype=object)
     return np.array([cell if isinstance(cell, str) else str(cell) for cell in column], dtype=object)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a text is a number in some reading of its commas and dots."""
+    if any(shape.fullmatch(cell) for shape in _SHAPES.values()):
+        return True
+    with contextlib.suppress(ValueError):
+        parse_number(cell)
+        return True
+    return False
 
 
 def _true(column: pd.Series[Any]) -> Booleans | None:

@@ -59,7 +59,7 @@ def one_row_a_run(
     found = SeveralRows(rows.iloc[order], names[order], np.unique(run[order], return_inverse=True)[1])
     reading = reading_of(found)
     if reading.are == "budgets":
-        frame = _all_budgets(frame, found, reading, log)
+        frame = _all_budgets(frame, found, reading, target, log, Rows(found.frame, source, of_study))
         return frame if of_study or _RUN in asked else _named_by_budget(frame, found)
     _say_last(found, ranks, reading, log)
     return _last_rows(frame, found, ranks, target, log, Rows(found.frame, source, of_study))
@@ -153,7 +153,9 @@ def _ranks(rows: pd.DataFrame) -> dict[str, Array]:
     return {name: np.where(finite[name], values[name], -np.inf) for name in values if finite[name].any()}
 
 
-def _all_budgets(frame: pd.DataFrame, rows: SeveralRows, reading: Reading, log: ReadingLog) -> pd.DataFrame:
+def _all_budgets(
+    frame: pd.DataFrame, rows: SeveralRows, reading: Reading, target: str, log: ReadingLog, shown: Rows
+) -> pd.DataFrame:
     """The table with every budget of a run, the last row of each, and with the run as its trunk."""
     message = (
         f"{plural(len(rows.frame), 'row')} of {plural(rows.n_runs, 'run')} are kept as finished runs, those of one "
@@ -167,6 +169,14 @@ def _all_budgets(frame: pd.DataFrame, rows: SeveralRows, reading: Reading, log: 
         trunks[rows.frame.index] = texts(rows.frame[_RUN])
         frame = frame.assign(**{TRUNK: trunks})
     again = np.append((np.diff(rows.run) == 0) & (np.diff(rows.progress) == 0), False)
+    loss = floats(rows.frame, target)
+    others = again & np.append(np.abs(np.diff(loss)) > 0, False)
+    if others.any():
+        message = (
+            f"a later row of the same {_RUN} and budget, with another loss, was kept instead ({shown.named(others)}): "
+            f"runs of several seeds? Name what tells them apart with `map` seed=COLUMN, or give each its own {_RUN}"
+        )
+        log.doubts.append(shown.doubt("budget_twice", (_RUN, TOKENS), others, message))
     return log.drop(frame, frame.index.isin(rows.frame.index[again]), "a budget that its run has twice")
 
 

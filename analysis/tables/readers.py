@@ -7,7 +7,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,10 @@ _MAGIC = {
 }
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, is_name: Callable[[str], bool] = lambda name: False) -> pd.DataFrame:
     """The table in a file, one run per row, cells unchanged; row i of the file has label i - 1.
 
+    `is_name` says which columns hold names: their numbers stay as they are written, 1.10 beside 1.1.
     The ending decides, in upper or lower case: .csv and .tsv (`analysis.tables.separated`), .json, .jsonl and .ndjson
     (`analysis.tables.json_tables`), all also as .gz, and .parquet. Text is UTF-8, with or without byte-order mark.
     Lists and objects in cells become JSON text. Raises InputError for a file that cannot be read as a table.
@@ -55,7 +56,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if ending is None:
         raise InputError(f"{path}: expected a study folder or a file ending in {', '.join(FORMATS)}")
     try:
-        frame = _parquet(path) if ending == ".parquet" else _text_table(path, ending)
+        frame = _parquet(path, is_name) if ending == ".parquet" else _text_table(path, ending, is_name)
         return with_plain_cells(frame, str(path))
     except InputError:
         raise
@@ -92,12 +93,12 @@ def with_plain_cells(frame: pd.DataFrame, place: str) -> pd.DataFrame:
     return frame.assign(**nested)
 
 
-def _text_table(path: Path, ending: str) -> pd.DataFrame:
+def _text_table(path: Path, ending: str, is_name: Callable[[str], bool]) -> pd.DataFrame:
     content = _text(path, packed=ending.endswith(".gz"))
     kind = ending.removesuffix(".gz")
     if kind in (".csv", ".tsv"):
-        return separated(content, "," if kind == ".csv" else "\t")
-    return of_json(content.decode(), lines=kind != ".json")
+        return separated(content, "," if kind == ".csv" else "\t", is_name)
+    return of_json(content.decode(), is_name, lines=kind != ".json")
 
 
 def _text(path: Path, *, packed: bool) -> bytes:
@@ -131,7 +132,7 @@ def _text(path: Path, *, packed: bool) -> bytes:
     return content
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, is_name: Callable[[str], bool]) -> pd.DataFrame:
     with pq.ParquetFile(path) as file:  # a folder called name=value adds no column to it
         cells = file.metadata.num_rows * file.metadata.num_columns
         if cells > _MOST_CELLS:
@@ -142,7 +143,9 @@ def _parquet(path: Path) -> pd.DataFrame:
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"what pandas noted of its columns is damaged: {error!r:.80}") from error
     named = any(name is not None for name in frame.index.names)  # pandas moved a column to a named index
-    return frame.reset_index(drop=not named)
+    frame = frame.reset_index(drop=not named)
+    names = [name for name in table.column_names if is_name(name) and name in frame]
+    return frame.assign(**{name: table[name].to_pandas(integer_object_nulls=True).to_numpy() for name in names})
 
 
 def _is_nested(cell: object) -> bool:

@@ -15,6 +15,7 @@ from scaling.errors import InputError
 from scaling.formatting import listed
 
 _SHOWN = 3  # rows named for each reason why rows were left out
+_LETTERS = 60  # of a cell that is named
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class ReadingLog:
 
 def rows_named(labels: pd.Index[Any], cells: pd.Series[Any] | None = None) -> str:
     """ "in rows 1 ('x'), 2 ('y'), 3 ('z') and 1 more": labels from 0 as row numbers from 1, with their cells."""
-    shown = [f"{label + 1}" + ("" if cells is None else f" ({cells[label]!r})") for label in labels[:_SHOWN]]
+    shown = [f"{label + 1}" + ("" if cells is None else f" ({_shown(cells[label])})") for label in labels[:_SHOWN]]
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return f"in row{'s' if len(labels) > 1 else ''} {', '.join(shown)}{more}"
+
+
+def _shown(cell: Any) -> str:
+    """A cell in a message, cut where it is long; a number of NumPy as Python writes it."""
+    text = repr(cell.item() if isinstance(cell, np.generic) else cell)
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}..."

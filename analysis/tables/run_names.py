@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,47 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from analysis.tables.names import plain_name
 from analysis.tables.numbers import texts
+from analysis.tables.reading_log import rows_named
 from analysis.tables.study import table_rows
 from scaling.arrays import Booleans
+from scaling.errors import InputError
+from scaling.expression import Expression
 from scaling.formatting import listed, plural
 from scaling.schema import RUNS
 
 _RUN, _TRUNK = "run_id", "trunk_id"
+_NAMES = ("runid", "trunkid")  # without case and marks
 _NOT_COMPARED = frozenset({_RUN, _TRUNK, "study", "status", "error", "schema_version"})
 _EVERYTHING = tuple(name for name in RUNS if name not in _NOT_COMPARED)
 _MODEL = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed", "n_experts", "d_model")
 _BLANK = frozenset({"", "nan", "none", "null", "na", "n/a", "-", "<na>"})
+
+
+def names_of_runs(mapping: Mapping[str, str]) -> Callable[[str], bool]:
+    """Which columns of a table name runs or trunks, by themselves or in a `mapping`.
+
+    They are read as text, because 1.10 is not 1.1, 01 is not 1, and a float has no place for 18 digits.
+    """
+    columns = {theirs for ours, theirs in mapping.items() if ours in (_RUN, _TRUNK)}
+    for text in [*columns]:
+        with contextlib.suppress(InputError):  # it is told where the mapping is carried out
+            columns |= {*Expression(text, "").names}
+    return lambda name: name in columns or plain_name(name) in _NAMES
+
+
+def require_exact_names(frame: pd.DataFrame, source: str) -> None:
+    """Raise InputError where names are numbers that floats do not tell apart."""
+    for name in (_RUN, _TRUNK):
+        if name not in frame or frame[name].dtype.kind != "f":
+            continue
+        beyond = frame[name][frame[name].abs() >= 2.0**53]
+        if len(beyond):
+            raise InputError(
+                f"{source}: {name} holds numbers of 16 and more digits as floats ({rows_named(beyond.index, beyond)}), "
+                "which no longer tell runs apart; give the column as text"
+            )
 
 
 def is_blank(names: pd.Series[str]) -> pd.Series[bool]:

@@ -25,7 +25,7 @@ from analysis.tables.plausibility import plausibility, repeats
 from analysis.tables.readers import read_table, with_plain_cells
 from analysis.tables.reading_log import CheckedTable, ReadingLog, rows_named
 from analysis.tables.rows import Rows, rows_of
-from analysis.tables.run_names import without_blank_trunks
+from analysis.tables.run_names import names_of_runs, require_exact_names, without_blank_trunks
 from analysis.tables.status_words import with_finished
 from analysis.tables.study import read_study
 from scaling.arrays import Array, Integers
@@ -116,13 +116,15 @@ def read_runs(
     if isinstance(source, pd.DataFrame):
         frame = with_plain_cells(source, name)
     else:
-        frame = read_table(Path(source)) if foreign else read_study(Path(source), log)
+        frame = read_table(Path(source), names_of_runs(mapping or {})) if foreign else read_study(Path(source), log)
     if drop_duplicates:
         frame = log.drop(frame, frame.duplicated(), "an exact repeat of an earlier row")
     frame, terms = mapped(frame, mapping or {}, name, log, (*law.columns, law.target) if law else ())
     target, needed = (law.target, _needed(law)) if law else (LOSS, [LOSS])
     asked = Expression(where, "`where`").names if where is not None else ()
-    frame = without_blank_trunks(with_our_names(frame, asked, log, needed))
+    frame = with_our_names(frame, asked, log, needed)
+    require_exact_names(frame, name)
+    frame = without_blank_trunks(frame)
     frame = with_expert_counts(frame, log)
 
     with_experts = [*needed, EXPERTS] if foreign and law is None and EXPERTS in frame else needed
@@ -262,7 +264,8 @@ def _independence(frame: pd.DataFrame, law: Law | None) -> list[str]:
     if not several:
         return []
     return [
-        f"every row counts as an independent run, but {several} models have several token budgets: if these are "
+        f"every row counts as an independent run, but {plural(several, 'model')} "
+        f"{'has' if several == 1 else 'have'} several token budgets: if these are "
         "points of one training run, intervals are too narrow; name the runs with `map` trunk_id=COLUMN"
     ]
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.tables.numbers import numbers
+from analysis.tables.numbers import Numbers, is_number, numbers
 from scaling.formatting import listed, plural
-from scaling.numbers import parse_number
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SUMMARIES = frozenset(
@@ -24,15 +23,17 @@ _PIECE = 2**24  # bytes
 csv.field_size_limit(_PIECE)  # a configuration in a cell may be longer than the 131,072 that Python allows
 _LAST_ROWS = 8  # `describe()` writes so many summaries
 _GROUPED = re.compile(rb"(?:^|[;|,\t\n\"])[+-]?[1-9][0-9]{0,2}\.[0-9]{3}(?:[;|,\t\n\"]|$)")
+_SEVERAL_DOTS = re.compile(rb"[0-9]\.[0-9]{3}\.[0-9]{3}")
 _PREAMBLE = re.compile(r'"?sep=(?P<mark>[,;|\t])"?\s*', re.IGNORECASE)
 
 
-def separated(content: bytes, usual: str) -> pd.DataFrame:
+def separated(content: bytes, usual: str, is_name: Callable[[str], bool] = lambda name: False) -> pd.DataFrame:
     """The table in UTF-8 text; `usual` is the separator of its ending, another one is taken where only it can be.
+    Columns of names are texts.
 
     Blank lines, a line `sep=;` and lines that begin with # may stand before the header. Cells are as written: a word
     such as NA is text, a blank cell is missing. Raises ValueError, naming the row, for a row with another number of
-    cells than the header, a quote that swallows rows, a repeated header, a row of units and a row of totals.
+    cells than the header, a quote that swallows rows, another header, a row of units and a row of totals.
     """
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -50,9 +51,10 @@ def separated(content: bytes, usual: str) -> pd.DataFrame:
     frame = pd.read_csv(
         rest, sep=header.separator, names=names, header=None, index_col=False, low_memory=False,
         keep_default_na=False, na_values=[""], skipinitialspace=True,
+        dtype={name: str for name in names if is_name(name)},
     )  # fmt: skip
     frame = frame.iloc[:, : len(header.names)]
-    _refuse_units(frame)
+    _refuse_words(frame)
     _refuse_summary(frame)
     _refuse_mixed_marks(frame, content, header)
     return frame
@@ -104,13 +106,14 @@ def _header(content: bytes, usual: str) -> _Header:
     if comment and place:  # a header that is commented out, above the first row of numbers
         cells = _cells(next(line for _, line in _lines(content, place)), separator)
         names = _cells(comment, separator)
-        if len(names) == len(cells) and all(_is_number(cell) for cell in cells):
+        if len(names) == len(cells) and all(is_number(cell) for cell in cells):
             return _Header(names, separator, place, place)
     ends: list[int] = []
     lines = (line for end, line in _lines(content, place) if not ends.append(end))  # type: ignore[func-returns-value]
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
     names = [name.strip() for name in next(reader)]
-    if sum(map(_is_number, names)) == len(names):
+    _require_separator(names, next((line for _, line in _lines(content, ends[-1]) if line.strip()), ""))
+    if sum(map(is_number, names)) == len(names):
         raise ValueError(f"its first line holds numbers ({', '.join(names):.60}); name the columns in a first line")
     return _Header(names, separator, place, ends[-1])
 
@@ -126,20 +129,20 @@ def _separator(line: str, usual: str) -> str:
     return max(found, key=lambda mark: found[mark])
 
 
+def _require_separator(names: list[str], first: str) -> None:
+    """Raise ValueError where a header of one name is several, apart by something else, and so is the first row."""
+    for mark, what in (("&", "&"), (None, "spaces")):
+        words, cells = names[0].split(mark), first.split(mark)
+        if len(names) == 1 < len(words) == len(cells) and sum(is_number(cell.strip()) for cell in cells) > 1:
+            raise ValueError(f"its columns are separated by {what}; save it with commas")
+
+
 def _cells(line: str, separator: str) -> list[str]:
     """The cells of a line. Raises ValueError for a quote that it does not close."""
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
     except csv.Error as error:
         raise ValueError(str(error)) from error
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        parse_number(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_repeated(header: _Header, content: bytes) -> None:
@@ -251,21 +254,39 @@ def _require_closed(body: bytes, header: _Header) -> None:
 
 def _looks_like_a_row(line: str, header: _Header) -> bool:
     cells = _cells(line, header.separator) if line.count(header.separator) >= len(header.names) - 1 > 0 else []
-    return len(cells) == len(header.names) and any(map(_is_number, cells))
+    return len(cells) == len(header.names) and any(map(is_number, cells))
 
 
-def _refuse_units(frame: pd.DataFrame) -> None:
-    """Raise ValueError where the first row holds units: no number, over columns of numbers."""
-    first = [cell for cell in frame.iloc[0].tolist() if isinstance(cell, str)] if len(frame) > 1 else []
-    if not first or len(first) < frame.iloc[0].notna().sum() or any(map(_is_number, first)):
-        return
-    below = [numbers(frame[name].iloc[1:]) for name in frame.columns if isinstance(frame[name].iloc[0], str)]
-    of_numbers = [read for read in below if np.isfinite(read.floats).any() and not read.unreadable.any()]
-    if len(of_numbers) > 1:
-        raise ValueError(
-            f"row 1 holds no number ({listed(map(repr, first), most=4)}) over columns of numbers: units? "
-            "remove it, and convert with `map`"
-        )
+def _refuse_words(frame: pd.DataFrame) -> None:
+    """Raise ValueError for a row of words over columns of numbers: units, or the header of another table."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    without = np.ones(len(frame), dtype=bool)  # any number
+    for name in frame.columns.drop(texts):
+        without &= frame[name].isna().to_numpy(dtype=bool)
+        if not without.any():
+            return
+    words = np.zeros(len(frame), dtype=int)
+    for read in _of_numbers(frame[texts]):
+        without &= read.missing | read.unreadable
+        words += read.unreadable
+    found = np.flatnonzero(without & (words > 1))
+    if len(found) and len(frame) > 1:
+        cells = listed((repr(cell) for cell in frame.iloc[found[0]].dropna()), most=4)
+        what = "units? Remove it, and convert with `map`" if found[0] == 0 else "another header? Read the tables apart"
+        raise ValueError(f"row {found[0] + 1} holds no number ({cells}) over columns of numbers: {what}")
+
+
+def _of_numbers(frame: pd.DataFrame) -> list[Numbers]:
+    """The columns of text in which most cells are numbers, as numbers; commas that are in doubt are some."""
+    columns = []
+    for name in frame:
+        read = numbers(frame[name])
+        if read.doubt:
+            marked = frame[name].astype(str).str.contains("[.,]").to_numpy(dtype=bool)
+            read = replace(read, unreadable=read.unreadable & ~marked)
+        if 2 * read.unreadable.sum() < (~read.missing).sum():
+            columns.append(read)
+    return columns
 
 
 def _refuse_summary(frame: pd.DataFrame) -> None:
@@ -278,12 +299,14 @@ def _refuse_summary(frame: pd.DataFrame) -> None:
 
 
 def _refuse_mixed_marks(frame: pd.DataFrame, content: bytes, header: _Header) -> None:
-    """Raise ValueError where one column has decimal commas and in another a dot may stand between thousands."""
+    """Raise ValueError where a dot may stand between thousands in one column, as another one shows: by its decimal
+    commas or by several dots in one number."""
     quote = b'"' if header.separator == "," else b""
-    if not re.search(quote + rb"[0-9],[0-9]+" + quote, content) or not _GROUPED.search(content):
+    commas, dots = re.search(quote + rb"[0-9],[0-9]+" + quote, content), _SEVERAL_DOTS.search(content)
+    if not (commas or dots) or not _GROUPED.search(content):
         return
-    commas = next((name for name in frame if any("decimal commas" in told for told in _told(frame[name]))), None)
-    if commas is None:
+    because = next((f"{name}: {told[0]}" for name in frame if (told := _told(frame[name]))), None)
+    if because is None:
         return
     for place, name in enumerate(frame.columns):
         if frame[name].dtype.kind != "f":
@@ -296,9 +319,11 @@ def _refuse_mixed_marks(frame: pd.DataFrame, content: bytes, header: _Header) ->
         if len(dotted) and dotted.str.fullmatch(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}").all():
             raise ValueError(
                 f"row {dotted.index[0] + 1}: {name} = {dotted.iloc[0]!r} can be read as a decimal and as more than a "
-                f"thousand, because {commas} has decimal commas; save the file with decimal points"
+                f"thousand ({because}); save the file with decimal points and without marks between thousands"
             )
 
 
-def _told(column: pd.Series[Any]) -> tuple[str, ...]:
-    return () if pd.api.types.is_numeric_dtype(column) else numbers(column).conventions
+def _told(column: pd.Series[Any]) -> list[str]:
+    """What commas and dots of a column were read as, where a dot is no decimal point."""
+    told = () if pd.api.types.is_numeric_dtype(column) else numbers(column).conventions
+    return [convention for convention in told if convention.startswith(("commas are decimal", "dots are"))]

@@ -50,8 +50,9 @@ def with_finished(frame: pd.DataFrame, asked: Collection[str], log: ReadingLog) 
     finished = status.map(meanings).fillna("unknown") if meanings else pd.Series("finished", index=frame.index)
     blank, strange = finished.eq("unknown"), finished.eq("strange")
     if strange.any() and not finished.isin(("finished", "not finished")).any():
-        words = listed(dict.fromkeys(status[strange].map(_shown)))
-        log.notes.append(f"{STATUS}: {words} say nothing about how a run ended; every run was kept")
+        words = list(dict.fromkeys(status[strange].map(_shown)))
+        say = "says" if len(words) == 1 else "say"
+        log.notes.append(f"{STATUS}: {listed(words)} {say} nothing about how a run ended; every run was kept")
         return frame
     if blank.any() and not blank.all():
         log.notes.append(f"{STATUS} is blank in {plural(int(blank.sum()), 'row')}: taken as unknown, the runs are kept")

@@ -9,6 +9,7 @@ import pytest
 from analysis.laws import HOFFMANN, JOINT_MOE
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
+from scaling.errors import InputError
 
 SIZES = (5e7, 1.2e8, 3.5e8, 7.6e8, 1.3e9)
 BUDGETS = (6.0, 20.0, 70.0, 210.0)  # tokens per parameter
@@ -179,6 +180,46 @@ def test_a_run_without_a_name_is_a_run_of_its_own(blank):
     assert "run_id is blank in 10 rows" in said(table)
     numbered = finished().assign(run_id=[float(i) if i % 2 else np.nan for i in range(20)])
     assert len(runs.read_runs(numbered, law=HOFFMANN)) == 20
+
+
+NUMBERLIKE = {
+    "versions": ["1.1", "1.10", "2.1", "2.10", "3"],
+    "zeros before": ["1", "01", "001", "2", "02"],
+    "hashes": ["10e5", "1e6", "100e4", "12", "13"],
+    "18 digits": [str(412345678901234560 + i) for i in range(5)],
+    "18 digits and a blank": ["", *(str(412345678901234560 + i) for i in range(4))],
+}
+
+
+@pytest.mark.parametrize("name", ["run_id", "Run ID", "exp"])
+@pytest.mark.parametrize("case", NUMBERLIKE)
+def test_names_that_would_be_one_number_are_several_runs(tmp_path, case, name):
+    """Of one model, at evenly spaced tokens: as one run they would be its evaluations."""
+    runs_of_a_model = pd.DataFrame({name: NUMBERLIKE[case], "n_active": 1e8, "tokens": np.arange(1, 6) * 1e9})
+    runs_of_a_model["loss_val"] = loss(1e8, runs_of_a_model["tokens"]).round(6)
+    maps = {"run_id": "exp"} if name == "exp" else {}
+    runs_of_a_model.to_csv(tmp_path / "t.csv", index=False)
+    whole = case.startswith("18")
+    names = [int(cell) if cell else None for cell in NUMBERLIKE[case]] if whole else NUMBERLIKE[case]
+    as_numbers = runs_of_a_model.assign(**{name: pd.array(names, dtype="Int64" if whole else "str")})
+    as_numbers.to_parquet(tmp_path / "t.parquet")
+    as_numbers.to_json(tmp_path / "t.json", orient="records")
+    for path in (tmp_path / "t.csv", tmp_path / "t.parquet", tmp_path / "t.json"):
+        assert points(runs.read_runs(path, maps)) == points(runs_of_a_model), path
+
+
+def test_names_that_floats_have_lost_are_refused_by_row():
+    frame = finished().assign(run_id=[np.nan, 412345678901234561, *range(18)])
+    with pytest.raises(InputError, match=r"run_id .*in row 2 .*text"):
+        runs.read_runs(frame)
+
+
+def test_seeds_that_the_table_does_not_name_are_doubted_by_row():
+    twice = pd.concat([finished(name="m{model}"), finished(name="m{model}").assign(loss_val=4.0)], ignore_index=True)
+    table = runs.read_runs(twice)
+    assert len(table) == 20
+    (doubt,) = (doubt for doubt in table.doubts if doubt.code == "budget_twice")
+    assert doubt.rows == tuple(range(1, 21))
 
 
 @pytest.mark.parametrize(

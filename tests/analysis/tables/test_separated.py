@@ -90,7 +90,14 @@ def test_parquet_and_json_lines_in_upper_case_and_below_a_folder_that_looks_like
         ('p,note,l\n1,x,2\n1,"x,2\n3,y,4\n5,"z",6\n', ["row 2", "quote"]),
         ('p,note,l\n1,x,2\n1,"5" disk,2\n', ["row 2", "quote"]),
         ('p,note,l\n1,x,2\n1,"a\n3,y,4\n5",6\n', ["row 2", "quote", "swallows"]),
-        ("a;b\n2.345;0,7\n1.234;0,5\n", ["row 1", "a = '2.345'", "b has decimal commas"]),
+        ("a;b\n2.345;0,7\n1.234;0,5\n", ["row 1", "a = '2.345'", "b: commas are decimal commas"]),
+        ("a;b\n2;1.000.000\n1.234;1.500.000\n", ["row 2", "a = '1.234'", "b: dots are separators of thousands"]),
+        (HEADER + BODY + "loss,tokens,params\n" + BODY, ["row 3", "'loss'", "header"]),
+        (HEADER + BODY + '"params","tokens","loss"\n' + BODY, ["row 3", "header"]),
+        (HEADER + BODY + "N,D,L\n" + BODY, ["row 3", "'N'", "header"]),
+        ("params;loss\n1,5;0,7\nn;l\n2,25;0,5\n", ["row 2", "'n'", "header"]),
+        ("params tokens loss\n1 2 3\n4 5 6\n", ["spaces", "commas"]),
+        ("params & tokens & loss \\\\\n1 & 2 & 3 \\\\\n", ["&", "commas"]),
     ],
 )
 def test_what_is_no_row_or_no_header_is_named(written, text, named):
@@ -117,6 +124,19 @@ def test_words_for_missing_values_are_texts_among_texts_and_missing_among_number
     assert read_table(path)["run"].isna().tolist() == [False] * 4 + [True]
     assert dict(read_runs(path).dropped) == {"loss_val missing": 3}
     assert len(read_runs(path, where="run == 'None'")) == 1
+
+
+def test_a_table_of_european_numbers_alone_has_no_row_of_units(written):
+    table = read_runs(written(b"n_active;tokens;loss_val\n50.000.000;0,3B;4,4077\n120.000.000;7,2E+08;3,7776\n"))
+    assert table.frame["n_active"].tolist() == [5e7, 1.2e8]
+    assert table.frame["tokens"].tolist() == [3e8, 7.2e8]
+    assert table.frame["loss_val"].tolist() == [4.4077, 3.7776]
+
+
+def test_one_run_without_numbers_among_others_is_a_run(written):
+    """One column of numbers is not enough to tell a header."""
+    frame = read_table(written(b"run,loss\na,1.5\nb,diverged\nc,2.5\n"))
+    assert frame["loss"].tolist() == ["1.5", "diverged", "2.5"]
 
 
 def test_words_for_nothing_are_no_trunk(written):
