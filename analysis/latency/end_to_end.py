@@ -30,7 +30,7 @@ from scaling.serving.engine import iteration_terms, prompt_terms
 from scaling.serving.engine_speed import TERMS
 from scaling.serving.hub_config import read_hub_config
 from scaling.serving.precision import number_format, served_in
-from scaling.serving.public_models import PUBLIC_MODELS
+from scaling.serving.public_models import public_model
 from scaling.serving.service import Layout, ModelSizes, Service
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -95,7 +95,8 @@ def is_end_to_end(table: pd.DataFrame) -> bool:
 def read_end_to_end(
     path: str | Path, configs: str | Path | None, *, mode: str = "agg", tolerant: bool = False
 ) -> EndToEnd:
-    """The rows of one `mode`, each model described by a hub configuration in the folder `configs`, or known by name.
+    """The rows of one `mode`, each model described by a hub configuration in the folder `configs`; without a folder it
+    is the public model of its name.
 
     A configuration is called as the part of `model_path` after the slash, perhaps with more before it. Raises
     InputError for a missing column, a model without configuration, and a cell that is no positive number, by row;
@@ -139,21 +140,19 @@ def end_to_end(
 
 
 def architecture_of(model_path: str, configs: Path | None) -> Architecture:
-    """The configuration of a model in a folder, or the public model of that name. Raises InputError naming the file
-    that is missing."""
+    """The configuration of a model in a folder, or without a folder the public model of that name.
+
+    Raises InputError naming the file that is missing, or the public models.
+    """
     name = model_path.rpartition("/")[2]
-    if configs is None or not configs.is_dir():
-        files: list[Path] = []
-    else:
-        every = sorted(configs.glob("*.json"))
-        files = [file for file in every if file.name == f"{name}.json"] + [
-            file for file in every if file.name.endswith(f"{name}.json")
-        ]
-    if files:
-        return read_hub_config(files[0])
-    if name.lower() in PUBLIC_MODELS:
-        return PUBLIC_MODELS[name.lower()]
-    raise InputError(f"no {name}.json in {configs or 'a folder of configurations'}, the configuration of {model_path}")
+    if configs is None:
+        return public_model(name)
+    every = sorted(configs.glob("*.json"))
+    files = [file for file in every if file.name == f"{name}.json"]
+    files += [file for file in every if file.name.endswith(f"{name}.json")]
+    if not files:
+        raise InputError(f"no {name}.json in {configs}, the configuration of {model_path}")
+    return read_hub_config(files[0])
 
 
 @dataclass(frozen=True)

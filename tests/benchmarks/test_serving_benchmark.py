@@ -54,12 +54,21 @@ def test_rows_that_say_nothing_are_counted_and_others_are_apart(tmp_path, capsys
         {"precision": np.nan}, {"mode": "disagg"},
     ]  # fmt: skip
     table = pd.concat([good, *(good.head(1).assign(**cells) for cells in odd)], ignore_index=True)
-    answer = _answer(capsys, "--test", _file(tmp_path, table), "--configs", tmp_path)
+    answer = _answer(capsys, "--test", _file(tmp_path, table))
     assert answer["test"]["org/olmoe-1b-7b"]["rows"] == 6 + 3
     assert answer["apart"]["attention data-parallel"]["rows"] == 1
     assert answer["apart"]["other devices"]["rows"] == 1
     assert answer["apart"]["disaggregated"]["rows"] == 0
     assert sum(answer["left_out"].values()) == 4
+
+
+def test_a_folder_of_configurations_decides_which_models_are_known(tmp_path, capsys):
+    file = _file(tmp_path, engine_table(("olmoe-1b-7b",)).head(3))
+    answer = _answer(capsys, "--test", file, "--configs", tmp_path)
+    assert answer["test"] == {}
+    ((why, count),) = answer["left_out"].items()
+    assert "olmoe-1b-7b.json" in why
+    assert count == 3
 
 
 def test_a_file_of_nothing_else_gives_an_empty_answer(tmp_path, capsys):

@@ -60,14 +60,17 @@ def test_other_names_of_columns_and_a_condition(rows, tmp_path):
     ("change", "named"),
     [
         ({"silicon_tpot_ms": "x"}, ("row 1", "silicon_tpot_ms")),
-        ({"model_path": "org/unheard-of"}, ("row 1", "unheard-of.json")),
+        ({"model_path": "org/unheard-of"}, ("row 1", "unheard-of", "mixtral-8x7b")),
         ({"system": "abacus"}, ("no end-to-end row", "a device that is not in the table")),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_row(tmp_path, change, named):
     engine_table(MODELS[:1]).astype(object).head(3).assign(**change).to_csv(tmp_path / "rows.csv", index=False)
-    result = call(tmp_path / "rows.csv", "--configs", tmp_path)
+    result = call(tmp_path / "rows.csv")
     assert result.exit_code == 2
+    in_folder = call(tmp_path / "rows.csv", "--configs", tmp_path)
+    assert in_folder.exit_code == 2
+    assert "system" in change or ".json" in in_folder.output
     for words in named:
         assert words in " ".join(result.output.split())
 

@@ -28,7 +28,7 @@ def _with(**cells):
         ({"isl": -4}, "isl must not be negative"),
         ({"attention_dp_size": "two"}, "attention_dp_size is not a number"),
         ({"precision": "fp3"}, "precision: no number format"),
-        ({"model_path": "org/unheard-of"}, "no unheard-of.json"),
+        ({"model_path": "org/unheard-of"}, "'unheard-of'"),
         ({"model_path": np.nan}, "a row without a model"),
         ({"system": "abacus"}, "a device that is not in the table"),
     ],
