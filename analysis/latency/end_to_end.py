@@ -191,11 +191,10 @@ class _Reader:
             service = _service(row, model, on, place)
             layout = _layout(row, place)
             batch = _number(row, "batch_size", place)
-            recorded = _recorded_devices(row, place)
             # Stages in a row of devices hold a part of the sequences each, and a token passes all of them.
             batch /= _given(row, "pp_size", place) or 1.0
-            if layout.by_expert and layout.n_devices == recorded:
-                batch *= float(layout.n_devices)  # of one device; where devices are multiplied the table has all
+            # The batch of data-parallel attention is that of one of its ranks, and ranks are multiplied as devices are.
+            batch *= _given(row, "attention_dp_size", place) or 1.0
             return _Row(
                 {
                     "row": number,

@@ -90,4 +90,19 @@ def test_devices_that_are_multiplied_are_counted_once():
     once = end_to_end(_with(tp_size=8, **plain), "", None)
     assert both.frame["devices"].tolist() == [8]
     assert both.iterations == pytest.approx(once.iterations)
-    assert end_to_end(_with(attention_dp_size=8), "", None).frame["by_expert"].tolist() == [True]
+
+
+def test_a_batch_of_data_parallel_attention_is_that_of_one_rank():
+    """4 of each of 64 ranks, which are 8 devices, are 32 of each of 8 devices: 256 in all."""
+    layout = {"tp_size": 1, "moe_tp_size": 1, "moe_ep_size": 8}
+    plain = end_to_end(_with(**layout, attention_dp_size=8, batch_size=32), "", None)
+    multiplied = end_to_end(_with(**(layout | {"moe_tp_size": 8}), attention_dp_size=64, batch_size=4), "", None)
+    assert plain.frame["by_expert"].tolist() == [True]
+    assert plain.frame["concurrency"].tolist() == [256]
+    assert multiplied.frame[["concurrency", "devices"]].to_numpy().tolist() == [[256, 8]]
+    assert multiplied.iterations == pytest.approx(plain.iterations)
+
+
+def test_stages_share_the_sequences():
+    staged = end_to_end(_with(pp_size=2, batch_size=32), "", None)
+    assert staged.iterations == pytest.approx(end_to_end(_with(batch_size=16), "", None).iterations)
