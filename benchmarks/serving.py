@@ -112,11 +112,17 @@ def of_engines(folder: Path) -> dict[str, Any]:
         "coverage": sum(error.inside for error in models) / sum(error.rows for error in models),
         "device_left_out": {error.group: _errors(error) for error in fit.devices_left_out},
         "in_sample": _errors(fit.in_sample),
+        "assumed": _assumed(rows),
         "by_concurrency": _by_concurrency(rows, fit),
         "attention_data_parallel": _errors(errors_of("", fit.seconds(apart.iterations), apart.tpot_s, fit.interval)),
         "ttft": _first_tokens(rows, fit),
         "disaggregated": _disaggregated(folder, fit),
     }
+
+
+def _assumed(rows: EndToEnd) -> dict[str, Any]:
+    """Errors with shares of the peaks that are only assumed, as for a device without a measured speed."""
+    return _summary(_off(rows.assumed_s, rows.tpot_s)) | {"ratio": float(np.median(rows.assumed_s / rows.tpot_s))}
 
 
 def _by_concurrency(rows: EndToEnd, fit: EngineFit) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from scaling.serving.engine_speed import TERMS
 from scaling.serving.hub_config import read_hub_config
 from scaling.serving.precision import number_format, served_in
 from scaling.serving.public_models import public_model
+from scaling.serving.replicas import iteration, seconds_of
 from scaling.serving.service import Layout, ModelSizes, Service
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -70,20 +71,22 @@ class Unreadable(InputError):
 @dataclass(frozen=True, eq=False)
 class EndToEnd:
     """Rows that were read: `frame` with `model`, `engine`, `device`, `precision`, and per row the terms of an iteration
-    and of a prompt (rows, terms), measured seconds, and why others were left out."""
+    and of a prompt (rows, terms), measured seconds, time per token at shares of the peaks that are only assumed
+    (`scaling.serving.step_time.ASSUMED`), and why others were left out."""
 
     frame: pd.DataFrame
     iterations: Array
     prompts: Array
     tpot_s: Array
     ttft_s: Array
+    assumed_s: Array
     left_out: tuple[tuple[str, int], ...]
 
     def only(self, rows: Booleans) -> EndToEnd:
         """Some of the rows."""
         return EndToEnd(
             self.frame[rows].reset_index(drop=True), self.iterations[rows], self.prompts[rows], self.tpot_s[rows],
-            self.ttft_s[rows], self.left_out,
+            self.ttft_s[rows], self.assumed_s[rows], self.left_out,
         )  # fmt: skip
 
 
@@ -135,6 +138,7 @@ def end_to_end(
         np.reshape([row.prompt for row in rows], shape),
         np.array([row.tpot_ms for row in rows], dtype=float) / 1e3,
         np.array([row.ttft_ms for row in rows], dtype=float) / 1e3,
+        np.array([row.assumed_s for row in rows], dtype=float),
         tuple(left_out.items()),
     )  # fmt: skip
 
@@ -162,6 +166,7 @@ class _Row:
     prompt: Array
     tpot_ms: float
     ttft_ms: float
+    assumed_s: float
 
 
 _FRAME = ("row", "model", "engine", "device", "precision", "concurrency", "devices", "by_expert")
@@ -195,6 +200,7 @@ class _Reader:
             batch /= _given(row, "pp_size", place) or 1.0
             # The batch of data-parallel attention is that of one of its ranks, and ranks are multiplied as devices are.
             batch *= _given(row, "attention_dp_size", place) or 1.0
+            assumed = replace(service, apart=self.mode != "agg")
             return _Row(
                 {
                     "row": number,
@@ -210,6 +216,7 @@ class _Reader:
                 prompt_terms(sizes, on, service, layout),
                 _number(row, "silicon_tpot_ms", place),
                 _given(row, "silicon_ttft_ms", place) or np.nan,
+                float(seconds_of(iteration(sizes, on, batch, assumed, layout), assumed)),
             )
         except Unreadable:
             raise
