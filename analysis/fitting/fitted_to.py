@@ -9,13 +9,15 @@ import numpy as np
 
 from analysis.laws import Law, model_family
 from analysis.laws.model_family import Family
+from analysis.tables.rows import ratio
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.serving.expert_load import skew_of
 
 _CONFIGURATION = (
-    "task", "n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_expert", "vocab_size", "router", "dispatch",
+    "task", "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert", "vocab_size", "router",
+    "dispatch",
     "experts", "n_active", "n_total", "tokens", "batch_tokens", "seq_len", "lr", "corpus_hash",
 )  # fmt: skip
 
@@ -70,8 +72,25 @@ def family_of(table: RunTable) -> Family | None:
 
 
 def counts(table: RunTable) -> dict[str, Array]:
-    """The columns of a table that describe a model family (`model_family.Sizes`)."""
-    return table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
+    """The columns of a table that describe a model family (`model_family.Sizes`); the cache only where it is not that
+    of multi-head attention."""
+    found = table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
+    cache = grouped_cache(table)
+    return found if cache is None else {**found, "kv_elements_per_token": cache}
+
+
+def grouped_cache(table: RunTable) -> Array | None:
+    """Elements of keys and values of a cached token over all layers, 2 n_layers n_kv_heads head_dim, where some of the
+    heads share theirs; None where none do. Heads are d_model / n_heads wide unless `head_dim` says otherwise, and a row
+    without `n_kv_heads` is of multi-head attention."""
+    if not {"n_kv_heads", "n_heads", "d_model", "n_layers"} <= {*table.frame.columns}:
+        return None
+    layers, width, heads = (table.column(name) for name in ("n_layers", "d_model", "n_heads"))
+    plain, groups = 2.0 * layers * width, table.column("n_kv_heads")
+    of_head = table.column("head_dim") if "head_dim" in table.frame else np.full(len(width), np.nan)
+    of_head = np.where(np.isnan(of_head), ratio(width, heads), of_head)
+    cache = np.where(np.isnan(groups), plain, 2.0 * layers * groups * of_head)
+    return None if np.array_equal(cache, plain, equal_nan=True) else cache
 
 
 def domain(table: RunTable, names: Iterable[str]) -> dict[str, tuple[float, float]]:

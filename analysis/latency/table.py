@@ -33,7 +33,7 @@ from analysis.tables.mapping import mapped
 from analysis.tables.numbers import numbers
 from analysis.tables.readers import read_table
 from analysis.tables.reading_log import CheckedTable, ReadingLog
-from analysis.tables.rows import floats, rows_of
+from analysis.tables.rows import floats, ratio, rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -47,7 +47,7 @@ from scaling.values import typed
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
-_BESIDE = ("n_heads", "dispatch")  # of the shape, too, but not needed
+_BESIDE = ("n_heads", "n_kv_heads", "dispatch")  # of the shape, too, but not needed
 LOOP = "loop"
 """The kernel that takes the experts' rows block by block (scaling/model/moe/kernels.py)."""
 _TIMES = ("time", "latency", "duration", "step_time", "elapsed", "step_latency", "median_time", "median_latency")
@@ -152,7 +152,8 @@ def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 def works(table: LatencyTable) -> StepWork:
     """What each row asked of the device: the experts it activated, the bytes and FLOPs that were counted.
 
-    Rows with `n_heads` are of attention that is not fused and writes its scores; without it, of fused attention. A
+    Rows with `n_heads` are of attention that is not fused and writes its scores; without it, of fused attention. Keys
+    and values are `kv_width` wide, by `n_kv_heads` of `n_heads`, else as wide as the model. A
     kernel that reads every expert reads those that no token chose too, `(E - activated) (n_total - n_active) / (E - k)`
     parameters more; `LOOP` computes padding and reads weights again (`scaling.serving.step_time.looped`).
     """
@@ -168,6 +169,7 @@ def works(table: LatencyTable) -> StepWork:
         of["d_model"],
         routed=np.where(routed, of["top_k"], 0.0),
         n_heads=table.column("n_heads"),
+        kv_width=table.column("kv_width") if "kv_width" in table.frame else None,
         sequences=of["batch"],
         context=of["context"],
     )
@@ -238,7 +240,7 @@ def _as_numbers(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFra
     Raises InputError for text in other columns."""
     frame = log.drop(frame, not_measured(frame, "time_ms", source, log), "time_ms not measured")
     remedy = "write one number a cell, or leave these rows out with `where`"
-    columns = [*_COUNTED, *(name for name in ("n_heads", "busy_cores") if name in frame)]
+    columns = [*_COUNTED, *(name for name in ("n_heads", "n_kv_heads", "busy_cores") if name in frame)]
     return frame.assign(**{name: numeric(frame, name, source, log, remedy) for name in columns})
 
 
@@ -292,7 +294,18 @@ def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bo
         reads_all=told.where(told.notna(), inferred).astype(bool),
         kernel=frame["kernel"].astype(object).where(~by_blocks, LOOP),
         n_heads=_unfused_heads(frame, source, log, foreign),
+        kv_width=_kv_width(frame, source),
     )
+
+
+def _kv_width(frame: pd.DataFrame, source: str) -> Array:
+    """Width of the keys of a token in a layer: that of `n_kv_heads` of `n_heads`, else of the model. Raises InputError
+    for groups of heads that do not divide them."""
+    width, heads, groups = floats(frame, "d_model"), floats(frame, "n_heads"), floats(frame, "n_kv_heads")
+    share = ratio(heads, groups)
+    wrong = ~np.isnan(groups) & ((groups < 1) | (share != np.round(share)))
+    refuse(frame, wrong, "n_kv_heads", "does not divide n_heads", source)
+    return np.where(np.isnan(groups), width, width * ratio(groups, heads))
 
 
 def _unfused_heads(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> Array:

@@ -19,13 +19,19 @@ Polynomial = tuple[tuple[int, float], ...]
 """((degree, coefficient), ...) in the size variable."""
 
 COUNTS = ("n_active", "n_active_nonembed", "n_dense_nonembed")
+_CACHE = "kv_elements_per_token"
+_OF_CACHE = ((0,), (1,), (0, 1), (1, 2))  # a constant number of groups or a constant share of the heads, and a depth
 _MOST_SIZES = 1_000  # of one E in a table
 _EXACT = 1e-3  # relative error above which a polynomial does not describe the family
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The counts of models of one E, as arrays over models; None where unknown."""
+    """The counts of models of one E, as arrays over models; None where unknown.
+
+    `kv_elements_per_token`: keys and values of one cached token over all layers. None: those of multi-head attention,
+    2 n_layers d_model, where both are known.
+    """
 
     n_experts: int
     top_k: int | None
@@ -37,11 +43,11 @@ class Sizes:
     n_layers: Array | None = None
     d_model: Array | None = None
     n_router: Array | None = None
+    kv_elements_per_token: Array | None = None
 
-    @property
-    def kv_elements_per_token(self) -> Array | None:
-        """Keys and values of one cached token over all layers: 2 n_layers d_model (no grouped-query attention)."""
-        return None if self.n_layers is None or self.d_model is None else 2.0 * self.n_layers * self.d_model
+    def __post_init__(self) -> None:
+        if self.kv_elements_per_token is None and self.n_layers is not None and self.d_model is not None:
+            object.__setattr__(self, "kv_elements_per_token", 2.0 * self.n_layers * self.d_model)
 
     def column(self, name: str) -> Array:
         """One column by name, such as the N of a law. Raises InputError where it is unknown."""
@@ -64,7 +70,8 @@ class PolynomialFamily:
 
     `dense` and `routed` give the counts of models with E = 1 and E > 1. N_total = N_active + (E - k) x `expert` for
     E > 1 and N_active for E = 1, which also covers E that were not studied. Routers, outside these counts, have
-    E x `router` parameters; empty where unknown.
+    E x `router` parameters; empty where unknown. `cache`: keys and values of a cached token; empty for multi-head
+    attention.
     """
 
     top_k: int
@@ -75,6 +82,7 @@ class PolynomialFamily:
     d_model: Polynomial
     source: str
     router: Polynomial = ()
+    cache: Polynomial = ()
     kind: str = field(default="polynomial", init=False)
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
@@ -101,6 +109,7 @@ class PolynomialFamily:
             n_layers=_evaluate(self.n_layers, size) if self.n_layers else None,
             d_model=_evaluate(self.d_model, size) if self.d_model else None,
             n_router=_evaluate(self.router, size) * n_experts if self.router and not dense else None,
+            kv_elements_per_token=_evaluate(self.cache, size) if self.cache else None,
         )
 
 
@@ -200,19 +209,19 @@ def from_rows(columns: Mapping[str, Array]) -> Family | None:
 
 
 def contradiction(columns: Mapping[str, Array]) -> str | None:
-    """Models of one E and one n_active with different n_total, which no family describes; None without any.
+    """Models of one E and one n_active with different n_total or caches, which no family describes; None without any.
 
-    They differ in k or in the size of an expert.
+    They differ in k, in the size of an expert, or in the heads that share keys and values.
     """
     if "n_active" not in columns:
         return None
     complete, experts = _complete(columns)
-    if "n_total" in complete:
-        for e in np.unique(experts[experts > 1]):
-            ambiguous = _ambiguous(complete["n_active"][experts == e], complete["n_total"][experts == e])
+    for name, counted in (("n_total", experts > 1), ("kv_elements_per_token", experts > 0)):
+        for e in np.unique(experts[counted]) if name in complete else ():
+            ambiguous = _ambiguous(complete["n_active"][experts == e], complete[name][experts == e])
             if ambiguous:
                 active, low, high = ambiguous
-                return f"E = {e:g}: models of n_active = {active:.6g} have n_total from {low:.6g} to {high:.6g}"
+                return f"E = {e:g}: models of n_active = {active:.6g} have {name} from {low:.6g} to {high:.6g}"
     return None
 
 
@@ -256,7 +265,8 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
     expert = _per_expert(width[spare], (columns["n_total"] - columns["n_active"])[spare], (experts - top_k)[spare])
     routing = columns["n_router"][routed] if "n_router" in columns else np.array([])
     router = _per_expert(width[routed], routing, experts[routed]) if np.all(routing > 0) else ()
-    if None in (depth, expert, router, *routed_counts.values(), *dense_counts.values()) or (
+    cache = _fit(width, columns[_CACHE], degrees=_OF_CACHE) if _CACHE in columns else ()
+    if None in (depth, expert, router, cache, *routed_counts.values(), *dense_counts.values()) or (
         routed.any() and not expert
     ):
         return None
@@ -273,6 +283,7 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
         d_model=((1, 1.0),),
         source=f"{len(width)} studied models of width {width.min():g} to {width.max():g}, polynomials in the width",
         router=router or (),
+        cache=cache or (),
     )
 
 
@@ -287,7 +298,7 @@ def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
     active = columns["n_active"]
     names = [
         name
-        for name in (*COUNTS[1:], "n_total", "n_total_nonembed", "n_layers", "d_model", "n_router")
+        for name in (*COUNTS[1:], "n_total", "n_total_nonembed", "n_layers", "d_model", "n_router", _CACHE)
         if name in columns and not any(_ambiguous(active[rows], columns[name][rows]) for rows in rows_of.values())
     ]
     tables: dict[int, dict[str, tuple[float, ...]]] = {}

@@ -73,7 +73,7 @@ TERMS = ("overhead", "layers", "prompts", "experts", "activations", "bytes", "re
 LEAST = Efficiency(bandwidth_share=1.0, flops_share=1.0).coefficients()
 """The smallest possible coefficients: fixed costs of 0 and full use of the peaks."""
 _READING, _FLOPS = [TERMS.index("bytes"), TERMS.index("rereads")], TERMS.index("flops")
-STREAM, DISPATCH = 20, 10
+STREAM, DISPATCH, KEYS_AND_VALUES = 20, 10, 4  # the last is a part of the first
 _PIECE = 1_000
 
 
@@ -153,6 +153,7 @@ def elements_written(
     *,
     routed: Values = 0.0,
     n_heads: Values = 0.0,
+    kv_width: Values | None = None,
     sequences: Values = 0.0,
     context: Values = 0.0,
 ) -> tuple[Values, Values]:
@@ -162,12 +163,16 @@ def elements_written(
     hidden units of a gated MLP of width 2 d (6 d), sums (3 d). A routed layer (`routed` is k, else 0) adds 10 k d for
     rows sorted by expert, their blocks and the results. Attention that is not fused also writes its scores, H elements
     per pair of a token and a position of the `context`, and copies the values of each sequence, context x d; `n_heads`
-    0 means fused attention. The largest array is written and read in float32, 8 bytes per element.
+    0 means fused attention. Keys and values of fewer heads are `kv_width` wide instead of d, before and after their
+    rotation and as copied. The largest array is written and read in float32, 8 bytes per element.
     """
     stream = tokens * d_model
     scores = tokens * context * n_heads
-    copied = sequences * context * d_model * np.sign(n_heads)
-    elements = n_layers * ((STREAM + DISPATCH * routed) * stream + scores + copied)
+    of_keys = d_model if kv_width is None else kv_width
+    copied = sequences * context * of_keys * np.sign(n_heads)
+    elements = n_layers * (
+        (STREAM + DISPATCH * routed) * stream - KEYS_AND_VALUES * tokens * (d_model - of_keys) + scores + copied
+    )
     return elements, 8.0 * np.maximum(stream, scores)
 
 

@@ -160,6 +160,7 @@ def _work(sizes: ModelSizes, on: Device, of: _Pass, service: Service, layout: La
         sizes.d_model,
         routed=sizes.top_k if routed else 0.0,
         n_heads=sizes.d_model / service.head_width if service.head_width else 0.0,
+        kv_width=sizes.kv_elements_per_token / (2.0 * sizes.n_layers),
         sequences=of.sequences,
         context=of.context,
     )

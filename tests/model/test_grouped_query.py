@@ -58,7 +58,7 @@ def test_grouped_heads_are_heads_whose_keys_and_values_are_repeated(groups):
 def test_a_group_for_each_head_is_multi_head_attention_to_the_last_bit():
     """The same model as without the field, and its attention is the product of all heads at once."""
     assert model(HEADS) == model()
-    net, params = network(model(HEADS, n_layers=1, n_experts=1))
+    _, params = network(model(HEADS, n_layers=1, n_experts=1))
     weights = params["params"]["block_0"]["attention"]
     x = jax.random.normal(jax.random.key(0), (3, 24, WIDTH))
 

@@ -244,11 +244,12 @@ def priced_decode(study: ReportStudy) -> pd.DataFrame:
 
 def _priced_ms(row: Any, on: Device, service: Service) -> float:
     width = NUMBER_BYTES.get(str(row["dtype"]), service.bytes_per_weight)
-    router = row.get("n_router")
+    router, groups = row.get("n_router"), row.get("n_kv_heads")
+    shared = float(groups) / float(row["n_heads"]) if pd.notna(groups) else 1.0
     sizes = ModelSizes(
         n_active=float(row["n_active"]),
         n_total=float(row["n_total"]),
-        kv_elements_per_token=2.0 * float(row["n_layers"]) * float(row["d_model"]),
+        kv_elements_per_token=2.0 * float(row["n_layers"]) * float(row["d_model"]) * shared,
         n_layers=float(row["n_layers"]),
         d_model=float(row["d_model"]),
         n_experts=int(row[EXPERTS]),

@@ -96,6 +96,17 @@ def test_text_where_a_number_belongs_is_named_by_column_row_and_cell(refused, na
     assert "`where`" in message
 
 
+def test_groups_of_heads_make_keys_narrow_and_must_divide_the_heads(read, refused):
+    heads = ROWS["n_heads"]
+    grouped, plain, silent = (read(rows) for rows in (ROWS.assign(n_kv_heads=1), ROWS.assign(n_kv_heads=heads), ROWS))
+    assert grouped.column("kv_width") == pytest.approx(ROWS["d_model"] / heads)
+    assert plain.column("kv_width").tolist() == silent.column("kv_width").tolist() == ROWS["d_model"].tolist()
+    for wrong in (0, 3, 2000, "few"):
+        message = refused(texts(ROWS.assign(n_kv_heads=1), "n_kv_heads", {4: wrong}))
+        assert "`n_kv_heads`" in message
+        assert "row 4" in message
+
+
 def test_rows_with_text_can_be_left_out_with_a_condition(read):
     rows = texts(ROWS, "top_k", {2: "2 of 8", 5: "2 of 8"})
     found = read(rows, where="top_k > 0")

@@ -176,6 +176,9 @@ def test_what_a_row_asked_is_what_the_shape_says():
     heads = int(row["n_heads"].iloc[0])
     assert work.experts == pytest.approx(2 * distinct_experts(8, 1, 4))
     assert work.activations == pytest.approx(2 * (4 * 64 * (20 + 10) + 4 * 512 * heads + 4 * 512 * 64))
+    narrow = works(LatencyTable(row.reset_index(drop=True).assign(kv_width=16), "one"))  # one group of four heads
+    fewer = 2 * (4 * 4 + 4 * 512) * (64 - 16)  # keys and values before and after rotation; values of the cache copied
+    assert work.activations - narrow.activations == pytest.approx(fewer)
     every = works(LatencyTable(row.reset_index(drop=True).assign(reads_all=True), "one"))
     expert = (row["n_total"] - row["n_active"]).iloc[0] / 7
     assert every.experts == pytest.approx(16)

@@ -51,6 +51,47 @@ def test_models_that_were_not_studied_follow_exactly(top_k, experts):
         assert sizes.kv_elements_per_token[0] == pytest.approx(cost.kv_bytes_per_token(unseen) / 4, rel=1e-9)
 
 
+def as_table(models):
+    """The models as a study's rows hold them."""
+    shape = {name: [getattr(model, name) for model in models] for name in (*SHAPE, "n_heads", "n_kv_heads")}
+    return table_of(pd.DataFrame(rows_of(models)).assign(**shape, tokens=1e6, loss_val=3.0))
+
+
+@pytest.mark.parametrize(("groups", "unseen"), [(lambda d: 1, 80), (lambda d: d // 32, 128)], ids=["one", "half"])
+def test_a_family_has_the_cache_of_the_heads_that_were_trained(groups, unseen):
+    """One group whatever the width, and groups of two heads: for sizes between and beyond, exactly."""
+
+    def model(e, d):
+        return ModelConfig(n_experts=e, d_model=d, n_kv_heads=groups(d))
+
+    family = family_of(as_table([model(e, d) for e in (1, 8) for d in (32, 64, 96)]))
+    assert isinstance(family, PolynomialFamily)
+    for e in (1, 8):
+        exact = cost.parameters(model(e, unseen), 257)
+        sizes = family.sizes(np.array([float(exact.n_active)]), e)
+        assert sizes.n_total[0] == pytest.approx(exact.n_total, rel=1e-9)
+        assert sizes.kv_elements_per_token[0] == pytest.approx(cost.kv_bytes_per_token(model(e, unseen)) / 4, rel=1e-9)
+
+
+def test_a_study_of_several_groups_keeps_the_cache_of_each_and_multi_head_models_as_before():
+    models = [ModelConfig(n_experts=e, n_kv_heads=g) for e in (1, 8) for g in (1, 2, 4)]
+    family = family_of(as_table(models))
+    for model in models:
+        sizes = family.sizes(np.array([float(cost.parameters(model, 257).n_active)]), model.n_experts)
+        assert sizes.kv_elements_per_token[0] == pytest.approx(cost.kv_bytes_per_token(model) / 4, rel=1e-9)
+    plain = [ModelConfig(n_experts=e, d_model=d) for e in (1, 8) for d in (32, 64, 96)]
+    assert family_of(as_table(plain)) == model_family.from_rows(rows_of(plain))
+
+
+def test_models_of_one_size_with_two_caches_are_no_family():
+    columns = rows_of([ModelConfig(d_model=d) for d in (32, 64, 64)])
+    cache = np.array([128.0, 256.0, 64.0])
+    assert "kv_elements_per_token from 64 to 256" in model_family.contradiction(
+        {**columns, "kv_elements_per_token": cache}
+    )
+    assert model_family.from_rows({**columns, "kv_elements_per_token": cache}) is None
+
+
 def test_depth_that_grows_with_width_is_a_cubic():
     def model(e, d):
         return ModelConfig(n_experts=e, d_model=d, n_layers=d // 16, d_expert=2 * d)
