@@ -12,6 +12,7 @@ from analysis.laws.model_family import Sizes
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.serving.at_speeds import prices_and_steps
 from scaling.serving.device import Device
 from scaling.serving.families import FAMILIES, ArchitectureFamily
 from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, training_usd, without_price
@@ -19,8 +20,9 @@ from scaling.serving.service import SERVICE, ModelSizes, Service
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
 MFU = 0.4  # the share of a device's peak that training reaches: an assumption, unless the question says otherwise
-_TABULATED = 16_384  # sizes at which a price is tabulated: over ten decades .14 % apart
+_TABULATED = 4_096  # sizes at which a price is tabulated: over ten decades .6 % apart
 _TABULATED_PER_DRAW = 1_024  # and for each draw of the speed: 2.3 % apart
+_TABULATED_NEAR, NEAR = 192, 30.0  # sizes near one, up to so many times as large or small: 3.6 % apart
 _PRICED_COUNTS = ("n_active", "n_total", "kv_elements_per_token", "n_layers", "d_model", "top_k")
 """What a device needs to know of a model to price it (`structure`)."""
 _A_FAMILY = f"`family` ({', '.join(FAMILIES)}) or `like`"
@@ -150,22 +152,38 @@ class Pricing:
         )
         return weights <= self.most_memory
 
-    def tabulated(self, sizes_of: Callable[[Array], Sizes], largest: float, speeds: Speeds | None = None) -> PriceTable:
+    def tabulated(
+        self,
+        sizes_of: Callable[[Array], Sizes],
+        largest: float,
+        speeds: Speeds | None = None,
+        near: float | None = None,
+    ) -> PriceTable:
         """The price of a served token against N_active from 1 to `largest`, for searches over many draws.
 
         With `speeds` one price curve for each of its rows, the cheapest replica within the limits chosen anew in each.
+        With `near` only sizes within a factor `NEAR` of it, for searches that stay there.
         """
-        log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_PER_DRAW)
+        if near is None:
+            log_n = np.linspace(0.0, np.log(largest), _TABULATED if speeds is None else _TABULATED_PER_DRAW)
+        else:
+            ends = np.log([near / NEAR, near * NEAR])
+            log_n = np.minimum(np.linspace(ends[0], ends[1], _TABULATED_NEAR), np.log(largest))
+            log_n = np.linspace(log_n[0], log_n[-1], _TABULATED_NEAR)
         sizes = sizes_of(np.exp(log_n))
-        pricings = [self] if speeds is None else self.at_speeds(speeds, sizes.n_experts)
-        prices = np.stack([pricing.per_token(sizes) for pricing in pricings])
+        if speeds is None or self.device is None:
+            prices = self.per_token(sizes)[None, :]
+        else:
+            prices = self.at_speeds(sizes, speeds)[0]
         if self.most_per_token is not None:
             prices = np.where(prices <= self.most_per_token, prices, np.inf)
         return PriceTable(log_n, prices)
 
-    def at_speeds(self, speeds: Speeds, n_experts: int) -> list[Pricing]:
-        """The same at every draw of the device's speed, with the scatter of models of this E."""
-        return [replace(self, service=service) for service in speeds.services(self.service, n_experts)]
+    def at_speeds(self, sizes: Sizes, speeds: Speeds) -> tuple[Array, Array]:
+        """USD and seconds per output token (draws, models) at every draw of the device's speed, with the scatter of
+        models of this E."""
+        services = speeds.services(self.service, sizes.n_experts)
+        return prices_and_steps(self.structure(sizes), self.rented, services, self.demand)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,9 +67,8 @@ def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
     experts = sorted({best, *(choice.n_experts for choice in answer.alternatives)})
     fit = with_settings(fit, question)
     asked = SizeOptimiser(fit, question)
-    cases = [
-        _case(asked, changed, experts, best, what, value) for what, value, changed in _variations(question, answer)
-    ]
+    sizes = {choice.n_experts: choice.n_active for choice in (answer.recommendation, *answer.alternatives)}
+    cases = [_case(asked, changed, sizes, best, what, value) for what, value, changed in _variations(question, answer)]
     overtakings, range_ = _crossovers(asked, experts) if question.served else ((), None)
     return WhatIf(tuple(cases), overtakings, range_)
 
@@ -110,11 +109,13 @@ def _serving_variations(question: Question, factor: float) -> Iterator[tuple[str
         yield what, f"{share:.0%}", replace(question, service=replace(service, efficiency=efficiency))
 
 
-def _case(asked: SizeOptimiser, question: Question, experts: Sequence[int], best: int, what: str, value: str) -> Case:
-    """The answer to a changed question."""
+def _case(
+    asked: SizeOptimiser, question: Question, sizes: Mapping[int, float], best: int, what: str, value: str
+) -> Case:
+    """The answer to a changed question, searched near the optima of the one that was asked (`estimate_near`)."""
     optimiser = asked.asked(question)
     try:
-        optima = optimiser.estimate(experts)
+        optima = optimiser.estimate_near(dict(sorted(sizes.items())))
         chosen = optima.ranked()[0]
     except (InputError, IndexError):  # the change leaves nothing to choose from
         return Case(what, value, None, None, None, None, True)

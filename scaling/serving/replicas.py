@@ -165,15 +165,19 @@ def ttft(tpot: Values, prompt_s: Values, waited: float = 0.5) -> Values:
     return waited * tpot + prompt_s
 
 
+def largest_held(sizes: ModelSizes, on: Device, service: Service, layout: Layout) -> Values:
+    """The largest whole batch that fits, whatever it takes; 0 where not even one sequence does."""
+    most = service.max_batch or _MOST_SEQUENCES
+    return np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, most))[()]
+
+
 def largest_within_limits(sizes: ModelSizes, on: Device, service: Service, layout: Layout) -> Values:
     """The largest whole batch that fits and keeps the limits on latency; 0 where not even one sequence does.
 
     Both latencies rise with the batch, so for every pair of a model and a layout a batch that keeps the limits and one
     that does not close in on the largest: by false position, every third step by halving. Pairs leave once settled.
     """
-    most = np.asarray(
-        np.floor(np.clip(largest_batch(sizes, on, service, layout), 0, service.max_batch or _MOST_SEQUENCES))
-    )
+    most = np.asarray(largest_held(sizes, on, service, layout))
     if service.tpot_s is None and service.ttft_s is None:
         return most[()]
     batch = most.ravel()

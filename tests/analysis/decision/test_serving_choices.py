@@ -301,8 +301,8 @@ def test_what_if_asks_the_changed_question():
     cases = explore(JOINT, question, answer).cases
     tenth = next(case for case in cases if (case.what, case.value) == ("tokens served", "a tenth"))
     again = recommend(JOINT, replace(question, serve_tokens=1e11)).recommendation
-    assert (tenth.n_experts, tenth.n_active) == (again.n_experts, pytest.approx(again.n_active, rel=1e-6))
-    assert tenth.cost == pytest.approx(again.cost.total, rel=1e-9)
+    assert (tenth.n_experts, tenth.n_active) == (again.n_experts, pytest.approx(again.n_active, rel=0.02))
+    assert tenth.cost == pytest.approx(again.cost.total, rel=1e-3)  # searched near the answer, from tables of prices
     assert tenth.changes == (again.n_experts != answer.recommendation.n_experts)
     rent = [case for case in cases if case.what == "rent of a device"]
     assert len(rent) == 2
