@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from engine_rows import engine_table, planted_rows
 from notebook import run_notebook
 from synthetic import write_study
 from synthetic_methods import write_methods
@@ -48,14 +49,15 @@ def test_every_command_is_known_here():
 
 @pytest.mark.long
 def test_the_scaling_commands_run_as_printed(tmp_path):
-    """In a folder that holds what the pages say is there: the quickstart's results, somebody's runs.csv and
-    isoflop.csv."""
+    """In a folder that holds what the pages say is there: the quickstart's results, and somebody's runs.csv,
+    isoflop.csv and engine.csv."""
     study = write_study(tmp_path / "results" / "quickstart")
     write_methods(tmp_path / "results" / "routers")
     runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
     runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
     runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)
     write_isoflop(tmp_path / "isoflop.csv")
+    engine_table().assign(silicon_tpot_ms=1e3 * planted_rows().tpot_s).to_csv(tmp_path / "engine.csv", index=False)
     for line in (line for line in COMMANDS if line.startswith("scaling")):
         done = subprocess.run(
             line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400
