@@ -15,7 +15,11 @@ from typing import Any
 
 from scaling.errors import InputError, WorkError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_WHY = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the disk is full: free some space"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file stands where a folder of it would be: give another path"),
+    errno.ENOENT: "its folder cannot be made: give another path",
+}
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 
@@ -58,8 +62,7 @@ def write_json(path: Path, document: Mapping[str, Any] | Sequence[Any], root: Pa
 
 def why_not_written(error: OSError) -> str:
     """The reason and the remedy, as the middle of a sentence."""
-    remedy = "the disk is full: free some space" if error.errno in _FULL else f"{error.strerror}: make it writable"
-    return f"cannot be written, {remedy}"
+    return f"cannot be written, {_WHY.get(error.errno or 0) or f'{error.strerror}: make it writable'}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -36,7 +36,11 @@ def parse_number(value: Any) -> float:
     text = str(value).strip().replace("\u2212", "-")
     match = _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
     if not match:
-        comma = " (write a decimal point, and thousands without commas)" if re.fullmatch(r"[0-9.,]+", text) else ""
+        comma = (
+            " (write a decimal point, and thousands without commas)"
+            if re.fullmatch(r"[-+0-9.,eE]*,[-+0-9.,eE]*\w?", text)
+            else ""
+        )
         raise ValueError(f"expected a number such as 250000, 0.25M or 1e9, found {_short(value)}{comma}")
     number = (
         float(match["digits"].translate(_MARKS) + (match["power"] or "")) * SUFFIXES[(match["suffix"] or "").upper()]

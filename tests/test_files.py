@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from scaling.errors import WorkError
-from scaling.files import write_atomically
+from scaling.files import why_not_written, write_atomically
 
 
 @pytest.fixture
@@ -35,8 +36,14 @@ def test_old_content_is_replaced_and_no_other_file_remains(tmp_path: Path) -> No
 
 def test_a_file_in_place_of_the_folder_is_a_work_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkError, match="cannot be written"):
-        write_atomically(tmp_path / "file" / "x", b"content")
+    for place in ("file/x", "file/folder/x"):
+        with pytest.raises(WorkError, match=r"a file stands where a folder .*give another path"):
+            write_atomically(tmp_path / place, b"content")
+
+
+def test_the_remedy_is_one_for_the_cause() -> None:
+    assert "free some space" in why_not_written(OSError(errno.ENOSPC, ""))
+    assert "Permission denied: make it writable" in why_not_written(OSError(errno.EACCES, "Permission denied"))
 
 
 def test_a_folder_as_target_is_a_work_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -39,13 +39,19 @@ def test_an_underscore_may_stand_between_any_digits_as_in_python_and_yaml():
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", ".", "e5", "1e", "1e5K", "1,000", "0,312", "1.234.567", "1__0", "1_", "_1", "0_312", "1 2", "1 000_000",
-        "٣", "１２", "0x10", "0b1", "1j", "inf", "nan", "∞", "true", "yes", "12%", "$5", "7BB", "7 params", "70M x",
-        "#REF!", "2026-01-01", "1:30", "1e400", "9" * 5000, "80GB", True, False, None, 10**400,
+        "", " ", ".", "e5", "1e", "1e5K", "1,000", "0,312", "1.234.567", "1__0", "1_", "_1", "0_312", "1 2",
+        "1 000_000", "٣", "１２", "0x10", "0b1", "1j", "inf", "nan", "∞", "true", "yes", "12%", "$5", "7BB", "7 params",
+        "70M x", "#REF!", "2026-01-01", "1:30", "1e400", "9" * 5000, "80GB", True, False, None, 10**400,
     ],
 )  # fmt: skip
 def test_nothing_else_is_a_number(text):
     with pytest.raises(ValueError, match="expected a number"):
+        parse_number(text)
+
+
+@pytest.mark.parametrize("text", ["1,5e21", "1,000", "0,5M", "-1.000,5"])
+def test_of_a_comma_it_is_said_what_to_write(text):
+    with pytest.raises(ValueError, match="decimal point"):
         parse_number(text)
 
 

@@ -197,7 +197,7 @@ def _reference(means: pd.DataFrame, effects: Effects) -> int:
         return int(effects.mean.argmin())
     cost = means["decode_flops_per_token"]
     typical = cost[~dense].median() if (~dense).any() else cost.median()
-    return int(np.nanargmin((cost - typical).abs().where(dense)))
+    return int(np.flatnonzero(dense)[(cost[dense] - typical).abs().fillna(np.inf).argmin()])
 
 
 def _not_comparable(row: pd.Series) -> str:

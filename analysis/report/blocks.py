@@ -32,8 +32,11 @@ def front_page(
 
 def typeset(line: str) -> str:
     """A sentence of the terminal as it is printed: true minus and plus-minus signs, percent signs closed up, 2.4e+03 as
-    2400 and larger numbers in powers of ten; fields and commands without the backticks of the terminal."""
-    line = re.sub(r"(?<![\w.])\d{1,7}(?:\.\d+)?e[+-]?\d{1,2}(?!\w)", _without_exponent, line.replace("`", ""))
+    2400 and larger numbers in powers of ten; fields and commands without the backticks of the terminal.
+
+    Only what Python writes is such a number: a study may be called 1e5.
+    """
+    line = re.sub(r"(?<![\w.])\d(?:\.\d+)?e[+-]\d{2}(?!\w)", _without_exponent, re.sub("`([^`]*)`", r"\1", line))
     return re.sub(r"(?<![\w.])-(?=\d)", "−", line.replace("+-", "±")).replace(" %", "%")
 
 

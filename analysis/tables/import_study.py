@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,14 +36,12 @@ def import_runs(
     """Write a table's runs as one part under `out`/runs; returns the table, the part's path and the columns left out.
 
     The part is named by its content, so importing a table twice writes it once, and overlapping imports into one study
-    repeat no run (`analysis.tables.run_names`). Counts are rounded to whole numbers. Raises InputError for a table
+    repeat no run (`analysis.tables.run_names`). The study is called after the folder, in the letters of such names.
+    Counts are rounded to whole numbers. Raises InputError for a table
     without loss, tokens or any parameter count, or without a row that has all three, and for a value that does not fit
     its column's type.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", out.name):
-        raise InputError(
-            f"`out` {out}: {out.name!r} is not a valid study name: use letters, digits, dots, dashes and underscores"
-        )
+    study = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(os.path.abspath(out)).name).strip("-._") or "study"
     table = read_runs(source, mapping, where, None, drop_highest_loss, drop_duplicates)
     if TOKENS not in table.frame or not any(name in table.frame for name in COUNTS):
         raise InputError(
@@ -50,7 +49,7 @@ def import_runs(
         )
     _require_usable(rows_of(table))
     frame = table.frame[[name for name in RUNS if name in table.frame]]
-    frame = frame.assign(study=out.name, status="ok", error="", schema_version=SCHEMA_VERSION)
+    frame = frame.assign(study=study, status="ok", error="", schema_version=SCHEMA_VERSION)
     frame["run_id"] = named_by_content(table.frame)
     for name, column in RUNS.items():
         if name not in frame:

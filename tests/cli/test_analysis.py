@@ -178,7 +178,6 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
         (("recommend", "FIT"), "give one of --train-flops"),
         (("recommend", "FIT", "--train-flops", "1e20", "--n-experts", "1;8"), "such as 1,4,8"),
         (("recommend", "FIT", "--target-loss", "0.1"), "no model with E = 1 meets loss 0.1"),
-        (("import", "CSV", "--out", "/tmp/x y"), "is not a valid study name"),
     ],
 )
 def test_wrong_input_is_one_message(call, dense_csv, fit_file, words, message):

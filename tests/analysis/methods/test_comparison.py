@@ -148,6 +148,12 @@ def test_without_a_dense_model_the_best_is_the_reference_and_that_is_said(study,
     assert routed.reference in warning
 
 
+def test_without_counted_flops_a_dense_model_is_still_the_reference(study, tmp_path):
+    cost = {"decode_flops_per_token": None}
+    uncounted = largest(changed(study, tmp_path / "s", lambda row: cost if row["n_experts"] == 1 else {}))
+    assert uncounted.rows.set_index("method").loc[uncounted.reference, "n_experts"] == 1
+
+
 def test_unequal_flops_are_flagged_with_the_ratio(study, tmp_path, comparison):
     assert comparison.unequal.empty
     more = changed(

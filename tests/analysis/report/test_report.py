@@ -134,6 +134,10 @@ def test_what_was_left_out_is_reported_with_its_reason(page, loaded):
     assert column(failed, "error") == ["loss is NaN at step 120"]
 
 
+def test_only_numbers_as_python_writes_them_are_typeset():
+    assert typeset("study 1e5 of `n_active` 2.4e+03, 1e-04 and 5`6") == "study 1e5 of n_active 2400, 0.0001 and 5`6"
+
+
 def test_every_warning_and_assumption_is_in_the_report(page, answer):
     printed = words(page).lower()
     lines = (*answer.recommendation.warnings, *answer.recommendation.assumptions)

@@ -121,9 +121,7 @@ def test_numbers_as_people_write_them(cells, expected):
     assert not found.unreadable.any()
 
 
-@pytest.mark.parametrize(
-    "cells", [["12%", "5"], ["many", "5"], ["1,00,000", "5"], ["$5", "1"], ["0x10", "1"]]
-)
+@pytest.mark.parametrize("cells", [["12%", "5"], ["many", "5"], ["1,00,000", "5"], ["$5", "1"], ["0x10", "1"]])
 def test_what_is_no_number_is_not_made_one(cells):
     assert numbers(pd.Series(cells)).unreadable.tolist() == [True, False]
 
@@ -203,8 +201,8 @@ def test_arithmetic_on_columns_is_that_of_python(written, column, expression, ex
     "expression",
     [
         "__import__('os').system('true')", "toks_b.max()", "toks_b if 1 else 2", "[x for x in toks_b]", "lambda: 1",
-        "'text'", "toks_b > 1", "toks_b.sum() % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b", "True",
-        "size (M)*1e6", "absent*2", "`absent`*2", "_quoted_7", "_quoted_0_", "(" * 500, "-" * 100_000 + "1",
+        "'text'", "toks_b > 1", "toks_b.sum() % 2", "open(toks_b)", "log(toks_b, 2)", "log", "1 +", "toks_b toks_b",
+        "True", "size (M)*1e6", "absent*2", "`absent`*2", "_quoted_7", "_quoted_0_", "(" * 500, "-" * 100_000 + "1",
         "+".join(["toks_b"] * 20_000), "toks_b[0]", "1j", "``",
     ],
 )  # fmt: skip

@@ -16,6 +16,8 @@ from analysis.methods import paired
 from analysis.tables import runs
 from analysis.tables.import_study import import_runs
 from analysis.tables.numbers import numbers
+from analysis.tables.reading_log import ReadingLog
+from analysis.tables.study import read_study
 from scaling.clustered_mean import clustered_mean
 from scaling.errors import InputError, WorkError
 from scaling.schema import RUNS, to_arrow
@@ -242,8 +244,17 @@ def test_an_import_keeps_every_known_column_and_refuses_what_no_law_could_use(tm
         assert again.frame[name].tolist() == frame[name].tolist()
     with pytest.raises(InputError, match="needs tokens"):
         import_runs(csv(GOOD[["loss_val"]]), tmp_path / "none")
-    with pytest.raises(InputError, match="is not a valid study name"):
-        import_runs(csv(GOOD), tmp_path / "a b")
+
+
+@pytest.mark.parametrize(
+    ("folder", "study"),
+    [("plain-1.0_x", "plain-1.0_x"), ("my [x]", "my-x"), ("a#b c", "a-b-c"), ("été", "t"), ("日本", "study")],
+)
+def test_a_folder_of_any_name_holds_an_import_and_its_study_has_a_plain_one(tmp_path, csv, folder, study):
+    imported, path, _ = import_runs(csv(GOOD), tmp_path / folder)
+    assert path.parent == tmp_path / folder / "runs"
+    assert read_study(tmp_path / folder, ReadingLog())["study"].unique().tolist() == [study]
+    assert len(runs.read_runs(tmp_path / folder)) == len(imported)
 
 
 def test_overlapping_imports_repeat_no_run_and_equal_rows_stay_apart(tmp_path, csv):
