@@ -89,8 +89,11 @@ class Answer(Summarised):
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""
         best, found = self.best, self.recommendation
+        verdict = "Decided" if found.decided else "Not decided"
+        if found.refused:
+            verdict = f"No answer: {'; '.join(found.refused)}. The formula gives"
         title = (
-            f"{'Decided' if found.decided else 'Not decided'}: E = {best.n_experts}, N_active {si(best.n_active)}, "
+            f"{verdict}{'' if found.refused else ':'} E = {best.n_experts}, N_active {si(best.n_active)}, "
             f"{si(best.tokens)} tokens, loss {best.loss:.4f}, cost {money(best.cost.total, best.cost.unit)}"
         )
         return summarised(self._choices_table, title, (*found.undecided_because, *found.warnings))

@@ -19,6 +19,7 @@ from analysis.decision.verdict import (
     disagreement_of_draws,
     limits_of_the_runs,
     no_answer,
+    no_answer_though_found,
     sensitivity_to_speed,
     warnings_about,
 )
@@ -45,7 +46,8 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     chosen best in at least 80 % of the draws and able to answer in at least 95 %, not at an edge of the E studied (E =
     1 is no edge where it was studied: there is nothing below it), and within 30 times the compute of the largest run.
     At a training budget alone the cost is the same for all, and regret is the extra compute that would make up for the
-    loss. Raises InputError where the fit predicts nothing or no expert count can answer.
+    loss. Where the optimum is no answer though the formula gives it (`verdict.no_answer_though_found`), `refused` says
+    why. Raises InputError where the fit predicts nothing or no expert count can answer.
     """
     return recommend_with_regrets(fit, question, speeds)[0]
 
@@ -74,7 +76,9 @@ def recommend_with_regrets(
     choices = [replace(_choice(solutions, e), **certainty.get(e, {})) for e in possible]
     chosen = choices[0]
     disagreement = disagreement_of_draws(chosen)
-    doubts = [*disagreement, *limits_of_the_runs(fit, chosen, experts), *sensitivity_to_speed(optimiser, possible)]
+    refused = no_answer_though_found(optimiser, chosen)
+    doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts)]
+    doubts += sensitivity_to_speed(optimiser, possible)
     next_run = None
     if doubts and regrets is not None:
         towards = run_towards(fit, chosen.n_experts, chosen.train_flops)
@@ -99,6 +103,7 @@ def recommend_with_regrets(
         fitted_to=fit.source,
         n_draws=min(fit.n_draws, MOST_DRAWS),
         unreachable=unreachable,
+        refused=tuple(refused),
     )
     return recommendation, regrets
 
@@ -227,7 +232,7 @@ def _served(pricing: Pricing, sizes: Sizes, speeds: Speeds | None) -> Served:
     """What one replica of a model reaches on the device, and what the load takes."""
     offer = pricing.offer(sizes)
     replica = {name: _number(value) for name, value in vars(offer.replica).items() if name != "terms"}
-    offers = [] if speeds is None else [drawn.offer(sizes) for drawn in pricing.at_speeds(speeds, sizes.n_experts)]
+    usd, steps = ([], []) if speeds is None else (drawn[:, 0].tolist() for drawn in pricing.at_speeds(sizes, speeds))
     return Served(
         n_devices=int(replica["n_devices"]),
         fewest_devices=int(_number(fewest_devices(pricing.structure(sizes), pricing.rented, pricing.service))),
@@ -240,8 +245,8 @@ def _served(pricing: Pricing, sizes: Sizes, speeds: Speeds | None) -> Served:
         request_goodput=replica["request_goodput"],
         weight_gb=replica["weight_bytes"] / 1e9,
         usd_per_million=1e6 * _number(offer.usd_per_token),
-        tpot_ms_interval=_interval([1e3 * _number(drawn.replica.tpot_s) for drawn in offers]),
-        usd_per_million_interval=_interval([1e6 * _number(drawn.usd_per_token) for drawn in offers]),
+        tpot_ms_interval=_interval([1e3 * each for each in steps]),
+        usd_per_million_interval=_interval([1e6 * each for each in usd]),
         **_under_load(pricing, sizes, offer),
     )
 

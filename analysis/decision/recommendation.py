@@ -91,8 +91,10 @@ class Choice:
 class Recommendation(Summarised):
     """The answer: what to train, the best of every other E, how sure that is, and which run would make it surer.
 
-    `best_experts` is the 95 % set of the best E: the fewest E, by their share of the draws, that hold .95 of them
-    (empty without draws). `front` lists, for every E, loss against lifetime cost (empty for a training budget alone).
+    `refused` says why the figures are no answer, though the formula gives them; it is empty where they are one, and
+    stands first in `undecided_because`. `best_experts` is the 95 % set of the best E: the fewest E, by their share of
+    the draws, that hold .95 of them (empty without draws). `front` lists, for every E, loss against lifetime cost
+    (empty for a training budget alone).
     """
 
     question: Question
@@ -112,6 +114,7 @@ class Recommendation(Summarised):
     fitted_to: str
     n_draws: int
     unreachable: tuple[int, ...]
+    refused: tuple[str, ...] = ()
 
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from analysis.decision.lineage import unlike_the_runs
 from analysis.decision.next_run import beyond_edge
 from analysis.decision.optima import UNANSWERED_LIMIT, SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommendation import DRAWS_NEEDED, EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
 from analysis.fitting.fit import AS_ASKED, Fit
-from analysis.latency.coverage import not_covered
+from analysis.fitting.limits import FAR, refused_of_optimum
+from analysis.latency.coverage import not_covered, unseen_experts
 from scaling.columns import TOKENS
-from scaling.formatting import listed, si
+from scaling.formatting import between, listed, si
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 
@@ -48,6 +50,8 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     in_doubt = dict.fromkeys(name for doubt in fit.doubts if doubt.code in _MISREAD for name in doubt.columns)
     if in_doubt:
         doubts.append(f"{listed(in_doubt)} of the runs may be misread, in another unit or swapped (see the warnings)")
+    if fit.prior is not None:
+        doubts.append("the intervals rest on exponents that others published, since these runs are too few to resample")
     if chosen.probability_best is None:
         doubts.append("the fit has no bootstrap draws to say how certain the answer is")
     elif fit.n_draws < DRAWS_NEEDED:
@@ -75,6 +79,22 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
             f"{EXTRAPOLATION_LIMIT:.0f})"
         )
     return doubts
+
+
+def no_answer_though_found(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
+    """Why the optimum is no answer, though the formula gives it: the law is not known there (`limits`), or the device's
+    speed was not measured at anything like its E."""
+    space = optimiser.space(chosen.n_experts)
+    sizes = space.sizes(np.array([chosen.n_active]))
+    columns = space.columns(sizes, np.array([chosen.tokens]))
+    refused = list(refused_of_optimum(optimiser.fit, columns, chosen.train_flops))
+    if (ends := chosen.n_active_interval) is not None and ends[1] > FAR * ends[0]:
+        refused.append(
+            f"its size is not known to within a factor of {FAR:g}: the 95 % interval of N_active is {between(ends)}"
+        )
+    if optimiser.pricing.device is not None and chosen.served is not None:
+        refused += unseen_experts(optimiser.question.service.measured_range, chosen.n_experts)
+    return refused
 
 
 def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> list[str]:
@@ -118,6 +138,7 @@ def warnings_about(
                 f"the loss to keep is that of E = {reference}, which was not studied; `reference_experts` names another"
             )
     warnings += _beyond_measured_speed(optimiser, chosen, experts)
+    warnings += unlike_the_runs(optimiser.pricing.family, fit.family, chosen.n_experts)
     if unreachable:
         warnings.append(f"E = {listed(unreachable)} is ruled out: no size reaches the loss within the limits given")
     if question.memory_gb is not None and not optimiser.pricing.knows_the_cache(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.fitting.bca import ENDS
+from analysis.fitting.few_runs import needs_prior, with_prior
 from analysis.fitting.fit import FEW_TRUNKS, Fit
 from analysis.fitting.search import search_each
 from analysis.tables.runs import RunTable
@@ -55,8 +56,9 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator, p
     """The fit with `count` bootstrap draws, a jackknife over its trunks, and 95 % BCa intervals of its parameters.
 
     Every resample is fitted globally (`search.search_each`); those that do not converge are left out and counted in
-    `draws_failed`. A fit without parameters is returned unchanged. Raises InputError for a negative count, for more
-    resamples than fit in memory, and for another table than that of the fit.
+    `draws_failed`. Where there are too few trunks to resample, draws come from the spread of published exponents
+    (`few_runs`), and the estimate with them. A fit without parameters is returned unchanged. Raises InputError for a
+    negative count, for more resamples than fit in memory, and for another table than that of the fit.
     """
     if count < 0:
         raise InputError(f"`bootstrap` must be at least 0, found {count}")
@@ -68,6 +70,8 @@ def bootstrap(fit: Fit, table: RunTable, count: int, rng: np.random.Generator, p
         raise InputError(
             f"`bootstrap` {count} of {len(table)} rows does not fit in memory; at most {most} for this table"
         )
+    if needs_prior(fit):
+        return with_prior(fit, problem, count, rng)
     if len(table) < len(fit.free) + _SPARE:
         spare = f"{len(table)} runs for {len(fit.free)} parameters are too few for intervals; add runs"
         return replace(fit, warnings=(*fit.warnings, spare))

@@ -9,14 +9,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field, InstanceOf
+from scipy.special import ndtri
 
-from analysis.fitting import bca, fit_tables, fitted_to, identifiability
+from analysis.fitting import bca, fit_tables, fitted_to, identifiability, limits
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.discrepancy import Discrepancy
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.noise import NoiseTrend, leverage, noise_trend
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
 from analysis.fitting.outliers import outlier_doubts
+from analysis.fitting.prior import Prior
 from analysis.fitting.problem import Problem
 from analysis.fitting.search import GlobalMinimum, search
 from analysis.laws import LAWS, Law, law_named, model_family
@@ -51,11 +53,12 @@ class Fit(Summarised):
     parameter, and `jackknife`, one value without each trunk (or group of trunks) of the stratum in `strata`.
     `condition` is that of the scaled Jacobian. `doubts` are those of the table, and runs far from the law; each stands
     among the `warnings` too, which every answer repeats. `noise` is the deviation of ln loss between seeds, None where
-    no configuration was repeated. `noise_trend` says how noise changes with compute, where the runs show that it
-    does. `domain` is the range of every column fitted, `experts` the E studied, `settings` the
-    columns of the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text
-    trained on (of the largest, where runs differ), `router_skew` how uneven the trained routers are
-    (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
+    no configuration was repeated. `noise_trend` says how noise changes with compute, where the runs show that it does;
+    `prior` is that of the exponents, where there were too few trunks to resample. `domain` is the range of every column
+    fitted, `experts` the E studied, `settings` the columns of the law beside N, tokens and E that had one value in all
+    runs, `corpus_tokens` the size of the text trained on (of the largest, where runs differ), `router_skew` how uneven
+    the trained routers are (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table
+    (`CheckedTable.digest`).
     `discrepancy` is by how much larger runs missed this law in roll-out, None where that was not looked at: `intervals`
     and both kinds of predicted ones are of the law alone, `interval_beyond` allows for it. `own_law` is the law itself
     where it was made in Python; no file holds it.
@@ -85,6 +88,7 @@ class Fit(Summarised):
     experts: tuple[int, ...] = ()
     noise: float | None = None
     noise_trend: NoiseTrend | None = None
+    prior: Prior | None = None
     family: Family | None = None
     corpus_tokens: float | None = None
     router_skew: float | None = None
@@ -179,6 +183,11 @@ class Fit(Summarised):
         problem = Problem.of(table, self.definition, pinned, self.criterion)
         return problem, problem.coordinates(self.params)
 
+    @property
+    def exponents_at_bound(self) -> tuple[str, ...]:
+        """Exponents of size, tokens or compute that ended at their bounds."""
+        return tuple(name for name in self.at_bounds if name in limits.exponents(self.definition))
+
     def leverages(self, table: RunTable) -> Array:
         """The leverage of each run of the table that was fitted: the share of its residual that it takes out itself."""
         problem, estimate = self.problem(table)
@@ -191,6 +200,8 @@ class Fit(Summarised):
         supply: Supply = (
             "many" if per_parameter >= FEW_TRUNKS else "few" if per_parameter >= SCARCE_TRUNKS else "scarce"
         )
+        if self.prior is not None:  # draws of a posterior are no resamples
+            return Resampled(self.strata, self.n_trunks, plain=True)
         return Resampled(self.strata, self.n_trunks, supply if self.n_trunks > 1 else "many")
 
     def quantiles(self, probabilities: Sequence[float] | Array, quantity: Callable[[Mapping[str, Any]], Any]) -> Array:
@@ -245,11 +256,13 @@ class Fit(Summarised):
         levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
         law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
         law = law if beyond is None else law + beyond
-        trend = self.noise_trend
+        trend = None if self.prior is not None else self.noise_trend
         noise = -np.sort(self.residuals if trend is None else trend.standardised) * self.enlargement
         spread = np.sqrt(np.mean(np.square(self.residuals))) * self.enlargement
         if self.noise is not None and self.noise > spread > 0:
             noise = noise * (self.noise / spread)
+        if self.prior is not None:
+            noise = max(self.prior.noise, self.noise or 0.0) * ndtri(levels)
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
         scales = np.broadcast_to(1.0 if trend is None else trend.scale(columns), len(law.T))
         ends = [
@@ -278,15 +291,18 @@ class Fit(Summarised):
         `models` is a DataFrame, or a mapping of its columns to one number or several. It has the law's columns, such as
         `n_active`, `tokens` and `n_experts`; one that all fitted runs agreed in (`settings`) may be missing. `loss` (or
         the law's target) is in nats per token, `loss_low` and `loss_high` bound the law's value, `run_low` and
-        `run_high` the loss of one new run; `outside` names columns whose value lies outside the fitted range. Raises
-        InputError for a missing column and for what is no positive number.
+        `run_high` the loss of one new run; `outside` names columns whose value lies outside the fitted range, `refused`
+        says why a prediction is no answer ("" where it is one). Raises InputError for a missing column and for what is
+        no positive number.
         """
         self.require_params()
         frame = fit_tables.frame_of_models(models)
         columns = fit_tables.columns_of_frame(frame, self.definition, self.settings)
         intervals = self.loss_interval(columns), self.prediction_interval(columns)
         outside = fit_tables.columns_outside(columns, self.domain)
-        table = fit_tables.prediction_table(self.definition, self.loss(columns), *intervals, outside)
+        rows = [{name: float(values[row]) for name, values in columns.items()} for row in range(len(frame))]
+        refused = [limits.refused_of_model(self, model) for model in rows]
+        table = fit_tables.prediction_table(self.definition, self.loss(columns), *intervals, outside, refused)
         return table.set_index(frame.index)
 
     def outside_domain(self, columns: Mapping[str, float]) -> list[str]:

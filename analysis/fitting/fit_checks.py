@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from analysis.fitting.fit import Fit
 from analysis.fitting.noise import NoiseTrend
+from analysis.fitting.prior import Prior
 from analysis.laws import Law, Parameter
 from analysis.laws.model_family import COUNTS, Family, PolynomialFamily
 from scaling.bounds import MOST_PARAMETERS, outside
@@ -56,8 +57,18 @@ def _contradictions(fit: Fit, law: Law) -> Iterator[str]:
         yield f"residuals: {len(fit.residuals)} of them, and n_runs is {fit.n_runs}"
     if fit.noise_trend is not None:
         yield from _noise_trend(fit.noise_trend, fit, law)
+    if fit.prior is not None:
+        yield from _prior(fit.prior)
     if fit.family is not None:
         yield from _family(fit.family)
+
+
+def _prior(prior: Prior) -> Iterator[str]:
+    if not 0 < prior.noise <= _MOST_RESIDUAL:
+        yield f"prior.noise: must be above 0 and at most {_MOST_RESIDUAL:g}, found {prior.noise:g}"
+    for name, (mean, deviation) in prior.exponents.items():
+        if deviation < 0 or abs(mean) > _MOST_RESIDUAL:
+            yield f"prior.exponents.{name}: a mean of ln and its deviation, found {mean:g} and {deviation:g}"
 
 
 def _noise_trend(trend: NoiseTrend, fit: Fit, law: Law) -> Iterator[str]:
@@ -162,7 +173,7 @@ def _family(family: Family) -> Iterator[str]:
 
 def _polynomials(family: PolynomialFamily) -> Iterator[str]:
     polynomials = {"expert": family.expert, "n_layers": family.n_layers, "d_model": family.d_model}
-    polynomials["router"] = family.router
+    polynomials |= {"router": family.router, "cache": family.cache}
     for kind, counts in (("dense", family.dense), ("routed", family.routed)):
         if "n_active" not in counts and (counts or kind == "dense"):
             yield f"family.{kind}.n_active: missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,13 +121,15 @@ def columns_of_frame(frame: pd.DataFrame, law: Law, settings: Mapping[str, float
     return columns
 
 
-def prediction_table(law: Law, loss: Array, of_law: Ends, of_run: Ends, outside: Array) -> pd.DataFrame:
-    """A predicted loss in each row, the intervals of law and run (NaN where there are none), and `outside`."""
+def prediction_table(
+    law: Law, loss: Array, of_law: Ends, of_run: Ends, outside: Array, refused: Sequence[str]
+) -> pd.DataFrame:
+    """A predicted loss in each row, both intervals (NaN where there are none), `outside` and `refused`."""
     unknown = np.full(len(loss), np.nan)
     (low, high), (least, largest) = (ends or (unknown, unknown) for ends in (of_law, of_run))
     target = "loss" if law.target == LOSS else law.target
     values = {target: loss, f"{target}_low": low, f"{target}_high": high, "run_low": least, "run_high": largest}
-    return pd.DataFrame({**values, "outside": outside})
+    return pd.DataFrame({**values, "outside": outside, "refused": np.array(refused, dtype=object)})
 
 
 def columns_outside(columns: Mapping[str, Array], domain: Mapping[str, tuple[float, float]]) -> Array:

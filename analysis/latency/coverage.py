@@ -27,6 +27,19 @@ def require_experts(measured: MeasuredRange | None, experts: Sequence[int]) -> N
         )
 
 
+def unseen_experts(measured: MeasuredRange | None, n_experts: int) -> list[str]:
+    """That a price is no answer: its E lies more than twice beyond the least or largest E that was measured."""
+    if measured is None or not measured.experts_cost or not measured.n_experts:
+        return []
+    least, most = min(measured.n_experts), max(measured.n_experts)
+    if least / _FAR <= n_experts <= most * _FAR:
+        return []
+    return [
+        f"{measured.what} was measured at E = {listed(measured.n_experts)}: nothing is known of the speed at E = "
+        f"{n_experts}; {_REMEASURE}"
+    ]
+
+
 def not_covered(
     measured: MeasuredRange | None, experts: Sequence[int], top_k: float, served: Mapping[str, float], dtype: str
 ) -> list[str]:

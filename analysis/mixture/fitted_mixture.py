@@ -25,8 +25,9 @@ from scaling.progress import Progress, part, silent
 
 # What a mixture says of its table as its members do.
 _SHARED = (
-    "objective_kind", "residual", "delta", "n_runs", "n_trunks", "domain", "experts", "noise", "family",
-    "corpus_tokens", "router_skew", "settings", "source", "dropped", "notes", "versions", "made_from", "doubts",
+    "objective_kind", "residual", "delta", "n_runs", "n_trunks", "domain", "experts", "noise", "prior",
+    "family", "corpus_tokens", "router_skew", "settings", "source", "dropped", "notes", "versions", "made_from",
+    "doubts",
 )  # fmt: skip
 _FEW_CUTS = 2
 _UNTIL_WEIGHED = 0.2  # of the time

@@ -198,6 +198,7 @@ def predict(
     """
     from analysis.decision.size_search import columns_of_model
     from analysis.fitting.fit_file import load_fit
+    from analysis.fitting.limits import refused_of_model
     from scaling.cli.show.fit import prediction_page
 
     fitted = load_fit(fit)
@@ -211,6 +212,7 @@ def predict(
     ends = fitted.loss_interval(columns), fitted.prediction_interval(columns), fitted.interval_beyond(columns)
     interval, of_run, beyond = (None if each is None else [float(each[0][0]), float(each[1][0])] for each in ends)
     warnings = [*fitted.warnings, *fitted.outside_domain(columns)]
+    refused = refused_of_model(fitted, columns)
     name = "loss" if fitted.definition.target == "loss_val" else fitted.definition.target
     document = {
         "law": fitted.law,
@@ -219,11 +221,12 @@ def predict(
         f"{name}_interval": interval,
         "prediction_interval": of_run,
         "interval_beyond": beyond,
+        "refused": refused,
         "warnings": warnings,
     }
     deliver(
         document,
-        prediction_page(fitted, name, loss, (interval, of_run, beyond), warnings),
+        prediction_page(fitted, name, loss, (interval, of_run, beyond), refused, warnings),
         as_json=as_json,
         verbose=verbose,
     )

@@ -28,16 +28,23 @@ def front_page(subject: Subject) -> dict[str, Any]:
     model = f"{si(chosen.n_active)} active parameters on {si(chosen.tokens)} tokens"
     if subject.decision.question.device is None and subject.decision.question.served:
         model = f"{model}, by FLOPs and not by money"
-    if found.decided:
+    if found.refused:
+        others = [reason for reason in found.undecided_because if reason != found.refused[0]]
+        given = f"the formula gives {name}, {model}: not to be used"
+        because = " ".join(sentence(reason) for reason in (given, *others))
+        headline, verdict = f"No answer: {found.refused[0]}", "No answer"
+    elif found.decided:
         because = f"It is best in {percent(chosen.probability_best)} of {found.n_draws} bootstrap draws"
         for second in found.alternatives[:1]:
             because += f"; {experts(second.n_experts)} is next with {percent(second.probability_best)}"
+        headline, verdict = f"Train {name}: {model}", "Decided"
     else:
         because = " ".join(sentence(reason) for reason in found.undecided_because)
+        headline, verdict = f"Not decided; {name} leads: {model}", "Not decided"
     return blocks.front_page(
-        f"Train {name}: {model}" if found.decided else f"Not decided; {name} leads: {model}",
+        headline,
         sentence(because),
-        "Decided" if found.decided else "Not decided",
+        verdict,
         decided=found.decided,
         tiles=_tiles(subject),
         summary=_summary(subject),
@@ -50,7 +57,7 @@ def _tiles(subject: Subject) -> list[Tile]:
     cost = chosen.cost
     per_token = "dense" if chosen.n_experts == 1 else f"{chosen.top_k} per token" if chosen.top_k else "routed"
     best_in = f"of draws; 95% set: {listed(found.best_experts)}" if found.n_draws else "no draws"
-    return [
+    tiles = [
         ("Experts, E", str(chosen.n_experts), per_token),
         ("Active parameters", si(chosen.n_active), _spread(chosen.n_active_interval)),
         ("Total parameters", si(chosen.n_total) if chosen.n_total else "unknown", "held in memory"),
@@ -63,6 +70,9 @@ def _tiles(subject: Subject) -> list[Tile]:
         ),
         ("Best in", percent(chosen.probability_best), best_in),
     ]
+    if not found.refused:
+        return tiles
+    return [(label, value, "by the formula alone") for label, value, _ in tiles]
 
 
 def _spread(interval: tuple[float, float] | None) -> str:
@@ -277,4 +287,5 @@ def decision(subject: Subject) -> list[Block]:
         meaning = "the only candidate at 95%" if len(found.best_experts) == 1 else "together best in 95% of the draws"
         reasons.append(f"95% set: {names} ({meaning})")
     title = "Decided, and by which rule" if found.decided else "Why it is not decided"
+    title = "Why it is no answer" if found.refused else title
     return [*parts, heading(title), bullets(reasons)]

@@ -31,7 +31,8 @@ def fit_page(fitted: Fit, read: Sequence[str], profiles: Sequence[Profile] = (),
     notes: list[str] = []
     if optimum is not None:
         chosen = optimum.best
-        notes.insert(0, f"optimum at {flops(chosen.train_flops)} FLOPs: {headline(optimum)}; loss {_loss(chosen)}")
+        at, loss = f"optimum at {flops(chosen.train_flops)} FLOPs", f"; loss {_loss(chosen)}"
+        notes.insert(0, f"{at}: {headline(optimum)}{'' if optimum.recommendation.refused else loss}")
         warnings += [text for text in optimum.recommendation.warnings if not text.startswith("the fit: ")]
     if isinstance(fitted, Mixture):
         return Page(
@@ -94,12 +95,16 @@ Ends = Sequence[float] | None
 
 
 def prediction_page(
-    fitted: Fit, name: str, value: float, intervals: tuple[Ends, Ends, Ends], warnings: Sequence[str]
+    fitted: Fit, name: str, value: float, intervals: tuple[Ends, Ends, Ends], refused: str, warnings: Sequence[str]
 ) -> Page:
     """A predicted loss, or ratio of compute, with the intervals of law and run, and that with the discrepancy of a law
-    that stands alone."""
+    that stands alone; or that it is no answer, and why (`refused`)."""
     unit = " nats per token" if name == "loss" else ""
     interval, of_run, beyond = intervals
+    if refused:
+        spread = "" if of_run is None else f" ({between(of_run, _four)} of a new run)"
+        gives = f"The formula gives {name} {value:.4f}{unit}{spread}: not to be used."
+        return Page(f"no answer: {refused}", why=(gives,), warnings=tuple(warnings))
     if interval is None:
         return Page(
             f"{name} {value:.4f}{unit}",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analysis.decision.question import Question
     from analysis.decision.recommendation import Choice
     from analysis.decision.what_if import WhatIf
+    from scaling.serving.service import Service
     from scaling.table import Table
 
 LINES = 32
@@ -21,8 +22,10 @@ _METRICS = ("ttft", "tpot", "output_throughput", "request_goodput", "usd_per_tok
 
 
 def headline(found: Answer) -> str:
-    """The model that is recommended, and whether that is decided."""
-    best = found.best
+    """The model that is recommended, and whether that is decided; or that there is no answer, and why."""
+    best, refused = found.best, found.recommendation.refused
+    if refused:
+        return f"no answer: {refused[0]}"
     total = "" if best.n_total is None else f" of {si(best.n_total)} total"
     decided = "decided" if found.recommendation.decided else "not decided"
     return f"E = {best.n_experts}, {si(best.n_active)} active{total}, {si(best.tokens)} tokens: {decided}"
@@ -60,6 +63,11 @@ def _without_notes(table: Table) -> Table:
 def _why(found: Answer) -> str:
     """Why it is decided, or why not, in one sentence."""
     answer, best = found.recommendation, found.best
+    if answer.refused:
+        others = "; ".join(reason for reason in answer.undecided_because if reason != answer.refused[0])
+        model = f"E = {best.n_experts}, {si(best.n_active)} active, {si(best.tokens)} tokens"
+        gives = f"The formula gives {model}: not to be used."
+        return f"{gives} Besides: {others}." if others else gives
     if not answer.decided:
         return f"Not decided: {'; '.join(answer.undecided_because)}."
     if best.probability_best is None or best.regret is None:
@@ -104,10 +112,12 @@ def _serving(choice: Choice, question: Question) -> Iterator[str]:
         return
     step = "" if replica.tpot_ms_interval is None else f" ({between(replica.tpot_ms_interval)})"
     price = "" if replica.usd_per_million_interval is None else f" ({between(replica.usd_per_million_interval, usd)})"
+    layout = "" if replica.n_devices == 1 else f" {'expert' if replica.experts_split else 'tensor'}-parallel"
     yield (
-        f"one replica at full load: {plural(replica.n_devices, 'device')}, batch {replica.batch}, TTFT "
-        f"{_milliseconds(replica.ttft_ms)}, TPOT {_milliseconds(replica.tpot_ms)}{step}, "
-        f"{si(replica.output_throughput)} tokens/s"
+        f"one replica at full load: {plural(replica.n_devices, 'device')}{layout}, batch {replica.batch}, TTFT "
+        f"{_milliseconds(replica.ttft_ms)}, TPOT {_milliseconds(replica.tpot_ms)}{step}: "
+        f"{si(1e3 / replica.tpot_ms)} tokens/s a user, {si(replica.output_throughput / replica.n_devices)} a device; "
+        f"{_formats(service)}; speed {_speed(service)}"
     )
     paid_for = f"{service.utilisation:.0%} utilisation" if replica.replicas is None else "whole replicas at this load"
     yield (
@@ -119,6 +129,19 @@ def _serving(choice: Choice, question: Question) -> Iterator[str]:
             f"under this load: {plural(replica.replicas or 0, 'replica')}, {replica.load_batch:.3g} sequences in each, "
             f"TTFT {_milliseconds(replica.load_ttft_ms or 0)}, TPOT {_milliseconds(replica.load_tpot_ms or 0)}"
         )
+
+
+def _formats(service: Service) -> str:
+    """Bits of weights and cache."""
+    experts = "" if service.bytes_per_expert is None else f" ({8 * service.bytes_per_expert:g} in experts)"
+    return f"{8 * service.bytes_per_weight:g}-bit weights{experts}, {8 * service.bytes_per_kv:g}-bit cache"
+
+
+def _speed(service: Service) -> str:
+    """What the speed rests on, with its error."""
+    if service.engine is None:
+        return service.efficiency.source.partition(",")[0]
+    return f"{service.engine.name}, off by {service.engine.error:.0%} (median) on models left out of its fit"
 
 
 def _what_would_change(found: Answer) -> Iterator[str]:
