@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.latency import expert_kernel
-from analysis.latency.end_to_end import OTHER_MODE, EndToEnd, read_end_to_end
+from analysis.latency.end_to_end import EndToEnd, read_end_to_end
 from analysis.latency.engines import EngineFit, HeldOutErrors, errors_of, fit_engines
 from analysis.tables.readers import read_table
 from benchmarks.peer import ROOT
@@ -265,22 +265,22 @@ def tested(file: Path, configs: Path | None) -> dict[str, Any]:
         },
         "left_out": _reasons(rows),
     }
-    if disaggregated := _other_mode(file, configs):
+    if disaggregated := _disaggregated_rows(file, configs):
         answer["apart"]["disaggregated"] = disaggregated
     return answer
 
 
-def _other_mode(file: Path, configs: Path | None) -> dict[str, Any]:
-    table = read_table(file)
-    if "mode" not in table or not (table["mode"] == "disagg").any():
-        return {}
+def _disaggregated_rows(file: Path, configs: Path | None) -> dict[str, Any]:
     rows = read_end_to_end(file, configs, mode="disagg", tolerant=True)
+    reasons = {why for why, _ in rows.left_out if not why.startswith("mode ")}
+    if not len(rows.frame) and not reasons:
+        return {}
     return (_predicted(rows) if len(rows.frame) else {"rows": 0}) | {"left_out": _reasons(rows)}
 
 
 def _reasons(rows: EndToEnd) -> dict[str, int]:
-    """Why rows could not be read; those of the other mode are stated apart."""
-    return {why: count for why, count in rows.left_out if not why.startswith(OTHER_MODE)}
+    """Why rows could not be read; the two modes are stated apart from each other."""
+    return {why: count for why, count in rows.left_out if why not in ("mode agg", "mode disagg")}
 
 
 def _predicted(rows: EndToEnd) -> dict[str, Any]:

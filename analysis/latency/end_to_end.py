@@ -55,8 +55,8 @@ _FP8_CACHE = ("trtllm", "tensorrt-llm", "tensorrt_llm")  # quantised checkpoints
 _IN_MXFP4 = "gpt-oss"  # experts in MXFP4 and all else in 16 bits, whatever the column says
 
 
-OTHER_MODE = "a mode that is not"
-"""Why rows of another mode are left out, and then the mode that was asked for."""
+_MOST = 1e9  # of any count, and of ms
+_WHOLE = ("isl", "osl", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
 _OF_POOL = ("batch_size", "tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
 
 
@@ -117,10 +117,9 @@ def end_to_end(
         raise InputError(f"{origin}: the column {missing[0]} is missing; end-to-end tables have {', '.join(_NEEDED)}")
     table = table.rename(columns={_found(table, name): name for name in COLUMNS if _found(table, name)})
     left_out: Counter[str] = Counter()
-    if "mode" in table:
-        other = table["mode"].fillna("agg") != mode
-        left_out.update({f"{OTHER_MODE} {mode}": int(other.sum())} if other.any() else {})
-        table = table[~other]
+    modes = table["mode"].map(_mode) if "mode" in table else pd.Series("agg", index=table.index)
+    left_out.update(f"mode {other}" for other in modes[modes != mode])
+    table = table[modes == mode]
     reader = _Reader(origin, None if configs is None else Path(configs), mode)
     rows: list[_Row] = []
     for number, row in zip(table.index, _records(table), strict=True):
@@ -253,6 +252,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
+def _mode(cell: object) -> str:
+    """agg, disagg, or what else stands there; a blank cell is agg."""
+    word = "" if cell is None or cell != cell else str(cell).strip().lower()
+    return "disagg" if word.startswith("disagg") else "agg" if word in ("", "aggregated") else word
+
+
 def _device_name(system: object) -> str | None:
     """The row of the device table: h100_sxm is h100."""
     name = str(system).strip().lower().removeprefix("nvidia ").replace("-sxm", "_sxm").removesuffix("_sxm")
@@ -262,11 +267,10 @@ def _device_name(system: object) -> str | None:
 def _precision(row: Mapping[str, Any], place: str) -> str | None:
     """The number format of the weights; None where the cell is blank."""
     value = row.get("precision")
-    if not isinstance(value, str) or not value.strip():
-        return None
-    if value.strip().lower() not in _SPELLINGS:
-        raise Unreadable(place, f"precision: no number format {value!r}", f"; known: {', '.join(_SPELLINGS)}")
-    return _SPELLINGS[value.strip().lower()]
+    word = "" if value is None or value != value else str(value).strip()
+    if word and word.lower() not in _SPELLINGS:
+        raise Unreadable(place, f"precision: no number format {word!r}", f"; known: {', '.join(_SPELLINGS)}")
+    return _SPELLINGS[word.lower()] if word else None
 
 
 def _service(row: Mapping[str, Any], model: Architecture, on: Device, place: str) -> Service:
@@ -311,7 +315,11 @@ def _given(row: Mapping[str, Any], name: str, place: str) -> float | None:
         raise Unreadable(place, f"{name} is not a number", f": {value!r}") from error
     if np.isfinite(number) and number < 0:
         raise Unreadable(place, f"{name} must not be negative", f", found {value!r}")
-    return number if np.isfinite(number) and number > 0 else None
+    if not number <= _MOST and not np.isnan(number):
+        raise Unreadable(place, f"{name} must be at most {_MOST:g}", f", found {value!r}")
+    if name in _WHOLE and number % 1 > 0:
+        raise Unreadable(place, f"{name} must be a whole number", f", found {value!r}")
+    return number if number > 0 else None
 
 
 def _number(row: Mapping[str, Any], name: str, place: str) -> float:

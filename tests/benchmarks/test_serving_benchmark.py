@@ -51,7 +51,7 @@ def test_rows_that_say_nothing_are_counted_and_others_are_apart(tmp_path, capsys
     odd = [
         {"system": "abacus"}, {"model_path": "org/unheard-of"}, {"batch_size": np.nan}, {"precision": "fp3"},
         {"system": "gb200"}, {"attention_dp_size": 4, "tp_size": 1}, {"backend": "some other"}, {"precision": "int4"},
-        {"precision": np.nan}, {"mode": "disagg"},
+        {"precision": np.nan}, {"mode": "disagg"}, {"mode": "neither"},
     ]  # fmt: skip
     table = pd.concat([good, *(good.head(1).assign(**cells) for cells in odd)], ignore_index=True)
     answer = _answer(capsys, "--test", _file(tmp_path, table))
@@ -59,7 +59,8 @@ def test_rows_that_say_nothing_are_counted_and_others_are_apart(tmp_path, capsys
     assert answer["apart"]["attention data-parallel"]["rows"] == 1
     assert answer["apart"]["other devices"]["rows"] == 1
     assert answer["apart"]["disaggregated"]["rows"] == 0
-    assert sum(answer["left_out"].values()) == 4
+    assert sum(answer["left_out"].values()) == 5
+    assert answer["left_out"]["mode neither"] == 1
 
 
 def test_a_folder_of_configurations_decides_which_models_are_known(tmp_path, capsys):
