@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from analysis.decision.lifetime_cost import CACHED_TOKENS, Pricing
 from analysis.decision.optima import MOST_REGRET, SizeOptimiser
 from analysis.decision.recommendation import Choice
+from analysis.decision.serve import speed_in_words
 from analysis.laws.model_family import Sizes
 from scaling.serving.device import Device
 from scaling.serving.replicas import METRICS
@@ -16,6 +19,10 @@ def assumptions_of(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
     fit, pricing = optimiser.fit, optimiser.pricing
     sizes = optimiser.sizes(chosen.n_experts, chosen.n_active)
     lines = [*_cost_assumptions(pricing, sizes), *(_limits(pricing, sizes) or ["memory was not considered"])]
+    if pricing.family is not None:
+        lines.append(
+            f"priced are models built as {pricing.family.name}, whatever the law was fitted to: {pricing.family.source}"
+        )
     if fit.family is not None:
         lines.append(f"sizes between the studied ones: {fit.family.source}")
     elif chosen.n_total is None:
@@ -44,7 +51,12 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
     """How training and serving were paid for."""
     tokens, device = pricing.serve_tokens, pricing.device
     if device is None:
-        serving = f"2 N_active T to serve T = {tokens:.4g} tokens" if tokens else "nothing is served"
+        prompts = tokens * pricing.service.prompt_per_output
+        serving = (
+            f"2 N_active (T + P) to serve T = {tokens:.4g} output tokens after P = {prompts:.4g} prompt tokens"
+            if tokens
+            else "nothing is served"
+        )
         return [f"cost in FLOPs: 6 N_active D to train, {serving}"]
     lines = [
         f"{device.title} at {device.usd_per_hour:g} USD an hour ({device.price_source}; {device.price_date})",
@@ -52,8 +64,13 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
     ]
     if not tokens:
         return [*lines, "nothing is served"]
-    lines += [_load(pricing), _step_time(pricing.service, device)]
-    if sizes.n_experts > 1 and sizes.n_router is None:
+    lines += [_load(pricing), *_step_time(pricing.service, device), *_ways_of_serving(pricing.service)]
+    if pricing.family is None:
+        lines.append(
+            "attention is plain multi-head, of 2 n_layers d_model cached elements a token: `family` prices grouped or "
+            "latent attention, which most served models have"
+        )
+    if sizes.n_experts > 1 and sizes.n_router is None and pricing.family is None:
         lines.append("routers are left out of serving and memory: the fit does not know their size")
     return lines
 
@@ -65,15 +82,38 @@ def _load(pricing: Pricing) -> str:
     if pricing.demand is not None:
         load = f"whole replicas for {pricing.demand:.4g} generated tokens per second, at most {busy} busy"
     fleet = "" if service.max_fleet is None else f", {service.max_fleet} in all"
+    sequences = (
+        "as many sequences a replica as memory and limits leave"
+        if service.max_batch is None
+        else f"at most {service.max_batch} sequences a replica"
+    )
     return (
-        f"serving {pricing.serve_tokens:.4g} generated tokens, {service.generated} a request after a prompt of "
-        f"{service.prompt}; {load}; at most {service.max_batch} sequences a replica and {service.max_devices} "
-        f"devices{fleet}"
+        f"serving {pricing.serve_tokens:.4g} output tokens, {service.generated} a request after a prompt of "
+        f"{service.prompt}; {load}; {sequences}, at most {service.max_devices} devices{fleet}"
     )
 
 
-def _step_time(service: Service, device: Device) -> str:
+def _ways_of_serving(service: Service) -> Iterator[str]:
+    """Number formats, and what else is not the plainest way to serve."""
+    experts = "" if service.bytes_per_expert is None else f", of routed experts {8 * service.bytes_per_expert:g}"
+    arithmetic = f"; products in {service.arithmetic}" if service.arithmetic else ""
+    yield (
+        f"weights of {8 * service.bytes_per_weight:g} bits{experts}, keys and values of {8 * service.bytes_per_kv:g}"
+        f"{arithmetic}"
+    )
+    if service.apart:
+        yield "prompts are read by other devices than those that decode, whose time is paid for too"
+    if service.prefix_hit:
+        yield f"{service.prefix_hit:.0%} of prompt tokens are cached already, and not read again"
+    if service.drafted:
+        yield f"{service.drafted} tokens are drafted in a step, each accepted with a chance of {service.accepted:.0%}"
+
+
+def _step_time(service: Service, device: Device) -> list[str]:
     """What a step of serving takes."""
+    router = f"a router of skew {service.skew:.2g}" if service.skew else "an even router"
+    if service.engine is not None:
+        return [speed_in_words(service), f"experts activated by {router}"]
     reached = service.efficiency
     costs = {
         "a step": reached.overhead_s,
@@ -84,24 +124,23 @@ def _step_time(service: Service, device: Device) -> str:
         "weights read again": reached.reread if service.loops else 0.0,
     }
     overheads = ", ".join(name for name, cost in costs.items() if cost)
-    router = f"a router of skew {service.skew:.2g}" if service.skew else "an even router"
-    return (
+    return [
         f"a step takes bytes / {reached.bandwidth_share:.0%} of {device.bandwidth:.4g} bytes/s + FLOPs / "
         f"{reached.flops_share:.0%} of the peak + communication{f' + what {overheads} cost' if overheads else ''} "
         f"({reached.source}); experts activated by {router}"
-    )
+    ]
 
 
 def _limits(pricing: Pricing, sizes: Sizes) -> list[str]:
     """Which limits on memory, latency and price were kept."""
-    lines, cached, service = [], sizes.kv_elements_per_token is not None, pricing.service
+    lines, cached, service = [], pricing.knows_the_cache(sizes), pricing.service
     if pricing.memory is not None:
         cache = f" and {CACHED_TOKENS:,} cached tokens" if cached else ""
         lines.append(f"bf16 weights of all experts{cache} in {pricing.memory / 1e9:g} GB (1e9 bytes)")
-    if pricing.device is not None and sizes.n_total is not None:
+    if pricing.device is not None and pricing.n_total(sizes) is not None:
         cache = " and the cache of one request" if cached else ""
         lines.append(
-            f"weights of all experts at {8 * service.bytes_per_weight:g} bits{cache} in "
+            f"weights of all experts{cache} in "
             f"{pricing.most_memory / 1e9:.4g} GB, the memory of {service.max_devices} devices; what training holds "
             "beside them was not considered"
         )

@@ -1,10 +1,10 @@
-"""The counts that a law reads, of models that are built as a published lineage."""
+"""Models that are built as a published lineage: the counts that a law reads, and where the two are unlike."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from analysis.laws.model_family import Sizes
+from analysis.laws.model_family import Family, Sizes
 from scaling.arrays import Array
 from scaling.serving.families import ArchitectureFamily
 
@@ -27,3 +27,17 @@ def sizes_of_lineage(lineage: ArchitectureFamily, n_active: Array, n_experts: in
         d_model=np.asarray(model.d_model, dtype=float),
         n_router=counts["router"],
     )
+
+
+def unlike_the_runs(lineage: ArchitectureFamily | None, studied: Family | None, n_experts: int) -> list[str]:
+    """How the models priced differ from those that the law was fitted to in what E means."""
+    if lineage is None or n_experts == 1:
+        return []
+    k = min(lineage.k, n_experts)
+    of_runs = None if studied is None else studied.top_k
+    if of_runs is None or of_runs == k:
+        return []
+    return [
+        f"the law knows E = {n_experts} at k = {of_runs}, and models are priced at k = {k}, whose experts are as wide "
+        f"together: `top_k` {of_runs} prices what the law knows"
+    ]

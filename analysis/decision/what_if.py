@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from analysis.decision.optima import SizeOptimiser, best_columns
 from analysis.decision.question import Question
 from analysis.decision.recommend import with_settings
-from analysis.decision.recommendation import Recommendation
+from analysis.decision.recommendation import Recommendation, Served
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import si
+from scaling.serving.precision import served_in
 
 _DECADES, _VOLUMES = 4.0, 161  # of volume to either side, and how many are tried between
 _LOADS = 17
@@ -90,19 +92,48 @@ def _variations(question: Question, answer: Recommendation) -> Iterator[tuple[st
             mfu = min(1.0, factor * pricing.mfu)
             yield "MFU of training", f"{mfu:.0%}", replace(question, mfu=mfu)
             if question.served:
-                yield from _serving_variations(question, factor)
+                yield from _speed_variations(question, factor)
     if question.data_tokens is None:
         yield "data", f"{si(half)} tokens, half of what is recommended", replace(question, data_tokens=half)
     if pricing.device is not None and question.served:
+        yield from _serving_variations(question, answer.recommendation.served)
         skew = question.service.skew + 1.0
         yield "skew of the router", f"{skew:g}", replace(question, service=replace(question.service, skew=skew))
 
 
-def _serving_variations(question: Question, factor: float) -> Iterator[tuple[str, str, Question]]:
+def _serving_variations(question: Question, served: Served | None) -> Iterator[tuple[str, str, Question]]:
+    """The same of batch, devices, number formats and where prompts are read."""
+    service, device = question.service, question.pricing.rented
+    changes: list[tuple[str, str, dict[str, Any]]] = []
+    if served is not None and served.batch > 1:
+        changes.append(("batch", f"at most {si(served.batch // 2)}", {"max_batch": served.batch // 2}))
+    if served is not None and served.n_devices > 1:
+        fewer = served.n_devices // 2
+        changes.append(("devices of a replica", f"at most {fewer}", {"max_devices": fewer}))
+    where = "with decode" if service.apart else "apart"
+    changes.append(("prompts read", where, {"apart": not service.apart}))
+    for what, value, changed in changes:
+        yield what, value, replace(question, service=replace(service, **changed))
+    other = {2.0: "fp8", 1.0: "bf16"}
+    weights, cache = other.get(service.bytes_per_weight), other.get(service.bytes_per_kv)
+    if weights is not None and (weights == "bf16" or "fp8" in dict(device.peaks)):
+        formats = {"weights": weights, "experts": None if service.bytes_per_expert is None else weights}
+        yield "weights", f"in {weights}", replace(question, service=served_in(service, device, **formats))
+    if cache is not None:
+        yield "keys and values", f"in {cache}", replace(question, service=served_in(service, device, kv=cache))
+
+
+def _speed_variations(question: Question, factor: float) -> Iterator[tuple[str, str, Question]]:
     """The same of how busy replicas are, and of what they reach of the device."""
-    service = question.service
+    service, engine = question.service, question.service.engine
     busy = min(1.0, factor * service.utilisation)
     yield "utilisation", f"{busy:.0%}", replace(question, service=replace(service, utilisation=busy))
+    if engine is not None:  # a standard deviation of what it makes of a model that it was not fitted to
+        times = float(np.exp(engine.scatter if factor < 1 else -engine.scatter))
+        otherwise = replace(engine, coefficients=tuple(times * each for each in engine.coefficients))
+        words = f"{abs(times - 1):.0%} {'slower' if times > 1 else 'faster'}"
+        yield "engine", words, replace(question, service=replace(service, engine=otherwise))
+        return
     for name, what in (("bandwidth_share", "bandwidth reached"), ("flops_share", "FLOP/s reached in serving")):
         share = min(1.0, factor * getattr(service.efficiency, name))
         efficiency = replace(service.efficiency, **{name: share})
