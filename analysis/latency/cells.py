@@ -61,7 +61,7 @@ def refuse(
         labels = frame.index[wrong]
         shown = frame[name].astype(object) if cells and name in frame else None
         then = f"; {remedy}" if remedy else ""
-        raise InputError(f"{source}: `{name}` {why} {rows_named(labels, shown)}{then}")
+        raise InputError(f"{source}: column `{name}` {why} {rows_named(labels, shown)}{then}")
 
 
 def flags(frame: pd.DataFrame, name: str, source: str) -> pd.Series[Any]:

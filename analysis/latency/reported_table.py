@@ -214,7 +214,7 @@ def _with_lengths(table: pd.DataFrame, service: Service, log: ReadingLog) -> pd.
         silent = np.isnan(measured)
         if silent.any():
             log.notes.append(
-                f"`{name}` is not in the table {_in(table, silent)}: {default} tokens, those of the question"
+                f"column `{name}` is not in the table {_in(table, silent)}: {default} tokens, those of the question"
             )
         lengths[name] = np.where(silent, default, measured)
     return table.assign(**lengths)

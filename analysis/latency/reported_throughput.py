@@ -96,7 +96,7 @@ def _doubts(table: ReportedTable, factors: Array) -> list[str]:
     """What was assumed and understood, and the rows whose speed is unlike the others'."""
     doubts = list(table.notes)
     if table.assumed:
-        silent = ", ".join(f"{what} (no `{column}`)" for column, what in table.assumed.items())
+        silent = ", ".join(f"{what} (no column `{column}`)" for column, what in table.assumed.items())
         doubts.insert(0, f"not in every row, so assumed: {silent}")
     labels, middle = table.frame.index, np.median(factors)
     unlike = (factors > _UNLIKE * middle) | (factors < middle / _UNLIKE)
@@ -135,7 +135,8 @@ def _require_fit(table: ReportedTable, on: Device) -> None:
         raise InputError(
             f"{table.source}: the weights {rows} do not fit: {needed[place] / 1e9:.4g} GB a device at {wide[place]:g} "
             f"bytes each, and {on.title} has {on.memory / 1e9:g} GB; say on how many devices a replica lies "
-            "(`n_devices` or `tensor_parallel_size`), or the precision of its weights (`dtype`: fp8)"
+            "(column `n_devices` or column `tensor_parallel_size`), or the precision of its weights (column `dtype`: "
+            "fp8)"
         )
 
 
@@ -180,7 +181,7 @@ def _too_fast(table: ReportedTable, on: Device, service: Service, floors: Array)
 
 def _explained(assumed: dict[str, str]) -> str:
     """What could be stated where no single statement explains a speed."""
-    open_ = [f"`{column}` ({what} is assumed)" for column, what in assumed.items() if column != "n_router"]
+    open_ = [f"column `{column}` ({what} is assumed)" for column, what in assumed.items() if column != "n_router"]
     return f"state {listed(open_)}" if open_ else "no column is left that could explain it"
 
 
@@ -191,12 +192,12 @@ def _explanations(
     several of them where none is enough alone, or another unit."""
     silent: dict[str, tuple[str, dict[str, Any]]] = {
         "n_kv_heads": (
-            "grouped-query or latent attention, which caches less than 2 d_model a layer: state `n_kv_heads` and "
-            "`head_dim`, or `kv_elements_per_token`",
+            "grouped-query or latent attention, which caches less than 2 d_model a layer: state the column "
+            "`n_kv_heads` and `head_dim`, or `kv_elements_per_token`",
             {"kv_elements_per_token": row["kv_elements_per_token"] / _GROUPED},
         ),
-        "dtype": ("weights of 8 bits: state `dtype` fp8", {"weights": _EIGHT_BITS}),
-        "n_devices": ("a replica on several devices: state `n_devices`", {"n_devices": 8.0}),
+        "dtype": ("weights of 8 bits: state column `dtype` fp8", {"weights": _EIGHT_BITS}),
+        "n_devices": ("a replica on several devices: state column `n_devices`", {"n_devices": 8.0}),
     }
     told = [change for column, change in silent.items() if column in assumed]
     if row["measure"] == "output_throughput":

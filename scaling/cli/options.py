@@ -19,8 +19,9 @@ from scaling.errors import InputError
 _MOST_WHOLE, _MOST_HOURS, _MOST_IN_LIST = 10**9, 1e6, 100
 _PICTURES = (".png", ".svg", ".pdf")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# What stands in quotes behind a field is the user's own, in which backticks are names of columns.
-_FIELD = re.compile(r"""(?<=` )(?:'[^'\n]*'|"[^"\n]*")|`([a-z][a-z0-9_]*)`""")
+# What stands in quotes behind a field is the user's own, in which backticks are names of columns. A name behind the
+# word column, or one that is proposed for a word of a file, is no option either.
+_FIELD = re.compile(r"""(?<=` )(?:'[^'\n]*'|"[^"\n]*")|(?<!column )(?<!did you mean )`([a-z][a-z0-9_]*)`""")
 # Fields that are called otherwise than the option that fills them.
 _OPTION_OF_FIELD = {
     "bench_batch": "--batch",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+import click
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from scaling.cli.main import Command, app
-from scaling.cli.options import with_options
+from scaling.cli.options import options_of, with_options
 from scaling.cli.output import deliver, note, print_json
 from scaling.cli.show.page import Page, grouped, of_reading, page_lines
 from scaling.cli.show.progress import progress
@@ -34,6 +35,13 @@ def command(
     table = text_table("", ["heading"], [[TEXT]], ["heading"])
     page = Page(f"{TEXT} [bold]", tables=(table,), read=(TEXT,), warnings=(TEXT,))
     deliver({"text": TEXT}, page, as_json=as_json)
+
+
+def test_a_column_and_a_word_proposed_for_a_file_are_no_options() -> None:
+    with options_of([click.Option(["--top-k"])]):
+        assert with_options("t.csv: column `top_k` is missing") == "t.csv: column `top_k` is missing"
+        assert with_options("unknown topk; did you mean `top_k`") == "unknown topk; did you mean `top_k`"
+        assert with_options("`top_k` must be positive") == "--top-k must be positive"
 
 
 @pytest.fixture

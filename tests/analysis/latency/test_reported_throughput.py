@@ -239,7 +239,7 @@ def test_grouped_heads_and_precisions_are_priced_where_columns_say_them():
     assert factor(grouped.assign(kv_elements_per_token=GROUPED)) == pytest.approx(FACTOR, rel=1e-9)
     alone = grouped.assign(n_kv_heads=4)
     assert factor(alone) == pytest.approx(FACTOR, rel=1e-9)
-    assert "128 (no `head_dim`)" in doubts(alone)
+    assert "128 (no column `head_dim`)" in doubts(alone)
     cached = table(bytes_per_kv=1.0)
     assert factor(cached.assign(kv_cache_dtype="fp8")) == pytest.approx(FACTOR, rel=1e-9)
     assert factor(GOOD.assign(dtype="torch.bfloat16", kv_cache_dtype="auto")) == pytest.approx(FACTOR, rel=1e-9)
