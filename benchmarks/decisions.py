@@ -1,14 +1,16 @@
 """Decisions: in simulated studies with a planted best E, how often what is stated about it turns out right.
 
-    python -m benchmarks.decisions [--studies 5000] [--seed 0] [--free] [--out FILE] [--json]
+    python -m benchmarks.decisions [--studies 5000] [--seed 0] [--free] [--truths NAME,...] [--out FILE] [--json]
 
 Each study has a truth of its own (a joint law drawn widely around the published one, arXiv 2502.05172), a grid of runs
 with noise of trunks and of runs, and a question. It goes the tool's own way: fit, bootstrap, recommend. Told are the
 reliability of the stated probabilities (in each tenth, the share that is right beside the mean stated, of the E chosen
 and of every E), the regret under the truth of what was chosen, and how many of the studies with a clear leader were
 decided. Saturation and interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest`
-pins the same); with `--free` they are fitted, and saturation too varies from truth to truth. `--out` keeps a line a
-study: a run that is killed goes on from there.
+pins the same); with `--free` they are fitted, and saturation too varies from truth to truth. With `--truths` the law
+that is true is one of those named, drawn for each study (`benchmarks.truths`); what `scaling fit` does by default is
+fitted, the mixture, and joint-moe alone beside it on the same runs, both free. `--out` keeps a line a study: a run that
+is killed goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,11 @@ from analysis.fitting.bootstrap import bootstrap  # noqa: E402
 from analysis.fitting.fit import Fit, fit  # noqa: E402
 from analysis.fitting.published import published  # noqa: E402
 from analysis.laws.model_family import JOINT_MOE_2025  # noqa: E402
+from analysis.mixture.composite import parameter_name  # noqa: E402
+from analysis.mixture.fitted_mixture import fit_mixture  # noqa: E402
+from analysis.mixture.mixture import Mixture  # noqa: E402
 from analysis.tables.runs import RunTable  # noqa: E402
+from benchmarks.truths import TRUTHS, Truth, drawn  # noqa: E402
 from scaling.arrays import Array  # noqa: E402
 from scaling.errors import InputError  # noqa: E402
 from scaling.serving.service import Service  # noqa: E402
@@ -67,22 +73,27 @@ TENTHS = 10
 class World:
     """What is true in one study, what is asked, and how it is measured."""
 
-    params: Mapping[str, float]
+    truth: Truth
     kind: str
     question: Question
     noise: float
     seeds: int
 
     @property
+    def params(self) -> Mapping[str, float]:
+        return self.truth.params
+
+    @property
     def exact(self) -> Fit:
         """The truth, as a fit without draws."""
-        return Fit(law="joint-moe", params=self.params, family=JOINT_MOE_2025)
+        return self.truth.exact
 
 
-def world(seed: int, free: bool = False) -> World:
-    """One truth and its question; the same for the same seed."""
+def world(seed: int, free: bool = False, truths: Sequence[str] = ()) -> World:
+    """One truth and its question; the same for the same seed. Of several `truths` by name, one is drawn."""
     rng = np.random.default_rng([seed, 0])
     params = _truth(rng, free)
+    truth = drawn(truths, params, np.random.default_rng([seed, 2])) if truths else Truth(laws.JOINT_MOE, params)
     budget = _between(rng, BEYOND) * float(grid()["train_flops"].max())
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     noise = _between(rng, NOISE)
@@ -93,10 +104,9 @@ def world(seed: int, free: bool = False) -> World:
     elif kind == "money":
         question = Question(train_flops=budget, **_sold(served, devices))
     else:
-        n, d = laws.JOINT_MOE.optimum(params, budget, 1)  # type: ignore[misc]
-        loss = float(laws.JOINT_MOE.loss(params, {"n_active": n, "tokens": d, "n_experts": 1.0}))
-        question = Question(target_loss=loss, **_sold(served, devices))
-    return World(params, kind, question, noise, seeds)
+        dense = SizeOptimiser(truth.exact, Question(train_flops=budget)).solve([1], dict(truth.params), 1)
+        question = Question(target_loss=float(dense.value(1)[0]), **_sold(served, devices))
+    return World(truth, kind, question, noise, seeds)
 
 
 def _truth(rng: np.random.Generator, free: bool) -> dict[str, float]:
@@ -158,11 +168,12 @@ def grid(seeds: int = 1) -> pd.DataFrame:
 def measured(here: World, rng: np.random.Generator) -> RunTable:
     """The grid with losses of the truth and noise of trunks and runs."""
     frame = grid(here.seeds)
-    columns = {name: frame[name].to_numpy(dtype=float) for name in laws.JOINT_MOE.columns}
+    law = here.truth.law
+    columns = {name: frame[name].to_numpy(dtype=float) for name in law.columns}
     member, trunks = pd.factorize(frame["trunk_id"])
     shared = np.sqrt(SHARED) * rng.standard_normal(len(trunks))[member]
     own = np.sqrt(1 - SHARED) * rng.standard_normal(len(frame))
-    loss = laws.JOINT_MOE.loss(here.params, columns) * np.exp(here.noise * (shared + own))
+    loss = law.loss(here.params, columns) * np.exp(here.noise * (shared + own))
     return RunTable(frame.assign(loss_val=loss), "simulated")
 
 
@@ -230,23 +241,50 @@ def oracle(here: World) -> Oracle:
     return Oracle(here, dict(zip(EXPERTS, found.regrets()[0].tolist(), strict=True)), values[best], slope)
 
 
-def study(seed: int, free: bool = False) -> dict[str, Any]:
-    """One study, from its truth to what came of the recommendation; `failed` says why where there is none."""
+def study(seed: int, free: bool = False, truths: Sequence[str] = ()) -> dict[str, Any]:
+    """One study, from its truth to what came of the recommendation; `failed` says why where there is none.
+
+    Under several `truths` it is that of the mixture, with that of joint-moe alone under `single`.
+    """
     begun = time.process_time()
-    here, rng = world(seed, free), np.random.default_rng([seed, 1])
-    record: dict[str, Any] = {"seed": seed, "kind": here.kind, "noise": here.noise, "seeds": here.seeds}
+    here, rng = world(seed, free or bool(truths), truths), np.random.default_rng([seed, 1])
+    record: dict[str, Any] = {
+        "seed": seed, "law": here.truth.law.name, "kind": here.kind, "noise": here.noise, "seeds": here.seeds
+    }  # fmt: skip
     try:
         truth = oracle(here)
         record |= {"best": truth.best, "lead": truth.lead}
         table = measured(here, rng)
-        pins = {} if free else {name: here.params[name] for name in PINNED}
-        fitted = bootstrap(fit(table, laws.JOINT_MOE, pin=pins, n_starts=STARTS), table, DRAWS, rng)
-        answer = recommend(fitted, here.question)
+        if truths:
+            mixture = fit_mixture(table, n_starts=STARTS, resamples=DRAWS, seed=seed)
+            record |= {"weights": {member.name: member.weight for member in mixture.members}}
+            record |= {"single": _single(mixture, here, truth)} | _outcome(mixture, here, truth)
+        else:
+            pins = {} if free else {name: here.params[name] for name in PINNED}
+            fitted = bootstrap(fit(table, laws.JOINT_MOE, pin=pins, n_starts=STARTS), table, DRAWS, rng)
+            record |= _outcome(fitted, here, truth)
     except InputError as error:
-        return record | {"failed": str(error), "cpu_s": time.process_time() - begun}
+        record |= {"failed": str(error)}
+    return record | {"cpu_s": time.process_time() - begun}
+
+
+def _single(mixture: Mixture, here: World, truth: Oracle) -> dict[str, Any]:
+    """What came of joint-moe alone: that member of the mixture, whose fit and draws are those of the law alone."""
+    name = laws.JOINT_MOE.name
+    member = next(each for each in mixture.members if each.name == name)
+    fitted = replace(member, draws={free: mixture.draws[parameter_name(name, free)] for free in member.free})
+    try:
+        return _outcome(fitted, here, truth)
+    except InputError as error:
+        return {"failed": str(error)}
+
+
+def _outcome(fitted: Fit, here: World, truth: Oracle) -> dict[str, Any]:
+    """What a fit recommends, what it states of it, and what that costs under the truth."""
+    answer = recommend(fitted, here.question)
     chances, chosen = answer.probability_best or {}, answer.recommendation
     regret, overrun = truth.of_model(chosen.n_experts, chosen.n_active, chosen.tokens)
-    return record | {
+    return {
         "chosen": chosen.n_experts,
         "n_active": chosen.n_active,
         "tokens": chosen.tokens,
@@ -257,7 +295,6 @@ def study(seed: int, free: bool = False) -> dict[str, Any]:
         "overrun": overrun,
         "decided": answer.decided,
         "undecided_because": list(answer.undecided_because),
-        "cpu_s": time.process_time() - begun,
     }
 
 
@@ -328,7 +365,9 @@ def _mean(values: pd.Series[Any]) -> dict[str, float | None]:
     }
 
 
-def studies(count: int, seed: int, free: bool, out: Path | None) -> Iterator[dict[str, Any]]:
+def studies(
+    count: int, seed: int, free: bool, out: Path | None, truths: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
     """Studies of consecutive seeds; those whose line is in `out` already are read, the others added to it one by
     one."""
     known = {}
@@ -336,7 +375,7 @@ def studies(count: int, seed: int, free: bool, out: Path | None) -> Iterator[dic
         known = {one["seed"]: one for one in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
     for number in range(seed, seed + count):
         if number not in known:
-            known[number] = study(number, free)
+            known[number] = study(number, free, truths)
             if out is not None:
                 with out.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(known[number]) + "\n")
@@ -349,11 +388,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--studies", type=int, default=5_000, help="simulated studies")
     parser.add_argument("--seed", type=int, default=0, help="of the first study")
     parser.add_argument("--free", action="store_true", help=f"{', '.join(PINNED)} are fitted")
+    parser.add_argument(
+        "--truths",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help=f"laws of which one is true, of {', '.join(TRUTHS)}; the mixture is fitted, and joint-moe alone beside it",
+    )
     parser.add_argument("--out", type=Path, help="file for a line a study, and to go on from (of one kind of run)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     asked = parser.parse_args(arguments)
-    found = summary(list(studies(asked.studies, asked.seed, asked.free, asked.out)))
-    print(json.dumps(found) if asked.json else "\n".join(_summary_lines(found)))
+    if unknown := set(asked.truths) - set(TRUTHS):
+        parser.error(f"--truths: no {', '.join(sorted(unknown))}; there are {', '.join(TRUTHS)}")
+    done = list(studies(asked.studies, asked.seed, asked.free, asked.out, asked.truths))
+    found = summary(done)
+    if asked.truths:
+        found |= {"single": summary([one | one.get("single", {}) for one in done])}
+        found |= {"by_truth": {law: summary(of_law) for law, of_law in _by_truth(done).items()}}
+    print(json.dumps(found) if asked.json else "\n".join(_lines(found)))
+
+
+def _by_truth(done: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The studies by the law that is true; those of a law without any answer are left out."""
+    names = sorted({one["law"] for one in done if "failed" not in one})
+    return {name: [one for one in done if one["law"] == name] for name in names}
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _summary_lines(found)
+    if "single" not in found:
+        return
+    yield "joint-moe alone, on the same runs:"
+    yield from _summary_lines(found["single"])
+    yield "where this law is true: studies, stated of the E chosen, right, regret of all"
+    for law, one in found["by_truth"].items():
+        count = sum(row["count"] for row in one["chosen"])
+        stated, right = (sum(row["count"] * row[what] for row in one["chosen"]) / count for what in ("stated", "right"))
+        yield f"  {law:20} {count:5d}  {stated:6.4f}  {right:6.4f}  {_share(one['regret_of_all'])}"
 
 
 def _summary_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -4,8 +4,7 @@
     python -m benchmarks.serving --test FILE.csv --configs DIR [--json]
     python -m benchmarks.serving --ship [--data DIR]
 
-The first fits engines anew from the folder of shared data (its files of serving; a file that is not there skips its
-keys) and states errors on models and devices left out. `--test` says what the shipped speeds predict of other rows in
+The first fits engines anew from the folder of shared data ($SCALING_DATA; a file that is not there skips its keys) and states errors on models and devices left out. `--test` says what the shipped speeds predict of other rows in
 the format of `end_to_end.csv.gz`, of models that `DIR/<part of model_path after the slash>.json` describes. `--ship`
 prints the numbers that `scaling/serving/published_speeds.py` holds. Errors are of abs(predicted / measured - 1).
 """
@@ -15,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.test is not None:
             document = tested(options.test, options.configs)
         elif options.ship:
-            print(shipped_numbers(fitted(_folder(options.data))))
+            print(shipped_numbers(fitted(data_folder(options.data))))
             return 0
         else:
-            document = measured(_folder(options.data))
+            document = measured(data_folder(options.data))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -322,8 +322,10 @@ def _counted(frame: pd.DataFrame) -> Any:
     return (frame["device"].isin(DEVICES) & ~frame["by_expert"].astype(bool)).to_numpy(dtype=bool)
 
 
-def _folder(given: Path | None) -> Path:
-    folder = ROOT.parent / "shared" / "data" if given is None else given
+def data_folder(given: Path | None = None) -> Path:
+    """The folder of serving data: `given`, $SCALING_DATA or the folder beside this repository, or `serving` in it."""
+    default = os.environ.get("SCALING_DATA", ROOT.parent / "shared" / "data")
+    folder = Path(default if given is None else given)
     return folder / "serving" if (folder / "serving").is_dir() else folder
 
 

@@ -11,13 +11,12 @@ from engine_rows import engine_table
 
 from analysis.latency.end_to_end import end_to_end
 from benchmarks import serving
-from benchmarks.peer import ROOT
 from benchmarks.production import deepseek_production
 from scaling.serving.engine_speed import TERMS
 from scaling.serving.published_speeds import published_speed
 
 SPEED = published_speed("published:vllm-h100")
-SHARED = ROOT.parent / "shared" / "data" / "serving"
+SHARED = serving.data_folder()
 needs_data = pytest.mark.skipif(not (SHARED / "end_to_end.csv.gz").is_file(), reason="no shared data here")
 
 
