@@ -4,9 +4,10 @@
     python -m benchmarks.serving --test FILE.csv --configs DIR [--json]
     python -m benchmarks.serving --ship [--data DIR]
 
-The first fits engines anew from the folder of shared data ($SCALING_DATA; a file that is not there skips its keys) and states errors on models and devices left out. `--test` says what the shipped speeds predict of other rows in
-the format of `end_to_end.csv.gz`, of models that `DIR/<part of model_path after the slash>.json` describes. `--ship`
-prints the numbers that `scaling/serving/published_speeds.py` holds. Errors are of abs(predicted / measured - 1).
+The first fits engines anew from the folder of shared data ($SCALING_DATA; a file that is not there skips its keys) and
+states errors on models and devices left out. `--test` says what the shipped speeds predict of other rows in the format
+of `end_to_end.csv.gz`, of models that `DIR/<part of model_path after the slash>.json` describes. `--ship` prints the
+numbers that `scaling/serving/published_speeds.py` holds. Errors are of abs(predicted / measured - 1).
 """
 
 from __future__ import annotations
