@@ -157,7 +157,7 @@ class SizeOptimiser:
         if self.loss_is_minimised and not self.pricing.serve_tokens:
             return ()
         spaces = {e: self.space(e) for e in experts}
-        prices = {e: self._price_of_each(space) for e, space in spaces.items()}
+        prices = {e: self._token_price(space, None, exact=False) for e, space in spaces.items()}
         if self.question.budget is None:
             levels = loss * np.linspace(0.97, 1.03, _LEVELS + 1)
         else:
@@ -204,15 +204,6 @@ class SizeOptimiser:
             return self._tables[key].per_token(sizes.n_active)
 
         return from_table
-
-    def _price_of_each(self, space: SearchSpace) -> TokenPrice:
-        """The exact cost of a served token, worked out once for a size that several rows search."""
-
-        def per_token(sizes: Sizes) -> Array:
-            n_active, place = np.unique(sizes.n_active, return_inverse=True)
-            return self.pricing.per_token(space.sizes(n_active))[place].reshape(sizes.n_active.shape)
-
-        return per_token
 
     def _least_loss(self, space: SearchSpace, budget: _Budget, token_price: TokenPrice) -> Optimum:
         """The model of least loss within a training budget, or a lifetime cost."""

@@ -31,7 +31,7 @@ what few rows pay for."""
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
 _HALVINGS = 34  # of the range of ln D, to 1e-8
-_NARROWINGS, _GRID = 4, 257
+_NARROWINGS, _GRID = 6, 41  # of the range of sizes that may fit, to 1e-8
 
 
 @dataclass(frozen=True)
