@@ -164,7 +164,6 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
             "'--bootstrap': Input should be greater than or equal to 0",
         ),
         (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "'--n-active': expected a number"),
-        (("predict", "FIT", "--n-active", "-1", "--tokens", "1B"), "n_active must be a positive number"),
         (("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "depth=3"), "has no column depth"),
         (("predict", "published:x", "--n-active", "1B", "--tokens", "1B"), "there are chinchilla-rounded"),
         (
@@ -286,3 +285,12 @@ def test_large_tables_are_fitted_without_intervals_unless_asked(call, dense_csv,
     result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--json")
     assert not found["intervals"]
     assert "ask for some with --bootstrap" in result.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--n-active", "-1"), ("--n-active", "1e41"), ("--tokens", "0")])
+def test_a_size_out_of_bounds_is_named_with_its_value(call, fit_file, option, value):
+    sizes = {"--n-active": "1B", "--tokens": "1B", option: value}
+    result, _ = call("predict", fit_file, *[word for pair in sizes.items() for word in pair])
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert result.stderr.rstrip().endswith(f"found {value.replace('1e41', '1e+41')}")
