@@ -209,19 +209,25 @@ def from_rows(columns: Mapping[str, Array]) -> Family | None:
 
 
 def contradiction(columns: Mapping[str, Array]) -> str | None:
-    """Models of one E and one n_active with different n_total or caches, which no family describes; None without any.
+    """Models of one E and one n_active with different n_total, or of one width with different caches a layer, which no
+    family describes; None without any.
 
-    They differ in k, in the size of an expert, or in the heads that share keys and values.
+    They differ in k, in the size of an expert, or in the number of heads that share keys and values.
     """
     if "n_active" not in columns:
         return None
     complete, experts = _complete(columns)
-    for name, counted in (("n_total", experts > 1), ("kv_elements_per_token", experts > 0)):
-        for e in np.unique(experts[counted]) if name in complete else ():
-            ambiguous = _ambiguous(complete["n_active"][experts == e], complete[name][experts == e])
+    if "n_total" in complete:
+        for e in np.unique(experts[experts > 1]):
+            ambiguous = _ambiguous(complete["n_active"][experts == e], complete["n_total"][experts == e])
             if ambiguous:
                 active, low, high = ambiguous
-                return f"E = {e:g}: models of n_active = {active:.6g} have {name} from {low:.6g} to {high:.6g}"
+                return f"E = {e:g}: models of n_active = {active:.6g} have n_total from {low:.6g} to {high:.6g}"
+    if {_CACHE, "d_model", "n_layers"} <= set(complete):
+        ambiguous = _ambiguous(complete["d_model"], complete[_CACHE] / complete["n_layers"])
+        if ambiguous:
+            width, low, high = ambiguous
+            return f"models of d_model = {width:g} cache {low:g} to {high:g} elements a token and layer (n_kv_heads)"
     return None
 
 

@@ -11,7 +11,7 @@ from planted import PLANTED_MOE, moe_grid, table_of
 
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import parse_fit
-from analysis.fitting.fitted_to import family_of
+from analysis.fitting.fitted_to import counts, family_of
 from analysis.laws import JOINT_MOE, model_family
 from analysis.laws.model_family import JOINT_MOE_2025, PolynomialFamily, TableFamily
 from scaling.config import counts as cost
@@ -73,23 +73,13 @@ def test_a_family_has_the_cache_of_the_heads_that_were_trained(groups, unseen):
         assert sizes.kv_elements_per_token[0] == pytest.approx(cost.kv_bytes_per_token(model(e, unseen)) / 4, rel=1e-9)
 
 
-def test_a_study_of_several_groups_keeps_the_cache_of_each_and_multi_head_models_as_before():
-    models = [ModelConfig(n_experts=e, n_kv_heads=g) for e in (1, 8) for g in (1, 2, 4)]
-    family = family_of(as_table(models))
-    for model in models:
-        sizes = family.sizes(np.array([float(cost.parameters(model, 257).n_active)]), model.n_experts)
-        assert sizes.kv_elements_per_token[0] == pytest.approx(cost.kv_bytes_per_token(model) / 4, rel=1e-9)
+def test_models_of_one_width_with_several_caches_are_no_family_and_multi_head_models_are_as_before():
+    """Between them the cache is not a function of the size: beyond the largest it would grow without measure."""
+    table = as_table([ModelConfig(n_experts=e, n_kv_heads=g) for e in (1, 8) for g in (1, 2, 4)])
+    assert family_of(table) is None
+    assert "d_model = 64 cache 32 to 128" in model_family.contradiction(counts(table))
     plain = [ModelConfig(n_experts=e, d_model=d) for e in (1, 8) for d in (32, 64, 96)]
     assert family_of(as_table(plain)) == model_family.from_rows(rows_of(plain))
-
-
-def test_models_of_one_size_with_two_caches_are_no_family():
-    columns = rows_of([ModelConfig(d_model=d) for d in (32, 64, 64)])
-    cache = np.array([128.0, 256.0, 64.0])
-    assert "kv_elements_per_token from 64 to 256" in model_family.contradiction(
-        {**columns, "kv_elements_per_token": cache}
-    )
-    assert model_family.from_rows({**columns, "kv_elements_per_token": cache}) is None
 
 
 def test_depth_that_grows_with_width_is_a_cubic():
