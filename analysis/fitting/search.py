@@ -82,11 +82,12 @@ def search(problem: Problem, n_starts: int, rng: np.random.Generator) -> GlobalM
 
 
 def _search_basins(problem: Problem, first: Minima, n_starts: int, rng: np.random.Generator) -> GlobalMinimum:
-    """The lowest minimum of independent searches, until three end there or two sets of them are through."""
+    """The lowest minimum of independent searches, until three end there or two sets of them are through; fewer than
+    three searches were asked for speed, and are one set."""
     searches = max(1, n_starts // _STARTS_A_SEARCH)
     tried, zero = first.objective, _nothing(problem)
     thetas, ends = np.empty((0, len(problem.free))), np.empty(0)
-    for number in range(_SETS):
+    for number in range(_SETS if searches >= FEW_AGREE else 1):
         if number:
             first = problem.minimise(draw_starts(problem, n_starts, rng), np.ones((n_starts, problem.loss.size)))
             tried = np.append(tried, first.objective)
