@@ -31,10 +31,12 @@ def with_our_names(
     """The table with `Run_ID` called run_id, and the like, with a note; also `State` as status, if it says how runs
     ended. A column that a condition asks for keeps its own name beside ours."""
     ours = {plain_name(name): name for name in sorted(OUR_COLUMNS | {*of_law})}
-    for plain in (plain_name(name) for name in frame.columns if name not in OUR_COLUMNS and name not in of_law):
-        theirs = [name for name in frame.columns if plain_name(name) == plain]
+    called: dict[str, list[str]] = {}
+    for column in frame.columns:
+        called.setdefault(plain_name(column), []).append(column)
+    for plain, theirs in called.items():
         name = ours.get(plain, STATUS if plain in _STATES else None)
-        if name is None or name in frame or len(theirs) > 1:
+        if name is None or name in frame or len(theirs) > 1 or theirs[0] in OUR_COLUMNS or theirs[0] in of_law:
             continue
         if plain in _STATES and not says_how_runs_ended(frame[theirs[0]]):
             continue

@@ -82,6 +82,7 @@ def with_plain_cells(frame: pd.DataFrame, place: str) -> pd.DataFrame:
     Raises InputError, naming `place`, where two columns have one name, or names that differ in case and spaces alone.
     """
     frame = frame.reset_index(drop=frame.index.names == [None])
+    frame = frame.copy() if len(frame.columns) > 100 else frame  # pandas warns of many columns that lie apart
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
     if alike := alike_names(frame.columns):
         raise InputError(f"{place}: {alike}")

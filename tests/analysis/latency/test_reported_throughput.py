@@ -243,8 +243,8 @@ def test_grouped_heads_and_precisions_are_priced_where_columns_say_them():
     cached = table(bytes_per_kv=1.0)
     assert factor(cached.assign(kv_cache_dtype="fp8")) == pytest.approx(FACTOR, rel=1e-9)
     assert factor(GOOD.assign(dtype="torch.bfloat16", kv_cache_dtype="auto")) == pytest.approx(FACTOR, rel=1e-9)
-    assert "no `dtype`" in doubts(GOOD)
-    assert "no `dtype`" not in doubts(GOOD.assign(dtype="bf16"))
+    assert "no column `dtype`" in doubts(GOOD)
+    assert "no column `dtype`" not in doubts(GOOD.assign(dtype="bf16"))
     assert "`dtype`" in (message := refused(texts(GOOD.assign(dtype="bf16"), "dtype", {2: "int3"})))
     assert "row 2 ('int3')" in message
 

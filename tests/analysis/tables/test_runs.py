@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 import numpy as np
 import pandas as pd
@@ -305,3 +306,11 @@ def test_a_condition_reaches_nothing_but_columns(csv, where):
 def test_a_comma_that_may_be_a_decimal_one_is_not_read(cells, expected):
     found = numbers(pd.Series(cells))
     assert found.unreadable.all() if expected is None else found.floats.tolist() == expected
+
+
+def test_a_table_of_very_many_columns_is_read_in_a_moment(csv):
+    """In time that does not grow with the square of their number, and without a warning of pandas."""
+    wide = pd.concat([GOOD, pd.DataFrame(1, index=GOOD.index, columns=[f"c{i}" for i in range(6000)])], axis=1)
+    begun = time.process_time()
+    assert len(runs.read_runs(csv(wide))) == len(GOOD)
+    assert time.process_time() - begun < 5
