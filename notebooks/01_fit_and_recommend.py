@@ -111,9 +111,9 @@ print(joint.summary())
 # %% [markdown]
 # ## A recommendation by hand
 #
-# A budget of training compute $C$ and $T$ tokens to serve. The bar is the best loss a dense model reaches with $C =
-# 6ND$. For every $E$ and $N$: the fewest tokens that clear the bar, then the lifetime cost $6ND + 2NT$; the least of
-# all wins.
+# A budget of training compute $C$ and $T$ output tokens to serve, each after two of its prompt (512 for 256, the
+# default lengths). The bar is the best loss a dense model reaches with $C = 6ND$. For every $E$ and $N$: the fewest
+# tokens that clear the bar, then the lifetime cost $6ND + 2N(T + 2T)$; the least of all wins.
 
 
 # %%
@@ -136,7 +136,7 @@ for e in joint.experts:
         middle = (low + high) / 2
         enough = loss_of(sizes, np.exp(middle), float(e)) <= bar
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    cost = np.where(reaches, 6 * sizes * np.exp(high) + 2 * sizes * T, np.inf)
+    cost = np.where(reaches, 6 * sizes * np.exp(high) + 2 * sizes * 3 * T, np.inf)
     i = int(cost.argmin())
     found[e] = (cost[i], sizes[i], np.exp(high[i]))
     print(f"E = {e:3}: cost {cost[i]:.4g} FLOP with N = {sizes[i]:.4g}, D = {np.exp(high[i]):.4g}")

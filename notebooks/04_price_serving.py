@@ -76,7 +76,8 @@ for b, u, s in zip(batch, touched, seconds, strict=True):
 # %%
 prompt, generated, busy = 512, 256, 0.5
 free = h100.memory - bytes_per_number * n_total
-b = min(np.floor(free / ((prompt + generated / 2) * 2 * layers * width * bytes_per_number)), 256)
+limited = scaling.Service(max_batch=256)  # more would take more devices
+b = min(np.floor(free / ((prompt + generated / 2) * 2 * layers * width * bytes_per_number)), limited.max_batch)
 
 
 def step(tokens, flops, cached):
@@ -92,7 +93,7 @@ prefill = share * step(prompt, prompt * (2 * N + 2 * layers * prompt * width), p
 usd = h100.usd_per_hour / 3600 / (busy * b / (decode + prefill))
 print(f"batch {b:.0f}: tpot {1e3 * (decode + prefill):.2f} ms, {1e6 * usd:.4f} USD per million tokens")
 
-offer = replicas.cheapest(structure(sizes), h100)
+offer = replicas.cheapest(structure(sizes), h100, limited)
 assert float(offer.replica.n_devices[0]) == 1
 assert np.isclose(usd, offer.usd_per_token[0], rtol=1e-12)
 print("the package agrees; its formulas:")
@@ -121,12 +122,21 @@ for e in (1, 4, 8, 16, 32):
             tokens[i] = np.exp(brentq(gap, np.log(1e8), np.log(C / (6 * n)) + 1e-9))
     reached = np.isfinite(tokens)
     train = replicas.training_usd(6 * grid[reached] * tokens[reached], h100)
-    serve = T * replicas.cheapest(structure(law.family.sizes(grid[reached], e)), h100).usd_per_token
+    serve = T * replicas.cheapest(structure(law.family.sizes(grid[reached], e)), h100, limited).usd_per_token
     i = np.argmin(train + serve)
     found[e] = (train + serve)[i]
     print(f"E = {e:2}: N_active {grid[reached][i]:.3g}, {found[e]:,.0f} USD, {train[i]:,.0f} of it to train")
 
-asked = scaling.recommend(law, train_flops=C, serve_tokens=T, device="h100", n_experts=tuple(found), what_if=False)
+asked = scaling.recommend(
+    law,
+    train_flops=C,
+    serve_tokens=T,
+    device="h100",
+    service=limited,
+    speed="assumed",
+    n_experts=tuple(found),
+    what_if=False,
+)
 answer, question = asked.recommendation, asked.recommendation.question
 for choice in (answer.recommendation, *answer.alternatives):
     assert np.isclose(choice.cost.total, found[choice.n_experts], rtol=5e-3)  # the grid is .3 % wide

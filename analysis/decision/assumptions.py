@@ -67,7 +67,7 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
     lines += [_load(pricing), *_step_time(pricing.service, device), *_ways_of_serving(pricing.service)]
     if pricing.family is None:
         lines.append(
-            "attention is plain multi-head, of 2 n_layers d_model cached elements a token: `family` prices grouped or "
+            "attention is plain multi-head, of 2 n_layers d_model cached elements a token; a family prices grouped or "
             "latent attention, which most served models have"
         )
     if sizes.n_experts > 1 and sizes.n_router is None and pricing.family is None:

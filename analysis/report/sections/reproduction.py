@@ -10,10 +10,13 @@ from analysis.report.sections.runs import distinct
 from analysis.report.study import LATENCY_LAW, ReportStudy
 from analysis.report.subject import Subject
 from scaling.formatting import flops, si
+from scaling.serving.families import FAMILIES
+from scaling.serving.precision import FORMATS
 from scaling.serving.service import SERVICE, Service
 from scaling.serving.step_time import ASSUMED
 
 _DEFAULTS = Question(train_flops=1.0)
+_WAYS = ("prefix_hit", "drafted", "accepted")
 _PROVENANCE = ("corpus", "corpus_hash", "code_version", "versions", "device_kind", "executor", "schema_version")
 
 
@@ -92,6 +95,10 @@ def _question_options(question: Question) -> list[str]:
             options.append(_option(name, ",".join(map(str, value))))
         elif isinstance(value, (str, int, float)) and value and value != getattr(_DEFAULTS, name):
             options.append(_option(name, value))
+    if question.family is not None:
+        known = question.family.name in FAMILIES
+        options.append(f"--family {question.family.name}" if known else "--like config.json")
+        options += [] if question.family.top_k is None else [f"--top-k {question.family.top_k}"]
     return options + [f"--set {name}={value:.17g}" for name, value in question.settings.items()]
 
 
@@ -106,11 +113,31 @@ def _service_options(question: Question, law_file: str) -> list[str]:
     limits = {"ttft_ms": service.ttft_s, "tpot_ms": service.tpot_s}
     options += [_option(name, 1e3 * value) for name, value in limits.items() if value]
     options += ["--reads-all"] if service.reads_all else []
+    options += _formats(service)
+    options += [_option(name, getattr(service, name)) for name in _WAYS if getattr(service, name)]
+    options += ["--apart"] if service.apart else []
+    if service.engine is not None:
+        return [*options, f"--speed {service.engine.name or 'speed.json'}"]
     if _was_measured(service):
         return [*options, f"--latency {law_file}"]
+    if question.device is not None and service.efficiency == ASSUMED:
+        options.append("--speed assumed")
     shares = {name: getattr(service.efficiency, name) for name in ("bandwidth_share", "flops_share")}
     options += [_option(name, share) for name, share in shares.items() if share != getattr(ASSUMED, name)]
     return [*options, *(["--devices devices.yaml"] if question.rented else [])]
+
+
+def _formats(service: Service) -> list[str]:
+    """The options of number formats that are not 16 bits."""
+    named = {format.bits / 8: format.name for format in reversed(FORMATS.values())}
+    bytes_of = {
+        "weights": service.bytes_per_weight, "experts-in": service.bytes_per_expert, "kv": service.bytes_per_kv
+    }  # fmt: skip
+    return [
+        f"--{option} {named[size]}"
+        for option, size in bytes_of.items()
+        if size not in (None, 2.0) and size in named and not _was_measured(service)
+    ]
 
 
 def _was_measured(service: Service) -> bool:
