@@ -234,7 +234,11 @@ def columns_of_model(
     not a positive number.
     """
     named = {"n_active": n_active, TOKENS: tokens, EXPERTS: float(n_experts)}
-    columns = {name: value for name, value in named.items() if value is not None} | {**fit.settings, **given}
+    asked = {name: value for name, value in named.items() if value is not None}
+    for name in ("n_active", TOKENS):
+        if name in asked and name in given and asked[name] != given[name]:
+            raise InputError(f"`{name}` is {asked[name]:g} and `set` {name} is {given[name]:g}: give one of them")
+    columns = {**fit.settings, **asked, **given}
     for name, value in columns.items():
         if wrong := outside(value, MOST_FLOPS):
             raise InputError(f"`{name}` {wrong}" if name not in given else f"`set` {name} {wrong}")

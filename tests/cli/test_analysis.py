@@ -164,6 +164,10 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
             "'--bootstrap': Input should be greater than or equal to 0",
         ),
         (("predict", "FIT", "--n-active", "1x", "--tokens", "1B"), "'--n-active': expected a number"),
+        (
+            ("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "n_active=3"),
+            "--n-active is 1e+09 and --set n_active is 3",
+        ),
         (("predict", "FIT", "--n-active", "1B", "--tokens", "1B", "--set", "depth=3"), "has no column depth"),
         (("predict", "published:x", "--n-active", "1B", "--tokens", "1B"), "there are chinchilla-rounded"),
         (
