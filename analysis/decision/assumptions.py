@@ -9,6 +9,7 @@ from analysis.decision.optima import MOST_REGRET, SizeOptimiser
 from analysis.decision.recommendation import Choice
 from analysis.decision.serve import speed_in_words
 from analysis.laws.model_family import Sizes
+from scaling.formatting import si
 from scaling.serving.device import Device
 from scaling.serving.replicas import METRICS
 from scaling.serving.service import Service
@@ -53,7 +54,7 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
     if device is None:
         prompts = tokens * pricing.service.prompt_per_output
         serving = (
-            f"2 N_active (T + P) to serve T = {tokens:.4g} output tokens after P = {prompts:.4g} prompt tokens"
+            f"2 N_active (T + P) to serve T = {si(tokens)} output tokens after P = {si(prompts)} prompt tokens"
             if tokens
             else "nothing is served"
         )
@@ -88,7 +89,7 @@ def _load(pricing: Pricing) -> str:
         else f"at most {service.max_batch} sequences a replica"
     )
     return (
-        f"serving {pricing.serve_tokens:.4g} output tokens, {service.generated} a request after a prompt of "
+        f"serving {si(pricing.serve_tokens)} output tokens, {service.generated} a request after a prompt of "
         f"{service.prompt}; {load}; {sequences}, at most {service.max_devices} devices{fleet}"
     )
 

@@ -8,7 +8,7 @@ from scaling.table import Column, Table
 
 
 def _three(value: float) -> str:
-    return number(value, ".3g")
+    return number(value, ".3g") if abs(value) < 999.5 else si(value)
 
 
 def _ends(interval: tuple[float, float]) -> str:

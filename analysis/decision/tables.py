@@ -114,4 +114,4 @@ def _cost_column(field: str, unit: str, label: str = "cost") -> Column:
 
 
 def _three(value: float) -> str:
-    return number(value, ".3g")
+    return number(value, ".3g") if abs(value) < 999.5 else si(value)

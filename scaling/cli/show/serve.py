@@ -89,4 +89,4 @@ def _price(found: Serving) -> str:
 
 
 def _three(value: float) -> str:
-    return number(value, ".3g")
+    return number(value, ".3g") if abs(value) < 999.5 else si(value)

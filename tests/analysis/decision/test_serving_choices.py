@@ -16,6 +16,7 @@ from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.size_search import tokens_for_loss
 from analysis.decision.what_if import crossovers, explore, plane
+from analysis.fitting.fit import Fit
 from analysis.fitting.fitted_to import router_skew
 from analysis.fitting.published import published
 from analysis.latency.speeds import Speeds
@@ -23,6 +24,8 @@ from scaling.errors import InputError
 from scaling.serving import replicas
 from scaling.serving.devices import device
 from scaling.serving.expert_load import distinct_experts
+from scaling.serving.families import architecture_family
+from scaling.serving.published_speeds import published_speed
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 from scaling.values import plain, typed
@@ -340,7 +343,33 @@ def test_a_question_that_makes_no_sense_is_refused(given, named):
 def test_a_question_survives_its_json():
     service = Service(tpot_s=0.05, efficiency=replace(ASSUMED, layer_s=1e-5))
     asked = Question(train_flops=1e20, serve_tokens=1e9, n_experts=(1, 8), device="h100", rented=H100, service=service)
-    assert typed(Question, json.loads(json.dumps(plain(asked))), "x") == asked
+    of_lineage = replace(
+        asked, family=architecture_family("deepseek", 4), service=Service(engine=published_speed("published:vllm-h100"))
+    )
+    for question in (asked, of_lineage):
+        assert typed(Question, json.loads(json.dumps(plain(question))), "x") == question
+
+
+def test_a_family_prices_a_law_that_knows_no_widths():
+    """In USD what the family's model of that size costs, and in FLOPs the same as without."""
+    bare = Fit("joint-moe", JOINT.params)
+    family = architecture_family("mixtral")
+    question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", n_experts=(8, 16), family=family)
+    choice = recommend(bare, question).recommendation
+    sizes = family.sizes(np.array([choice.n_active]), choice.n_experts)
+    assert choice.cost.serve == pytest.approx(1e12 * float(replicas.cheapest(sizes, H100).usd_per_token[0]), rel=1e-9)
+    assert choice.n_total == pytest.approx(float(sizes.n_total[0]))
+    assert choice.top_k == 2
+    with pytest.raises(InputError, match=r"`family`.*mixtral"):
+        recommend(bare, replace(question, family=None))
+
+
+def test_another_k_than_that_of_the_runs_is_said():
+    question = Question(train_flops=1e21, n_experts=(8, 16), family=architecture_family("deepseek"))
+    warned = [text for text in recommend(JOINT, question).warnings if "`top_k` 1" in text]
+    assert len(warned) == 1
+    own = replace(question, family=architecture_family("deepseek", 1))
+    assert not any("`top_k`" in text for text in recommend(JOINT, own).warnings)
 
 
 def test_the_skew_of_trained_routers_is_found_in_their_runs():

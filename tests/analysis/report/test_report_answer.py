@@ -21,6 +21,7 @@ from analysis.report.subject import read_subject
 from scaling.cli.main import app
 from scaling.errors import InputError
 from scaling.formatting import si, usd
+from scaling.serving.service import Service
 from scaling.values import FIT
 
 JOINT = "published:joint-moe-2025"
@@ -34,7 +35,7 @@ def pages(pdf):
 @pytest.fixture(scope="module")
 def planned():
     """An answer on a device from published constants."""
-    question = Question(train_flops=1e21, serve_tokens=1e12, device="h100")
+    question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", service=Service(max_batch=256))
     return answer_of(published("joint-moe-2025"), question, law_file=JOINT)
 
 

@@ -336,7 +336,7 @@ _BUDGET = {"train_flops": 1e20, "serve_tokens": 1e12}
         (_BUDGET | {"minimise": "serving"}, "which costs least to serve, over its life"),
         ({"lifetime_cost": 1e6, "serve_tokens": 1e12, "device": "h100"}, "the least loss for $1M over its life"),
         (_BUDGET | {"reference_experts": 8}, "the best model with E = 8 of this budget"),
-        ({"train_flops": 1e20, "requests_per_month": 1e6}, "12 months at 1M requests a month (9.22B tokens)"),
+        ({"train_flops": 1e20, "requests_per_month": 1e6}, "12 months at 1M requests a month (3.07B tokens)"),
         (
             {"train_flops": 1e20, "data_tokens": 1e10, "memory_gb": 80},
             "GB of memory, on at most 10B tokens of text?",
