@@ -22,6 +22,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "validate": ("validate", "runs.csv", "--law", "hoffmann", "--laws", "hoffmann", "--bootstrap", "2"),
     "isoflop": ("isoflop", "runs.csv", "--bootstrap", "0"),
     "recommend": ("recommend", "fit.json", "--train-flops", "1e20", "--no-what-if"),
+    "serve": ("serve", "mixtral-8x7b", "--device", "h100"),
     "suggest": ("sweep", "suggest", "study", "--out", "new.yaml", "--fit", "fit.json", "--train-flops", "1e18"),
     "latency": ("latency", "runs.csv"),
     "methods": ("methods", "study"),
@@ -34,6 +35,10 @@ BESIDE = {
     **dict.fromkeys(("--mfu", "--usd-per-hour", "--bandwidth-share", "--flops-share", "--train-usd"), _RENTED),
     **dict.fromkeys(("--ttft-ms", "--tpot-ms", "--usd-per-million", "--utilisation", "--skew"), _SERVED),
     **dict.fromkeys(("--max-batch", "--max-devices", "--prompt", "--generated"), _SERVED),
+    "--prefix-hit": _SERVED,
+    "--drafted": (*_SERVED, "--accepted", ".5"),
+    "--accepted": (*_SERVED, "--drafted", "3"),
+    "--top-k": (*_SERVED, "--family", "qwen3"),
     "--months": ("--requests-per-month", "1e6"),
     "--max-fleet": ("--requests-per-month", "1e6", "--device", "h100"),
 }
