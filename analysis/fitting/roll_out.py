@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from scaling.formatting import plural
 from scaling.progress import Progress, silent
 
 Kind = Literal["roll-out", "interpolation", "extrapolation"]
+Fitted = Callable[[RunTable, int, np.random.Generator], tuple[Fit, str]]
+"""Runs and a number of resamples -> the fit to these runs, with draws, and why it cannot be judged ("" if it can)."""
 # Of the largest compute of trunks; Krajewski et al. (2402.07871) hold out the top fifth by compute.
 _QUANTILES = (0.4, 0.5, 0.6, 0.7, 0.8)
 _RATIOS = (1.0, 2.0, 5.0, 10.0, 30.0, np.inf)
@@ -140,6 +142,7 @@ def roll_out(
     keep_trunks: bool = False,
     objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
+    fitted: Fitted | None = None,
     progress: Progress = silent,
 ) -> RollOut:
     """Fit the runs with train_flops at or below each cut, predict those above, and compare.
@@ -147,7 +150,8 @@ def roll_out(
     `cuts` are FLOPs (default: the .4 to .8 quantiles of the largest train_flops of trunks). Points of one trunk are
     correlated, so predictions for a trunk that was also fitted below the cut are optimistic: its points above the cut
     are left out or, where that leaves none to predict, trunks that cross the cut are held out whole, each with a note.
-    `keep_trunks` splits by the cut alone. A cut without a fit is listed with the reason. Holding out by compute follows
+    `keep_trunks` splits by the cut alone. `fitted` says how runs are fitted, where not by `law` alone with `objective`
+    and `pin`. A cut without a fit is listed with the reason. Holding out by compute follows
     Krajewski et al., arXiv 2402.07871, and Ludziejewski et al., arXiv 2502.05172. Raises InputError without train_flops
     and for a cut that is not a positive number.
     """
@@ -158,7 +162,7 @@ def roll_out(
     cuts = _usual_cuts(compute[has_compute], table.trunks[has_compute]) if cuts is None else list(cuts)
     if not all(np.isfinite(cut) and cut > 0 for cut in cuts):
         raise InputError(f"cuts must be positive training FLOPs, found {', '.join(f'{cut:g}' for cut in cuts)}")
-    hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
+    hold_out = HoldOut(table, rng, resamples, fitted or of_law(law, objective, pin))
     parts = []
     for number, cut in enumerate(levels := sorted({float(cut) for cut in cuts})):
         progress(number / len(levels))
@@ -234,16 +238,29 @@ def trunk_names(table: RunTable) -> npt.NDArray[np.object_]:
     return names
 
 
+def of_law(law: Law, objective: Objective = HUBER, pin: Mapping[str, float] | None = None) -> Fitted:
+    """How one law is fitted to a part of the runs."""
+
+    def fitted(table: RunTable, resamples: int, rng: np.random.Generator) -> tuple[Fit, str]:
+        seed = int(rng.integers(2**31))
+        estimate = fit(table, law, objective=objective, pin=pin, n_starts=_STARTS, seed=seed)
+        if not estimate.params:
+            return estimate, refusal(estimate)
+        if len(table) < len(estimate.free) + _SPARE_RUNS:
+            return estimate, f"{len(table)} runs are too few to test {len(estimate.free)} parameters"
+        return bootstrap(estimate, table, resamples, rng), ""
+
+    return fitted
+
+
 @dataclass(frozen=True)
 class HoldOut:
     """The settings with which splits of one table are fitted and predicted."""
 
     table: RunTable
-    law: Law
     rng: np.random.Generator
     resamples: int
-    objective: Objective
-    pin: Mapping[str, float]
+    fitted: Fitted
 
     def evaluate(self, label: str, kind: Kind, fitted: Booleans, held: Booleans) -> HeldOutRuns:
         """Fit some runs and predict others, or give the reason why that cannot be."""
@@ -253,14 +270,10 @@ class HoldOut:
         if not fitted.any():
             return replace(part, reason="no run is left to fit")
         below, above = selected_runs(self.table, fitted), selected_runs(self.table, held)
-        seed = int(self.rng.integers(2**31))
-        estimate = fit(below, self.law, objective=self.objective, pin=self.pin, n_starts=_STARTS, seed=seed)
-        if not estimate.params:
-            return replace(part, reason=refusal(estimate))
-        if len(below) < len(estimate.free) + _SPARE_RUNS:
-            reason = f"{len(below)} runs are too few to test {len(estimate.free)} parameters"
+        estimate, reason = self.fitted(below, self.resamples, self.rng)
+        if reason:
             return replace(part, reason=reason)
-        runs = _predictions(bootstrap(estimate, below, self.resamples, self.rng), above)
+        runs = _predictions(estimate, above)
         return replace(part, runs=runs, summary=summarise(label, runs), pinned=tuple(estimate.pinned))
 
 

@@ -19,6 +19,9 @@ from analysis.isoflop.bias import Bias, bias
 from analysis.isoflop.frontier import Frontier, frontier
 from analysis.isoflop.valleys import Valleys, valleys
 from analysis.laws import LAWS, Law
+from analysis.mixture.fitted_mixture import fit_mixture
+from analysis.mixture.mixture import Mixture
+from analysis.mixture.refits import of_mixture
 from analysis.tables.runs import RunTable
 from analysis.validation import judgement
 from analysis.validation.advice import default_budget
@@ -60,8 +63,8 @@ class Checks:
 
     A check that could not be made is None, and `reasons` says why under its name. `refused` says why none could be
     made. `judgements` say what each check means, and neither the seed nor `resamples` moves them
-    (`analysis.validation.judgement`); a report has none, since all of it has seeds of its own. `train_flops` is the budget of advice and influence (NaN where unknown),
-    `resamples` the number behind each interval of a split.
+    (`analysis.validation.judgement`); a report has none, since all of it has seeds of its own. `train_flops`
+    is the budget of advice and influence (NaN where unknown), `resamples` the number behind each interval of a split.
     """
 
     fit: Fit
@@ -94,8 +97,10 @@ class Checks:
     def to_json(self) -> dict[str, Any]:
         """Plain values without profiles and isoFLOP analysis; a check that could not be made is left out."""
         found = {name: getattr(self, name) for name in _TITLES}
+        members = self.fit.members if isinstance(self.fit, Mixture) else ()
         return {
             "law": self.fit.law,
+            **({"members": {member.name: member.weight for member in members}} if members else {}),
             "n_runs": self.fit.n_runs,
             "n_trunks": self.fit.n_trunks,
             "verdict": list(self.verdict),
@@ -131,6 +136,8 @@ def validate_fit(
     progress: Progress = silent,
 ) -> Checks:
     """Judge a fit by larger runs, expert counts left out, other `laws`, runs left out and its own residuals.
+
+    A mixture is fitted anew to every part of the runs, and compared with its members too.
 
     `resamples` are behind every interval. Refits take `objective` and `pin`. Advice is compared at `train_flops`
     (default: 10 times the compute of the largest run).
@@ -172,6 +179,8 @@ def check(fit: Fit, table: RunTable, train_flops: float) -> Checks:
 def _with_errors(fit: Fit, table: RunTable) -> Fit:
     """The fit with draws of a seed of their own; as it is where its runs cannot be resampled."""
     with contextlib.suppress(InputError):
+        if isinstance(fit, Mixture):
+            return fit_mixture(table, objective=fit.criterion, resamples=judgement.FOR_ERRORS, seed=SEED)
         return bootstrap(fit, table, judgement.FOR_ERRORS, np.random.default_rng(SEED))
     return fit
 
@@ -213,7 +222,12 @@ def _works(
     most_trunks: int = 10,
 ) -> dict[str, _Work]:
     """The checks that a verdict is about, by name, each a function of its random numbers."""
-    law, settings = fit.definition, {"train_flops": train_flops, "objective": refitted["objective"]}
+    law, objective = fit.definition, refitted["objective"]
+    made: dict[str, Fit] = {}
+    if isinstance(fit, Mixture):
+        refitted = {**refitted, "fitted": of_mixture(fit, objective)}
+        made = {fit.law: fit, **{member.name: member for member in fit.members}}
+    settings: dict[str, Any] = {"train_flops": train_flops, "objective": objective, "made": made}
     return {
         "roll_out": lambda rng, progress: roll_out(
             table, law, rng=rng, keep_trunks=keep_trunks, progress=progress, **refitted

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.fitting.objective import HUBER, Objective
-from analysis.fitting.roll_out import ErrorSummary, HeldOutRuns, HoldOut, Kind, summarise
+from analysis.fitting.roll_out import ErrorSummary, Fitted, HeldOutRuns, HoldOut, Kind, of_law, summarise
 from analysis.laws import Law
 from analysis.tables.runs import RunTable
 from scaling.columns import EXPERTS
@@ -50,12 +50,14 @@ def leave_one_expert_count_out(
     resamples: int = 200,
     objective: Objective = HUBER,
     pin: Mapping[str, float] | None = None,
+    fitted: Fitted | None = None,
     progress: Progress = silent,
 ) -> ExpertsLeftOut:
     """For each E: fit the runs of the others, predict those of this E.
 
     An E between two others is interpolation, the smallest and the largest are extrapolation. `pinned` are the
-    parameters pinned without that E; a part without a fit has the reason. Raises InputError for a law without experts
+    parameters pinned without that E; a part without a fit has the reason. `fitted` says how runs are fitted, where not
+    by `law` alone with `objective` and `pin`. Raises InputError for a law without experts
     and for a table with fewer than two E.
     """
     if not law.uses_experts:
@@ -64,7 +66,7 @@ def leave_one_expert_count_out(
     counts = np.unique(experts[np.isfinite(experts)])
     if len(counts) < 2:
         raise InputError(f"{table.source}: leaving one expert count out needs two or more, found {listed(counts)}")
-    hold_out = HoldOut(table, law, rng, resamples, objective, dict(pin or {}))
+    hold_out = HoldOut(table, rng, resamples, fitted or of_law(law, objective, pin))
     parts = []
     for number, count in enumerate(counts):
         progress(number / len(counts))

@@ -12,8 +12,10 @@ import pandas as pd
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.fitting.fit import Fit
-from analysis.fitting.refit import log_residuals, refit
+from analysis.fitting.refit import log_residuals
 from analysis.fitting.roll_out import brief, trunk_names
+from analysis.mixture.mixture import Mixture
+from analysis.mixture.refits import refits
 from analysis.tables.runs import RunTable
 from analysis.validation.advice import advise, default_budget
 from scaling.arrays import Array, Booleans, Integers
@@ -121,7 +123,8 @@ def sensitivity(
     tenth of tokens per N.
 
     The quantities are the free exponents of N and D, the floor, and the optimal N and loss at `train_flops` (default:
-    10 times the compute of the largest run) for the E that the full fit recommends. Changes are in percent and, for a
+    10 times the compute of the largest run) for the E that the full fit recommends; of a mixture the optimum alone,
+    where it has one. Changes are in percent and, for a
     fit with draws, in bootstrap standard errors; the influence of a trunk is its largest change, and the `most`
     influential are listed. `highest` are numbers of runs of highest loss. More than 12 sizes are left out by tenths; of
     more than 400 trunks those with the largest residuals are left out. Pins stay those of the full fit. Raises
@@ -135,17 +138,17 @@ def sensitivity(
     exclusions = [*_each_trunk(fit, table), *_groups(fit, table, highest)]
     exclusions = [(kind, label, out) for kind, label, out in exclusions if 0 < out.sum() < len(table)]
     kept = ~np.array([out for _, _, out in exclusions]).reshape(-1, len(table))
-    refits = refit(fit, table, kept, rng, progress)
-    values = watch.measure(refits.columns(np.ones(len(kept), dtype=bool)))
+    refitted = refits(fit, table, kept, rng, progress)
+    values = watch.measure(refitted.columns(np.ones(len(kept), dtype=bool)))
     outcomes = []
     for index, (kind, label, out) in enumerate(exclusions):
         changes = {name: _change(float(values[name][index]), quantity) for name, quantity in quantities.items()}
-        if not refits.determined[index]:
+        if not refitted.determined[index]:
             changes = {}
         sizes = {name: abs(change.in_se) for name, change in changes.items() if change.in_se is not None}
         moved = max(sizes, key=sizes.__getitem__, default=None)
         influence = None if moved is None else sizes[moved]
-        outcomes.append(Exclusion(kind, label, int(out.sum()), changes, moved, influence, refits.reasons[index]))
+        outcomes.append(Exclusion(kind, label, int(out.sum()), changes, moved, influence, refitted.reasons[index]))
     trunks = [outcome for outcome in outcomes if outcome.kind == "trunk"]
     trunks.sort(key=lambda trunk: -1.0 if trunk.influence is None else trunk.influence, reverse=True)
     notes = [] if advice else [f"no optimum: {reason}"]
@@ -184,7 +187,9 @@ class _Watch:
 
     def measure(self, params: Mapping[str, Array]) -> dict[str, Array]:
         """Every quantity (rows,) from parameters (rows, 1)."""
-        values = {name: params[name][:, 0] for name in exponents_and_floor(self.fit)}
+        # No member's parameter is the mixture's: where it has an optimum, that alone is what it says.
+        names = [] if isinstance(self.fit, Mixture) and self.n_experts is not None else exponents_and_floor(self.fit)
+        values = {name: params[name][:, 0] for name in names}
         if self.n_experts is not None and self.budget is not None:
             rows = max(len(value) for value in params.values())
             optimiser = SizeOptimiser(self.fit, Question(train_flops=self.budget))

@@ -11,9 +11,11 @@ from scipy import special
 
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.objective import HUBER, Objective
-from analysis.fitting.refit import log_residuals, refit
+from analysis.fitting.refit import log_residuals
 from analysis.fitting.roll_out import refusal
 from analysis.laws import Law
+from analysis.mixture.mixture import Mixture
+from analysis.mixture.refits import refits
 from analysis.tables.runs import RunTable
 from analysis.validation.advice import Advice, advise, default_budget
 from scaling.arrays import Array, Integers
@@ -24,6 +26,7 @@ from scaling.progress import Progress, silent
 
 FREEDOM = 4.0  # of Student's t: with heavy tails one failed run does not decide between laws
 _CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+_STARTS = 16  # of a law that is compared: one with flat valleys then has two searches, not sixteen
 _EXACT = 1e-12  # of ln loss: a scale below it is rounding error
 _SCALE_STEPS, _STACKING_STEPS = 100, 2_000
 LIKELIHOOD = (
@@ -108,9 +111,12 @@ def compare_laws(
     draws: int = 4000,
     train_flops: float | None = None,
     objective: Objective = HUBER,
+    made: Mapping[str, Fit] | None = None,
     progress: Progress = silent,
 ) -> LawComparison:
     """The evidence between laws fitted to the same runs, by cross-validation.
+
+    `made` are fits to all runs that take part beside `laws`, each by its name, such as a mixture and its members.
 
     Trunks are dealt into folds within each `n_experts`, and each fold is predicted by the law fitted to the others. The
     score of a trunk is the joint log density of its held-out residuals of ln loss under a multivariate Student-t
@@ -134,12 +140,12 @@ def compare_laws(
     seed = int(rng.integers(2**31))
     judged: list[_CrossValidated] = []
     skipped: dict[str, str] = {}
-    laws = list(laws)
-    for number, law in enumerate(laws):
-        progress(number / len(laws))
-        outcome = _cross_validated(table, law, objective, fold_of_row, seed)
+    entrants: dict[str, Law | Fit] = {**(made or {}), **{law.name: law for law in laws if law.name not in (made or {})}}
+    for number, (name, entrant) in enumerate(entrants.items()):
+        progress(number / len(entrants))
+        outcome = _cross_validated(table, name, entrant, objective, fold_of_row, seed)
         if isinstance(outcome, str):
-            skipped[law.name] = outcome
+            skipped[name] = outcome
         else:
             judged.append(outcome)
     if not judged:
@@ -154,25 +160,28 @@ def compare_laws(
 class _CrossValidated(NamedTuple):
     """A law fitted to all runs, and the log residual of every run under the fit without its fold."""
 
+    name: str
     fit: Fit
     held_out: Array
 
 
 def _cross_validated(
-    table: RunTable, law: Law, objective: Objective, fold_of_row: Integers, seed: int
+    table: RunTable, name: str, entrant: Law | Fit, objective: Objective, fold_of_row: Integers, seed: int
 ) -> _CrossValidated | str:
-    """A law fitted to all runs and without each fold, or the reason why it cannot be."""
-    reason = _cannot_serve(table, law)
+    """A law fitted to all runs, if it is not yet, and without each fold, or the reason why it cannot be."""
+    reason = _cannot_serve(table, entrant.definition if isinstance(entrant, Fit) else entrant)
     if reason:
         return reason
-    whole = fit(table, law, objective=objective, seed=seed)
+    whole = (
+        entrant if isinstance(entrant, Fit) else fit(table, entrant, objective=objective, n_starts=_STARTS, seed=seed)
+    )
     if not whole.params:
         return refusal(whole)
     kept = fold_of_row[None, :] != np.unique(fold_of_row)[:, None]
-    refits = refit(whole, table, kept, np.random.default_rng(seed))
-    if not refits.determined.all():
-        return f"with a fold of trunks left out, {next(reason for reason in refits.reasons if reason)}"
-    return _CrossValidated(whole, refits.log_residuals[fold_of_row, np.arange(len(table))])
+    without = refits(whole, table, kept, np.random.default_rng(seed))
+    if not without.determined.all():
+        return f"with a fold of trunks left out, {next(reason for reason in without.reasons if reason)}"
+    return _CrossValidated(name, whole, without.log_residuals[fold_of_row, np.arange(len(table))])
 
 
 class _Evidence(NamedTuple):
@@ -199,11 +208,12 @@ def _contender(
     judged: _CrossValidated, evidence: _Evidence, table: RunTable, trunks: Integers, budget: float | None
 ) -> Contender:
     fit, residuals = judged.fit, log_residuals(judged.fit, table)
-    aicc, effective, correlation = _in_sample(residuals, trunks, len(fit.free))
+    n_free = _n_free(fit)
+    aicc, effective, correlation = _in_sample(residuals, trunks, n_free)
     advice, no_advice = advise(fit, budget)
     return Contender(
-        law=fit.law,
-        n_free=len(fit.free),
+        law=judged.name,
+        n_free=n_free,
         pinned=tuple(fit.pinned),
         **evidence._asdict(),
         aicc=aicc,
@@ -215,6 +225,13 @@ def _contender(
         no_advice=no_advice,
         warnings=fit.warnings,
     )
+
+
+def _n_free(fit: Fit) -> int:
+    """The free parameters; of a mixture those of its members on average, since it has no more to bend."""
+    if isinstance(fit, Mixture):
+        return round(sum(member.weight * len(member.free) for member in fit.members))
+    return len(fit.free)
 
 
 def pseudo_bma_plus(scores: Array, draws: int, rng: np.random.Generator) -> Array:

@@ -9,6 +9,7 @@ import pytest
 from synthetic import cells, write_study
 from typer.testing import CliRunner
 
+from analysis.validation import judgement
 from scaling.cli.main import app
 
 PARTS = {"roll_out", "experts_left_out", "comparison", "sensitivity", "residuals"}
@@ -81,3 +82,20 @@ def test_runs_that_determine_nothing_are_failed_work(study):
     result = call(study, "--law", "hoffmann", "--laws", "hoffmann", "--where", "d_model == 64")
     assert result.exit_code == 1
     assert "every run has the same n_active" in result.stderr
+
+
+def test_without_a_law_the_mixture_is_judged_beside_its_members(study, monkeypatch):
+    for name, value in (("SEEDS", (0,)), ("RESAMPLES", 8), ("FOR_ERRORS", 8)):
+        monkeypatch.setattr(judgement, name, value)
+    result = call(study, "--laws", "clark", "--bootstrap", 8, "--where", "n_experts == 4", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["law"] == document["roll_out"]["law"] == "mixture"
+    assert document["roll_out"]["overall"]["n_inside"] is not None
+    assert {one["law"] for one in document["comparison"]["contenders"]} >= {"mixture", "hoffmann", "coupled"}
+    assert set(document["sensitivity"]["quantities"]) == {"optimal N", "loss at the optimum"}
+    weights = document["members"]
+    assert sum(weights.values()) == pytest.approx(1.0)
+    result = call(study, "--pin", "E=1.7")
+    assert result.exit_code == 2
+    assert "--pin" in result.stderr
