@@ -235,6 +235,8 @@ class Service(Settings):
         for name in ("prefix_hit", "accepted"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` must be at least 0 and below 1, found {getattr(self, name):g}")
+        if self.engine is not None and self.reads_all:
+            raise InputError("`reads_all` says more of an assumed speed than an engine's has: give `speed` assumed")
         if not 0 <= self.drafted <= _MOST_DRAFTED:
             raise InputError(f"`drafted` must be from 0 to {_MOST_DRAFTED} tokens, found {self.drafted}")
         for name in ("skew", "head_width"):

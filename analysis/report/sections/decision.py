@@ -18,6 +18,7 @@ from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
 from scaling.formatting import between, experts, flops, listed, loss, money, percent, plural, sentence, si, usd
+from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 
 
@@ -236,7 +237,7 @@ def _inputs(subject: Subject) -> str:
     if answer.question.device is not None:
         on = answer.question.pricing.rented
         inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}, {on.price_date})")
-        inputs.append(f"speed {answer.question.service.efficiency.source}")
+        inputs.append(f"speed {_speed(answer.question.service)}")
     if answer.made_from:
         inputs.append(f"hash {answer.made_from}")
     return f"inputs: {'; '.join(inputs)}"
@@ -250,8 +251,8 @@ def _measured(study: ReportStudy) -> str:
     first, asked = rows.iloc[0], study.decision.question
     dense = "; above the bars, the ratio to the dense model" if (rows[EXPERTS] == 1).any() else ""
     in_the_cost = "these times are not in the cost"
-    if asked.pricing.device is not None and asked.service.efficiency.source != ASSUMED.source:
-        in_the_cost = f"the device speed behind the cost is {asked.service.efficiency.source}"
+    if asked.pricing.device is not None and _speed(asked.service) != ASSUMED.source:
+        in_the_cost = f"the device speed behind the cost is {_speed(asked.service)}"
     doubts = doubts_in_words(rows)
     return (
         f" Right: measured decode time on {first['device_kind']}, per token at batch {int(first['batch'])}, median and "
@@ -289,3 +290,11 @@ def decision(subject: Subject) -> list[Block]:
     title = "Decided, and by which rule" if found.decided else "Why it is not decided"
     title = "Why it is no answer" if found.refused else title
     return [*parts, heading(title), bullets(reasons)]
+
+
+def _speed(service: Service) -> str:
+    """What the device's speed rests on."""
+    engine = service.engine
+    if engine is None:
+        return service.efficiency.source
+    return f"{engine.name}, whose time per token is off by {engine.error:.0%} (median) on models left out of its fit"
