@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def serve(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="A public model by name, or a config.json. Else --family and sizes."),
+        typer.Argument(metavar="MODEL", help="A public model by name, or a config.json. Else --family and sizes."),
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="The device (h100, h200, ...).")] = None,
     devices: serving_options.Devices = None,
