@@ -9,8 +9,8 @@ and of every E), the regret under the truth of what was chosen, and how many of 
 decided. Saturation and interaction are pinned at the planted values, as by a user who knows them (`benchmarks.suggest`
 pins the same); with `--free` they are fitted, and saturation too varies from truth to truth. With `--truths` the law
 that is true is one of those named, drawn for each study (`benchmarks.truths`); what `scaling fit` does by default is
-fitted, the mixture, and joint-moe alone beside it on the same runs, both free. `--out` keeps a line a study: a run that
-is killed goes on from there.
+fitted, the mixture, and joint-moe alone beside it on the same runs, both with what a fit pins by itself. `--out` keeps
+a line a study: a run that is killed goes on from there.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def study(seed: int, free: bool = False, truths: Sequence[str] = ()) -> dict[str
     Under several `truths` it is that of the mixture, with that of joint-moe alone under `single`.
     """
     begun = time.process_time()
-    here, rng = world(seed, free or bool(truths), truths), np.random.default_rng([seed, 1])
+    here, rng = world(seed, free, truths), np.random.default_rng([seed, 1])
     record: dict[str, Any] = {
         "seed": seed, "law": here.truth.law.name, "kind": here.kind, "noise": here.noise, "seeds": here.seeds
     }  # fmt: skip

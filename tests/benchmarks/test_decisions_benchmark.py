@@ -10,6 +10,7 @@ import pytest
 from analysis.fitting import fitted_to
 from analysis.laws.model_family import JOINT_MOE_2025
 from benchmarks import decisions
+from benchmarks.truths import TRUTHS
 from scaling.errors import InputError
 
 
@@ -160,7 +161,7 @@ def test_a_tiny_run_gives_the_document_and_goes_on_from_its_lines(capsys, monkey
     out.write_text("\n".join(lines[:3]) + "\n")
     kept = [json.loads(line) for line in lines]
 
-    def again(seed, free):
+    def again(seed, free, truths):
         assert seed >= 3, "what is in the file is not done again"
         return kept[seed]
 
@@ -168,3 +169,40 @@ def test_a_tiny_run_gives_the_document_and_goes_on_from_its_lines(capsys, monkey
     decisions.main(["--studies", "5", "--out", str(out)])
     assert "the E chosen" in capsys.readouterr().out
     assert [json.loads(line) for line in out.read_text().splitlines()] == kept
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_every_truth_gives_losses_like_those_of_runs_and_falls_with_size_and_tokens(name):
+    for seed in range(4):
+        here = decisions.world(seed, truths=(name,))
+        assert here.params == decisions.world(seed, truths=(name,)).params
+        losses = decisions.measured(here, np.random.default_rng(0)).column("loss_val")
+        assert 1.5 < losses.min() < losses.max() < 20
+        frame = decisions.grid()
+        columns = {column: frame[column].to_numpy(float) for column in here.truth.law.columns}
+        exact = frame.assign(exact=here.truth.law.loss(here.params, columns))
+        for _, same in exact.groupby(["n_experts", "d_model"]):
+            assert (np.diff(same.sort_values("tokens")["exact"]) < 0).all()
+        ratio = exact["tokens"] / exact["n_active"]
+        for _, same in exact.groupby([exact["n_experts"], ratio.round(6)]):
+            assert (np.diff(same.sort_values("n_active")["exact"]) < 0).all()
+
+
+def test_truths_are_drawn_evenly_and_the_first_is_the_joint_law():
+    names = tuple(TRUTHS)
+    laws = [decisions.world(seed, truths=names).truth.law.name for seed in range(100)]
+    assert {laws.count(each) > 8 for each in set(laws)} == {True}  # 20 +- 4 of each
+    assert len(set(laws)) == len(names)
+    assert decisions.world(5, truths=("joint-moe",)).params == decisions.world(5).params
+
+
+def test_the_mixture_and_the_single_law_answer_the_same_runs(capsys, monkeypatch):
+    monkeypatch.setattr(decisions, "DRAWS", 10)
+    monkeypatch.setattr(decisions, "STARTS", 4)
+    decisions.main(["--studies", "1", "--truths", "joint-moe", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["by_truth"].keys() == {"joint-moe"}
+    for found in (document, document["single"]):
+        assert sum(row["count"] for row in found["chosen"]) == 1
+    with pytest.raises(SystemExit):
+        decisions.main(["--truths", "joint-moe,hofman"])
