@@ -258,4 +258,4 @@ def test_conditions_are_those_of_python_where_all_is_known(text):
 def test_a_text_result_is_joined_and_missing_where_a_part_is():
     found = Expression("router + '/' + `size (M)`", "x").value(column)
     assert isinstance(found, Texts)
-    assert list(found.values)  # noqa: PD011 == ["switch/1", "topk/2", None, "a__b/4"]
+    assert list(found.values) == ["switch/1", "topk/2", None, "a__b/4"]

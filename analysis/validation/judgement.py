@@ -73,7 +73,8 @@ def of_comparison(law: str, repeats: Sequence[LawComparison]) -> Judgement:
     deals = plural(len(repeats), "deal")
     others = listed(sorted(always - {law}))
     if outcome == "holds":
-        besides = f", and so do {others}" if others else ", and no other does"
+        verb = "does" if len(always - {law}) == 1 else "do"
+        besides = f", and so {verb} {others}" if others else ", and no other does"
         sentence = f"laws: {law} predicts held-out trunks as well as any, within two standard errors{besides}"
     elif outcome == "fails":
         sentence = (

@@ -215,7 +215,9 @@ def test_a_published_fit_has_every_parameter_and_a_source(fit):
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match="kaplan, hoffmann, coupled, clark, fine-grained, joint-moe, coupled-moe, sparsity"):
+    with pytest.raises(
+        InputError, match="kaplan, hoffmann, coupled, clark, fine-grained, joint-moe, coupled-moe, sparsity"
+    ):
         law_named("chinchila")
     with pytest.raises(InputError, match="chinchilla-epoch"):
         published("epoch")
