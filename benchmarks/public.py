@@ -63,20 +63,28 @@ def public_data(name: str) -> Path:
     return folder / name
 
 
-@functools.cache
 def epoch_table() -> RunTable:
     """Epoch's digitised Chinchilla runs by its own rule, n = 240."""
-    return runs.read_runs(public_data(EPOCH), EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
+    return _epoch(public_data(EPOCH))
 
 
 @functools.cache
+def _epoch(path: Path) -> RunTable:
+    return runs.read_runs(path, EPOCH_MAP, law=laws.HOFFMANN, drop_highest_loss=5)
+
+
 def clark_table(router: str) -> RunTable:
     """The runs of one router of Clark et al. and the dense ones as E = 1, by the rule of the authors' notebook.
 
     The last step of each run; routing frequency 1/2, k = 1, seed 42; N is `dense_parameter_count`, the loss
     `loss_validation`.
     """
-    curves = pd.read_csv(public_data(CLARK))
+    return _clark(public_data(CLARK), router)
+
+
+@functools.cache
+def _clark(path: Path, router: str) -> RunTable:
+    curves = pd.read_csv(path)
     last = curves.loc[curves.groupby("hyper_id")["step"].idxmax()]
     kept = last.query("routing_frequency == 0.5 and k == 1 and seed == 42 and router_type in [@router, 'Dense']")
     named = {"num_experts": "n_experts", "dense_parameter_count": "n_dense_nonembed", "loss_validation": "loss_val"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from analysis.laws import LAWS, Law
-from scaling.distribution import Registry
+from scaling.distribution import _EXTRAS, Registry
 from scaling.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +70,7 @@ def test_every_extra_that_a_message_names_is_there() -> None:
         assert "install scaling" not in text, path
         assert "'scaling[" not in text, path
         named |= {part.partition("]")[0] for part in text.split("moe-scaling[")[1:]}
+    named |= set(_EXTRAS.values())
     assert {"train", "sweep", "report"} <= named
     assert {extra for names in named for extra in names.split(",")} <= {*PROJECT["optional-dependencies"], "..."}
 

@@ -160,5 +160,8 @@ def training_curves(study: Path, table: RunTable) -> RunTable:
             measured = {TOKENS: points[TOKENS], COMPUTE: run[COMPUTE] * share, LOSS: points["loss"]}
             parts.append(points[[TOKENS]].assign(**{str(name): value for name, value in run.items()} | measured))
     if not parts:
-        raise InputError(f"{study}: no training curves (curves/*.parquet); build the envelope from the runs instead")
+        unread = f" ({'; '.join(left_out[:3])})" if left_out else ""
+        raise InputError(
+            f"{study}: no training curves (curves/*.parquet){unread}; build the envelope from the runs instead"
+        )
     return RunTable(pd.concat(parts, ignore_index=True), table.source, notes=tuple(left_out))

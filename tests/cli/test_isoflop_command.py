@@ -123,7 +123,7 @@ def test_no_usable_valley_is_failed_work_that_still_lists_them(tmp_path):
         ((*MAP, "--bias", "published:nobody"), "no published fit is called 'nobody'"),
         ((*MAP, "--budget", "much"), "--budget"),
         ((*MAP, "--where", "n_active > 1e99"), "no usable run is left"),
-        ((*MAP, "--budget", "-1"), "must be a positive number of FLOPs, found -1"),
+        ((*MAP, "--budget", "-1"), "'--budget': must be a positive number"),
         ((*MAP, "--bias", "published:joint-moe-2025", "--where", "n_active < 0"), "no usable run is left"),
     ],
 )

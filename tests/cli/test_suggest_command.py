@@ -163,7 +163,7 @@ def test_what_is_refused_is_one_message_and_status_2(study: Path, tmp_path: Path
     refused("ask", study, *out, "--question", tmp_path / "x.json", *ASKED)
     refused("need --train-flops", study, *out, "--memory-gb", 1)
     refused("not a recommendation", study, *out, "--question", study / "grid.yaml")
-    refused("--flops must be above 0", study, *out, *ASKED, "--flops", 0)
+    refused("'--flops': must be a positive number", study, *out, *ASKED, "--flops", 0)
     refused("give a larger --flops", study, *out, *ASKED, "--flops", 10)
     drawless = tmp_path / "fit.json"
     drawless.write_text(json.dumps(FIT.document(replace(load_fit(str(study / "fits" / "joint.json")), draws={}))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -72,14 +71,18 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(place: Place, monkeypatc
 def test_no_file_may_grow_beyond_so_many_bytes(place: Place, most: int) -> None:
     """As a quota does, for every process of the sweep: lock, corpus, grid, parts and latency."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
+    # Set in a process of its own: to fork this one, which JAX has given threads, is unsafe.
+    limited = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     own = {"SCALING_CACHE": str(place.folder / "cache")}
     ended = subprocess.run(
-        [sys.executable, str(HERE / "driver.py"), str(place.grid(GRID)), str(place.out), "inline"],
+        [
+            *(sys.executable, "-c", limited.format(most)),
+            *(str(HERE / "driver.py"), str(place.grid(GRID)), str(place.out), "inline"),
+        ],
         env=os.environ | own | {"PYTHONPATH": str(ROOT), "FAKE_LOG": "/dev/null"},
-        preexec_fn=limit,
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -138,7 +138,7 @@ def test_the_fit_behind_an_answer_is_found_beside_it_and_another_is_refused(answ
     path = tmp_path / "plan.json"
     store(path, answer_document(answer))  # names fits/joint-moe.json, from where it was asked
     assert read_subject(path).law_fit.params == joint.params
-    store(tmp_path / "fits" / "joint-moe.json", FIT.document(replace(joint, n_runs=3)))
+    store(tmp_path / "fits" / "joint-moe.json", FIT.document(replace(joint, objective=2 * joint.objective)))
     with pytest.raises(InputError, match="does not rest on"):
         read_subject(path)
     store(tmp_path / "moved.json", FIT.document(joint))
