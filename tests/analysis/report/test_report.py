@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -345,13 +346,12 @@ def test_an_imported_table_of_dense_runs_makes_a_report(tmp_path):
     assert any("shown as dense" in note for note in document.notes)
 
 
-def test_a_broken_recommendation_is_named(study):
-    (study / "recommendations" / "joint-moe.json").write_text("{")
-    with pytest.raises(InputError, match=r"joint-moe\.json.*not JSON"):
-        load_report_study(study)
-    store(study / "recommendations" / "joint-moe.json", {"law": "joint-moe"})
-    with pytest.raises(InputError, match=r"joint-moe\.json.*scaling recommend"):
-        load_report_study(study)
+def test_a_broken_recommendation_is_left_out_and_named(study):
+    file = study / "recommendations" / "joint-moe.json"
+    file.write_text("{")
+    assert any(re.search(r"joint-moe\.json.*not JSON", note) for note in load_report_study(study).notes)
+    store(file, {"law": "joint-moe"})
+    assert any(re.search(r"joint-moe\.json", note) for note in load_report_study(study).notes)
 
 
 def test_missing_packages_are_named_with_the_remedy(answered, tmp_path, monkeypatch):
