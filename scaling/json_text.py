@@ -80,6 +80,12 @@ def parse_json(content: bytes | str, origin: str, limits: JsonLimits = LIMITS) -
     return document
 
 
+def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first key of a JSON object that stands in it twice; None without any."""
+    names = [name for name, _ in pairs]
+    return next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+
+
 def half_a_character(content: str, document: Any) -> str:
     """Half of a character that an escape in a JSON text makes, as \\ud800 alone does; "" without any."""
     if _HALF.search(content):
@@ -95,12 +101,10 @@ class _Refused(Exception):
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = repeated_key(pairs)
+    if twice is not None:
         raise _Refused(f"the key {_shown(twice)} stands twice in one mapping; remove one of them")
-    return found
+    return dict(pairs)
 
 
 def _constant(word: str) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.formatting import listed
-from scaling.json_text import half_a_character
+from scaling.json_text import half_a_character, repeated_key
 
 _Records = list[dict[str, Any]]
 _NAME = "run_id"  # of a run that is called by its key
@@ -42,12 +42,10 @@ class _NotJson(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = repeated_key(pairs)
+    if twice is not None:
         raise ValueError(f"has the key {twice!r} twice in one object; remove one")
-    return found
+    return dict(pairs)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
