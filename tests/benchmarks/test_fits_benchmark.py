@@ -108,8 +108,6 @@ def test_a_peer_that_is_not_installed_is_left_out_and_said(tables, capsys, monke
 
 def test_tables_that_are_absent_are_left_out_and_said(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SCALING_DATA", str(tmp_path))
-    for read in (fits.epoch_table, fits.clark_table):
-        read.cache_clear()
     found = document(capsys, "epoch", "bootstrap", "global", "clark", "peers")
     assert found["figures"] == {}
     assert list(found["left_out"]) == ["epoch", "bootstrap", "global", "clark", "peers"]
