@@ -345,8 +345,14 @@ class Architecture:
         )
 
 
+def attended_pairs(tokens: Values, window: int | None) -> Values:
+    """Pairs of a token and one that it attends to, over a sequence: t^2/2, or w t - w^2/2 with a window w below t."""
+    within = tokens if window is None else np.minimum(tokens, window)
+    return within * tokens - within * within / 2.0
+
+
 def _mean_attended(attention: Attention, prompt: Values) -> Values:
-    """Tokens that a token of a prompt p attends to, on average: p/2, or w - w^2/(2 p) with a window w below p."""
-    within = attention.attended(prompt)
+    """Tokens that a token of a prompt attends to, on average; 0 without a prompt."""
+    tokens = np.asarray(prompt, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.asarray(prompt) > 0, within - within * within / (2.0 * np.asarray(prompt)), 0.0)[()]
+        return np.where(tokens > 0, attended_pairs(tokens, getattr(attention, "window", None)) / tokens, 0.0)[()]

@@ -61,9 +61,7 @@ def of_experts_left_out(repeats: Sequence[ExpertsLeftOut]) -> Judgement:
 
 def of_comparison(law: str, repeats: Sequence[LawComparison]) -> Judgement:
     """Does the law predict held-out trunks as well as the best, within two standard errors, however folds are dealt?"""
-    if any(not repeat.contenders for repeat in repeats):
-        return Judgement(None, repeats[0].verdict())
-    if all(len(repeat.contenders) == 1 for repeat in repeats):
+    if any(not repeat.contenders for repeat in repeats) or all(len(repeat.contenders) == 1 for repeat in repeats):
         return Judgement(None, repeats[0].verdict())
     close = [
         {one.law for one in repeat.contenders if -one.difference <= _CLOSE * one.difference_se} for repeat in repeats
@@ -77,9 +75,8 @@ def of_comparison(law: str, repeats: Sequence[LawComparison]) -> Judgement:
         besides = f", and so {verb} {others}" if others else ", and no other does"
         sentence = f"laws: {law} predicts held-out trunks as well as any, within two standard errors{besides}"
     elif outcome == "fails":
-        sentence = (
-            f"laws: {listed(sorted(sometimes))} predicts held-out trunks better than {law}, by two standard errors"
-        )
+        verb = "predicts" if len(sometimes) == 1 else "predict"
+        sentence = f"laws: {listed(sorted(sometimes))} {verb} held-out trunks better than {law}, by two standard errors"
     else:
         sentence = (
             f"laws: undecided, since {deals} of folds disagree whether {law} predicts held-out trunks as well as any"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.architecture import Architecture
+from scaling.architecture import Architecture, attended_pairs
 from scaling.arrays import Booleans, Integers, Values
 from scaling.bounds import LEAST_SHARE, outside
 from scaling.errors import InputError
@@ -53,12 +53,8 @@ class AttentionSizes:
 
         With a share `hit` of the prompt cached already, the tokens after it, which attend to it too.
         """
-        return (self._to_end(prompt) - self._to_end(hit * prompt)) / (prompt * (1.0 - hit))
-
-    def _to_end(self, tokens: Values) -> Values:
-        """Pairs of a token and one before it in a sequence of this many: t^2/2, or w t - w^2/2 with a window w."""
-        within = self.attended(tokens)
-        return within * tokens - within * within / 2.0
+        pairs = attended_pairs(prompt, self.window) - attended_pairs(hit * prompt, self.window)
+        return pairs / (prompt * (1.0 - hit))
 
 
 @dataclass(frozen=True, eq=False)
