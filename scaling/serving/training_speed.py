@@ -15,7 +15,13 @@ from scipy.special import ndtri
 from scaling.arrays import Array, Values
 from scaling.bounds import LEAST_SHARE
 from scaling.errors import InputError
+from scaling.formatting import listed
 from scaling.serving.device import Device
+from scaling.serving.measured_range import MeasuredRange
+from scaling.serving.service import ModelSizes
+from scaling.serving.training_work import LEAST, TERMS, TrainingWork
+
+_COMMON = 0.5  # of the variance of the scatter: an assumption, as for engines (`analysis.latency.speeds`)
 
 
 class TrainedModels(Protocol):
@@ -58,12 +64,84 @@ class MfuByExperts:
 
     def draws(self, count: int, n_experts: int) -> Array:
         """So many rows of 1/MFU(1), with the scatter of this E in it, and the slope."""
-        levels = ndtri((np.arange(count) + 0.5) / count)
-        common, slopes = (np.random.default_rng([seed, count]).permutation(levels) for seed in (1, 2))
-        own = np.random.default_rng([3, n_experts, count]).permutation(levels)
+        common, slopes, own = (_normal(count, *seed) for seed in ((1,), (2,), (3, n_experts)))
         factor = np.exp(self.mfu_spread * common + self.scatter * own) / self.mfu
         return np.stack([factor, self.slope + self.slope_spread * slopes], axis=1)
 
     def mfu_of(self, models: TrainedModels, on: Device) -> Array:
         """The share of the peak that is reached."""
         return 6.0 * np.asarray(models.n_active, dtype=float) / (on.peak_flops * self.seconds(models, on))
+
+
+@dataclass(frozen=True)
+class TrainingLaw:
+    """Device-seconds a token as a sum of terms: a coefficient for each of `training_work.TERMS`, none negative.
+
+    `drawn`: coefficients refitted to bootstrap samples, one a row. `scatter`: standard deviation of ln(time) of a
+    configuration that the fit has not seen; half of its variance is taken as common to all E, half as each E's own.
+    `error`: the median relative error of configurations left out (None: not measured). A model is priced at the
+    `batch_tokens` of a step on one device, in sequences of `seq_len`, on `devices` data-parallel ones; `loops` is of
+    the experts' kernel. `absent`: the terms that no row had. `domain`: the E, k and ranges that were measured, tokens
+    of a step on one device as its batch, sequences as its context.
+    """
+
+    name: str
+    coefficients: tuple[float, ...]
+    drawn: tuple[tuple[float, ...], ...]
+    scatter: float
+    source: str
+    batch_tokens: float
+    seq_len: float
+    domain: MeasuredRange
+    error: float | None = None
+    date: str = "not dated"
+    devices: float = 1
+    loops: bool = False
+    absent: tuple[str, ...] = ()
+    needs_structure: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, row in (("coefficients", self.coefficients), *((f"drawn[{i}]", r) for i, r in enumerate(self.drawn))):
+            if len(row) != len(TERMS):
+                raise InputError(f"`{name}` has {len(row)} values; it needs one each for {listed(TERMS, most=20)}")
+            below = np.flatnonzero(~((np.array(row) >= LEAST * (1 - 1e-9)) & np.isfinite(row)))
+            if len(below):
+                term = below[0]
+                raise InputError(f"`{name}`[{term}] is {row[term]:g}; {[*TERMS][term]}: at least {LEAST[term]:g}")
+        for name in ("batch_tokens", "seq_len", "devices"):
+            if not 1 <= getattr(self, name) < np.inf:
+                raise InputError(f"`{name}` must be at least 1, found {getattr(self, name):g}")
+        if not 0 <= self.scatter < np.inf:
+            raise InputError(f"`scatter` must be at least 0, found {self.scatter:g}")
+
+    def work(self, models: ModelSizes) -> TrainingWork:
+        """What a token of these models asks, at this law's batch, sequences and devices."""
+        return TrainingWork.of(models, self.batch_tokens, self.seq_len, self.devices, loops=self.loops)
+
+    def seconds(self, models: ModelSizes, on: Device, drawn: Array | None = None) -> Array:
+        """Device-seconds a training token; with rows of `draws`, (rows, models)."""
+        terms = self.work(models).terms(on)
+        factors = np.array(self.coefficients) if drawn is None else drawn
+        return np.asarray(np.tensordot(factors, terms, axes=1))
+
+    def draws(self, count: int, n_experts: int) -> Array:
+        """So many rows of coefficients, with the scatter of this E in them; none faster than the data sheet."""
+        rows = np.array(self.drawn or (self.coefficients,))
+        rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+        common, own = _normal(count, 1), _normal(count, 3, n_experts)
+        off = self.scatter * (np.sqrt(_COMMON) * common + np.sqrt(1 - _COMMON) * own)
+        return np.maximum(rows * np.exp(off)[:, None], LEAST)
+
+    def mfu_of(self, models: ModelSizes, on: Device) -> Array:
+        """The share of the peak that is reached, of 6 N_active FLOPs a token."""
+        return 6.0 * np.asarray(models.n_active, dtype=float) / (on.peak_flops * self.seconds(models, on))
+
+
+TrainingSpeed = MfuByExperts | TrainingLaw
+"""What prices a training token."""
+
+
+def _normal(count: int, *seed: int) -> Array:
+    """Evenly spread quantiles of a normal variable, in an order of their own for each seed."""
+    levels = ndtri((np.arange(count) + 0.5) / count)
+    return np.random.default_rng([*seed, count]).permutation(levels)
