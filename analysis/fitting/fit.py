@@ -21,6 +21,7 @@ from analysis.fitting.outliers import outlier_doubts
 from analysis.fitting.prior import Prior
 from analysis.fitting.problem import Problem
 from analysis.fitting.search import GlobalMinimum, search
+from analysis.fitting.studied import Studied, studied
 from analysis.laws import LAWS, Law, law_named, model_family
 from analysis.laws.model_family import Family
 from analysis.tables.doubts import Doubt
@@ -55,10 +56,10 @@ class Fit(Summarised):
     among the `warnings` too, which every answer repeats. `noise` is the deviation of ln loss between seeds, None where
     no configuration was repeated. `noise_trend` says how noise changes with compute, where the runs show that it does;
     `prior` is that of the exponents, where there were too few trunks to resample. `domain` is the range of every column
-    fitted, `experts` the E studied, `settings` the columns of the law beside N, tokens and E that had one value in all
-    runs, `corpus_tokens` the size of the text trained on (of the largest, where runs differ), `router_skew` how uneven
-    the trained routers are (`fitted_to.router_skew`), None where unknown. `made_from` is the digest of the table
-    (`CheckedTable.digest`).
+    fitted, `experts` the E studied, `studied` how the runs of each E divided their compute, `settings` the columns of
+    the law beside N, tokens and E that had one value in all runs, `corpus_tokens` the size of the text trained on (of
+    the largest, where runs differ), `router_skew` how uneven the trained routers are (`fitted_to.router_skew`), None
+    where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
     `discrepancy` is by how much larger runs missed this law in roll-out, None where that was not looked at: `intervals`
     and both kinds of predicted ones are of the law alone, `interval_beyond` allows for it. `own_law` is the law itself
     where it was made in Python; no file holds it.
@@ -86,6 +87,7 @@ class Fit(Summarised):
     at_bounds: tuple[str, ...] = ()
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     experts: tuple[int, ...] = ()
+    studied: Mapping[int, Studied] = field(default_factory=dict)
     noise: float | None = None
     noise_trend: NoiseTrend | None = None
     prior: Prior | None = None
@@ -390,6 +392,7 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
         status="unidentified",
         domain=fitted_to.domain(table, (*law.columns, COMPUTE)),
         experts=fitted_to.experts(table),
+        studied=studied(table),
         noise=fitted_to.seed_noise(table),
         family=fitted_to.family_of(table),
         corpus_tokens=fitted_to.corpus_tokens(table),

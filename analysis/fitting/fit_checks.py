@@ -107,6 +107,10 @@ def _ranges(fit: Fit) -> Iterator[tuple[str, tuple[float, float]]]:
     for field in ("intervals", "domain"):
         for name, ends in getattr(fit, field).items():
             yield f"{field}.{name}", ends
+    for experts, runs in fit.studied.items():
+        yield f"studied.{experts}.tokens_per_param", runs.tokens_per_param
+        if runs.train_flops is not None:
+            yield f"studied.{experts}.train_flops", runs.train_flops
 
 
 def _samples(field: str, samples: Mapping[str, tuple[float, ...]], fit: Fit, law: Law) -> Iterator[str]:
@@ -145,6 +149,12 @@ def _counts(fit: Fit) -> Iterator[str]:
     for name, (low, _) in fit.domain.items():
         if low <= 0:
             yield f"domain.{name}[0]: must be above 0, found {low:g}"
+    for count, runs in fit.studied.items():
+        if count < 1:
+            yield f"studied.{count}: an expert count is at least 1"
+        for name, ends in (("tokens_per_param", runs.tokens_per_param), ("train_flops", runs.train_flops)):
+            if ends is not None and ends[0] <= 0:
+                yield f"studied.{count}.{name}[0]: must be above 0, found {ends[0]:g}"
     for index, (reason, count) in enumerate(fit.dropped):
         if count < 0:
             yield f"dropped[{index}][1]: must be at least 0, found {count} ({reason})"

@@ -25,7 +25,7 @@ from scaling.progress import Progress, part, silent
 
 # What a mixture says of its table as its members do.
 _SHARED = (
-    "objective_kind", "residual", "delta", "n_runs", "n_trunks", "domain", "experts", "noise", "prior",
+    "objective_kind", "residual", "delta", "n_runs", "n_trunks", "domain", "experts", "studied", "noise", "prior",
     "family", "corpus_tokens", "router_skew", "settings", "source", "dropped", "notes", "versions", "made_from",
     "doubts",
 )  # fmt: skip
