@@ -273,8 +273,8 @@ def _cells(
                     field = "" if detail["type"] == "value_error" else f"{detail['loc'][-1]}: "
                     source.fail(place, f"impossible cell ({axis_values}): {field}{_explained(detail)}")
                 continue
-            # The corpus hash is not known yet, so equal paths stand for equal text.
-            cells.setdefault(cell.run_id(json.dumps(cell.data.paths)), cell)
+            # The corpus hash is not known yet, so equal paths and packages stand for equal text.
+            cells.setdefault(cell.run_id(json.dumps([cell.data.paths, cell.data.packages])), cell)
     source.stop_if_wrong()
     return tuple(cells.values()), n_points - len(cells)
 

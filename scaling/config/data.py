@@ -14,14 +14,16 @@ class DataConfig(Frozen):
     """The corpus, its tokeniser, how blocks are packed, and how much is held out for evaluation.
 
     `files` reads `paths`. `huggingface` streams a dataset with the `datasets` library: one from the hub by name and
-    commit, or local `paths` through a reader of the library (`dataset: json | parquet | csv | text`). `markov` draws
-    text of known entropy (scaling/data/markov.py), where every symbol is one byte and one token. `packing` defines a
-    training block: `stream` cuts the concatenated documents, `documents` packs whole documents
-    (scaling/data/packing.py).
+    commit, or local `paths` through a reader of the library (`dataset: json | parquet | csv | text`). `python-
+    environment` reads all that is installed, which any installation changes, or only the named `packages`, whose
+    versions then determine the text. `markov` draws text of known entropy (scaling/data/markov.py), where every
+    symbol is one byte and one token. `packing` defines a training block: `stream` cuts the concatenated documents,
+    `documents` packs whole documents (scaling/data/packing.py).
     """
 
     corpus: Literal["python-stdlib", "python-environment", "files", "huggingface", "markov"] = "python-stdlib"
     paths: tuple[str, ...] = ()
+    packages: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # distributions, as `pip list` names them
     text_field: str = "text"
     dataset: str | None = None
     subset: str | None = None
@@ -46,6 +48,10 @@ class DataConfig(Frozen):
             raise ValueError(
                 f"paths={list(self.paths)} and corpus={self.corpus}: corpus=files needs paths, corpus=huggingface "
                 "accepts them, other corpora do not"
+            )
+        if self.packages and self.corpus != "python-environment":
+            raise ValueError(
+                f"packages={list(self.packages)} and corpus={self.corpus}: packages needs corpus=python-environment"
             )
         if self.corpus == "huggingface":
             self._dataset_is_named()
@@ -99,7 +105,8 @@ class DataConfig(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields that shape a training, without those of other corpora and tokenisers."""
         parts = self.model_dump(mode="json")
-        del parts["paths"]  # the corpus hash identifies the text, wherever it is stored
+        for name in ("paths", "packages"):  # the corpus hash identifies the text, wherever it is stored
+            del parts[name]
         idle = [] if self.tokenizer == "bpe" else ["bpe_vocab"]
         idle += [] if self.corpus == "huggingface" else ["dataset", "subset", "split", "revision", "max_documents"]
         idle += [] if self.corpus == "markov" else [name for name in parts if name.startswith("markov_")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import importlib.metadata
 import io
 import itertools
 import json
@@ -12,7 +13,7 @@ import lzma
 import site
 import sysconfig
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ def files_of(config: DataConfig) -> list[tuple[str, Path]]:
         return []
     if config.paths:
         files = [(path, Path(path)) for path in sorted({f for pattern in config.paths for f in _expand(pattern)})]
+    elif config.packages:
+        files = sorted({file for package in config.packages for file in _package_files(package)})
     else:
         files = _python_files(Path(sysconfig.get_path("stdlib")), "stdlib", library=True)
         if config.corpus == "python-environment":
@@ -51,7 +54,7 @@ def files_of(config: DataConfig) -> list[tuple[str, Path]]:
                 files += _python_files(Path(place), "site", library=False)
             files = sorted(dict(files).items())
     if not files:
-        wanted = list(config.paths) or "Python sources"
+        wanted = list(config.paths or config.packages) or "Python sources"
         raise InputError(f"data: no files for corpus={config.corpus} (searched for {wanted})")
     return files
 
@@ -77,6 +80,16 @@ def _python_files(root: Path, prefix: str, *, library: bool) -> list[tuple[str, 
             continue
         files.append((f"{prefix}/{relative}", path))
     return sorted(files)
+
+
+def _package_files(package: str) -> list[tuple[str, Path]]:
+    """The Python files that a distribution installed, by name, without tests. Raises InputError if there is none."""
+    try:
+        installed = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(f"data.packages: {package!r} is not installed; `pip list` shows what is") from error
+    files = [file for file in installed.files or () if file.suffix == ".py" and not _TESTS & {*PurePath(file).parts}]
+    return [(f"site/{file.as_posix()}", Path(str(installed.locate_file(file)))) for file in files]
 
 
 def documents(config: DataConfig) -> Iterator[Document]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from scaling.config.data import DataConfig
 from scaling.data import prepare, sources
@@ -114,6 +115,28 @@ def test_the_standard_library_is_the_default_text_without_tests_and_tables():
     more = {name for name, _ in sources.files_of(DataConfig(corpus="python-environment"))}
     assert set(names) < more
     assert any(name.startswith("site/numpy/") for name in more)
+
+
+def test_named_packages_are_the_same_text_whatever_else_is_installed():
+    def names(*packages):
+        return [name for name, _ in sources.files_of(DataConfig(corpus="python-environment", packages=packages))]
+
+    alone = names("pydantic")
+    assert "site/pydantic/main.py" in alone
+    assert {name.split("/")[1] for name in alone} == {"pydantic"}
+    assert names("typer", "pydantic") == names("pydantic", "typer", "pydantic") == sorted([*alone, *names("typer")])
+    assert not [name for name in names("numpy") if "/tests/" in name]
+    with pytest.raises(InputError, match="no-such-package"):
+        names("pydantic", "no-such-package")
+    with pytest.raises(ValidationError, match="packages"):
+        DataConfig(packages=["pydantic"])
+
+
+def test_the_hash_of_the_text_stands_for_the_names_of_packages():
+    whole = DataConfig(corpus="python-environment")
+    some, others = (whole.model_copy(update={"packages": packages}) for packages in (("scipy",), ("statsmodels",)))
+    assert whole.identity() == some.identity()
+    assert prepare(some).hash != prepare(others).hash
 
 
 def test_byte_pairs_compress_and_keep_every_byte(documents):
