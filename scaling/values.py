@@ -157,5 +157,6 @@ class FileKind:
 FIT = FileKind("fit", 1, ("law", "params"), "scaling fit")
 LATENCY_LAW = FileKind("latency law", 1, ("efficiency", "ratios"), "scaling latency")
 ENGINE_SPEED = FileKind("speed of an engine", 1, ("coefficients", "without"), "scaling latency")
+TRAINING_LAW = FileKind("training-speed law", 1, ("coefficients", "drawn", "batch_tokens"), "scaling training-speed")
 ANSWER = FileKind("recommendation", 1, ("question", "recommendation"), "scaling recommend")
-KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, ANSWER)
+KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, TRAINING_LAW, ANSWER)

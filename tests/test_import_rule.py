@@ -49,6 +49,7 @@ ANALYSIS = tuple(
         "tables",
         "fitting",
         "latency",
+        "training_speed",
         "methods",
         "isoflop",
         "mixture",
@@ -57,7 +58,9 @@ ANALYSIS = tuple(
         "figures",
     ]
 )
-DECISION = tuple(f"analysis.{name}" for name in ["decision", "fitting", "latency", "laws", "mixture", "tables"])
+DECISION = tuple(
+    f"analysis.{name}" for name in ["decision", "fitting", "latency", "training_speed", "laws", "mixture", "tables"]
+)
 TRAINING = ("scaling.model", "scaling.data", "scaling.training")
 # What each part may import besides itself, by the longest prefix that fits. An arrow never runs back.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -68,12 +71,20 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scaling.model": (*GROUND, "scaling.config", "scaling.serving"),
     "scaling.training": (*GROUND, "scaling.config", "scaling.serving", "scaling.data", "scaling.model"),
     "sweeps": (*GROUND, "scaling.config", "scaling.serving", *TRAINING),
-    "sweeps.plan": (*GROUND, "scaling.config", "scaling.serving", "analysis.latency", "sweeps"),
+    "sweeps.plan": (
+        *GROUND,
+        "scaling.config",
+        "scaling.serving",
+        "analysis.latency",
+        "analysis.training_speed",
+        "sweeps",
+    ),
     "sweeps.propose": (*GROUND, "scaling.config", *DECISION, "sweeps"),
     "analysis.laws": GROUND,
     "analysis.tables": (*GROUND, "scaling.config", "analysis.laws"),
     "analysis.fitting": (*GROUND, "scaling.serving", "analysis.laws", "analysis.tables"),
     "analysis.latency": (*GROUND, "scaling.serving", "analysis.laws", "analysis.tables"),
+    "analysis.training_speed": (*GROUND, "scaling.config", "scaling.serving", "analysis.latency", "analysis.tables"),
     "analysis.methods": (*GROUND, "scaling.config", "analysis.laws", "analysis.tables"),
     "analysis.isoflop": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting"),
     "analysis.mixture": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting", "analysis.isoflop"),

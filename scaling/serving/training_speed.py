@@ -21,6 +21,7 @@ from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import ModelSizes
 from scaling.serving.training_work import LEAST, TERMS, TrainingWork
 
+_STEEPEST = 5.0  # of a slope, or of a standard deviation of ln(time)
 _COMMON = 0.5  # of the variance of the scatter: an assumption, as for engines (`analysis.latency.speeds`)
 
 
@@ -36,10 +37,11 @@ class TrainedModels(Protocol):
 
 @dataclass(frozen=True)
 class MfuByExperts:
-    """A share of the device's peak that falls with the experts: MFU(E) = `mfu` E^-`slope`.
+    """A share of the device's peak that falls with the experts: MFU(E) = `mfu` (E / `at`)^-`slope`, 1 at most.
 
     MFU counts 6 N_active FLOPs a token (PaLM, arXiv 2204.02311, without attention). `mfu_spread` is the standard
     deviation of ln `mfu`, common to all E, `slope_spread` that of the slope, `scatter` that of ln(time) of one E.
+    `measured_at`: the E that were measured (empty: none); `error`: the largest relative error there.
     """
 
     name: str
@@ -49,24 +51,38 @@ class MfuByExperts:
     mfu_spread: float = 0.0
     slope_spread: float = 0.0
     scatter: float = 0.0
+    at: float = 1.0
+    measured_at: tuple[int, ...] = ()
+    error: float | None = None
+    date: str = "not dated"
     needs_structure: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not LEAST_SHARE <= self.mfu <= 1:
             raise InputError(f"`mfu` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {self.mfu:g}")
+        for name in ("slope", "mfu_spread", "slope_spread", "scatter"):
+            if not 0 <= getattr(self, name) <= _STEEPEST:
+                raise InputError(f"`{name}` must be from 0 to {_STEEPEST:g}, found {getattr(self, name):g}")
+        if not self.at >= 1:
+            raise InputError(f"`at` is a number of experts, at least 1, found {self.at:g}")
+
+    def mfu_at(self, n_experts: int) -> float:
+        """The share of the peak at this E."""
+        return float(min(1.0, self.mfu * (n_experts / self.at) ** -self.slope))
 
     def seconds(self, models: TrainedModels, on: Device, drawn: Array | None = None) -> Array:
         """Device-seconds a training token: 6 N_active / (peak MFU(E))."""
         at_peak = 6.0 * np.asarray(models.n_active, dtype=float) / on.peak_flops
         if drawn is None:
-            return np.asarray(at_peak / self.mfu * models.n_experts**self.slope)
-        return at_peak * (drawn[:, :1] * models.n_experts ** drawn[:, 1:])
+            return np.asarray(at_peak / self.mfu_at(models.n_experts))
+        times = drawn[:, :1] * (models.n_experts / self.at) ** drawn[:, 1:]
+        return np.asarray(np.maximum(times, 1.0) * at_peak)
 
     def draws(self, count: int, n_experts: int) -> Array:
-        """So many rows of 1/MFU(1), with the scatter of this E in it, and the slope."""
+        """So many rows of 1/MFU at E = `at`, with the scatter of this E in it, and the slope."""
         common, slopes, own = (_normal(count, *seed) for seed in ((1,), (2,), (3, n_experts)))
         factor = np.exp(self.mfu_spread * common + self.scatter * own) / self.mfu
-        return np.stack([factor, self.slope + self.slope_spread * slopes], axis=1)
+        return np.stack([factor, np.maximum(self.slope + self.slope_spread * slopes, 0.0)], axis=1)
 
     def mfu_of(self, models: TrainedModels, on: Device) -> Array:
         """The share of the peak that is reached."""

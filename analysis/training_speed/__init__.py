@@ -1,0 +1,1 @@
+"""What training costs in time: a law of measured training speed, and the speeds by name."""
