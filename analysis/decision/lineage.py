@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.laws.expert_shape import shape_of_architecture
 from analysis.laws.model_family import Family, Sizes
 from scaling.arrays import Array
 from scaling.serving.families import ArchitectureFamily
@@ -26,6 +27,8 @@ def sizes_of_lineage(lineage: ArchitectureFamily, n_active: Array, n_experts: in
         n_layers=np.asarray(model.n_layers, dtype=float),
         d_model=np.asarray(model.d_model, dtype=float),
         n_router=counts["router"],
+        kv_elements_per_token=np.asarray(model.cache_elements_per_token, dtype=float),
+        **shape_of_architecture(model),
     )
 
 

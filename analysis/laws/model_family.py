@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from analysis.laws.expert_shape import common_shape, shape_columns
 from scaling.arrays import Array
 from scaling.errors import InputError
 
@@ -30,7 +31,7 @@ class Sizes:
     """The counts of models of one E, as arrays over models; None where unknown.
 
     `kv_elements_per_token`: keys and values of one cached token over all layers. None: those of multi-head attention,
-    2 n_layers d_model, where both are known.
+    2 n_layers d_model, where both are known. `granularity` to `activation_ratio`: `analysis.laws.expert_shape`.
     """
 
     n_experts: int
@@ -44,6 +45,10 @@ class Sizes:
     d_model: Array | None = None
     n_router: Array | None = None
     kv_elements_per_token: Array | None = None
+    granularity: Array | None = None
+    active_experts: Array | None = None
+    shared_share: Array | None = None
+    activation_ratio: Array | None = None
 
     def __post_init__(self) -> None:
         if self.kv_elements_per_token is None and self.n_layers is not None and self.d_model is not None:
@@ -71,7 +76,8 @@ class PolynomialFamily:
     `dense` and `routed` give the counts of models with E = 1 and E > 1. N_total = N_active + (E - k) x `expert` for
     E > 1 and N_active for E = 1, which also covers E that were not studied. Routers, outside these counts, have
     E x `router` parameters; empty where unknown. `cache`: keys and values of a cached token; empty for multi-head
-    attention.
+    attention. `shape` and `dense_shape`: what all routed, or all dense, models agree in
+    (`analysis.laws.expert_shape`).
     """
 
     top_k: int
@@ -83,6 +89,8 @@ class PolynomialFamily:
     source: str
     router: Polynomial = ()
     cache: Polynomial = ()
+    shape: Mapping[str, float] = field(default_factory=dict)
+    dense_shape: Mapping[str, float] = field(default_factory=dict)
     kind: str = field(default="polynomial", init=False)
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
@@ -110,6 +118,7 @@ class PolynomialFamily:
             d_model=_evaluate(self.d_model, size) if self.d_model else None,
             n_router=_evaluate(self.router, size) * n_experts if self.router and not dense else None,
             kv_elements_per_token=_evaluate(self.cache, size) if self.cache else None,
+            **shape_columns(self.dense_shape if dense else self.shape, n_experts, n_active),
         )
 
 
@@ -119,6 +128,7 @@ class TableFamily:
 
     For tables without widths, or whose shapes do not scale as one family. It covers only the studied E, and E = 1,
     where N_total is N_active. `top_k_of` is k by E where it is not one for all; k of a dense model means nothing.
+    `shape_of`: what all models of an E agree in (`analysis.laws.expert_shape`).
     """
 
     rows: Mapping[int, Mapping[str, tuple[float, ...]]]
@@ -126,6 +136,7 @@ class TableFamily:
     source: str
     kind: str = field(default="table", init=False)
     top_k_of: Mapping[int, int] = field(default_factory=dict)
+    shape_of: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def k(self, n_experts: int) -> int | None:
         """k of models of this E; None where it is not known."""
@@ -147,7 +158,8 @@ class TableFamily:
             for name, column in table.items()
             if name != "n_active"
         }
-        return Sizes(n_experts=n_experts, top_k=self.k(n_experts), n_active=n_active, **values)
+        shape = shape_columns(self.shape_of.get(n_experts, {}), n_experts, n_active)
+        return Sizes(n_experts=n_experts, top_k=self.k(n_experts), n_active=n_active, **values, **shape)
 
 
 Family = PolynomialFamily | TableFamily
@@ -290,6 +302,8 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
         source=f"{len(width)} studied models of width {width.min():g} to {width.max():g}, polynomials in the width",
         router=router or (),
         cache=cache or (),
+        shape=common_shape(columns, routed),
+        dense_shape=common_shape(columns, ~routed),
     )
 
 
@@ -330,6 +344,7 @@ def _table_family(columns: Mapping[str, Array], experts: Array) -> TableFamily:
         single,
         source=f"{len(experts)} rows, interpolated between the studied sizes of each E",
         top_k_of=top_k_of if single is None else {},
+        shape_of={e: shape for e, rows in rows_of.items() if (shape := common_shape(columns, rows))},
     )
 
 

@@ -1,0 +1,85 @@
+"""The shape of experts, by each law's own definition: public models, and families of studied models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.decision.lineage import sizes_of_lineage
+from analysis.laws import model_family
+from analysis.laws.expert_shape import shape_of_architecture
+from scaling.config import counts as cost
+from scaling.config.counts import architecture_of
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.config.run_row import describe
+from scaling.serving.families import FAMILIES
+from scaling.serving.public_models import public_model
+
+
+@pytest.mark.parametrize(
+    ("name", "granularity", "active", "shared", "ratio"),
+    [
+        ("mixtral-8x7b", 2 * 4096 / 14336, 2, 0.0, 2 / 8),
+        ("deepseek-v3", 2 * 7168 / 2048, 9, 1 / 9, 9 / 257),
+        ("olmoe-1b-7b", 2 * 2048 / 1024, 8, 0.0, 8 / 64),
+    ],
+)
+def test_public_models_have_the_shape_of_their_cards(name, granularity, active, shared, ratio):
+    """d_model and d_expert are those of the models' `config.json`."""
+    shape = shape_of_architecture(public_model(name))
+    expected = {
+        "granularity": granularity,
+        "active_experts": active,
+        "shared_share": shared,
+        "activation_ratio": ratio,
+    }
+    assert {column: float(value) for column, value in shape.items()} == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_lineage_divides_a_tokens_experts_and_keeps_the_widths_together():
+    wanted = np.array([3e9, 30e9])
+    for k in (1, 4, 8):
+        family = replace(FAMILIES["olmoe"], top_k=k)
+        sizes = sizes_of_lineage(family, wanted, 64)
+        np.testing.assert_allclose(sizes.column("granularity"), 2 * 2048 / (8 * 1024) * k, rtol=1e-9)
+        np.testing.assert_allclose(sizes.column("activation_ratio"), k / 64, rtol=1e-12)
+        np.testing.assert_allclose(sizes.column("active_experts"), k, rtol=1e-12)
+    dense = sizes_of_lineage(FAMILIES["deepseek"], wanted, 1)
+    np.testing.assert_allclose(dense.column("granularity"), 2 * 7168 / (9 * 2048), rtol=1e-9)
+    assert dense.column("activation_ratio").tolist() == [1.0, 1.0]
+    assert dense.column("shared_share").tolist() == [0.0, 0.0]
+
+
+def rows(models, **columns):
+    names = ("n_active", "n_total")
+    counts = [cost.parameters(model, 257) for model in models]
+    found = {name: np.array([getattr(row, name) for row in counts], dtype=float) for name in names}
+    shape = ("n_experts", "top_k", "d_model", "n_layers")
+    found |= {name: np.array([getattr(model, name) for model in models], dtype=float) for name in shape}
+    return found | {name: np.array(value, dtype=float) for name, value in columns.items()}
+
+
+def test_families_of_runs_keep_what_all_their_models_agree_in():
+    models = [ModelConfig(n_experts=e, d_model=d, top_k=2, router="topk", d_expert=d) for e in (4, 8) for d in (32, 64)]
+    family = model_family.from_rows(rows(models, granularity=[2.0] * 4, active_experts=[2] * 4, shared_share=[0] * 4))
+    sizes = family.sizes(np.array([1e6, 1e7]), 16)
+    assert [float(sizes.column(name)[1]) for name in ("granularity", "active_experts", "activation_ratio")] == [
+        2.0,
+        2.0,
+        2 / 16,
+    ]
+    mixed = model_family.from_rows(rows(models, granularity=[2.0, 2.0, 2.0, 4.0]))
+    assert mixed.sizes(np.array([1e6]), 8).granularity is None
+
+
+def test_the_run_table_counts_granularity_as_a_lineage_does():
+    """2 d_model / d_expert in both, also where a dense model is a single wide expert."""
+    for model in (
+        ModelConfig(n_experts=8, d_model=64, top_k=2, router="topk", d_expert=48),
+        ModelConfig(n_experts=1, d_model=64, d_expert=96),
+    ):
+        row = describe(RunConfig(model=model), "")
+        assert float(shape_of_architecture(architecture_of(model, 257))["granularity"]) == row["granularity"]
