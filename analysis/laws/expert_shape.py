@@ -3,7 +3,7 @@
 One definition each, for run tables, families and lineages. With E routed experts of hidden width d_e, k of which a
 token takes, and shared experts that are s of that width together:
 - `granularity` G = 2 d_model / d_e, as in the run table and in the law `leverage` (arXiv 2507.17702, section 2.1).
-  Krajewski et al. (arXiv 2402.07871, section 3) write d_ff / d_e, the same where the dense MLP is d_ff = 2 d_model wide;
+  Krajewski et al. (arXiv 2402.07871, section 3) write d_ff / d_e, the same for a dense MLP of d_ff = 2 d_model;
   a published family with another d_ff says so.
 - `active_experts` k + s, shared ones in it, and `shared_share` s / (k + s): G and S of the law `tencent`, arXiv
   2509.23678.
