@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import nnls
-from statsmodels.robust import norms, scale
 
 from analysis.latency.plausibility import doubts_of_counts, doubts_of_residuals, doubts_of_times, floor_seconds
+from analysis.latency.robust import robust
 from analysis.latency.speeds import Speeds
 from analysis.latency.table import LOOP, LatencyTable, works
-from scaling.arrays import Array, Booleans
+from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.progress import Progress, silent
@@ -40,8 +39,6 @@ _TERMS = TERMS[:FITTED]
 _WHAT = "the latency law"
 _UNKNOWN_RANGE = MeasuredRange(_WHAT)
 _BOUNDS = LEAST[:FITTED]
-_HUBER = norms.HuberT()
-_STEPS = 60
 _WIDEST = 1e6  # of a head
 _ROUNDED = 1e-9  # relative: a share of 1 that was written and read
 _QUANTILES = (np.arange(101) + 0.5) / 101
@@ -186,14 +183,14 @@ def fit_latency(
             "measure more"
         )
     doubts = [*doubts_of_counts(table), *doubts_of_times(table, on)]
-    (coefficients, at_bound), present = robust(design), np.any(design != 0, axis=0)
+    (coefficients, at_bound), present = robust(design, _BOUNDS), np.any(design != 0, axis=0)
     doubts += doubts_of_residuals(table, design @ coefficients)
     members = [np.flatnonzero(shapes == shape) for shape in np.unique(shapes)]
     draws = []
     for number in range(resamples):
         progress(0.9 * number / resamples)
         rows = np.concatenate([members[shape] for shape in rng.integers(n_shapes, size=n_shapes)])
-        draws.append(robust(design[rows], coefficients)[0])
+        draws.append(robust(design[rows], _BOUNDS, coefficients)[0])
     ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
     terms = np.array(_TERMS)
     return LatencyLaw(
@@ -247,31 +244,6 @@ def _held_out(table: LatencyTable, on: Device) -> dict[str, HeldOutTimes]:
     return errors | ({"all": HeldOutTimes.of(pd.concat(predicted.values())["error"])} if predicted else {})
 
 
-def robust(design: Array, start: Array | None = None) -> tuple[Array, Booleans]:
-    """Coefficients c of `design @ c = 1` within their bounds by Huber's M-estimate, and which of them are at their
-    bound.
-
-    Iteratively reweighted least squares with Huber's weights (t = 1.345) and the scale re-estimated as the median
-    absolute deviation from 0 over .6745: the iteration of `statsmodels.RLM`, whose answer it gives where no bound is
-    met. But each step is solved within bounds (Lawson and Hanson's NNLS on what exceeds them): no cost is negative, no
-    share of a peak above 1, which plain RLM would return where terms are nearly collinear.
-    """
-    sizes = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
-    target = 1.0 - design @ _BOUNDS
-    coefficients = start if start is not None else _BOUNDS + nnls(design / sizes, target)[0] / sizes
-    for _ in range(_STEPS):
-        residuals = 1.0 - design @ coefficients
-        spread = float(scale.mad(residuals, center=0))
-        if spread < 1e-12:
-            break
-        root = np.sqrt(_HUBER.weights(residuals / spread))
-        previous = coefficients
-        coefficients = _BOUNDS + nnls(design / sizes * root[:, None], target * root)[0] / sizes
-        if np.max(np.abs(design @ (coefficients - previous))) < 1e-9:
-            break
-    return coefficients, coefficients <= _BOUNDS * (1 + 1e-12)
-
-
 def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
     """The rows with `modelled_ms` and `error` (modelled / measured - 1) of a law fitted without their level of `by`.
 
@@ -286,7 +258,7 @@ def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
     for level in np.unique(levels):
         out = levels == level
         if len(np.unique(table.shapes[~out])) >= 2:
-            error[out] = design[out] @ robust(design[~out])[0] - 1
+            error[out] = design[out] @ robust(design[~out], _BOUNDS)[0] - 1
     return table.frame.assign(error=error, modelled_ms=table.column("time_ms") * (1 + error)).dropna(subset=["error"])
 
 
