@@ -7,7 +7,7 @@ model follows from one size variable: the width d of a grid, or the number of bl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import numpy as np
@@ -32,6 +32,7 @@ class Sizes:
 
     `kv_elements_per_token`: keys and values of one cached token over all layers. None: those of multi-head attention,
     2 n_layers d_model, where both are known. `granularity` to `activation_ratio`: `analysis.laws.expert_shape`.
+    `n_routing`: what choosing experts computes, as so many parameters that a token passes through; None: not counted.
     """
 
     n_experts: int
@@ -49,10 +50,16 @@ class Sizes:
     active_experts: Array | None = None
     shared_share: Array | None = None
     activation_ratio: Array | None = None
+    n_routing: Array | None = None
 
     def __post_init__(self) -> None:
         if self.kv_elements_per_token is None and self.n_layers is not None and self.d_model is not None:
             object.__setattr__(self, "kv_elements_per_token", 2.0 * self.n_layers * self.d_model)
+
+    @property
+    def n_computed(self) -> Array:
+        """Parameters whose products a token computes, 6 FLOPs each to train: n_active, and routing where counted."""
+        return self.n_active if self.n_routing is None else self.n_active + self.n_routing
 
     def column(self, name: str) -> Array:
         """One column by name, such as the N of a law. Raises InputError where it is unknown."""
@@ -65,7 +72,7 @@ class Sizes:
         return np.asarray(value, dtype=float)
 
 
-SIZE_COLUMNS = tuple(f.name for f in fields(Sizes) if f.name not in ("n_experts", "n_active"))
+SIZE_COLUMNS = tuple(f.name for f in fields(Sizes) if f.name not in ("n_experts", "n_active", "n_routing"))
 """The columns of a law that may follow from n_active and E."""
 
 
@@ -77,7 +84,8 @@ class PolynomialFamily:
     E > 1 and N_active for E = 1, which also covers E that were not studied. Routers, outside these counts, have
     E x `router` parameters; empty where unknown. `cache`: keys and values of a cached token; empty for multi-head
     attention. `shape` and `dense_shape`: what all routed, or all dense, models agree in
-    (`analysis.laws.expert_shape`).
+    (`analysis.laws.expert_shape`). `routing`: what routing computes for each parameter of the routers, in parameters;
+    0: not counted.
     """
 
     top_k: int
@@ -91,7 +99,17 @@ class PolynomialFamily:
     cache: Polynomial = ()
     shape: Mapping[str, float] = field(default_factory=dict)
     dense_shape: Mapping[str, float] = field(default_factory=dict)
+    routing: float = 0.0
     kind: str = field(default="polynomial", init=False)
+
+    def divided(self, parts: int) -> PolynomialFamily:
+        """The same models with every expert divided into so many, of which a token takes all that it took before.
+
+        What was a layer of E experts has then E x `parts`, and k is as many times larger; N_active and N_total stay.
+        """
+        shape = {n: v * (parts if n in ("granularity", "active_experts") else 1) for n, v in self.shape.items()}
+        expert = tuple((power, coefficient / parts) for power, coefficient in self.expert)
+        return replace(self, top_k=self.top_k * parts, expert=expert, shape=shape)
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
         """The models of `n_experts` experts with these `n_active`. Raises InputError for an E below k."""
@@ -106,6 +124,7 @@ class PolynomialFamily:
         spare = 0.0 if dense else (n_experts - self.top_k) * _evaluate(self.expert, size)
         values = {name: _evaluate(counts[name], size) if name in counts else None for name in COUNTS[1:]}
         nonembed = values["n_active_nonembed"]
+        routers = _evaluate(self.router, size) * n_experts if self.router and not dense else None
         return Sizes(
             n_experts=n_experts,
             top_k=self.top_k,
@@ -116,9 +135,10 @@ class PolynomialFamily:
             n_dense_nonembed=values["n_dense_nonembed"],
             n_layers=_evaluate(self.n_layers, size) if self.n_layers else None,
             d_model=_evaluate(self.d_model, size) if self.d_model else None,
-            n_router=_evaluate(self.router, size) * n_experts if self.router and not dense else None,
+            n_router=routers,
             kv_elements_per_token=_evaluate(self.cache, size) if self.cache else None,
             **shape_columns(self.dense_shape if dense else self.shape, n_experts, n_active),
+            n_routing=self.routing * routers if self.routing and routers is not None else None,
         )
 
 
@@ -202,7 +222,11 @@ FINE_GRAINED_2024 = PolynomialFamily(
     d_model=((1, 64.0),),
     source="Krajewski et al. 2024, arXiv 2402.07871: n blocks of width 64 n, N = (8 E + 4) n d^2, N_active = 12 n "
     "d^2, without embeddings and routers; E is the expansion rate: a layer has E G experts of 8 d^2/G parameters, of "
-    "which a token takes G",
+    "which a token takes G; a parameter of a router takes 14 FLOPs of training (section 6: 6 to 20)",
+    router=((2, 64.0),),
+    routing=14.0 / 6.0,
+    shape={"granularity": 1.0, "active_experts": 1.0, "shared_share": 0.0},
+    dense_shape={"granularity": 1.0, "active_experts": 1.0, "shared_share": 0.0},
 )
 
 

@@ -38,22 +38,31 @@ class ArchitectureFamily:
     Depth and width grow together and heads with them, at a constant width of a head. Constant are the number of groups
     of heads (below it every head is its own), windows, latent ranks and the vocabulary. A token's experts together are
     as wide, relative to d, as those of the members, whatever E and `top_k` (None: the members' k; 1 for dense members,
-    whose MLPs become experts): k is how finely that width is divided. E = 1 is a dense model with an MLP of that width,
-    shared experts in it, so that N_active does not depend on E.
+    whose MLPs become experts): k is how finely that width is divided. With `n_shared` k routed and so many shared
+    experts of one width divide it, instead of the members' shared experts. With `granularity` G an expert is
+    2 d_model / G wide, whatever the members' are, and k (None: the whole number that comes nearest to the members'
+    width) says how wide a token's experts are together. E = 1 is a dense model with an MLP of that width, shared
+    experts in it, so that N_active does not depend on E.
     """
 
     name: str
     members: tuple[Architecture, ...]
     top_k: int | None = None
+    n_shared: int | None = None
+    granularity: float | None = None
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"`top_k` must be at least 1, found {self.top_k}")
+        if self.n_shared is not None and self.n_shared < 0:
+            raise InputError(f"`n_shared` must be at least 0, found {self.n_shared}")
+        if self.granularity is not None and (wrong := outside(self.granularity, MOST_EXPERTS)):
+            raise InputError(f"`granularity` {wrong}")
         object.__setattr__(self, "members", tuple(_in_floats(member) for member in self.members))
 
     @cached_property
     def _value(self) -> str:
-        return repr((self.name, self.members, self.top_k))
+        return repr((self.name, self.members, self.top_k, self.n_shared, self.granularity))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ArchitectureFamily) and self._value == other._value
@@ -63,14 +72,25 @@ class ArchitectureFamily:
 
     @property
     def k(self) -> int:
-        """Experts of a token."""
-        return self.top_k or int(self.members[-1].top_k)
+        """Experts of a token, shared ones apart."""
+        if self.top_k is not None:
+            return self.top_k
+        last = self.members[-1]
+        if self.granularity is None:
+            return int(last.top_k)
+        mlp = (last.routed or last.groups)[-1].mlp
+        wide = getattr(mlp, "top_k", 1) * mlp.width / last.d_model
+        if self.n_shared is not None:
+            wide = wide + getattr(mlp, "shared_width", 0.0) / last.d_model - 2.0 * self.n_shared / self.granularity
+        return max(1, round(float(wide) * self.granularity / 2.0))
 
     @property
     def source(self) -> str:
         """What is scaled."""
         names = " to ".join(dict.fromkeys((self.members[0].name, self.members[-1].name)))
-        return f"the proportions of {names} ({self.members[-1].source}), k = {self.k}"
+        shared = "" if self.n_shared is None else f", {self.n_shared} shared"
+        width = "" if self.granularity is None else f", experts of 2 d_model / {self.granularity:g}"
+        return f"the proportions of {names} ({self.members[-1].source}), k = {self.k}{shared}{width}"
 
     def architecture(self, n_active: Values, n_experts: int) -> Architecture:
         """The model of this N_active: embeddings and head counted, routers not, as in the run table."""
@@ -114,8 +134,8 @@ class ArchitectureFamily:
         below = np.minimum(inside.astype(int), max(last - 1, 0))
         where = below, np.minimum(below + 1, last), inside - below, np.exp(place - inside)
         model = self.members[-1]
-        groups = tuple(self._group(index, where, n_experts) for index in range(len(model.groups)))
         width = self._between(where, lambda member: member.d_model, grows=True)
+        groups = tuple(self._group(index, where, n_experts, width) for index in range(len(model.groups)))
         vocabulary = self._between(where, lambda member: member.vocab_size)
         return replace(model, name=self.name, d_model=width, vocab_size=vocabulary, groups=groups, notes=())
 
@@ -129,7 +149,7 @@ class ArchitectureFamily:
             found = (1.0 - share) * values[below] + share * values[above]
         return found * scale if grows else found
 
-    def _group(self, index: int, where: _Place, n_experts: int) -> Layers:
+    def _group(self, index: int, where: _Place, n_experts: int, d_model: Array) -> Layers:
         def of(value: Callable[[Layers], Values], *, grows: bool = False) -> Array:
             return self._between(where, lambda member: value(member.groups[index]), grows=grows)
 
@@ -137,18 +157,25 @@ class ArchitectureFamily:
         return Layers(
             of(lambda layers: layers.count, grows=True),
             _attention(group.attention, of),
-            self._mlp(group.mlp, of, n_experts),
+            self._mlp(group.mlp, of, n_experts, d_model),
         )
 
-    def _mlp(self, mlp: Any, of: Any, n_experts: int) -> Mlp | Experts:
+    def _mlp(self, mlp: Any, of: Any, n_experts: int, d_model: Array) -> Mlp | Experts:
         """The MLP of one group: dense, or E experts of which k are as wide as those of the members."""
         gated, is_routed = mlp.gated, isinstance(mlp, Experts)
         active = of(lambda layers: getattr(layers.mlp, "top_k", 1) * layers.mlp.width, grows=True)
         shared = of(lambda layers: getattr(layers.mlp, "shared_width", 0.0), grows=True)
-        if n_experts == 1 or not (is_routed or self.members[-1].n_experts == 1):
+        if not (is_routed or self.members[-1].n_experts == 1):
             return Mlp(active + shared, gated)
-        k = min(self.k, n_experts)
-        return Experts(n_experts, k, active / k, shared, gated)
+        k = self.k if n_experts == 1 else min(self.k, n_experts)
+        if self.granularity is not None:
+            if 1 < n_experts < self.k:
+                raise InputError(f"`n_experts` = {n_experts} is below `top_k` = {self.k} of experts of one width")
+            width = 2.0 * d_model / self.granularity
+        else:
+            width = active / k if self.n_shared is None else (active + shared) / (k + self.n_shared)
+        shared = shared if self.n_shared is None else self.n_shared * width
+        return Mlp(k * width + shared, gated) if n_experts == 1 else Experts(n_experts, k, width, shared, gated)
 
 
 def _in_floats(value: Any) -> Any:

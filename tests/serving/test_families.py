@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,27 @@ def test_families_are_equal_by_what_they_describe():
     assert architecture_family("llama", 2) != architecture_family("llama")
     with pytest.raises(InputError, match="mixtral, deepseek"):
         architecture_family("gpt")
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek", "llama", "olmoe"])
+def test_expert_width_and_shared_experts_are_as_asked_and_n_active_is_kept(name):
+    """By the definitions: d_expert = 2 d_model / G; k + s experts of one width share what the members' are together."""
+    for k, shared, granularity in ((4, 0, 8.0), (6, 2, None), (None, None, 16.0), (None, 1, 16.0)):
+        family = replace(FAMILIES[name], top_k=k, n_shared=shared, granularity=granularity)
+        model = family.architecture(np.array([1e9, 5e10]), 64)
+        experts = model.routed[-1].mlp
+        np.testing.assert_allclose(model.n_active() - model.parameters()["router"], [1e9, 5e10], rtol=1e-8)
+        if granularity is not None:
+            np.testing.assert_allclose(experts.width, 2 * model.d_model / granularity, rtol=1e-12)
+        if shared is not None:
+            np.testing.assert_allclose(experts.shared_width, shared * experts.width, rtol=1e-12)
+        assert experts.top_k == family.k
+        if k is None:  # the nearest whole number of experts: within half of one of the largest member's width
+            largest = FAMILIES[name].architecture(np.array([1e13]), 1)
+            found = (experts.top_k * experts.width + experts.shared_width) / model.d_model
+            assert abs(found[-1] - (largest.groups[-1].mlp.width / largest.d_model)[0]) <= 0.51 * 2 / granularity
+
+
+def test_fewer_experts_than_a_token_takes_are_refused_where_their_width_is_given():
+    with pytest.raises(InputError, match="below `top_k` = 8"):
+        replace(FAMILIES["olmoe"], top_k=8, granularity=4.0).architecture(np.array([1e9]), 4)

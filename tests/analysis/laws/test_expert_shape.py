@@ -10,6 +10,7 @@ import pytest
 from analysis.decision.lineage import sizes_of_lineage
 from analysis.laws import model_family
 from analysis.laws.expert_shape import shape_of_architecture
+from analysis.laws.model_family import FINE_GRAINED_2024
 from scaling.config import counts as cost
 from scaling.config.counts import architecture_of
 from scaling.config.model import ModelConfig
@@ -83,3 +84,22 @@ def test_the_run_table_counts_granularity_as_a_lineage_does():
     ):
         row = describe(RunConfig(model=model), "")
         assert float(shape_of_architecture(architecture_of(model, 257))["granularity"]) == row["granularity"]
+
+
+@pytest.mark.parametrize("parts", [1, 4, 16])
+def test_a_divided_family_is_the_table_of_krajewski(parts):
+    """N and N_active of arXiv 2402.07871, section 5: d^2 (8 E + 4) n and 12 d^2 n, whatever G; a router of d E G."""
+    n, width = 8.0, 512.0
+    sizes = FINE_GRAINED_2024.divided(parts).sizes(np.array([12 * width**2 * n]), 64 * parts)
+    assert (sizes.top_k, sizes.n_experts) == (parts, 64 * parts)
+    expected = {
+        "n_total": width**2 * (8 * 64 + 4) * n,
+        "n_router": width * 64 * parts * n,
+        "n_routing": 14 / 6 * width * 64 * parts * n,
+        "granularity": parts,
+        "active_experts": parts,
+        "activation_ratio": 1 / 64,
+        "d_model": width,
+    }
+    found = {name: float(getattr(sizes, name)[0]) for name in expected}
+    assert found == pytest.approx(expected, rel=1e-9)
