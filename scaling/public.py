@@ -20,7 +20,7 @@ from analysis.fitting import fit as fitting
 from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
 from analysis.fitting.objective import Kind, Objective, Residual
-from analysis.fitting.published import PUBLISHED
+from analysis.fitting.published import PUBLISHED, published_name
 from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
 from analysis.latency.speeds import with_speed
 from analysis.laws import LAWS, Law, law_named
@@ -241,9 +241,7 @@ def recommend(
         service=service,
         family=architecture_family(family) if isinstance(family, str) else family,
     )
-    published = (f"published:{name}" for name, known in PUBLISHED.items() if known is fit)
-    file = next(published, "")
-    return answers.answer(fit, question, speeds, law_file=file, what_if=what_if, cost_curves=what_if)
+    return answers.answer(fit, question, speeds, law_file=published_name(fit), what_if=what_if, cost_curves=what_if)
 
 
 @checked({"model": "a name, a config.json, or a scaling.Architecture"})

@@ -202,7 +202,7 @@ class Fit(Summarised):
         supply: Supply = (
             "many" if per_parameter >= FEW_TRUNKS else "few" if per_parameter >= SCARCE_TRUNKS else "scarce"
         )
-        if self.prior is not None:  # draws of a posterior are no resamples
+        if self.prior is not None or self.status == "published":  # draws of a posterior or of a rule: no resamples
             return Resampled(self.strata, self.n_trunks, plain=True)
         return Resampled(self.strata, self.n_trunks, supply if self.n_trunks > 1 else "many")
 
@@ -253,18 +253,21 @@ class Fit(Summarised):
         return self._run_interval(columns, slopes[:, None] * self.discrepancy.reach(_rows(columns)))
 
     def _run_interval(self, columns: Mapping[str, Any], beyond: Array | None) -> tuple[Array, Array] | None:
-        if not self.draws or not self.residuals:
+        published = self.status == "published" and self.rmse_log is not None
+        if not self.draws or not (self.residuals or published):
             return None
         levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
         law = self.quantiles(levels, lambda params: self.definition.log_loss(params, _rows(columns)))
         law = law if beyond is None else law + beyond
         trend = None if self.prior is not None else self.noise_trend
         noise = -np.sort(self.residuals if trend is None else trend.standardised) * self.enlargement
-        spread = np.sqrt(np.mean(np.square(self.residuals))) * self.enlargement
+        spread = np.sqrt(np.mean(np.square(self.residuals))) * self.enlargement if self.residuals else 0.0
         if self.noise is not None and self.noise > spread > 0:
             noise = noise * (self.noise / spread)
         if self.prior is not None:
             noise = max(self.prior.noise, self.noise or 0.0) * ndtri(levels)
+        elif published:  # of whose residuals only the size is known
+            noise = (self.rmse_log or 0.0) * ndtri(levels)
         noise = np.quantile(noise, levels) if len(noise) > _LEVELS else noise
         scales = np.broadcast_to(1.0 if trend is None else trend.scale(columns), len(law.T))
         ends = [
@@ -278,10 +281,10 @@ class Fit(Summarised):
     def summary(self) -> Table:
         """Every parameter with its value, 95 % interval and meaning; then the warnings, and what was assumed."""
         heading = f"Fit of {self.law} to {plural(self.n_runs, 'run')}, {self.n_draws} resamples: {self.status}"
-        if self.rmse_log is not None:
-            heading += f"; rmse of ln loss {self.rmse_log:.3g}"
-        elif not self.n_runs:
+        if self.status == "published" or (self.rmse_log is None and not self.n_runs):
             heading = f"{self.law}, {self.status}: {self.source}"
+        elif self.rmse_log is not None:
+            heading += f"; rmse of ln loss {self.rmse_log:.3g}"
         table = fit_tables.parameter_table(self.definition, self.params, self.intervals, self.pinned)
         left_out = [f"left out: {count} with {reason}" for reason, count in self.dropped]
         noise = () if self.noise_trend is None else (self.noise_trend.describe(),)

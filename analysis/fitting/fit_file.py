@@ -15,7 +15,8 @@ from scaling.errors import InputError
 from scaling.values import FIT
 
 # Fits of several laws, by the name in `law`: their homes stand above this package and are looked up when one is read.
-_SEVERAL_LAWS = {"mixture": "analysis.mixture.mixture:Mixture"}
+_SEVERAL_LAWS = {"mixture": "analysis.mixture.mixture:Mixture", "ensemble": "analysis.mixture.ensemble:Ensemble"}
+_ENSEMBLES = {"moe": "analysis.mixture.ensemble:published_moe"}
 
 
 def parse_fit(document: Mapping[str, Any], origin: str, own_law: Law | None = None) -> Fit:
@@ -53,14 +54,19 @@ def _law_of(name: str, origin: str, own_law: Law | None) -> Law:
 
 
 def load_fit(source: str, own_law: Law | None = None) -> Fit:
-    """The fit in a file, or `published:NAME`. `own_law` is its law where that was made in Python.
+    """The fit in a file, or `published:NAME`, with draws by a rule; `published:moe` is the ensemble of MoE laws.
 
-    Raises InputError where there is none, or where its law is not known.
+    `own_law` is its law where that was made in Python. Raises InputError where there is none, or where its law is not
+    known.
     """
     if source.startswith("published:"):
-        from analysis.fitting.published import published  # it imports this module for the type
+        name = source.removeprefix("published:")
+        if name in _ENSEMBLES:
+            ensemble: Fit = pkgutil.resolve_name(_ENSEMBLES[name])()
+            return ensemble
+        from analysis.fitting.published_draws import with_draws  # it imports this module for the type
 
-        return published(source.removeprefix("published:"))
+        return with_draws(name)
     if not Path(source).is_file():
         raise InputError(f"{source}: no such fit; give a file that `{FIT.command}` wrote, or published:NAME")
     return parse_fit(FIT.read(source), source, own_law)

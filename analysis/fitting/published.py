@@ -105,6 +105,15 @@ _FITS: dict[str, Fit] = {
             ("-e16", 16, (8e9, 6.6e10), (19.64, 0.124, 57.07, 0.169, 1.18, 0.986, 0.472)),
         )
     },
+    "fine-grained-2024-dense": Fit(
+        law="hoffmann",
+        experts=(1,),
+        family=WITHOUT_EMBEDDINGS,
+        domain={"tokens": (1.6e10, 1.3e11)},
+        params={"E": 0.47, "A": 16.3, "alpha": 0.126, "B": 26.7, "beta": 0.127},
+        source="Krajewski et al. 2024, arXiv 2402.07871, dense models",
+        notes=("fitted to smoothed training loss; N excludes embeddings; its floor is that of the MoE fit",),
+    ),
     "sparsity-2025": Fit(
         law="sparsity",
         params=_CONSTANTS["sparsity"],
@@ -152,7 +161,18 @@ PUBLISHED: dict[str, Fit] = {name: replace(fit, status="published") for name, fi
 
 
 def published(name: str) -> Fit:
-    """The published fit of that name. Raises InputError listing the names for an unknown one."""
+    """The published fit of that name, its constants alone; `published_draws.with_draws` adds how sure they are.
+
+    Raises InputError listing the names for an unknown one.
+    """
     if name not in PUBLISHED:
-        raise InputError(f"no published fit is called {name!r}; there are {', '.join(PUBLISHED)}")
+        raise InputError(f"no published fit is called {name!r}; there are moe (several), {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
+
+
+def published_name(fit: Fit) -> str:
+    """`published:NAME` where this is a published fit, with draws or without; "" for any other."""
+    if fit.status != "published":
+        return ""
+    same = (name for name, known in PUBLISHED.items() if known.law == fit.law and known.params == fit.params)
+    return next((f"published:{name}" for name in same), "")

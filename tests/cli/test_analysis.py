@@ -123,8 +123,10 @@ def test_published_fits_work_wherever_a_fit_does(call):
     result, found = call("recommend", "published:joint-moe-2025", "--train-flops", "1e20", "--n-experts", "8", "--json")
     assert result.exit_code == 0
     assert found["recommendation"]["n_active"] == pytest.approx(9.90e8, rel=1e-3)
-    assert found["probability_best"] is None
+    assert found["probability_best"] == {"8": 1.0}
     assert found["decided"] is False
+    low, high = found["recommendation"]["loss_interval"]
+    assert low < found["recommendation"]["loss"] < high
 
 
 def test_an_import_is_a_study(call, dense_csv, tmp_path):

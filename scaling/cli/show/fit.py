@@ -117,5 +117,7 @@ def prediction_page(
     why = why if alone else why.replace("of the law", "of the mixture", 1)
     parts = [why]
     if alone and beyond is not None:
-        parts.append(f"With what larger runs missed this law by in roll-out, of a new run {between(beyond, _four)}.")
+        known = fitted.discrepancy is not None and fitted.discrepancy.n_cuts > 0
+        source = "what larger runs missed this law by in roll-out" if known else "a discrepancy assumed beyond its runs"
+        parts.append(f"With {source}, of a new run {between(beyond, _four)}.")
     return Page(f"{name} {value:.4f}{unit}", why=tuple(parts), warnings=tuple(warnings))
