@@ -16,7 +16,7 @@ _NATS_N, _NATS_D = "nats x parameters^alpha", "nats x tokens^beta"
 
 def _kaplan(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     ratio = p["alpha_N"] / p["alpha_D"]
-    size = ratio * (log(p["N_c"]) - np.log(x["n_active_nonembed"]))
+    size = ratio * (log(p["N_c"]) - log(x["n_active_nonembed"]))
     return p["alpha_D"] * log_sum_exp(size, log(p["D_c"]) - log(x[TOKENS]))
 
 
@@ -47,7 +47,7 @@ KAPLAN = Law(
 def _hoffmann(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     return log_sum_exp(
         log(p["E"]),
-        log(p["A"]) - p["alpha"] * np.log(x["n_active"]),
+        log(p["A"]) - p["alpha"] * log(x["n_active"]),
         log(p["B"]) - p["beta"] * log(x[TOKENS]),
     )
 
@@ -74,7 +74,7 @@ HOFFMANN = Law(
 
 def _coupled(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     terms = log_sum_exp(
-        log(p["A"]) - p["alpha"] * np.log(x["n_active"]),
+        log(p["A"]) - p["alpha"] * log(x["n_active"]),
         log(p["B"]) - p["beta"] * log(x[TOKENS]),
     )
     return log_sum_exp(log(p["E"]), p["gamma"] * terms)
@@ -117,7 +117,7 @@ def _overtraining(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     shared = p["eta"] * np.log(6.0)
     return log_sum_exp(
         log(p["E"]),
-        log(p["a"]) - shared - p["eta"] * (2.0 * np.log(x["n_active"])),
+        log(p["a"]) - shared - p["eta"] * (2.0 * log(x["n_active"])),
         log(p["b"]) - shared - p["eta"] * (2.0 * log(x[TOKENS])),
     )
 
@@ -147,7 +147,7 @@ OVERTRAINING = Law(
 
 
 def _farseer(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
-    log_n = np.log(x["n_active"])
+    log_n = log(x["n_active"])
     floor_of_n = p["a3"] * exp(p["gamma"] * log_n) + p["b3"]
     factor = p["a2"] * exp(p["beta"] * log_n) + p["b2"]
     steepness = exp(p["a1"] * exp(p["alpha"] * log_n) + p["b1"])

@@ -126,7 +126,7 @@ def _leverage(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     active, log_g = x["activation_ratio"], np.log(x["granularity"]) / _LN2
     offset = 1.0 / (1.0 / p["A_start"] - 1.0 / p["A_max"])
     saturated = -log(1.0 / (active + offset) + 1.0 / p["A_max"])
-    power = p["a"] + p["d"] * (np.log(x["train_flops"]) / _LN10) + p["gamma"] * log_g**2 + p["beta"] * log_g
+    power = p["a"] + p["d"] * (log(x["train_flops"]) / _LN10) + p["gamma"] * log_g**2 + p["beta"] * log_g
     return saturated * power
 
 
