@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from analysis.decision.question import Question
 from analysis.decision.suggest import LARGEST_STEP, Candidates, Suggestion, suggest
 from analysis.fitting.fit import Fit
+from analysis.fitting.studied import plausible_ratios
+from analysis.fitting.studied import studied as studied_ratios
 from analysis.tables.runs import RunTable, read_runs
 from scaling.arrays import Array
 from scaling.config.counts import train_flops
@@ -63,6 +65,8 @@ def propose_cells(
         raise InputError(f"`flops` must be above 0, found {budget:g}")
     experts = {*fit.experts, *question.n_experts, *study.experts}
     cells = new_cells(grid, study, {*experts, 2 * max(experts), max(1, min(experts) // 2)})
+    if not fit.studied and table is not None:  # a fit of before that was recorded
+        fit = replace(fit, studied=studied_ratios(table))
     candidates, cells = _candidates(cells, fit, question, spent)
     trunks = None if table is None else table.trunks
     suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks, progress)
@@ -106,11 +110,19 @@ def _spent(grid: Grid, table: RunTable | None) -> _Spent:
 def _candidates(
     cells: list[RunConfig], fit: Fit, question: Question, spent: _Spent
 ) -> tuple[Candidates, list[RunConfig]]:
-    """The cells with at least the compute of the smallest run and at most three times that of the largest, with the
-    columns that the analysis needs."""
+    """The cells with at least the compute of the smallest run, at most three times that of the largest and a plausible
+    number of tokens per parameter, with the columns that the analysis needs. Raises InputError where there are none."""
     rows = [(cell, describe(cell, "")) for cell in cells]
     least, most = 0.999 * spent.smallest, 1.001 * LARGEST_STEP * spent.largest
+    few, many = plausible_ratios(fit)
     rows = [(cell, row) for cell, row in rows if least <= row["train_flops"] <= most]
+    rows = [(cell, row) for cell, row in rows if few <= row["tokens"] / row["n_active"] <= many]
+    if not rows:
+        raise InputError(
+            f"none of {len(cells)} new cells lies between the smallest run and {LARGEST_STEP:g} times the largest with "
+            f"{few:.3g} to {many:.3g} tokens per parameter, as in the runs studied: widen the grid with other widths "
+            "or tokens"
+        )
     settings = {**fit.settings, **question.settings}
 
     def column(name: str) -> Array:
@@ -149,7 +161,7 @@ def _document(suggestion: Suggestion, chosen: list[RunConfig], candidates: Candi
         }
         for pick, cell in zip(suggestion.picks, chosen, strict=True)
     ]
-    effects = ("regret_before", "regret_after", "method", "train_flops")
+    effects = ("regret_before", "regret_after", "method", "unsettled", "train_flops")
     return {"cells": cells} | {name: getattr(suggestion, name) for name in effects}
 
 

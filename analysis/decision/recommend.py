@@ -75,14 +75,17 @@ def recommend_with_regrets(
     certainty = _certainty(draws, regrets) if draws and regrets is not None else {}
     choices = [replace(_choice(solutions, e), **certainty.get(e, {})) for e in possible]
     chosen = choices[0]
-    disagreement = disagreement_of_draws(chosen)
+    disagreement = disagreement_of_draws(chosen, choices[1:])
     refused = no_answer_though_found(optimiser, chosen)
     doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts)]
     doubts += sensitivity_to_speed(optimiser, possible)
     next_run = None
     if doubts and regrets is not None:
-        towards = run_towards(fit, chosen.n_experts, chosen.train_flops)
-        next_run = most_informative_run(fit, experts, regrets) if disagreement else towards
+        lineage = optimiser.pricing.family
+        if disagreement:
+            next_run = most_informative_run(fit, experts, regrets, chosen.n_experts, lineage)
+        else:
+            next_run = run_towards(fit, chosen.n_experts, chosen.train_flops, lineage)
     chances = draws.probability_best() if draws else None
     unreachable = tuple(e for e in experts if e not in possible)
     recommendation = Recommendation(

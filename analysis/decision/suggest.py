@@ -9,17 +9,23 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis.decision.next_run import NextRun, beyond_edge
+from analysis.decision.optima import expected_regret
 from analysis.decision.question import Question
+from analysis.decision.recommend import candidates as compared
 from analysis.decision.recommend import recommend_with_regrets, some_draws, with_settings
 from analysis.decision.recommendation import REGRET_LIMIT, Recommendation
 from analysis.decision.value_of_information import (
     ENOUGH_DRAWS,
+    LEAST_GAIN,
+    AfterOutcomes,
     Noise,
     RegretBelief,
+    after_outcomes,
     outcome_weights,
+    regret_of_choice,
     run_noise,
-    weighed,
 )
+from analysis.decision.verdict import disagreement_of_draws
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array, Integers
 from scaling.errors import InputError
@@ -27,7 +33,6 @@ from scaling.progress import Progress, part, silent
 
 LARGEST_STEP = 3.0  # largest new run, in units of the largest so far
 MOST_CELLS = 24
-_LEAST_GAIN = 0.01  # of the regret before: by less than that a set of cells does not help
 _LADDER = 0.5  # of budgets below the one proposed, where draws agree: a trunk's shorter branches are cheap
 _SUBSTITUTE = 0.5  # of the compute of a run named: a cell below it does not take its place
 
@@ -90,8 +95,10 @@ class Pick:
 class Suggestion:
     """What to run next and what that is expected to do.
 
-    Regrets are shares of the cost, of the E that would be chosen, as `recommend` counts them but for draws in which an
-    E cannot answer: those count as 20 %. None where the draws agree. `method`: how the last was estimated.
+    `regret_before` is the expected regret of the E recommended, a share of the cost, as the recommendation states it
+    (`Recommendation.expected_regret`); `regret_after` that of the E that will be chosen; None where the draws agree.
+    `method`: how the last was estimated. `unsettled`: after which share of the outcomes it stays open whether the E
+    chosen can answer; None where no draw says that it cannot, or too few draws count.
     """
 
     picks: tuple[Pick, ...]
@@ -99,6 +106,7 @@ class Suggestion:
     regret_before: float | None
     regret_after: float | None
     method: str
+    unsettled: float | None
     n_experts: int
     undecided_because: tuple[str, ...]
 
@@ -133,19 +141,21 @@ def suggest(
         )
     candidates = _in_reach(candidates, fit, answer, train_flops)
     undecided = f"undecided because {'; '.join(answer.undecided_because)}"
-    if next_run is None:
-        raise InputError(f"no run of these shapes would decide it: {undecided}")
-    if next_run.regret_before is None or regrets is None:
+    if regrets is None or not disagreement_of_draws(answer.recommendation):
+        if next_run is None:
+            raise InputError(f"no run of these shapes would decide it: {undecided}")
         suggestion = _towards(next_run, candidates, train_flops)
     else:
         fit = with_settings(fit, question)
         predicted, noise = fit.definition.log_loss(some_draws(fit), candidates.columns), run_noise(fit, trunks)
-        suggestion = choose(regrets, predicted, candidates, noise, train_flops, rng, progress=part(progress, 0.2, 1.0))
+        chosen = compared(fit, question).index(best)
+        rest = part(progress, 0.2, 1.0)
+        suggestion = choose(regrets, predicted, candidates, noise, train_flops, rng, chosen=chosen, progress=rest)
         if not suggestion.picks:
+            now = "" if answer.expected_regret is None else f" of {answer.expected_regret:.2%}"
             raise InputError(
-                f"no set of these {len(candidates)} cells within {train_flops:.3g} FLOPs lowers the expected regret of "
-                f"{suggestion.regret_before:.2%} by more than a hundredth of it; give a larger `flops`. It is "
-                + undecided
+                f"no set of {len(candidates)} cells within {train_flops:.3g} FLOPs lowers the expected regret{now} "
+                f"by more than a hundredth of it; give a larger `flops`. It is {undecided}"
             )
     return replace(suggestion, n_experts=best, undecided_because=answer.undecided_because)
 
@@ -171,31 +181,39 @@ def choose(
     train_flops: float,
     rng: np.random.Generator,
     enough: float = REGRET_LIMIT,
+    chosen: int | None = None,
     progress: Progress = silent,
 ) -> Suggestion:
     """Cells chosen one after another, each by the expected regret that it takes off per FLOP it adds.
 
-    `regrets` (draws, E) is of the E compared, `predicted` (draws, cells) the ln loss of the candidates. A cell is a new
-    trunk, or one more budget of a trunk chosen before, whose noise it shares in part. One run alone may change no
-    choice where several would, so a new trunk is worth what as many repeats of it as are best are worth, on average
-    (KG(*), Frazier and Powell 2010, Decision Analysis 7:378). Ends when the regret is at most `enough` (where it was
-    more), when nothing affordable is left, when 24 cells are chosen, or when no cell lowers it by a hundredth.
+    `regrets` (draws, E) is of the E compared, `chosen` the one that is recommended (None: that of least expected
+    regret), `predicted` (draws, cells) the ln loss of the candidates. A cell is a new trunk, or one more budget of a
+    trunk chosen before, whose noise it shares in part. One run alone may change no choice where several would, so a new
+    trunk is worth what as many repeats of it as are best are worth, on average (KG(*), Frazier and Powell 2010,
+    Decision Analysis 7:378). What is lowered is the risk, the expected regret with draws that have no answer as 20 %
+    (`value_of_information.risks`). Ends when it is at most `enough` (where it was more), when nothing affordable is
+    left, when 24 cells are chosen, or when no cell lowers it by a hundredth. Regrets that are reported are those of the
+    verdict, of which the same share is left as of the risk until the draws can be reweighted.
     """
     plan = _Plan(RegretBelief.of_draws(regrets, predicted, noise), [], train_flops)
-    before = now = plan.belief.risk
+    risk = plan.belief.risk
     # Perfect knowledge leaves no regret: a linear update of skewed regrets may promise more, so gains are shares of it.
     perfect = max(plan.belief.perfect(rng), np.finfo(float).tiny)
-    target = enough if before > enough else 0.0
+    target = enough if risk > enough else 0.0
+    least = float(regret_of_choice(regrets)[0][0])  # without a run, were the E of least regret chosen
+    before = now = least if chosen is None else float(np.nan_to_num(expected_regret(regrets)[chosen]))
     picks: list[Pick] = []
-    while len(picks) < MOST_CELLS and now > target:
-        progress(max(len(picks) / MOST_CELLS, 1.0 - now / before))
-        addition = _best_addition(plan, candidates, _LEAST_GAIN * perfect, rng)
+    left = 1.0  # the share of the risk
+    while len(picks) < MOST_CELLS and left * risk > target:
+        progress(max(len(picks) / MOST_CELLS, 1.0 - left))
+        addition = _best_addition(plan, candidates, LEAST_GAIN * perfect, rng)
         if addition is None:
             break
         cell, trunk, cost = addition
         how = "one more budget of a trunk above: it" if trunk < len(plan.trunks) else "of the cells affordable then it"
         plan = plan.add(cell, trunk, cost, rng)
-        after = float(np.clip(before * (1.0 - (before - plan.belief.risk) / perfect), 0.0, now))
+        left = float(np.clip(1.0 - (risk - plan.belief.risk) / perfect, 0.0, left))
+        after = left * least
         reason = (
             f"{how} takes most off the expected regret per FLOP: {now:.2%} to {after:.2%} for {cost:.3g} FLOPs, with E "
             f"= {candidates.n_experts[cell]}"
@@ -204,14 +222,19 @@ def choose(
         number = int(np.sum(shapes[:trunk] == candidates.shape[cell]))
         picks.append(Pick(cell, number, cost, now, after, reason))
         now = after
-    method = "linear updates over the draws"
+    method, unsettled = "linear updates over the draws", None
     if picks:
-        after, effective = _reweighted(regrets, predicted, noise, plan.trunks, rng)
-        if effective >= ENOUGH_DRAWS:
-            now, method = min(after, before), f"reweighted draws, {effective:.0f} of {len(regrets)} effective"
+        reweighted = _reweighted(regrets, predicted, noise, plan.trunks, rng)
+        count = f"{reweighted.effective:.0f} of {len(regrets)}"
+        if reweighted.effective >= ENOUGH_DRAWS:
+            now, method = reweighted.regret, f"reweighted draws, {count} effective"
+            if np.isnan(regrets).any():  # that an E cannot answer may make one choose another of more regret
+                unsettled = reweighted.unsettled
+            else:
+                now = min(now, before)
         else:
-            method += f": reweighted, {effective:.0f} of {len(regrets)} would count, {ENOUGH_DRAWS:.0f} are needed"
-    return Suggestion(tuple(picks), train_flops - plan.left, before, now, method, 0, ())
+            method += f": reweighted, {count} would count, {ENOUGH_DRAWS:.0f} are needed"
+    return Suggestion(tuple(picks), train_flops - plan.left, before, now, method, unsettled, 0, ())
 
 
 @dataclass(frozen=True)
@@ -287,12 +310,12 @@ def _best_addition(
 
 def _reweighted(
     regrets: Array, predicted: Array, noise: Noise, trunks: list[list[int]], rng: np.random.Generator
-) -> tuple[float, float]:
-    """The expected regret after all runs by reweighted draws, and how many draws count (`weighed`)."""
+) -> AfterOutcomes:
+    """What is expected after all runs by reweighted draws."""
     cells = np.concatenate(trunks)
     trunk_of = np.repeat(np.arange(len(trunks)), [len(members) for members in trunks])
     covariance = noise.of_trunk * (trunk_of[:, None] == trunk_of) + noise.own * np.eye(len(cells))
-    return weighed(regrets, outcome_weights(predicted[:, cells], covariance, rng))
+    return after_outcomes(regrets, outcome_weights(predicted[:, cells], covariance, rng))
 
 
 def _towards(run: NextRun, candidates: Candidates, train_flops: float) -> Suggestion:
@@ -321,4 +344,4 @@ def _towards(run: NextRun, candidates: Candidates, train_flops: float) -> Sugges
             trunk.append(int(cell))
             left -= added
             picks.append(Pick(int(cell), 0, added, None, None, reason))
-    return Suggestion(tuple(picks), sum(pick.train_flops for pick in picks), None, None, "the draws agree", 0, ())
+    return Suggestion(tuple(picks), sum(pick.train_flops for pick in picks), None, None, "the draws agree", None, 0, ())

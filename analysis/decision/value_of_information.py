@@ -4,23 +4,28 @@ Before a run its loss is uncertain twice: the draws predict it differently, and 
 the expected value of sample information (Raiffa and Schlaifer 1961, Applied Statistical Decision Theory, ch. 4):
 min_e E[r_e] - E_y[min_e E[r_e | y]] for the regret r_e of choosing E = e and the outcome y. E[r_e | y] is estimated by
 
-* `weighed`: the draws reweighted by the likelihood of y. Exact as the draws grow, worthless where few of them count.
+* `after_outcomes`: the draws reweighted by the likelihood of y. Exact as the draws grow, worthless where few of them
+  count. Regret is the verdict's, `analysis.decision.optima.expected_regret`, of the E chosen (`regret_of_choice`).
 * `RegretBelief`: linear regression of r_e on y, by means and covariances over the draws (a Kalman update; Jalal and
   Alarid-Escudero 2018, Med Decis Making 38:174). Exact where draws are normal and regrets linear, and it never runs out
-  of draws. Its gains are best read as shares of the gain that it gives perfect knowledge (`RegretBelief.perfect`).
+  of draws. Draws without an answer count in it as a regret of 20 % (`risks`), so its gains are no regrets: they are
+  read as shares of the gain that it gives perfect knowledge (`RegretBelief.perfect`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
+from analysis.decision.optima import UNANSWERED_LIMIT, expected_regret, unanswered_share
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array, Integers
 
 ENOUGH_DRAWS = 50.0  # effective draws behind an outcome, from which reweighting is believed
+LEAST_GAIN = 0.01  # of the regret before: runs that take off less do not help
 _LEAST_NOISE = 1e-3  # of ln loss: no run is measured better than that
 _UNKNOWN_SHARE = 0.5  # of the variance, where no trunk has several budgets to estimate it from
 _MOST_SHARE = 0.95
@@ -99,9 +104,37 @@ def outcome_weights(predicted: Array, covariance: Array, rng: np.random.Generato
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def weighed(regrets: Array, weights: Array) -> tuple[float, float]:
-    """Expected risk of the E chosen anew after each outcome, and the median of its effective draws (Kish)."""
-    return float((weights @ risks(regrets)).min(axis=1).mean()), float(np.median(1.0 / np.sum(weights**2, axis=1)))
+def regret_of_choice(regrets: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Expected regret and unanswered share of the E one would choose under each row of weights (cases, draws).
+
+    That of least expected regret among those that can answer in all but 5 % of the draws; else that which can in most.
+    Both are the verdict's figures (`expected_regret`, `unanswered_share`); without weights of one case, all draws
+    alike.
+    """
+    row_weights = np.ones((1, len(regrets))) if weights is None else weights
+    mean, unanswered = expected_regret(regrets, row_weights), unanswered_share(regrets, row_weights)
+    allowed = unanswered <= np.maximum(UNANSWERED_LIMIT, unanswered.min(axis=1, keepdims=True))
+    chosen = np.where(allowed, np.nan_to_num(mean, nan=np.inf), np.inf).argmin(axis=1)
+    cases = np.arange(len(chosen))
+    return np.nan_to_num(mean[cases, chosen]), unanswered[cases, chosen]
+
+
+class AfterOutcomes(NamedTuple):
+    """What is expected once some runs are known: the regret of the E chosen anew; in which share of the outcomes it
+    stays open whether that E can answer (more than 5 % of the draws say so, and more than 5 % not); and how many draws
+    count, the median of Kish's effective number."""
+
+    regret: float
+    unsettled: float
+    effective: float
+
+
+def after_outcomes(regrets: Array, weights: Array) -> AfterOutcomes:
+    """Means over outcomes, whose `weights` (outcomes, draws) `outcome_weights` gives."""
+    regret, unanswered = regret_of_choice(regrets, weights)
+    unsettled = (unanswered > UNANSWERED_LIMIT) & (unanswered < 1.0 - UNANSWERED_LIMIT)
+    effective = np.sum(weights, axis=1) ** 2 / np.sum(weights**2, axis=1)
+    return AfterOutcomes(float(regret.mean()), float(unsettled.mean()), float(np.median(effective)))
 
 
 @dataclass(frozen=True)

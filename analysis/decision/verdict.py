@@ -27,20 +27,28 @@ _MISREAD = (
 )  # fmt: skip
 
 
-def disagreement_of_draws(chosen: Choice) -> list[str]:
-    """How the draws contradict the choice; empty where they agree on it, or where there are none."""
+def disagreement_of_draws(chosen: Choice, others: Sequence[Choice] = ()) -> list[str]:
+    """How the draws contradict the choice; empty where they agree on it, or where there are none. Names the E of
+    `others` that has less expected regret, where there is one: the choice is that of the estimate."""
     best, chance, regret, unanswered = chosen.n_experts, chosen.probability_best, chosen.regret, chosen.unanswered
     doubts: list[str] = []
     if chance is not None and chance < PROBABILITY_NEEDED:
         doubts.append(f"E = {best} is best in only {chance:.0%} of bootstrap draws ({PROBABILITY_NEEDED:.0%} required)")
     if regret is not None and regret > REGRET_LIMIT:
-        doubts.append(f"its expected regret is {regret:.1%} (limit {REGRET_LIMIT:.0%})")
+        safer = min((c for c in others if _risks_less(c, regret)), key=lambda c: c.regret or 0.0, default=None)
+        instead = "" if safer is None else f"; that of E = {safer.n_experts} is {safer.regret:.1%}"
+        doubts.append(f"its expected regret is {regret:.1%} (limit {REGRET_LIMIT:.0%}){instead}")
     if unanswered is not None and unanswered > UNANSWERED_LIMIT:
         doubts.append(
             f"in {unanswered:.0%} of bootstrap draws no model with E = {best} reaches the loss within the limits (at "
             f"most {UNANSWERED_LIMIT:.0%} allowed)"
         )
     return doubts
+
+
+def _risks_less(choice: Choice, regret: float) -> bool:
+    """Whether an E has less expected regret, and answers in nearly all draws."""
+    return choice.regret is not None and choice.regret < regret and (choice.unanswered or 0.0) <= UNANSWERED_LIMIT
 
 
 def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list[str]:

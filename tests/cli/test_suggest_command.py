@@ -18,6 +18,7 @@ from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import load_fit
+from analysis.fitting.studied import Studied, plausible_ratios
 from analysis.laws import JOINT_MOE
 from analysis.tables.runs import read_runs
 from scaling.cli.main import app
@@ -147,6 +148,23 @@ def test_a_grid_and_a_fit_do_without_a_folder(study: Path, tmp_path: Path) -> No
     found = load_grid(tmp_path / "g.yaml")
     assert not {cell.run_id("") for cell in found.cells} & {cell.run_id("") for cell in old.cells}
     assert json.loads(ended.stdout)["share_of_study"] == pytest.approx(own_flops(found.cells) / own_flops(old.cells))
+
+
+def test_cells_have_tokens_per_parameter_that_are_plausible_beside_those_of_the_runs(
+    study: Path, tmp_path: Path
+) -> None:
+    known = load_fit(str(study / "fits" / "joint.json"))
+    narrow = dict.fromkeys(known.experts, Studied((20.0, 60.0)))
+    for studied, (low, high) in ((narrow, (20 / 3, 180.0)), ({}, plausible_ratios(known))):  # an old fit, by its table
+        path = tmp_path / "fit.json"
+        path.write_text(json.dumps(FIT.document(replace(known, studied=studied))))
+        ended = call(study, "--fit", path, "--out", tmp_path / "g.yaml", *ASKED, "--json")
+        assert ended.exit_code == 0, ended.stderr
+        ratios = [cell["tokens"] / cell["n_active"] for cell in json.loads(ended.stdout)["cells"]]
+        assert low <= min(ratios) <= max(ratios) <= high
+    ends = dict.fromkeys(known.experts, Studied((2000.0, 2001.0)))
+    path.write_text(json.dumps(FIT.document(replace(known, studied=ends))))
+    refused("tokens per parameter", study, "--fit", path, "--out", tmp_path / "h.yaml", *ASKED)
 
 
 def refused(message: str, *words: object) -> None:

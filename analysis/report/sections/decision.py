@@ -223,7 +223,7 @@ def _next_step(subject: Subject) -> list[str]:
         f"tokens ({flops(run.train_flops)} FLOP); {run.reason}"
     )
     if run.regret_before is not None and run.regret_after is not None:
-        advice += f"; expected regret {100 * run.regret_before:.1f}% to {100 * run.regret_after:.1f}%"
+        advice += f"; expected regret {100 * run.regret_before:.2g}% now, {100 * run.regret_after:.2g}% after it"
     return [advice]
 
 

@@ -173,9 +173,9 @@ def _next_run(found: Answer) -> Iterator[str]:
     """The run that would help most to decide."""
     run = found.recommendation.next_run
     if run is not None:
-        gain = (
-            "" if run.regret_after is None else f"; expected regret {run.regret_before:.2%} to {run.regret_after:.2%}"
-        )
+        gain = ""
+        if run.regret_before is not None and run.regret_after is not None:
+            gain = f"; expected regret {run.regret_before:.2%} now, {run.regret_after:.2%} after it"
         yield (
             f"most informative next run: E = {run.n_experts}, {si(run.n_active)} active, {si(run.tokens)} tokens, "
             f"{flops(run.train_flops)} FLOPs ({run.reason}{gain})"

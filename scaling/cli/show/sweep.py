@@ -114,6 +114,8 @@ def suggestion_page(suggestion: Mapping[str, Any]) -> Page:
         for cell in cells
     ]
     method = f"; method: {suggestion['method']}" if suggestion["regret_before"] is not None else ""
+    if suggestion["unsettled"] is not None:
+        method += f"; whether the E chosen can answer stays open after {suggestion['unsettled']:.0%} of the outcomes"
     reasons = "; ".join(suggestion["undecided_because"])
     return Page(
         answer,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from analysis.decision.next_run import regret_after_run, regret_of_choice
+from analysis.decision.next_run import regret_after_run
 from analysis.decision.optima import MOST_REGRET, Optima, expected_regret, unanswered_share
 from analysis.decision.size_search import Optimum
+from analysis.decision.value_of_information import regret_of_choice
 
 INF, NAN = np.inf, np.nan
 

@@ -14,7 +14,14 @@ from scipy.stats import norm
 
 from analysis.decision.question import Question
 from analysis.decision.suggest import MOST_CELLS, Candidates, choose, suggest
-from analysis.decision.value_of_information import Noise, RegretBelief, outcome_weights, risks, run_noise, weighed
+from analysis.decision.value_of_information import (
+    Noise,
+    RegretBelief,
+    after_outcomes,
+    outcome_weights,
+    risks,
+    run_noise,
+)
 from analysis.fitting.fit import fit
 from analysis.laws import JOINT_MOE
 from scaling.config.counts import train_flops
@@ -63,7 +70,7 @@ def test_linear_updates_give_the_closed_form_of_two_actions(mean, prior, noise):
 @pytest.mark.parametrize(("mean", "prior", "noise"), CASES)
 def test_reweighted_draws_give_the_closed_form_too(mean, prior, noise):
     regrets, predicted = two_actions(mean, prior)
-    after, effective = weighed(regrets, outcome_weights(predicted, np.array([[noise**2]]), rng()))
+    after, _, effective = after_outcomes(regrets, outcome_weights(predicted, np.array([[noise**2]]), rng()))
     # 400 simulated outcomes: a posterior mean of deviation s is averaged to s/sqrt(400) a half, four of which are
     # allowed
     s = prior**2 / np.hypot(prior, noise)
@@ -117,7 +124,7 @@ def test_a_run_about_which_all_draws_agree_is_worth_nothing():
     assert belief.risk_after(belief.shifts(np.array([0]), np.ones(1)), rng())[0] == pytest.approx(
         belief.risk, abs=1e-12
     )
-    after, effective = weighed(regrets, outcome_weights(predicted, np.array([[1e-4]]), rng()))
+    after, _, effective = after_outcomes(regrets, outcome_weights(predicted, np.array([[1e-4]]), rng()))
     assert (after, effective) == (pytest.approx(regrets.mean(axis=0).min()), pytest.approx(DRAWS))
     assert choose(regrets, predicted, cells([1.0]), Noise(0.01), 10.0, rng()).picks == ()
 
