@@ -28,6 +28,7 @@ def sizes_of_lineage(lineage: ArchitectureFamily, n_active: Array, n_experts: in
         d_model=np.asarray(model.d_model, dtype=float),
         n_router=counts["router"],
         kv_elements_per_token=np.asarray(model.cache_elements_per_token, dtype=float),
+        n_routing=counts["router"],
         **shape_of_architecture(model),
     )
 

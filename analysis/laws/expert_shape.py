@@ -24,16 +24,17 @@ SHAPE_COLUMNS = ("granularity", "active_experts", "shared_share", "activation_ra
 
 
 def shape_of_architecture(model: Architecture) -> dict[str, Array]:
-    """The columns of described models, as arrays over them; those of the routed layers, where some are dense."""
+    """The columns of described models and `d_expert`, as arrays over them; of the routed layers, where some are
+    dense."""
     layers: Layers = (model.routed or model.groups)[-1]
     mlp, one = layers.mlp, np.ones(np.shape(model.d_model))
-    granularity = 2.0 * np.asarray(model.d_model, dtype=float) / mlp.width
+    width = {"granularity": 2.0 * np.asarray(model.d_model, dtype=float) / mlp.width, "d_expert": mlp.width * one}
     if not isinstance(mlp, Experts):
-        return {"granularity": granularity, "active_experts": one, "shared_share": 0.0 * one, "activation_ratio": one}
+        return {**width, "active_experts": one, "shared_share": 0.0 * one, "activation_ratio": one}
     shared = mlp.shared_width / mlp.width * one
     active = mlp.top_k + shared
     return {
-        "granularity": granularity,
+        **width,
         "active_experts": active,
         "shared_share": shared / active,
         "activation_ratio": active / (mlp.n_experts + shared),

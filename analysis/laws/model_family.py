@@ -32,7 +32,8 @@ class Sizes:
 
     `kv_elements_per_token`: keys and values of one cached token over all layers. None: those of multi-head attention,
     2 n_layers d_model, where both are known. `granularity` to `activation_ratio`: `analysis.laws.expert_shape`.
-    `n_routing`: what choosing experts computes, as so many parameters that a token passes through; None: not counted.
+    `d_expert`: hidden units of an expert. `n_routing`: what choosing experts computes, as so many parameters that a
+    token passes through; None: not counted.
     """
 
     n_experts: int
@@ -50,6 +51,7 @@ class Sizes:
     active_experts: Array | None = None
     shared_share: Array | None = None
     activation_ratio: Array | None = None
+    d_expert: Array | None = None
     n_routing: Array | None = None
 
     def __post_init__(self) -> None:
@@ -84,8 +86,8 @@ class PolynomialFamily:
     E > 1 and N_active for E = 1, which also covers E that were not studied. Routers, outside these counts, have
     E x `router` parameters; empty where unknown. `cache`: keys and values of a cached token; empty for multi-head
     attention. `shape` and `dense_shape`: what all routed, or all dense, models agree in
-    (`analysis.laws.expert_shape`). `routing`: what routing computes for each parameter of the routers, in parameters;
-    0: not counted.
+    (`analysis.laws.expert_shape`). `d_expert`: hidden units of an expert; empty where unknown. `routing`: what routing
+    computes for each parameter of the routers, in parameters; 0: not counted.
     """
 
     top_k: int
@@ -99,6 +101,7 @@ class PolynomialFamily:
     cache: Polynomial = ()
     shape: Mapping[str, float] = field(default_factory=dict)
     dense_shape: Mapping[str, float] = field(default_factory=dict)
+    d_expert: Polynomial = ()
     routing: float = 0.0
     kind: str = field(default="polynomial", init=False)
 
@@ -108,8 +111,8 @@ class PolynomialFamily:
         What was a layer of E experts has then E x `parts`, and k is as many times larger; N_active and N_total stay.
         """
         shape = {n: v * (parts if n in ("granularity", "active_experts") else 1) for n, v in self.shape.items()}
-        expert = tuple((power, coefficient / parts) for power, coefficient in self.expert)
-        return replace(self, top_k=self.top_k * parts, expert=expert, shape=shape)
+        expert, width = (tuple((power, c / parts) for power, c in each) for each in (self.expert, self.d_expert))
+        return replace(self, top_k=self.top_k * parts, expert=expert, d_expert=width, shape=shape)
 
     def sizes(self, n_active: Array, n_experts: int) -> Sizes:
         """The models of `n_experts` experts with these `n_active`. Raises InputError for an E below k."""
@@ -138,6 +141,7 @@ class PolynomialFamily:
             n_router=routers,
             kv_elements_per_token=_evaluate(self.cache, size) if self.cache else None,
             **shape_columns(self.dense_shape if dense else self.shape, n_experts, n_active),
+            d_expert=_evaluate(self.d_expert, size) if self.d_expert and not dense else None,
             n_routing=self.routing * routers if self.routing and routers is not None else None,
         )
 
@@ -224,6 +228,7 @@ FINE_GRAINED_2024 = PolynomialFamily(
     "d^2, without embeddings and routers; E is the expansion rate: a layer has E G experts of 8 d^2/G parameters, of "
     "which a token takes G; a parameter of a router takes 14 FLOPs of training (section 6: 6 to 20)",
     router=((2, 64.0),),
+    d_expert=((1, 256.0),),
     routing=14.0 / 6.0,
     shape={"granularity": 1.0, "active_experts": 1.0, "shared_share": 0.0},
     dense_shape={"granularity": 1.0, "active_experts": 1.0, "shared_share": 0.0},
@@ -308,6 +313,8 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
     routing = columns["n_router"][routed] if "n_router" in columns else np.array([])
     router = _per_expert(width[routed], routing, experts[routed]) if np.all(routing > 0) else ()
     cache = _fit(width, columns[_CACHE], degrees=_OF_CACHE) if _CACHE in columns else ()
+    of_expert = columns["d_expert"][routed] if "d_expert" in columns else np.array([])
+    hidden = _fit(width[routed], of_expert, degrees=((1,), (0,))) if of_expert.size else ()
     if None in (depth, expert, router, cache, *routed_counts.values(), *dense_counts.values()) or (
         routed.any() and not expert
     ):
@@ -328,6 +335,7 @@ def _polynomial_family(columns: Mapping[str, Array], experts: Array) -> Polynomi
         cache=cache or (),
         shape=common_shape(columns, routed),
         dense_shape=common_shape(columns, ~routed),
+        d_expert=hidden or (),
     )
 
 

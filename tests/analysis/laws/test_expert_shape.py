@@ -37,7 +37,7 @@ def test_public_models_have_the_shape_of_their_cards(name, granularity, active, 
         "shared_share": shared,
         "activation_ratio": ratio,
     }
-    assert {column: float(value) for column, value in shape.items()} == pytest.approx(expected, rel=1e-12)
+    assert {column: float(shape[column]) for column in expected} == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_lineage_divides_a_tokens_experts_and_keeps_the_widths_together():
