@@ -27,7 +27,7 @@ def calibrate_cpu() -> Device:
     256 MB of main memory (`_read_bandwidth`), on the cores that this process may use. The first cache is omitted,
     because no call is short enough to be limited by it.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = _cores()
     peak = _product_flops(len(cores))
     bandwidth = _read_bandwidth(2**28, len(cores))
     levels: list[tuple[float, float]] = []
@@ -46,6 +46,15 @@ def calibrate_cpu() -> Device:
         price_source=_VCPU,
         levels=tuple(levels),
     )
+
+
+def cpu_cores() -> int:
+    """The number of cores that this process may use: those of the device `cpu`."""
+    return len(_cores())
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def cpu_caches(cores: Sequence[int]) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from scaling.serving.service import ModelSizes
 from scaling.serving.training_work import LEAST, TERMS, TrainingWork
 
 _STEEPEST = 5.0  # of a slope, or of a standard deviation of ln(time)
+_SHORTEST = 1e-9  # tokens of a sequence whose attention takes no time
 _COMMON = 0.5  # of the variance of the scatter: an assumption, as for engines (`analysis.latency.speeds`)
 
 
@@ -96,9 +97,11 @@ class TrainingLaw:
     `drawn`: coefficients refitted to bootstrap samples, one a row. `scatter`: standard deviation of ln(time) of a
     configuration that the fit has not seen; half of its variance is taken as common to all E, half as each E's own.
     `error`: the median relative error of configurations left out (None: not measured). A model is priced at the
-    `batch_tokens` of a step on one device, in sequences of `seq_len`, on `devices` data-parallel ones; `loops` is of
-    the experts' kernel. `absent`: the terms that no row had. `domain`: the E, k and ranges that were measured, tokens
-    of a step on one device as its batch, sequences as its context.
+    `batch_tokens` of a step on one device (None: what a step does once was not measured), in sequences of `seq_len`
+    (None: nor was attention), on `devices` data-parallel ones; `loops` is of the experts' kernel. `absent`: the terms
+    that no row had. `domain`: the E, k and ranges that were measured, tokens of a step on one device as its batch,
+    sequences as its context. `device`: with the peaks that the coefficients refer to, which hold for a device of that
+    name: a CPU's are measured, and beside other work they come out lower.
     """
 
     name: str
@@ -106,14 +109,15 @@ class TrainingLaw:
     drawn: tuple[tuple[float, ...], ...]
     scatter: float
     source: str
-    batch_tokens: float
-    seq_len: float
+    batch_tokens: float | None
+    seq_len: float | None
     domain: MeasuredRange
     error: float | None = None
     date: str = "not dated"
     devices: float = 1
     loops: bool = False
     absent: tuple[str, ...] = ()
+    device: Device | None = None
     needs_structure: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -125,18 +129,20 @@ class TrainingLaw:
                 term = below[0]
                 raise InputError(f"`{name}`[{term}] is {row[term]:g}; {[*TERMS][term]}: at least {LEAST[term]:g}")
         for name in ("batch_tokens", "seq_len", "devices"):
-            if not 1 <= getattr(self, name) < np.inf:
-                raise InputError(f"`{name}` must be at least 1, found {getattr(self, name):g}")
+            value = getattr(self, name)
+            if value is not None and not 1 <= value < np.inf:
+                raise InputError(f"`{name}` must be at least 1, found {value:g}")
         if not 0 <= self.scatter < np.inf:
             raise InputError(f"`scatter` must be at least 0, found {self.scatter:g}")
 
     def work(self, models: ModelSizes) -> TrainingWork:
         """What a token of these models asks, at this law's batch, sequences and devices."""
-        return TrainingWork.of(models, self.batch_tokens, self.seq_len, self.devices, loops=self.loops)
+        tokens, length = self.batch_tokens or np.inf, self.seq_len or _SHORTEST
+        return TrainingWork.of(models, tokens, length, self.devices, loops=self.loops)
 
     def seconds(self, models: ModelSizes, on: Device, drawn: Array | None = None) -> Array:
         """Device-seconds a training token; with rows of `draws`, (rows, models)."""
-        terms = self.work(models).terms(on)
+        terms = self.work(models).terms(self.device if self.device is not None and self.device.name == on.name else on)
         factors = np.array(self.coefficients) if drawn is None else drawn
         return np.asarray(np.tensordot(factors, terms, axes=1))
 

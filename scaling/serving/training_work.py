@@ -74,7 +74,7 @@ class TrainingWork:
         routed, top_k = float(models.n_experts > 1), min(models.top_k, models.n_experts)
         layers = models.n_layers * models.routed_share * routed
         experts, padding = routed * top_k * models.n_expert, np.zeros(())
-        if loops and routed:
+        if loops and routed and np.all(np.isfinite(tokens)):
             activated = distinct_experts(models.n_experts, top_k, tokens)
             padding = np.asarray(looped(tokens, activated, models.n_experts, top_k, models.n_expert)[0] / tokens)
         return cls(
