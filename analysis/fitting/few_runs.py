@@ -15,45 +15,17 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from analysis.fitting.fit import Fit
-from analysis.fitting.prior import Prior
 from analysis.fitting.problem import Problem
-from analysis.fitting.published import PUBLISHED
+from analysis.fitting.published_spread import NOISE, NOISE_FREEDOM, published_spread
 from analysis.laws import HOFFMANN, JOINT_MOE
 from scaling.arrays import Array
 
 TRUNKS_A_PARAMETER = 2.0
 """Trunks a free parameter from which the runs speak for themselves."""
-_PUBLISHED: dict[str, tuple[str, str, float]] = {
-    "chinchilla-tex": ("alpha", "beta", 1.0),
-    "chinchilla-epoch": ("alpha", "beta", 1.0),
-    "sardana-2024-all": ("alpha", "beta", 1.0),
-    "joint-moe-2025": ("alpha", "beta", 1.0),
-    "fine-grained-2024": ("alpha", "beta", 1.0),
-    "sparsity-2025": ("alpha", "beta", 1.0),
-    "tencent-2025": ("alpha", "beta", 1.0),
-    "overtraining-2024": ("eta", "eta", 2.0),
-}
-"""Fits of papers, one of each, whose loss is a sum of powers of N and D: their exponents, and what eta counts for."""
 _LAWS = (HOFFMANN.name, JOINT_MOE.name)
-_NOISE, _NOISE_FREEDOM = (
-    0.006,
-    4.0,
-)  # rmse of ln loss of published laws on their own runs, .004 to .008; worth four runs
 _DRAWN = 2**13  # exponents drawn from the spread
 _FEWEST_RUNS = 4
 _SWEEPS = 3
-
-
-def published_spread() -> Prior:
-    """Mean and standard deviation of the ln of exponents of N and of D over published fits."""
-    sizes, datas = [], []
-    for name, (size, data, factor) in _PUBLISHED.items():
-        params = PUBLISHED[name].params
-        sizes.append(np.log(abs(factor * params[size])))
-        datas.append(np.log(abs(factor * params[data])))
-    logs = {"alpha": sizes, "beta": datas}
-    ends = {name: (float(np.mean(values)), float(np.std(values, ddof=1))) for name, values in logs.items()}
-    return Prior(ends, _NOISE, len(_PUBLISHED))
 
 
 def needs_prior(fit: Fit) -> bool:
@@ -79,8 +51,8 @@ def with_prior(fit: Fit, problem: Problem, count: int, rng: np.random.Generator)
         theta[:, index] = np.clip(sign * np.exp(mean + deviation * normal[:, column]), low, high)
     factors, covariance, squares = _factors(problem, theta, others)
     share = fit.n_trunks / fit.n_runs  # runs of one trunk are one
-    freedom = _NOISE_FREEDOM + max(0.0, fit.n_trunks - len(others))
-    spread = _NOISE_FREEDOM * _NOISE**2 + share * squares
+    freedom = NOISE_FREEDOM + max(0.0, fit.n_trunks - len(others))
+    spread = NOISE_FREEDOM * NOISE**2 + share * squares
     log_weight = np.where(np.isfinite(spread), -0.5 * freedom * np.log(spread), -np.inf)
     log_likeliest = log_weight - 0.5 * np.sum(normal**2, axis=1)
     weight = np.exp(log_weight - log_weight.max())

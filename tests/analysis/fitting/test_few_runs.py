@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from analysis.fitting.bootstrap import bootstrap
-from analysis.fitting.few_runs import TRUNKS_A_PARAMETER, needs_prior, published_spread
+from analysis.fitting.few_runs import TRUNKS_A_PARAMETER, needs_prior
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import load_fit
 from analysis.fitting.published import PUBLISHED
+from analysis.fitting.published_spread import published_spread
 from analysis.laws import HOFFMANN
 from analysis.tables.runs import RunTable, read_runs
 from scaling import public
