@@ -21,6 +21,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
 from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED, published_name
+from analysis.fitting.recalibration import DRAWS, recalibrated
 from analysis.latency.law import LatencyLaw, latency_document, load_latency_law
 from analysis.latency.speeds import with_speed
 from analysis.laws import LAWS, Law, law_named
@@ -122,6 +123,7 @@ def fit(
     starts: int = 64,
     bootstrap: int | None = None,
     seed: int = 0,
+    start_from: Fit | str | Path | None = None,
 ) -> Fit:
     """Fit a mixture of laws, or one `law`, to runs, with 95 % intervals from `bootstrap` resamples of trunks.
 
@@ -130,9 +132,18 @@ def fit(
     `law` is a name of `laws()` or a `Law` of your own, which need not be registered. `bootstrap` None: 400 resamples,
     none for more than 50,000 runs; 0: none. `pin` holds parameters of one law at values; with `auto_pin` those that the
     runs cannot identify are held at published values. Runs that the law cannot be fitted to are left out and counted.
-    The minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). Raises InputError for
-    a missing column, an unknown law or parameter.
+    The minimum is that of the summed objective over `starts` starts (`analysis.fitting.fit.fit`). With `start_from`, a
+    fit, its file or `published:NAME`, a few runs recalibrate that fit instead, its law shrunk to its values
+    (`analysis.fitting.recalibration.recalibrated`); `bootstrap` is then the number of draws, 1,000 by default, and
+    `law`, `pin` and the objective are those of that fit. Raises InputError for a missing column, an unknown law or
+    parameter.
     """
+    if start_from is not None:
+        if law is not None or pin:
+            raise InputError(f"`{'law' if law is not None else 'pin'}` contradicts `start_from`, whose law is fitted")
+        start = start_from if isinstance(start_from, Fit) else read_fit(start_from)
+        name = "" if isinstance(start_from, Fit) else str(start_from)
+        return recalibrated(runs, start, DRAWS if bootstrap is None else bootstrap, name=name, seed=seed)
     kind = Objective(objective, residual, delta)
     if law is None:
         if pin:

@@ -58,8 +58,8 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     in_doubt = dict.fromkeys(name for doubt in fit.doubts if doubt.code in _MISREAD for name in doubt.columns)
     if in_doubt:
         doubts.append(f"{listed(in_doubt)} of the runs may be misread, in another unit or swapped (see the warnings)")
-    if fit.prior is not None:
-        doubts.append("the intervals rest on exponents that others published, since these runs are too few to resample")
+    if fit.prior is not None and fit.prior.doubt:
+        doubts.append(fit.prior.doubt)
     if chosen.probability_best is None:
         doubts.append("the fit has no bootstrap draws to say how certain the answer is")
     elif fit.n_draws < DRAWS_NEEDED:

@@ -69,6 +69,11 @@ def _prior(prior: Prior) -> Iterator[str]:
     for name, (mean, deviation) in prior.exponents.items():
         if deviation < 0 or abs(mean) > _MOST_RESIDUAL:
             yield f"prior.exponents.{name}: a mean of ln and its deviation, found {mean:g} and {deviation:g}"
+    for name, shrunk in prior.shrunk.items():
+        if not 0 <= shrunk.data_weight <= 1:
+            yield f"prior.shrunk.{name}.data_weight: must lie within 0 to 1, found {shrunk.data_weight:g}"
+        if shrunk.deviation < 0:
+            yield f"prior.shrunk.{name}.deviation: must be at least 0, found {shrunk.deviation:g}"
 
 
 def _noise_trend(trend: NoiseTrend, fit: Fit, law: Law) -> Iterator[str]:

@@ -85,6 +85,14 @@ def fit(
         list[str] | None, typer.Option(metavar="NAME", help="Profile interval of a parameter; all of them: 'all'.")
     ] = None,
     budget: options.Budget = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FIT",
+            help="Recalibrate this fit, a file or published:NAME, by a few runs: its level and slopes, shrunk to it.",
+        ),
+    ] = None,
     figure: options.Figure = None,
     out: options.Document = None,
     verbose: options.Verbose = False,
@@ -96,6 +104,9 @@ def fit(
     meant to hold beyond the largest run; those of one --law hold if that law does. Each is the global minimum of a
     robust objective.
 
+    With few runs, --from starts from a published law instead: the level of the loss is the runs', exponents and shares
+    of terms stay near the published ones as far as the runs do not tell.
+
     --budget adds the optimal N, D, E and loss there; --figure draws the law, residuals, profiles and draws; --out keeps
     the draws too. To judge the fit, run `scaling validate`; docs/choosing-a-law.md says which law to choose. Exits with
     1 where the runs do not determine the parameters, and says why.
@@ -106,7 +117,9 @@ def fit(
     from analysis.decision.question import Question
     from analysis.fitting.bootstrap import bootstrap, usual_count
     from analysis.fitting.fit import fit
+    from analysis.fitting.fit_file import load_fit
     from analysis.fitting.objective import Objective
+    from analysis.fitting.recalibration import DRAWS, recalibrated
     from analysis.laws import law_named
     from analysis.mixture.alone import with_discrepancy
     from analysis.mixture.candidates import family_of_laws
@@ -118,13 +131,19 @@ def fit(
     from scaling.files import write_json
     from scaling.values import FIT, plain
 
-    definition = None if law is None else law_named(law)
+    start = None if start_from is None else load_fit(start_from)
+    definition = law_named(law) if law is not None else None if start is None else start.definition
     pins, of_one_law = options.number_pairs(pin, "--pin"), "of one law: name it with `law`"
     if definition is None and (pins or profile):
         raise InputError(f"`pin` holds parameters {of_one_law}" if pins else f"`profile` is {of_one_law}")
+    if start is not None and (law is not None or pins or profile):
+        contradicting = "law" if law is not None else "pin" if pins else "profile"
+        raise InputError(f"`{contradicting}` contradicts `start_from`, whose law is fitted")
     table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
     table = table if definition is not None else table.for_law(family_of_laws(table))
     read = list(of_reading(table.dropped, table.notes))
+    if resamples is None and start is not None:
+        resamples = DRAWS
     if resamples is None:
         resamples = usual_count(table)
         if not resamples:
@@ -136,8 +155,10 @@ def fit(
         "seed": seed,
     }
     with progress("resampling") as report:
-        if definition is None:
-            fitted: Fit = fit_mixture(table, resamples=resamples, progress=report, **how)
+        if start is not None:
+            fitted: Fit = recalibrated(table, start, resamples, name=start_from or "", seed=seed)
+        elif definition is None:
+            fitted = fit_mixture(table, resamples=resamples, progress=report, **how)
         else:
             alone = fit(table, definition, pin=pins, **how)
             fitted = bootstrap(alone, table, resamples, np.random.default_rng(seed), progress=report)
@@ -146,7 +167,7 @@ def fit(
     if out is not None:  # before profiles and figures, which may fail
         write_json(out, document)
     usable = bool(fitted.params)
-    everything = figure is not None and definition is not None
+    everything = figure is not None and definition is not None and start is None
     profiles = _profiles(fitted, table, profile or (), everything=everything) if usable else []
     optimum = None
     if usable and budget is not None:

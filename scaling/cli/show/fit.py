@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.cli.show.page import Page
 from scaling.cli.show.recommendation import headline
 from scaling.formatting import between, flops, plural, sentence
+from scaling.table import Column, Table
 
 if TYPE_CHECKING:
     from analysis.decision.answer import Answer
@@ -50,12 +52,35 @@ def fit_page(fitted: Fit, read: Sequence[str], profiles: Sequence[Profile] = (),
         f"{fitted.law} fits {plural(fitted.n_runs, 'run')} with an rmse of {fitted.rmse_log:.3g} in ln loss: "
         f"{fitted.status}",
         why=(" ".join(_evidence(fitted)),),
-        tables=(replace(table, title=""),),
+        tables=(replace(table, title=""), *_shrunk(fitted)),
         notes=tuple(notes),
         read=tuple(read),
         warnings=tuple(warnings),
         details=(f"{fitted.law}: {law.formula}", f"source: {law.source}", *_numbers(fitted)),
     )
+
+
+def _shrunk(fitted: Fit) -> Iterator[Table]:
+    """Of a recalibrated fit, what was shrunk by how much, and what the runs made of it."""
+    if fitted.prior is None or not fitted.prior.shrunk:
+        return
+    columns = (
+        Column("quantity", "at the runs' centre", text=True),
+        Column("moved", "moved", text=True),
+        Column("deviation", "prior spread", text=True),
+        Column("data_weight", "weight of the runs", "{:.0%}".format),
+    )
+    rows = tuple(
+        (
+            name,
+            f"x {math.exp(each.moved):.3g}" if each.factor else f"{each.moved:+.3g}",
+            f"x/ {math.exp(each.deviation):.2f}" if each.factor else f"+- {each.deviation:.2g}",
+            each.data_weight,
+        )
+        for name, each in fitted.prior.shrunk.items()
+    )
+    note = "exponents as they are; factors by the share of the loss that their term has; level is the loss"
+    yield Table("", columns, rows, (note,))
 
 
 def _loss(chosen: Any) -> str:
@@ -68,7 +93,13 @@ def _four(value: float) -> str:
 
 
 def _evidence(fitted: Fit) -> Iterator[str]:
-    """On what a fit rests: starts, trunks, resamples, pins."""
+    """On what a fit rests: starts, trunks, resamples, pins; or the fit that was recalibrated."""
+    if fitted.prior is not None and fitted.prior.start:
+        yield (
+            f"Recalibrated from {fitted.prior.start} by {plural(fitted.n_trunks, 'trunk')}; intervals are 95 %, from "
+            f"{plural(fitted.n_draws, 'draw')} of both together."
+        )
+        return
     yield (
         f"{fitted.n_starts_at_minimum} of {plural(fitted.n_starts, 'start')} reached the minimum; "
         f"{plural(len(fitted.free), 'parameter')} estimated from {plural(fitted.n_trunks, 'trunk')}, "
@@ -85,9 +116,10 @@ def _numbers(fitted: Fit) -> Iterator[str]:
     """The objective and the condition number."""
     if fitted.objective is not None:
         corner = "" if fitted.objective_kind in ("lad", "least-squares") else f"({fitted.delta:g})"
+        condition = "" if fitted.condition is None else f"; condition number {fitted.condition:.0f}"
         yield (
             f"objective: the sum of {fitted.objective_kind}{corner} over {fitted.residual} residuals is "
-            f"{fitted.objective:.9g}; condition number {fitted.condition:.0f}"
+            f"{fitted.objective:.9g}{condition}"
         )
 
 
