@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from analysis.decision.lifetime_cost import CACHED_TOKENS, Pricing
 from analysis.decision.optima import MOST_REGRET, SizeOptimiser
@@ -11,15 +11,18 @@ from analysis.decision.serve import speed_in_words
 from analysis.laws.model_family import Sizes
 from scaling.formatting import si
 from scaling.serving.device import Device
+from scaling.serving.published_training import ASSUMED
 from scaling.serving.replicas import METRICS
 from scaling.serving.service import Service
 
 
-def assumptions_of(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
-    """What was computed for the model chosen: costs, limits that were kept, and what regret and noise mean."""
-    fit, pricing = optimiser.fit, optimiser.pricing
+def assumptions_of(optimiser: SizeOptimiser, choices: Sequence[Choice]) -> list[str]:
+    """What was computed for the model chosen, the first of `choices`: costs, limits that were kept, and what regret and
+    noise mean."""
+    fit, pricing, chosen = optimiser.fit, optimiser.pricing, choices[0]
     sizes = optimiser.sizes(chosen.n_experts, chosen.n_active)
-    lines = [*_cost_assumptions(pricing, sizes), *(_limits(pricing, sizes) or ["memory was not considered"])]
+    lines = _cost_assumptions(pricing, sizes, choices)
+    lines += _limits(pricing, sizes) or ["memory was not considered"]
     if pricing.family is not None:
         lines.append(
             f"priced are models built as {pricing.family.name}, whatever the law was fitted to: {pricing.family.source}"
@@ -48,7 +51,7 @@ def assumptions_of(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
     return lines
 
 
-def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
+def _cost_assumptions(pricing: Pricing, sizes: Sizes, choices: Sequence[Choice]) -> list[str]:
     """How training and serving were paid for."""
     tokens, device = pricing.serve_tokens, pricing.device
     if device is None:
@@ -61,7 +64,7 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
         return [f"cost in FLOPs: 6 N_active D to train, {serving}"]
     lines = [
         f"{device.title} at {device.usd_per_hour:g} USD an hour ({device.price_source}; {device.price_date})",
-        f"training at {pricing.mfu:.0%} of {device.peak_flops:.4g} FLOP/s ({device.source}); 6 N_active D FLOPs",
+        _training(pricing, device, choices),
     ]
     if not tokens:
         return [*lines, "nothing is served"]
@@ -74,6 +77,17 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes) -> list[str]:
     if sizes.n_experts > 1 and sizes.n_router is None and pricing.family is None:
         lines.append("routers are left out of serving and memory: the fit does not know their size")
     return lines
+
+
+def _training(pricing: Pricing, device: Device, choices: Sequence[Choice]) -> str:
+    """What training reaches of the device, and where that comes from."""
+    speed, mfu = pricing.training_speed, {choice.n_experts: choice.train_mfu for choice in choices}
+    reached = ", ".join(f"{share:.0%} at E = {e}" for e, share in sorted(mfu.items()) if share is not None)
+    doubt = ", not measured" if speed.name == ASSUMED else ""
+    return (
+        f"training reaches {reached} of {device.peak_flops:.4g} FLOP/s ({device.source}), of 6 N_active D FLOPs; "
+        f"{speed.source}{doubt}"
+    )
 
 
 def _load(pricing: Pricing) -> str:

@@ -97,8 +97,8 @@ def _optima_of_fits(
         optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
         params = fit.params if rows == 1 else some_draws(fit, rows)
         if i == 0 and not optimiser.loss_is_minimised:
-            target = optimiser.target(params, rows)
-        solved = optimiser.solve(experts, params, rows, speeds, target=target)
+            target = optimiser.target(params, rows, drawn=rows > 1)
+        solved = optimiser.solve(experts, params, rows, speeds, target=target, drawn=rows > 1)
         best = solved.values.argmin(axis=1)
         chosen.append(np.array(experts)[best])
         by_experts = solved.by_experts.values()

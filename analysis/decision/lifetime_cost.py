@@ -15,11 +15,14 @@ from scaling.formatting import listed
 from scaling.serving.at_speeds import prices_and_steps
 from scaling.serving.device import Device
 from scaling.serving.families import FAMILIES, ArchitectureFamily
-from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, training_usd, without_price
+from scaling.serving.published_training import MFU, assumed_training_speed
+from scaling.serving.replicas import Offer, cheapest, fewest_devices, least_price, without_price
 from scaling.serving.service import SERVICE, ModelSizes, Service
+from scaling.serving.training_speed import MfuByExperts, TrainingSpeed
 
 CACHED_TOKENS, BYTES_PER_VALUE = 16_384, 2
-MFU = 0.4  # the share of a device's peak that training reaches: an assumption, unless the question says otherwise
+SECONDS_AN_HOUR = 3600.0
+ASSUMED_TRAINING = assumed_training_speed()
 _TABULATED = 4_096  # sizes at which a price is tabulated: over ten decades .6 % apart
 _TABULATED_PER_DRAW = 1_024  # and for each draw of the speed: 2.3 % apart
 _TABULATED_NEAR, NEAR = 192, 30.0  # sizes near one, up to so many times as large or small: 3.6 % apart
@@ -33,10 +36,10 @@ class Pricing:
     """How training, serving and memory are paid for.
 
     `serve_tokens` are output tokens, T; prompt tokens P follow from the lengths of a request. Without a device, cost is
-    FLOPs: 6 N_active D to train and 2 N_active (T + P) to serve. With one it is USD: those training FLOPs at `mfu` of
-    the device's peak, and `scaling.serving.replicas.cheapest` an output token: at the utilisation of `service`, or with
-    `demand` (output tokens per second) of whole replicas, idle ones in it. `family` gives the architecture that is
-    priced; None: that of the fit's own models, with plain multi-head attention. `memory` is what there is for bf16
+    FLOPs: 6 N_active D to train and 2 N_active (T + P) to serve. With one it is USD: the device-seconds of a training
+    token by `training_speed`, and `scaling.serving.replicas.cheapest` an output token: at the utilisation of `service`,
+    or with `demand` (output tokens per second) of whole replicas, idle ones in it. `family` gives the architecture that
+    is priced; None: that of the fit's own models, with plain multi-head attention. `memory` is what there is for bf16
     weights of all experts and 16,384 cached tokens, in bytes; `most_per_token` the most that a served token may cost,
     in USD or FLOPs; None: no such limit. On a device, models that cannot be held or served within the limits on latency
     of `service` are not allowed either, served or not.
@@ -45,7 +48,7 @@ class Pricing:
     serve_tokens: float = 0.0
     memory: float | None = None
     device: Device | None = None
-    mfu: float = MFU
+    training_speed: TrainingSpeed = ASSUMED_TRAINING
     service: Service = SERVICE
     demand: float | None = None
     most_per_token: float | None = None
@@ -66,19 +69,35 @@ class Pricing:
         """Cost of training models on `tokens` each."""
         return self.train_per_token(sizes) * tokens
 
-    def train_per_token(self, sizes: Sizes) -> Array:
-        """Cost of one training token: 6 N_active FLOPs, or their price."""
-        flops = 6.0 * sizes.n_active
-        return flops if self.device is None else np.asarray(training_usd(flops, self.device, self.mfu))
+    def train_per_token(self, sizes: Sizes, drawn: Array | None = None) -> Array:
+        """Cost of one training token: 6 N_active FLOPs, or USD of its device-seconds; (rows, models) where `drawn` has
+        rows of `training_speed.draws`."""
+        if self.device is None:
+            return 6.0 * sizes.n_computed
+        return self.train_seconds(sizes, drawn) * (self.device.usd_per_hour / SECONDS_AN_HOUR)
 
-    def train_flops(self, cost: float) -> float:
-        """Training FLOPs that so much buys."""
-        return cost if self.device is None else cost / float(training_usd(1.0, self.device, self.mfu))
+    def train_seconds(self, sizes: Sizes, drawn: Array | None = None) -> Array:
+        """Device-seconds of one training token. Raises InputError without a device, or without widths where the speed
+        needs them."""
+        speed, on = self.training_speed, self.rented
+        if isinstance(speed, MfuByExperts):
+            return speed.seconds(replace(sizes, n_active=sizes.n_computed), on, drawn)
+        return speed.seconds(self.structure(sizes), on, drawn)
+
+    def train_mfu(self, sizes: Sizes) -> Array:
+        """The share of the device's peak that training reaches, of its FLOPs a token, 6 N_active and routing."""
+        return 6.0 * sizes.n_computed / (self.rented.peak_flops * self.train_seconds(sizes))
+
+    def flops_about(self, cost: float) -> float:
+        """About the training FLOPs that so much buys, to search near: exact without a device."""
+        if self.device is None:
+            return cost
+        return cost / self.device.usd_per_hour * SECONDS_AN_HOUR * MFU * self.device.peak_flops
 
     def per_token(self, sizes: Sizes) -> Array:
         """Cost of one output token, its prompt in it; infinite where the device cannot serve the model."""
         if self.device is None:
-            return 2.0 * sizes.n_active * (1.0 + self.service.prompt_per_output)
+            return 2.0 * sizes.n_computed * (1.0 + self.service.prompt_per_output)
         return np.asarray(least_price(self.structure(sizes), self.device, self.service, self.demand))
 
     def structure(self, sizes: Sizes) -> ModelSizes:
@@ -127,11 +146,16 @@ class Pricing:
     @property
     def limits(self) -> Pricing:
         """What `fits` depends on: pricings with equal limits allow the same models."""
-        limited = replace(self, serve_tokens=0.0, mfu=MFU)
+        limited = replace(self, serve_tokens=0.0, training_speed=ASSUMED_TRAINING)
         if self.device is None or self.most_per_token is not None or self.service.max_fleet is not None:
             return limited
         device, service = without_price(self.device, self.service)
         return replace(limited, device=device, service=service, demand=None)
+
+    @property
+    def served(self) -> Pricing:
+        """What the price of a served token depends on: pricings that are equal in it share their tables of prices."""
+        return replace(self, serve_tokens=0.0, training_speed=ASSUMED_TRAINING, memory=None)
 
     @property
     def most_memory(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from analysis.decision.lifetime_cost import NEAR, PriceTable, Pricing
 from analysis.decision.question import Question
 from analysis.decision.size_search import Optimum, SearchSpace, TokensFound, largest_that_fits, least_cost, least_loss
+from analysis.decision.training_price import TokenPrice, training_price
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
@@ -21,9 +22,6 @@ UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is c
 _LARGER_BUDGET = 1.02  # times the budget, for the slope of loss in it
 _LEVELS = 12  # losses at which the trade-off is listed
 _EDGE = 1.2  # times the end of a range of sizes, within which an optimum may be cut off by it
-
-TokenPrice = Callable[[Sizes], Array]
-"""The cost of one served token of models."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,7 @@ class SizeOptimiser:
 
     fit: Fit
     question: Question
-    _shared: _Shared = field(default_factory=lambda: _Shared({}, {}), repr=False, compare=False)
-    _tables: dict[tuple[int, bool, float | None], PriceTable] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _shared: _Shared = field(default_factory=lambda: _Shared({}, {}, {}), repr=False, compare=False)
 
     @property
     def pricing(self) -> Pricing:
@@ -106,18 +101,26 @@ class SizeOptimiser:
         volumes: Array | None = None,
         target: Array | None = None,
         near: Mapping[int, float] | None = None,
+        drawn: bool = False,
     ) -> Optima:
         """The optimum of every E under each of `rows` rows of parameters.
 
-        `speeds` are draws of the device's speed, which rows meet in turn; None: the estimate in all. `budgets` and
-        `volumes` (rows,) are training FLOPs and tokens served instead of the question's, `target` (rows,) the loss to
+        `speeds` are draws of the device's speed in serving, which rows meet in turn; None: the estimate in all. With
+        `drawn` rows meet draws of the training speed, too. `budgets` and `volumes` (rows,) are what training may cost
+        (FLOPs, or USD of a question in it) and tokens served instead of the question's, `target` (rows,) the loss to
         reach instead of this fit's (`target`). Prices of several rows are interpolated (`PriceTable`), of one exact,
         unless an N_active by E says where the optimum is `near`.
         """
         spaces = {e: self.space(e, params) for e in experts}
         budget = self._budget(rows, budgets, volumes)
         near = near or {}
-        prices = {e: self._token_price(spaces[e], speeds, exact=rows == 1, near=near.get(e)) for e in experts}
+        prices = {
+            e: _Prices(
+                training_price(self.pricing, spaces[e], rows, drawn=drawn),
+                self._token_price(spaces[e], speeds, exact=rows == 1, near=near.get(e)),
+            )
+            for e in experts
+        }
         if self.loss_is_minimised:
             optima, at_larger = (
                 {e: self._least_loss(spaces[e], budget.times(factor), prices[e]) for e in experts}
@@ -127,27 +130,34 @@ class SizeOptimiser:
                 slopes = {e: (optima[e].value - at_larger[e].value) / np.log(_LARGER_BUDGET) for e in experts}
             return Optima(optima, slopes)
         if target is None:
-            target = self.target(params, rows, budgets)
+            target = self.target(params, rows, budgets, drawn=drawn)
         alone = self.question.goal == "serving"
         return Optima({e: self._least_cost(spaces[e], prices[e], target, budget, serving=alone) for e in experts}, {})
 
-    def target(self, params: Mapping[str, Any], rows: int, budgets: Array | None = None) -> Array:
+    def target(
+        self, params: Mapping[str, Any], rows: int, budgets: Array | None = None, *, drawn: bool = False
+    ) -> Array:
         """The loss to reach in every row where a cost is minimised: as asked, or the reference's at the budget."""
         if self.question.target_loss is not None:
             return np.full(rows, self.question.target_loss)
         # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
         free = SearchSpace(self.fit, self.question.reference_experts, params, lineage=self.pricing.family)
-        return self._least_loss(free, self._budget(rows, budgets), self.pricing.per_token).value
+        prices = _Prices(training_price(self.pricing, free, rows, drawn=drawn), self.pricing.per_token)
+        return self._least_loss(free, self._budget(rows, budgets), prices).value
 
-    def lifetime(self, n_experts: int, optimum: Optimum, speeds: Speeds | None = None, *, exact: bool = True) -> Array:
-        """Lifetime cost of the optimum of one E in every row, NaN where it has none; from tables unless `exact`."""
+    def lifetime(
+        self, n_experts: int, optimum: Optimum, speeds: Speeds | None = None, *, exact: bool = True, drawn: bool = False
+    ) -> Array:
+        """Lifetime cost of the optimum of one E in every row, NaN where it has none; from tables unless `exact`, at
+        draws of the training speed where `drawn`."""
         space = self.space(n_experts)
         sizes = space.sizes(optimum.n_active[:, None])
         exists = np.isfinite(optimum.value) & np.isfinite(optimum.tokens)
         tokens = np.where(exists, optimum.tokens, 1.0)
         volumes = _per_row(len(tokens), self.pricing.serve_tokens)
         serving = _serving(self._token_price(space, speeds, exact=exact), sizes, volumes)
-        return np.where(exists, np.asarray(self.pricing.train(sizes, tokens[:, None]) + serving)[:, 0], np.nan)
+        training = training_price(self.pricing, space, len(tokens), drawn=drawn)(sizes) * tokens[:, None]
+        return np.where(exists, np.asarray(training + serving)[:, 0], np.nan)
 
     def trade_off(self, experts: Sequence[int], loss: float) -> tuple[TradeOff, ...]:
         """The cheapest model of every E at losses around `loss`, at the estimate, within the training budget if any.
@@ -157,7 +167,10 @@ class SizeOptimiser:
         if self.loss_is_minimised and not self.pricing.serve_tokens:
             return ()
         spaces = {e: self.space(e) for e in experts}
-        prices = {e: self._token_price(space, None, exact=False) for e, space in spaces.items()}
+        prices = {
+            e: _Prices(training_price(self.pricing, space, _LEVELS), self._token_price(space, None, exact=False))
+            for e, space in spaces.items()
+        }
         if self.question.budget is None:
             levels = loss * np.linspace(0.97, 1.03, _LEVELS + 1)
         else:
@@ -184,7 +197,8 @@ class SizeOptimiser:
     def _budget(self, rows: int, budgets: Array | None = None, volumes: Array | None = None) -> _Budget:
         question = self.question
         return _Budget(
-            train_flops=_per_row(rows, question.budget if budgets is None else budgets),
+            train=_per_row(rows, question.budget if budgets is None else budgets),
+            in_usd=question.train_usd is not None,
             volumes=_per_row(rows, self.pricing.serve_tokens if volumes is None else volumes),
             lifetime=question.lifetime_cost,
             most_tokens=question.data_tokens or np.inf,
@@ -196,65 +210,88 @@ class SizeOptimiser:
         """The cost of a served token of one E: exact, or from a table that is made when a price is first needed."""
         if self.pricing.device is None or (exact and near is None):
             return self.pricing.per_token
+        priced = self.pricing.served
 
         def from_table(sizes: Sizes) -> Array:
-            key = (space.n_experts, speeds is not None, near)
-            if key not in self._tables:
-                self._tables[key] = self.pricing.tabulated(space.sizes, self._largest(space.n_experts), speeds, near)
-            return self._tables[key].per_token(sizes.n_active)
+            key, tables = (priced, space.n_experts, speeds is not None, near), self._shared.tables
+            if key not in tables:
+                tables[key] = self.pricing.tabulated(space.sizes, self._largest(space.n_experts), speeds, near)
+            return tables[key].per_token(sizes.n_active)
 
         return from_table
 
-    def _least_loss(self, space: SearchSpace, budget: _Budget, token_price: TokenPrice) -> Optimum:
+    def _least_loss(self, space: SearchSpace, budget: _Budget, prices: _Prices) -> Optimum:
         """The model of least loss within a training budget, or a lifetime cost."""
-        pricing, lifetime, train_flops = self.pricing, budget.lifetime, budget.train_flops
-        if lifetime is not None:
-            train_flops = np.full(budget.volumes.shape, pricing.train_flops(lifetime))
+        if budget.lifetime is not None:
+            paid = np.full(budget.volumes.shape, budget.lifetime)
+        else:
+            paid = budget.train
+        in_money = budget.in_usd or budget.lifetime is not None
 
         def affordable(sizes: Sizes) -> Array:
-            if lifetime is None:
-                return np.minimum(train_flops[:, None] / (6.0 * sizes.n_active), budget.most_tokens)
-            serving = _serving(token_price, sizes, budget.volumes)
-            return np.minimum((lifetime - serving) / pricing.train_per_token(sizes), budget.most_tokens)
+            left = paid[:, None]
+            if budget.lifetime is not None:
+                left = left - _serving(prices.serving, sizes, budget.volumes)
+            return np.minimum(left / budget.per_token(prices, sizes), budget.most_tokens)
 
-        return least_loss(space, train_flops, affordable)
+        about = np.array([self.pricing.flops_about(cost) for cost in paid]) if in_money else paid
+        return least_loss(space, about, affordable)
 
     def _least_cost(
-        self, space: SearchSpace, token_price: TokenPrice, target: Array, budget: _Budget, *, serving: bool
+        self, space: SearchSpace, prices: _Prices, target: Array, budget: _Budget, *, serving: bool
     ) -> Optimum:
         """The model of least cost at a loss: of its lifetime, or of `serving` alone."""
-        pricing = self.pricing
 
         def cost(sizes: Sizes, tokens: Array) -> Array:
-            served = _serving(token_price, sizes, budget.volumes)
-            return served + 0.0 * tokens if serving else pricing.train(sizes, tokens) + served
+            served = _serving(prices.serving, sizes, budget.volumes)
+            return served + 0.0 * tokens if serving else prices.training(sizes) * tokens + served
 
-        train_flops = budget.train_flops if np.isfinite(budget.train_flops).all() else None
-        return least_cost(space, target, cost, train_flops, budget.most_tokens, jumps=pricing.device is not None)
+        def share(sizes: Sizes, tokens: Array) -> Array:
+            return budget.per_token(prices, sizes) * tokens / budget.train[:, None]
+
+        limit = share if np.isfinite(budget.train).all() else None
+        return least_cost(space, target, cost, limit, budget.most_tokens, jumps=self.pricing.device is not None)
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the questions put to one fit have in common: the largest N_active of an E within limits, and the tokens that
-    reach a loss at the estimate."""
+    """What the questions put to one fit have in common: the largest N_active of an E within limits, the tokens that
+    reach a loss at the estimate, and prices of serving by E, whether they are of draws, and the size they are near."""
 
     largest: dict[tuple[int, Pricing], float]
     tokens: TokensFound
+    tables: dict[tuple[Pricing, int, bool, float | None], PriceTable]
+
+
+@dataclass(frozen=True)
+class _Prices:
+    """The cost of a training token and of a served one, of one E."""
+
+    training: TokenPrice
+    serving: TokenPrice
 
 
 @dataclass(frozen=True)
 class _Budget:
-    """What there is in every row: training FLOPs (inf: no limit) and tokens to serve, and limits equal for all."""
+    """What there is in every row: what training may cost (inf: no limit), in FLOPs or `in_usd`, and tokens to serve;
+    and limits equal for all."""
 
-    train_flops: Array
+    train: Array
+    in_usd: bool
     volumes: Array
     lifetime: float | None
     most_tokens: float
 
+    def per_token(self, prices: _Prices, sizes: Sizes) -> Array:
+        """What a training token takes of the budget, or of the lifetime cost."""
+        if self.in_usd or self.lifetime is not None:
+            return prices.training(sizes)
+        return 6.0 * sizes.n_computed
+
     def times(self, factor: float) -> _Budget:
         """So many times the training budget, or the lifetime cost."""
         lifetime = None if self.lifetime is None else factor * self.lifetime
-        return replace(self, train_flops=factor * self.train_flops, lifetime=lifetime)
+        return replace(self, train=factor * self.train, lifetime=lifetime)
 
 
 def _is_near(optimum: Optimum, size: float, largest: float) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from analysis.decision.lifetime_cost import MFU, Pricing
+from analysis.decision.lifetime_cost import Pricing
+from analysis.training_speed.speeds import training_speed
 from scaling.bounds import LEAST_SHARE, MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOST_TOKENS, MOST_USD, outside
 from scaling.errors import InputError
 from scaling.serving import devices
@@ -15,12 +16,13 @@ from scaling.serving.device import Device
 from scaling.serving.families import ArchitectureFamily
 from scaling.serving.replicas import demand_of
 from scaling.serving.service import SERVICE, Service
+from scaling.serving.training_speed import TrainingSpeed
 from scaling.summary import Settings
 
 Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0
 _BUDGETS = ("train_flops", "train_usd", "target_loss", "lifetime_cost")
-_MONEY = ("usd_per_hour", "mfu", "train_usd", "usd_per_million")
+_MONEY = ("usd_per_hour", "mfu", "training_speed", "train_usd", "usd_per_million")
 # The most that each may be.
 _POSITIVE = {
     "train_flops": MOST_FLOPS,
@@ -49,7 +51,9 @@ class Question(Settings):
     price of a million generated tokens; those of `service` on devices, batch and latency.
 
     `device` is priced at `usd_per_hour`, by default at its rent in the device table, or is `rented` itself where that
-    is given. `family` are the models that are priced, where they are not the fit's own. `mfu` None: 40 %.
+    is given. `family` are the models that are priced, where they are not the fit's own.
+    `training_speed` says what training takes; None: 40 % of the peak at E = 1, falling with E as published (`assumed`).
+    `mfu` is the share at E = 1 instead of that speed's own.
     `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised within one.
     `settings` are other columns of the law, equal for all models, such as `granularity`.
     """
@@ -74,11 +78,15 @@ class Question(Settings):
     service: Service = SERVICE
     rented: Device | None = None
     family: ArchitectureFamily | None = None
+    training_speed: TrainingSpeed | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
         self._check_combination()
-        self.pricing  # noqa: B018  an unknown device is named now
+        device = self.pricing.device  # an unknown one is named now
+        for name in ("train_usd", "lifetime_cost"):
+            if device is not None and not device.usd_per_hour and getattr(self, name) is not None:
+                raise InputError(f"`{name}` has no end on {device.title}, which costs nothing: give `usd_per_hour`")
 
     def _check_numbers(self) -> None:
         given = [f"`{name}`" for name in _BUDGETS if getattr(self, name) is not None]
@@ -171,7 +179,7 @@ class Question(Settings):
             serve_tokens=self.served,
             memory=None if self.memory_gb is None else self.memory_gb * 1e9,
             device=rented,
-            mfu=MFU if self.mfu is None else self.mfu,
+            training_speed=training_speed(self.training_speed, self.mfu),
             service=self.service,
             demand=load if rented is not None else None,
             most_per_token=None if self.usd_per_million is None else self.usd_per_million / 1e6,
@@ -180,5 +188,10 @@ class Question(Settings):
 
     @property
     def budget(self) -> float | None:
-        """Training FLOPs, at most; None where a loss or a lifetime cost is given."""
-        return self.train_flops if self.train_usd is None else self.pricing.train_flops(self.train_usd)
+        """What training may cost at most, in `budget_unit`; None where a loss or a lifetime cost is given."""
+        return self.train_flops if self.train_usd is None else self.train_usd
+
+    @property
+    def budget_unit(self) -> str:
+        """FLOP or, of `train_usd`, USD, which buy other FLOPs at every E."""
+        return "FLOP" if self.train_usd is None else "USD"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis.decision.assumptions import assumptions_of
-from analysis.decision.lifetime_cost import Pricing
+from analysis.decision.lifetime_cost import SECONDS_AN_HOUR, Pricing
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
@@ -42,9 +42,10 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
 
     Every expert count is optimised over N_active and D, under the estimate and under every draw of the fit (at most
     1,000). `speeds` say how sure the device's speed is (`analysis.latency.law.LatencyLaw.speeds`): each draw of the fit
-    meets one, and prices carry both. `decided` means: expected regret (`Choice.regret`) at most 1 % of the cost, the E
-    chosen best in at least 80 % of the draws and able to answer in at least 95 %, not at an edge of the E studied (E =
-    1 is no edge where it was studied: there is nothing below it), and within 30 times the compute of the largest run.
+    meets one, as it does one of the training speed, and prices carry them all. `decided` means: expected regret
+    (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least 80 % of the draws and able to answer in at
+    least 95 %, not at an edge of the E studied (E = 1 is no edge where it was studied: there is nothing below it), and
+    within 30 times the compute of the largest run.
     At a training budget alone the cost is the same for all, and regret is the extra compute that would make up for the
     loss. Where the optimum is no answer though the formula gives it (`verdict.no_answer_though_found`), `refused` says
     why. Raises InputError where the fit predicts nothing or no expert count can answer.
@@ -101,7 +102,7 @@ def recommend_with_regrets(
         next_run=next_run,
         front=optimiser.trade_off(possible, chosen.loss),
         warnings=tuple(warnings_about(optimiser, chosen, experts, unreachable)),
-        assumptions=tuple(assumptions_of(optimiser, chosen)),
+        assumptions=tuple(assumptions_of(optimiser, choices)),
         law=fit.law,
         fitted_to=fit.source,
         n_draws=min(fit.n_draws, MOST_DRAWS),
@@ -151,7 +152,7 @@ def _solve(optimiser: SizeOptimiser, experts: Sequence[int], speeds: Speeds | No
     estimate = optimiser.estimate(experts)
     possible, n_draws = estimate.ranked(), min(fit.n_draws, MOST_DRAWS)
     if possible and n_draws:
-        draws = optimiser.solve(experts, some_draws(fit), n_draws, speeds)
+        draws = optimiser.solve(experts, some_draws(fit), n_draws, speeds, drawn=True)
         if fit.strata:
             jackknife = optimiser.solve(possible, fit.parameter_jackknife(), len(fit.strata))
     return _Solutions(optimiser, speeds, estimate, draws, jackknife)
@@ -185,19 +186,25 @@ def _choice(solutions: _Solutions, n_experts: int) -> Choice:
     train, serve = float(pricing.train(sizes, tokens)[0]), float(pricing.serve(sizes)[0])
     memory, n_total = pricing.memory_bytes(sizes), pricing.n_total(sizes)
     is_served = pricing.device is not None and pricing.serve_tokens > 0
+    hours = mfu = None
+    if pricing.device is not None:
+        hours = float((pricing.train_seconds(sizes) * tokens)[0]) / SECONDS_AN_HOUR
+        mfu = float(pricing.train_mfu(sizes)[0])
     return Choice(
         n_experts=n_experts,
         top_k=pricing.top_k(sizes),
         n_active=float(optimum.n_active[0]),
         n_total=None if n_total is None else float(n_total[0]),
         tokens=float(tokens[0]),
-        train_flops=float(6.0 * optimum.n_active[0] * tokens[0]),
+        train_flops=float(6.0 * sizes.n_computed[0] * tokens[0]),
         loss=float(fit.loss(columns)[0]),
         cost=Cost(train, serve, train + serve, pricing.unit),
         memory_bytes=None if memory is None else float(memory[0]),
         loss_interval=_first(fit.loss_interval(columns)),
         run_interval=_first(fit.prediction_interval(columns)),
         served=_served(pricing, sizes, solutions.speeds) if is_served else None,
+        train_device_hours=hours,
+        train_mfu=mfu,
         **_optimum_intervals(solutions, n_experts),
     )
 
@@ -212,7 +219,7 @@ def _optimum_intervals(solutions: _Solutions, n_experts: int) -> dict[str, Any]:
         return {}
     optimiser, jackknife = solutions.optimiser, None
     estimate = _size_tokens_cost(optimiser, n_experts, solutions.estimate, exact=True)
-    draws = _size_tokens_cost(optimiser, n_experts, solutions.draws, solutions.speeds)
+    draws = _size_tokens_cost(optimiser, n_experts, solutions.draws, solutions.speeds, drawn=True)
     if np.isnan(draws).all():
         return {}
     if solutions.jackknife is not None:
@@ -223,11 +230,17 @@ def _optimum_intervals(solutions: _Solutions, n_experts: int) -> dict[str, Any]:
 
 
 def _size_tokens_cost(
-    optimiser: SizeOptimiser, n_experts: int, optima: Optima, speeds: Speeds | None = None, *, exact: bool = False
+    optimiser: SizeOptimiser,
+    n_experts: int,
+    optima: Optima,
+    speeds: Speeds | None = None,
+    *,
+    exact: bool = False,
+    drawn: bool = False,
 ) -> Array:
     """N, D and lifetime cost of the optimum of one E in every row (rows, 3); NaN where it has none."""
     optimum = optima.by_experts[n_experts]
-    costs = optimiser.lifetime(n_experts, optimum, speeds, exact=exact)
+    costs = optimiser.lifetime(n_experts, optimum, speeds, exact=exact, drawn=drawn)
     return np.where(np.isnan(costs)[:, None], np.nan, np.stack([optimum.n_active, optimum.tokens, costs], axis=1))
 
 

@@ -65,6 +65,7 @@ class Choice:
     `probability_best` is the share of all draws in which this E is best. `regret` is what choosing it costs beyond the
     best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which it can answer (None: in
     none). `unanswered` is the share of the draws in which no size of it meets the loss within the limits.
+    `train_device_hours` is what training takes on the device, at a share `train_mfu` of its peak.
     """
 
     n_experts: int
@@ -85,6 +86,8 @@ class Choice:
     probability_best: float | None = None
     regret: float | None = None
     unanswered: float | None = None
+    train_device_hours: float | None = None
+    train_mfu: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

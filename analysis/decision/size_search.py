@@ -112,14 +112,15 @@ def least_cost(
     space: SearchSpace,
     target: Array,
     cost: Callable[[Sizes, Array], Array],
-    train_flops: Array | None = None,
+    share: Callable[[Sizes, Array], Array] | None = None,
     most_tokens: float = np.inf,
     *,
     jumps: bool = False,
 ) -> Optimum:
-    """The model of least cost at the target loss (rows,), on at most `most_tokens` and within 6 N_active D = C.
+    """The model of least cost at the target loss (rows,), on at most `most_tokens` and within a budget of training.
 
-    The value is the cost, inf in the rows where no model reaches the target. `jumps` says that cost is a sawtooth in
+    `cost(sizes, tokens)` and `share(sizes, tokens)`, of the budget, are (rows, sizes). The value is the cost, inf in
+    the rows where no model reaches the target. `jumps` says that cost is a sawtooth in
     the size (whole devices, whole replicas): it is then searched more densely where it is low.
     """
 
@@ -131,8 +132,8 @@ def least_cost(
             value = np.where(reached, cost(sizes, np.where(reached, tokens, 1.0)), np.inf)
             # Beyond the limits the excess is minimised, so that a narrow allowed range is found.
             excess = np.where(reached, tokens / most_tokens, np.inf)
-            if train_flops is not None:
-                excess = np.maximum(excess, 6.0 * n_active * tokens / train_flops[:, None])
+            if share is not None:
+                excess = np.maximum(excess, share(sizes, tokens))
             return np.where(excess <= 1 + 1e-9, value, 1e200 * np.minimum(excess, 1e99))
 
     low, high = (np.full(target.shape, np.log(size)) for size in _SIZES)

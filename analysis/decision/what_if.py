@@ -17,6 +17,8 @@ from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import si
 from scaling.serving.precision import served_in
+from scaling.serving.training_speed import MfuByExperts, TrainingSpeed
+from scaling.serving.training_work import LEAST
 
 _DECADES, _VOLUMES = 4.0, 161  # of volume to either side, and how many are tried between
 _LOADS = 17
@@ -89,16 +91,37 @@ def _variations(question: Question, answer: Recommendation) -> Iterator[tuple[st
                 yield what, words, replace(question, **{name: factor * given})
         if pricing.device is not None:
             yield "rent of a device", words, replace(question, usd_per_hour=factor * pricing.device.usd_per_hour)
-            mfu = min(1.0, factor * pricing.mfu)
-            yield "MFU of training", f"{mfu:.0%}", replace(question, mfu=mfu)
             if question.served:
                 yield from _speed_variations(question, factor)
+    if pricing.device is not None:
+        yield from _training_variations(question)
     if question.data_tokens is None:
         yield "data", f"{si(half)} tokens, half of what is recommended", replace(question, data_tokens=half)
     if pricing.device is not None and question.served:
         yield from _serving_variations(question, answer.recommendation.served)
         skew = question.service.skew + 1.0
         yield "skew of the router", f"{skew:g}", replace(question, service=replace(question.service, skew=skew))
+
+
+def _training_variations(question: Question) -> Iterator[tuple[str, str, Question]]:
+    """The same of what training reaches: half and one and a half of the share of the peak, and one share for all E; of
+    a law that was fitted, a standard deviation of what it makes of a configuration that it has not seen."""
+    speed = question.pricing.training_speed
+    varied: list[tuple[str, TrainingSpeed]] = []
+    if isinstance(speed, MfuByExperts):
+        for factor in (0.5, 1.5):
+            mfu = min(1.0, factor * speed.mfu)
+            varied.append((f"{mfu:.0%} at E = {speed.at:g}", replace(speed, mfu=mfu)))
+        if speed.slope:
+            varied.append((f"{speed.mfu:.0%} at every E", replace(speed, slope=0.0, slope_spread=0.0)))
+    else:
+        for times in (np.exp(speed.scatter), np.exp(-speed.scatter)):
+            coefficients = np.maximum(times * np.array(speed.coefficients), LEAST)
+            words = f"{abs(times - 1):.0%} {'slower' if times > 1 else 'faster'}"
+            varied.append((words, replace(speed, coefficients=tuple(coefficients.tolist()))))
+    for value, otherwise in varied:
+        what = "MFU of training" if isinstance(otherwise, MfuByExperts) else "training speed"
+        yield what, value, replace(question, training_speed=otherwise, mfu=None)
 
 
 def _serving_variations(question: Question, served: Served | None) -> Iterator[tuple[str, str, Question]]:
@@ -194,7 +217,8 @@ def _values(asked: SizeOptimiser, experts: Sequence[int], volumes: Array) -> Arr
 
 @dataclass(frozen=True)
 class Plane:
-    """The best E over training budgets (rows) and volumes served (columns); -1 where no E can answer."""
+    """The best E over training budgets (rows; USD where the question's is) and volumes served (columns); -1 where no E
+    can answer."""
 
     budgets: Array
     volumes: Array

@@ -26,6 +26,7 @@ from scaling.serving.devices import device
 from scaling.serving.expert_load import distinct_experts
 from scaling.serving.families import architecture_family
 from scaling.serving.published_speeds import published_speed
+from scaling.serving.published_training import assumed_training_speed, constant_training_speed
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
 from scaling.values import plain, typed
@@ -143,10 +144,16 @@ def test_a_lifetime_budget_against_brute_force(device, served):
 
 
 def test_money_and_flops_are_one_budget():
-    usd = float(replicas.training_usd(1e21, H100, 0.4))
-    by_money = recommend(JOINT, Question(train_usd=usd, device="h100")).recommendation
-    by_flops = recommend(JOINT, Question(train_flops=1e21, device="h100")).recommendation
-    assert (by_money.n_experts, by_money.n_active) == (by_flops.n_experts, pytest.approx(by_flops.n_active, rel=1e-9))
+    """At one E, and at one MFU for all: elsewhere a dollar buys the fewer FLOPs the more experts there are."""
+    for speed, experts in ((assumed_training_speed(), (8,)), (constant_training_speed(), EXPERTS)):
+        usd = 1e21 / (H100.peak_flops * speed.mfu_at(8)) * H100.usd_per_hour / 3600
+        paid = {"device": "h100", "n_experts": experts, "training_speed": speed}
+        by_money = recommend(JOINT, Question(train_usd=usd, **paid)).recommendation
+        by_flops = recommend(JOINT, Question(train_flops=1e21, **paid)).recommendation
+        assert by_money.n_experts == by_flops.n_experts
+        assert by_money.loss == pytest.approx(by_flops.loss, rel=1e-12)
+        # The grids over sizes lie elsewhere, and the finest is 2e-6 wide.
+        assert by_money.n_active == pytest.approx(by_flops.n_active, rel=1e-5)
 
 
 def test_data_that_run_out_make_models_larger():
