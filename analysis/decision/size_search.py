@@ -30,7 +30,8 @@ _FINE = {True: (73,) * 3, False: (13,) * 6}
 what few rows pay for."""
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
-_HALVINGS = 34  # of the range of ln D, to 1e-8
+_HALVINGS = 12  # of the range of ln D, to .02: around the least loss that moves ln L by less than 1e-6
+_LOG_MIDDLE = np.log(1e10)  # tokens from which a first guess is made
 _NARROWINGS, _GRID = 6, 41  # of the range of sizes that may fit, to 1e-8
 
 
@@ -170,7 +171,8 @@ def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
     if np.any(slope > 0):  # where a draw of a mixture says that larger runs miss its law, its loss rises in the end
         high = _least(log_loss, low, high)
         least, _ = log_loss(high)
-    reachable, x = least < wanted, low.copy()
+    reachable = least < wanted
+    x = _first_guess(log_loss, least, wanted, low, high)
     for _ in range(_NEWTON_STEPS):
         value, slope = log_loss(x)
         gap = value - wanted
@@ -182,6 +184,19 @@ def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
             break
         x = following
     return np.where(reachable, np.exp(x), np.inf)
+
+
+def _first_guess(
+    log_loss: Callable[[Array], tuple[Array, Array]], least: Array, wanted: Array, low: Array, high: Array
+) -> Array:
+    """ln D at which the loss is wanted if beyond its least value it is a power of D, which one value and slope give:
+    exact for a law whose term in D is a power. Where that is no number within the bracket, its low end."""
+    value, slope = log_loss(np.full(low.shape, _LOG_MIDDLE))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        loss, floor, target = np.exp(value), np.exp(least), np.exp(wanted)
+        above = loss - floor
+        guess = _LOG_MIDDLE - np.log(above / (target - floor)) * above / (loss * slope)
+    return np.where((guess > low) & (guess < high), guess, low)
 
 
 def _least(log_loss: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
