@@ -48,7 +48,7 @@ class FittedTrainingLaw(Summarised):
 
     `held_out`: errors by axis, each level left out in turn, of configurations left out in ten parts, and over all of
     these. `after`: in sample; `assumed`: of the speed assumed without a measurement. `at_bound`: terms that the data
-    would have below what is possible.
+    would have below what is possible. `doubts`: what the rows leave open; `notes`: what was assumed of them.
     """
 
     law: TrainingLaw
@@ -58,7 +58,8 @@ class FittedTrainingLaw(Summarised):
     at_bound: tuple[str, ...]
     n_rows: int
     n_configurations: int
-    warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     made_from: str = ""
 
     @property
@@ -83,7 +84,7 @@ class FittedTrainingLaw(Summarised):
             "at_bound": list(self.at_bound),
             "rows": self.n_rows,
             "configurations": self.n_configurations,
-            "warnings": list(self.warnings),
+            "warnings": [*self.doubts, *self.notes],
             "made_from": self.made_from,
         }
 
@@ -97,7 +98,7 @@ class FittedTrainingLaw(Summarised):
         title = f"Training-speed law of {self.law.source}"
         if self.law.error is not None:
             title += f"; median error on what was left out {self.law.error:.1%}"
-        return summary_table(title, ("coefficient", "value", "95 % interval"), rows, self.warnings)
+        return summary_table(title, ("coefficient", "value", "95 % interval"), rows, (*self.doubts, *self.notes))
 
 
 def fit_training_speed(
@@ -148,7 +149,8 @@ def fit_training_speed(
         at_bound=tuple(terms[at_bound & present]),
         n_rows=rows,
         n_configurations=count,
-        warnings=(*table.notes, *_warnings(table, present)),
+        doubts=tuple(_doubts(table, present)),
+        notes=table.notes,
         made_from=table.digest,
     )
 
@@ -164,6 +166,19 @@ def left_out(table: TrainingTable, by: str) -> pd.DataFrame:
         raise InputError(f"{table.source}: a single {by}; leaving one out takes at least two")
     return table.frame.assign(error=_errors_without(table.terms() / table.seconds[:, None], levels)).dropna(
         subset=["error"]
+    )
+
+
+def modelled(table: TrainingTable, law: TrainingLaw) -> pd.DataFrame:
+    """The rows with `modelled_seconds`, `error` (modelled / measured - 1), and the share of the peak that 6 n_active
+    FLOPs a token reach, measured (`mfu`) and by the law (`modelled_mfu`)."""
+    seconds = table.terms() @ np.array(law.coefficients)
+    at_peak = 6 * table.column("n_active") / table.on.peak_flops
+    return table.frame.assign(
+        modelled_seconds=seconds,
+        error=seconds / table.seconds - 1,
+        mfu=at_peak / table.seconds,
+        modelled_mfu=at_peak / seconds,
     )
 
 
@@ -241,33 +256,31 @@ def _domain(table: TrainingTable) -> MeasuredRange:
     )
 
 
-def _warnings(table: TrainingTable, present: Array) -> list[str]:
+def _doubts(table: TrainingTable, present: Array) -> list[str]:
     """What the rows leave open: few or single levels, columns without which terms are absent, a busy machine."""
-    warnings = []
+    doubts = []
     if len(table) < _FEW:
-        warnings.append(f"only {plural(len(table), 'configuration')} for {plural(int(present.sum()), 'term')}")
+        doubts.append(f"only {plural(len(table), 'configuration')} for {plural(int(present.sum()), 'term')}")
     columns = {name: table.column(name) for name in ("d_model", EXPERTS, "n_layers", "batch_tokens")}
     single = [name for name, column in columns.items() if len(np.unique(column[~np.isnan(column)])) == 1]
     if single:
-        warnings.append(f"a single {', '.join(single)}: its cost cannot be distinguished from the rest")
+        doubts.append(f"a single {', '.join(single)}: its cost cannot be distinguished from the rest")
     for name, of in _NEEDED.items():
         if np.isnan(table.column(name)).all():
-            warnings.append(f"{name} is not in the table: no term of {listed(of)}")
+            doubts.append(f"{name} is not in the table: no term of {listed(of)}")
     loops = table.frame["loops"][table.column(EXPERTS) > 1]
     if loops.any() and not loops.all():
-        warnings.append(
-            f"kernels of the experts are mixed; a model is priced by that which goes block by block ({LOOP})"
-        )
+        doubts.append(f"kernels of the experts are mixed; a model is priced by that which goes block by block ({LOOP})")
     busy = table.column("busy_cores")
     if np.nan_to_num(busy).max() > BUSY:
         disturbed = int((np.nan_to_num(busy) > BUSY).sum())
-        warnings.append(
+        doubts.append(
             f"other processes used up to {np.nanmax(busy):.1f} cores during {disturbed} of {len(table)} measurements"
         )
     apart = table.column("spread") > _APART
     if apart.any():
-        warnings.append(
+        doubts.append(
             f"rows of one configuration differ by up to {table.column('spread').max():.2f} times in "
             f"{plural(int(apart.sum()), 'configuration')}: was the machine shared?"
         )
-    return warnings
+    return doubts

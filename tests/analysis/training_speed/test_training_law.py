@@ -68,8 +68,8 @@ def test_columns_that_the_table_lacks_leave_terms_absent_and_that_is_said() -> N
     assert {"attention scores", "step", "layers", "experts", "optimiser"} <= {*plain.law.absent}
     assert plain.law.batch_tokens is None
     assert plain.law.seq_len is None
-    assert any("seq_len" in warning for warning in plain.warnings)
-    assert any("batch_tokens" in warning for warning in plain.warnings)
+    assert any("seq_len" in doubt for doubt in plain.doubts)
+    assert any("batch_tokens" in doubt for doubt in plain.doubts)
     model = ModelSizes(n_active=1e9, n_total=1e9, kv_elements_per_token=1e5, n_layers=24.0, d_model=2048.0)
     work = dict(zip(TERMS, plain.law.work(model).terms(H100), strict=True))
     assert work["step"] == work["optimiser"] == 0
@@ -84,7 +84,7 @@ def test_an_expert_count_that_brings_a_new_term_is_not_predicted_from_the_others
 
 def test_a_busy_machine_and_few_configurations_are_said() -> None:
     fitted = fit_training_speed(table(0.01, widths=(512,), experts=(1, 8), busy_cores=1.5, spread=2.0), rng(), 5)
-    text = " ".join(fitted.warnings)
+    text = " ".join(fitted.doubts)
     for named in ("configurations", "single d_model", "1.5 cores", "2.00 times"):
         assert named in text
     with pytest.raises(InputError, match="4 at least"):
