@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from scaling.public import report as report
     from scaling.public import serve as serve
     from scaling.public import study as study
+    from scaling.public import training_speed as training_speed
     from scaling.public import write as write
     from scaling.serving.device import Device as Device
     from scaling.serving.families import architecture_family as architecture_family
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = (
     "load", "study", "laws", "law", "fit", "devices", "device", "recommend", "report", "read_fit", "read_latency",
-    "read_answer", "write", "serve",
+    "read_answer", "write", "serve", "training_speed",
 )  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_FUNCTIONS, "scaling.public"),

@@ -29,6 +29,8 @@ from analysis.mixture.alone import with_discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
+from analysis.training_speed.law import FittedTrainingLaw, fit_training_speed
+from analysis.training_speed.table import read_training
 from scaling.architecture import Architecture
 from scaling.arguments import checked
 from scaling.errors import InputError
@@ -317,17 +319,44 @@ def read_latency(path: str | Path) -> LatencyLaw:
     return load_latency_law(path)
 
 
+@checked({"runs": "a study folder, or a file of runs with a measured speed"})
+def training_speed(
+    runs: str | Path,
+    *,
+    map: Mapping[str, str | float] | None = None,
+    where: str | None = None,
+    device: str | None = None,
+    bootstrap: int = 400,
+    seed: int = 0,
+) -> FittedTrainingLaw:
+    """The law of measured training speed: device-seconds a token as a sum of terms, with its errors.
+
+    `runs` is a study folder or a file whose rows say their model and how fast it trained
+    (`analysis.training_speed.table.read_training`); `map` and `where` are as in `load`; `device` names what trained,
+    where the rows do not. `bootstrap` draws carry its uncertainty on. Raises InputError where rows contradict each
+    other, are impossible on the device, or are too few.
+    """
+    expressions = {name: str(value) for name, value in (map or {}).items()}
+    table = read_training(runs, expressions, where, device)
+    return fit_training_speed(table, np.random.default_rng(seed), bootstrap)
+
+
 @checked()
 def read_answer(path: str | Path) -> Answer:
     """The answer in a file that `scaling recommend` wrote. Raises InputError where it is none."""
     return answers.read_answer(path)
 
 
-@checked({"value": "a fit, a latency law or an answer"})
-def write(value: Fit | LatencyLaw | Answer, path: str | Path) -> None:
-    """Write a fit, a latency law or an answer to a JSON file, as the command line does. Raises WorkError."""
+@checked({"value": "a fit, a latency law, a training-speed law or an answer"})
+def write(value: Fit | LatencyLaw | FittedTrainingLaw | Answer, path: str | Path) -> None:
+    """Write a fit, a law of latency or training speed, or an answer to a JSON file, as the command line does.
+
+    Raises WorkError.
+    """
     if isinstance(value, Answer):
         document = answers.answer_document(value)
+    elif isinstance(value, FittedTrainingLaw):
+        document = value.document()
     else:
         document = FIT.document(value) if isinstance(value, Fit) else latency_document(value)
     write_json(Path(path), document)

@@ -23,6 +23,7 @@ from scaling.cli import (
     serve,
     suggest,
     sweep,
+    training_speed,
     validate,
 )
 from scaling.cli.options import options_of
@@ -92,7 +93,8 @@ def _command_line() -> typer.Typer:
     app.add_typer(sweeps, name="sweep")
     app.command("import", cls=Command)(import_table.import_table)
     analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, serve.serve)
-    for command in (*analysis, methods.methods, bench.bench, latency.latency, report.report):
+    measured = (bench.bench, latency.latency, training_speed.training_speed)
+    for command in (*analysis, methods.methods, *measured, report.report):
         app.command(cls=Command)(command)
     return app
 
