@@ -121,6 +121,7 @@ def read_training(
     asked = Expression(where, "`where`").names if where is not None else ()
     frame = _by_our_names(with_our_names(frame, asked, log), log)
     frame = with_finished(where_selected(frame, where, log), asked, log)
+    _require_rows(frame, name, log)
     frame = with_measures(with_dense_rows(frame, log), name, log)
     frame = _as_numbers(frame, name, log)
     frame = _in_turn(with_counts(frame, log), log)
@@ -132,13 +133,18 @@ def read_training(
     frame = usable(frame, [EXPERTS, "top_k", "n_active", "n_total"], log, ["n_router"])
     frame = log.drop(frame, frame["seconds"].isna(), "no measured speed")
     frame = usable(frame, [column for column in OPTIONAL if frame[column].notna().any()], log)
-    if frame.empty:
-        reasons = "; ".join((*log.row_numbers, *(f"{count} with {why}" for why, count in log.dropped), needs))
-        raise InputError(f"{source}: no row with a training speed is left ({reasons})")
+    _require_rows(frame, name, log, needs)
     refuse_contradictions(frame, name)
     on = _possible(frame, on, name, log)
     notes = (*log.notes, *([f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []))
     return TrainingTable(_by_configuration(frame), name, log.dropped, notes, on=on)
+
+
+def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, needs: str = "") -> None:
+    if frame.empty:
+        reasons = (*log.row_numbers, *(f"{count} with {why}" for why, count in log.dropped), needs)
+        told = "; ".join(reason for reason in reasons if reason) or "the table has none"
+        raise InputError(f"{source}: no row with a training speed is left ({told})")
 
 
 def _by_our_names(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
