@@ -5,15 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := train,data,sweep,report,notebooks,dev
 STUDY := results/quickstart
+FLAGSHIP := results/flagship
+HOURS ?= 3
 # Two processes, of which one that is idle takes tests from the other.
 WORKERS := --numprocesses 2 --dist worksteal
 
-.PHONY: help setup quickstart notebooks bench test test-all lint clean
+.PHONY: help setup quickstart flagship flagship-prediction flagship-check notebooks bench test test-all lint clean
 
 help:
 	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
 	@echo "make test        lint, types and the default tests"
 	@echo "make test-all    the same and the long proofs, the quickstart among them"
+	@echo "make flagship    go on with the flagship study for HOURS=$(HOURS) on two cores; then make flagship-prediction, flagship-check"
 	@echo "make notebooks   execute the notebooks on $(STUDY) and write them with their outputs"
 	@echo "make bench       the engine's speed as ratios, on an idle machine"
 	@echo "make setup       only the virtual environment in $(VENV)"
@@ -34,6 +37,27 @@ quickstart: $(READY)
 	$(BIN)/scaling latency $(STUDY) --out $(STUDY)/latency.json
 	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --device cpu --latency $(STUDY)/latency.json --out $(STUDY)/recommendations/joint-moe.json
 	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
+
+# Finished cells are packed, so that they can be committed and the next session goes on with what is missing.
+flagship: $(READY)
+	$(BIN)/scaling sweep run flagship --out $(FLAGSHIP) --max-hours $(HOURS)
+	$(BIN)/scaling sweep pack $(FLAGSHIP) --out $(FLAGSHIP)
+
+# Once the study is complete, on a machine with nothing else to do. Commit its files before the check. The compute is ten
+# times that of the largest cell, which `benchmarks.flagship` verifies.
+ASKED := --train-flops 4.23e13 --data-tokens 73.5M --device cpu --latency $(FLAGSHIP)/latency.json --prompt 64 --generated 64 --max-batch 64
+flagship-prediction: $(READY)
+	$(BIN)/scaling bench --d-model 32,64,96,128 --n-layers 2,4 --n-experts 1,2,4,8,16,32,64 --batch 1,8,64 --context 64,128 --repeats 10 --out $(FLAGSHIP)/bench.parquet
+	$(BIN)/scaling latency $(FLAGSHIP)/bench.parquet --out $(FLAGSHIP)/latency.json
+	$(BIN)/scaling fit $(FLAGSHIP) --where "top_k == 1" --out $(FLAGSHIP)/fit.json
+	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e7 --out $(FLAGSHIP)/answer-light.json
+	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e9 --out $(FLAGSHIP)/answer-heavy.json
+	$(BIN)/python -m benchmarks.flagship predict $(FLAGSHIP)
+
+flagship-check: $(READY)
+	$(BIN)/scaling sweep run $(FLAGSHIP)/check.yaml --out $(FLAGSHIP)/check --max-hours $(HOURS)
+	$(BIN)/scaling sweep pack $(FLAGSHIP)/check --out $(FLAGSHIP)/check
+	$(BIN)/python -m benchmarks.flagship compare $(FLAGSHIP)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py $(STUDY)
