@@ -54,6 +54,7 @@ ANALYSIS = tuple(
         "isoflop",
         "mixture",
         "decision",
+        "worth",
         "validation",
         "figures",
     ]
@@ -89,8 +90,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "analysis.isoflop": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting"),
     "analysis.mixture": (*GROUND, "analysis.laws", "analysis.tables", "analysis.fitting", "analysis.isoflop"),
     "analysis.decision": (*GROUND, "scaling.config", "scaling.serving", *DECISION, "analysis.isoflop"),
+    "analysis.worth": (*GROUND, "scaling.serving", *DECISION, "analysis.training_speed"),
     "analysis.validation": (*GROUND, *DECISION, "analysis.isoflop"),
-    "analysis.figures": (*GROUND, *DECISION, "analysis.isoflop", "analysis.methods"),
+    "analysis.figures": (*GROUND, *DECISION, "analysis.isoflop", "analysis.methods", "analysis.worth"),
     "analysis.report": (*GROUND, "scaling.config", "scaling.serving", "analysis"),
     "analysis": (),
     "scaling.cli": OURS,
@@ -99,7 +101,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 ONLY_IN = {
     "ray": "sweeps/ray_executor.py",
-    "matplotlib": ("analysis/figures/", "analysis/report/plots/", "analysis/decision/answer.py"),  # the last for types
+    "matplotlib": (
+        "analysis/figures/",
+        "analysis/report/plots/",
+        "analysis/decision/answer.py",  # this and the next for types
+        "analysis/worth/worth.py",
+    ),
     "typst": "analysis/report/",
     "datasets": "scaling/data/hub.py",
     "orbax": "scaling/training/checkpoint.py",

@@ -25,6 +25,7 @@ from scaling.cli import (
     sweep,
     training_speed,
     validate,
+    worth,
 )
 from scaling.cli.options import options_of
 from scaling.cli.output import note
@@ -92,9 +93,9 @@ def _command_line() -> typer.Typer:
         sweeps.command(cls=Command)(step)
     app.add_typer(sweeps, name="sweep")
     app.command("import", cls=Command)(import_table.import_table)
-    analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, serve.serve)
+    analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, worth.worth)
     measured = (bench.bench, latency.latency, training_speed.training_speed)
-    for command in (*analysis, methods.methods, *measured, report.report):
+    for command in (*analysis, serve.serve, methods.methods, *measured, report.report):
         app.command(cls=Command)(command)
     return app
 
