@@ -109,11 +109,11 @@ class SizeOptimiser:
         `drawn` rows meet draws of the training speed, too. `budgets` and `volumes` (rows,) are what training may cost
         (FLOPs, or USD of a question in it) and tokens served instead of the question's, `target` (rows,) the loss to
         reach instead of this fit's (`target`). Prices of several rows are interpolated (`PriceTable`), of one exact,
-        unless an N_active by E says where the optimum is `near`.
+        unless an N_active by E says where the optimum is `near` (`SearchSpace.near`).
         """
-        spaces = {e: self.space(e, params) for e in experts}
-        budget = self._budget(rows, budgets, volumes)
         near = near or {}
+        spaces = {e: replace(self.space(e, params), near=near.get(e)) for e in experts}
+        budget = self._budget(rows, budgets, volumes)
         prices = {
             e: _Prices(
                 training_price(self.pricing, spaces[e], rows, drawn=drawn),

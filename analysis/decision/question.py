@@ -55,7 +55,9 @@ class Question(Settings):
     `training_speed` says what training takes; None: 40 % of the peak at E = 1, falling with E as published (`assumed`).
     `mfu` is the share at E = 1 instead of that speed's own.
     `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised within one.
-    `settings` are other columns of the law, equal for all models, such as `granularity`.
+    `top_k`, `granularity` and `n_shared` are the shapes of experts that are compared: experts of a token, their width
+    as the law counts it, and shared ones (`analysis.decision.shapes`; none: those that the law was fitted to). Where
+    each has one value, models are of that shape. `settings` are other columns of the law, equal for all models.
     """
 
     train_flops: float | None = None
@@ -78,6 +80,9 @@ class Question(Settings):
     service: Service = SERVICE
     rented: Device | None = None
     family: ArchitectureFamily | None = None
+    top_k: tuple[int, ...] = ()
+    granularity: tuple[float, ...] = ()
+    n_shared: tuple[int, ...] = ()
     training_speed: TrainingSpeed | None = None
 
     def __post_init__(self) -> None:
@@ -105,6 +110,10 @@ class Question(Settings):
             for count in counts:
                 if not 1 <= count <= MOST_EXPERTS:
                     raise InputError(f"`{name}` are whole numbers from 1 to {MOST_EXPERTS:,}, found {count}")
+        for name, least in (("top_k", 1), ("granularity", 1), ("n_shared", 0)):
+            for each in getattr(self, name):
+                if not least <= each <= MOST_EXPERTS:
+                    raise InputError(f"`{name}` are numbers from {least} to {MOST_EXPERTS:,}, found {each:g}")
         for name, value in self.settings.items():
             if not abs(value) <= MOST_FLOPS:
                 raise InputError(f"`set` {name}={value}: must be a number up to {MOST_FLOPS:g}")
@@ -183,8 +192,15 @@ class Question(Settings):
             service=self.service,
             demand=load if rented is not None else None,
             most_per_token=None if self.usd_per_million is None else self.usd_per_million / 1e6,
-            family=self.family,
+            family=self._built,
         )
+
+    @property
+    def _built(self) -> ArchitectureFamily | None:
+        """The models that are priced, in the shape that is asked about where there is one alone."""
+        shapes = {name: getattr(self, name) for name in ("top_k", "granularity", "n_shared")}
+        one = {name: values[0] for name, values in shapes.items() if len(values) == 1}
+        return self.family if self.family is None else replace(self.family, **one)
 
     @property
     def budget(self) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.decision.lifetime_cost import NEAR
 from analysis.decision.lineage import sizes_of_lineage
 from analysis.fitting.fit import Fit
 from analysis.laws.model_family import SIZE_COLUMNS, Sizes
@@ -28,6 +29,7 @@ _FEW_ROWS = 16
 _FINE = {True: (73,) * 3, False: (13,) * 6}
 """Points of the finer grids, for few rows and for many: 36^3 = 6^6, as fine in half as many calls, whose overhead is
 what few rows pay for."""
+_COARSE_NEAR, _FINE_NEAR = 25, (13, 13)
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
 _HALVINGS = 12  # of the range of ln D, to .02: around the least loss that moves ln L by less than 1e-6
@@ -59,7 +61,9 @@ class SearchSpace:
     `params` are numbers, or columns (rows, 1). `fits(sizes)` says which models are allowed at all (memory); a larger
     model never fits where a smaller one does not. `largest` is the largest N_active that fits, where that is known
     (`largest_that_fits`). `found` keeps what `tokens_for_loss` finds, for searches that ask again under the same
-    parameters. `lineage` gives the counts where the fit has no family of its own.
+    parameters. `lineage` gives the counts where the fit has no family of its own. `near` is an N_active within a factor
+    `NEAR` of which the optimum of every row is known to lie: many rows are then searched there alone, to 1 % of the
+    size, which is 1e-5 of a smooth cost or loss.
     """
 
     fit: Fit
@@ -69,6 +73,7 @@ class SearchSpace:
     largest: float | None = None
     found: TokensFound | None = None
     lineage: ArchitectureFamily | None = None
+    near: float | None = None
 
     def sizes(self, n_active: Array) -> Sizes:
         """The counts of models with these N_active; without a family only those of dense models."""
@@ -216,13 +221,17 @@ def _minimise(
     A coarse grid, then ever finer ones; first of them, where `dense`, one of so many points over all near the best.
     """
     high = np.minimum(high, np.log(space.largest or largest_that_fits(space)))
+    coarse, fine = _COARSE, _FINE[len(low) <= _FEW_ROWS]
+    if space.near is not None and len(low) > _FEW_ROWS:
+        low, high = np.maximum(low, np.log(space.near / NEAR)), np.minimum(high, np.log(space.near * NEAR))
+        coarse, fine = _COARSE_NEAR, _FINE_NEAR
     low = np.minimum(low, high)
     rows = np.arange(len(low))
-    for points in (_COARSE, *([dense] if dense else []), *_FINE[len(rows) <= _FEW_ROWS]):
+    for points in (coarse, *([dense] if dense else []), *fine):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, points)
         values = score(np.exp(grid))
         first = last = best = np.argmin(values, axis=1)
-        if dense and points == _COARSE:
+        if dense and points == coarse:
             near = values <= _NEAR * values[rows, best][:, None]
             first, last = np.argmax(near, axis=1), points - 1 - np.argmax(near[:, ::-1], axis=1)
         low, high = grid[rows, np.maximum(first - 1, 0)], grid[rows, np.minimum(last + 1, points - 1)]

@@ -183,7 +183,7 @@ class TableFamily:
             if name != "n_active"
         }
         shape = shape_columns(self.shape_of.get(n_experts, {}), n_experts, n_active)
-        return Sizes(n_experts=n_experts, top_k=self.k(n_experts), n_active=n_active, **values, **shape)
+        return Sizes(n_experts=n_experts, top_k=self.k(n_experts), n_active=n_active, **(shape | values))
 
 
 Family = PolynomialFamily | TableFamily
