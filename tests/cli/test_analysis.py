@@ -49,6 +49,23 @@ def fit_file(call, dense_csv, tmp_path_factory):
     return path
 
 
+def test_a_fit_from_a_published_law_says_what_was_shrunk(call, dense_csv, tmp_path):
+    words = ("fit", dense_csv, "--map", "n_active=N", "--where", "tokens < 3e9", "--bootstrap", 100)
+    path = tmp_path / "fit.json"
+    result, found = call(*words, "--from", "published:chinchilla-epoch", "--out", path, "--json")
+    assert result.exit_code == 0, result.output
+    assert found["law"] == "hoffmann"
+    assert found["prior"]["start"] == "published:chinchilla-epoch"
+    assert set(found["prior"]["shrunk"]) == {"level", *TRUTH}
+    assert len(found["draws"]["alpha"]) == 100
+    result, _ = call(*words, "--from", path)
+    assert result.exit_code == 0, result.output
+    for more in (("--law", "hoffmann"), ("--pin", "E=1.7"), ("--profile", "all")):
+        result, _ = call(*words, "--from", path, *more)
+        assert result.exit_code == 2
+        assert f"{more[0]} contradicts --from" in result.output
+
+
 def test_fit_json_is_the_contract(call, dense_csv):
     result, found = call("fit", dense_csv, "--law", "hoffmann", "--map", "n_active=N", "--bootstrap", 20, "--json")
     assert result.exit_code == 0
