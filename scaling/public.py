@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.decision import answer as answers
 from analysis.decision import serve as serving
+from analysis.decision.allocation import Allocation, allocation_of
 from analysis.decision.answer import Answer
 from analysis.decision.question import Goal, Question
 from analysis.decision.serve import Serving
@@ -184,6 +185,9 @@ def recommend(
     months: float = 12.0,
     n_experts: int | Sequence[int] = (),
     reference_experts: int = 1,
+    reference_fit: Fit | str | None = None,
+    reference_model: tuple[float, float] | None = None,
+    reference_loss: float | None = None,
     memory_gb: float | None = None,
     data_tokens: float | None = None,
     usd_per_million: float | None = None,
@@ -203,12 +207,12 @@ def recommend(
     """Which expert count, size and token budget, at what cost, and how sure that is.
 
     `fit` is a fit, or `published:NAME`. Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`;
-    fields are those of `Question`. `device` is a name of `devices()` or a `Device`; `latency` a latency law measured on
-    it, from which speed and its uncertainty follow; else `speed` says how fast an engine is (`serve`). `family` are the
-    models that are priced, a name or an `ArchitectureFamily`; None: the fit's own. `weights`, `experts` and `kv` are
-    number formats, as in `serve`. `service` None: the defaults, with the routers as uneven as the runs showed.
-    `what_if` also asks what would change the answer. Raises InputError where the question contradicts itself or no
-    model answers it.
+    fields are those of `Question`, with a fit or its file as `reference_fit`. `device` is a name of `devices()` or a
+    `Device`; `latency` a latency law measured on it, from which speed and its uncertainty follow; else `speed` says how
+    fast an engine is (`serve`). `family` are the models that are priced, a name or an `ArchitectureFamily`; None: the
+    fit's own. `weights`, `experts` and `kv` are number formats, as in `serve`. `service` None: the defaults, with the
+    routers as uneven as the runs showed. `what_if` also asks what would change the answer. Raises InputError where the
+    question contradicts itself or no model answers it.
     """
     if isinstance(fit, str):
         fit = read_fit(fit)
@@ -243,6 +247,9 @@ def recommend(
         months=months,
         n_experts=n_experts,
         reference_experts=reference_experts,
+        reference_fit=None if reference_fit is None else _allocation(reference_fit, reference_experts),
+        reference_model=reference_model,
+        reference_loss=reference_loss,
         memory_gb=memory_gb,
         data_tokens=data_tokens,
         usd_per_million=usd_per_million,
@@ -360,6 +367,13 @@ def write(value: Fit | LatencyLaw | FittedTrainingLaw | Answer, path: str | Path
     else:
         document = FIT.document(value) if isinstance(value, Fit) else latency_document(value)
     write_json(Path(path), document)
+
+
+def _allocation(fit: Fit | str, n_experts: int) -> Allocation:
+    """How a fit, or the one in a file, divides a budget."""
+    if isinstance(fit, str):
+        return allocation_of(read_fit(fit), fit, n_experts)
+    return allocation_of(fit, published_name(fit) or f"the fit of {fit.law}", n_experts)
 
 
 def _law(law: str | Law) -> Law:

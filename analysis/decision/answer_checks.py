@@ -14,8 +14,8 @@ from scaling.errors import InputError
 
 _EXPERTS = ("n_experts", "before", "after")
 _POSITIVE = (
-    "top_k", "n_active", "n_total", "tokens", "train_flops", "loss", "volume", "n_devices", "fewest_devices", "batch",
-    "most_budget", "memory_bytes", "weight_gb",
+    "top_k", "n_active", "n_total", "tokens", "train_flops", "tokens_per_param", "loss", "volume", "n_devices",
+    "fewest_devices", "batch", "most_budget", "memory_bytes", "weight_gb",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "train",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.decision.allocation import Allocation
 from analysis.decision.lifetime_cost import NEAR, PriceTable, Pricing
 from analysis.decision.question import Question
 from analysis.decision.size_search import Optimum, SearchSpace, TokensFound, largest_that_fits, least_cost, least_loss
@@ -21,6 +22,7 @@ MOST_REGRET = 10.0  # of one draw: where an expert count can only just answer, i
 UNANSWERED_LIMIT = 0.05  # share of the draws in which an expert count that is chosen may be unable to answer
 _LARGER_BUDGET = 1.02  # times the budget, for the slope of loss in it
 _LEVELS = 12  # losses at which the trade-off is listed
+_DIVISIONS = 60  # steps to the model that uses a budget up: each halves what is missing, or does better
 _EDGE = 1.2  # times the end of a range of sizes, within which an optimum may be cut off by it
 
 
@@ -28,8 +30,8 @@ _EDGE = 1.2  # times the end of a range of sizes, within which an optimum may be
 class SizeOptimiser:
     """A question put to a fit: what is minimised over N_active and D, for every E.
 
-    `question.goal` says what: a cost at the target loss, or within a training budget at the loss of the best model with
-    E = `reference_experts` at it; or the loss that a training budget, or a lifetime cost, allows.
+    `question.goal` says what: a cost at the target loss, or within a training budget at the loss of a `reference`; or
+    the loss that a training budget, or a lifetime cost, allows.
     """
 
     fit: Fit
@@ -138,12 +140,38 @@ class SizeOptimiser:
         self, params: Mapping[str, Any], rows: int, budgets: Array | None = None, *, drawn: bool = False
     ) -> Array:
         """The loss to reach in every row where a cost is minimised: as asked, or the reference's at the budget."""
-        if self.question.target_loss is not None:
-            return np.full(rows, self.question.target_loss)
-        # What serving allows does not lower the bar: the reference is trained on what there is, and not served.
-        free = SearchSpace(self.fit, self.question.reference_experts, params, lineage=self.pricing.family)
+        asked = self.question.loss_asked
+        return self.reference(params, rows, budgets, drawn=drawn).value if asked is None else np.full(rows, asked)
+
+    def reference(
+        self, params: Mapping[str, Any], rows: int, budgets: Array | None = None, *, drawn: bool = False
+    ) -> Optimum:
+        """The model whose loss is kept in every row, where none was given outright; its value is that loss.
+
+        What serving allows does not lower the bar: the reference is trained on what there is, and not served.
+        """
+        question, budget = self.question, self._budget(rows, budgets)
+        free = SearchSpace(self.fit, question.reference_experts, params, lineage=self.pricing.family)
         prices = _Prices(training_price(self.pricing, free, rows, drawn=drawn), self.pricing.per_token)
-        return self._least_loss(free, self._budget(rows, budgets), prices).value
+        if question.reference_model is not None:
+            size, tokens = (np.full(rows, value) for value in question.reference_model)
+        elif question.reference_fit is not None:
+            size, tokens = self._divided(question.reference_fit, free, budget, prices)
+        else:
+            return self._least_loss(free, budget, prices)
+        return Optimum(size, tokens, free.loss(size[:, None], tokens[:, None])[:, 0])
+
+    def _divided(
+        self, allocation: Allocation, space: SearchSpace, budget: _Budget, prices: _Prices
+    ) -> tuple[Array, Array]:
+        """N_active and tokens that an allocation makes of the training budget, or of as much of it as the data take."""
+        flops = [self.pricing.flops_about(cost) for cost in budget.train] if budget.in_usd else budget.train
+        size = allocation.size(np.asarray(flops))
+        for _ in range(_DIVISIONS):
+            sizes = space.sizes(size[:, None])
+            tokens = np.minimum(budget.train[:, None] / budget.per_token(prices, sizes), budget.most_tokens)[:, 0]
+            size = allocation.size(6.0 * size * tokens)
+        return size, tokens
 
     def lifetime(
         self, n_experts: int, optimum: Optimum, speeds: Speeds | None = None, *, exact: bool = True, drawn: bool = False

@@ -7,10 +7,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
+from analysis.decision.allocation import Allocation
 from analysis.decision.lifetime_cost import Pricing
 from analysis.training_speed.speeds import training_speed
-from scaling.bounds import LEAST_SHARE, MOST_EXPERTS, MOST_FLOPS, MOST_LOSS, MOST_TOKENS, MOST_USD, outside
+from scaling.bounds import (
+    LEAST_SHARE,
+    MOST_EXPERTS,
+    MOST_FLOPS,
+    MOST_LOSS,
+    MOST_PARAMETERS,
+    MOST_TOKENS,
+    MOST_USD,
+    outside,
+)
 from scaling.errors import InputError
+from scaling.formatting import si
 from scaling.serving import devices
 from scaling.serving.device import Device
 from scaling.serving.families import ArchitectureFamily
@@ -22,12 +33,14 @@ from scaling.summary import Settings
 Goal = Literal["lifetime", "serving", "loss"]
 _MONTHS = 12.0
 _BUDGETS = ("train_flops", "train_usd", "target_loss", "lifetime_cost")
+_REFERENCES = ("reference_loss", "reference_model", "reference_fit")
 _MONEY = ("usd_per_hour", "mfu", "training_speed", "train_usd", "usd_per_million")
 # The most that each may be.
 _POSITIVE = {
     "train_flops": MOST_FLOPS,
     "train_usd": MOST_USD,
     "target_loss": MOST_LOSS,
+    "reference_loss": MOST_LOSS,
     "lifetime_cost": MOST_FLOPS,
     "memory_gb": 1e12,
     "usd_per_hour": 1e9,
@@ -54,7 +67,12 @@ class Question(Settings):
     is given. `family` are the models that are priced, where they are not the fit's own.
     `training_speed` says what training takes; None: 40 % of the peak at E = 1, falling with E as published (`assumed`).
     `mfu` is the share at E = 1 instead of that speed's own.
-    `reference_experts` is the E whose best loss at the budget must be kept where cost is minimised within one.
+
+    Where a cost is minimised within a training budget, a loss is kept. It is that of the best model with E =
+    `reference_experts` at the budget; or of the model that `reference_fit` makes of the budget at that E
+    (`analysis.decision.allocation`), or of `reference_model`, its N_active and tokens, both by the law asked and in
+    every draw of it; or it is `reference_loss` itself, in nats per token. `target_loss` is the last without a budget.
+
     `top_k`, `granularity` and `n_shared` are the shapes of experts that are compared: experts of a token, their width
     as the law counts it, and shared ones (`analysis.decision.shapes`; none: those that the law was fitted to). Where
     each has one value, models are of that shape. `settings` are other columns of the law, equal for all models.
@@ -77,6 +95,9 @@ class Question(Settings):
     requests_per_month: float | None = None
     months: float = _MONTHS
     usd_per_million: float | None = None
+    reference_loss: float | None = None
+    reference_model: tuple[float, float] | None = None
+    reference_fit: Allocation | None = None
     service: Service = SERVICE
     rented: Device | None = None
     family: ArchitectureFamily | None = None
@@ -102,6 +123,11 @@ class Question(Settings):
             value = getattr(self, name)
             if value is not None and (wrong := outside(value, most)):
                 raise InputError(f"`{name}` {wrong}")
+        for what, value, most in zip(
+            ("N_active", "tokens"), self.reference_model or (), (MOST_PARAMETERS, MOST_TOKENS), strict=False
+        ):
+            if wrong := outside(value, most):
+                raise InputError(f"`reference_model` is N_active and tokens of a model: its {what} {wrong}")
         if self.mfu is not None and not LEAST_SHARE <= self.mfu <= 1:
             raise InputError(f"`mfu` must be above 0 (at least {LEAST_SHARE:g}) and at most 1, found {self.mfu:g}")
         if self.serve_tokens != 0 and (wrong := outside(self.serve_tokens, MOST_TOKENS)):
@@ -140,6 +166,15 @@ class Question(Settings):
             raise InputError("`minimise` loss needs a budget, not `target_loss`")
         if self.goal != "loss" and self.lifetime_cost is not None:
             raise InputError(f"`lifetime_cost` is what is spent: only the loss can be minimised, not {self.goal}")
+        references = [f"`{name}`" for name in _REFERENCES if getattr(self, name) is not None]
+        if len(references) > 1:
+            raise InputError(f"give one of {', '.join(references)}: each says which loss is kept")
+        if references and not self.keeps_a_loss:
+            raise InputError(
+                f"{references[0]} is the loss to keep where a cost is minimised within a training budget: give "
+                "`train_flops` or `train_usd`, and `serve_tokens` or `minimise` lifetime; without a budget a loss is "
+                "reached by `target_loss`"
+            )
         if self.goal == "serving" and not self.served:
             raise InputError("`minimise` serving needs `serve_tokens` or `requests_per_month`")
 
@@ -160,6 +195,32 @@ class Question(Settings):
         return "lifetime" if self.target_loss is not None or self.served else "loss"
 
     @property
+    def keeps_a_loss(self) -> bool:
+        """Whether a cost is minimised within a training budget, at no worse a loss than the reference's."""
+        return self.goal != "loss" and self.target_loss is None
+
+    @property
+    def loss_asked(self) -> float | None:
+        """The loss that was given outright, to reach or to keep."""
+        return self.reference_loss if self.target_loss is None else self.target_loss
+
+    @property
+    def reference_kind(self) -> str:
+        """What the reference is, but for its size."""
+        return "dense model" if self.reference_experts == 1 else f"model with E = {self.reference_experts}"
+
+    @property
+    def reference(self) -> str:
+        """Whose loss is kept, in words that follow "that of"."""
+        kind = self.reference_kind
+        if self.reference_fit is not None:
+            return f"the {kind} of the budget as {self.reference_fit.name} divides it"
+        if self.reference_model is not None:
+            size, tokens = self.reference_model
+            return f"the {kind} of {si(size)} active parameters on {si(tokens)} tokens"
+        return f"the best {kind} at the budget"
+
+    @property
     def mode(self) -> str:
         """What is minimised, in words."""
         if self.goal == "loss":
@@ -168,10 +229,8 @@ class Question(Settings):
         cost = f"least {'cost of serving' if self.goal == 'serving' else 'lifetime cost'}"
         if self.target_loss is not None:
             return f"{cost} at the target loss"
-        return (
-            f"{cost} among the models trained within the budget whose loss is no worse than that of the best model "
-            f"with E = {self.reference_experts} at it"
-        )
+        bar = f"{self.reference_loss:g}" if self.reference_loss is not None else f"that of {self.reference}"
+        return f"{cost} among the models trained within the budget whose loss is no worse than {bar}"
 
     @cached_property
     def pricing(self) -> Pricing:

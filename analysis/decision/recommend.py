@@ -16,8 +16,10 @@ from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
 from analysis.decision.recommendation import MOST_DRAWS, Choice, Cost, Interval, Recommendation, Served
+from analysis.decision.reference import reference_of
 from analysis.decision.verdict import (
     disagreement_of_draws,
+    doubts_about_reference,
     limits_of_the_runs,
     no_answer,
     no_answer_though_found,
@@ -79,7 +81,9 @@ def recommend_with_regrets(
     chosen = choices[0]
     disagreement = disagreement_of_draws(chosen, choices[1:])
     refused = no_answer_though_found(optimiser, chosen)
+    reference = reference_of(optimiser)
     doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts)]
+    doubts += doubts_about_reference(fit, reference)
     doubts += sensitivity_to_speed(optimiser, possible)
     next_run = None
     if doubts and regrets is not None:
@@ -109,6 +113,7 @@ def recommend_with_regrets(
         n_draws=min(fit.n_draws, MOST_DRAWS),
         unreachable=unreachable,
         refused=tuple(refused),
+        reference=reference,
     )
     return recommendation, regrets
 

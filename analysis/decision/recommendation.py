@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.decision.next_run import NextRun
 from analysis.decision.optima import TradeOff
 from analysis.decision.question import Question
+from analysis.decision.reference import Reference
 from scaling.summary import Summarised
 from scaling.table import Table
 
@@ -97,7 +98,8 @@ class Recommendation(Summarised):
     `refused` says why the figures are no answer, though the formula gives them; it is empty where they are one, and
     stands first in `undecided_because`. `best_experts` is the 95 % set of the best E: the fewest E, by their share of
     the draws, that hold .95 of them (empty without draws). `front` lists, for every E, loss against lifetime cost
-    (empty for a training budget alone).
+    (empty for a training budget alone). `reference` is the model whose loss is kept where a cost is minimised within a
+    training budget.
     """
 
     question: Question
@@ -118,6 +120,7 @@ class Recommendation(Summarised):
     n_draws: int
     unreachable: tuple[int, ...]
     refused: tuple[str, ...] = ()
+    reference: Reference | None = None
 
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""

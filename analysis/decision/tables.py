@@ -89,6 +89,26 @@ def what_if_table(answer: Answer, *, changing: bool = False) -> Table | None:
     return Table.of("What would change the answer", columns, cases)
 
 
+def reference_table(answer: Answer) -> Table | None:
+    """Losses that could be kept within the budget, the one asked first, and the best model then; None where no loss is
+    kept, or where it was not asked."""
+    cases = () if answer.what_if is None else answer.what_if.references
+    if not cases:
+        return None
+    columns = (
+        Column("reference.what", "loss kept", text=True),
+        Column("reference.n_active", "its N_active", si),
+        Column("reference.tokens", "its tokens", si),
+        Column("reference.tokens_per_param", "tokens per N", si),
+        Column("reference.loss", "loss", "{:.4f}".format),
+        Column("n_experts", "best E"),
+        _SIZES[0],
+        _SIZES[2],
+        _cost_column("cost", answer.best.cost.unit),
+    )
+    return Table.of("What hangs on the loss that is kept", columns, cases)
+
+
 def crossovers_table(answer: Answer) -> Table | None:
     """The volumes served at which another E becomes the best; None where there are none."""
     crossings = () if answer.what_if is None else answer.what_if.crossovers

@@ -12,8 +12,10 @@ from analysis.decision.next_run import beyond_edge
 from analysis.decision.optima import UNANSWERED_LIMIT, SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommendation import DRAWS_NEEDED, EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
+from analysis.decision.reference import Reference
 from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.fitting.limits import FAR, refused_of_optimum
+from analysis.fitting.studied import plausible_ratios
 from analysis.latency.coverage import not_covered, unseen_experts
 from scaling.columns import TOKENS
 from scaling.formatting import between, listed, si
@@ -89,6 +91,33 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     return doubts
 
 
+def doubts_about_reference(fit: Fit, reference: Reference | None) -> list[str]:
+    """Why the law's loss of the reference is not to be believed: of an E that was not studied, of tokens per parameter
+    that nobody trains at (`plausible_ratios`), or of far more compute than any run of its E."""
+    if reference is None or reference.n_active is None or reference.tokens is None or reference.n_experts is None:
+        return []
+    e, doubts = reference.n_experts, []
+    model = f"{si(reference.n_active)} active parameters on {si(reference.tokens)} tokens"
+    if fit.definition.uses_experts and fit.experts and e not in fit.experts:
+        doubts.append(
+            f"the loss to keep is that of E = {e}, which was not studied; `reference_experts` or `reference_loss` "
+            "names another"
+        )
+    ratio, (low, high) = reference.tokens / reference.n_active, plausible_ratios(fit, e)
+    if not low <= ratio <= high:
+        doubts.append(
+            f"the loss to keep is that of {si(ratio)} tokens per parameter ({model}), outside {si(low)} to {si(high)}; "
+            "`reference_fit`, `reference_model` or `reference_loss` names another"
+        )
+    runs, compute = fit.studied.get(e), 6.0 * reference.n_active * reference.tokens
+    if runs is not None and runs.train_flops is not None and compute > EXTRAPOLATION_LIMIT * runs.train_flops[1]:
+        doubts.append(
+            f"the loss to keep is that of a model of {compute / runs.train_flops[1]:.0f} times the compute of the "
+            f"largest run with E = {e} (limit {EXTRAPOLATION_LIMIT:.0f}): {model}"
+        )
+    return doubts
+
+
 def no_answer_though_found(optimiser: SizeOptimiser, chosen: Choice) -> list[str]:
     """Why the optimum is no answer, though the formula gives it: the law is not known there (`limits`), or the device's
     speed was not measured at anything like its E."""
@@ -138,13 +167,9 @@ def warnings_about(
     where = {"n_active": chosen.n_active, TOKENS: chosen.tokens, "train_flops": chosen.train_flops}
     warnings += [f"extrapolation: {outside}" for outside in fit.outside_domain(where)]
     if fit.experts and fit.definition.uses_experts:
-        unseen, reference = [e for e in experts if e not in fit.experts], question.reference_experts
+        unseen = [e for e in experts if e not in fit.experts]
         if unseen:
             warnings.append(f"E = {listed(unseen)} was not studied; studied were {listed(fit.experts)}")
-        if question.budget is not None and question.goal != "loss" and reference not in fit.experts:
-            warnings.append(
-                f"the loss to keep is that of E = {reference}, which was not studied; `reference_experts` names another"
-            )
     warnings += _beyond_measured_speed(optimiser, chosen, experts)
     warnings += unlike_the_runs(optimiser.pricing.family, fit.family, chosen.n_experts)
     if unreachable:
@@ -184,6 +209,8 @@ def no_answer(question: Question, experts: Sequence[int]) -> str:
         goal = f"loss {question.target_loss:g}"
     elif question.budget is not None:
         goal = f"the budget {question.budget:g} FLOPs"
+        if question.reference_loss is not None:
+            goal += f" and loss {question.reference_loss:g}"
     else:
         goal = f"the lifetime cost {question.lifetime_cost:g} {question.pricing.unit}"
     limits = {
@@ -196,6 +223,8 @@ def no_answer(question: Question, experts: Sequence[int]) -> str:
     within = "".join(f", {value:g} {name}" for name, value in limits.items() if value is not None)
     if question.target_loss is None:
         cause, remedy = "every size is too large for the limits given, or the budget too small", "allow more"
+        if question.keeps_a_loss and (question.loss_asked or question.reference_model or question.reference_fit):
+            cause, remedy = f"{cause} for the loss to keep", f"{remedy}, or keep a higher loss"
     else:
         cause = "the loss lies below the law's irreducible loss, or every size that reaches it exceeds the limits given"
         remedy = "ask for a higher loss or allow more"

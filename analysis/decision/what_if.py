@@ -12,6 +12,7 @@ from analysis.decision.optima import SizeOptimiser, best_columns
 from analysis.decision.question import Question
 from analysis.decision.recommend import with_settings
 from analysis.decision.recommendation import Recommendation, Served
+from analysis.decision.reference import ReferenceCase, reference_cases
 from analysis.fitting.fit import Fit
 from scaling.arrays import Array
 from scaling.errors import InputError
@@ -57,12 +58,14 @@ class Crossover:
 class WhatIf:
     """Cases that were tried, and the volumes served at which the best E changes, between `volumes` (least, largest).
 
-    With a load in requests the volume grows with it, and devices come whole.
+    With a load in requests the volume grows with it, and devices come whole. `references` are other losses that could
+    be kept, the one asked first; empty where none is kept.
     """
 
     cases: tuple[Case, ...]
     crossovers: tuple[Crossover, ...]
     volumes: tuple[float, float] | None
+    references: tuple[ReferenceCase, ...] = ()
 
 
 def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
@@ -74,7 +77,7 @@ def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
     sizes = {choice.n_experts: choice.n_active for choice in (answer.recommendation, *answer.alternatives)}
     cases = [_case(asked, changed, sizes, best, what, value) for what, value, changed in _variations(question, answer)]
     overtakings, range_ = _crossovers(asked, experts) if question.served else ((), None)
-    return WhatIf(tuple(cases), overtakings, range_)
+    return WhatIf(tuple(cases), overtakings, range_, reference_cases(asked, sizes, best))
 
 
 def _variations(question: Question, answer: Recommendation) -> Iterator[tuple[str, str, Question]]:

@@ -18,10 +18,10 @@ def question_sentence(asked: Question) -> str:
     elif asked.goal == "loss":
         question = f"Which model reaches the least loss with a training budget of {budget}"
     else:
-        best = "dense model" if asked.reference_experts == 1 else f"model with E = {asked.reference_experts}"
+        bar = f"that of {asked.reference}" if asked.reference_loss is None else loss(asked.reference_loss)
         question = (
-            f"Of all models trained within {budget} whose loss is no worse than that of the best {best} of this "
-            f"budget, which costs least {f'to serve, {life}' if serving else life}"
+            f"Of all models trained within {budget} whose loss is no worse than {bar}, which costs least "
+            f"{f'to serve, {life}' if serving else life}"
         )
     return f"{', '.join([question, *_limits(asked)])}?"
 

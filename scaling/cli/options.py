@@ -209,6 +209,16 @@ def whole_list(text: str | None, option: str) -> tuple[int, ...]:
         ) from error
 
 
+def pair(text: str | None, option: str) -> tuple[float, float] | None:
+    """Two numbers with a comma between them; None where the option was not given. Raises InputError."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"{option} takes two numbers with a comma between them, such as 30B,600B; found {text!r}")
+    return number(parts[0], option), number(parts[1], option)
+
+
 @contextmanager
 def options_of(parameters: Iterable[Any]) -> Iterator[None]:
     """While a command with these click parameters runs, what is printed names their options."""

@@ -65,6 +65,21 @@ def recommend(
             help="With a budget and a volume: match the loss of the best model with this E.",
         ),
     ] = 1,
+    reference_fit: Annotated[
+        str | None,
+        typer.Option(metavar="FIT", help="Match instead the model that this fit makes of the budget, by FIT's loss."),
+    ] = None,
+    reference_model: Annotated[
+        str | None, typer.Option(metavar="N,D", help="Match instead a model of N active parameters on D tokens.")
+    ] = None,
+    reference_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="L",
+            parser=options.quantity("nats per token", "nats"),
+            help="Match instead this loss: --target-loss, but within the budget.",
+        ),
+    ] = None,
     device: serving_options.DeviceName = None,
     devices: serving_options.Devices = None,
     usd_per_hour: serving_options.UsdPerHour = None,
@@ -116,9 +131,10 @@ def recommend(
     """Recommend an expert count, a size and a token budget, with how certain that is.
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
-    cost among the models trained within the budget that are no worse than the best dense one. With --lifetime-cost:
-    least loss for that. With --rival: the same of the best of several fits.
+    cost among the models trained within the budget that are no worse than the best dense one, or another reference.
+    With --lifetime-cost: least loss for that. With --rival: the same of the best of several fits.
     """
+    from analysis.decision.allocation import allocation_of
     from analysis.decision.answer import answer, answer_document
     from analysis.decision.question import Question
     from analysis.fitting.fit_file import load_fit
@@ -144,6 +160,11 @@ def recommend(
         data_tokens=data_tokens,
         usd_per_million=usd_per_million,
         reference_experts=reference_experts,
+        reference_fit=None
+        if reference_fit is None
+        else allocation_of(load_fit(reference_fit), reference_fit, reference_experts),
+        reference_model=options.pair(reference_model, "--reference-model"),
+        reference_loss=reference_loss,
         device=device,
         rented=serving.rented,
         usd_per_hour=usd_per_hour,

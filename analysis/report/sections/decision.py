@@ -8,6 +8,7 @@ from analysis.decision.answer import Answer
 from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.question import Question
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
+from analysis.decision.reference import in_words, swing_in_words
 from analysis.decision.tables import choices_table, fits_table
 from analysis.report import blocks
 from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
@@ -90,6 +91,7 @@ def _summary(subject: Subject) -> list[Block]:
         _parts_of_the_cost(answer.best, answer.question),
         *_serving(answer.best, answer.question),
         _loss(answer.best),
+        *_loss_kept(answer),
         *_against_dense(subject),
         *_runner_up(answer),
         _how_sure(subject),
@@ -170,6 +172,16 @@ def _loss(chosen: Choice) -> str:
     if chosen.run_interval is not None:
         line += f"; a single run is expected to measure {between(chosen.run_interval, loss)}"
     return line
+
+
+def _loss_kept(answer: Answer) -> list[str]:
+    """Whose loss is kept, and between what the cost lies for others that could be; nothing where none is."""
+    kept = answer.recommendation.reference
+    if kept is None:
+        return []
+    cases = () if answer.what_if is None else answer.what_if.references
+    swing = swing_in_words(cases, answer.best.n_experts, answer.best.cost.unit)
+    return [f"loss kept: {in_words(kept)}" + (f"; {swing}" if swing else "")]
 
 
 def _against_dense(subject: Subject) -> list[str]:

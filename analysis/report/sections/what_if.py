@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from analysis.decision.answer import Answer
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT
-from analysis.decision.tables import what_if_table
+from analysis.decision.tables import reference_table, what_if_table
 from analysis.decision.what_if import Crossover, WhatIf
 from analysis.report import blocks
 from analysis.report.blocks import Block, bullets, picture, text
@@ -33,6 +33,12 @@ def what_if(subject: Subject) -> list[Block]:
     if (cases := what_if_table(answer)) is not None:
         caption = "Every case that was tried, at the estimate of the law, among the E that could answer"
         parts.append(blocks.values(cases, caption))
+    if (references := reference_table(answer)) is not None:
+        caption = (
+            "What hangs on the loss that is kept within the budget, the one asked first: whose loss it could be, by "
+            "this law, and the best model then"
+        )
+        parts.append(blocks.values(references, caption))
     return parts
 
 

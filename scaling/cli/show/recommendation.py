@@ -33,11 +33,13 @@ def headline(found: Answer) -> str:
 
 def recommendation_page(found: Answer) -> Page:
     """The decision, why it is or is not decided, its alternatives, and what would change it."""
-    from analysis.decision.tables import choices_table, fits_table, replicas_table
+    from analysis.decision.tables import choices_table, fits_table, reference_table, replicas_table
 
     answer, fits, replicas = found.recommendation, fits_table(found), replicas_table(found)
     choices = choices_table(found)
     details: list[Table | str] = [f"minimised: {answer.mode}", *choices.notes]
+    if (references := reference_table(found)) is not None:
+        details.append(references)
     if replicas is not None:
         details += [replicas, *(f"{name}: {METRICS[name]}" for name in _METRICS)]
     return Page(
@@ -48,7 +50,12 @@ def recommendation_page(found: Answer) -> Page:
             _cost(found),
         ),
         tables=(*(() if fits is None else (fits,)), _without_notes(choices)),
-        notes=(*_what_would_change(found), *_next_run(found), *_serving(found.best, found.question)),
+        notes=(
+            *_loss_kept(found),
+            *_what_would_change(found),
+            *_next_run(found),
+            *_serving(found.best, found.question),
+        ),
         warnings=answer.warnings,
         details=(*details, *answer.assumptions),
     )
@@ -142,6 +149,18 @@ def _speed(service: Service) -> str:
     if service.engine is None:
         return service.efficiency.source.partition(",")[0]
     return f"{service.engine.name}, off by {service.engine.error:.0%} (median) on models left out of its fit"
+
+
+def _loss_kept(found: Answer) -> Iterator[str]:
+    """The model whose loss is kept, and what hangs on it."""
+    from analysis.decision.reference import in_words, swing_in_words
+
+    kept = found.recommendation.reference
+    if kept is None:
+        return
+    cases = () if found.what_if is None else found.what_if.references
+    swing = swing_in_words(cases, found.best.n_experts, found.best.cost.unit)
+    yield f"loss kept: {in_words(kept)}{f'; {swing}' if swing else ''}"
 
 
 def _what_would_change(found: Answer) -> Iterator[str]:

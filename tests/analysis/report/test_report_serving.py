@@ -335,7 +335,7 @@ _BUDGET = {"train_flops": 1e20, "serve_tokens": 1e12}
         ({"target_loss": 2.1, "serve_tokens": 1e12}, "a loss of 2.100 nats per token at the least cost over its life"),
         (_BUDGET | {"minimise": "serving"}, "which costs least to serve, over its life"),
         ({"lifetime_cost": 1e6, "serve_tokens": 1e12, "device": "h100"}, "the least loss for $1M over its life"),
-        (_BUDGET | {"reference_experts": 8}, "the best model with E = 8 of this budget"),
+        (_BUDGET | {"reference_experts": 8}, "that of the best model with E = 8 at the budget, which costs least"),
         ({"train_flops": 1e20, "requests_per_month": 1e6}, "12 months at 1M requests a month (3.07B tokens)"),
         (
             {"train_flops": 1e20, "data_tokens": 1e10, "memory_gb": 80},
