@@ -12,9 +12,10 @@ import pandas as pd
 
 from analysis.decision import answer as answers
 from analysis.decision import serve as serving
-from analysis.decision.allocation import Allocation, allocation_of
+from analysis.decision.allocation import Allocation
 from analysis.decision.answer import Answer
 from analysis.decision.question import Goal, Question
+from analysis.decision.reference import allocation_of
 from analysis.decision.serve import Serving
 from analysis.fitting import bootstrap as resampling
 from analysis.fitting import fit as fitting

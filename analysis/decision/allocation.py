@@ -7,12 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from analysis.decision.size_search import SearchSpace, least_loss
-from analysis.fitting.fit import Fit
 from scaling.arrays import Array
 from scaling.errors import InputError
-
-_BUDGETS = np.logspace(10, 30, 41)  # two a decade, in training FLOPs
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,16 +43,3 @@ class Allocation:
         step = np.clip(np.searchsorted(x, wanted) - 1, 0, len(x) - 2)
         slope = (y[step + 1] - y[step]) / (x[step + 1] - x[step])
         return np.exp(y[step] + slope * (wanted - x[step]))
-
-
-def allocation_of(fit: Fit, name: str, n_experts: int = 1) -> Allocation:
-    """How a fit divides budgets for models of one E. Raises InputError where it cannot, naming `reference_fit`."""
-    fit.require_params()
-    if not fit.definition.divides_compute:
-        raise InputError(
-            f"`reference_fit` {name}: law {fit.law} predicts {fit.definition.target} from "
-            f"{', '.join(fit.definition.columns)} and divides no budget; name a fit of N and D"
-        )
-    fit.require_experts([n_experts])
-    sizes = least_loss(SearchSpace(fit, n_experts, fit.params), _BUDGETS).n_active
-    return Allocation(name, tuple(_BUDGETS.tolist()), tuple(sizes.tolist()))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.decision.allocation import allocation_of
+from analysis.decision.allocation import Allocation
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
+from analysis.decision.size_search import SearchSpace, least_loss
 from analysis.fitting.fit import Fit
 from analysis.fitting.published import published
 from scaling.errors import InputError
@@ -17,6 +18,7 @@ from scaling.formatting import between, listed, money, si
 
 RATIO = 20.0  # tokens per parameter of compute-optimal dense models, Hoffmann et al. 2022, arXiv 2203.15556
 LOSS_CHANGE = 0.01
+_BUDGETS = np.logspace(10, 30, 41)  # at which a fit's sizes are tabulated, two a decade, in training FLOPs
 OTHER_LAWS = ("published:chinchilla-epoch", "published:chinchilla-tex")  # dense ones, of which another than the fit's
 
 
@@ -47,6 +49,19 @@ class ReferenceCase:
     tokens: float | None
     cost: float | None
     changes: bool
+
+
+def allocation_of(fit: Fit, name: str, n_experts: int = 1) -> Allocation:
+    """How a fit divides budgets for models of one E. Raises InputError where it cannot, naming `reference_fit`."""
+    fit.require_params()
+    if not fit.definition.divides_compute:
+        raise InputError(
+            f"`reference_fit` {name}: law {fit.law} predicts {fit.definition.target} from "
+            f"{', '.join(fit.definition.columns)} and divides no budget; name a fit of N and D"
+        )
+    fit.require_experts([n_experts])
+    sizes = least_loss(SearchSpace(fit, n_experts, fit.params), _BUDGETS).n_active
+    return Allocation(name, tuple(_BUDGETS.tolist()), tuple(sizes.tolist()))
 
 
 def reference_of(optimiser: SizeOptimiser) -> Reference | None:

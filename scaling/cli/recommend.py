@@ -134,9 +134,9 @@ def recommend(
     cost among the models trained within the budget that are no worse than the best dense one, or another reference.
     With --lifetime-cost: least loss for that. With --rival: the same of the best of several fits.
     """
-    from analysis.decision.allocation import allocation_of
     from analysis.decision.answer import answer, answer_document
     from analysis.decision.question import Question
+    from analysis.decision.reference import allocation_of
     from analysis.fitting.fit_file import load_fit
     from scaling.cli.show.progress import progress
     from scaling.cli.show.recommendation import LINES, recommendation_page

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from planted import PLANTED_MOE, moe_grid, table_of
 
-from analysis.decision.allocation import Allocation, allocation_of
+from analysis.decision.allocation import Allocation
 from analysis.decision.answer import Answer, answer, answer_document, parse_answer
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
-from analysis.decision.reference import LOSS_CHANGE, RATIO
+from analysis.decision.reference import LOSS_CHANGE, RATIO, allocation_of
 from analysis.decision.tables import reference_table
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.published import PUBLISHED, published
