@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.decision.assumptions import assumptions_of
 from analysis.decision.lifetime_cost import SECONDS_AN_HOUR, Pricing
-from analysis.decision.lineage import in_shape
+from analysis.decision.built_shape import in_shape
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.question import Question
@@ -119,7 +119,7 @@ def recommend_with_regrets(
 
 
 def with_settings(fit: Fit, question: Question) -> Fit:
-    """The fit with the question's columns set, of models of the shape that it names (`lineage.in_shape`). Raises
+    """The fit with the question's columns set, of models of the shape that it names (`built_shape.in_shape`). Raises
     InputError for a column that is searched over or not in the law, and for several shapes."""
     fit, law = in_shape(fit, question), fit.definition
     free = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
