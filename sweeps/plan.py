@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import heapq
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from analysis.training_speed.cells import cell_times
 from scaling.config.counts import parameters, train_flops
 from scaling.config.model import following
 from scaling.config.run import RunConfig, by_trunk
 from scaling.config.training import LR_AT_64
 from scaling.config.training_memory import training_memory_bytes
+from scaling.errors import InputError
+from scaling.serving.device import Device
+from scaling.serving.devices import device as device_named
 from sweeps.calls import plan_calls, tokens_own
 from sweeps.grid import SECTIONS, Grid
 from sweeps.labels import cell_labels
@@ -20,19 +25,20 @@ from sweeps.lint import lint, unread
 from sweeps.store import StoredCell
 from sweeps.worker import machine_cpus
 
-# Assumed until the study has rows. Measured on two busy cores of a server: 5e9 counted FLOP/s per core at d_model = 32
-# and 10e9 at 64 (float32, one thread per cell), plus 5 s (program in the cache) to 30 s in addition to training.
-CPU_FLOPS_PER_CORE = 10e9
-CELL_OVERHEAD_S = 15.0
+# Beside training, assumed until the study has rows: 5 s on a CPU with the program in the cache to 30 s without.
+CPU_OVERHEAD_S, GPU_OVERHEAD_S = 15.0, 60.0
+GPU = "h100"
+"""The device that a cell with GPUs is priced on where none is named."""
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Counted FLOP/s of one cell, its seconds in addition to training, and the source of both."""
+    """What says how long a cell trains, its seconds in addition to that, and the device (None: CPU threads)."""
 
-    flops_per_s: float
-    overhead_s: float
     basis: str
+    overhead_s: float
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class CellPlan:
 
     trunk: number of the trunk that it shares with other token budgets.
     tokens_own: tokens that it adds to its trunk; these sum to all trained tokens.
-    memory_bytes: estimated peak of one device.
+    memory_bytes: estimated peak of one device.   seconds: predicted, with what is beside training.
     """
 
     config: RunConfig
@@ -105,20 +111,28 @@ class Plan:
         }
 
 
-def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
-    """Price a grid. `parts`: its cells in the study's folder, which calibrate the time of the others."""
+def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device: str | None = None) -> Plan:
+    """Price a grid. `parts`: its cells in the study's folder, which calibrate the time of the others.
+
+    `device` is what its GPUs are, by name; None: an H100, which is said. Raises InputError for a grid on CPUs with one.
+    """
     parts = parts or {}
-    cpus = grid.cells[0].resources.cpus
-    speed = _speed(parts.values(), cpus)
+    resources = grid.cells[0].resources
+    training, speed = _times(grid.cells, parts, _device(grid, device))
     labels = cell_labels(grid)
     of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
     own = tokens_own(grid.cells)
     missing = [cell for cell in grid.cells if cell not in parts]
     own |= tokens_own(tuple(missing))  # missing cells cannot share the steps of finished ones
-    cells = tuple(_priced(cell, labels[cell], of_trunk[cell], own[cell], speed, parts.get(cell)) for cell in grid.cells)
+    cells = tuple(
+        _priced(cell, labels[cell], of_trunk[cell], own[cell], training[cell], speed.overhead_s, parts.get(cell))
+        for cell in grid.cells
+    )
     seconds = {cell.config: cell.seconds for cell in cells}
-    alone = {cell: speed.overhead_s + train_flops(cell) / speed.flops_per_s for cell in missing}
-    workers = max(1, machine_cpus() // cpus)
+    alone = [speed.overhead_s + training[cell] for cell in missing]
+    workers = max(1, machine_cpus() // resources.cpus)
+    if resources.gpus:
+        workers = max(1, min(workers, int(machine_gpus() / resources.gpus)))
     calls = plan_calls(missing, workers)
     return Plan(
         study=grid.study,
@@ -126,7 +140,7 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
         duplicates=grid.duplicates,
         workers=workers,
         seconds=makespan([sum(seconds[cell] for cell in call) for call in calls], workers),
-        alone_seconds=makespan(sorted(alone.values(), reverse=True), workers),
+        alone_seconds=makespan(sorted(alone, reverse=True), workers),
         calls=len(calls),
         speed=speed,
         lint=(*unread(grid), *lint(grid.cells)),
@@ -134,9 +148,25 @@ def plan(grid: Grid, parts: dict[RunConfig, StoredCell] | None = None) -> Plan:
     )
 
 
-def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, part: StoredCell | None) -> CellPlan:
+def machine_gpus() -> int:
+    """Number of NVIDIA GPUs of this machine; 1 where none is seen, for the grid may run elsewhere."""
+    return max(1, len([*_GPUS.iterdir()])) if _GPUS.is_dir() else 1
+
+
+def _device(grid: Grid, name: str | None) -> Device | None:
+    """What the cells train on; None for CPU threads."""
+    if grid.cells[0].resources.gpus:
+        return device_named(name or GPU)
+    if name is not None:
+        raise InputError(f"{grid.path}: `device` {name}, but the cells train on CPUs: set resources.gpus")
+    return None
+
+
+def _priced(
+    cell: RunConfig, label: str, trunk: int, own: int, training_s: float, overhead_s: float, part: StoredCell | None
+) -> CellPlan:
     sizes = parameters(cell.model, cell.data.vocab_size)
-    tokens, flops = cell.steps * cell.train.batch_tokens, train_flops(cell)
+    tokens = cell.steps * cell.train.batch_tokens
     return CellPlan(
         config=cell,
         label=label,
@@ -145,22 +175,25 @@ def _priced(cell: RunConfig, label: str, trunk: int, own: int, speed: Speed, par
         tokens_own=own,
         n_active=sizes.n_active,
         n_total=sizes.n_total,
-        train_flops=flops,
+        train_flops=train_flops(cell),
         memory_bytes=training_memory_bytes(cell),
-        seconds=speed.overhead_s + flops * own / tokens / speed.flops_per_s,
+        seconds=overhead_s + training_s * own / tokens,
         status=part.status if part else "missing",
     )
 
 
-def _speed(parts: Iterable[StoredCell], cpus: int) -> Speed:
-    """From the study's rows, if any: total FLOPs over total training time, and the mean additional time."""
-    timed = [part for part in parts if part.ok and part.train_s > 0]
-    if not timed:
-        basis = f"{CPU_FLOPS_PER_CORE:.0e} FLOP/s per core plus {CELL_OVERHEAD_S:.0f} s per cell"
-        return Speed(CPU_FLOPS_PER_CORE * cpus, CELL_OVERHEAD_S, f"assumed: {basis}")
-    flops_per_s = sum(part.train_flops for part in timed) / sum(part.train_s for part in timed)
-    overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed)
-    return Speed(flops_per_s, overhead_s, f"measured on {len(timed)} cells of this study: {flops_per_s:.1e} FLOP/s")
+def _times(
+    cells: tuple[RunConfig, ...], parts: Mapping[RunConfig, StoredCell], on: Device | None
+) -> tuple[dict[RunConfig, float], Speed]:
+    """Seconds of each cell's training steps, and what they rest on: the assumed speed, or the study's rows."""
+    timed = {cell: part for cell, part in parts.items() if part.ok and part.train_s > 0}
+    times = cell_times(cells, {cell: part.train_s for cell, part in timed.items()}, on)
+    overhead_s = CPU_OVERHEAD_S if on is None else GPU_OVERHEAD_S
+    basis = f"{times.basis}; {overhead_s:.0f} s beside it"
+    if timed:
+        overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed.values())
+        basis = f"{times.basis}; {overhead_s:.0f} s beside it, as in those"
+    return times.seconds, Speed(basis, overhead_s, None if on is None else on.name)
 
 
 def makespan(seconds: list[float], workers: int) -> float:

@@ -41,6 +41,9 @@ def training_speed(speed: TrainingSpeed | str | Path | None = None, mfu: float |
 
 def with_mfu(speed: MfuByExperts, mfu: float) -> MfuByExperts:
     """The same with this share of the peak at E = 1."""
+    for assumed in (assumed_training_speed, constant_training_speed):
+        if speed == assumed():
+            return assumed(mfu)
     source = f"{speed.source}; MFU at E = 1 as given, {mfu:g}"
     return replace(speed, mfu=mfu, at=1.0, mfu_spread=0.0, error=None, source=source)
 

@@ -137,7 +137,7 @@ def read_training(
     refuse_contradictions(frame, name)
     on = _possible(frame, on, name, log)
     notes = (*log.notes, *([f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []))
-    return TrainingTable(_by_configuration(frame), name, log.dropped, notes, on=on)
+    return TrainingTable(by_configuration(frame), name, log.dropped, notes, on=on)
 
 
 def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, needs: str = "") -> None:
@@ -258,7 +258,7 @@ def _possible(frame: pd.DataFrame, on: Device, source: str, log: ReadingLog) -> 
     return on
 
 
-def _by_configuration(frame: pd.DataFrame) -> pd.DataFrame:
+def by_configuration(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a shape and setting: the median of its rows, whose times are not independent."""
     keys = [*SHAPE, *SETTING, "loops"]
     frame = frame.assign(devices=np.where(np.isnan(split := floats(frame, "devices")), 1.0, split))

@@ -80,7 +80,15 @@ def run(
     deliver(asdict(summary), status_page(summary), as_json=as_json, verbose=verbose)
 
 
-def plan(grid: GridArgument, out: Out = None, verbose: Verbose = False, as_json: Json = False) -> None:
+def plan(
+    grid: GridArgument,
+    out: Out = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the grid's GPUs are, for its time. Default: h100.")
+    ] = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
     """Price a grid before it starts: cells, FLOPs, memory and time, and what its design cannot identify."""
     from scaling.cli.show.sweep import plan_page
     from sweeps.grid import load_grid
@@ -88,7 +96,7 @@ def plan(grid: GridArgument, out: Out = None, verbose: Verbose = False, as_json:
     from sweeps.status import known_parts
 
     cells = load_grid(grid)
-    priced = plan(cells, known_parts(out or Path("results") / cells.study, cells.cells))
+    priced = plan(cells, known_parts(out or Path("results") / cells.study, cells.cells), device)
     deliver(priced.to_json(), plan_page(priced), as_json=as_json, verbose=verbose)
 
 
