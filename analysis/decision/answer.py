@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,10 @@ from scaling.distribution import require_installed
 from scaling.errors import InputError
 from scaling.formatting import money, si
 from scaling.progress import Progress, silent
+from scaling.serving.published_training import constant_training_speed
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
-from scaling.values import ANSWER, digest
+from scaling.values import ANSWER, digest, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def answer(
         progress(0.4)
     found = recommend(fit, question, speeds)
     progress(0.6)
-    changes = explore(fit, question, found) if what_if else None
+    changes = explore(fit, found.question, found) if what_if else None
     progress(0.8)
     return Answer(
         recommendation=found,
@@ -161,11 +162,19 @@ def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
     """The answer that `answer_document` wrote; `origin` is named where it is damaged. Raises InputError."""
     ANSWER.check(document, origin)
     recommendation = {key: value for key, value in document.items() if key in _OF_RECOMMENDATION}
+    recommendation["question"] = _with_training_speed(document["question"])
     fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
     answer = ANSWER.value(Answer, fields_of_answer, origin, lifted="recommendation")
     parts = {"": answer.recommendation, "what_if": answer.what_if, "rivals": answer.comparison}
     require_sound(parts | {"cost_curves": answer.cost_curves}, origin)
     return answer
+
+
+def _with_training_speed(question: Any) -> Any:
+    """The question in a file. Before it had a training speed, training was priced at one MFU for all E."""
+    if not isinstance(question, Mapping) or "training_speed" in question or question.get("device") is None:
+        return question
+    return {**question, "training_speed": plain(replace(constant_training_speed(), mfu_spread=0.0))}
 
 
 def study_fit(study: Path) -> Path:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from analysis.decision.assumptions import assumptions_of
+from analysis.decision.law_advice import advice_of_laws
 from analysis.decision.lifetime_cost import SECONDS_AN_HOUR, Pricing
-from analysis.decision.built_shape import in_shape
+from analysis.decision.lineage import in_shape
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
+from analysis.decision.published_models import as_models, assumed_lineage, doubts_of_origin, with_lineage
 from analysis.decision.question import Question
 from analysis.decision.recommendation import MOST_DRAWS, Choice, Cost, Interval, Recommendation, Served
 from analysis.decision.reference import reference_of
@@ -66,6 +68,7 @@ def recommend_with_regrets(
             f"law {fit.law} predicts {fit.definition.target} from {', '.join(fit.definition.columns)}: it cannot "
             "divide a budget between size and tokens; `scaling predict` evaluates it"
         )
+    asked, question = question, with_lineage(fit, question)
     fit = with_settings(fit, question)
     optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
     if question.served:
@@ -82,7 +85,7 @@ def recommend_with_regrets(
     disagreement = disagreement_of_draws(chosen, choices[1:])
     refused = no_answer_though_found(optimiser, chosen)
     reference = reference_of(optimiser)
-    doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts)]
+    doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts), *doubts_of_origin(fit)]
     doubts += doubts_about_reference(fit, reference)
     doubts += sensitivity_to_speed(optimiser, possible)
     next_run = None
@@ -94,6 +97,9 @@ def recommend_with_regrets(
             next_run = run_towards(fit, chosen.n_experts, chosen.train_flops, lineage)
     chances = draws.probability_best() if draws else None
     unreachable = tuple(e for e in experts if e not in possible)
+    warnings = warnings_about(optimiser, chosen, experts, unreachable)
+    if asked.family is None and question.family is not None:
+        warnings.append(assumed_lineage())
     recommendation = Recommendation(
         question=question,
         mode=question.mode,
@@ -106,13 +112,14 @@ def recommend_with_regrets(
         undecided_because=tuple(doubts),
         next_run=next_run,
         front=optimiser.trade_off(possible, chosen.loss),
-        warnings=tuple(warnings_about(optimiser, chosen, experts, unreachable)),
+        warnings=tuple(warnings),
         assumptions=tuple(assumptions_of(optimiser, choices)),
         law=fit.law,
         fitted_to=fit.source,
         n_draws=min(fit.n_draws, MOST_DRAWS),
         unreachable=unreachable,
         refused=tuple(refused),
+        laws=advice_of_laws(optimiser, experts, draws),
         reference=reference,
     )
     return recommendation, regrets
@@ -121,7 +128,8 @@ def recommend_with_regrets(
 def with_settings(fit: Fit, question: Question) -> Fit:
     """The fit with the question's columns set, of models of the shape that it names (`built_shape.in_shape`). Raises
     InputError for a column that is searched over or not in the law, and for several shapes."""
-    fit, law = in_shape(fit, question), fit.definition
+    fit = in_shape(as_models(fit, question), question)
+    law = fit.definition
     free = [name for name in law.columns if name not in (law.n_column, TOKENS, EXPERTS)]
     unknown = [name for name in question.settings if name not in free]
     if unknown:

@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.decision.law_advice import LawAdvice
 from analysis.decision.next_run import NextRun
 from analysis.decision.optima import TradeOff
 from analysis.decision.question import Question
@@ -98,8 +99,8 @@ class Recommendation(Summarised):
     `refused` says why the figures are no answer, though the formula gives them; it is empty where they are one, and
     stands first in `undecided_because`. `best_experts` is the 95 % set of the best E: the fewest E, by their share of
     the draws, that hold .95 of them (empty without draws). `front` lists, for every E, loss against lifetime cost
-    (empty for a training budget alone). `reference` is the model whose loss is kept where a cost is minimised within a
-    training budget.
+    (empty for a training budget alone). `laws` is the advice of each law of an ensemble (`law_advice`). `reference` is
+    the model whose loss is kept where a cost is minimised within a training budget.
     """
 
     question: Question
@@ -120,6 +121,7 @@ class Recommendation(Summarised):
     n_draws: int
     unreachable: tuple[int, ...]
     refused: tuple[str, ...] = ()
+    laws: tuple[LawAdvice, ...] = ()
     reference: Reference | None = None
 
     def summary(self) -> Table:

@@ -29,7 +29,7 @@ _FEW_ROWS = 16
 _FINE = {True: (73,) * 3, False: (13,) * 6}
 """Points of the finer grids, for few rows and for many: 36^3 = 6^6, as fine in half as many calls, whose overhead is
 what few rows pay for."""
-_COARSE_NEAR, _FINE_NEAR = 25, (13, 13)
+_COARSE_NEAR, _DENSE_NEAR, _FINE_NEAR = 25, 61, (13, 13)
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
 _HALVINGS = 12  # of the range of ln D, to .02: around the least loss that moves ln L by less than 1e-6
@@ -79,8 +79,9 @@ class SearchSpace:
         """The counts of models with these N_active; without a family only those of dense models."""
         if self.fit.family is not None:
             return self.fit.family.sizes(n_active, self.n_experts)
-        if self.lineage is not None:
-            return sizes_of_lineage(self.lineage, n_active, self.n_experts)
+        lineage = self.lineage or self.fit.models
+        if lineage is not None:
+            return sizes_of_lineage(lineage, n_active, self.n_experts)
         return Sizes(self.n_experts, None, n_active, n_total=n_active if self.n_experts == 1 else None)
 
     def columns(self, sizes: Sizes, tokens: Array) -> dict[str, Any]:
@@ -224,7 +225,7 @@ def _minimise(
     coarse, fine = _COARSE, _FINE[len(low) <= _FEW_ROWS]
     if space.near is not None and len(low) > _FEW_ROWS:
         low, high = np.maximum(low, np.log(space.near / NEAR)), np.minimum(high, np.log(space.near * NEAR))
-        coarse, fine = _COARSE_NEAR, _FINE_NEAR
+        coarse, dense, fine = _COARSE_NEAR, min(dense, _DENSE_NEAR), _FINE_NEAR
     low = np.minimum(low, high)
     rows = np.arange(len(low))
     for points in (coarse, *([dense] if dense else []), *fine):

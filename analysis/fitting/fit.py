@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,9 @@ from scaling.errors import InputError
 from scaling.formatting import flops, plural, si
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
+
+if TYPE_CHECKING:
+    from scaling.serving.families import ArchitectureFamily
 
 Status = Literal["ok", "at_bound", "unidentified", "failed", "published", "given"]
 AS_ASKED = "as asked"  # the source of a pin that is the user's own
@@ -116,6 +119,11 @@ class Fit(Summarised):
     def of_one_law(self) -> Fit:
         """The fit of one law that its checks look at: itself, where it has no more."""
         return self
+
+    @property
+    def models(self) -> ArchitectureFamily | None:
+        """How the models are built that it is asked about, where it has no family of its own."""
+        return None
 
     @property
     def free(self) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ residuals have heavier tails.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 from scipy.stats import qmc
@@ -31,8 +32,9 @@ SHORTFALL = 1.5
 """Standard errors that arXiv 2404.10102 prints, over those of the rule with residuals as printed (median)."""
 _POINTS = 128  # runs that stand for the paper's, each with the noise of its share of them
 _STEPS, _DAMPING = 40, (1e-3, 0.2, 5.0)  # of a refit: the most, and the first damping and its factors
-_MET = 1e-10  # relative decrease of the squares below which a refit has converged
-_PRIOR_SHARE = 0.5  # of a residual: the discrepancy for an e-fold of compute, as before any roll-out of a mixture
+_MET = 1e-6  # relative decrease of the squares below which a refit has converged
+PRIOR_SHARE = 0.5
+"""Of a residual: the discrepancy for an e-fold of compute, as before any roll-out of a mixture."""
 
 
 def with_draws(name: str) -> Fit:
@@ -55,12 +57,12 @@ def _with_draws(name: str) -> Fit:
         rmse_log=rmse,
         n_runs=error.n_runs or 0,
         discrepancy=_discrepancy(fit, columns, rmse),
-        warnings=(*fit.warnings, told_of(error, assumed)),
+        warnings=(*fit.warnings, *told_of(error, assumed)),
         notes=(*fit.notes, *((error.source,) if error.source else ())),
     )
 
 
-def told_of(error: PublishedError, assumed: Mapping[str, Range]) -> str:
+def told_of(error: PublishedError, assumed: Mapping[str, Range]) -> tuple[str, ...]:
     """By which rule the draws were made, and what they assume."""
     runs = f"{error.n_runs} runs" if error.n_runs else f"{ASSUMED_RUNS} runs"
     where = "of its own" if error.runs else "spread evenly over its ranges"
@@ -68,7 +70,7 @@ def told_of(error: PublishedError, assumed: Mapping[str, Range]) -> str:
         f"the paper prints no draws: here they are refits to {runs} {where}, with {SHORTFALL:g} times its residuals, "
         "and the rounding of its constants"
     )
-    return "; ".join((rule, *error.assumptions(assumed)))
+    return rule, *error.assumptions(assumed)
 
 
 def runs_of(error: PublishedError) -> int:
@@ -100,18 +102,26 @@ def design(fit: Fit, error: PublishedError, ranges: Mapping[str, Range]) -> dict
     (Sobol points; evenly in what may be 0, and over the E studied)."""
     if error.runs:
         return {name: np.array(values) for name, values in error.runs.items()}
-    places = qmc.Sobol(len(ranges), rng=np.random.default_rng(0)).random(_POINTS)
-    found: dict[str, Array] = {}
-    for (name, (low, high)), place in zip(ranges.items(), places.T, strict=True):
-        if name == EXPERTS and len(fit.experts) > 1:
-            found[name] = np.array(fit.experts, dtype=float)[(place * len(fit.experts)).astype(int)]
-        else:
-            found[name] = low + (high - low) * place if low == 0 else low * (high / low) ** place
+    found = spread_evenly(ranges, {EXPERTS: fit.experts} if len(fit.experts) > 1 else {})
     if "tokens_per_param" in found:
         found[TOKENS] = found["tokens_per_param"] * found["n_active"]
     if "n_total" in found and "activation_ratio" in found:
         found["n_active"] = found["n_total"] * found["activation_ratio"]
     return {name: found[name] for name in fit.definition.columns}
+
+
+def spread_evenly(
+    ranges: Mapping[str, Range], values: Mapping[str, Sequence[float]] = MappingProxyType({}), count: int = _POINTS
+) -> dict[str, Array]:
+    """Sobol points over ranges, in logarithms but where a range begins at 0; a column with `values` takes those."""
+    places = qmc.Sobol(len(ranges), rng=np.random.default_rng(0)).random(count)
+    found: dict[str, Array] = {}
+    for (name, (low, high)), place in zip(ranges.items(), places.T, strict=True):
+        if name in values:
+            found[name] = np.array(values[name], dtype=float)[(place * len(values[name])).astype(int)]
+        else:
+            found[name] = low + (high - low) * place if low == 0 else low * (high / low) ** place
+    return found
 
 
 def refits(
@@ -182,8 +192,13 @@ def _discrepancy(fit: Fit, columns: Mapping[str, Array], rmse: float) -> Discrep
 
     Where the compute of that run is not known it is taken as that of the largest of the runs spread evenly.
     """
-    if not {"n_active", TOKENS} <= set(columns):
+    if "n_active" in columns:
+        active = columns["n_active"]
+    elif {"n_total", "top_k", EXPERTS} <= set(columns):  # the law counts N_active as that share
+        active = columns["n_total"] * columns["top_k"] / columns[EXPERTS]
+    else:
         return None
-    largest = fit.largest_train_flops or float(6.0 * np.max(columns["n_active"] * columns[TOKENS]))
-    scale = _PRIOR_SHARE * rmse
-    return Discrepancy(scale, scale, largest)
+    if TOKENS not in columns:
+        return None
+    largest = fit.largest_train_flops or float(6.0 * np.max(active * columns[TOKENS]))
+    return Discrepancy(PRIOR_SHARE * rmse, PRIOR_SHARE * rmse, largest)

@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.laws import Law, Parameter
 from analysis.laws.autodiff import Dual, log
+from scaling.arrays import Integers
 from scaling.columns import EXPERTS, TOKENS
 
 NAME = "mixture"
@@ -33,11 +34,11 @@ def weight_name(member: str) -> str:
     return parameter_name(member, "weight")
 
 
-def composite(laws: Mapping[str, Law], largest: float, tokens: float | None) -> Law:
-    """The composite of laws by name. `largest` is the compute 6 N D of the largest run.
+def composite(laws: Mapping[str, Law], largest: float | Mapping[str, float], tokens: float | None) -> Law:
+    """The composite of laws by name. `largest` is the compute 6 N D of the largest run, or that of each law's runs.
 
-    `tokens` is the one token budget of all runs, where there is but one: the law then says nothing of others, and lacks
-    that column.
+    The columns are those of all laws, of which each reads its own. `tokens` is the one token budget of all runs, where
+    there is but one: the law then says nothing of others, and lacks that column.
     """
     parameters = [
         replace(parameter, name=parameter_name(member, parameter.name), pin=None, pin_source="")
@@ -49,15 +50,17 @@ def composite(laws: Mapping[str, Law], largest: float, tokens: float | None) -> 
         parameters.append(Parameter(weight_name(member), "mixture", meaning, (0.0, 1.0), (0.0, 1.0)))
     meaning = "change of ln loss for each e-fold of compute beyond the largest run"
     parameters.append(Parameter(DISCREPANCY, "mixture", meaning, (-0.01, 0.01), (-_MOST_SLOPE, _MOST_SLOPE)))
-    uses_experts = any(law.uses_experts for law in laws.values())
-    columns = (_SIZE, *((TOKENS,) if tokens is None else ()), *((EXPERTS,) if uses_experts else ()))
+    read = dict.fromkeys(name for law in laws.values() for name in law.columns)
+    others = [name for name in read if name not in (_SIZE, TOKENS, EXPERTS)]
+    columns = (_SIZE, *((TOKENS,) if tokens is None else ()), *((EXPERTS,) if EXPERTS in read else ()), *others)
+    beyond = {name: float(np.log(largest[name] if isinstance(largest, Mapping) else largest)) for name in laws}
     return Law(
         name=NAME,
         formula=f"ln L = mean of {' and '.join(laws)} by weight, and a discrepancy beyond the largest run",
         typst="ln L = sum_k w_k ln L_k + s max(0, ln (C \\/ C_max))",
         n_column=_SIZE,
         parameters=tuple(parameters),
-        log_formula=_formula(laws, np.log(largest), tokens),
+        log_formula=_formula(laws, beyond, tokens),
         source="laws taken together by how well each predicts larger runs from smaller ones",
         domain="that of the runs that were fitted",
         columns=columns,
@@ -65,27 +68,40 @@ def composite(laws: Mapping[str, Law], largest: float, tokens: float | None) -> 
 
 
 def _formula(
-    laws: Mapping[str, Law], log_largest: float, tokens: float | None
+    laws: Mapping[str, Law], log_largest: Mapping[str, float], tokens: float | None
 ) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Any]:
     names = {member: {name: parameter_name(member, name) for name in law.names} for member, law in laws.items()}
+    parts = {member: _with_discrepancy(law, log_largest[member]) for member, law in laws.items()}
 
     def formula(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
         columns = dict(x) if tokens is None else {**x, TOKENS: np.full(np.shape(x[_SIZE]), tokens)}
         weights = [p[weight_name(member)] for member in laws]
-        evaluated = [(law, {name: p[named] for name, named in names[member].items()}) for member, law in laws.items()]
+        evaluated = [
+            (part, {**{name: p[named] for name, named in names[member].items()}, DISCREPANCY: p[DISCREPANCY]})
+            for member, part in parts.items()
+        ]
         chosen = _one_each(weights)
-        value = _of_rows(evaluated, columns, chosen) if chosen is not None else _mean(evaluated, columns, weights)
-        log_compute = np.log(6.0) + np.log(columns[_SIZE]) + log(columns[TOKENS])
-        return value + p[DISCREPANCY] * _positive(log_compute - log_largest)
+        return _of_rows(evaluated, columns, chosen) if chosen is not None else _mean(evaluated, columns, weights)
 
     return formula
 
 
-Evaluated = Sequence[tuple[Law, Mapping[str, Any]]]
+LogFormula = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+Evaluated = Sequence[tuple[LogFormula, Mapping[str, Any]]]
+
+
+def _with_discrepancy(law: Law, log_largest: float) -> LogFormula:
+    """ln of a law, and s max(0, ln(C/C_max)) with the slope s among its parameters."""
+
+    def formula(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+        log_compute = np.log(6.0) + np.log(x[_SIZE]) + log(x[TOKENS])
+        return law.log_formula(p, x) + p[DISCREPANCY] * _positive(log_compute - log_largest)
+
+    return formula
 
 
 def _mean(evaluated: Evaluated, columns: Mapping[str, Any], weights: Sequence[Any]) -> Any:
-    terms = [weight * law.log_formula(p, columns) for weight, (law, p) in zip(weights, evaluated, strict=True)]
+    terms = [weight * formula(p, columns) for weight, (formula, p) in zip(weights, evaluated, strict=True)]
     return sum(terms[1:], start=terms[0])
 
 
@@ -101,16 +117,24 @@ def _one_each(weights: Sequence[Any]) -> Any:
 def _of_rows(evaluated: Evaluated, columns: Mapping[str, Any], chosen: Any) -> Any:
     """What `_mean` gives, with each law evaluated in the rows that choose it alone."""
     count, parts = len(chosen), []
-    for number, (law, p) in enumerate(evaluated):
-        rows = np.flatnonzero(chosen == number)
-        if rows.size:
+    for number, (formula, p) in enumerate(evaluated):
+        rows = _as_slice(np.flatnonzero(chosen == number))
+        if rows is not None:
             inside = [{name: _rows(value, rows, count) for name, value in given.items()} for given in (p, columns)]
-            parts.append((rows, law.log_formula(*inside)))
+            parts.append((rows, formula(*inside)))
     if not any(isinstance(value, Dual) for _, value in parts):
         return _joined(parts, count)
     names = {name for _, value in parts for name in value.partials}
     partials = {name: _joined([(rows, value.partials[name]) for rows, value in parts], count) for name in names}
     return Dual(_joined([(rows, value.value) for rows, value in parts], count), partials)
+
+
+def _as_slice(rows: Integers) -> slice | Integers | None:
+    """Rows at equal steps as a slice, which copies nothing; None where there are none."""
+    if not rows.size:
+        return None
+    step = int(rows[1] - rows[0]) if rows.size > 1 else 1
+    return slice(int(rows[0]), int(rows[-1]) + 1, step) if np.all(np.diff(rows) == step) else rows
 
 
 def _rows(value: Any, rows: Any, count: int) -> Any:

@@ -1,0 +1,221 @@
+"""The ensemble: published MoE laws taken together, none of which knows the runs of the one who asks.
+
+A draw is one law and one of its draws (`published_draws`), with a slope of its discrepancy beyond its own largest run.
+Laws were fitted to other corpora with other tokenizers, so that their losses cannot be compared. They need not be:
+within a draw all losses are of one law, and so are the regrets of E, and the loss of the reference that a budget buys.
+At the estimate ln L is the mean of the laws' by weight, whose optima no offset of a law moves. Weights are equal or, by
+`stacking`, as well as runs bear each law out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from analysis.fitting.fit import Fit
+from analysis.fitting.identifiability import Pin
+from analysis.fitting.published_draws import SHORTFALL
+from analysis.laws import Law
+from analysis.laws.expert_shape import shape_of_architecture
+from analysis.mixture.composite import DISCREPANCY, composite, parameter_name, weight_name
+from analysis.mixture.mixture import Member, Mixture
+from analysis.mixture.readings import OFFSET, READINGS, Shape, reading_law
+from scaling.arrays import Array, Integers
+from scaling.columns import TOKENS
+from scaling.formatting import listed, plural
+from scaling.serving.families import ArchitectureFamily, architecture_family
+from scaling.summary import summarised
+from scaling.table import Table
+
+NAME = "ensemble"
+DRAWS = 400
+ASSUMED_LINEAGE = "deepseek"
+"""Whose models are asked about where nobody says: fine-grained experts and a shared one, as most MoE models have."""
+_EXPANSIONS = (2, 4, 8, 16, 32)  # compared by default, beside dense models; all laws answer for them
+RULE = (
+    f"papers print no draws: here they are refits to as many runs, spread evenly over each paper's ranges, with "
+    f"{SHORTFALL:g} times its residuals, and the rounding of its constants"
+)
+_TYPICAL = 1e10  # N_active at which the shape of a lineage is read, which hardly depends on it
+
+
+@dataclass(frozen=True, repr=False)
+class EnsembleMember(Member):
+    """A published law in an ensemble."""
+
+    @property
+    def definition(self) -> Law:
+        """The law as it reads models."""
+        return reading_law(self.name)
+
+
+@dataclass(frozen=True, repr=False)
+class Ensemble(Mixture):
+    """Published laws taken together; `lineage` says how the models are built, `weighed_by` which runs weighed the laws.
+
+    Without such runs (`weighed_by` "") all weights are equal, and losses are of no one corpus. `left_out` are laws that
+    cannot speak of an E that is asked about.
+    """
+
+    members: tuple[EnsembleMember, ...] = ()
+    lineage: ArchitectureFamily | None = None
+    weighed_by: str = ""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def built_as(self) -> ArchitectureFamily:
+        """How the models are built: as was said, or assumed."""
+        return self.lineage or architecture_family(ASSUMED_LINEAGE)
+
+    @cached_property
+    def _composite(self) -> Law:
+        shape = shape_of(self.built_as)
+        laws = {member.name: reading_law(member.name, shape) for member in self.members}
+        largest = {m.name: m.discrepancy.train_flops for m in self.members if m.discrepancy is not None}
+        return replace(composite(laws, largest, None), name=NAME, source="published laws taken together")
+
+    @property
+    def of_one_law(self) -> Fit:
+        """Itself: no law of it speaks for the others."""
+        return self
+
+    def prediction_interval(self, columns: Mapping[str, Any]) -> tuple[Array, Array] | None:
+        """None: how far a run lies from its law differs between laws and corpora."""
+        return None
+
+    def row_of(self, name: str) -> dict[str, float]:
+        """The parameters with all weight on one law."""
+        return {**self.params, **{weight_name(m.name): float(m.name == name) for m in self.members}}
+
+    def rows_of(self, name: str) -> Integers:
+        """The draws that are of one law."""
+        return np.flatnonzero(np.array(self.draws[weight_name(name)]) == 1.0)
+
+    @property
+    def models(self) -> ArchitectureFamily:
+        """How the models are built that it is asked about."""
+        return self.built_as
+
+    def without(self, names: Sequence[str], told: Sequence[str]) -> Ensemble:
+        """The ensemble without some of its laws, of which `told` says why; the others keep their proportions."""
+        kept = {member.name: member.weight for member in self.members if member.name not in names}
+        total = sum(kept.values())
+        rest = together(tuple(kept), {name: weight / total for name, weight in kept.items()})
+        return replace(rest, lineage=self.lineage, warnings=(*rest.warnings, *told), left_out=tuple(names))
+
+    def summary(self) -> Table:
+        """Every law with its weight and what it was fitted to; then warnings, and what was assumed."""
+        heading = f"Ensemble of {plural(len(self.members), 'published law')}, {self.n_draws} draws"
+        return summarised(self.member_table(), heading, (*self.warnings, *self.notes))
+
+
+def shape_of(lineage: ArchitectureFamily) -> Shape:
+    """Experts of a token and the share of shared ones, of the routed models of a lineage."""
+    found = shape_of_architecture(lineage.architecture(np.array([_TYPICAL]), 2 * lineage.k))
+    return float(found["active_experts"][0]), float(found["shared_share"][0])
+
+
+def usual_experts(k: int) -> tuple[int, ...]:
+    """The E that are compared where nobody says: dense, and expansions that every law answers for."""
+    return (1, *(k * each for each in _EXPANSIONS))
+
+
+@cache
+def published_moe() -> Ensemble:
+    """The published MoE laws that divide compute, with equal weights."""
+    return together(tuple(READINGS), {name: 1.0 / len(READINGS) for name in READINGS})
+
+
+@cache
+def alone(name: str) -> Ensemble:
+    """One published law as it reads models of a lineage; "fine-grained-2024-e16" is one with "fine-grained-2024"."""
+    return together((name,), {name: 1.0})
+
+
+def together(
+    names: Sequence[str], weights: Mapping[str, float], chosen: Mapping[str, Integers] | None = None
+) -> Ensemble:
+    """Published laws by name, with weights; `chosen` are the draws of each that count (all)."""
+    members = tuple(_member(name, weights[name]) for name in names)
+    fits = {name: READINGS[name].fit() for name in names}
+    params = {parameter_name(m.name, key): value for m in members for key, value in m.params.items()}
+    params |= {weight_name(m.name): m.weight for m in members} | {DISCREPANCY: 0.0}
+    pinned = {parameter_name(m.name, OFFSET): Pin(0.0, "no runs say another") for m in members}
+    return Ensemble(
+        law=NAME,
+        params=params,
+        pinned=pinned,
+        draws=_draws(members, fits, chosen or {}),
+        domain=_domain(fits),
+        experts=usual_experts(architecture_family(ASSUMED_LINEAGE).k),
+        source=f"published laws: {listed(names)}",
+        status="published",
+        warnings=tuple(_warnings(members)),
+        members=members,
+    )
+
+
+def _warnings(members: Sequence[EnsembleMember]) -> list[str]:
+    """By which rule draws were made, and what each law warns of and assumes beside."""
+    told = [RULE]
+    if len(members) > 1:
+        told.append(
+            "each law's loss is of its own corpus and tokenizer: the ensemble's is a mean of those, and means nothing "
+            "by itself; sizes, tokens, costs and the best E are compared within each law"
+        )
+    several = len(members) > 1
+    for member in members:
+        others = [warning for warning in member.warnings if not warning.startswith("the paper prints no draws")]
+        told += [f"{member.name}: {warning}" if several else warning for warning in others]
+    return told
+
+
+def _member(name: str, weight: float) -> EnsembleMember:
+    fit = READINGS[name].fit()
+    given = {field.name: getattr(fit, field.name) for field in fields(Fit)}
+    given |= {"draws": {}, "own_law": None, "intervals": {}, "params": {**fit.params, OFFSET: 0.0}}
+    return EnsembleMember(**given, name=name, weight=weight)
+
+
+def _draws(
+    members: Sequence[EnsembleMember], fits: Mapping[str, Fit], selected: Mapping[str, Integers]
+) -> dict[str, tuple[float, ...]]:
+    """Draws of the composite law: one law each, as often as its weight says, with a draw of it and of its slope."""
+    rng = np.random.default_rng(0)
+    chosen = in_turn([member.weight for member in members], DRAWS)
+    draws: dict[str, tuple[float, ...]] = {}
+    slopes = np.zeros(DRAWS)
+    for number, member in enumerate(members):
+        rows = np.flatnonzero(chosen == number)
+        each = selected.get(member.name, np.arange(fits[member.name].n_draws))
+        where = np.zeros(DRAWS, dtype=int)
+        where[rows] = np.resize(each, len(rows))
+        for key, values in fits[member.name].draws.items():
+            draws[parameter_name(member.name, key)] = tuple(np.array(values)[where].tolist())
+        draws[weight_name(member.name)] = tuple((chosen == number).astype(float).tolist())
+        if member.discrepancy is not None and len(rows):
+            slopes[rows] = member.discrepancy.slopes(len(rows), rng)
+    return {**draws, DISCREPANCY: tuple(slopes.tolist())}
+
+
+def in_turn(weights: Sequence[float], count: int) -> Integers:
+    """Which law each draw is of: each as often as its weight, to within one, and evenly among the others."""
+    edges = np.cumsum(weights) * count
+    counts = np.diff(np.round(edges).astype(int), prepend=0)
+    places = [(np.arange(each) + 0.5) / max(each, 1) for each in counts]
+    laws = np.repeat(np.arange(len(counts)), counts)
+    return np.asarray(laws[np.lexsort((laws, np.concatenate(places)))])
+
+
+def _domain(fits: Mapping[str, Fit]) -> dict[str, tuple[float, float]]:
+    """The ranges of N_active and D that any of the laws was fitted to, as far as their papers print them."""
+    found = {}
+    for name, others in (("n_active", ("n_active", "n_active_nonembed")), (TOKENS, (TOKENS,))):
+        known = [fit.domain[other] for fit in fits.values() for other in others if other in fit.domain]
+        if known:
+            found[name] = (min(low for low, _ in known), max(high for _, high in known))
+    return found
