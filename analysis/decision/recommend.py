@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from analysis.decision.assumptions import assumptions_of
+from analysis.decision.built_shape import in_shape
 from analysis.decision.law_advice import advice_of_laws
 from analysis.decision.lifetime_cost import SECONDS_AN_HOUR, Pricing
-from analysis.decision.lineage import in_shape
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.published_models import as_models, assumed_lineage, doubts_of_origin, with_lineage
