@@ -31,6 +31,7 @@ from analysis.mixture.alone import with_discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
+from analysis.training_speed import speeds as training_speeds
 from analysis.training_speed.law import FittedTrainingLaw, fit_training_speed
 from analysis.training_speed.table import read_training
 from scaling.architecture import Architecture
@@ -43,6 +44,7 @@ from scaling.serving.engine_speed import EngineSpeed
 from scaling.serving.families import ArchitectureFamily, architecture_family, read_model
 from scaling.serving.precision import served_in
 from scaling.serving.service import SERVICE, Service
+from scaling.serving.training_speed import TrainingSpeed
 from scaling.values import FIT
 
 if TYPE_CHECKING:
@@ -195,6 +197,7 @@ def recommend(
     device: str | Device | None = None,
     usd_per_hour: float | None = None,
     mfu: float | None = None,
+    training_speed: str | Path | TrainingSpeed | FittedTrainingLaw | None = None,
     settings: Mapping[str, float] | None = None,
     family: str | ArchitectureFamily | None = None,
     weights: str | None = None,
@@ -210,10 +213,12 @@ def recommend(
     `fit` is a fit, or `published:NAME`. Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`;
     fields are those of `Question`, with a fit or its file as `reference_fit`. `device` is a name of `devices()` or a
     `Device`; `latency` a latency law measured on it, from which speed and its uncertainty follow; else `speed` says how
-    fast an engine is (`serve`). `family` are the models that are priced, a name or an `ArchitectureFamily`; None: the
-    fit's own. `weights`, `experts` and `kv` are number formats, as in `serve`. `service` None: the defaults, with the
-    routers as uneven as the runs showed. `what_if` also asks what would change the answer. Raises InputError where the
-    question contradicts itself or no model answers it.
+    fast an engine is (`serve`). `training_speed` says what training takes: `assumed` (None: MFU falls with E as
+    published), `constant`, `published:NAME`, or what `scaling.training_speed` gave or its file; `mfu` is the share at
+    E = 1. `family` are the models that are priced, a name or an `ArchitectureFamily`; None: the fit's own. `weights`,
+    `experts` and `kv` are number formats, as in `serve`. `service` None: the defaults, with the routers as uneven as
+    the runs showed. `what_if` also asks what would change the answer. Raises InputError where the question contradicts
+    itself or no model answers it.
     """
     if isinstance(fit, str):
         fit = read_fit(fit)
@@ -237,6 +242,8 @@ def recommend(
         if latency is None:
             service, speeds = with_speed(service, name, speed)
         service = served_in(service, rented or device_table.device(name), weights=weights, experts=experts, kv=kv)
+    law_of_training = training_speed.law if isinstance(training_speed, FittedTrainingLaw) else training_speed
+    trained = None if name is None and law_of_training is None else training_speeds.training_speed(law_of_training)
     question = Question(
         train_flops=train_flops,
         train_usd=train_usd,
@@ -258,6 +265,7 @@ def recommend(
         rented=rented,
         usd_per_hour=usd_per_hour,
         mfu=mfu,
+        training_speed=trained,
         settings=settings or {},
         service=service,
         family=architecture_family(family) if isinstance(family, str) else family,

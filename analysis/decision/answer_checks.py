@@ -27,8 +27,9 @@ _NOT_NEGATIVE = (
     "usd_per_million",
     "ttft_ms",
     "tpot_ms",
+    "train_device_hours",
 )
-_SHARES = ("probability_best", "unanswered")
+_SHARES = ("probability_best", "unanswered", "train_mfu")
 
 
 def require_sound(parts: Mapping[str, object], origin: str) -> None:

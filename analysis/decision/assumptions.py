@@ -11,7 +11,6 @@ from analysis.decision.serve import speed_in_words
 from analysis.laws.model_family import Sizes
 from scaling.formatting import si
 from scaling.serving.device import Device
-from scaling.serving.published_training import ASSUMED
 from scaling.serving.replicas import METRICS
 from scaling.serving.service import Service
 
@@ -83,10 +82,9 @@ def _training(pricing: Pricing, device: Device, choices: Sequence[Choice]) -> st
     """What training reaches of the device, and where that comes from."""
     speed, mfu = pricing.training_speed, {choice.n_experts: choice.train_mfu for choice in choices}
     reached = ", ".join(f"{share:.0%} at E = {e}" for e, share in sorted(mfu.items()) if share is not None)
-    doubt = ", not measured" if speed.name == ASSUMED else ""
     return (
         f"training reaches {reached} of {device.peak_flops:.4g} FLOP/s ({device.source}), of 6 N_active D FLOPs; "
-        f"{speed.source}{doubt}"
+        f"{speed.source}"
     )
 
 

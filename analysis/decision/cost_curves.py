@@ -35,8 +35,9 @@ class CostCurves:
     """`plane`: the best E over training budgets and tokens served, at the estimate; None, and `without_plane` says why.
 
     `asked` is where the question lies in it, `most_budget` the budget beyond which nothing counts as decided (None: not
-    known). `prices`: USD per million generated tokens of the best model of each E against requests a month, in whole
-    replicas; `overtakings`: where another E becomes the cheapest (`after`). Both empty without a device.
+    known). Budgets are in USD where the question's is, and the most is what its FLOPs cost of the model recommended.
+    `prices`: USD per million generated tokens of the best model of each E against requests a month, in whole replicas;
+    `overtakings`: where another E becomes the cheapest (`after`). Both empty without a device.
     """
 
     plane: Plane | None = None
@@ -77,8 +78,9 @@ def _with_plane(fit: Fit, question: Question, answer: Recommendation, centre: tu
         best_experts = plane(fit, question, experts, budgets, volumes)
     except InputError as error:
         return CostCurves(without_plane=str(error))
-    largest = fit.largest_train_flops
-    return CostCurves(best_experts, "", centre, None if largest is None else EXTRAPOLATION_LIMIT * largest)
+    largest, best = fit.largest_train_flops, answer.recommendation
+    a_flop = best.cost.train / best.train_flops if question.budget_unit == "USD" else 1.0
+    return CostCurves(best_experts, "", centre, None if largest is None else EXTRAPOLATION_LIMIT * largest * a_flop)
 
 
 def _prices(fit: Fit, question: Question, choices: tuple[Choice, ...]) -> pd.DataFrame:

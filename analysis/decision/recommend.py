@@ -26,6 +26,7 @@ from analysis.decision.verdict import (
     no_answer,
     no_answer_though_found,
     sensitivity_to_speed,
+    sensitivity_to_training_speed,
     warnings_about,
 )
 from analysis.fitting import bca
@@ -88,6 +89,7 @@ def recommend_with_regrets(
     doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts), *doubts_of_origin(fit)]
     doubts += doubts_about_reference(fit, reference)
     doubts += sensitivity_to_speed(optimiser, possible)
+    doubts += sensitivity_to_training_speed(optimiser, choices)
     next_run = None
     if doubts and regrets is not None:
         lineage = optimiser.pricing.family

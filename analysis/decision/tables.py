@@ -16,11 +16,13 @@ _SURE = (Column("probability_best", "best in", percent), Column("regret", "regre
 
 def choices_table(answer: Answer, *, detailed: bool = False) -> Table:
     """The best model of every E that can answer, the recommended one first, then by rising cost or loss; `detailed`
-    with the interval of the loss and the parts of the cost."""
+    with the interval of the loss and the parts of the cost, the device-hours and MFU of training among them."""
     chosen = answer.best
     parts = (
         Column("loss_interval", "95% interval", lambda ends: between(ends, "{:.3f}".format)),
         _cost_column("cost.train", chosen.cost.unit, "to train"),
+        Column("train_device_hours", "device-hours", si),
+        Column("train_mfu", "MFU", percent),
         _cost_column("cost.serve", chosen.cost.unit, "to serve"),
     )
     columns = (

@@ -11,7 +11,7 @@ from analysis.decision.size_search import SearchSpace, largest_that_fits
 from analysis.laws.model_family import Sizes
 from scaling.arrays import Array
 
-MOST_TABULATED = 127
+MOST_TABULATED = 499
 """Draws of a speed that needs widths, each with a table of its own; prime, so that the draws of the device's speed in
 serving (`analysis.latency.speeds.MOST_SPEEDS`) meet each of them."""
 _POINTS, _POINTS_PER_DRAW = 4_096, 1_024  # over ten decades of sizes: .6 and 2.3 % apart

@@ -19,9 +19,12 @@ from analysis.fitting.studied import plausible_ratios
 from analysis.latency.coverage import not_covered, unseen_experts
 from scaling.columns import TOKENS
 from scaling.formatting import between, listed, si
+from scaling.serving.published_training import ASSUMED as ASSUMED_TRAINING
 from scaling.serving.service import Service
 from scaling.serving.step_time import ASSUMED
+from scaling.serving.training_speed import MfuByExperts
 
+_WITHIN_95 = 1.96  # standard deviations
 # Doubts of a table (`analysis.tables.doubts`) that say its numbers may be others than they are taken for.
 _MISREAD = (
     "unit", "mixed_units", "perplexity", "loss_rises", "loss_above_uniform", "active_above_total",
@@ -153,6 +156,29 @@ def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> lis
     return []
 
 
+def sensitivity_to_training_speed(optimiser: SizeOptimiser, choices: Sequence[Choice]) -> list[str]:
+    """Whether another E than that of the first of `choices` would be best if MFU, whose fall with E was assumed, fell
+    as little or as much as 95 % of the settings that were published, where training is paid for in USD."""
+    question, speed = optimiser.question, optimiser.pricing.training_speed
+    in_money = question.goal == "lifetime" or question.train_usd is not None or question.lifetime_cost is not None
+    if optimiser.pricing.device is None or not in_money:
+        return []
+    if not isinstance(speed, MfuByExperts) or speed.name != ASSUMED_TRAINING:
+        return []
+    chosen, near = choices[0].n_experts, {choice.n_experts: choice.n_active for choice in choices}
+    for ends in (-1.0, 1.0):
+        slope = max(speed.slope + ends * _WITHIN_95 * speed.slope_spread, 0.0)
+        otherwise = replace(question, training_speed=replace(speed, slope=slope), mfu=None)
+        best = optimiser.asked(otherwise).estimate_near(dict(sorted(near.items()))).ranked()[:1]
+        if best and best[0] != chosen:
+            falls = f"falling with E as E^-{slope:.2f}" if slope else "equal at every E"
+            return [
+                f"training speed is assumed, not measured: with an MFU {falls} E = {best[0]} would be best "
+                "(`training_speed` takes a measurement)"
+            ]
+    return []
+
+
 def _is_assumed(service: Service) -> bool:
     """Whether the speed of the device was neither measured nor fitted nor given."""
     return service.engine is None and service.efficiency.source == ASSUMED.source
@@ -208,7 +234,7 @@ def no_answer(question: Question, experts: Sequence[int]) -> str:
     if question.target_loss is not None:
         goal = f"loss {question.target_loss:g}"
     elif question.budget is not None:
-        goal = f"the budget {question.budget:g} FLOPs"
+        goal = f"the budget {question.budget:g} {'USD' if question.budget_unit == 'USD' else 'FLOPs'}"
         if question.reference_loss is not None:
             goal += f" and loss {question.reference_loss:g}"
     else:

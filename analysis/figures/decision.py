@@ -179,10 +179,11 @@ def best_experts(
     *,
     asked: tuple[float, float],
     most_budget: float | None = None,
+    unit: str = "FLOP",
 ) -> Axes:
     """The best E by training budget (rows of `best`) and tokens served (columns), -1 where no E meets the limits.
 
-    The star is the question; budgets beyond `most_budget` are hatched.
+    The star is the question; budgets, in `unit`, beyond `most_budget` are hatched.
     """
     shown = sorted({int(e) for e in np.ravel(best)})
     tints = ListedColormap([palette.get(e, "white") for e in shown])
@@ -200,7 +201,7 @@ def best_experts(
         pale: dict[str, Any] = {"facecolor": (1, 1, 1, 0.5), "edgecolor": (1, 1, 1, 0.8), "hatch": "////", "lw": 0}
         ax.axvspan(max(limit, x[0]), x[-1], **pale, zorder=3)
     style.star(asked, ax, ms=11)
-    ax.set(xscale="log", xlabel="training budget, FLOP", xlim=(x[0], x[-1]))
+    ax.set(xscale="log", xlabel=f"training budget, {unit}", xlim=(x[0], x[-1]))
     ax.set(yscale="log", ylabel="tokens served in total", ylim=(y[0], y[-1]))
     style.ticks(ax.xaxis, [x[0], x[-1]], most=4, digits=2, studied=False, write=style.bare_power)
     style.ticks(ax.yaxis, [y[0], y[-1]], most=5, studied=False)

@@ -83,12 +83,8 @@ def recommend(
     device: serving_options.DeviceName = None,
     devices: serving_options.Devices = None,
     usd_per_hour: serving_options.UsdPerHour = None,
-    mfu: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.quantity("a share of 1"), help="Model FLOPs utilisation (MFU) of training. Default: 0.4."
-        ),
-    ] = None,
+    mfu: serving_options.Mfu = None,
+    training_speed: serving_options.TrainingSpeed = None,
     latency: serving_options.Latency = None,
     throughput: serving_options.Throughput = None,
     bandwidth_share: serving_options.BandwidthShare = None,
@@ -138,6 +134,7 @@ def recommend(
     from analysis.decision.question import Question
     from analysis.decision.reference import allocation_of
     from analysis.fitting.fit_file import load_fit
+    from analysis.training_speed import speeds
     from scaling.cli.show.progress import progress
     from scaling.cli.show.recommendation import LINES, recommendation_page
 
@@ -169,6 +166,7 @@ def recommend(
         rented=serving.rented,
         usd_per_hour=usd_per_hour,
         mfu=mfu,
+        training_speed=speeds.training_speed(training_speed) if training_speed or device else None,
         settings=options.number_pairs(settings, "--set"),
         family=serving_options.family_of(family, like, top_k),
         service=replace(

@@ -56,6 +56,21 @@ Speed = Annotated[
         "Default: the device's published speed where it has one.",
     ),
 ]
+TrainingSpeed = Annotated[
+    str | None,
+    typer.Option(
+        "--training-speed",
+        metavar="NAME|FILE",
+        help="What training takes on the device: assumed (MFU falls with E as published), constant (one MFU for all "
+        "E), published:NAME, or a file of `scaling training-speed`. Default: assumed.",
+    ),
+]
+Mfu = Annotated[
+    float | None,
+    typer.Option(
+        parser=quantity("a share of 1"), help="Model FLOPs utilisation (MFU) of training at E = 1. Default: 0.4."
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(metavar="FORMAT", help="Number format of weights: bf16, fp8, nvfp4, mxfp4, int4, ... Default: bf16."),

@@ -63,6 +63,7 @@ def what_would_change(subject: Subject) -> Figure:
     if plane is not None and subject.curves.asked is not None:
         draw = partial(figures.best_experts, plane.budgets, plane.volumes, plane.best, palette)
         draw = partial(draw, asked=subject.curves.asked, most_budget=subject.curves.most_budget)
+        draw = partial(draw, unit=subject.decision.question.budget_unit)
         panels.append(titled(draw, "Best E over budget and volume"))
     height = max(2.6 if plane is not None else 0.0, 0.65 + 0.125 * len(rows))
     return figures.figure(*panels, height=height, legend=None if plane is None else palette)

@@ -114,15 +114,13 @@ def _parts_of_the_cost(chosen: Choice, asked: Question) -> str:
     """What training and serving cost and, on a device, the hours that they take."""
     cost = chosen.cost
 
-    def hours(usd_spent: float) -> str:
-        if cost.unit != "USD":
-            return ""
-        on = asked.pricing.rented
-        return f" ({si(usd_spent / on.usd_per_hour)} device-hours)"
-
-    train = f"{money(cost.train, cost.unit)} to train{hours(cost.train)}"
+    train, hours = f"{money(cost.train, cost.unit)} to train", ""
+    if chosen.train_device_hours is not None and chosen.train_mfu is not None:
+        train += f" ({si(chosen.train_device_hours)} device-hours at {percent(chosen.train_mfu)} MFU)"
     if not asked.served:
         return f"cost: {train}; nothing is served"
+    if cost.unit == "USD":
+        hours = f" ({si(cost.serve / asked.pricing.rented.usd_per_hour)} device-hours)"
     per_million = ""
     if chosen.served is not None:
         whole = chosen.served.replicas is not None
@@ -132,7 +130,7 @@ def _parts_of_the_cost(chosen: Choice, asked: Question) -> str:
         per_million = ". No device was named: FLOPs charge nothing for memory and idle experts, which favours large E"
     return (
         f"cost: {money(cost.total, cost.unit)}, {train} and {money(cost.serve, cost.unit)} to serve {si(asked.served)} "
-        f"tokens{hours(cost.serve)}{per_million}"
+        f"tokens{hours}{per_million}"
     )
 
 
@@ -250,6 +248,7 @@ def _inputs(subject: Subject) -> str:
         on = answer.question.pricing.rented
         inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}, {on.price_date})")
         inputs.append(f"speed {_speed(answer.question.service)}")
+        inputs.append(f"training speed {answer.question.pricing.training_speed.source}")
     if answer.made_from:
         inputs.append(f"hash {answer.made_from}")
     return f"inputs: {'; '.join(inputs)}"

@@ -94,6 +94,8 @@ def _cost(found: Answer) -> str:
     text = f"{loss}. Training {flops(best.train_flops)} FLOPs"
     if cost.unit == "USD":
         text += f", {usd(cost.train)}"
+    if best.train_device_hours is not None and best.train_mfu is not None:
+        text += f" ({si(best.train_device_hours)} device-hours at {percent(best.train_mfu)} MFU)"
     if cost.serve:
         text += f"; serving {money(cost.serve, cost.unit)}; lifetime cost {money(cost.total, cost.unit)}"
         text += "" if best.cost_interval is None else f" ({between(best.cost_interval, lambda v: money(v, cost.unit))})"

@@ -32,6 +32,7 @@ from scaling import formatting
 from scaling.formatting import si, usd
 from scaling.serving import devices as hardware
 from scaling.serving import replicas
+from scaling.serving.published_training import assumed_training_speed
 from scaling.serving.service import Service
 
 LOAD = Question(
@@ -72,7 +73,8 @@ def test_the_first_page_has_the_parts_of_the_cost_and_a_month_of_serving(study, 
     total, train, serve = (usd(getattr(chosen.cost, part)) for part in ("total", "train", "serve"))
     rent = hardware.device("h100").usd_per_hour
     hours = [si(cost / rent) for cost in (chosen.cost.train, chosen.cost.serve)]
-    assert f"Cost: {total}, {train} to train ({hours[0]} device-hours) and {serve} to serve" in page
+    mfu = formatting.percent(assumed_training_speed().mfu_at(chosen.n_experts))
+    assert f"Cost: {total}, {train} to train ({hours[0]} device-hours at {mfu} MFU) and {serve} to serve" in page
     assert f"({hours[1]} device-hours), {usd(chosen.served.usd_per_million)} per million" in page
     devices = chosen.served.replicas * chosen.served.n_devices
     # Whole devices, rented all month, busy or not.
