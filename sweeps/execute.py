@@ -12,7 +12,7 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
 from scaling.training.jax_start import require_jax
 from sweeps import worker
-from sweeps.calls import flops_own, plan_calls
+from sweeps.calls import makespan, own_flops, plan_calls
 from sweeps.deadline import Deadline
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
@@ -20,7 +20,7 @@ from sweeps.labels import cell_labels
 from sweeps.progress import Progress
 from sweeps.ray_executor import measured_apart, train_with_ray
 from sweeps.status import StudyStatus, pending_shapes, record, study_status
-from sweeps.store import Store
+from sweeps.store import Store, StoredCell
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
 
@@ -54,9 +54,12 @@ def run_sweep(
         missing = [run_ids[run_id] for run_id in lacking]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))
+        planned = {}
         if missing:
             _check_start(job, progress)
-        trained = _train(job, progress) if missing else 0
+            done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in {*missing}}
+            planned = _planned_seconds(grid, done)
+        trained = _train(job, planned, _workers(grid, options), progress) if missing else 0
         _measure(job, run_ids, progress)
         summary = study_status(store, grid, run_ids, trained_now=trained)
     if summary.ok == 0 and not summary.left:
@@ -86,21 +89,27 @@ def _check_start(job: Job, progress: Progress) -> None:
             progress.note(f"warning: {doubt}")
 
 
-def _train(job: Job, progress: Progress) -> int:
+def _planned_seconds(grid: Grid, done: dict[RunConfig, StoredCell]) -> dict[RunConfig, float]:
+    """The seconds that each cell adds, by the plan, which the cells that are done calibrate."""
+    from sweeps.plan import plan  # loads pandas and scipy, which a sweep without missing cells does without
+
+    return {cell.config: cell.seconds for cell in plan(grid, done).cells}
+
+
+def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Progress) -> int:
     """Run the calls of the job; returns the number of ended cells. Raises WorkError for a failure under `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
-    planned = {cell: flops for call, _ in job.calls for cell, flops in flops_own(call).items()}
-    flops = sum(planned.values())
+    flops = sum(own_flops(call) for call, _ in job.calls)
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
-    progress.begin(what, len(cells), flops)
+    expected_s = makespan([sum(planned[cell] for cell in call) for call, _ in job.calls], workers)
+    progress.begin(what, len(cells), sum(planned[cell] for cell in cells.values()), expected_s)
 
     def ended(outcome: Outcome) -> None:
         cell = cells[outcome.run_id]
         name, ok = job.labels[cell], outcome.status == "ok"
         for note in outcome.notes:
             progress.note(f"warning: {name}: {note}")
-        flops = outcome.train_flops if ok else planned[cell]
-        progress.cell_ended(name, outcome.status, outcome.tokens, flops, outcome.wall_s)
+        progress.cell_ended(name, outcome.status, outcome.tokens, planned[cell], outcome.wall_s)
         if ok:
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from scaling.config.training_memory import training_memory_bytes
 from scaling.errors import InputError
 from scaling.serving.device import Device
 from scaling.serving.devices import device as device_named
-from sweeps.calls import plan_calls, tokens_own
+from sweeps.calls import makespan, plan_calls, tokens_own
 from sweeps.grid import SECTIONS, Grid
 from sweeps.labels import cell_labels
 from sweeps.lint import lint, unread
@@ -194,14 +193,6 @@ def _times(
         overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed.values())
         basis = f"{times.basis}; {overhead_s:.0f} s beside it, as in those"
     return times.seconds, Speed(basis, overhead_s, None if on is None else on.name)
-
-
-def makespan(seconds: list[float], workers: int) -> float:
-    """Wall time if each of `workers` takes the next call when it becomes free."""
-    free = [0.0] * workers
-    for duration in seconds:
-        heapq.heapreplace(free, free[0] + duration)
-    return max(free)
 
 
 def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:

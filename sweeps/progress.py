@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Counts and reports ended cells; the time left is estimated from counted FLOPs."""
+    """Counts and reports ended cells. The time left is what was planned of it, by how long ended cells took."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     total: int = 0
-    total_flops: float = 0.0
+    total_work: float = 0.0  # planned, in any unit
     done: int = 0
     failed: int = 0
     running: int = 0
     tokens: int = 0
-    flops: float = 0.0
+    work: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    expected_s: float | None = None  # of the phase, until a cell has ended well
     last: float = 0.0  # seconds from the start to the last ended cell, the time base of all rates
     _live: Live | None = None
 
@@ -50,11 +51,12 @@ class Progress:
         else:
             print(text, file=self.stream, flush=True)
 
-    def begin(self, what: str, total: int, total_flops: float) -> None:
-        """Start a phase of `total` cells."""
-        self.total, self.total_flops, self.started = total, total_flops, time.monotonic()
+    def begin(self, what: str, total: int, total_work: float, expected_s: float | None = None) -> None:
+        """Start a phase of `total` cells, which is expected to take so long."""
+        self.total, self.total_work, self.started = total, total_work, time.monotonic()
         self.done = self.failed = self.running = self.tokens = 0
-        self.flops = self.last = 0.0
+        self.work = self.last = 0.0
+        self.expected_s = expected_s
         self.note(what)
 
     def cell_started(self) -> None:
@@ -68,16 +70,16 @@ class Progress:
         self.running = max(0, self.running - 1)
         self.note(f"{label}: the worker was killed; retrying once")
 
-    def cell_ended(self, label: str, status: str, tokens: int = 0, flops: float = 0.0, wall_s: float = 0.0) -> None:
-        """A cell ended; any status but `ok` counts as failed, and then its tokens and FLOPs as not trained."""
+    def cell_ended(self, label: str, status: str, tokens: int = 0, work: float = 0.0, wall_s: float = 0.0) -> None:
+        """A cell ended; any status but `ok` counts as failed, and then its tokens and work as not done."""
         self.running = max(0, self.running - 1)
         self.done += 1
         self.failed += status != "ok"
         if status == "ok":
             self.tokens += tokens
-            self.flops += flops
+            self.work += work
         else:
-            self.total_flops -= flops
+            self.total_work -= work
         self.last = time.monotonic() - self.started
         took = f" in {duration(wall_s)}" if wall_s else ""
         if not self._live:
@@ -90,8 +92,9 @@ class Progress:
         parts = [f"{self.failed} failed"] if self.failed else []
         if self.tokens:
             parts.append(f"{self.tokens / max(self.last, 1e-9):,.0f} tokens/s")
-        if self.flops and self.done < self.total:
-            left = self.last * self.total_flops / self.flops - elapsed
+        if self.done < self.total and (self.work or self.expected_s is not None):
+            whole = self.last * self.total_work / self.work if self.work else self.expected_s or 0.0
+            left = whole - elapsed
             parts.append(f"about {duration(max(0.0, left))} left")
         elif self.done < self.total:
             parts.append(f"{duration(elapsed)} so far")
