@@ -76,20 +76,20 @@ class SizeOptimiser:
         """The counts of one model."""
         return self.space(n_experts).sizes(np.array([n_active]))
 
-    def estimate(self, experts: Sequence[int]) -> Optima:
-        """The optimum of every E at the estimate, in one row."""
-        return self.solve(experts, self.fit.params, 1)
+    def estimate(self, experts: Sequence[int], target: Array | None = None) -> Optima:
+        """The optimum of every E at the estimate, in one row; `target` as in `solve`."""
+        return self.solve(experts, self.fit.params, 1, target=target)
 
-    def estimate_near(self, sizes: Mapping[int, float]) -> Optima:
+    def estimate_near(self, sizes: Mapping[int, float], target: Array | None = None) -> Optima:
         """The optimum of every E at the estimate near an N_active, from tables of prices there: to 2 % of the size and
         .1 % of the cost, in a third of the time. An E whose optimum is not near is solved exactly."""
         if self.pricing.device is None or self.pricing.demand is not None:
-            return self.estimate(list(sizes))
-        rough = self.solve(list(sizes), self.fit.params, 1, near=sizes)
+            return self.estimate(list(sizes), target)
+        rough = self.solve(list(sizes), self.fit.params, 1, near=sizes, target=target)
         far = [e for e, optimum in rough.by_experts.items() if not _is_near(optimum, sizes[e], self._largest(e))]
         if not far:
             return rough
-        exact = self.estimate(far)
+        exact = self.estimate(far, target)
         return Optima({**rough.by_experts, **exact.by_experts}, {**rough.budget_slopes, **exact.budget_slopes})
 
     def solve(

@@ -167,10 +167,10 @@ def _tokens_for_loss(space: SearchSpace, sizes: Sizes, target: Array) -> Array:
     wanted, law = np.log(target), space.fit.definition
     shape = np.broadcast_shapes(sizes.n_active.shape, target.shape)
     low, high = (np.full(shape, end) for end in _LOG_TOKENS)
-    columns = space.columns(sizes, high)
+    along = law.along_tokens(space.params, space.columns(sizes, high))
 
     def log_loss(x: Array) -> tuple[Array, Array]:
-        value, slope = law.log_loss_by_tokens(space.params, {**columns, TOKENS: np.exp(x)})
+        value, slope = along(x)
         return np.broadcast_to(value, shape), np.broadcast_to(slope, shape)
 
     least, slope = log_loss(high)
