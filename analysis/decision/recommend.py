@@ -34,6 +34,7 @@ from analysis.fitting.fit import Fit
 from analysis.latency.coverage import require_experts
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
+from analysis.training_speed.coverage import require_priced
 from scaling.arrays import Array
 from scaling.columns import EXPERTS, TOKENS
 from scaling.errors import InputError
@@ -74,6 +75,8 @@ def recommend_with_regrets(
     optimiser, experts = SizeOptimiser(fit, question), candidates(fit, question)
     if question.served:
         require_experts(question.service.measured_range, experts)
+    if question.device is not None:
+        require_priced(optimiser.pricing.training_speed, experts)
     solutions = _solve(optimiser, experts, None if speeds is None else speeds.some())
     possible = solutions.estimate.ranked()
     if not possible:

@@ -17,6 +17,8 @@ from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.fitting.limits import FAR, refused_of_optimum
 from analysis.fitting.studied import plausible_ratios
 from analysis.latency.coverage import not_covered, unseen_experts
+from analysis.laws.model_family import Sizes
+from analysis.training_speed.coverage import not_covered as not_covered_in_training
 from scaling.columns import TOKENS
 from scaling.formatting import between, listed, si
 from scaling.serving.published_training import ASSUMED as ASSUMED_TRAINING
@@ -158,13 +160,15 @@ def sensitivity_to_speed(optimiser: SizeOptimiser, ranked: Sequence[int]) -> lis
 
 def sensitivity_to_training_speed(optimiser: SizeOptimiser, choices: Sequence[Choice]) -> list[str]:
     """Whether another E than that of the first of `choices` would be best if MFU, whose fall with E was assumed, fell
-    as little or as much as 95 % of the settings that were published, where training is paid for in USD."""
+    as little or as much as 95 % of the settings that were published, where training is paid for in USD; of a measured
+    speed, what it does not cover."""
     question, speed = optimiser.question, optimiser.pricing.training_speed
     in_money = question.goal == "lifetime" or question.train_usd is not None or question.lifetime_cost is not None
     if optimiser.pricing.device is None or not in_money:
         return []
     if not isinstance(speed, MfuByExperts) or speed.name != ASSUMED_TRAINING:
-        return []
+        sizes = optimiser.sizes(choices[0].n_experts, choices[0].n_active)
+        return not_covered_in_training(speed, [choice.n_experts for choice in choices], _widths(sizes))
     chosen, near = choices[0].n_experts, {choice.n_experts: choice.n_active for choice in choices}
     for ends in (-1.0, 1.0):
         slope = max(speed.slope + ends * _WITHIN_95 * speed.slope_spread, 0.0)
@@ -213,6 +217,12 @@ def warnings_about(
     return warnings
 
 
+def _widths(sizes: Sizes) -> dict[str, float]:
+    """Width and depth of a model, where they are known."""
+    known = (("d_model", sizes.d_model), ("n_layers", sizes.n_layers))
+    return {name: float(np.ravel(count)[0]) for name, count in known if count is not None}
+
+
 def _beyond_measured_speed(optimiser: SizeOptimiser, chosen: Choice, experts: Sequence[int]) -> list[str]:
     """What of the models priced lies outside the measurement of the device's speed, where they are served."""
     service, device = optimiser.question.service, optimiser.pricing.device
@@ -220,11 +230,7 @@ def _beyond_measured_speed(optimiser: SizeOptimiser, chosen: Choice, experts: Se
         return []
     sizes = optimiser.sizes(chosen.n_experts, chosen.n_active)
     priced = {"batch": float(chosen.served.batch), "context": service.mean_context}
-    priced |= {
-        name: float(np.ravel(count)[0])
-        for name, count in (("d_model", sizes.d_model), ("n_layers", sizes.n_layers))
-        if count is not None
-    }
+    priced |= _widths(sizes)
     top_k = float(chosen.top_k or 0) if chosen.n_experts > 1 else 0.0
     return not_covered(service.measured_range, experts, top_k, priced, device.dtype)
 
