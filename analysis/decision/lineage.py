@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from analysis.laws.expert_shape import shape_of_architecture
@@ -31,6 +33,22 @@ def sizes_of_lineage(lineage: ArchitectureFamily, n_active: Array, n_experts: in
         n_routing=counts["router"],
         **shape_of_architecture(model),
     )
+
+
+def as_built(lineage: ArchitectureFamily | None, sizes: Sizes) -> Sizes:
+    """The counts of models as they are priced: of the lineage, or of the fit's own."""
+    return sizes if lineage is None else sizes_of_lineage(lineage, sizes.n_active, sizes.n_experts)
+
+
+def shape_built(sizes: Sizes) -> dict[str, Any]:
+    """`granularity`, `d_expert` and `n_shared` (shared experts, as wide as the routed ones) of the first model; None
+    where unknown, and of a dense model."""
+    shared = None
+    if sizes.active_experts is not None and sizes.shared_share is not None:
+        shared = sizes.active_experts * sizes.shared_share
+    found = {"granularity": sizes.granularity, "d_expert": sizes.d_expert, "n_shared": shared}
+    dense = sizes.n_experts == 1
+    return {name: None if dense or value is None else float(np.ravel(value)[0]) for name, value in found.items()}
 
 
 def unlike_the_runs(lineage: ArchitectureFamily | None, studied: Family | None, n_experts: int) -> list[str]:

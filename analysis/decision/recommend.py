@@ -13,6 +13,7 @@ from analysis.decision.assumptions import assumptions_of
 from analysis.decision.built_shape import in_shape
 from analysis.decision.law_advice import advice_of_laws
 from analysis.decision.lifetime_cost import SECONDS_AN_HOUR, Pricing
+from analysis.decision.lineage import as_built, shape_built
 from analysis.decision.next_run import most_informative_run, run_towards
 from analysis.decision.optima import Optima, SizeOptimiser, expected_regret, unanswered_share
 from analysis.decision.published_models import as_models, assumed_lineage, doubts_of_origin, with_lineage
@@ -223,6 +224,7 @@ def _choice(solutions: _Solutions, n_experts: int) -> Choice:
         loss_interval=_first(fit.loss_interval(columns)),
         run_interval=_first(fit.prediction_interval(columns)),
         served=_served(pricing, sizes, solutions.speeds) if is_served else None,
+        **shape_built(as_built(pricing.family, sizes)),
         train_device_hours=hours,
         train_mfu=mfu,
         **_optimum_intervals(solutions, n_experts),

@@ -67,7 +67,8 @@ class Choice:
     `probability_best` is the share of all draws in which this E is best. `regret` is what choosing it costs beyond the
     best E of a draw, a share of the cost and at most tenfold: the mean over the draws in which it can answer (None: in
     none). `unanswered` is the share of the draws in which no size of it meets the loss within the limits.
-    `train_device_hours` is what training takes on the device, at a share `train_mfu` of its peak.
+    `granularity`, `d_expert` and `n_shared` say how its experts are built (`analysis.laws.expert_shape`), None where
+    unknown or dense. `train_device_hours` is what training takes on the device, at a share `train_mfu` of its peak.
     """
 
     n_experts: int
@@ -90,6 +91,9 @@ class Choice:
     unanswered: float | None = None
     train_device_hours: float | None = None
     train_mfu: float | None = None
+    granularity: float | None = None
+    d_expert: float | None = None
+    n_shared: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

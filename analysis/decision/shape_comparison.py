@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from analysis.decision.lineage import sizes_of_lineage
-from analysis.decision.optima import Optima, SizeOptimiser, expected_regret
+from analysis.decision.lineage import as_built, shape_built
+from analysis.decision.optima import Optima, expected_regret
 from analysis.decision.question import Question
 from analysis.decision.recommend import some_draws
 from analysis.decision.recommendation import PROBABILITY_NEEDED, REGRET_LIMIT
@@ -220,16 +220,15 @@ def _numbered(found: Sequence[Optima]) -> Optima:
 def _alternative(variant: Variant, n_experts: int, optimum: Optimum, target: Array | None) -> ShapeAlternative:
     """The best model of one shape, before it is compared with the others."""
     optimiser, n_active = variant.optimiser, optimum.n_active
-    read, built = optimiser.space(n_experts).sizes(n_active), built_as(optimiser, n_experts, float(n_active[0]))
+    read, built = (
+        optimiser.space(n_experts).sizes(n_active),
+        as_built(optimiser.pricing.family, optimiser.sizes(n_experts, float(n_active[0]))),
+    )
     value = float(optimum.value[0])
-    of_shape: dict[str, Any] = {name: _first(getattr(built, name)) for name in ("granularity", "d_expert")}
-    if n_experts == 1:
-        of_shape = dict.fromkeys(of_shape)
     return ShapeAlternative(
         name=variant.name,
         n_experts=n_experts,
         top_k=built.top_k if n_experts > 1 else 1,
-        n_shared=_shared(built),
         n_active=float(n_active[0]),
         n_total=_first(optimiser.pricing.n_total(read)),
         tokens=float(optimum.tokens[0]),
@@ -237,14 +236,8 @@ def _alternative(variant: Variant, n_experts: int, optimum: Optimum, target: Arr
         cost=float(optimiser.lifetime(n_experts, optimum)[0]),
         value=value,
         router_share=_router_share(built),
-        **of_shape,
+        **shape_built(built),
     )
-
-
-def built_as(optimiser: SizeOptimiser, n_experts: int, n_active: float) -> Sizes:
-    """The counts of one model as it is priced."""
-    family, size = optimiser.pricing.family, np.array([n_active])
-    return optimiser.sizes(n_experts, n_active) if family is None else sizes_of_lineage(family, size, n_experts)
 
 
 def _router_share(sizes: Sizes) -> float | None:
@@ -254,13 +247,6 @@ def _router_share(sizes: Sizes) -> float | None:
         return None
     of_token = (sizes.n_total - sizes.n_active) * sizes.top_k / (sizes.n_experts - sizes.top_k)
     return float((sizes.n_router / of_token)[0])
-
-
-def _shared(sizes: Sizes) -> float | None:
-    """Shared experts of a layer, of the width of the routed ones; None where unknown."""
-    if sizes.active_experts is None or sizes.shared_share is None:
-        return None
-    return float(np.ravel(sizes.active_experts * sizes.shared_share)[0])
 
 
 def _first(values: Array | None) -> float | None:
@@ -280,8 +266,9 @@ def _front(
         sizes = {e: near[id(variant), e] for e in experts}
         optima = optimiser.solve(experts, optimiser.fit.params, len(levels), target=levels, near=sizes)
         for e, optimum in optima.by_experts.items():
-            built = built_as(optimiser, e, sizes[e])
-            shape = (built.top_k if e > 1 else 1, _first(built.granularity) if e > 1 else None, _shared(built))
+            built = as_built(optimiser.pricing.family, optimiser.sizes(e, sizes[e]))
+            of = shape_built(built)
+            shape = (built.top_k if e > 1 else 1, of["granularity"], of["n_shared"])
             rows += [
                 (variant.name, e, *shape, float(level), float(cost), False)
                 for level, cost in zip(levels, optimum.value, strict=True)
