@@ -15,6 +15,8 @@ from scaling.errors import InputError
 from scaling.summary import Settings, Summarised, summary_table
 from scaling.table import Table
 
+AlongTokens = Callable[[Array], tuple[Array, Array]]
+"""ln D -> ln loss, and its derivative by ln D."""
 Role = Literal["size", "data", "expert", "saturation", "interaction", "floor", "mixture"]
 
 
@@ -61,7 +63,7 @@ class Law(Summarised):
     gradients follow from it. `n_column` is the parameter count meant by N ("" without N). `optimum(params, C, E)` gives
     N and D of least loss on 6 N D = C, where a closed form exists. `domain` describes the runs behind the law,
     `columns` its inputs. `needs(columns)` says what a design lacks for the law to be fitted ("" for nothing). `extends`
-    names the simpler law that it grows out of.
+    names the simpler law that it grows out of. `along` is a quicker way to what `along_tokens` gives.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Law(Summarised):
     target: str = LOSS
     needs: Callable[[Mapping[str, Array]], str] | None = None
     extends: Extension | None = None
+    along: Callable[[Mapping[str, Any], Mapping[str, Any]], AlongTokens] | None = None
 
     def summary(self) -> Table:
         """The formula and its parameters, where it was established, and what it reads."""
@@ -126,6 +129,12 @@ class Law(Summarised):
         tokens = np.asarray(columns[TOKENS], dtype=float)
         result = self.log_formula(params, {**columns, TOKENS: Dual(tokens, {TOKENS: tokens})})
         return result.value, np.asarray(result.partials[TOKENS])
+
+    def along_tokens(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> AlongTokens:
+        """ln loss of models and its derivative, as a function of ln D; `columns` are theirs, with any tokens."""
+        if self.along is not None:
+            return self.along(params, columns)
+        return lambda log_tokens: self.log_loss_by_tokens(params, {**columns, TOKENS: np.exp(log_tokens)})
 
     def log_loss_gradient(
         self, theta: Array, free: tuple[str, ...], pinned: Mapping[str, float], columns: Mapping[str, Array]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from analysis.laws import Law, Parameter
 from analysis.laws.autodiff import Dual, log
-from scaling.arrays import Integers
+from analysis.laws.law import AlongTokens
+from analysis.mixture.power_of_tokens import PowerOfTokens
+from scaling.arrays import Array, Integers
 from scaling.columns import EXPERTS, TOKENS
 
 NAME = "mixture"
@@ -34,11 +37,14 @@ def weight_name(member: str) -> str:
     return parameter_name(member, "weight")
 
 
-def composite(laws: Mapping[str, Law], largest: float | Mapping[str, float], tokens: float | None) -> Law:
+def composite(
+    laws: Mapping[str, Law], largest: float | Mapping[str, float], tokens: float | None, *, powers: bool = False
+) -> Law:
     """The composite of laws by name. `largest` is the compute 6 N D of the largest run, or that of each law's runs.
 
     The columns are those of all laws, of which each reads its own. `tokens` is the one token budget of all runs, where
-    there is but one: the law then says nothing of others, and lacks that column.
+    there is but one: the law then says nothing of others, and lacks that column. `powers` says that every law is a rest
+    and a power of D, of which searches over D make use.
     """
     parameters = [
         replace(parameter, name=parameter_name(member, parameter.name), pin=None, pin_source="")
@@ -64,6 +70,7 @@ def composite(laws: Mapping[str, Law], largest: float | Mapping[str, float], tok
         source="laws taken together by how well each predicts larger runs from smaller ones",
         domain="that of the runs that were fitted",
         columns=columns,
+        along=_along(laws, beyond) if powers else None,
     )
 
 
@@ -84,6 +91,48 @@ def _formula(
         return _of_rows(evaluated, columns, chosen) if chosen is not None else _mean(evaluated, columns, weights)
 
     return formula
+
+
+def _along(laws: Mapping[str, Law], log_largest: Mapping[str, float]) -> Any:
+    """`Law.along` of laws that are each a rest and a power of D, with their discrepancy."""
+    names = {member: {name: parameter_name(member, name) for name in law.names} for member, law in laws.items()}
+    beyond = np.array([log_largest[member] for member in laws])
+
+    def along(p: Mapping[str, Any], x: Mapping[str, Any]) -> AlongTokens:
+        shape = np.shape(x[TOKENS])
+        weights = [p[weight_name(member)] for member in laws]
+        evaluated = [
+            (law.log_formula, {name: p[named] for name, named in names[member].items()}) for member, law in laws.items()
+        ]
+        chosen = _one_each(weights)
+
+        def of(formula: Callable[[Mapping[str, Any]], Any]) -> PowerOfTokens:
+            def at(log_tokens: float) -> tuple[Array, Array]:
+                tokens = np.full(shape, np.exp(log_tokens))
+                result = formula({**x, TOKENS: Dual(tokens, {TOKENS: tokens})})
+                return result.value, np.asarray(result.partials[TOKENS])
+
+            return PowerOfTokens.of(at)
+
+        if chosen is not None:
+            parts = [(1.0, of(lambda columns: _of_rows(evaluated, columns, chosen)), beyond[chosen][:, None])]
+        else:
+            each = [of(partial(formula, params)) for formula, params in evaluated]
+            parts = list(zip(weights, each, beyond, strict=True))
+        log_compute = np.log(6.0) + np.log(x[_SIZE])
+
+        def log_loss(log_tokens: Array) -> tuple[Array, Array]:
+            value = slope = np.zeros(())
+            for weight, power, largest in parts:
+                log_value, falls = power.at(log_tokens)
+                past = log_compute + log_tokens - largest
+                value = value + weight * (log_value + p[DISCREPANCY] * np.maximum(past, 0.0))
+                slope = slope + weight * (falls + p[DISCREPANCY] * (past > 0))
+            return value, slope
+
+        return log_loss
+
+    return along
 
 
 LogFormula = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]

@@ -76,7 +76,7 @@ class Ensemble(Mixture):
         shape = shape_of(self.built_as)
         laws = {member.name: reading_law(member.name, shape) for member in self.members}
         largest = {m.name: m.discrepancy.train_flops for m in self.members if m.discrepancy is not None}
-        return replace(composite(laws, largest, None), name=NAME, source="published laws taken together")
+        return replace(composite(laws, largest, None, powers=True), name=NAME, source="published laws taken together")
 
     @property
     def of_one_law(self) -> Fit:

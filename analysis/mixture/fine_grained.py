@@ -1,12 +1,14 @@
 """The fine-grained law in the expansion: its three published fits as one law, between those it was fitted to.
 
-Krajewski et al. (arXiv 2402.07871) fit dense models and expansion rates of 16 and 64 apart, with one floor. Between
-them ln L is taken to be linear in ln of the expansion, at the same N_active, D and G; beyond 64 nothing is known.
+Krajewski et al. (arXiv 2402.07871) fit dense models and expansion rates of 16 and 64 apart, with one floor:
+L = c + A/N_active^alpha + b/D^beta with A = (g/G^gamma + a) (N_active/N)^alpha. Between them alpha, beta and the logs
+of A, b and c are taken to be linear in ln of the expansion, as in the joint law of the same group (arXiv 2502.05172);
+beyond 64 nothing is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -19,6 +21,7 @@ from analysis.fitting.published import published
 from analysis.fitting.published_draws import PRIOR_SHARE, SHORTFALL, refits, spread_evenly
 from analysis.fitting.published_error import ASSUMED_RUNS, error_of
 from analysis.laws import HOFFMANN, Law, Parameter
+from analysis.laws.autodiff import log, log_sum_exp
 from analysis.laws.moe_shape import FINE_GRAINED
 from scaling.arrays import Array
 from scaling.columns import TOKENS
@@ -44,30 +47,35 @@ def _parameters() -> tuple[Parameter, ...]:
     return tuple(parts)
 
 
-def _of_rate(rate: int, p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
-    """ln L at one of the rates that were fitted."""
-    active = x["n_active_nonembed"]
+def _terms(rate: int, p: Mapping[str, Any], x: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Of one rate that was fitted: ln of the floor, ln A and alpha of the term in N_active, ln b and beta."""
     if rate == 1:
-        params = {name: p[f"dense_{name}"] for name in HOFFMANN.names if name != "E"} | {"E": p["c"]}
-        return HOFFMANN.log_formula(params, {**x, "n_active": active})
-    params = {name: p[f"e{rate}_{name}"] for name in FINE_GRAINED.names if name != "c"}
-    params["c"] = p["c"] * (_FLOOR_16 / _FLOOR if rate == 16 else 1.0)  # one floor, which rounding tells apart
-    return FINE_GRAINED.log_formula(params, {**x, "n_total_nonembed": active * share_of_active(rate)})
+        return log(p["c"]), log(p["dense_A"]), p["dense_alpha"], log(p["dense_B"]), p["dense_beta"]
+    g, gamma, a, alpha, b, beta = (p[f"e{rate}_{name}"] for name in ("g", "gamma", "a", "alpha", "b", "beta"))
+    factor = log_sum_exp(log(g) - gamma * np.log(x["granularity"]), log(a)) - alpha * np.log(share_of_active(rate))
+    floor = log(p["c"]) + np.log(_FLOOR_16 / _FLOOR if rate == 16 else 1.0)  # one floor, which rounding tells apart
+    return floor, factor, alpha, log(b), beta
 
 
 def _formula(p: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
     log_rate = np.log(x[EXPANSION])
     dense = np.clip(1.0 - log_rate / _LOGS[0], 0.0, 1.0)
     widest = np.clip((log_rate - _LOGS[0]) / (_LOGS[1] - _LOGS[0]), 0.0, 1.0)
-    weights = {1: dense, 16: 1.0 - dense - widest, 64: widest}
-    terms = [_of_rate(rate, p, x) * weight for rate, weight in weights.items() if np.any(weight)]
-    return sum(terms[1:], start=terms[0])
+    shares = {1: dense, 16: 1.0 - dense - widest, 64: widest}
+    known = [(share, _terms(rate, p, x)) for rate, share in shares.items() if np.any(share)]
+    floor, size, alpha, data, beta = (_weighed([(share, terms[i]) for share, terms in known]) for i in range(5))
+    return log_sum_exp(floor, size - alpha * np.log(x["n_active_nonembed"]), data - beta * log(x[TOKENS]))
+
+
+def _weighed(terms: Sequence[tuple[Any, Any]]) -> Any:
+    first, *others = (value * share for share, value in terms)
+    return sum(others, start=first)
 
 
 BY_EXPANSION = Law(
     name="fine-grained-by-expansion",
-    formula="ln L linear in ln(E/k) between the laws of dense models and of E/k = 16 and 64",
-    typst="ln L = sum_k w_k (ln E) ln L_k",
+    formula="L = c + A/N^alpha + b/D^beta, linear in ln(E/k) between dense models, E/k = 16 and E/k = 64",
+    typst="L = c + A \\/ N^alpha + b \\/ D^beta",
     n_column="n_active_nonembed",
     parameters=_parameters(),
     log_formula=_formula,
@@ -96,8 +104,9 @@ def fine_grained() -> Fit:
         rmse_log=rmse,
         n_runs=n_runs,
         warnings=(
-            f"between dense models and expansions of 16 and 64 ln L is taken to be linear in ln(E/k); not printed, and "
-            f"assumed: {ASSUMED_RUNS} runs each of dense models and of expansion 16, and the sizes of dense ones",
+            "between dense models and expansions of 16 and 64 its exponents and the logs of its factors are taken to "
+            f"be linear in ln(E/k); not printed, and assumed: {ASSUMED_RUNS} runs each of dense models and of "
+            "expansion 16, and the sizes of dense ones",
         ),
         domain={name: (float(values.min()), float(values.max())) for name, values in columns.items()},
         discrepancy=Discrepancy(PRIOR_SHARE * rmse, PRIOR_SHARE * rmse, largest),
