@@ -33,10 +33,10 @@ import pandas as pd
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.published import published
-from analysis.fitting.published_spread import FITS, QUANTITIES, terms
+from analysis.fitting.published_spread import FITS, terms
 from analysis.fitting.recalibration import recalibrated
 from analysis.fitting.roll_out import selected_runs
-from analysis.fitting.shrinkage import Shrinkage
+from analysis.fitting.shrinkage import TERMS, Shrinkage
 from analysis.laws import HOFFMANN, JOINT_MOE, Law
 from analysis.mixture.roll_outs import compute_of
 from analysis.tables.runs import RunTable
@@ -113,7 +113,7 @@ def _perturbed(start: Fit, rng: np.random.Generator) -> Fit:
     shrinkage = Shrinkage.around(start, {name: np.array([value]) for name, value in centre.items()})
     covariance = shrinkage.covariance.copy()
     found = np.array([terms(published(name), *REFERENCE) for name in FITS])
-    covariance[1 : 1 + len(QUANTITIES), 1 : 1 + len(QUANTITIES)] = np.cov(found, rowvar=False)
+    covariance[TERMS, TERMS] = np.cov(found, rowvar=False)
     covariance[0, 0] = 0.0
     moved = rng.multivariate_normal(np.zeros(len(covariance)), covariance, check_valid="ignore")
     params = {name: float(value[0, 0]) for name, value in shrinkage.parameters(moved[None]).items()}

@@ -1,8 +1,8 @@
 """Draws from a posterior of few coordinates: its mode, then importance sampling that adapts to it.
 
-Deviations from what is known have a normal prior around zero, runs have residuals of Student's t around a model of ln
-loss, whose scale is learnt too. The t lets one bad run count for little. Coordinates are those in which the posterior
-is nearly normal; deviations follow from them with a determinant of one.
+Deviations from what is known have a prior around zero, normal or of Student's t; runs have residuals of Student's t
+around a model of ln loss, whose scale is learnt too. The t lets one bad run count for little. Coordinates are those in
+which the posterior is nearly normal; deviations follow from them with a determinant of one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _RIDGE = 1e-12
 class Posterior:
     """Runs, by coordinates (B, Q): `model` gives their ln loss (B, n), `deviations` what has a prior (B, Q).
 
-    `share` is what each run counts: trunks over runs, where runs of one trunk are one.
+    `tailed` deviations have together a prior of Student's t with `freedom` degrees and their part of `covariance`,
+    which stands apart from the rest, as its scale. `share` is what each run counts: trunks over runs, where runs of one
+    trunk are one.
     """
 
     model: Callable[[Array], Array]
@@ -38,6 +40,8 @@ class Posterior:
     observed: Array
     covariance: Array
     share: float = 1.0
+    tailed: slice | None = None
+    freedom: float = np.inf
 
     @property
     def precision(self) -> Array:
@@ -98,14 +102,23 @@ class Posterior:
         return z[chosen], float(worth)
 
     def _against(self, x: Array) -> Array:
-        moved = self.deviations(x)
-        return np.asarray(0.5 * np.einsum("bi,ij,bj->b", moved, self.precision, moved))
+        moved, precision, part = self.deviations(x), self.precision, self.tailed
+        every = _squares(moved, precision)
+        if part is None:
+            return 0.5 * every
+        tailed = _squares(moved[:, part], precision[part, part])
+        size = moved[:, part].shape[1]
+        return 0.5 * (every - tailed) + 0.5 * (self.freedom + size) * np.log1p(tailed / self.freedom)
 
     def _slopes(self, z: Array, precision: Array) -> tuple[Array, Array]:
         """The gradient of the ln density and an approximation of its curvature, which is positive definite."""
         x, scale = z[:-1], np.exp(z[-1])
         around = x + _DIFFERENCE * np.concatenate([np.zeros((1, len(x))), np.eye(len(x)), -np.eye(len(x))])
         values, moved = self.model(around), self.deviations(around)
+        if (part := self.tailed) is not None:  # what the t's slope is of the normal's
+            far = float(_squares(moved[:1, part], precision[part, part])[0])
+            precision = precision.copy()
+            precision[part, part] *= (self.freedom + moved[:, part].shape[1]) / (self.freedom + far)
         residual = values[0] - self.observed
         jacobian, of_prior = (
             (each[1 : len(x) + 1] - each[len(x) + 1 :]) / (2.0 * _DIFFERENCE) for each in (values, moved)
@@ -120,6 +133,11 @@ class Posterior:
         curvature[:-1, :-1] = (jacobian * weight) @ jacobian.T / scale**2 + of_prior @ precision @ of_prior.T
         curvature[-1, -1] = 2.0 * (NOISE_FREEDOM + self.share * len(residual) * TAILS / (TAILS + 3.0))
         return gradient, curvature
+
+
+def _squares(values: Array, precision: Array) -> Array:
+    """x' P x (B,) of rows x."""
+    return np.asarray(np.einsum("bi,ij,bj->b", values, precision, values), dtype=float)
 
 
 def _student(mean: Array, covariance: Array, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -17,10 +17,10 @@ class Shrunk:
     """A quantity of a law that was shrunk to a published value, and what became of it.
 
     Quantities are exponents at the runs' own centre, the share that each term has in the loss there (under the name of
-    its factor), the loss there (`LEVEL`), and the effects of experts. `deviation` is the prior's standard deviation: of
-    the ln of the quantity where `factor`, else of itself. `moved` is by how much the runs moved it, in the same unit,
-    and `data_weight` 1 minus the posterior over the prior variance: 1 where the runs alone say what it is, 0 where they
-    say nothing.
+    its factor), the loss there (`LEVEL`), and the effects of experts. `deviation` is half the width of the prior's
+    middle two thirds: of the ln of the quantity where `factor`, else of itself. `moved` is by how much the runs moved
+    it, in the same unit, and `data_weight` 1 minus the square of the posterior's deviation over the prior's: 1 where
+    the runs alone say what it is, 0 where they say nothing.
     """
 
     deviation: float

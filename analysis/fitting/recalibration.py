@@ -22,7 +22,7 @@ from analysis.fitting.posterior import TAILS, Posterior
 from analysis.fitting.prior import LEVEL, Prior
 from analysis.fitting.problem import Problem
 from analysis.fitting.published_spread import FITS
-from analysis.fitting.shrinkage import Shrinkage
+from analysis.fitting.shrinkage import TERMS, Shrinkage
 from analysis.laws import LAWS
 from analysis.tables.runs import RunTable
 from scaling import distribution
@@ -69,11 +69,13 @@ def recalibrated(
         observed=np.log(loss),
         covariance=shrinkage.covariance,
         share=share,
+        tailed=TERMS,
+        freedom=shrinkage.freedom,
     )
     rng = np.random.default_rng(seed)
     drawn, worth = posterior.draws(count, rng)
     deviations = shrinkage.deviations(drawn[:, :-1])
-    before = rng.multivariate_normal(np.zeros(len(shrinkage.names)), shrinkage.covariance, max(count, DRAWS))
+    before = shrinkage.drawn(max(count, DRAWS), rng)
     noise = float(np.exp(np.median(drawn[:, -1]))) * np.sqrt(TAILS / (TAILS - 2.0))
     prior = Prior(
         exponents=_exponents(shrinkage),

@@ -29,6 +29,8 @@ that between that and bytes a loss per token differs by a factor of 4.5, e^1.5; 
 EXPERT_SPREAD = 0.025
 """Standard deviation of an exponent of E_hat in one term, at the runs' N or D: joint-moe-2025 has -.026 and -.061
 there, at 1e9 parameters and 2e10 tokens; none lies two deviations from their mean square."""
+TERMS = slice(1, 1 + len(QUANTITIES))
+_BETWEEN_TWO = 2.0  # two papers differ by twice the variance over papers
 _HALF = 0.5  # of an interaction, or of another exponent in E, k or granularity: none lies two deviations off
 _TINY = 1e-300
 # Parameters that multiply the ln of two columns: with them, those that multiply the ln of one of them alone.
@@ -45,6 +47,9 @@ def shrinkable(law: Law) -> bool:
 class Shrinkage:
     """Deviations x (B, Q) from a published fit, their prior covariance (Q, Q), and the parameters that they give.
 
+    The start is one paper and the user's law would be another, so `TERMS` have twice the covariance over papers, as the
+    scale of a Student's t: of `freedom` degrees, one fewer than papers, since so few tell how far a paper may lie off.
+
     `names` are, in this order, the common scale, the five of `published_spread.QUANTITIES`, other factors of terms,
     and parameters in E, k and granularity. `centre` holds the runs' mean of every column of the law, geometric.
     """
@@ -53,6 +58,7 @@ class Shrinkage:
     centre: Mapping[str, float]
     names: tuple[str, ...]
     covariance: Array
+    freedom: float
 
     @classmethod
     def around(cls, start: Fit, columns: Mapping[str, Array], papers: Sequence[str] = FITS) -> Shrinkage:
@@ -75,8 +81,14 @@ class Shrinkage:
         of_terms = spread_of_terms(centre[law.n_column], centre[TOKENS], papers)
         variances = [SCALE_SPREAD**2, *np.zeros(len(QUANTITIES)), *(np.square(list(others.values())))]
         covariance = np.diag(np.array(variances, dtype=float))
-        covariance[1 : 1 + len(QUANTITIES), 1 : 1 + len(QUANTITIES)] = of_terms
-        return cls(start, centre, ("scale", *QUANTITIES, *others), covariance)
+        covariance[TERMS, TERMS] = _BETWEEN_TWO * of_terms
+        return cls(start, centre, ("scale", *QUANTITIES, *others), covariance, len(papers) - 1.0)
+
+    def drawn(self, count: int, rng: np.random.Generator) -> Array:
+        """Deviations (count, Q) from the prior."""
+        found = rng.multivariate_normal(np.zeros(len(self.names)), self.covariance, count)
+        found[:, TERMS] *= np.sqrt(self.freedom / rng.chisquare(self.freedom, count))[:, None]
+        return found
 
     @property
     def law(self) -> Law:
@@ -143,10 +155,10 @@ class Shrinkage:
         before, after = self.quantities(prior), self.quantities(posterior)
         return {
             name: Shrunk(
-                deviation=float(np.std(values)),
+                deviation=_deviation(values),
                 factor=factor,
                 moved=float(np.mean(after[name][0])),
-                data_weight=float(np.clip(1.0 - np.var(after[name][0]) / np.var(values), 0.0, 1.0)),
+                data_weight=float(np.clip(1.0 - (_deviation(after[name][0]) / _deviation(values)) ** 2, 0.0, 1.0)),
             )
             for name, (values, factor) in before.items()
         }
@@ -183,6 +195,12 @@ class Shrinkage:
 
     def _log_experts(self, params: Mapping[str, Any]) -> Any:
         return np.log(saturated_experts(self.centre[EXPERTS], params["E_start"], params["E_max"]))
+
+
+def _deviation(values: Array) -> float:
+    """Half of the width that holds the middle two thirds: a standard deviation that tails do not rule."""
+    low, high = np.quantile(values, (0.1587, 0.8413))
+    return float(0.5 * (high - low))
 
 
 def _other_spread(law: Law, name: str, value: float) -> float:

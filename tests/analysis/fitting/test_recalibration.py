@@ -68,7 +68,7 @@ def test_without_deviations_it_is_the_published_law_and_the_centre_is_where_term
     assert {each: value[0, 0] for each, value in nothing.items()} == pytest.approx(dict(start.params), rel=1e-9)
     at = {column: np.array([value]) for column, value in shrinkage.centre.items()}
     rng = np.random.default_rng(0)
-    moved = rng.multivariate_normal(np.zeros(len(shrinkage.names)), shrinkage.covariance, 50)
+    moved = 0.3 * shrinkage.drawn(50, rng)
     exponents = [index for index, each in enumerate(shrinkage.names) if each.endswith("exponent")]
     slopes = np.zeros_like(moved)
     slopes[:, exponents] = moved[:, exponents]  # exponents alone leave the loss at the centre as it is
