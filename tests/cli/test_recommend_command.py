@@ -182,3 +182,54 @@ def test_a_unit_may_be_repeated(call):
     given = ("--train-flops", "1e21", "--no-what-if", "--json")
     answers = [call(*given, "--memory-gb", text)[1]["recommendation"] for text in ("80", "80 GB")]
     assert answers[0] == answers[1]
+
+
+# ----------------------------------------------------------------------------------------------- the loss that is kept
+
+_KEPT = ("--train-flops", "1e23", "--serve-tokens", "5e12", "--n-experts", "8")
+
+
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [
+        (("--reference-fit", "published:chinchilla-epoch"), (2.95e10, 5.65e11)),
+        (("--reference-model", "30B, 600B"), (3e10, 6e11)),
+        (("--reference-loss", "2.03 nats"), None),
+        (("--reference-experts", "8"), (5.54e10, 3.01e11)),
+    ],
+)
+def test_the_reference_is_named_by_an_option_and_shown(call, options, model):
+    result, found = call(*_KEPT, *options, "--json")
+    assert result.exit_code == 0, result.stderr
+    kept = found["reference"]
+    assert (kept["n_active"], kept["tokens"]) == ((None, None) if model is None else pytest.approx(model, rel=3e-3))
+    assert found["recommendation"]["loss"] == pytest.approx(kept["loss"], abs=1e-6)
+    assert found["what_if"]["references"][0]["reference"] == kept
+    if model is not None:
+        assert kept["tokens_per_param"] == pytest.approx(kept["tokens"] / kept["n_active"])
+        return
+    page = call(*_KEPT, *options, "--no-what-if")[0].stdout
+    assert "loss kept: 2.0300, as given" in page
+
+
+def test_the_table_of_references_is_printed_with_verbose(call):
+    page = " ".join(call(*_KEPT, "--verbose")[0].stdout.split())
+    assert "What hangs on the loss that is kept" in page
+    assert "62.4B parameters on 267B tokens, 4.28 per parameter" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--reference-model", "30B"), "--reference-model"),
+        (("--reference-model", "30B,many"), "--reference-model"),
+        (("--reference-loss", "2", "--reference-model", "30B,600B"), "--reference-loss, --reference-model"),
+        (("--reference-fit", "published:clark-2022-hash"), "--reference-fit"),
+        (("--reference-fit", "no-such-file.json"), "no-such-file.json"),
+    ],
+)
+def test_a_wrong_reference_is_one_message_with_its_option(call, options, named):
+    result, _ = call(*_KEPT, *options)
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert "Traceback" not in result.stderr
