@@ -48,6 +48,7 @@ from scaling.arrays import Array  # noqa: E402
 from scaling.errors import InputError  # noqa: E402
 from scaling.serving.service import Service  # noqa: E402
 from scaling.serving.step_time import Efficiency  # noqa: E402
+from scaling.serving.training_speed import MfuByExperts  # noqa: E402
 
 PUBLISHED = dict(published("joint-moe-2025").params)
 EXPERTS = (1, 2, 4, 8, 16, 32)
@@ -139,6 +140,7 @@ def _sold(served: float, devices: int) -> dict[str, Any]:
         "serve_tokens": served,
         "device": "h100",
         "service": Service(max_devices=devices, efficiency=Efficiency(source="known in the simulation")),
+        "training_speed": MfuByExperts("known in the simulation", 0.4, 0.0, "known in the simulation"),
         "n_experts": EXPERTS,
     }
 

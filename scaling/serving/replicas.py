@@ -381,13 +381,3 @@ def sustained(sizes: ModelSizes, on: Device, service: Service, layout: Layout, d
 def demand_of(requests_a_month: float, service: Service = SERVICE) -> float:
     """Generated tokens per second of so many requests a month, evenly spread: `requests n / seconds of a month`."""
     return requests_a_month * service.generated / SECONDS_A_MONTH
-
-
-def training_usd(train_flops: Values, on: Device, mfu: float = 0.4) -> Values:
-    """USD to train: `FLOPs / (peak x MFU)` device-seconds at the device's price; the default MFU is an assumption.
-
-    Sardana et al. (arXiv 2401.00448), dollar form. Raises InputError for an MFU outside (0, 1].
-    """
-    if not 0 < mfu <= 1:
-        raise InputError(f"training: mfu={mfu}; allowed: above 0, at most 1")
-    return train_flops / (on.peak_flops * mfu) * on.usd_per_hour / 3600

@@ -195,6 +195,11 @@ def test_an_unidentified_fit_is_a_document_and_a_failure(call, dense_csv):
         ),
         (("recommend", "FIT", "--train-flops", "1e20", "--mfu", ".5"), "--mfu needs --device"),
         (("recommend", "FIT", "--train-flops", "1e20", "--usd-per-hour", "3"), "--usd-per-hour needs --device"),
+        (("recommend", "FIT", "--train-flops", "1e20", "--training-speed", "constant"), "--training-speed needs"),
+        (
+            ("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--training-speed", "slow"),
+            "--training-speed: found 'slow'",
+        ),
         (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "7"), "--mfu must be above 0"),
         (("recommend", "FIT", "--train-flops", "1e20", "--device", "h100", "--mfu", "0"), "--mfu must be above 0"),
         (("recommend", "FIT"), "give one of --train-flops"),

@@ -22,7 +22,6 @@ from scaling.serving.replicas import (
     replica,
     sustained,
     throughput,
-    training_usd,
 )
 from scaling.serving.service import Layout, Service
 from scaling.serving.step_time import Efficiency
@@ -199,21 +198,9 @@ def test_terms_of_an_iteration_give_its_time_at_any_efficiency():
     assert other.coefficients() @ terms == pytest.approx(replica(TOY, SHEET, Service(efficiency=other)).tpot_s)
 
 
-def test_training_price_by_hand():
-    # 1e21 FLOP at 40 % of 9.89e14 FLOP/s: 2.5278e6 device-seconds = 702.17 hours at $2.
-    assert training_usd(1e21, SHEET, mfu=0.4) == pytest.approx(1404.3, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: training_usd(1e20, SHEET, mfu=1.5), r"mfu=1\.5"),
-        (lambda: price(1, 1e4, SHEET, Service(), 0), "demand=0"),
-    ],
-)
-def test_invalid_prices_are_refused(build, message):
-    with pytest.raises(InputError, match=message):
-        build()
+def test_a_price_without_a_load_is_refused():
+    with pytest.raises(InputError, match="demand=0"):
+        price(1, 1e4, SHEET, Service(), 0)
 
 
 def test_a_price_does_not_depend_on_what_was_asked_before():
