@@ -154,15 +154,14 @@ def in_words(reference: Reference) -> str:
 
 
 def swing_in_words(cases: Sequence[ReferenceCase], best: int, unit: str) -> str:
-    """Which other E the losses tried make the best, and between what the cost lies; "" where none was tried."""
-    others = dict.fromkeys(case.n_experts for case in cases if case.n_experts not in (None, best))
+    """Whether another E is best where another loss is kept, and between what the cost lies; "" where none was tried."""
+    others = sorted({case.n_experts for case in cases if case.n_experts not in (None, best)})
     costs = [case.cost for case in cases if case.cost is not None]
     if not costs:
         return ""
-    experts = f"E = {listed(others)} for some" if others else f"E = {best} for all that can be kept"
+    cost = f"at {between((min(costs), max(costs)), lambda value: money(value, unit))}"
     unmet = sum(case.n_experts is None for case in cases)
-    missed = f", none for {unmet}" if unmet else ""
-    return (
-        f"of {len(cases)} losses that could be kept the best is {experts}{missed}, at "
-        f"{between((min(costs), max(costs)), lambda cost: money(cost, unit))}"
-    )
+    missed = f"; {unmet} of them no E reaches" if unmet else ""
+    if others:
+        return f"of {len(cases)} losses that could be kept, E = {listed(others)} is best for some, {cost}{missed}"
+    return f"E = {best} is best for whichever of {len(cases)} losses is kept, {cost}{missed}"

@@ -15,7 +15,14 @@ from analysis.decision.answer import Answer, answer, answer_document, parse_answ
 from analysis.decision.optima import SizeOptimiser
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
-from analysis.decision.reference import LOSS_CHANGE, RATIO, allocation_of
+from analysis.decision.reference import (
+    LOSS_CHANGE,
+    RATIO,
+    Reference,
+    ReferenceCase,
+    allocation_of,
+    swing_in_words,
+)
 from analysis.decision.tables import reference_table
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.published import PUBLISHED, published
@@ -269,3 +276,16 @@ def test_a_fit_that_divides_no_budget_is_no_reference():
     for name in ("clark-2022-hash", "leverage-2025"):
         with pytest.raises(InputError, match="`reference_fit`"):
             allocation_of(published(name), name)
+
+
+def test_the_swing_names_other_experts_costs_and_losses_out_of_reach():
+    kept = Reference("x", 2.0)
+    same = ReferenceCase(kept, 8, 1e9, 1e10, 5e20, changes=False)
+    other, unmet = replace(same, n_experts=4, cost=7e20), ReferenceCase(kept, None, None, None, None, changes=True)
+    steady = swing_in_words([same, replace(same, cost=6e20)], 8, "FLOP")
+    assert "E = 8 is best for whichever of 2" in steady
+    assert "5×10²⁰ FLOP – 6×10²⁰ FLOP" in steady
+    words = swing_in_words([same, other, unmet], 8, "FLOP")
+    assert re.findall(r"E = (\d+)", words) == ["4"]
+    assert "1 of them" in words
+    assert swing_in_words([], 8, "FLOP") == swing_in_words([unmet], 8, "FLOP") == ""
