@@ -21,7 +21,7 @@ from analysis.training_speed.table import LOOP, SETTING, TrainingTable
 from scaling.arrays import Array
 from scaling.columns import EXPERTS
 from scaling.errors import InputError
-from scaling.formatting import listed, plural
+from scaling.formatting import listed, plural, si
 from scaling.progress import Progress, silent
 from scaling.serving.device import BUSY
 from scaling.serving.measured_range import MeasuredRange
@@ -125,12 +125,13 @@ def fit_training_speed(
     held_out, ratios = _held_out(table, design)
     terms = np.array([*TERMS])
     tokens, length, devices = (_typical(table.column(name)) for name in SETTING)
+    at = "" if tokens is None else f"; priced at {si(tokens / (devices or 1.0))} tokens a step and device"
     law = TrainingLaw(
         name=f"measured: {table.source}",
         coefficients=tuple(coefficients.tolist()),
         drawn=tuple(map(tuple, np.array(draws).reshape(-1, len(TERMS)).tolist())),
         scatter=_spread(ratios if len(ratios) else 1 / (design @ coefficients)),
-        source=f"{plural(rows, 'row')} of {plural(count, 'configuration')}, {table.on.title}",
+        source=f"{plural(rows, 'row')} of {plural(count, 'configuration')}, {table.on.title}{at}",
         batch_tokens=None if tokens is None else tokens / (devices or 1.0),
         seq_len=length,
         domain=_domain(table),

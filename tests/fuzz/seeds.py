@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import synthetic_latency
+import synthetic_training
 from planted import moe_grid, table_of
 
 from analysis.fitting.bootstrap import bootstrap
@@ -87,6 +88,23 @@ def study_part() -> bytes:
         import_runs(folder / "runs.csv", folder / "study")
         (part,) = (folder / "study" / "runs").glob("*.parquet")
         return part.read_bytes()
+
+
+@cache
+def training_law_document() -> dict[str, Any]:
+    """A training-speed law of an H100 that was never measured, with three draws."""
+    from analysis.training_speed.law import fit_training_speed
+
+    fitted = fit_training_speed(synthetic_training.table(0.05), np.random.default_rng(0), 3)
+    return dict(json.loads(json.dumps(fitted.document())))
+
+
+def training_csv() -> str:
+    """Speeds of training on a planted H100."""
+    table = synthetic_training.table(0.05, widths=(512, 2048), depths=(8,), batches=(2**18,))
+    rates = 1 / table.seconds
+    left = ["seconds", "rows", "spread", "loops", "n_lookup", "busy_cores"]
+    return table.frame.assign(tokens_per_s=rates).drop(columns=left).to_csv(index=False)
 
 
 def latency_csv() -> str:

@@ -22,6 +22,8 @@ from seeds import (
     runs_csv,
     study_part,
     throughput_csv,
+    training_csv,
+    training_law_document,
 )
 
 PRICED = (
@@ -154,6 +156,20 @@ KINDS = {
         few=6,
         many=150,
     ),
+    "training-speed law": Kind(
+        "speed.json",
+        lambda seed: of_json(training_law_document(), seed),
+        ((*PRICED, "--training-speed", "speed.json"),),
+        few=6,
+        many=200,
+    ),
+    "training speeds": Kind(
+        "trained.csv",
+        lambda seed: of_table(training_csv(), seed),
+        (("training-speed", "trained.csv", "--bootstrap", "0", "--device", "h100"),),
+        few=10,
+        many=300,
+    ),
     "Parquet table": Kind(
         "runs.parquet",
         parquet,
@@ -195,6 +211,8 @@ def test_the_seeds_themselves_are_accepted(tmp_path: Path) -> None:
         "runs.json": runs().to_json(orient="records"),
         "bench.csv": latency_csv(),
         "served.csv": throughput_csv(),
+        "speed.json": json.dumps(training_law_document()),
+        "trained.csv": training_csv(),
     }  # fmt: skip
     for kind in KINDS.values():
         if kind.file in whole:

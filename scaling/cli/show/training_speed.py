@@ -31,11 +31,12 @@ def training_speed_page(
         notes.append(f"at its bound (a cost of 0, or the peak): {listed(fitted.at_bound)}")
     if law.absent:
         notes.append(f"absent from these rows and taken as 0: {listed(law.absent)}")
+    title = law.name if law.device is None else law.device.title
     return Page(
-        f"{law.source}: training time predicted within {error.median:.0%} (median) {what}",
+        f"{title}: training time predicted within {error.median:.0%} (median) {what}",
         why=(
-            f"The speed assumed without a measurement is {fitted.assumed.median:.0%} off. A configuration that was not "
-            f"measured scatters by {law.scatter:.0%}.",
+            f"Fitted to {law.source}. The speed assumed without a measurement is {fitted.assumed.median:.0%} off. A "
+            f"configuration that was not measured scatters by {law.scatter:.0%}.",
         ),
         tables=(_shares(rows), _errors(fitted)),
         notes=tuple(notes),
