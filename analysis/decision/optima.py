@@ -92,6 +92,10 @@ class SizeOptimiser:
         exact = self.estimate(far, target)
         return Optima({**rough.by_experts, **exact.by_experts}, {**rough.budget_slopes, **exact.budget_slopes})
 
+    def all_near(self, n_experts: int, optimum: Optimum, size: float) -> bool:
+        """Whether the optima of an E that were searched `near` a size are those of all sizes, as far as they show."""
+        return _is_near(optimum, size, self._largest(n_experts))
+
     def solve(
         self,
         experts: Sequence[int],
@@ -178,6 +182,8 @@ class SizeOptimiser:
     ) -> Array:
         """Lifetime cost of the optimum of one E in every row, NaN where it has none; from tables unless `exact`, at
         draws of the training speed where `drawn`."""
+        if self.question.goal == "lifetime":
+            return np.where(np.isfinite(optimum.value), optimum.value, np.nan)
         space = self.space(n_experts)
         sizes = space.sizes(optimum.n_active[:, None])
         exists = np.isfinite(optimum.value) & np.isfinite(optimum.tokens)
@@ -323,10 +329,10 @@ class _Budget:
 
 
 def _is_near(optimum: Optimum, size: float, largest: float) -> bool:
-    """Whether an optimum was found, and not at an end of the sizes near this one but for the largest there is."""
-    found = float(optimum.n_active[0])
-    within = size / NEAR * _EDGE < found and (found < size * NEAR / _EDGE or found > largest / _EDGE)
-    return within and bool(np.isfinite(optimum.value[0]))
+    """Whether every row has an optimum, and none at an end of the sizes near this one but for the largest there is."""
+    found = optimum.n_active
+    within = (size / NEAR * _EDGE < found) & ((found < size * NEAR / _EDGE) | (found > largest / _EDGE))
+    return bool(np.all(within & np.isfinite(optimum.value)))
 
 
 def _per_row(rows: int, value: float | Array | None) -> Array:

@@ -173,10 +173,29 @@ def _solve(optimiser: SizeOptimiser, experts: Sequence[int], speeds: Speeds | No
     estimate = optimiser.estimate(experts)
     possible, n_draws = estimate.ranked(), min(fit.n_draws, MOST_DRAWS)
     if possible and n_draws:
-        draws = optimiser.solve(experts, some_draws(fit), n_draws, speeds, drawn=True)
+        draws = _solve_draws(optimiser, experts, estimate, n_draws, speeds)
         if fit.strata:
             jackknife = optimiser.solve(possible, fit.parameter_jackknife(), len(fit.strata))
     return _Solutions(optimiser, speeds, estimate, draws, jackknife)
+
+
+def _solve_draws(
+    optimiser: SizeOptimiser, experts: Sequence[int], estimate: Optima, n_draws: int, speeds: Speeds | None
+) -> Optima:
+    """The optima under draws: on a device near those at the estimate, which saves most of the time, and anew over all
+    sizes for an E of which a draw's optimum lies at the end of those."""
+    params, near = some_draws(optimiser.fit), None
+    if optimiser.pricing.device is not None and optimiser.pricing.demand is None:
+        near = {e: float(estimate.by_experts[e].n_active[0]) for e in estimate.ranked()}
+    draws = optimiser.solve(experts, params, n_draws, speeds, near=near, drawn=True)
+    far = [e for e, size in (near or {}).items() if not optimiser.all_near(e, draws.by_experts[e], size)]
+    if not far:
+        return draws
+    again = optimiser.solve(far, params, n_draws, speeds, drawn=True)
+    return Optima(
+        {e: again.by_experts.get(e, draws.by_experts[e]) for e in experts},
+        {**draws.budget_slopes, **again.budget_slopes},
+    )
 
 
 def _certainty(draws: Optima, regrets: Array) -> dict[int, dict[str, Any]]:

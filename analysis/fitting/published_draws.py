@@ -30,7 +30,7 @@ from scaling.columns import EXPERTS, TOKENS
 DRAWS = 256
 SHORTFALL = 1.5
 """Standard errors that arXiv 2404.10102 prints, over those of the rule with residuals as printed (median)."""
-_POINTS = 128  # runs that stand for the paper's, each with the noise of its share of them
+_POINTS = 64  # runs that stand for the paper's, each with the noise of its share of them
 _STEPS, _DAMPING = 40, (1e-3, 0.2, 5.0)  # of a refit: the most, and the first damping and its factors
 _MET = 1e-6  # relative decrease of the squares below which a refit has converged
 PRIOR_SHARE = 0.5

@@ -31,7 +31,7 @@ LARGEST = 64.0
 _NAMES = {1: "fine-grained-2024-dense", 16: "fine-grained-2024-e16", 64: "fine-grained-2024"}
 _FLOOR, _FLOOR_16 = published(_NAMES[64]).params["c"], published(_NAMES[16]).params["c"]
 _LOGS = np.log(16.0), np.log(64.0)
-_POINTS = 64  # runs that stand for those of one of the fits
+_POINTS = 32  # runs that stand for those of one of the fits
 
 
 def share_of_active(rate: float) -> float:
