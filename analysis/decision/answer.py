@@ -17,6 +17,8 @@ from analysis.decision.fit_comparison import FitAlternatives, compare_fits
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.recommendation import Choice, Recommendation
+from analysis.decision.shape_comparison import Shapes, compare_shapes, judged
+from analysis.decision.shapes import variants
 from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
@@ -40,7 +42,8 @@ _OF_RECOMMENDATION = tuple(field.name for field in fields(Recommendation))
 class Answer(Summarised):
     """A question answered: all that a report says of the decision, without a study.
 
-    `what_if`: what would change it; `cost_curves`: the plane and the prices around it; `comparison`: the fits that
+    `shapes`: what every shape of experts offers, where several were compared. `what_if`: what would change it;
+    `cost_curves`: the plane and the prices around it; `comparison`: the fits that
     were compared, the best first, which is the one behind the recommendation. Each is None where it was not asked for.
     `law_file` is that fit's file or `published:NAME`, `fit_hash` its `scaling.values.digest`, and `made_from` the
     digest of fit, question and the draws of the device's speed. `fit` is that fit, which no file of an answer holds.
@@ -49,6 +52,7 @@ class Answer(Summarised):
     recommendation: Recommendation
     what_if: WhatIf | None = None
     comparison: FitAlternatives | None = None
+    shapes: Shapes | None = None
     cost_curves: CostCurves | None = None
     law_file: str = ""
     fit_hash: str = ""
@@ -110,6 +114,7 @@ def answer(
     speeds: Speeds | None = None,
     *,
     law_file: str = "",
+    of_other_k: Mapping[str, Fit] | None = None,
     compare_with: Mapping[str, Fit] | None = None,
     what_if: bool = True,
     cost_curves: bool = True,
@@ -118,18 +123,28 @@ def answer(
     """Answer a question from a fit, or from the best of several.
 
     `speeds`: draws of the device's speed (`LatencyLaw.speeds`). `law_file` names the fit; `compare_with` holds other
-    fits by name, and whichever offers the best model answers (`analysis.decision.fit_comparison`). `what_if` adds what
-    would change the answer, `cost_curves` the plane and the prices around it, about a CPU second each. Raises
-    InputError as `recommend` and `compare_fits` do.
+    fits by name, of other methods, and whichever offers the best model answers (`analysis.decision.fit_comparison`).
+    `of_other_k` holds fits of the same method, of runs with another k or width of experts each: every shape of theirs
+    is compared, as are those that one law knows (`analysis.decision.shapes`). `what_if` adds what would change the
+    answer, `cost_curves` the plane and the prices around it, about a CPU second each. Raises InputError as `recommend`,
+    `compare_fits` and `compare_shapes` do.
     """
-    comparison = None
+    comparison, fits = None, {law_file: fit, **(of_other_k or {})}
     if compare_with:
-        fits = {law_file: fit, **compare_with}
-        comparison = compare_fits(fits, question, speeds)
+        comparison = compare_fits({**fits, **compare_with}, question, speeds)
         law_file = comparison.rivals[0].name
-        fit = fits[law_file]
+        fits = fits if law_file in fits else {law_file: compare_with[law_file]}
+        progress(0.2)
+    asked, shapes = question, None
+    compared = variants(fits, question)
+    best = compared[0]
+    if len(compared) > 1:
+        shapes, best = compare_shapes(compared, speeds)
         progress(0.4)
+    law_file, fit, question = best.name, best.fit, best.question
     found = recommend(fit, question, speeds)
+    if shapes is not None:
+        found = judged(found, shapes, fit)
     progress(0.6)
     changes = explore(fit, found.question, found) if what_if else None
     progress(0.8)
@@ -137,10 +152,11 @@ def answer(
         recommendation=found,
         what_if=changes,
         comparison=comparison,
+        shapes=shapes,
         cost_curves=cost_curves_around(fit, found) if cost_curves else None,
         law_file=law_file,
         fit_hash=digest(fit),
-        made_from=digest(fit, question, *(() if speeds is None else (speeds,))),
+        made_from=digest(fit, asked, *(() if speeds is None else (speeds,))),
         fit=fit,
     )
 
@@ -165,7 +181,7 @@ def parse_answer(document: Mapping[str, Any], origin: str) -> Answer:
     recommendation["question"] = _with_training_speed(document["question"])
     fields_of_answer = {**document, "recommendation": recommendation, "comparison": document.get("rivals")}
     answer = ANSWER.value(Answer, fields_of_answer, origin, lifted="recommendation")
-    parts = {"": answer.recommendation, "what_if": answer.what_if, "rivals": answer.comparison}
+    parts = {"": answer.recommendation, "what_if": answer.what_if, "rivals": answer.comparison, "shapes": answer.shapes}
     require_sound(parts | {"cost_curves": answer.cost_curves}, origin)
     return answer
 

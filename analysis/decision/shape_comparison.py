@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -13,11 +13,13 @@ from analysis.decision.lineage import as_built, shape_built
 from analysis.decision.optima import Optima, expected_regret
 from analysis.decision.question import Question
 from analysis.decision.recommend import some_draws
-from analysis.decision.recommendation import PROBABILITY_NEEDED, REGRET_LIMIT
+from analysis.decision.recommendation import PROBABILITY_NEEDED, REGRET_LIMIT, Recommendation
 from analysis.decision.shapes import Variant
 from analysis.decision.size_search import Optimum
+from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
 from analysis.laws.model_family import Sizes
+from analysis.laws.moe_shape import FINE_GRAINED, SPARSITY
 from scaling.arrays import Array, AsColumns
 from scaling.errors import InputError
 from scaling.formatting import listed, percent
@@ -27,7 +29,7 @@ NARROW = 128
 _ROUTERS = 1.0  # parameters of routers over those of a token's experts, beyond which models got worse (2402.07871)
 _DRAWS, _DRAWS_OF_COST = 256, 100  # draws that are compared; fewer where every one takes a search for tokens
 _LEVELS = np.linspace(0.97, 1.03, 9)  # of the loss recommended
-_FRONT = ["name", "n_experts", "top_k", "granularity", "n_shared", "loss", "cost", "on_front"]
+_FRONT = ["shape", "loss", "cost", "on_front"]
 Front = Annotated[pd.DataFrame, AsColumns(tuple(_FRONT))]
 
 
@@ -61,7 +63,8 @@ class ShapeAlternative:
 class Shapes:
     """Shapes by what they offer, the best first; `n_draws` were compared. `unable` could not answer.
 
-    `front`: the cost of every shape, and of `on_front` the least of all, at losses around that of the best.
+    `front`: what every shape costs at losses around that of the best; `shape` is its place in `rows`, and `on_front` 1
+    where none costs less at that loss.
     """
 
     rows: tuple[ShapeAlternative, ...]
@@ -150,6 +153,25 @@ def _edges(shapes: Shapes) -> list[str]:
     return []
 
 
+def judged(found: Recommendation, shapes: Shapes, fit: Fit) -> Recommendation:
+    """A recommendation of the best shape, with what its comparison with the other shapes leaves in doubt."""
+    doubts = doubts_of_shape(shapes, narrow=found.question.device is not None)
+    because = (*found.undecided_because, *doubts)
+    notes = () if fit.law != SPARSITY.name else (
+        "the law reads k / E alone: shapes of one k / E differ in what they cost, not in what they lose",
+    )  # fmt: skip
+    outside = tuple(_outside(fit, shapes.rows[0]))
+    return replace(found, decided=not because, undecided_because=because, warnings=(*found.warnings, *notes, *outside))
+
+
+def _outside(fit: Fit, best: ShapeAlternative) -> Iterator[str]:
+    """Where the shape that is recommended lies outside the granularities that the law was fitted to."""
+    if "granularity" in fit.domain and best.granularity is not None and best.n_experts > 1:
+        reads_k = "granularity" not in fit.definition.columns or (fit.family is None and fit.law == FINE_GRAINED.name)
+        value = float(best.top_k or 0) if reads_k else best.granularity
+        yield from (f"extrapolation: {each}" for each in fit.outside_domain({"granularity": value}))
+
+
 def described(row: ShapeAlternative) -> str:
     """A shape in words."""
     parts = [f"E = {row.n_experts}"]
@@ -220,10 +242,8 @@ def _numbered(found: Sequence[Optima]) -> Optima:
 def _alternative(variant: Variant, n_experts: int, optimum: Optimum, target: Array | None) -> ShapeAlternative:
     """The best model of one shape, before it is compared with the others."""
     optimiser, n_active = variant.optimiser, optimum.n_active
-    read, built = (
-        optimiser.space(n_experts).sizes(n_active),
-        as_built(optimiser.pricing.family, optimiser.sizes(n_experts, float(n_active[0]))),
-    )
+    read = optimiser.space(n_experts).sizes(n_active)
+    built = as_built(optimiser.pricing.family, read)
     value = float(optimum.value[0])
     return ShapeAlternative(
         name=variant.name,
@@ -259,23 +279,18 @@ def _front(
     """What every shape that can answer costs at losses around one, without a limit on training."""
     levels = loss * _LEVELS
     near = {(id(variant), e): float(estimated.by_experts[i].n_active[0]) for i, (variant, e) in enumerate(places)}
+    place = {(id(variant), e): i for i, (variant, e) in enumerate(able)}
     rows = []
     for variant in {id(each): each for each, _ in able}.values():
         optimiser = variant.optimiser.asked(_at_a_loss(variant.question, loss))
-        experts = [e for each, e in able if each is variant]
-        sizes = {e: near[id(variant), e] for e in experts}
-        optima = optimiser.solve(experts, optimiser.fit.params, len(levels), target=levels, near=sizes)
+        sizes = {e: near[id(variant), e] for each, e in able if each is variant}
+        optima = optimiser.solve(list(sizes), optimiser.fit.params, len(levels), target=levels, near=sizes)
         for e, optimum in optima.by_experts.items():
-            built = as_built(optimiser.pricing.family, optimiser.sizes(e, sizes[e]))
-            of = shape_built(built)
-            shape = (built.top_k if e > 1 else 1, of["granularity"], of["n_shared"])
-            rows += [
-                (variant.name, e, *shape, float(level), float(cost), False)
-                for level, cost in zip(levels, optimum.value, strict=True)
-                if np.isfinite(cost)
-            ]
+            found = zip(levels.tolist(), optimum.value.tolist(), strict=True)
+            rows += [(place[id(variant), e], level, cost, 0) for level, cost in found if np.isfinite(cost)]
     table = pd.DataFrame(rows, columns=_FRONT)
-    return table.assign(on_front=table["cost"] <= table.groupby("loss")["cost"].transform("min"))
+    least = table.groupby("loss")["cost"].transform("min")
+    return table.assign(on_front=(table["cost"] <= least).astype(int))
 
 
 def _at_a_loss(question: Question, loss: float) -> Question:

@@ -90,6 +90,8 @@ def _variants_of(name: str, fit: Fit, question: Question) -> Iterator[Variant]:
             f"{listed([f'`{field}`' for field in several])}: law {fit.law} knows one shape of experts alone, that of "
             "its runs; give one value, the fit of a law that reads it, or one fit of each k"
         )
+    if question.family is not None:
+        question = replace(question, family=question.pricing.family, top_k=(), granularity=(), n_shared=())
     asked = with_settings(fit, question)
     yield Variant(name, fit, question, tuple(candidates(asked, question)) if asked.definition.divides_compute else ())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.decision.answer import Answer
+from analysis.decision.shape_comparison import Shapes, chance_of_experts
 from scaling.formatting import between, cost, number, percent, si, usd
 from scaling.table import Column, Table
 
@@ -129,6 +130,38 @@ def fits_table(answer: Answer) -> Table | None:
         value = replace(_LOSS, field="value")
     columns = (Column("name", "fit", text=True), _TOP_K, _EXPERTS, _SIZES[0], _SIZES[2], value, *_SURE)
     return Table.of("The best model of each fit", columns, answer.comparison.rivals).without_empty_columns()
+
+
+def shapes_table(answer: Answer, most: int | None = None) -> Table | None:
+    """Every shape of experts that was compared, the best first, at most so many; None where there was one."""
+    if answer.shapes is None:
+        return None
+    rows = answer.shapes.rows[:most]
+    several = len({row.name for row in answer.shapes.rows}) > 1
+    columns = (
+        *((Column("name", "fit", text=True),) if several else ()),
+        _EXPERTS,
+        _TOP_K,
+        Column("granularity", "G", "{:.3g}".format),
+        Column("d_expert", "d_expert", "{:.0f}".format),
+        Column("n_shared", "shared", "{:.3g}".format),
+        *_SIZES,
+        _LOSS,
+        _cost_column("cost", answer.shapes.unit),
+        *_SURE,
+    )
+    table = Table.of("Shapes of experts", columns, rows, _notes_of_shapes(answer.shapes, len(rows)))
+    shared = any(row.n_shared for row in rows)
+    return (table if shared else table.without("n_shared")).without_empty_columns()
+
+
+def _notes_of_shapes(shapes: Shapes, shown: int) -> tuple[str, ...]:
+    notes = [] if shown == len(shapes.rows) else [f"{shown} of {len(shapes.rows)} shapes, the best first"]
+    if shapes.unable:
+        notes.append(f"{shapes.unable} more cannot answer within the limits given")
+    if shapes.n_draws:
+        notes.append(f"best in, regret: over all shapes, in {shapes.n_draws} draws; {chance_of_experts(shapes)}")
+    return tuple(notes)
 
 
 def _cost_column(field: str, unit: str, label: str = "cost") -> Column:

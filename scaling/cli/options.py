@@ -115,6 +115,12 @@ Runs = Annotated[
 ]
 StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
 FitArgument = Annotated[str, typer.Argument(metavar="FIT", help="A file that `fit --out` wrote, or published:NAME.")]
+FitArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FIT...", help="A file that `fit --out` wrote, or published:NAME; several: of runs with one k each."
+    ),
+]
 LawName = Annotated[str, typer.Option(help="Name of the law; `scaling laws` lists them.")]
 Maps = Annotated[
     list[str] | None,
@@ -194,15 +200,23 @@ def number_pairs(items: Sequence[str] | None, option: str) -> dict[str, float]:
     return {name: number(text, f"{option} {name}") for name, text in pairs(items, option).items()}
 
 
-def whole_list(text: str | None, option: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them; none where the option was not given."""
+def number_list(text: str | None, option: str) -> tuple[float, ...]:
+    """Numbers with commas between them; none where the option was not given. Raises BadParameter for what is none."""
+    parts = [] if text is None else text.split(",")
+    if len(parts) > _MOST_IN_LIST:
+        raise InputError(f"{option} takes at most {_MOST_IN_LIST} numbers, found {len(parts)}")
+    return tuple(number(part.strip(), option) for part in parts)
+
+
+def whole_list(text: str | None, option: str, least: int = 1) -> tuple[int, ...]:
+    """Whole numbers from `least`, 0 or 1, with commas between them; none where the option was not given."""
     if text is None:
         return ()
     parts = text.split(",")
     if len(parts) > _MOST_IN_LIST:
         raise InputError(f"{option} takes at most {_MOST_IN_LIST} numbers, found {len(parts)}")
     try:
-        return tuple(whole_number(part) for part in parts)
+        return tuple(0 if least == 0 and part.strip() == "0" else whole_number(part) for part in parts)
     except typer.BadParameter as error:
         raise InputError(
             f"{option} takes whole numbers with commas between them, such as 1,4,8; {error.message}"

@@ -23,7 +23,7 @@ class GoalName(enum.StrEnum):
 
 
 def recommend(
-    fit: options.FitArgument,
+    fit: options.FitArguments,
     train_flops: options.TrainFlops = None,
     train_usd: Annotated[
         float | None, typer.Option(metavar="USD", parser=number, help="Training budget in money.")
@@ -92,7 +92,22 @@ def recommend(
     speed: serving_options.Speed = None,
     family: serving_options.Family = None,
     like: serving_options.Like = None,
-    top_k: serving_options.TopK = None,
+    top_k: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Experts of a token to compare, e.g. 1,2,4,8. Default: those the law knows."),
+    ] = None,
+    granularity: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Granularities G of experts to compare, as the law counts them."),
+    ] = None,
+    n_shared: Annotated[
+        str | None,
+        typer.Option("--shared", metavar="LIST", help="Shared experts to compare, e.g. 0,1,2."),
+    ] = None,
+    dense: Annotated[
+        str | None,
+        typer.Option(metavar="FIT", help="Dense fit beside law leverage. Default: published:chinchilla-epoch."),
+    ] = None,
     weights: serving_options.Weights = None,
     experts: serving_options.ExpertsIn = None,
     kv: serving_options.Kv = None,
@@ -114,7 +129,9 @@ def recommend(
     rival: Annotated[
         list[str] | None,
         typer.Option(
-            "--rival", metavar="FIT", help="An alternative fit, of runs with another k, router or experts, to compare."
+            "--rival",
+            metavar="FIT",
+            help="A fit of another method, such as another router or kind of experts, to compare.",
         ),
     ] = None,
     what_if: Annotated[
@@ -128,17 +145,19 @@ def recommend(
 
     With --target-loss: least lifetime cost. With --train-flops: least loss; with --serve-tokens too: least lifetime
     cost among the models trained within the budget that are no worse than the best dense one, or another reference.
-    With --lifetime-cost: least loss for that. With --rival: the same of the best of several fits.
+    With --lifetime-cost: least loss for that. With several FIT, or a law that reads the shape of experts: E, k and the
+    width of an expert are chosen together. With --rival: the same of the best of several methods.
     """
     from analysis.decision.answer import answer, answer_document
     from analysis.decision.question import Question
     from analysis.decision.reference import allocation_of
-    from analysis.fitting.fit_file import load_fit
+    from analysis.fitting.fit_file import load_fit, with_dense_beside
     from analysis.training_speed import speeds
     from scaling.cli.show.progress import progress
     from scaling.cli.show.recommendation import LINES, recommendation_page
 
-    fits = {name: load_fit(name) for name in (fit, *(rival or ()))}
+    names = with_dense_beside(fit, dense)
+    fits = {name: load_fit(name) for name in (*names, *(rival or ()))}
     serving = serving_options.device_of(
         device, devices, latency, throughput, bandwidth_share, flops_share, speed, prompt, generated
     )
@@ -168,7 +187,10 @@ def recommend(
         mfu=mfu,
         training_speed=speeds.training_speed(training_speed) if training_speed or device else None,
         settings=options.number_pairs(settings, "--set"),
-        family=serving_options.family_of(family, like, top_k),
+        family=serving_options.family_of(family, like, None),
+        top_k=options.whole_list(top_k, "--top-k"),
+        granularity=options.number_list(granularity, "--granularity"),
+        n_shared=options.whole_list(n_shared, "--shared", 0),
         service=replace(
             service,
             prompt=prompt,
@@ -179,16 +201,17 @@ def recommend(
             max_fleet=max_fleet,
             ttft_s=ttft_s,
             tpot_s=tpot_s,
-            skew=(fits[fit].router_skew or 0.0) if skew is None else skew,
+            skew=(fits[names[0]].router_skew or 0.0) if skew is None else skew,
             reads_all=reads_all or service.reads_all,
         ),
     )
     with progress("optimising") as report:
         found = answer(
-            fits[fit],
+            fits[names[0]],
             question,
             serving.speeds,
-            law_file=fit,
+            law_file=names[0],
+            of_other_k={name: fits[name] for name in names[1:]},
             compare_with={name: fits[name] for name in rival or ()},
             what_if=what_if,
             cost_curves=what_if and (as_json or out is not None),  # only a document holds them

@@ -125,7 +125,7 @@ def test_limits_of_latency_are_milliseconds(call):
         (("--train-usd", "1e5"), "--train-usd needs --device"),
         (("--train-flops", "1e20", "--weights", "fp8"), "--weights needs --device"),
         (("--train-flops", "1e20", "--speed", "assumed"), "--speed needs --device"),
-        (("--train-flops", "1e20", "--top-k", "2"), "--top-k needs --family or --like"),
+        (("--train-flops", "1e20", "--top-k", "2"), "--top-k: law joint-moe says nothing of other shapes"),
         (("--train-flops", "1e20", "--family", "gpt"), "mixtral, deepseek"),
         (("--train-flops", "1e20", "--device", "a100", "--weights", "fp8"), "--weights: device a100 multiplies no fp8"),
         (("--train-flops", "1e20", "--device", "h100", "--kv", "int4"), "--kv: no engine caches"),

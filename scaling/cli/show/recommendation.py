@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scaling.table import Table
 
 LINES = 32
+_SHAPES = 8  # that are printed at once
 _METRICS = ("ttft", "tpot", "output_throughput", "request_goodput", "usd_per_token")
 
 
@@ -28,18 +29,32 @@ def headline(found: Answer) -> str:
         return f"no answer: {refused[0]}"
     total = "" if best.n_total is None else f" of {si(best.n_total)} total"
     decided = "decided" if found.recommendation.decided else "not decided"
-    return f"E = {best.n_experts}, {si(best.n_active)} active{total}, {si(best.tokens)} tokens: {decided}"
+    return (
+        f"E = {best.n_experts}{_shape(found)}, {si(best.n_active)} active{total}, {si(best.tokens)} tokens: {decided}"
+    )
+
+
+def _shape(found: Answer) -> str:
+    """k and the width of an expert, where several were compared."""
+    best = found.best
+    if found.shapes is None or best.n_experts == 1:
+        return ""
+    width = "" if best.d_expert is None else f", experts {best.d_expert:.0f} wide"
+    return f", k = {best.top_k}{width}"
 
 
 def recommendation_page(found: Answer) -> Page:
     """The decision, why it is or is not decided, its alternatives, and what would change it."""
-    from analysis.decision.tables import choices_table, fits_table, reference_table, replicas_table
+    from analysis.decision.tables import choices_table, fits_table, reference_table, replicas_table, shapes_table
 
     answer, fits, replicas = found.recommendation, fits_table(found), replicas_table(found)
     choices = choices_table(found)
     details: list[Table | str] = [f"minimised: {answer.mode}", *choices.notes]
     if (references := reference_table(found)) is not None:
         details.append(references)
+    shapes = shapes_table(found, _SHAPES)
+    if shapes is not None and (every := shapes_table(found)) is not None and len(every.rows) > _SHAPES:
+        details.append(every)
     if replicas is not None:
         details += [replicas, *(f"{name}: {METRICS[name]}" for name in _METRICS)]
     return Page(
@@ -49,7 +64,7 @@ def recommendation_page(found: Answer) -> Page:
             *(() if fits is None else (f"The best of {len(fits.rows)} fits is {found.law_file}.",)),
             _cost(found),
         ),
-        tables=(*(() if fits is None else (fits,)), _without_notes(choices)),
+        tables=(*(table for table in (fits, shapes) if table is not None), _without_notes(choices)),
         notes=(
             *_loss_kept(found),
             *_what_would_change(found),
