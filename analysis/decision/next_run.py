@@ -44,14 +44,18 @@ class NextRun:
     regret_after: float | None = None
 
 
-def run_towards(fit: Fit, best: int, train_flops: float, lineage: ArchitectureFamily | None = None) -> NextRun | None:
-    """The run that would help an undecided answer, E = `best` at `train_flops`, most where the draws agree.
+def run_towards(
+    fit: Fit, best: int, n_active: float, tokens: float, lineage: ArchitectureFamily | None = None
+) -> NextRun | None:
+    """The run that would help an undecided answer, E = `best` of such a size on so many tokens, most where the draws
+    agree.
 
-    At an edge of the E studied: a run beyond that edge, at the largest compute so far. Beyond the largest run: a run of
-    `best` at three times the largest compute. None elsewhere, and where the fit knows no run's compute. `lineage` gives
-    the counts where the fit has no family.
+    At an edge of the E studied: a run beyond that edge, at the largest compute so far, of the size of least loss.
+    Beyond the largest run: one of `best` at three times the largest compute, at most the answer's, with as many tokens
+    per parameter as the answer has. None elsewhere, and where the fit knows no run's compute. `lineage` gives the
+    counts where the fit has no family.
     """
-    largest, beyond = fit.largest_train_flops, beyond_edge(fit, best)
+    largest, beyond, train_flops = fit.largest_train_flops, beyond_edge(fit, best), 6.0 * n_active * tokens
     if largest is None:
         return None
     if beyond is not None:
@@ -59,8 +63,9 @@ def run_towards(fit: Fit, best: int, train_flops: float, lineage: ArchitectureFa
         return NextRun(beyond, *_optimal(fit, best, largest, lineage), largest, reason)
     if train_flops > largest:
         compute = min(_COMPUTE[-1] * largest, train_flops)
+        size = _plausible(fit, n_active * float(np.sqrt(compute / train_flops)), compute)
         reason = "the answer lies beyond the largest run: run one nearer to it"
-        return NextRun(best, *_optimal(fit, best, compute, lineage), compute, reason)
+        return NextRun(best, size, compute / (6.0 * size), compute, reason)
     return None
 
 

@@ -100,7 +100,7 @@ def recommend_with_regrets(
         if disagreement:
             next_run = most_informative_run(fit, experts, regrets, chosen.n_experts, lineage)
         else:
-            next_run = run_towards(fit, chosen.n_experts, chosen.train_flops, lineage)
+            next_run = run_towards(fit, chosen.n_experts, chosen.n_active, chosen.tokens, lineage)
     chances = draws.probability_best() if draws else None
     unreachable = tuple(e for e in experts if e not in possible)
     warnings = warnings_about(optimiser, chosen, experts, unreachable)

@@ -66,9 +66,9 @@ def recommendation_page(found: Answer) -> Page:
         ),
         tables=(*(table for table in (fits, shapes) if table is not None), _without_notes(choices)),
         notes=(
+            *_next_run(found),
             *_loss_kept(found),
             *_what_would_change(found),
-            *_next_run(found),
             *_serving(found.best, found.question),
         ),
         warnings=answer.warnings,
@@ -176,8 +176,9 @@ def _loss_kept(found: Answer) -> Iterator[str]:
     if kept is None:
         return
     cases = () if found.what_if is None else found.what_if.references
-    swing = swing_in_words(cases, found.best.n_experts, found.best.cost.unit)
-    yield f"loss kept: {in_words(kept)}{f'; {swing}' if swing else ''}"
+    yield f"loss kept: {in_words(kept)}"
+    if swing := swing_in_words(cases, found.best.n_experts, found.best.cost.unit):
+        yield swing
 
 
 def _what_would_change(found: Answer) -> Iterator[str]:

@@ -51,8 +51,9 @@ def test_a_run_that_is_proposed_has_plausible_tokens_per_parameter(changes, few,
     regrets = np.abs(np.random.default_rng(1).standard_normal((150, len(EXPERTS))))
     runs = [
         most_informative_run(given, EXPERTS, regrets, 4),
-        run_towards(given, 16, 1e13),  # at the edge
-        run_towards(given, 4, 100 * given.largest_train_flops),  # beyond the largest run
+        run_towards(given, 16, 1e6, 1e7),  # at the edge
+        run_towards(given, 4, 1e9, 1e7),  # beyond the largest run, at a hundredth of a token per parameter
+        run_towards(given, 4, 1e5, 1e12),
     ]
     for run in filter(None, runs):
         assert low * (1 - 1e-9) <= run.tokens / run.n_active <= high * (1 + 1e-9)
@@ -64,8 +65,20 @@ def test_a_run_within_the_plausible_range_is_where_the_law_has_it():
     given = drawn(tokens=(2.5e5, 1e6, 4e6, 1.6e7))
     low, high = plausible_ratios(given)
     assert low < free_ratio(given, 16) < high
-    run = run_towards(given, 16, 1e13)
+    run = run_towards(given, 16, 1e6, 1e7)
     assert run.tokens / run.n_active == pytest.approx(free_ratio(given, 16), rel=1e-6)
+
+
+def test_a_run_nearer_to_an_answer_has_its_tokens_per_parameter_and_at_most_its_compute():
+    given = drawn()
+    largest = given.largest_train_flops
+    for times, compute in ((100.0, 3.0), (2.0, 2.0)):
+        size = np.sqrt(times * largest / (6 * 40.0))
+        run = run_towards(given, 4, size, 40.0 * size)
+        assert run.tokens / run.n_active == pytest.approx(40.0)
+        assert run.train_flops == pytest.approx(compute * largest)
+        assert run.n_experts == 4
+    assert run_towards(given, 4, 1e5, 1e6) is None
 
 
 def unanswerable(given: Fit, count: int) -> Fit:
