@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from analysis.laws.law import Parameter as Parameter
     from analysis.tables.runs import RunTable as RunTable
     from analysis.tables.study import Study as Study
+    from analysis.worth.face import worth as worth
+    from analysis.worth.worth import Worth as Worth
     from scaling.architecture import Architecture as Architecture
     from scaling.errors import InputError as InputError
     from scaling.errors import WorkError as WorkError
@@ -70,6 +72,8 @@ _HOMES = {
     "read_model": "scaling.serving.families",
     "Question": "analysis.decision.question",
     "Answer": "analysis.decision.answer",
+    "worth": "analysis.worth.face",
+    "Worth": "analysis.worth.worth",
     "InputError": "scaling.errors",
     "WorkError": "scaling.errors",
 }

@@ -119,7 +119,7 @@ def candidate_runs(gate: Gate, palette: Palette, kind: str, ax: Axes) -> Axes:
     own = gate.against == "own shape"
     if kind == _COMPUTE:
         for run in gate.runs:
-            value, interval = (run.own_shape, run.own_interval) if own else (run.frontier, run.frontier_interval)
+            value, interval = run.own_shape if own else run.frontier, run.interval
             if value is None:
                 continue
             colour = palette[run.n_experts]

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.fitting.fit import Fit
 from analysis.tables.runs import RunTable
 from analysis.worth.candidate import Against
-from analysis.worth.judged import Judged, judge
+from analysis.worth.judged import KINDS, Judged, judge
 from analysis.worth.prices import Prices
 from analysis.worth.speedup import Growth, Interval, Sample, Speedup, factor, factors, growth_of, span, times
 from scaling.errors import InputError
@@ -24,7 +24,8 @@ _ONE_BUDGET = "the candidates were all run at about {budget} FLOPs, which gives 
 @dataclass(frozen=True)
 class CandidateRun:
     """One run of the method: what it is worth at its own shape and against the baseline's frontier (`matched`), each
-    None where the baseline never has its loss; intervals hold the law's draws and run-to-run noise."""
+    None where the baseline never has its loss. `interval` is that of the one that counts (`Gate.against`), with the
+    law's draws and run-to-run noise."""
 
     n_experts: int
     n_active: float
@@ -32,9 +33,8 @@ class CandidateRun:
     train_flops: float
     loss: float
     own_shape: float | None
-    own_interval: Interval | None
     frontier: float | None
-    frontier_interval: Interval | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,17 @@ def _speedup(
 
 
 def _run(judged: Judged, number: int) -> CandidateRun:
-    runs, own, frontier = judged.runs, judged.own[number], judged.frontier[number]
+    runs, one = judged.runs, judged.each[number]
+    own, frontier = (Sample(judged.estimates[kind][number]).value for kind in KINDS)
     return CandidateRun(
         n_experts=int(runs.experts[number]),
         n_active=float(runs.n_active[number]),
         tokens=float(runs.tokens[number]),
         train_flops=float(runs.train_flops[number]),
         loss=float(np.exp(runs.log_loss[number])),
-        own_shape=factor(own.value),
-        own_interval=None if own.value is None else factors(own.interval),
-        frontier=factor(frontier.value),
-        frontier_interval=None if frontier.value is None else factors(frontier.interval),
+        own_shape=factor(own),
+        frontier=factor(frontier),
+        interval=None if one.value is None else factors(one.interval),
     )
 
 

@@ -23,8 +23,9 @@ from analysis.worth.prices import Prices
 from analysis.worth.speedup import Sample, slope_weights
 from scaling.arrays import Array, Booleans
 
-_NOISE_DRAWS, _SEED = 1_000, 0  # where the law has no draws
+_NOISE_DRAWS, _SEED = 400, 0  # where the law has no draws
 _LEAST_SPAN = np.log(1.5)  # of the runs' compute, below which there is no trend
+KINDS: tuple[Against, ...] = ("own shape", "frontier")
 _STEP = 1e-3  # of ln loss, for the slope of ln speedup in it
 
 
@@ -38,13 +39,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Judged:
-    """`own` and `frontier` hold ln speedup (runs,) in compute, `compute` and `time` the line through those that count;
-    `kept` marks the runs whose loss the baseline reaches, `centre` is their weighted geometric mean of compute. `noise`
-    is the deviation of ln loss of a run, `excess` by how much more the runs scatter about their line."""
+    """`each` holds ln speedup (runs,) in compute as it was asked for, `estimates` that of both ways at the estimate,
+    `compute` and `time` the line through those that count; `kept` marks the runs whose loss the baseline reaches,
+    `centre` is their weighted geometric mean of compute. `noise` is the deviation of ln loss of a run, `excess` by how
+    much more the runs scatter about their line."""
 
     runs: Candidates
-    own: Sample
-    frontier: Sample
+    each: Sample
+    estimates: Mapping[Against, Array]
     compute: Line
     time: Line
     kept: Booleans
@@ -63,25 +65,26 @@ def judge(fit: Fit, table: RunTable, prices: Prices, against: Against) -> Judged
     noise = run_noise(fit)
     noise = replace(noise, deviation=max(noise.deviation, seed_noise(table) or 0.0))
     method = _Method(compared, runs, prices.timed)
-    estimate = method.logs(against, fit.params, runs.log_loss[None])[0][0]
+    estimates = {kind: method.logs(kind, fit.params, runs.log_loss[None])[0][0] for kind in KINDS}
+    estimate = estimates[against]
     kept = np.isfinite(estimate)
     if not kept.any():
         nothing = Line(Sample(np.array(np.nan)), None)
-        empty = Sample(estimate)
-        return Judged(runs, empty, empty, nothing, nothing, kept, np.nan, noise.deviation, 1.0)
+        return Judged(runs, Sample(estimate), estimates, nothing, nothing, kept, np.nan, noise.deviation, 1.0)
     steps = [method.logs(against, fit.params, runs.log_loss[None] + step)[0][0] for step in (-_STEP, _STEP)]
-    steepness = np.where(kept, np.abs(steps[1] - steps[0]) / (2 * _STEP), np.nan)
+    with np.errstate(invalid="ignore"):
+        steepness = np.where(kept, np.abs(steps[1] - steps[0]) / (2 * _STEP), np.nan)
     spread = noise.deviation * np.where(np.isfinite(steepness), steepness, np.nanmax(steepness))
     weights = np.where(kept, spread**-2.0, 0.0)
     log_flops = np.log(runs.train_flops)
     has_trend = float(np.ptp(log_flops[kept])) >= _LEAST_SPAN
     excess = _excess(estimate[kept], log_flops[kept], weights[kept], has_trend=has_trend)
-    samples = _samples(method, fit, noise)
-    compute, time = (_scattered(sample, np.sqrt(excess**2 - 1.0) * spread) for sample in samples[against])
+    samples = _samples(method, fit, noise, against)
+    compute, time = (_scattered(sample, np.sqrt(excess**2 - 1.0) * spread) for sample in samples)
     return Judged(
         runs=runs,
-        own=samples["own shape"][0],
-        frontier=samples["frontier"][0],
+        each=samples[0],
+        estimates=estimates,
         compute=_line(compute, kept, log_flops, weights, has_trend=has_trend),
         time=_line(time, kept, log_flops, weights, has_trend=has_trend),
         kept=kept,
@@ -123,26 +126,21 @@ class _Method:
         return np.asarray(np.log(price(space.sizes(models.n_active))) + np.log(models.tokens))
 
 
-def _samples(method: _Method, fit: Fit, noise: Noise) -> dict[Against, tuple[Sample, Sample]]:
+def _samples(method: _Method, fit: Fit, noise: Noise, against: Against) -> tuple[Sample, Sample]:
     """ln speedup (runs,) in compute and in time, with draws of law, noise and training speed."""
     runs, rows = method.runs, min(fit.n_draws, MOST_DRAWS) or _NOISE_DRAWS
     rng = np.random.default_rng(_SEED)
     common = rng.standard_normal((rows, int(runs.trunks.max()) + 1))[:, runs.trunks]
     own = rng.standard_normal((rows, len(runs)))
     noisy = runs.log_loss + np.sqrt(noise.of_trunk) * common + np.sqrt(noise.own) * own
-    params = some_draws(fit) if fit.n_draws else fit.params
-    found: dict[Against, tuple[Sample, Sample]] = {}
-    kinds: tuple[Against, ...] = ("own shape", "frontier")
-    for kind in kinds:
-        estimate = method.logs(kind, fit.params, runs.log_loss[None])
-        draws = method.logs(kind, params, noisy, drawn=True)
-        jackknife: tuple[Array, Array] | tuple[None, None] = (None, None)
-        if fit.strata and fit.jackknife:
-            without = np.tile(runs.log_loss, (len(fit.strata), 1))
-            jackknife = method.logs(kind, fit.parameter_jackknife(), without)
-        compute, time = (Sample(e[0], d, j, fit.resampled) for e, d, j in zip(estimate, draws, jackknife, strict=True))
-        found[kind] = compute, time
-    return found
+    estimate = method.logs(against, fit.params, runs.log_loss[None])
+    draws = method.logs(against, some_draws(fit) if fit.n_draws else fit.params, noisy, drawn=True)
+    jackknife: tuple[Array, Array] | tuple[None, None] = (None, None)
+    if fit.strata and fit.jackknife:
+        without = np.tile(runs.log_loss, (len(fit.strata), 1))
+        jackknife = method.logs(against, fit.parameter_jackknife(), without)
+    compute, time = (Sample(e[0], d, j, fit.resampled) for e, d, j in zip(estimate, draws, jackknife, strict=True))
+    return compute, time
 
 
 def _scattered(sample: Sample, deviation: Array) -> Sample:

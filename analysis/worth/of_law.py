@@ -21,6 +21,7 @@ from scaling.errors import InputError
 from scaling.formatting import listed
 
 _CURVE = 5  # budgets of a curve
+_LEAST_CURVE = 2  # budgets that have a slope
 _REACH = 10.0  # times below and above a single budget
 _COMPUTE, _TIME, _COST = range(3)
 _UNREACHED = "no baseline of up to 1e16 parameters reaches this loss: by the law it lies at or below its least"
@@ -54,17 +55,17 @@ def compared_experts(fit: Fit, question: Question) -> list[int]:
     return others
 
 
-def law_worth(fit: Fit, budgets: Sequence[float], prices: Prices) -> LawWorth:
+def law_worth(fit: Fit, budgets: Sequence[float], prices: Prices, *, around: bool = True) -> LawWorth:
     """The speedups of every E against E = `reference_experts` of the question.
 
-    Intervals are BCa over the draws of the fit (`Fit.quantiles`); each draw of the law meets one of the training speed
-    and, where models are served, one of the device's speed. Raises InputError where the law cannot compare models at
-    equal loss.
+    `around` adds budgets around those asked for, and with them the growth. Intervals are BCa over the draws of the fit
+    (`Fit.quantiles`); each draw of the law meets one of the training speed and, where models are served, one of the
+    device's speed. Raises InputError where the law cannot compare models at equal loss.
     """
     fit.require_params()
-    experts = compared_experts(fit, prices.question)
     study = _Study(comparison_of(fit, prices.question), prices)
-    curve = curve_budgets(budgets)
+    experts = compared_experts(study.compared.fit, prices.question)
+    curve = curve_budgets(budgets) if around else sorted({*budgets})
     worth: list[Speedup] = []
     along: list[Speedup] = []
     growth: list[Growth] = []
@@ -72,6 +73,8 @@ def law_worth(fit: Fit, budgets: Sequence[float], prices: Prices) -> LawWorth:
         found, logs = study.of(e, curve)
         along += found
         worth += [found[curve.index(budget)] for budget in dict.fromkeys(budgets)]
+        if len(curve) < _LEAST_CURVE:
+            continue
         slopes = logs.weighted(slope_weights(np.log(curve)))
         growth.append(growth_of(e, (curve[0], curve[-1]), slopes[_COMPUTE], slopes[_TIME]))
     order = {budget: place for place, budget in enumerate(dict.fromkeys(budgets))}

@@ -60,7 +60,8 @@ class Prices:
         """
         if not self.question.served:
             return self.log_time_ratio(compared, matched, drawn=drawn)
-        optimiser, exact = SizeOptimiser(compared.fit, self.question), not drawn
+        # A question of least loss, whose optimiser prices a model anew: where a cost is minimised it knows it already.
+        optimiser, exact = SizeOptimiser(compared.fit, replace(self.question, minimise="loss")), not drawn
         speeds = self.speeds if drawn else None
         of_model, of_baseline = (
             optimiser.lifetime(e, optimum, speeds, exact=exact, drawn=drawn)

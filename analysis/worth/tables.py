@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analysis.worth.speedup import span, times
-from scaling.formatting import flops, number, percent, si
+from scaling.formatting import flops, percent, si
 from scaling.table import Column, Table
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _growth(found: Worth) -> Table:
 
 
 def _alike(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and abs(one - other) < 1e-9
+    return one is not None and other is not None and abs(one - other) < 5e-4
 
 
 def _means(found: Worth) -> Table:
@@ -89,11 +89,12 @@ def _runs(found: Worth) -> Table:
     assert found.gate is not None
     columns = (
         _EXPERTS, _COMPUTE, _SIZE, _TOKENS, _LOSS,
-        Column("own_shape", "at its own shape", times), Column("own_interval", "95% interval", _between),
-        Column("frontier", "against the frontier", times), Column("frontier_interval", "95% interval ", _between),
+        Column("own_shape", "own shape", times), Column("frontier", "frontier", times),
+        Column("interval", "95% interval", _between),
     )  # fmt: skip
     title = f"What each run is worth against {_baseline(found)}"
-    return Table.of(title, columns, found.gate.runs).without_empty_columns()
+    note = f"own shape: against a baseline of as many tokens per parameter; the interval is of {found.gate.against}"
+    return Table.of(title, columns, found.gate.runs, (note,)).without_empty_columns()
 
 
 def _baseline(found: Worth) -> str:
@@ -119,4 +120,4 @@ def _slopes(interval: tuple[float, float]) -> str:
 
 
 def _signed(value: Any) -> str:
-    return number(value, "+.3f")
+    return f"{value:+.3f}".replace("-", "−")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.decision.published_models import assumed_lineage, with_lineage
 from analysis.decision.question import Question
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
@@ -122,6 +123,7 @@ def worth_of_fit(
     ratio itself. Raises InputError as `law_worth` does.
     """
     fit.require_params()
+    question, own = with_lineage(fit, question), question.family
     prices = Prices(question, speeds)
     unknown = Worth(
         (),
@@ -135,6 +137,8 @@ def worth_of_fit(
         return replace(unknown, worth=found.worth, growth=found.growth, curve=found.curve, warnings=tuple(warnings))
     by_law = law_worth(fit, budgets, prices)
     doubts = doubts_of_law(comparison_of(fit, question), by_law.worth)
+    if own is None and question.family is not None:
+        doubts.append(assumed_lineage())
     worth, curve = (
         tuple(replace(one, extrapolated=_is_extrapolated(fit, one)) for one in speedups)
         for speedups in (by_law.worth, by_law.curve)

@@ -71,18 +71,8 @@ def worth(
     serve_tokens: options.ServeTokens = None,
     device: serving_options.DeviceName = None,
     usd_per_hour: serving_options.UsdPerHour = None,
-    training_speed: Annotated[
-        str | None,
-        typer.Option(
-            "--training-speed",
-            metavar="NAME|FILE",
-            help="What training takes: assumed (MFU falls with E as published), constant, published:NAME, or a file of "
-            "`scaling training-speed`. Default: assumed.",
-        ),
-    ] = None,
-    mfu: Annotated[
-        float | None, typer.Option(parser=options.quantity("a share of 1"), help="Its MFU at E = 1. Default: 0.4.")
-    ] = None,
+    training_speed: serving_options.TrainingSpeed = None,
+    mfu: serving_options.Mfu = None,
     family: serving_options.Family = None,
     like: serving_options.Like = None,
     top_k: serving_options.TopK = None,

@@ -113,7 +113,7 @@ def test_what_no_baseline_reaches_has_no_number():
 def test_draws_without_a_baseline_leave_the_interval_open():
     """Whether a draw has a baseline follows from its loss of E = 32 and the least one of its dense models, of at most
     1e16 parameters: F + B/E_start^beta + A/N^alpha."""
-    count, budget = 40, (1e26,)
+    count, budget = 24, (1e26,)
     fit = with_draws(replace(yun(), params={**YUN, "B": 0.22}), 0.05, "B", count=count)
     found = asked(fit, budgets=budget, n_experts=(32,))
     draws = np.array(fit.draws["B"])
