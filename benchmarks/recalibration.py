@@ -266,11 +266,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _text(name: str, result: Mapping[str, Any]) -> str:
-    lines = [name]
+def _text(name: str, result: Mapping[str, Any], indent: str = "") -> str:
+    lines = [indent + name]
     for key, value in result.items():
-        shown = f"{value:.3g}" if isinstance(value, float) else ", ".join(f"{k} {v:.3g}" for k, v in value.items())
-        lines.append(f"  {key}: {shown}")
+        if not isinstance(value, Mapping):
+            lines.append(f"{indent}  {key}: {value:.3g}")
+        elif any(isinstance(each, Mapping) for each in value.values()):
+            lines.append(_text(key, value, indent + "  "))
+        else:
+            lines.append(f"{indent}  {key}: " + ", ".join(f"{k} {v:.3g}" for k, v in value.items()))
     return "\n".join(lines)
 
 

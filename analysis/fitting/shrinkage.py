@@ -32,6 +32,7 @@ there, at 1e9 parameters and 2e10 tokens; none lies two deviations from their me
 TERMS = slice(1, 1 + len(QUANTITIES))
 _BETWEEN_TWO = 2.0  # two papers differ by twice the variance over papers
 _HALF = 0.5  # of an interaction, or of another exponent in E, k or granularity: none lies two deviations off
+_LEAST = 1e-3  # of a parameter that is 0, such as an interaction
 _TINY = 1e-300
 # Parameters that multiply the ln of two columns: with them, those that multiply the ln of one of them alone.
 _PRODUCTS = {JOINT_MOE.name: {"gamma": ("alpha", "delta"), "zeta": ("beta", "omega")}}
@@ -210,4 +211,4 @@ def _other_spread(law: Law, name: str, value: float) -> float:
         return spread_of_saturation()[name]
     if any(name == of_experts for _, of_experts in products.values()):
         return EXPERT_SPREAD
-    return _HALF if parameter.linear == "loss" else _HALF * abs(value)
+    return _HALF if parameter.linear == "loss" else max(_HALF * abs(value), _LEAST)
