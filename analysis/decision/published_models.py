@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from analysis.decision.built_shape import divides
+from analysis.decision.lineage import sizes_of_lineage
 from analysis.decision.question import Question
 from analysis.fitting.fit import Fit
 from analysis.fitting.published import published_name
 from analysis.mixture.ensemble import ASSUMED_LINEAGE, Ensemble, alone, usual_experts
 from analysis.mixture.readings import READINGS
+from analysis.mixture.stacking import ENOUGH, stacked
+from analysis.tables.runs import RunTable
+from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
-from scaling.serving.families import architecture_family
+from scaling.formatting import plural
+from scaling.serving.families import ArchitectureFamily, architecture_family
 
 _READ_AS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "published:fine-grained-2024": ("fine-grained-2024", (64,)),
@@ -63,10 +70,41 @@ def assumed_lineage() -> str:
     )
 
 
+def weighed_by(fit: Fit, table: RunTable, family: ArchitectureFamily | None = None) -> Fit:
+    """The ensemble with its laws weighed by runs (`stacking`).
+
+    Total sizes, k and shared experts that the table lacks are those of the lineage at its N_active and E, with its k
+    where it has one. Raises InputError for a fit that is no ensemble, and for runs without N_active, tokens or loss.
+    """
+    if not isinstance(fit, Ensemble):
+        raise InputError("`weigh_by` weighs the laws of an ensemble: give published:moe, or recalibrate one law")
+    lineage = family or fit.built_as
+    if "top_k" in table.frame:
+        known = table.column("top_k")[table.experts > 1]
+        if known.size and np.ptp(known) == 0:
+            lineage = replace(lineage, top_k=int(known[0]))
+    columns = {name: table.column(name) for name in ("n_active", TOKENS)} | {EXPERTS: table.experts}
+    read = ("top_k", "n_active_nonembed", "n_total", "active_experts", "shared_share")
+    columns |= {name: np.full(len(table), np.nan) for name in read}
+    for e in np.unique(table.experts):
+        rows = table.experts == e
+        sizes = sizes_of_lineage(lineage, columns["n_active"][rows], int(e))
+        for name in read:
+            columns[name][rows] = sizes.column(name)
+    for name in ("n_active_nonembed", "n_total"):
+        if name in table.frame and np.isfinite(table.column(name)).all():
+            columns[name] = table.column(name)
+    return stacked(replace(fit, lineage=lineage), columns, table.column(LOSS), table.trunks, table.source)
+
+
 def doubts_of_origin(fit: Fit) -> list[str]:
     """Why published laws alone decide nothing, however well their draws agree."""
     if fit.status != "published":
         return []
+    if isinstance(fit, Ensemble) and fit.weighed_by:
+        if fit.n_trunks >= ENOUGH:
+            return []
+        return [f"{plural(fit.n_trunks, 'run')} are too few to say which law holds ({ENOUGH} required)"]
     if isinstance(fit, Ensemble) and len(fit.members) > 1:
         return [
             "published laws of other corpora are weighed alike: no run of yours says which holds (`weigh_by` weighs "

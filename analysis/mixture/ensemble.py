@@ -10,8 +10,9 @@ At the estimate ln L is the mean of the laws' by weight, whose optima no offset 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,27 @@ class EnsembleMember(Member):
         """The law as it reads models."""
         return reading_law(self.name)
 
+    @property
+    def own_draws(self) -> Mapping[str, tuple[float, ...]]:
+        """The draws of the published law."""
+        return READINGS[self.name].fit().draws
+
 
 @dataclass(frozen=True, repr=False)
 class Ensemble(Mixture):
     """Published laws taken together; `lineage` says how the models are built, `weighed_by` which runs weighed the laws.
 
     Without such runs (`weighed_by` "") all weights are equal, and losses are of no one corpus. `left_out` are laws that
-    cannot speak of an E that is asked about.
+    cannot speak of an E that is asked about. `selected` are the draws of each law that runs bear out, as often as they
+    do, and `offsets` of ln L those that go with them.
     """
 
     members: tuple[EnsembleMember, ...] = ()
     lineage: ArchitectureFamily | None = None
     weighed_by: str = ""
     left_out: tuple[str, ...] = ()
+    selected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def built_as(self) -> ArchitectureFamily:
@@ -104,8 +113,18 @@ class Ensemble(Mixture):
         """The ensemble without some of its laws, of which `told` says why; the others keep their proportions."""
         kept = {member.name: member.weight for member in self.members if member.name not in names}
         total = sum(kept.values())
-        rest = together(tuple(kept), {name: weight / total for name, weight in kept.items()})
-        return replace(rest, lineage=self.lineage, warnings=(*rest.warnings, *told), left_out=tuple(names))
+        weights = {name: weight / total for name, weight in kept.items()}
+        levels = {member.name: member.params[OFFSET] for member in self.members}
+        rest = together(tuple(kept), weights, self.selected, self.offsets, levels)
+        return replace(
+            self,
+            params=rest.params,
+            pinned=rest.pinned,
+            draws=rest.draws,
+            members=rest.members,
+            warnings=(*self.warnings, *told),
+            left_out=tuple(names),
+        )
 
     def summary(self) -> Table:
         """Every law with its weight and what it was fitted to; then warnings, and what was assumed."""
@@ -137,25 +156,33 @@ def alone(name: str) -> Ensemble:
 
 
 def together(
-    names: Sequence[str], weights: Mapping[str, float], chosen: Mapping[str, Integers] | None = None
+    names: Sequence[str],
+    weights: Mapping[str, float],
+    selected: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    offsets: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> Ensemble:
-    """Published laws by name, with weights; `chosen` are the draws of each that count (all)."""
-    members = tuple(_member(name, weights[name]) for name in names)
+    """Published laws by name, with weights. `selected` are the draws of each that count (all), with their `offsets`;
+    `levels` those of the published constants."""
+    members = tuple(_member(name, weights[name], levels.get(name, 0.0)) for name in names)
     fits = {name: READINGS[name].fit() for name in names}
     params = {parameter_name(m.name, key): value for m in members for key, value in m.params.items()}
     params |= {weight_name(m.name): m.weight for m in members} | {DISCREPANCY: 0.0}
-    pinned = {parameter_name(m.name, OFFSET): Pin(0.0, "no runs say another") for m in members}
+    unshifted = [m.name for m in members if m.name not in offsets]
+    pinned = {parameter_name(name, OFFSET): Pin(0.0, "no runs say another") for name in unshifted}
     return Ensemble(
         law=NAME,
         params=params,
         pinned=pinned,
-        draws=_draws(members, fits, chosen or {}),
+        draws=_draws(members, fits, selected, offsets),
         domain=_domain(fits),
         experts=usual_experts(architecture_family(ASSUMED_LINEAGE).k),
         source=f"published laws: {listed(names)}",
         status="published",
         warnings=tuple(_warnings(members)),
         members=members,
+        selected={name: tuple(selected[name]) for name in names if name in selected},
+        offsets={name: tuple(offsets[name]) for name in names if name in offsets},
     )
 
 
@@ -174,15 +201,18 @@ def _warnings(members: Sequence[EnsembleMember]) -> list[str]:
     return told
 
 
-def _member(name: str, weight: float) -> EnsembleMember:
+def _member(name: str, weight: float, level: float) -> EnsembleMember:
     fit = READINGS[name].fit()
-    given = {field.name: getattr(fit, field.name) for field in fields(Fit)}
-    given |= {"draws": {}, "own_law": None, "intervals": {}, "params": {**fit.params, OFFSET: 0.0}}
+    given = {each.name: getattr(fit, each.name) for each in fields(Fit)}
+    given |= {"draws": {}, "own_law": None, "intervals": {}, "params": {**fit.params, OFFSET: level}}
     return EnsembleMember(**given, name=name, weight=weight)
 
 
 def _draws(
-    members: Sequence[EnsembleMember], fits: Mapping[str, Fit], selected: Mapping[str, Integers]
+    members: Sequence[EnsembleMember],
+    fits: Mapping[str, Fit],
+    selected: Mapping[str, Sequence[int]],
+    offsets: Mapping[str, Sequence[float]],
 ) -> dict[str, tuple[float, ...]]:
     """Draws of the composite law: one law each, as often as its weight says, with a draw of it and of its slope."""
     rng = np.random.default_rng(0)
@@ -191,9 +221,13 @@ def _draws(
     slopes = np.zeros(DRAWS)
     for number, member in enumerate(members):
         rows = np.flatnonzero(chosen == number)
-        each = selected.get(member.name, np.arange(fits[member.name].n_draws))
+        each = np.asarray(selected.get(member.name, range(fits[member.name].n_draws)), dtype=int)
         where = np.zeros(DRAWS, dtype=int)
         where[rows] = np.resize(each, len(rows))
+        if member.name in offsets:
+            shifts = np.zeros(DRAWS)
+            shifts[rows] = np.resize(np.asarray(offsets[member.name]), len(rows))
+            draws[parameter_name(member.name, OFFSET)] = tuple(shifts.tolist())
         for key, values in fits[member.name].draws.items():
             draws[parameter_name(member.name, key)] = tuple(np.array(values)[where].tolist())
         draws[weight_name(member.name)] = tuple((chosen == number).astype(float).tolist())
