@@ -14,6 +14,7 @@ from analysis.decision.suggest import LARGEST_STEP, Candidates, Suggestion, sugg
 from analysis.fitting.fit import Fit
 from analysis.fitting.studied import plausible_ratios
 from analysis.fitting.studied import studied as studied_ratios
+from analysis.latency.speeds import Speeds
 from analysis.tables.runs import RunTable, read_runs
 from scaling.arrays import Array
 from scaling.config.counts import train_flops
@@ -45,6 +46,7 @@ def propose_cells(
     out: Path,
     flops: float | None,
     seed: int,
+    speeds: Speeds | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write the suggested grid to `out`; returns its cells, cost and expected effect as values for JSON.
@@ -69,7 +71,7 @@ def propose_cells(
         fit = replace(fit, studied=studied_ratios(table))
     candidates, cells = _candidates(cells, fit, question, spent)
     trunks = None if table is None else table.trunks
-    suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks, progress)
+    suggestion = suggest(fit, question, candidates, budget, np.random.default_rng(seed), trunks, speeds, progress)
     chosen = [
         cells[pick.cell].model_copy(update={"seed": cells[pick.cell].seed + pick.trunk}) for pick in suggestion.picks
     ]

@@ -27,6 +27,7 @@ from analysis.decision.value_of_information import (
 )
 from analysis.decision.verdict import disagreement_of_draws
 from analysis.fitting.fit import Fit
+from analysis.latency.speeds import Speeds
 from scaling.arrays import Array, Integers
 from scaling.errors import InputError
 from scaling.progress import Progress, part, silent
@@ -118,20 +119,22 @@ def suggest(
     train_flops: float,
     rng: np.random.Generator,
     trunks: Integers | None = None,
+    speeds: Speeds | None = None,
     progress: Progress = silent,
 ) -> Suggestion:
     """The cells, of `candidates` and within `train_flops` together, that do most for an undecided recommendation.
 
     Where the draws disagree: `choose`, until the regret is below the limit of `decided` or the budget is used. Where
     they agree at an edge of the E studied, or on a model beyond the largest run: the cell nearest to the run that
-    `recommend` names, and its shorter budgets. `trunks` names the trunk of every run fitted (`run_noise`).
+    `recommend` names, and its shorter budgets. `trunks` names the trunk of every run fitted (`run_noise`), `speeds` are
+    draws of the device's speed, as `recommend` took them.
     Raises InputError where the fit has no draws or no compute, where the answer is decided, and where none helps.
     """
     if not fit.draws:
         raise InputError(
             f"the fit of {fit.law} has no draws, so nothing says what a run would change: fit with `bootstrap` 1000"
         )
-    answer, regrets = recommend_with_regrets(fit, question)
+    answer, regrets = recommend_with_regrets(fit, question, speeds)
     progress(0.2)
     best, next_run = answer.recommendation.n_experts, answer.next_run
     if answer.decided:

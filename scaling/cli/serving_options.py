@@ -229,6 +229,18 @@ def _as_measured(latency: Path, name: str, rented: Device | None) -> ServingDevi
     return ServingDevice(rented or law.device, law.measured(SERVICE), law.speeds)
 
 
+def speeds_of(service: Service, device: str | None, latency: Path | None) -> Speeds | None:
+    """Draws of the speed at which a question was asked: those of its engine, or of the latency law that it was measured
+    by; None where nothing was measured. Raises InputError for a law of another device."""
+    if latency is not None:
+        return _as_measured(latency, str(device), None).speeds
+    if device is None or service.engine is None:
+        return None
+    from analysis.latency.speeds import with_speed
+
+    return with_speed(service, device)[1]
+
+
 def _from_file(name: str | None, devices: Path | None) -> Device | None:
     from scaling.serving.devices import names, read_devices
 

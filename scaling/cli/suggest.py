@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli import options
+from scaling.cli import options, serving_options
 from scaling.cli.output import deliver
 from scaling.errors import InputError
 
@@ -35,6 +35,7 @@ def suggest(
     serve_tokens: options.ServeTokens = None,
     n_experts: options.ExpertCounts = None,
     memory_gb: options.MemoryGb = None,
+    latency: serving_options.Latency = None,
     flops: Annotated[
         float | None,
         typer.Option(
@@ -75,6 +76,7 @@ def suggest(
         raise InputError("--serve-tokens, --n-experts and --memory-gb need --train-flops or --target-loss")
     else:
         question = study_question(study) if question_file is None else read_answer(question_file).question
+    speeds = serving_options.speeds_of(question.service, question.device, latency)
     with progress("choosing cells") as report:
-        suggestion = propose_cells(study, fitted, question, out, flops, seed, progress=report)
+        suggestion = propose_cells(study, fitted, question, out, flops, seed, speeds, progress=report)
     deliver(suggestion, suggestion_page(suggestion), as_json=as_json, verbose=verbose)

@@ -16,7 +16,11 @@ from analysis.decision.size_search import SearchSpace, least_loss
 from analysis.decision.suggest import Candidates, suggest
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.studied import Studied, plausible_ratios
+from analysis.latency.speeds import with_speed
 from analysis.laws import JOINT_MOE
+from scaling.cli.serving_options import speeds_of
+from scaling.serving.service import SERVICE
+from scaling.values import plain, typed
 
 EXPERTS = (1, 2, 4, 8, 16)
 INSIDE = {"omega": 0.31, "delta": -0.1}  # the best E lies within those studied
@@ -121,6 +125,22 @@ def test_the_regret_now_is_the_recommendations_to_the_digit_wherever_it_is_said(
         assert suggestion.unsettled is None
         # not so where draws lack an answer: a run that shows it makes one choose an E of more regret
         assert max(suggestion.regret_after, answer.next_run.regret_after) < stated
+
+
+def test_the_regret_now_agrees_at_draws_of_the_devices_speed_too():
+    """As a file keeps the question: the draws follow from the engine in it."""
+    service, speeds = with_speed(SERVICE, "h100")
+    asked = Question(train_flops=3e13, serve_tokens=1e9, device="h100", service=service)
+    given = drawn()
+    answer = recommend(given, asked, speeds)
+    again = typed(Question, plain(asked), "x")
+    restored = speeds_of(again.service, again.device, None)
+    assert np.array_equal(restored.coefficients, speeds.coefficients)
+    assert recommend(given, again, restored).expected_regret == answer.expected_regret
+    suggestion = suggest(
+        given, again, cells(given), given.largest_train_flops, np.random.default_rng(0), speeds=restored
+    )
+    assert suggestion.regret_before == answer.expected_regret
 
 
 def test_the_verdict_names_the_e_of_less_regret_than_that_of_the_estimate():
