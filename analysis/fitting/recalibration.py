@@ -50,7 +50,7 @@ def recalibrated(
     """The law of `start` with the parameters that it and the runs together give, and `count` draws of them.
 
     `name` is what `start` is called in warnings; `papers` are the published fits whose spread says how far a law may
-    lie from `start`. The estimate predicts what the draws do on average, at the runs and up to 100 times beyond.
+    lie from `start`. The estimate predicts the median of the draws, at the runs and up to 100 times beyond.
     Raises InputError where the law is no sum of terms, where the runs lack one of its columns, and where they vary
     what it does not read.
     """
@@ -148,17 +148,20 @@ def _exponents(shrinkage: Shrinkage) -> dict[str, tuple[float, float]]:
 def _together(
     shrinkage: Shrinkage, coordinates: Array, columns: Mapping[str, Array], experts: Sequence[int]
 ) -> dict[str, float]:
-    """The parameters whose ln loss is nearest to the mean of the draws, at the runs and beyond them."""
-    places = _places(shrinkage, columns, experts)
+    """The parameters whose ln loss is nearest to the median of the draws, at the runs and beyond them.
+
+    Not the mean: draws of few runs are skewed, and one run would bend the law.
+    """
+    places, middle = _places(shrinkage, columns, experts), np.median(coordinates, axis=0)
     predicted = shrinkage.log_loss(shrinkage.deviations(coordinates), places)
     spread = np.cov(coordinates, rowvar=False) + 1e-12 * np.eye(coordinates.shape[1])
     nearest = Posterior(
-        model=lambda c: shrinkage.log_loss(shrinkage.deviations(c + coordinates.mean(axis=0)), places),
+        model=lambda c: shrinkage.log_loss(shrinkage.deviations(c + middle), places),
         deviations=lambda c: c,
-        observed=predicted.mean(axis=0),
+        observed=np.median(predicted, axis=0),
         covariance=spread,
     )
-    found = nearest.mode()[0][:-1] + coordinates.mean(axis=0)
+    found = nearest.mode()[0][:-1] + middle
     return {name: float(value[0, 0]) for name, value in shrinkage.parameters(shrinkage.deviations(found[None])).items()}
 
 
@@ -214,13 +217,13 @@ def _with_runs(fit: Fit, table: RunTable, start: Fit, name: str) -> Fit:
 
 def _warnings(prior: Prior, table: RunTable, worth: float) -> list[str]:
     held = [name for name in prior.held if name != LEVEL]
-    trunks = plural(len(np.unique(table.trunks)), "trunk")
+    count = len(np.unique(table.trunks))
     told = []
     if held:
-        told.append(
-            f"{trunks} say less than {prior.start} does of {listed(held)}: these are shrunk to its values, by the "
-            f"spread of {prior.n_fits} published fits"
+        few = (
+            f"{plural(count, 'trunk')} {'says' if count == 1 else 'say'} less than {prior.start} does of {listed(held)}"
         )
+        told.append(f"{few}: these are shrunk to its values, by the spread of {prior.n_fits} published fits")
     if worth < _FEWEST_WORTH:
         told.append(f"the draws are worth {worth:.0f} independent ones: intervals are rough")
     return told

@@ -158,7 +158,7 @@ class Shrinkage:
             name: Shrunk(
                 deviation=_deviation(values),
                 factor=factor,
-                moved=float(np.mean(after[name][0])),
+                moved=float(np.median(after[name][0])),
                 data_weight=float(np.clip(1.0 - (_deviation(after[name][0]) / _deviation(values)) ** 2, 0.0, 1.0)),
             )
             for name, (values, factor) in before.items()

@@ -87,6 +87,7 @@ def test_one_run_moves_the_level_and_little_else():
     for name in ("alpha", "beta"):
         assert abs(shrunk[name].moved) < 0.2 * shrunk[name].deviation
         assert shrunk[name].data_weight < 0.2
+        assert found.params[name] == pytest.approx(JOINT.params[name], rel=0.15)
     assert set(found.prior.held) == {*HOFFMANN_LIKE, "delta", "gamma", "omega", "zeta", "E_start", "E_max"}
 
 
