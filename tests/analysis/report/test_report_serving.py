@@ -244,6 +244,17 @@ def older(answer):
     return parse_answer(document, "an older answer")
 
 
+def test_the_first_page_names_the_loss_that_is_kept_and_a_table_has_what_hangs_on_it(study, answers):
+    answer = answers["flops"]
+    kept, cases = answer.recommendation.reference, answer.what_if.references
+    page = study("flops")
+    assert f"Loss kept: {kept.loss:.4f}" in first_page(page)
+    assert f"{si(kept.n_active)} parameters on {si(kept.tokens)} tokens" in first_page(page)
+    found = next(table for table in tables(section(content(page), what_if.TITLE)) if "loss kept" in table["columns"])
+    assert [row[0] for row in found["rows"]] == [case.reference.what for case in cases]
+    assert len(cases) >= 4
+
+
 def test_an_answer_of_an_older_version_makes_a_report(study, answers, tmp_path):
     priced, in_flops = study(older(answers["priced"])), study(older(answers["flops"]))
     assert template_warnings(priced, tmp_path) == []
