@@ -199,7 +199,7 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
         return named
     cells, rows = table.frame["device"], rows_of(table)
     measured = [
-        _device_in(cell, f"{table.source}: `device` {rows.named(cells.eq(cell).to_numpy())}")
+        device_in(cell, f"{table.source}: `device` {rows.named(cells.eq(cell).to_numpy())}")
         for cell in cells.dropna().unique()
     ]
     if measured:
@@ -209,7 +209,7 @@ def device_of(table: LatencyTable, name: str | None = None) -> Device:
     raise InputError(f"{table.source}: the rows do not say on which device they were measured; name it with `device`")
 
 
-def _device_in(cell: object, place: str) -> Device:
+def device_in(cell: object, place: str) -> Device:
     """The device that a cell holds as JSON, or names. Raises InputError naming the place."""
     text = str(cell).strip()
     if not text.startswith("{"):

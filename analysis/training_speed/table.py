@@ -18,6 +18,7 @@ from analysis.latency.cells import (
     with_dense_rows,
 )
 from analysis.latency.reported_names import DEVICES, NAMES, plain_name
+from analysis.latency.table import device_in
 from analysis.tables import study
 from analysis.tables.counts import with_counts
 from analysis.tables.expressions import where_selected
@@ -153,7 +154,8 @@ def _by_our_names(frame: pd.DataFrame, log: ReadingLog) -> pd.DataFrame:
     renamed = {}
     for ours, spellings in _ALIASES.items():
         theirs = next((plain[spelling] for spelling in spellings if spelling in plain), None)
-        if theirs is not None and ours not in frame:
+        described = theirs is not None and frame[theirs].astype(str).str.startswith("{").any()
+        if theirs is not None and ours not in frame and not described:
             renamed[theirs] = ours
             log.notes.append(f"the column {theirs} is read as {ours}")
     return frame.rename(columns=renamed)
@@ -208,11 +210,16 @@ def _with_shapes(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFr
 def _device_of(frame: pd.DataFrame, name: str | None, source: str) -> Device:
     """The named device, else the one that every row names. Raises InputError where nothing says."""
     kinds = list(frame["device_kind"].dropna().astype(str).unique()) if "device_kind" in frame else list[str]()
-    if name is not None:
+    if name is not None and (name != "cpu" or "device" not in frame):
         named = device(name)
         if len(kinds) and named.name != "cpu":
             refuse_other_devices(frame, "device_kind", named, source)
         return named
+    if "device" in frame and len(cells := frame["device"].dropna().unique()):
+        found = [device_in(cell, f"{source}: `device`") for cell in cells]
+        if len({one.name for one in found}) > 1:
+            raise InputError(f"{source}: `device` {listed(one.name for one in found)} are mixed, and a law is of one")
+        return max(found, key=lambda one: one.peak_flops)
     platforms = {*frame["platform"].dropna().astype(str).str.lower()} if "platform" in frame else set()
     if platforms == {"cpu"}:
         return device("cpu")

@@ -30,6 +30,7 @@ TERMS: dict[str, str] = {
     "layers": "seconds a layer and step",
     "experts": "seconds an expert, routed layer and step",
     "optimiser": "of reading and writing parameters, moments and gradients, over the bandwidth's time",
+    "optimiser beyond caches": "the same once more, where it moves more bytes than the last cache holds",
     "messages": "of adding the gradients of data-parallel devices, over the link's time",
 }
 """The terms, with the meaning of their coefficients."""
@@ -96,7 +97,10 @@ class TrainingWork:
         )
 
     def terms(self, on: Device) -> Array:
-        """The terms of a token's time, axis 0 in the order of `TERMS`."""
+        """The terms of a token's time, axis 0 in the order of `TERMS`. A device without caches in its row has none of
+        the term beyond them, which on it is part of the other."""
+        moved = np.asarray(OPTIMISER_BYTES * self.parameters)
+        update, last = moved / on.bandwidth / self.tokens, max((size for size, _ in on.levels), default=np.inf)
         values = (
             self.dense_flops / on.peak_flops,
             self.expert_flops / on.peak_flops,
@@ -107,7 +111,8 @@ class TrainingWork:
             1.0 / self.tokens,
             self.layers / self.tokens,
             self.experts / self.tokens,
-            OPTIMISER_BYTES * self.parameters / on.bandwidth / self.tokens,
+            update,
+            np.where(moved > last, update, 0.0),
             _GRADIENT_BYTES * self.gradients / on.link / self.tokens,
         )
         shape = np.broadcast_shapes(*(np.shape(getattr(self, field.name)) for field in fields(self)))

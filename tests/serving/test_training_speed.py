@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_what_a_step_does_once_is_shared_by_its_tokens() -> None:
     assert np.dot(once, law(batch_tokens=2000).work(model).terms(H100)) == pytest.approx(
         14 * held / H100.bandwidth / 1000
     )
+
+
+def test_an_optimiser_that_fits_no_cache_costs_a_term_of_its_own() -> None:
+    """28 bytes a parameter against the last cache; without caches in the device's row there is no such term."""
+    place, model = [*TERMS].index("optimiser beyond caches"), routed()
+    moved = 28 * float(model.n_total + model.n_router)
+    work = law(batch_tokens=1000).work(model)
+    for cache, factor in ((2 * moved, 0.0), (moved / 2, 1.0)):
+        on = replace(H100, levels=((1e6, 1e13), (cache, 5e12)))
+        assert work.terms(on)[place] == pytest.approx(factor * moved / H100.bandwidth / 1000)
+    assert work.terms(H100)[place] == 0
 
 
 def test_gradients_are_sent_between_devices_alone() -> None:

@@ -15,8 +15,8 @@ from scaling.serving.devices import device
 from scaling.serving.training_work import TERMS
 
 H100: Device = device("h100")
-TRUTH = np.array([2.0, 3.0, 4.0, 2e-12, 5e-12, 1e-12, 2e-3, 1e-4, 3e-6, 1.5, 0.0])
-"""Coefficients of `TERMS` whose terms all matter over the grid; one device sends no messages."""
+TRUTH = np.array([2.0, 3.0, 4.0, 2e-12, 5e-12, 1e-12, 2e-3, 1e-4, 3e-6, 1.5, 0.0, 0.0])
+"""Coefficients of `TERMS`, which all matter over the grid; one device without caches has none of the last two."""
 
 
 def frame(

@@ -24,7 +24,7 @@ def test_planted_coefficients_come_back_exactly_without_noise() -> None:
     fitted = fit_training_speed(table(), rng(), 2)
     # 1e-5: a least-squares problem whose columns span fifteen decades.
     assert fitted.law.coefficients == pytest.approx(TRUTH, rel=1e-5, abs=1e-18)
-    assert fitted.law.absent == ("messages",)
+    assert fitted.law.absent == ("optimiser beyond caches", "messages")
     assert fitted.held_out["configuration"].p90 < 1e-6
     # With one of two depths left out, or one of two batches, two terms are one: those errors are of extrapolation.
     assert fitted.held_out["d_model"].p90 < 1e-6

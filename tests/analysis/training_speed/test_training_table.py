@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +64,6 @@ def test_terms_that_the_table_cannot_feed_are_absent(tmp_path: Path) -> None:
 
 def test_a_row_of_a_cpu_is_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two threads trains a token in half the device's time."""
-    from dataclasses import replace
-
     from analysis.training_speed import table as module
 
     monkeypatch.setattr(module, "device", lambda name: replace(H100, name="cpu"))
@@ -102,6 +102,16 @@ def test_nothing_says_the_device(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="device"):
         read_training(path)
     pd.DataFrame([MODEL | STEP | {"tokens_per_s": SPEED, "gpu": "NVIDIA H100 80GB HBM3"}]).to_csv(path, index=False)
+    assert read_training(path).on == H100
+
+
+def test_a_row_can_describe_its_device(tmp_path: Path) -> None:
+    described = replace(H100, name="cpu", title="a planted CPU", levels=((3e7, 1e11),))
+    path = tmp_path / "runs.csv"
+    row = MODEL | STEP | {"tokens_per_s": SPEED, "threads": 1, "device": json.dumps(asdict(described))}
+    pd.DataFrame([row]).to_csv(path, index=False)
+    assert read_training(path).on == read_training(path, device_name="cpu").on == described
+    pd.DataFrame([row | {"device": "NVIDIA H100 80GB HBM3"}]).to_csv(path, index=False)
     assert read_training(path).on == H100
 
 
