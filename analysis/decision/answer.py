@@ -18,7 +18,7 @@ from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.decision.recommendation import Choice, Recommendation
 from analysis.decision.shape_comparison import Shapes, compare_shapes, judged
-from analysis.decision.shapes import variants
+from analysis.decision.shapes import variants, with_one_bar
 from analysis.decision.what_if import WhatIf, explore
 from analysis.fitting.fit import Fit
 from analysis.latency.speeds import Speeds
@@ -139,12 +139,12 @@ def answer(
     compared = variants(fits, question)
     best = compared[0]
     if len(compared) > 1:
-        shapes, best = compare_shapes(compared, speeds)
+        shapes, best = compare_shapes(with_one_bar(compared), speeds)
         progress(0.4)
     law_file, fit, question = best.name, best.fit, best.question
     found = recommend(fit, question, speeds)
     if shapes is not None:
-        found = judged(found, shapes, fit)
+        found = judged(found, shapes, fit, asked)
     progress(0.6)
     changes = explore(fit, found.question, found) if what_if else None
     progress(0.8)

@@ -29,6 +29,7 @@ NARROW = 128
 _ROUTERS = 1.0  # parameters of routers over those of a token's experts, beyond which models got worse (2402.07871)
 _DRAWS, _DRAWS_OF_COST = 256, 100  # draws that are compared; fewer where every one takes a search for tokens
 _LEVELS = np.linspace(0.97, 1.03, 9)  # of the loss recommended
+_OF_BUDGET = ("train_flops", "train_usd", "lifetime_cost", "minimise")
 _FRONT = ["shape", "loss", "cost", "on_front"]
 Front = Annotated[pd.DataFrame, AsColumns(tuple(_FRONT))]
 
@@ -79,9 +80,9 @@ def compare_shapes(
 ) -> tuple[Shapes, Variant]:
     """Every shape of every variant at its best size, the best first, and the variant that holds the best.
 
-    Where a budget says the loss to keep, it is that of the first variant's reference. Shapes of one fit meet the same
-    draws. Prices are near to .1 %; `recommend` prices the shape that is chosen exactly. Raises InputError where no
-    shape can answer.
+    Where a budget says the loss to keep, it is that of the first variant's reference (`shapes.with_one_bar`). Shapes of
+    one fit meet the same draws. Prices are near to .1 %; `recommend` prices the shape that is chosen exactly. Raises
+    InputError where no shape can answer.
     """
     places = [(variant, e) for variant in compared for e in variant.experts]
     if not places:
@@ -153,13 +154,20 @@ def _edges(shapes: Shapes) -> list[str]:
     return []
 
 
-def judged(found: Recommendation, shapes: Shapes, fit: Fit) -> Recommendation:
-    """A recommendation of the best shape, with what its comparison with the other shapes leaves in doubt."""
+def judged(found: Recommendation, shapes: Shapes, fit: Fit, asked: Question) -> Recommendation:
+    """A recommendation of the best shape, with what its comparison with the other shapes leaves in doubt; `asked` is
+    the question that was asked about all of them."""
     doubts = doubts_of_shape(shapes, narrow=found.question.device is not None)
     because = (*found.undecided_because, *doubts)
-    notes = () if fit.law != SPARSITY.name else (
-        "the law reads k / E alone: shapes of one k / E differ in what they cost, not in what they lose",
-    )  # fmt: skip
+    notes = []
+    if fit.law == SPARSITY.name:
+        notes.append("the law reads k / E alone: shapes of one k / E differ in what they cost, not in what they lose")
+    bar = found.question.reference_loss
+    if bar != asked.reference_loss:
+        notes.append(
+            f"all shapes keep a loss of {bar:.4f}, the least of {asked.reference} over the shapes, which the law or "
+            "the fits read each otherwise: `reference_loss` gives another"
+        )
     outside = tuple(_outside(fit, shapes.rows[0]))
     return replace(found, decided=not because, undecided_because=because, warnings=(*found.warnings, *notes, *outside))
 
@@ -295,5 +303,5 @@ def _front(
 
 def _at_a_loss(question: Question, loss: float) -> Question:
     """The same question of the least lifetime cost at a loss."""
-    free = {"train_flops": None, "train_usd": None, "lifetime_cost": None, "minimise": None}
+    free = dict.fromkeys((*_OF_BUDGET, "reference_loss", "reference_model", "reference_fit"))
     return replace(question, target_loss=loss, **free)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ from scaling.serving.families import FAMILIES, ArchitectureFamily
 
 _TOP_K, _SHARED = (1, 2, 4, 8, 16), (0, 1, 2)
 _RATIOS = (2, 4, 8, 16, 32, 64)  # E over k, where the fit does not say which E were studied
+_SAME = 1e-6  # relative difference of losses
 _SHAPE = ("top_k", "granularity", "n_shared")
 _SHAPE_READ = ("top_k", *SHAPE_COLUMNS)
 
@@ -63,6 +64,22 @@ def variants(fits: Mapping[str, Fit], question: Question) -> tuple[Variant, ...]
     Raises InputError where shapes are named that a fit cannot tell apart.
     """
     return tuple(variant for name, fit in fits.items() for variant in _variants_of(name, fit, question))
+
+
+def with_one_bar(compared: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    """Variants that all keep one loss: where the reference's differs between shapes or fits, the least of the first
+    fit's, as `reference_loss`. A law that reads a dense model by the shape of the routed ones makes them differ."""
+    question = compared[0].question
+    if not question.keeps_a_loss or question.loss_asked is not None:
+        return compared
+    losses = [float(each.optimiser.target(each.optimiser.fit.params, 1)[0]) for each in compared]
+    if max(losses) - min(losses) <= _SAME * min(losses):
+        return compared
+    bar = min(loss for loss, each in zip(losses, compared, strict=True) if each.name == compared[0].name)
+    return tuple(
+        replace(each, question=replace(each.question, reference_loss=bar, reference_model=None, reference_fit=None))
+        for each in compared
+    )
 
 
 def _variants_of(name: str, fit: Fit, question: Question) -> Iterator[Variant]:
@@ -119,17 +136,19 @@ def _of_lineage(name: str, reading: Fit, fit: Fit, question: Question, family: A
         given = family.top_k is not None or widths != (None,)
         counts = (family.top_k,) if given else tuple(sorted({*_TOP_K, family.k}))
     shared: tuple[int | None, ...] = question.n_shared
-    if not shared:
-        read_apart = family.n_shared is None and "shared_share" in shapes_read(reading)
-        shared = _SHARED if read_apart else (family.n_shared,)
+    ratios = _RATIOS
+    if not shared and family.n_shared is None and "shared_share" in shapes_read(reading):
+        shared = _SHARED  # three times as many shapes: without those of least promise, so that it takes no longer
+        ratios, counts = ratios[1:], tuple(k for k in counts if k != 1) or counts
+    shared = shared or (family.n_shared,)
     low = fit.domain.get("activation_ratio", (0.0, 1.0))[0]
     has_dense = False
     for granularity, top_k, s in itertools.product(widths, counts, shared):
         built = replace(family, granularity=granularity, top_k=top_k, n_shared=s)
         experts = [e for e in question.n_experts or fit.experts if e == 1 or e > built.k]
         if not question.n_experts and (reading is not fit or not fit.experts):
-            ratios = [(built.k + (s or 0)) / (built.k * each + (s or 0)) for each in _RATIOS]
-            experts = [built.k * each for each, a in zip(_RATIOS, ratios, strict=True) if a >= low * (1 - 1e-9)]
+            active = [(built.k + (s or 0)) / (built.k * each + (s or 0)) for each in ratios]
+            experts = [built.k * each for each, a in zip(ratios, active, strict=True) if a >= low * (1 - 1e-9)]
             experts += [1] if EXPERTS in reading.definition.columns else []
         # A dense model has no shape, so it stands once.
         kept = tuple(sorted(e for e in set(experts) if e > 1 or not has_dense))
