@@ -24,6 +24,7 @@ from analysis.laws import LAWS
 from analysis.laws.autodiff import log_sum_exp
 from analysis.tables.runs import read_runs
 from scaling.columns import LOSS
+from scaling.serving.published_training import assumed_training_speed, constant_training_speed
 
 ROOT = Path(__file__).parents[1]
 RENAMED = {"n_active": "params", "tokens": "D", "n_experts": "E", "loss_val": "val_loss"}
@@ -186,6 +187,21 @@ def test_a_study_without_curves_has_an_empty_frame(folder: Path, tmp_path: Path)
 
 
 # --------------------------------------------------------------------------------------------------------- recommend
+
+
+def test_the_training_speed_is_a_name_or_a_value(fitted: scaling.Fit) -> None:
+    """Whatever names it, the question and its file hold what it is."""
+    asked: dict[str, Any] = {"train_flops": 1e14, "n_experts": (8,), "device": "h100", "what_if": False}
+    hours: dict[Any, Any] = {}
+    for given in ("constant", constant_training_speed(), "assumed", None):
+        found = scaling.recommend(fitted, **asked, training_speed=given)
+        hours[given] = found.best.train_device_hours
+        assert found.question.training_speed is not None
+    assert hours["constant"] == hours[constant_training_speed()]
+    assert hours["assumed"] == hours[None]
+    assert hours["assumed"] == pytest.approx(hours["constant"] * 0.4 / assumed_training_speed().mfu_at(8), rel=1e-12)
+    with pytest.raises(scaling.InputError, match=r"training_speed.*device"):
+        scaling.recommend(fitted, train_flops=1e14, training_speed="constant")
 
 
 def test_recommend_takes_every_field_of_a_question_with_its_default() -> None:

@@ -12,7 +12,12 @@ from typer.testing import CliRunner
 from analysis.latency.law import HeldOutTimes, LatencyLaw, latency_document
 from scaling.cli.main import app
 from scaling.serving.devices import device
+from scaling.serving.measured_range import MeasuredRange
+from scaling.serving.published_training import assumed_training_speed
 from scaling.serving.step_time import ASSUMED, TERMS
+from scaling.serving.training_speed import TrainingLaw
+from scaling.serving.training_work import LEAST
+from scaling.values import TRAINING_LAW
 
 JOINT = "published:joint-moe-2025"
 
@@ -51,6 +56,29 @@ def test_a_device_makes_cost_money_and_asks_what_would_change_the_answer(call):
     assert found["probability_best"] is None
     assert found["what_if"]["cases"]
     assert any("2.69 USD an hour (placeholder, replace it" in assumption for assumption in found["assumptions"])
+
+
+def test_training_is_priced_by_the_speed_that_is_named(call, tmp_path):
+    """Device-hours are FLOPs over the peak and the MFU of the chosen E: constant, by a name, and of a law in a file."""
+    asked = ("--train-flops", "1e21", "--device", "h100", "--n-experts", "8", "--no-what-if", "--json")
+    twice, covered = tuple(2.0 * LEAST), MeasuredRange("a test", n_experts=(1, 8))  # the time of products at the peak
+    fitted = TrainingLaw("planted", twice, (), 0.1, "a test", 65_536.0, 2_048.0, covered)
+    (tmp_path / "speed.json").write_text(json.dumps(TRAINING_LAW.document(fitted)))
+    peak_hours = 1e21 / device("h100").peak_flops / 3600
+    hours = {}
+    for speed in ("constant", "assumed", "published:maxtext-1256", str(tmp_path / "speed.json")):
+        result, found = call(*asked, "--training-speed", speed)
+        assert result.exit_code == 0, result.stderr
+        best = found["recommendation"]
+        hours[speed] = best["train_device_hours"]
+        assert best["train_device_hours"] == pytest.approx(peak_hours / best["train_mfu"], rel=1e-9)
+        assert best["cost"]["train"] == pytest.approx(best["train_device_hours"] * 2.69, rel=1e-9)
+        assert found["question"]["training_speed"]["name"] == ("planted" if "json" in speed else speed)
+    assert hours["constant"] == pytest.approx(peak_hours / 0.4, rel=1e-9)
+    assert hours["assumed"] == pytest.approx(peak_hours / assumed_training_speed().mfu_at(8), rel=1e-9)
+    assert hours["published:maxtext-1256"] == pytest.approx(peak_hours / 0.504, rel=1e-9)
+    # Twice the time at the peak, for 6 N_active FLOPs a token, embeddings in, and those of attention.
+    assert peak_hours * 2 < hours[str(tmp_path / "speed.json")] < peak_hours * 2.5
 
 
 def test_words_name_formulas_prices_and_what_would_change(call):

@@ -49,7 +49,7 @@ def drawn_alike(rows: int = 400):
 
 
 def test_a_training_price_by_hand():
-    """Sardana et al. (arXiv 2401.00448), dollar form: 1e21 FLOPs at 40 % of 9.894e14 FLOP/s are 2.5268e6 s = 701.9 h."""
+    """Sardana et al. (arXiv 2401.00448), dollar form: 1e21 FLOPs at 40 % of 9.894e14 FLOP/s are 701.9 hours."""
     question = Question(train_flops=1e21, device="h100", usd_per_hour=2.0, n_experts=(1,))
     assert recommend(JOINT, question).recommendation.cost.train == pytest.approx(1403.77, rel=1e-5)
 
