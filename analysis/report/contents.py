@@ -16,7 +16,7 @@ from analysis.report.plots import decision as decision_plots
 from analysis.report.plots import methods as method_plots
 from analysis.report.plots import study as study_plots
 from analysis.report.plots import validation as validation_plots
-from analysis.report.sections import decision, law, methods, reproduction, runs, serving, validation, what_if
+from analysis.report.sections import decision, law, methods, reproduction, runs, serving, validation, what_if, worth
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 
@@ -53,6 +53,7 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
     return [
         ("The decision in detail", decision.decision(subject)),
         (what_if.TITLE, what_if.what_if(subject)),
+        *([] if subject.worth is None else [(worth.TITLE, worth.worth(subject))]),
         *ran,
         ("The law", law.law(subject)),
         *judged,

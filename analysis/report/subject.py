@@ -12,6 +12,8 @@ from analysis.decision.answer import Answer, read_answer
 from analysis.decision.cost_curves import CostCurves, cost_curves_around
 from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
+from analysis.report.worth import worth_of_answer
+from analysis.worth.worth import Worth
 from scaling.errors import InputError
 
 
@@ -40,6 +42,11 @@ class Subject:
         behind = (fit for fit in fits if self.decision.rests_on(fit))
         of_its_law = (fit for fit in fits if fit.law == self.decision.recommendation.law)
         return next(behind, next(of_its_law, fits[0]))
+
+    @cached_property
+    def worth(self) -> Worth | None:
+        """What the E of the decision is worth over a dense model; None where there is nothing to say."""
+        return worth_of_answer(self.decision, self.law_fit)
 
     @property
     def curves(self) -> CostCurves:

@@ -12,6 +12,8 @@ from analysis import figures
 from analysis.decision.answer import Answer
 from analysis.figures import Figure, Palette, Panel, titled
 from analysis.figures.answer import answer_panels
+from analysis.figures.shapes import shapes_figure
+from analysis.figures.worth import worth_panels
 from analysis.report.measured import measured_decode
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
@@ -27,6 +29,8 @@ def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
     there: dict[Callable[[Any], Figure], bool] = {
         hero: True,
         what_would_change: subject.curves.plane is not None or len(shown_cases(subject.decision)) > 0,
+        expert_worth: subject.worth is not None,
+        expert_shapes: subject.decision.shapes is not None,
         cost_against_load: len(subject.curves.prices) > 0,
         measured_modelled: isinstance(subject, ReportStudy) and len(subject.modelled) > 0,
     }
@@ -67,6 +71,20 @@ def what_would_change(subject: Subject) -> Figure:
         panels.append(titled(draw, "Best E over budget and volume"))
     height = max(2.6 if plane is not None else 0.0, 0.65 + 0.125 * len(rows))
     return figures.figure(*panels, height=height, legend=None if plane is None else palette)
+
+
+def expert_worth(subject: Subject) -> Figure:
+    """Speedup over dense models against compute by E, in compute and in device time."""
+    if subject.worth is None:
+        raise TypeError("nothing was compared with dense models")
+    compared = {one.n_experts for one in subject.worth.worth}
+    palette = {e: tint for e, tint in palette_of(subject).items() if e in compared}
+    return figures.figure(*worth_panels(subject.worth, palette), height=2.5, legend=palette)
+
+
+def expert_shapes(subject: Subject) -> Figure:
+    """The front of cost against loss over all shapes of experts, and a tile for each (E, k)."""
+    return shapes_figure(subject.decision)
 
 
 def cost_against_load(subject: Subject) -> Figure:

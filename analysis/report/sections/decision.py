@@ -14,7 +14,7 @@ from analysis.report import blocks
 from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
 from analysis.report.measured import doubts_in_words, measured_decode
 from analysis.report.question import question_sentence
-from analysis.report.sections import what_if
+from analysis.report.sections import what_if, worth
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
@@ -93,6 +93,7 @@ def _summary(subject: Subject) -> list[Block]:
         _loss(answer.best),
         *_loss_kept(answer),
         *_against_dense(subject),
+        *worth.in_short(subject),
         *_runner_up(answer),
         _how_sure(subject),
         *what_if.in_short(answer),
