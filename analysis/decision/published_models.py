@@ -15,6 +15,7 @@ from analysis.decision.lineage import sizes_of_lineage
 from analysis.decision.question import Question
 from analysis.fitting.fit import Fit
 from analysis.fitting.published import published_name
+from analysis.mixture.candidates import family_of_laws
 from analysis.mixture.ensemble import ASSUMED_LINEAGE, Ensemble, alone, usual_experts
 from analysis.mixture.readings import READINGS
 from analysis.mixture.stacking import ENOUGH, stacked
@@ -78,6 +79,7 @@ def weighed_by(fit: Fit, table: RunTable, family: ArchitectureFamily | None = No
     """
     if not isinstance(fit, Ensemble):
         raise InputError("`weigh_by` weighs the laws of an ensemble: give published:moe, or recalibrate one law")
+    table = table.for_law(family_of_laws(table))
     lineage = family or fit.built_as
     if "top_k" in table.frame:
         known = table.column("top_k")[table.experts > 1]

@@ -132,6 +132,27 @@ def fits_table(answer: Answer) -> Table | None:
     return Table.of("The best model of each fit", columns, answer.comparison.rivals).without_empty_columns()
 
 
+def laws_table(answer: Answer) -> Table | None:
+    """What each law of an ensemble would recommend alone; None where one law answers."""
+    laws = answer.recommendation.laws
+    if not laws:
+        return None
+    columns = (
+        Column("name", "law", text=True),
+        Column("weight", "weight", percent),
+        _EXPERTS,
+        *_SIZES,
+        _LOSS,
+        _cost_column("cost", answer.best.cost.unit),
+        Column("probability_best", "best in", percent),
+    )
+    notes = (
+        "each law's own advice, had it all the weight; losses are of its own corpus and tokenizer, and best in: the "
+        "share of its own draws",
+    )
+    return Table.of("The laws of the ensemble", columns, laws, notes).without_empty_columns()
+
+
 def shapes_table(answer: Answer, most: int | None = None) -> Table | None:
     """Every shape of experts that was compared, the best first, at most so many; None where there was one."""
     if answer.shapes is None:

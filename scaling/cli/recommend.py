@@ -13,6 +13,8 @@ from scaling.cli import options, serving_options
 from scaling.cli.options import number
 from scaling.cli.output import deliver
 
+_OF_LAWS = 6  # lines around the table of an ensemble's laws
+
 
 class GoalName(enum.StrEnum):
     """The cost of training and serving, that of serving alone, or the loss."""
@@ -134,6 +136,10 @@ def recommend(
             help="A fit of another method, such as another router or kind of experts, to compare.",
         ),
     ] = None,
+    weigh_by: Annotated[
+        str | None,
+        typer.Option(metavar="RUNS", help="Runs by which the laws of published:moe are weighed, each shifted to them."),
+    ] = None,
     what_if: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Also ask what would change the answer.")
     ] = True,
@@ -147,17 +153,24 @@ def recommend(
     cost among the models trained within the budget that are no worse than the best dense one, or another reference.
     With --lifetime-cost: least loss for that. With several FIT, or a law that reads the shape of experts: E, k and the
     width of an expert are chosen together. With --rival: the same of the best of several methods.
+
+    published:moe is an ensemble of published MoE laws, for a plan without runs; --weigh-by weighs them by a few runs.
     """
     from analysis.decision.answer import answer, answer_document
+    from analysis.decision.published_models import weighed_by
     from analysis.decision.question import Question
     from analysis.decision.reference import allocation_of
     from analysis.fitting.fit_file import load_fit, with_dense_beside
+    from analysis.tables.runs import read_runs
     from analysis.training_speed import speeds
     from scaling.cli.show.progress import progress
     from scaling.cli.show.recommendation import LINES, recommendation_page
 
     names = with_dense_beside(fit, dense)
     fits = {name: load_fit(name) for name in (*names, *(rival or ()))}
+    priced = serving_options.family_of(family, like, None)
+    if weigh_by is not None:
+        fits[names[0]] = weighed_by(fits[names[0]], read_runs(weigh_by), priced)
     serving = serving_options.device_of(
         device, devices, latency, throughput, bandwidth_share, flops_share, speed, prompt, generated
     )
@@ -187,7 +200,7 @@ def recommend(
         mfu=mfu,
         training_speed=speeds.training_speed(training_speed) if training_speed or device else None,
         settings=options.number_pairs(settings, "--set"),
-        family=serving_options.family_of(family, like, None),
+        family=priced,
         top_k=options.whole_list(top_k, "--top-k"),
         granularity=options.number_list(granularity, "--granularity"),
         n_shared=options.whole_list(n_shared, "--shared", 0),
@@ -218,4 +231,5 @@ def recommend(
             progress=report,
         )
     page = recommendation_page(found)
-    deliver(answer_document(found), page, as_json=as_json, out=out, verbose=verbose, lines=LINES)
+    lines = LINES + (len(found.recommendation.laws) + _OF_LAWS if found.recommendation.laws else 0)
+    deliver(answer_document(found), page, as_json=as_json, out=out, verbose=verbose, lines=lines)

@@ -25,6 +25,7 @@ from scaling.serving.public_models import PUBLIC_MODELS, public_model
 from scaling.serving.service import ModelSizes
 
 _REACH, _CELLS = 36.0, 20_000  # ln of the scale beyond the end members, and places tabulated in each stretch
+_MOST_KEPT, _MOST_FOUND = 1_024, 512  # sizes of one grid that are remembered, and grids
 _WHOLE = ("n_experts", "window")  # counts that are whole whatever the size
 
 _Place = tuple[Array, Array, Array, Array]
@@ -95,6 +96,21 @@ class ArchitectureFamily:
     def architecture(self, n_active: Values, n_experts: int) -> Architecture:
         """The model of this N_active: embeddings and head counted, routers not, as in the run table."""
         wanted = np.asarray(n_active, dtype=float)
+        if wanted.size > _MOST_KEPT:
+            return self._architecture(wanted, n_experts)
+        key = (n_experts, wanted.shape, wanted.tobytes())
+        if key not in self._found:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            self._found[key] = self._architecture(wanted, n_experts)
+        return self._found[key]
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, tuple[int, ...], bytes], Architecture]:
+        """Models that were described: searches ask about the same grids of sizes again and again."""
+        return {}
+
+    def _architecture(self, wanted: Array, n_experts: int) -> Architecture:
         place = np.interp(np.log(wanted), self._log_sizes, self._places)
         cell = np.clip(np.searchsorted(self._places, place, side="right") - 1, 0, len(self._places) - 2)
         slope = (np.diff(self._log_sizes) / np.diff(self._places))[cell]

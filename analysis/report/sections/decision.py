@@ -9,7 +9,7 @@ from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.question import Question
 from analysis.decision.recommendation import EXTRAPOLATION_LIMIT, PROBABILITY_NEEDED, REGRET_LIMIT, Choice
 from analysis.decision.reference import in_words, swing_in_words
-from analysis.decision.tables import choices_table, fits_table
+from analysis.decision.tables import choices_table, fits_table, laws_table
 from analysis.report import blocks
 from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
 from analysis.report.measured import doubts_in_words, measured_decode
@@ -289,6 +289,8 @@ def decision(subject: Subject) -> list[Block]:
         if answer.comparison.n_draws:
             caption += f". “best in” and “regret” are over {answer.comparison.n_draws} draws"
         parts.append(blocks.values(compared, caption, best=True))
+    if (laws := laws_table(answer)) is not None:
+        parts.append(blocks.values(laws, "What each law of the ensemble advises, had it all the weight"))
     reasons = [*found.undecided_because] or [
         f"expected regret is at most {percent(REGRET_LIMIT)} of the cost, the chosen E is best in at least "
         f"{percent(PROBABILITY_NEEDED)} of the draws and cannot answer in at most {percent(UNANSWERED_LIMIT)}, it lies "

@@ -45,10 +45,17 @@ def _shape(found: Answer) -> str:
 
 def recommendation_page(found: Answer) -> Page:
     """The decision, why it is or is not decided, its alternatives, and what would change it."""
-    from analysis.decision.tables import choices_table, fits_table, reference_table, replicas_table, shapes_table
+    from analysis.decision.tables import (
+        choices_table,
+        fits_table,
+        laws_table,
+        reference_table,
+        replicas_table,
+        shapes_table,
+    )
 
     answer, fits, replicas = found.recommendation, fits_table(found), replicas_table(found)
-    choices = choices_table(found)
+    choices, laws = choices_table(found), laws_table(found)
     details: list[Table | str] = [f"minimised: {answer.mode}", *choices.notes]
     if (references := reference_table(found)) is not None:
         details.append(references)
@@ -64,7 +71,11 @@ def recommendation_page(found: Answer) -> Page:
             *(() if fits is None else (f"The best of {len(fits.rows)} fits is {found.law_file}.",)),
             _cost(found),
         ),
-        tables=(*(table for table in (fits, shapes) if table is not None), _without_notes(choices)),
+        tables=(
+            *(table for table in (fits, shapes) if table is not None),
+            _without_notes(choices),
+            *(() if laws is None else (laws,)),
+        ),
         notes=(
             *_next_run(found),
             *_loss_kept(found),
