@@ -31,7 +31,7 @@ from scaling.formatting import listed
 from scaling.serving.families import FAMILIES, ArchitectureFamily
 
 _TOP_K, _SHARED = (1, 2, 4, 8, 16), (0, 1, 2)
-_RATIOS = (2, 4, 8, 16, 32, 64)  # E over k, where the fit does not say which E were studied
+_RATIOS: tuple[int, ...] = (2, 4, 8, 16, 32, 64)  # E over k, where the fit does not say which E were studied
 _SAME = 1e-6  # relative difference of losses
 _SHAPE = ("top_k", "granularity", "n_shared")
 _SHAPE_READ = ("top_k", *SHAPE_COLUMNS)

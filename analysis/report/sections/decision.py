@@ -15,6 +15,7 @@ from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
 from analysis.report.measured import doubts_in_words, measured_decode
 from analysis.report.question import question_sentence
 from analysis.report.sections import what_if, worth
+from analysis.report.sections.shapes import shapes_of_experts
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.columns import EXPERTS
@@ -289,6 +290,7 @@ def decision(subject: Subject) -> list[Block]:
         if answer.comparison.n_draws:
             caption += f". “best in” and “regret” are over {answer.comparison.n_draws} draws"
         parts.append(blocks.values(compared, caption, best=True))
+    parts += shapes_of_experts(answer)
     if (laws := laws_table(answer)) is not None:
         parts.append(blocks.values(laws, "What each law of the ensemble advises, had it all the weight"))
     reasons = [*found.undecided_because] or [

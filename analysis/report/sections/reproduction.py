@@ -98,7 +98,11 @@ def _question_options(question: Question) -> list[str]:
     if question.family is not None:
         known = question.family.name in FAMILIES
         options.append(f"--family {question.family.name}" if known else "--like config.json")
-        options += [] if question.family.top_k is None else [f"--top-k {question.family.top_k}"]
+        family = question.family
+        built = {"top-k": family.top_k, "shared": family.n_shared, "granularity": family.granularity}
+        options += [f"--{name} {value:g}" for name, value in built.items() if value is not None]
+    shapes = {"top-k": question.top_k, "granularity": question.granularity, "shared": question.n_shared}
+    options += [f"--{name} {','.join(f'{each:g}' for each in values)}" for name, values in shapes.items() if values]
     return options + [f"--set {name}={value:.17g}" for name, value in question.settings.items()]
 
 
