@@ -13,7 +13,6 @@ from analysis.decision.answer import Answer
 from analysis.figures import Figure, Palette, Panel, titled
 from analysis.figures.answer import answer_panels
 from analysis.figures.shapes import shapes_figure
-from analysis.figures.shapes import shapes_figure
 from analysis.figures.worth import worth_panels
 from analysis.report.measured import measured_decode
 from analysis.report.study import ReportStudy
@@ -31,7 +30,6 @@ def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
         hero: True,
         what_would_change: subject.curves.plane is not None or len(shown_cases(subject.decision)) > 0,
         expert_worth: subject.worth is not None,
-        expert_shapes: subject.decision.shapes is not None,
         expert_shapes: subject.decision.shapes is not None,
         cost_against_load: len(subject.curves.prices) > 0,
         measured_modelled: isinstance(subject, ReportStudy) and len(subject.modelled) > 0,
@@ -82,11 +80,6 @@ def expert_worth(subject: Subject) -> Figure:
     compared = {one.n_experts for one in subject.worth.worth}
     palette = {e: tint for e, tint in palette_of(subject).items() if e in compared}
     return figures.figure(*worth_panels(subject.worth, palette), height=2.5, legend=palette)
-
-
-def expert_shapes(subject: Subject) -> Figure:
-    """The front of cost against loss over all shapes of experts, and a tile for each (E, k)."""
-    return shapes_figure(subject.decision)
 
 
 def expert_shapes(subject: Subject) -> Figure:
