@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,8 @@ def device_beside_other_work() -> Device:
     squares = {side: jax.random.normal(jax.random.key(0), (side, side)) for side in sides}
     weights = jnp.ones(2**26, jnp.float32)
     read = jax.jit(jnp.max)
-    peak = max(2 * side**3 / _fastest(lambda s=square: product(s, s)) for side, square in squares.items())
-    bandwidth = weights.nbytes / _fastest(lambda: read(weights))
+    peak = max(2 * side**3 / _fastest(partial(product, square, square)) for side, square in squares.items())
+    bandwidth = weights.nbytes / _fastest(partial(read, weights))
     cores = cpu_cores()
     return replace(device("cpu"), peak_flops=cores * peak, bandwidth=cores * bandwidth)
 
