@@ -22,7 +22,7 @@ from analysis.fitting.prior import Prior
 from analysis.fitting.problem import Problem
 from analysis.fitting.search import GlobalMinimum, search
 from analysis.fitting.studied import Studied, studied
-from analysis.laws import LAWS, Law, law_named, model_family
+from analysis.laws import LAWS, Law, law_named, studied_family
 from analysis.laws.model_family import Family
 from analysis.tables.doubts import Doubt
 from analysis.tables.rows import rows_of
@@ -466,7 +466,7 @@ def _mixture_warnings(table: RunTable, law: Law) -> list[str]:
             f"the runs have n_experts = {', '.join(map(str, experts))}, which law {law.name} ignores: "
             "select one with `where`, or fit a law with experts"
         )
-    contradiction = model_family.contradiction(fitted_to.counts(table))
+    contradiction = studied_family.contradiction(fitted_to.counts(table))
     if contradiction:
         warnings.append(f"{contradiction}: total size and memory are not known; select one kind with `where`")
     return warnings

@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from analysis.laws import Law, model_family
-from analysis.laws.model_family import Family
+from analysis.laws import Law, studied_family
+from analysis.laws.model_family import Family, Sizes
 from analysis.tables.rows import ratio
 from analysis.tables.runs import RunTable
 from scaling.arrays import Array
@@ -67,14 +67,14 @@ def corpus_tokens(table: RunTable) -> float | None:
 
 
 def family_of(table: RunTable) -> Family | None:
-    """The family of the models of a table (`analysis.laws.model_family`)."""
-    return model_family.from_rows(counts(table))
+    """The family of the models of a table (`analysis.laws.studied_family`)."""
+    return studied_family.from_rows(counts(table))
 
 
 def counts(table: RunTable) -> dict[str, Array]:
     """The columns of a table that describe a model family (`model_family.Sizes`); the cache only where it is not that
     of multi-head attention."""
-    found = table.columns(f.name for f in fields(model_family.Sizes) if f.name in table.frame)
+    found = table.columns(f.name for f in fields(Sizes) if f.name in table.frame)
     cache = grouped_cache(table)
     return found if cache is None else {**found, "kv_elements_per_token": cache}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.decision.lineage import sizes_of_lineage
-from analysis.laws import model_family
+from analysis.laws import studied_family
 from analysis.laws.expert_shape import shape_of_architecture
 from analysis.laws.model_family import FINE_GRAINED_2024
 from scaling.config import counts as cost
@@ -65,14 +65,14 @@ def rows(models, **columns):
 
 def test_families_of_runs_keep_what_all_their_models_agree_in():
     models = [ModelConfig(n_experts=e, d_model=d, top_k=2, router="topk", d_expert=d) for e in (4, 8) for d in (32, 64)]
-    family = model_family.from_rows(rows(models, granularity=[2.0] * 4, active_experts=[2] * 4, shared_share=[0] * 4))
+    family = studied_family.from_rows(rows(models, granularity=[2.0] * 4, active_experts=[2] * 4, shared_share=[0] * 4))
     sizes = family.sizes(np.array([1e6, 1e7]), 16)
     assert [float(sizes.column(name)[1]) for name in ("granularity", "active_experts", "activation_ratio")] == [
         2.0,
         2.0,
         2 / 16,
     ]
-    mixed = model_family.from_rows(rows(models, granularity=[2.0, 2.0, 2.0, 4.0]))
+    mixed = studied_family.from_rows(rows(models, granularity=[2.0, 2.0, 2.0, 4.0]))
     assert mixed.sizes(np.array([1e6]), 8).granularity is None
 
 

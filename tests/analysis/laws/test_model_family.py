@@ -12,7 +12,7 @@ from planted import PLANTED_MOE, moe_grid, table_of
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.fit_file import parse_fit
 from analysis.fitting.fitted_to import counts, family_of
-from analysis.laws import JOINT_MOE, model_family
+from analysis.laws import JOINT_MOE, model_family, studied_family
 from analysis.laws.model_family import JOINT_MOE_2025, PolynomialFamily, TableFamily
 from scaling.config import counts as cost
 from scaling.config.model import ModelConfig
@@ -39,7 +39,7 @@ def test_models_that_were_not_studied_follow_exactly(top_k, experts):
     def model(e, d):
         return ModelConfig(n_experts=e, d_model=d, top_k=top_k, router=router, d_expert=width * d)
 
-    family = model_family.from_rows(rows_of([model(e, d) for e in experts for d in (32, 48, 64)]))
+    family = studied_family.from_rows(rows_of([model(e, d) for e in experts for d in (32, 48, 64)]))
     assert isinstance(family, PolynomialFamily)
     for e, d in [(8, 80), (8, 160), (16, 96), (1, 112), (4, 16)]:  # between, beyond, another E, dense
         unseen = model(e, d)
@@ -77,16 +77,16 @@ def test_models_of_one_width_with_several_caches_are_no_family_and_multi_head_mo
     """Between them the cache is not a function of the size: beyond the largest it would grow without measure."""
     table = as_table([ModelConfig(n_experts=e, n_kv_heads=g) for e in (1, 8) for g in (1, 2, 4)])
     assert family_of(table) is None
-    assert "d_model = 64 cache 32 to 128" in model_family.contradiction(counts(table))
+    assert "d_model = 64 cache 32 to 128" in studied_family.contradiction(counts(table))
     plain = [ModelConfig(n_experts=e, d_model=d) for e in (1, 8) for d in (32, 64, 96)]
-    assert family_of(as_table(plain)) == model_family.from_rows(rows_of(plain))
+    assert family_of(as_table(plain)) == studied_family.from_rows(rows_of(plain))
 
 
 def test_depth_that_grows_with_width_is_a_cubic():
     def model(e, d):
         return ModelConfig(n_experts=e, d_model=d, n_layers=d // 16, d_expert=2 * d)
 
-    family = model_family.from_rows(rows_of([model(e, d) for e in (1, 8) for d in (32, 48, 64, 96)]))
+    family = studied_family.from_rows(rows_of([model(e, d) for e in (1, 8) for d in (32, 48, 64, 96)]))
     unseen = cost.parameters(model(8, 128), 257)
     sizes = family.sizes(np.array([float(unseen.n_active)]), 8)
     assert sizes.n_total[0] == pytest.approx(unseen.n_total, rel=1e-9)
@@ -139,7 +139,7 @@ def test_fewer_experts_than_a_token_uses_are_refused():
     models = [
         ModelConfig(n_experts=e, d_model=d, top_k=4, router="topk", d_expert=d) for e in (8, 16) for d in (32, 48)
     ]
-    family = model_family.from_rows(rows_of(models))
+    family = studied_family.from_rows(rows_of(models))
     assert family.sizes(np.array([1e5]), 4).n_total[0] == pytest.approx(1e5)
     with pytest.raises(InputError, match="n_experts=2 is below top_k=4"):
         family.sizes(np.array([1e5]), 2)
@@ -159,7 +159,7 @@ def test_a_family_survives_json(columns, kind):
 
 
 def test_a_table_without_active_sizes_has_no_family():
-    assert model_family.from_rows({"n_dense_nonembed": np.ones(3)}) is None
+    assert studied_family.from_rows({"n_dense_nonembed": np.ones(3)}) is None
 
 
 def two_kinds(frame):
