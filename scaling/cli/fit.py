@@ -28,9 +28,20 @@ def laws(verbose: options.Verbose = False, as_json: options.Json = False) -> Non
     from analysis.laws import LAWS
 
     if as_json:
+        from analysis.fitting.published_draws import with_draws
+
         published = {
-            f"published:{name}": {"law": fitted.law, "params": fitted.params, "source": fitted.source}
-            for name, fitted in PUBLISHED.items()
+            f"published:{name}": {
+                "law": fitted.law,
+                "params": fitted.params,
+                "intervals": fitted.intervals,
+                "rmse_log": fitted.rmse_log,
+                "n_runs": fitted.n_runs,
+                "domain": fitted.domain,
+                "source": fitted.source,
+                "warnings": fitted.warnings,
+            }
+            for name, fitted in ((name, with_draws(name)) for name in PUBLISHED)
         }
         print_json({"laws": {law.name: _law_document(law) for law in LAWS.values()}, "published": published})
         return
