@@ -28,8 +28,9 @@ _NOT_NEGATIVE = (
     "ttft_ms",
     "tpot_ms",
     "train_device_hours",
+    "train_mfu",
 )
-_SHARES = ("probability_best", "unanswered", "train_mfu")
+_SHARES = ("probability_best", "unanswered")
 
 
 def require_sound(parts: Mapping[str, object], origin: str) -> None:

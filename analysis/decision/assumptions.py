@@ -13,6 +13,7 @@ from scaling.formatting import si
 from scaling.serving.device import Device
 from scaling.serving.replicas import METRICS
 from scaling.serving.service import Service
+from scaling.serving.training_speed import MfuByExperts
 
 
 def assumptions_of(optimiser: SizeOptimiser, choices: Sequence[Choice]) -> list[str]:
@@ -81,6 +82,7 @@ def _cost_assumptions(pricing: Pricing, sizes: Sizes, choices: Sequence[Choice])
 def _training(pricing: Pricing, device: Device, choices: Sequence[Choice]) -> str:
     """What training reaches of the device, and where that comes from."""
     speed, mfu = pricing.training_speed, {choice.n_experts: choice.train_mfu for choice in choices}
+    device = device if isinstance(speed, MfuByExperts) else speed.peaks(device)
     reached = ", ".join(f"{share:.0%} at E = {e}" for e, share in sorted(mfu.items()) if share is not None)
     return (
         f"training reaches {reached} of {device.peak_flops:.4g} FLOP/s ({device.source}), of 6 N_active D FLOPs; "

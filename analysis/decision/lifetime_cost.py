@@ -85,8 +85,11 @@ class Pricing:
         return speed.seconds(self.structure(sizes), on, drawn)
 
     def train_mfu(self, sizes: Sizes) -> Array:
-        """The share of the device's peak that training reaches, of its FLOPs a token, 6 N_active and routing."""
-        return 6.0 * sizes.n_computed / (self.rented.peak_flops * self.train_seconds(sizes))
+        """The share of the device's peak that training reaches; a share of the peak counts routing, too."""
+        speed, on = self.training_speed, self.rented
+        if isinstance(speed, MfuByExperts):
+            return speed.mfu_of(replace(sizes, n_active=sizes.n_computed), on)
+        return speed.mfu_of(self.structure(sizes), on)
 
     def flops_about(self, cost: float) -> float:
         """About the training FLOPs that so much buys, to search near: exact without a device."""

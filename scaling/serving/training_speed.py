@@ -140,9 +140,13 @@ class TrainingLaw:
         tokens, length = self.batch_tokens or np.inf, self.seq_len or _SHORTEST
         return TrainingWork.of(models, tokens, length, self.devices, loops=self.loops)
 
+    def peaks(self, on: Device) -> Device:
+        """The device with the peaks that the coefficients refer to."""
+        return self.device if self.device is not None and self.device.name == on.name else on
+
     def seconds(self, models: ModelSizes, on: Device, drawn: Array | None = None) -> Array:
         """Device-seconds a training token; with rows of `draws`, (rows, models)."""
-        terms = self.work(models).terms(self.device if self.device is not None and self.device.name == on.name else on)
+        terms = self.work(models).terms(self.peaks(on))
         factors = np.array(self.coefficients) if drawn is None else drawn
         return np.asarray(np.tensordot(factors, terms, axes=1))
 
@@ -155,8 +159,9 @@ class TrainingLaw:
         return np.maximum(rows * np.exp(off)[:, None], LEAST)
 
     def mfu_of(self, models: ModelSizes, on: Device) -> Array:
-        """The share of the peak that is reached, of 6 N_active FLOPs a token."""
-        return 6.0 * np.asarray(models.n_active, dtype=float) / (on.peak_flops * self.seconds(models, on))
+        """The share of the peak that is reached, of 6 N_active FLOPs a token; embeddings, which are looked up, may
+        bring it above 1."""
+        return 6.0 * np.asarray(models.n_active, dtype=float) / (self.peaks(on).peak_flops * self.seconds(models, on))
 
 
 TrainingSpeed = MfuByExperts | TrainingLaw

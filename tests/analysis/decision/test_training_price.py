@@ -174,6 +174,19 @@ def test_prices_of_a_law_from_the_table_are_its_own():
     assert drawn == pytest.approx(factors * exact, rel=1e-4)
 
 
+def test_a_law_holds_for_the_peaks_that_it_was_fitted_at():
+    """A CPU's peaks are measured anew at every look: neither the time nor the share of the peak moves with them."""
+    fitted = replace(LAW, device=H100)
+    slower = replace(H100, peak_flops=H100.peak_flops / 2, bandwidth=H100.bandwidth / 2)
+    sizes = JOINT.family.sizes(np.array([1e9]), 8)
+    first, second = (
+        Question(train_flops=1e21, device="h100", rented=rented, training_speed=fitted).pricing
+        for rented in (H100, slower)
+    )
+    assert second.train_seconds(sizes) == pytest.approx(first.train_seconds(sizes), rel=1e-12)
+    assert second.train_mfu(sizes) == pytest.approx(first.train_mfu(sizes), rel=1e-12)
+
+
 def test_mfu_is_that_at_one_expert():
     falling = Question(train_flops=1e21, device="h100", mfu=0.6).pricing.training_speed
     assert falling == assumed_training_speed(0.6)
