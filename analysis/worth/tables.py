@@ -81,7 +81,7 @@ def _means(found: Worth) -> Table:
     )  # fmt: skip
     note = "beyond: cells whose loss lies below that of every baseline cell; they are worth more, and not in the mean"
     return Table.of(
-        f"Mean speedup over {_baseline(found)} by paired cells", columns, found.paired, (note,)
+        f"Mean speedup over {_of_experts(found)} by paired cells", columns, found.paired, (note,)
     ).without_empty_columns()
 
 
@@ -98,9 +98,12 @@ def _runs(found: Worth) -> Table:
 
 
 def _baseline(found: Worth) -> str:
-    e, law = found.baseline.n_experts, found.baseline.law
-    name = "dense" if e == 1 else f"E = {e}"
+    name, law = _of_experts(found), found.baseline.law
     return f"{name} by {law}" if law else name
+
+
+def _of_experts(found: Worth) -> str:
+    return "dense" if found.baseline.n_experts == 1 else f"E = {found.baseline.n_experts}"
 
 
 def _ratio(what: str) -> tuple[Column, Column]:

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from analysis.worth.worth import Worth
 
 
+_TABLES = 2  # that a page has room for
+
+
 def worth_page(found: Worth, table: RunTable | None = None) -> Page:
     """The finding, the speedups, whether they grow, and what to doubt."""
-    details = (pairs_table(found),) if found.pairs else ()
+    tables = tables_of(found)
+    first, details = tables, (pairs_table(found),) if found.pairs else ()
+    if len(tables) > _TABLES:  # of a study: growth by E stands behind the speedups by law and by cells
+        first, details = (tables[0], tables[-1]), (*tables[1:-1], *details)
     return Page(
         _capital(found.headline),
         why=tuple(_growth(one) for one in found.growth if one.n_experts is not None or len(found.growth) == 1)[-1:],
-        tables=tables_of(found),
+        tables=first,
         notes=found.assumptions,
         read=() if table is None else of_reading(table.dropped, table.notes),
         warnings=found.warnings,
