@@ -26,7 +26,7 @@ def test_widths_and_expert_counts_left_out_are_predicted_as_the_page_says() -> N
 
 
 def test_the_law_predicts_a_second_measurement_at_another_time() -> None:
-    """By 9.6 % (median) and 20.4 % (90th percentile), as the page says: its coefficients refer to the first's device."""
+    """By 9.6 % (median) and 20.4 % (90th percentile), as the page says; coefficients refer to the first's device."""
     again = replace(read_training(STUDY / "again.parquet"), on=TABLE.on)
     error = modelled(again, load_training_law(STUDY / "law.json"))["error"].abs()
     assert error.median() == pytest.approx(0.096, abs=0.001)
