@@ -46,7 +46,8 @@ def _growth(growth: Growth) -> str:
     if growth.compute_slope is None:
         return f"Whether {name.lower()} grows {between} is not known: the baseline does not reach every loss."
     verb = "grows" if growth.compute_slope > 0 else "shrinks"
-    text = f"{name} {verb} {between}: by {10**growth.compute_slope - 1:+.1%} in compute for each factor 10"
+    change = abs(10**growth.compute_slope - 1)
+    text = f"{name} {verb} {between}: by {change:.1%} in compute for each factor 10"
     if growth.compute_grows is None:
         return f"{text}."
     return f"{text}; it grows in {percent(growth.compute_grows)} of the draws."
