@@ -47,9 +47,9 @@ flagship: $(READY)
 # times that of the largest cell, which `benchmarks.flagship` verifies.
 ASKED := --train-flops 4.23e13 --data-tokens 73.5M --device cpu --latency $(FLAGSHIP)/latency.json --prompt 64 --generated 64 --max-batch 64
 flagship-prediction: $(READY)
-	$(BIN)/scaling bench --d-model 32,64,96,128 --n-layers 2,4 --n-experts 1,2,4,8,16,32,64 --batch 1,8,64 --context 64,128 --repeats 10 --out $(FLAGSHIP)/bench.parquet
+	$(BIN)/scaling bench --d-model 32,64,96,128 --n-layers 2,4 --n-experts 1,4,8,16,32,64,128 --top-k 2 --batch 1,8,64 --context 64,128 --repeats 10 --out $(FLAGSHIP)/bench.parquet
 	$(BIN)/scaling latency $(FLAGSHIP)/bench.parquet --out $(FLAGSHIP)/latency.json
-	$(BIN)/scaling fit $(FLAGSHIP) --where "top_k == 1" --out $(FLAGSHIP)/fit.json
+	$(BIN)/scaling fit $(FLAGSHIP) --where "n_experts == 1 or top_k == 2" --out $(FLAGSHIP)/fit.json
 	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e7 --out $(FLAGSHIP)/answer-light.json
 	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e9 --out $(FLAGSHIP)/answer-heavy.json
 	$(BIN)/python -m benchmarks.flagship predict $(FLAGSHIP)

@@ -102,9 +102,9 @@ def test_the_shipped_grid_is_the_study_that_was_asked_for():
     assert len(depths) == 4
     assert depths == {width: prediction.depth_of(width) for width in depths}
     assert sorted(depths.values()) == [depths[width] for width in sorted(depths)]
-    assert len({cell.model.d_model for cell in cells if cell.model.top_k == 2}) == 2
+    assert len({cell.model.d_model for cell in cells if cell.model.top_k == 1}) == 2
     seeds = {cell.model.n_experts for cell in cells if cell.seed == 2}
-    assert {min(seeds), max(seeds)} == {1, 32}
+    assert {1, 16, 64} < seeds
     assert len({parameters(cell.model, 257).n_active for cell in cells}) == 4  # the same for every E and k
 
 
