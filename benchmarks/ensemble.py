@@ -75,7 +75,7 @@ def runs_of(ensemble: Ensemble, truth: Mapping[str, float], count: int, rng: np.
 
 
 def study(seed: int, laws: Sequence[str] = tuple(READINGS)) -> list[dict[str, Any]]:
-    """What came of one truth, for every number of runs and both ensembles.
+    """What came of one truth, for every number of runs and both ensembles; nothing where no E answers under it.
 
     All draws of all laws are searched once: an ensemble is a weighing of them, and no offset moves their optima.
     """
@@ -91,6 +91,8 @@ def study(seed: int, laws: Sequence[str] = tuple(READINGS)) -> list[dict[str, An
     rows = [{**everything.params, **dict.fromkeys(map(weight_name, READINGS), 0.0), **row} for row in estimates]
     columns = {name: np.array([[row[name]] for row in rows]) for name in everything.params}
     found = optimiser.solve(EXPERTS, columns, len(rows))
+    if not found.ranked():
+        return []  # the truth leaves nothing to choose
     regrets = np.nan_to_num(found.regrets()[0], nan=MOST_REGRET)
     best = best_columns(found.values)
     single = min(float(regrets[best[1 + number]]) for number in range(len(READINGS)))
@@ -156,6 +158,8 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for kept in KEPT:
         for count in RUNS:
             some = [one for one in records if one["kept"] == kept and one["runs"] == count]
+            if not some:
+                continue
             stated = np.array([one["stated"][EXPERTS.index(one["chosen"])] for one in some])
             right = np.array([one["chosen"] == one["best"] for one in some])
             every = np.concatenate([one["stated"] for one in some])
