@@ -59,7 +59,9 @@ _ELSEWHERE = _OF_SERVICE | {
     "devices": "`device`, a scaling.Device with its own peak, memory and price",
     "experts_in": "`experts`",
     "like": "family=scaling.family_like(scaling.read_model(...))",
-    "top_k": "family=scaling.architecture_family(name, top_k)",
+    "shared": "n_shared=(0, 1)",
+    "dense": "fit='LEVERAGE+DENSE', the names of both",
+    "rival": "answers of both, and their `best`",
 }
 """What takes the place of options of `scaling recommend` that its function does not have."""
 
@@ -176,7 +178,7 @@ def devices() -> pd.DataFrame:
 
 @checked(_ELSEWHERE)
 def recommend(
-    fit: Fit | str,
+    fit: Fit | str | Mapping[str, Fit],
     *,
     train_flops: float | None = None,
     train_usd: float | None = None,
@@ -200,6 +202,9 @@ def recommend(
     training_speed: str | Path | TrainingSpeed | FittedTrainingLaw | None = None,
     settings: Mapping[str, float] | None = None,
     family: str | ArchitectureFamily | None = None,
+    top_k: int | Sequence[int] = (),
+    granularity: float | Sequence[float] = (),
+    n_shared: int | Sequence[int] = (),
     weights: str | None = None,
     experts: str | None = None,
     kv: str | None = None,
@@ -210,7 +215,9 @@ def recommend(
 ) -> Answer:
     """Which expert count, size and token budget, at what cost, and how sure that is.
 
-    `fit` is a fit, or `published:NAME`. Give one of `train_flops`, `train_usd`, `target_loss` and `lifetime_cost`;
+    `fit` is a fit, `published:NAME`, or fits by name of runs with one k each. `top_k`, `granularity` and `n_shared` are
+    shapes of experts to compare (`Answer.shapes`); none: those that the law knows. Give one of `train_flops`,
+    `train_usd`, `target_loss` and `lifetime_cost`;
     fields are those of `Question`, with a fit or its file as `reference_fit`. `device` is a name of `devices()` or a
     `Device`; `latency` a latency law measured on it, from which speed and its uncertainty follow; else `speed` says how
     fast an engine is (`serve`). `training_speed` says what training takes: `assumed` (None: MFU falls with E as
@@ -220,7 +227,12 @@ def recommend(
     the runs showed. `what_if` also asks what would change the answer. Raises InputError where the question contradicts
     itself or no model answers it.
     """
-    if isinstance(fit, str):
+    several = dict(fit) if isinstance(fit, Mapping) else {}
+    if isinstance(fit, Mapping):
+        if not several:
+            raise InputError("`fit` has no fit in it: give one, or several by name")
+        fit = next(iter(several.values()))
+    elif isinstance(fit, str):
         fit = read_fit(fit)
     n_experts = tuple(map(int, n_experts if isinstance(n_experts, Sequence) else (n_experts,)))
     if service is None:
@@ -269,8 +281,19 @@ def recommend(
         settings=settings or {},
         service=service,
         family=architecture_family(family) if isinstance(family, str) else family,
+        top_k=tuple(map(int, top_k if isinstance(top_k, Sequence) else (top_k,))),
+        granularity=tuple(map(float, granularity if isinstance(granularity, Sequence) else (granularity,))),
+        n_shared=tuple(map(int, n_shared if isinstance(n_shared, Sequence) else (n_shared,))),
     )
-    return answers.answer(fit, question, speeds, law_file=published_name(fit), what_if=what_if, cost_curves=what_if)
+    return answers.answer(
+        fit,
+        question,
+        speeds,
+        law_file=next(iter(several), published_name(fit)),
+        of_other_k=dict(list(several.items())[1:]),
+        what_if=what_if,
+        cost_curves=what_if,
+    )
 
 
 @checked({"model": "a name, a config.json, or a scaling.Architecture"})
