@@ -14,7 +14,7 @@ import scaling
 from analysis.decision.answer import answer as answer_of
 from analysis.decision.answer import answer_document, read_answer
 from analysis.decision.question import Question
-from analysis.fitting.published import published
+from analysis.fitting.fit_file import load_fit
 from analysis.report.build import build_report, report_answer
 from analysis.report.contents import content
 from analysis.report.subject import read_subject
@@ -36,7 +36,7 @@ def pages(pdf):
 def planned():
     """An answer on a device from published constants."""
     question = Question(train_flops=1e21, serve_tokens=1e12, device="h100", service=Service(max_batch=256))
-    return answer_of(published("joint-moe-2025"), question, law_file=JOINT)
+    return answer_of(load_fit(JOINT), question, law_file=JOINT)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_public_face_reports_an_answer_that_was_read(file, tmp_path):
 
 
 def test_a_question_in_flops_has_no_money(tmp_path):
-    answer = answer_of(published("joint-moe-2025"), Question(train_flops=1e21), law_file=JOINT)
+    answer = answer_of(load_fit(JOINT), Question(train_flops=1e21), law_file=JOINT)
     path = tmp_path / "flops.json"
     store(path, answer_document(answer))
     document = content(read_subject(path))
