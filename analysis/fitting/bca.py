@@ -55,12 +55,15 @@ def quantiles(
     draws: Any,
     jackknife: Any = None,
     resampled: Resampled = UNSPECIFIED,
+    of_runs: Any = 1.0,
 ) -> Array:
     """Bootstrap quantiles (len(probabilities), ...) of every quantity.
 
     `estimate` (...) is the value on all runs, `draws` (B, ...) that of each resample, `jackknife` (m, ...) that without
-    each trunk (without it a = 0). With z the normal quantile of p, z0 that of the share of draws below the estimate and
-    a the acceleration, the quantile of p is that of the draws at Phi of
+    each trunk (without it a = 0). `of_runs` (...) is the share of the draws' variance that resampled runs cause, where
+    something else varies in them too, such as a speed: skewness adds up as cubes, so a counts its power 3/2. With z the
+    normal quantile of p, z0 that of the share of draws below the estimate and a the acceleration, the quantile of p is
+    that of the draws at Phi of
 
     * many trunks: c(z) = z0 + (z0 + z)/(1 - a (z0 + z)), the BCa interval (Efron 1987, "Better bootstrap confidence
       intervals"). Plain percentiles are too wide here: resamples of a robust estimate spread more than it does;
@@ -76,6 +79,7 @@ def quantiles(
     share = (np.sum(values < centre, axis=0) + 0.5 * np.sum(values == centre, axis=0)) / n_draws
     z0 = ndtri(np.clip(share, 0.5 / n_draws, 1 - 0.5 / n_draws))
     a = acceleration(jackknife, resampled.strata) if jackknife is not None else np.zeros(values.shape[1])
+    a = a * np.broadcast_to(np.asarray(of_runs, dtype=float), shape).ravel() ** 1.5
     probability = np.asarray(probabilities, dtype=float)[:, None]
     plain = resampled.normal_quantile(probability)
     corrected = z0 + (z0 + plain) / np.maximum(1.0 - a * (z0 + plain), 1e-3)
@@ -95,10 +99,10 @@ def quantiles(
 
 
 def interval(
-    estimate: Any, draws: Any, jackknife: Any = None, resampled: Resampled = UNSPECIFIED
+    estimate: Any, draws: Any, jackknife: Any = None, resampled: Resampled = UNSPECIFIED, of_runs: Any = 1.0
 ) -> tuple[Array, Array]:
     """The 95 % interval of every quantity: `quantiles` at .025 and .975."""
-    low, high = quantiles(ENDS, estimate, draws, jackknife, resampled)
+    low, high = quantiles(ENDS, estimate, draws, jackknife, resampled, of_runs)
     return low, high
 
 

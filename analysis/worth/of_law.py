@@ -76,7 +76,7 @@ def law_worth(fit: Fit, budgets: Sequence[float], prices: Prices, *, around: boo
         if len(curve) < _LEAST_CURVE:
             continue
         slopes = logs.weighted(slope_weights(np.log(curve)))
-        growth.append(growth_of(e, (curve[0], curve[-1]), slopes[_COMPUTE], slopes[_TIME]))
+        growth.append(growth_of(e, (curve[0], curve[-1]), slopes[_COMPUTE], slopes[_TIME].beside(slopes[_COMPUTE])))
     order = {budget: place for place, budget in enumerate(dict.fromkeys(budgets))}
     return LawWorth(tuple(sorted(worth, key=lambda one: order[one.train_flops])), tuple(along), tuple(growth))
 
@@ -152,7 +152,8 @@ class _Study:
         return matched, np.stack(logs, axis=2)
 
     def _speedup(self, matched: EqualLoss, logs: Sample, place: int) -> Speedup:
-        compute, time, cost = (logs[kind, place] for kind in (_COMPUTE, _TIME, _COST))
+        compute = logs[_COMPUTE, place]
+        time, cost = (logs[kind, place].beside(compute) for kind in (_TIME, _COST))
         model, baseline = matched.model, matched.baseline
         reached = compute.value is not None
         beyond = None if compute.draws is None else float(np.mean(np.isposinf(compute.draws)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,15 @@ class Growth:
 class Sample:
     """A quantity at the estimate (...), under draws (rows, ...) and without each trunk (trunks, ...).
 
-    Draws and jackknife are None where there are none. Values may be infinite; NaN are unknown.
+    Draws and jackknife are None where there are none. Values may be infinite; NaN are unknown. `of_runs` is the share
+    of the draws' variance that resampled runs cause (`bca.quantiles`).
     """
 
     estimate: Array
     draws: Array | None = None
     jackknife: Array | None = None
     resampled: Resampled = bca.UNSPECIFIED
+    of_runs: float = 1.0
 
     def __getitem__(self, place: int | tuple[int, ...]) -> Sample:
         inside = place if isinstance(place, tuple) else (place,)
@@ -111,6 +113,16 @@ class Sample:
         draws, jackknife = (None if a is None or b is None else a + distance * b for a, b in pairs)
         return Sample(np.asarray(self.estimate + distance * slope.estimate), draws, jackknife, self.resampled)
 
+    def beside(self, runs_alone: Sample) -> Sample:
+        """This with the share of its variance that the runs cause: that of the same without what else varies."""
+        if self.draws is None or runs_alone.draws is None:
+            return self
+        known = np.isfinite(self.draws) & np.isfinite(runs_alone.draws)
+        if known.sum() < 2:
+            return self
+        whole, of_runs = (float(np.var(draws[known])) for draws in (self.draws, runs_alone.draws))
+        return replace(self, of_runs=min(1.0, of_runs / whole) if whole > 0 else 1.0)
+
     @property
     def value(self) -> float | None:
         """The estimate; None where it is infinite or unknown."""
@@ -122,7 +134,7 @@ class Sample:
         """The 95 % interval (`analysis.fitting.bca`); None without draws, or where none is known."""
         if self.draws is None or np.isnan(self.draws).all():
             return None
-        low, high = bca.interval(self.estimate, self.draws, self.jackknife, self.resampled)
+        low, high = bca.interval(self.estimate, self.draws, self.jackknife, self.resampled, self.of_runs)
         return float(low), float(high)
 
     def above(self, bound: float) -> float | None:

@@ -83,6 +83,22 @@ def test_the_acceleration_of_strata_is_that_of_their_pooled_influence():
     assert acceleration(np.full(5, 2.0)) == 0
 
 
+def test_what_is_not_resampled_thins_the_acceleration():
+    """A sum of skewed runs and of something symmetric beside them: the acceleration of the pooled influence values."""
+    rng = np.random.default_rng(3)
+    skewed, symmetric = rng.gamma(1.0, size=40), rng.normal(size=20)
+    symmetric = 2.5 * np.concatenate([symmetric, -symmetric])  # no skewness, and a variance of its own
+    pooled = acceleration(np.concatenate([skewed, symmetric])[:, None], [0] * 40 + [1] * 40)
+    of_runs = np.var(skewed) / (np.var(skewed) + np.var(symmetric))
+    assert acceleration(skewed[:, None]) * of_runs**1.5 == pytest.approx(pooled)
+    draws = rng.gamma(4.0, size=2_000)
+    thinned = interval(4.0, draws, skewed, of_runs=of_runs)
+    assert thinned == pytest.approx(
+        interval(4.0, draws, np.concatenate([skewed, symmetric]), Resampled((0,) * 40 + (1,) * 40))
+    )
+    assert interval(4.0, draws, skewed, of_runs=0.0) == pytest.approx(interval(4.0, draws))
+
+
 def test_quantiles_ascend():
     rng = np.random.default_rng(1)
     found = quantiles(
