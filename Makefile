@@ -35,7 +35,8 @@ quickstart: $(READY)
 	$(BIN)/scaling sweep run quickstart --out $(STUDY)
 	$(BIN)/scaling fit $(STUDY) --law joint-moe --out $(STUDY)/fits/joint-moe.json
 	$(BIN)/scaling latency $(STUDY) --out $(STUDY)/latency.json
-	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --device cpu --latency $(STUDY)/latency.json --out $(STUDY)/recommendations/joint-moe.json
+	$(BIN)/scaling training-speed $(STUDY) --out $(STUDY)/training-speed.json
+	$(BIN)/scaling recommend $(STUDY)/fits/joint-moe.json --train-flops 1e13 --serve-tokens 1e10 --device cpu --latency $(STUDY)/latency.json --training-speed $(STUDY)/training-speed.json --out $(STUDY)/recommendations/joint-moe.json
 	$(BIN)/scaling report $(STUDY) --out $(STUDY)/report.pdf
 
 # Finished cells are packed, so that they can be committed and the next session goes on with what is missing.
