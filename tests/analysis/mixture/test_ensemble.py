@@ -5,17 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from analysis.decision.lineage import sizes_of_lineage
+from analysis.decision.optima import UNANSWERED_LIMIT
 from analysis.decision.published_models import as_models, weighed_by, with_lineage
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.fit_file import load_fit
 from analysis.fitting.published import published
+from analysis.fitting.published_spread import NOISE
 from analysis.mixture.composite import DISCREPANCY, parameter_name, weight_name
-from analysis.mixture.ensemble import Ensemble, in_turn, published_moe, shape_of
+from analysis.mixture.ensemble import Ensemble, in_turn, published_moe, shape_of, together
 from analysis.mixture.fine_grained import fine_grained, share_of_active
 from analysis.mixture.readings import OFFSET, READINGS, reading_law
+from analysis.mixture.stacking import RunErrors
 from analysis.tables.runs import RunTable
 from scaling.errors import InputError
 from scaling.serving.families import FAMILIES
@@ -209,6 +214,81 @@ def test_weights_hang_on_no_level_of_the_losses():
     first = weighed_by(published_moe(), runs_of("sparsity-2025", offset=0.0), DEEPSEEK)
     second = weighed_by(published_moe(), runs_of("sparsity-2025", offset=0.5), DEEPSEEK)
     assert [m.weight for m in second.members] == pytest.approx([m.weight for m in first.members], rel=1e-6)
+
+
+def between_laws(share, count):
+    """Runs of neither law: ln L is a mean of that of joint-moe and of tencent, by `share`, with noise."""
+    first, second = (runs_of(name, noise=0.0).frame for name in ("joint-moe-2025", "tencent-2025"))
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(len(first)))
+    losses = first["loss_val"] ** share * second["loss_val"] ** (1.0 - share) * noise
+    frame = first.assign(loss_val=losses).sample(frac=1.0, random_state=1)
+    return RunTable(frame.iloc[:count].reset_index(drop=True), "runs.csv")
+
+
+def test_laws_that_are_all_wrong_lose_their_weight_slowly_and_never_all_of_it():
+    """Noise alone would give a law that is somewhat nearer all weight after five runs (.993; after 20 nothing else)."""
+    found = {
+        count: {m.name: m.weight for m in weighed_by(published_moe(), between_laws(0.75, count), DEEPSEEK).members}
+        for count in (2, 5, 20)
+    }
+    assert found[2]["joint-moe-2025"] < 0.5
+    assert 0.5 < found[5]["joint-moe-2025"] < 0.95
+    assert 0.5 < found[20]["joint-moe-2025"] < 0.97
+    assert found[20]["tencent-2025"] > 0.02
+
+
+def test_runs_halfway_between_two_laws_leave_both_their_weight():
+    weights = {m.name: m.weight for m in weighed_by(published_moe(), between_laws(0.5, 20), DEEPSEEK).members}
+    assert weights["joint-moe-2025"] == pytest.approx(weights["tencent-2025"], abs=0.15)
+    assert weights["joint-moe-2025"] + weights["tencent-2025"] > 0.8
+
+
+def test_laws_that_are_equally_wrong_keep_equal_weights():
+    """Errors along one direction: residuals of +x and -x are alike, and nearer ones likelier."""
+    share, along = np.ones(8), np.linspace(-1.0, 1.0, 8)
+    errors = RunErrors.between(np.stack([0.02 * along, -0.02 * along, 0.0 * along]), share, 8)
+    likelihood, level = errors.log_likelihood(np.stack([along, -along, along + 3.0, 3.0 * along]) * 0.01)
+    evidence = logsumexp(likelihood, axis=(1, 2))
+    assert evidence[:3] == pytest.approx([evidence[0]] * 3, abs=1e-9)
+    assert level == pytest.approx([0.0, 0.0, 0.03, 0.0])
+    assert evidence[3] < evidence[0]
+
+
+def test_the_likelihood_is_that_of_a_normal_whose_covariance_is_written_out():
+    rng, n = np.random.default_rng(0), 7
+    predicted, missed = 0.02 * rng.standard_normal((3, n)), 0.02 * rng.standard_normal((4, n))
+    found, _ = RunErrors.between(predicted, np.ones(n), n).log_likelihood(missed)
+    contrasts = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, 1:]]))[0][:, 1:]
+    between = np.cov(predicted @ contrasts, rowvar=False)
+
+    def density(row, s, t):
+        noise, error = NOISE * np.exp(s), t
+        covariance = noise**2 * np.eye(n - 1) + error**2 * between
+        prior = -0.5 * 4.0 * (2.0 * np.log(noise) + NOISE**2 / noise**2) - 0.5 * (np.log(error) / np.log(2.0)) ** 2
+        return multivariate_normal(np.zeros(n - 1), covariance).logpdf(missed[row] @ contrasts) + prior
+
+    cells = [(0, 16, 6), (1, 20, 3), (2, 10, 12), (3, 30, 0)]
+    places = [(row, -2.0 + 6.0 * s / 48, 2.0 ** (-3.0 + 0.5 * t)) for row, s, t in cells]
+    expected = np.array([density(*place) for place in places])
+    ours = np.array([found[cell] for cell in cells])
+    assert ours - ours[0] == pytest.approx(expected - expected[0], abs=1e-8)
+
+
+def test_an_ensemble_recommends_the_e_of_least_expected_regret():
+    """The mean of laws is none of them: what is best by it may risk more than another E (here it does)."""
+    question = Question(train_flops=1e22, serve_tokens=1e12, memory_gb=40.0, n_experts=(1, 16, 64, 128))
+    for weights in ({}, {"sparsity-2025": 0.7}):
+        ensemble = published_moe()
+        if weights:
+            rest = (1.0 - sum(weights.values())) / (len(READINGS) - len(weights))
+            ensemble = together(tuple(READINGS), {name: weights.get(name, rest) for name in READINGS})
+        answer = recommend(ensemble, question)
+        chosen = answer.recommendation
+        least = min(choice.unanswered for choice in (chosen, *answer.alternatives))
+        assert chosen.unanswered <= max(least, UNANSWERED_LIMIT)
+        for other in answer.alternatives:
+            assert other.regret >= chosen.regret or other.unanswered > max(least, UNANSWERED_LIMIT)
+        assert answer.best_at_estimate in (choice.n_experts for choice in (chosen, *answer.alternatives))
 
 
 def test_one_run_says_nothing_of_the_laws():
