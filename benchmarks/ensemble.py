@@ -23,12 +23,13 @@ from analysis.decision.lineage import sizes_of_lineage
 from analysis.decision.optima import MOST_REGRET, SizeOptimiser, best_columns
 from analysis.decision.published_models import as_models, weighed_by
 from analysis.decision.question import Question
+from analysis.decision.value_of_information import choice_of_least_risk
 from analysis.mixture.composite import DISCREPANCY, parameter_name, weight_name
 from analysis.mixture.ensemble import Ensemble, published_moe
 from analysis.mixture.readings import OFFSET, READINGS
 from analysis.tables.runs import RunTable
 from benchmarks.decisions import reliability
-from scaling.arrays import Array, Integers
+from scaling.arrays import Array, Booleans
 from scaling.serving.families import architecture_family
 
 EXPERTS = (1, 16, 32, 64, 96, 128, 192, 256)
@@ -94,12 +95,14 @@ def study(seed: int, laws: Sequence[str] = tuple(READINGS)) -> list[dict[str, An
     if not found.ranked():
         return []  # the truth leaves nothing to choose
     regrets = np.nan_to_num(found.regrets()[0], nan=MOST_REGRET)
-    best = best_columns(found.values)
+    values = found.values  # noqa: PD011 no frame
+    best = best_columns(values)
     single = min(float(regrets[best[1 + number]]) for number in range(len(READINGS)))
-    drawn = {name: _best_of_draws(optimiser, everything, name, rng) for name in READINGS}
+    drawn = {name: _regrets_of_draws(optimiser, everything, name, rng) for name in READINGS}
     records = []
     for number, (count, kept, ensemble) in enumerate(asked):
-        chosen = int(best[1 + len(READINGS) + number])
+        able = np.isfinite(values[1 + len(READINGS) + number])
+        chosen, stated = _choice(ensemble, drawn, able)
         records.append(
             {
                 "seed": seed,
@@ -108,7 +111,7 @@ def study(seed: int, laws: Sequence[str] = tuple(READINGS)) -> list[dict[str, An
                 "kept": kept,
                 "best": EXPERTS[int(np.argmin(regrets))],
                 "chosen": EXPERTS[chosen],
-                "stated": _stated(ensemble, drawn).tolist(),
+                "stated": stated.tolist(),
                 "regret": float(regrets[chosen]),
                 "best_single": single,
                 "weights": {member.name: member.weight for member in ensemble.members},
@@ -130,8 +133,8 @@ def _asked(
             yield count, kept, weighed
 
 
-def _best_of_draws(optimiser: SizeOptimiser, everything: Ensemble, name: str, rng: np.random.Generator) -> Integers:
-    """Which E is best in every draw of one law, each with a slope of its discrepancy."""
+def _regrets_of_draws(optimiser: SizeOptimiser, everything: Ensemble, name: str, rng: np.random.Generator) -> Array:
+    """The regret of every E in every draw of one law (draws, E), each with a slope of its discrepancy."""
     draws = READINGS[name].fit().draws
     count = len(next(iter(draws.values())))
     member = next(each for each in everything.members if each.name == name)
@@ -139,17 +142,21 @@ def _best_of_draws(optimiser: SizeOptimiser, everything: Ensemble, name: str, rn
     params: dict[str, Any] = {key: np.full((count, 1), value) for key, value in everything.row_of(name).items()}
     params |= {parameter_name(name, key): np.array(values)[:, None] for key, values in draws.items()}
     params[DISCREPANCY] = member.discrepancy.slopes(count, rng)[:, None]
-    return best_columns(optimiser.solve(EXPERTS, params, count).values)
+    return optimiser.solve(EXPERTS, params, count).regrets()
 
 
-def _stated(ensemble: Ensemble, drawn: Mapping[str, Integers]) -> Array:
-    """The probability that each E is best, by the draws that count and the weights of the laws."""
-    chances = np.zeros(len(EXPERTS))
+def _choice(ensemble: Ensemble, drawn: Mapping[str, Array], able: Booleans) -> tuple[int, Array]:
+    """The column chosen of those `able` to answer at the estimate, and the probability that each E is best, by the
+    draws that count and the weights of the laws."""
+    parts, weights = [], []
     for member in ensemble.members:
-        best = drawn[member.name]
-        best = best[list(ensemble.selected[member.name])] if member.name in ensemble.selected else best
-        chances += member.weight * np.array([np.mean(best == column) for column in range(len(EXPERTS))])
-    return chances
+        rows = ensemble.selected.get(member.name, range(len(drawn[member.name])))
+        parts.append(drawn[member.name][list(rows)])
+        weights.append(np.full(len(parts[-1]), member.weight / len(parts[-1])))
+    regrets, weight = np.concatenate(parts), np.concatenate(weights)
+    columns = np.flatnonzero(able) if able.any() else np.arange(len(EXPERTS))
+    chosen = int(columns[choice_of_least_risk(regrets[:, columns], weight)])
+    return chosen, weight @ (regrets == 0.0)
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

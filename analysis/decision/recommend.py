@@ -20,6 +20,7 @@ from analysis.decision.published_models import as_models, assumed_lineage, doubt
 from analysis.decision.question import Question
 from analysis.decision.recommendation import MOST_DRAWS, Choice, Cost, Interval, Recommendation, Served
 from analysis.decision.reference import reference_of
+from analysis.decision.value_of_information import choice_of_least_risk
 from analysis.decision.verdict import (
     disagreement_of_draws,
     doubts_about_reference,
@@ -54,6 +55,8 @@ def recommend(fit: Fit, question: Question, speeds: Speeds | None = None) -> Rec
     (`Choice.regret`) at most 1 % of the cost, the E chosen best in at least 80 % of the draws and able to answer in at
     least 95 %, not at an edge of the E studied (E = 1 is no edge where it was studied: there is nothing below it), and
     within 30 times the compute of the largest run.
+    The E is the best at the estimate or, of a fit whose estimate is no law (`Fit.chooses_by_risk`), that of least
+    expected regret; its size and tokens are the best of that E at the estimate.
     At a training budget alone the cost is the same for all, and regret is the extra compute that would make up for the
     loss. Where the optimum is no answer though the formula gives it (`verdict.no_answer_though_found`), `refused` says
     why. Raises InputError where the fit predicts nothing or no expert count can answer.
@@ -86,8 +89,9 @@ def recommend_with_regrets(
     regrets = draws.regrets() if draws else None
     certainty = _certainty(draws, regrets) if draws and regrets is not None else {}
     choices = [replace(_choice(solutions, e), **certainty.get(e, {})) for e in possible]
-    chosen = choices[0]
-    disagreement = disagreement_of_draws(chosen, choices[1:])
+    chosen = _of_least_risk(choices, draws, regrets) if fit.chooses_by_risk else choices[0]
+    others = [choice for choice in choices if choice is not chosen]
+    disagreement = disagreement_of_draws(chosen, others)
     refused = no_answer_though_found(optimiser, chosen)
     reference = reference_of(optimiser)
     doubts = [*refused, *disagreement, *limits_of_the_runs(fit, chosen, experts), *doubts_of_origin(fit)]
@@ -110,7 +114,7 @@ def recommend_with_regrets(
         question=question,
         mode=question.mode,
         recommendation=chosen,
-        alternatives=tuple(choices[1:]),
+        alternatives=tuple(others),
         probability_best=chances,
         best_experts=_likely_best(chances or {}),
         expected_regret=chosen.regret,
@@ -207,6 +211,16 @@ def _certainty(draws: Optima, regrets: Array) -> dict[int, dict[str, Any]]:
             draws.experts, expected_regret(regrets).tolist(), unanswered_share(regrets).tolist(), strict=True
         )
     }
+
+
+def _of_least_risk(choices: Sequence[Choice], draws: Optima | None, regrets: Array | None) -> Choice:
+    """The choice of least expected regret among those that can answer in nearly all draws, at its size and tokens at
+    the estimate; without draws the first."""
+    if draws is None or regrets is None:
+        return choices[0]
+    by_experts = {choice.n_experts: choice for choice in choices}
+    columns = [column for column, e in enumerate(draws.experts) if e in by_experts]
+    return by_experts[draws.experts[columns[choice_of_least_risk(regrets[:, columns])]]]
 
 
 def _likely_best(chances: Mapping[int, float]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from scaling.table import Table
 
 REGRET_LIMIT, PROBABILITY_NEEDED, EXTRAPOLATION_LIMIT = 0.01, 0.8, 30.0
 MOST_DRAWS, DRAWS_NEEDED = 1_000, 100
+_SAME = 1e-9  # relative: a value that is the same but for rounding
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class Choice:
     d_expert: float | None = None
     n_shared: float | None = None
 
+    def minimised(self, goal: str) -> float:
+        """What a question of that `goal` minimises: the loss, the cost of serving, or the lifetime cost."""
+        return {"loss": self.loss, "serving": self.cost.serve}.get(goal, self.cost.total)
+
 
 @dataclass(frozen=True, repr=False)
 class Recommendation(Summarised):
@@ -127,6 +132,14 @@ class Recommendation(Summarised):
     refused: tuple[str, ...] = ()
     laws: tuple[LawAdvice, ...] = ()
     reference: Reference | None = None
+
+    @property
+    def best_at_estimate(self) -> int:
+        """The E that is best at the fit's estimate; another than is recommended where the estimate is no law
+        (`Fit.chooses_by_risk`)."""
+        goal, chosen = self.question.goal, self.recommendation
+        least = min((chosen, *self.alternatives), key=lambda choice: choice.minimised(goal))
+        return (least if least.minimised(goal) < (1.0 - _SAME) * chosen.minimised(goal) else chosen).n_experts
 
     def summary(self) -> Table:
         """The decision in a line, the choices, why it is not decided, and the warnings."""

@@ -119,7 +119,7 @@ def doubts_of_shape(shapes: Shapes, narrow: bool) -> list[str]:
     doubts = []
     if best.probability_best is not None and best.probability_best < PROBABILITY_NEEDED:
         doubts.append(
-            f"{described(best)} is best in only {best.probability_best:.0%} of bootstrap draws over all shapes "
+            f"{described(best)} is best in only {best.probability_best:.0%} of draws over all shapes "
             f"({PROBABILITY_NEEDED:.0%} required)"
         )
     if best.regret is not None and best.regret > REGRET_LIMIT:

@@ -113,10 +113,21 @@ def regret_of_choice(regrets: Array, weights: Array | None = None) -> tuple[Arra
     """
     row_weights = np.ones((1, len(regrets))) if weights is None else weights
     mean, unanswered = expected_regret(regrets, row_weights), unanswered_share(regrets, row_weights)
-    allowed = unanswered <= np.maximum(UNANSWERED_LIMIT, unanswered.min(axis=1, keepdims=True))
-    chosen = np.where(allowed, np.nan_to_num(mean, nan=np.inf), np.inf).argmin(axis=1)
+    chosen = _least_risk(mean, unanswered)
     cases = np.arange(len(chosen))
     return np.nan_to_num(mean[cases, chosen]), unanswered[cases, chosen]
+
+
+def choice_of_least_risk(regrets: Array, weights: Array | None = None) -> int:
+    """The column of the E that `regret_of_choice` is of; `weights` (draws,)."""
+    row_weights = np.ones((1, len(regrets))) if weights is None else weights[None]
+    return int(_least_risk(expected_regret(regrets, row_weights), unanswered_share(regrets, row_weights))[0])
+
+
+def _least_risk(mean: Array, unanswered: Array) -> Integers:
+    """The column of every case (cases, E): of least mean among those that answer, or come nearest to it."""
+    allowed = unanswered <= np.maximum(UNANSWERED_LIMIT, unanswered.min(axis=1, keepdims=True))
+    return np.asarray(np.where(allowed, np.nan_to_num(mean, nan=np.inf), np.inf).argmin(axis=1))
 
 
 class AfterOutcomes(NamedTuple):

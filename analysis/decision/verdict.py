@@ -40,15 +40,15 @@ def disagreement_of_draws(chosen: Choice, others: Sequence[Choice] = ()) -> list
     best, chance, regret, unanswered = chosen.n_experts, chosen.probability_best, chosen.regret, chosen.unanswered
     doubts: list[str] = []
     if chance is not None and chance < PROBABILITY_NEEDED:
-        doubts.append(f"E = {best} is best in only {chance:.0%} of bootstrap draws ({PROBABILITY_NEEDED:.0%} required)")
+        doubts.append(f"E = {best} is best in only {chance:.0%} of draws ({PROBABILITY_NEEDED:.0%} required)")
     if regret is not None and regret > REGRET_LIMIT:
         safer = min((c for c in others if _risks_less(c, regret)), key=lambda c: c.regret or 0.0, default=None)
         instead = "" if safer is None else f"; that of E = {safer.n_experts} is {safer.regret:.1%}"
         doubts.append(f"its expected regret is {regret:.1%} (limit {REGRET_LIMIT:.0%}){instead}")
     if unanswered is not None and unanswered > UNANSWERED_LIMIT:
         doubts.append(
-            f"in {unanswered:.0%} of bootstrap draws no model with E = {best} reaches the loss within the limits (at "
-            f"most {UNANSWERED_LIMIT:.0%} allowed)"
+            f"in {unanswered:.0%} of draws no model with E = {best} reaches the loss within the limits (at most "
+            f"{UNANSWERED_LIMIT:.0%} allowed)"
         )
     return doubts
 
@@ -68,9 +68,9 @@ def limits_of_the_runs(fit: Fit, chosen: Choice, experts: Sequence[int]) -> list
     if fit.prior is not None and fit.prior.doubt:
         doubts.append(fit.prior.doubt)
     if chosen.probability_best is None:
-        doubts.append("the fit has no bootstrap draws to say how certain the answer is")
+        doubts.append("the fit has no draws to say how certain the answer is")
     elif fit.n_draws < DRAWS_NEEDED:
-        doubts.append(f"{fit.n_draws} bootstrap draws are too few ({DRAWS_NEEDED} required)")
+        doubts.append(f"{fit.n_draws} draws are too few ({DRAWS_NEEDED} required)")
     of_experts = {p.name for p in law.parameters if p.role in ("expert", "saturation", "interaction")}
     pinned = [name for name, pin in fit.pinned.items() if pin.source != AS_ASKED and name in of_experts]
     borrowed = list(dict.fromkeys(name.rpartition(".")[2] for name in pinned))  # members of a mixture share names

@@ -70,8 +70,8 @@ class WhatIf:
 
 def explore(fit: Fit, question: Question, answer: Recommendation) -> WhatIf:
     """Ask again with one assumption changed at a time, at the fit's estimate, among the E that could answer."""
-    best = answer.recommendation.n_experts
-    experts = sorted({best, *(choice.n_experts for choice in answer.alternatives)})
+    best = answer.best_at_estimate
+    experts = sorted(choice.n_experts for choice in (answer.recommendation, *answer.alternatives))
     fit = with_settings(fit, question)
     asked = SizeOptimiser(fit, question)
     sizes = {choice.n_experts: choice.n_active for choice in (answer.recommendation, *answer.alternatives)}

@@ -121,6 +121,11 @@ class Fit(Summarised):
         return self
 
     @property
+    def chooses_by_risk(self) -> bool:
+        """Whether an E is chosen by its expected regret over the draws; otherwise by the estimate, which is a law."""
+        return False
+
+    @property
     def models(self) -> ArchitectureFamily | None:
         """How the models are built that it is asked about, where it has no family of its own."""
         return None

@@ -3,8 +3,9 @@
 A draw is one law and one of its draws (`published_draws`), with a slope of its discrepancy beyond its own largest run.
 Laws were fitted to other corpora with other tokenizers, so that their losses cannot be compared. They need not be:
 within a draw all losses are of one law, and so are the regrets of E, and the loss of the reference that a budget buys.
-At the estimate ln L is the mean of the laws' by weight, whose optima no offset of a law moves. Weights are equal or, by
-`stacking`, as well as runs bear each law out.
+At the estimate ln L is the mean of the laws' by weight, whose optima no offset of a law moves. That mean is no law, so
+the E that is recommended is that of least expected regret over the draws (`chooses_by_risk`), at the size and tokens
+that the mean gives it. Weights are equal or, by `stacking`, as well as runs bear each law out.
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ class Ensemble(Mixture):
     def rows_of(self, name: str) -> Integers:
         """The draws that are of one law."""
         return np.flatnonzero(np.array(self.draws[weight_name(name)]) == 1.0)
+
+    @property
+    def chooses_by_risk(self) -> bool:
+        """Where it has several laws: a mean of laws of several corpora is none of them."""
+        return len(self.members) > 1
 
     @property
     def models(self) -> ArchitectureFamily:

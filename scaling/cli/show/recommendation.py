@@ -106,7 +106,7 @@ def _why(found: Answer) -> str:
     if best.probability_best is None or best.regret is None:
         return "Decided."
     return (
-        f"Decided: E = {best.n_experts} is best in {percent(best.probability_best)} of bootstrap draws, with an "
+        f"Decided: E = {best.n_experts} is best in {percent(best.probability_best)} of draws, with an "
         f"expected regret of {best.regret:.1%}."
     )
 
@@ -188,15 +188,17 @@ def _loss_kept(found: Answer) -> Iterator[str]:
         return
     cases = () if found.what_if is None else found.what_if.references
     yield f"loss kept: {in_words(kept)}"
-    if swing := swing_in_words(cases, found.best.n_experts, found.best.cost.unit):
+    if swing := swing_in_words(cases, found.recommendation.best_at_estimate, found.best.cost.unit):
         yield swing
 
 
 def _what_would_change(found: Answer) -> Iterator[str]:
     """The changes under which another E is best, those without effect, and the volumes where the best E changes."""
-    what_if, best = found.what_if, found.best.n_experts
+    what_if, best = found.what_if, found.recommendation.best_at_estimate
     if what_if is None:
         return
+    if best != found.best.n_experts:
+        yield f"at the estimate, a mean of the laws, E = {best} is best: what changes the answer is told from there"
     for experts, cases in _by_outcome(what_if).items():
         then = "no model qualifies" if experts is None else f"E = {experts} would be best"
         tried = "; ".join(f"{what} {' or '.join(values)}" for what, values in cases.items())

@@ -175,7 +175,7 @@ def test_published_fits_cannot_be_sure():
     answer = recommend(JOINT, Question(train_flops=1e20))
     assert answer.probability_best is None
     assert not answer.decided
-    assert "no bootstrap draws" in answer.undecided_because[0]
+    assert "no draws" in answer.undecided_because[0]
     assert answer.recommendation.loss_interval is None
 
 
