@@ -28,12 +28,13 @@ def doubts_of_law(compared: Comparison, found: Sequence[Speedup]) -> list[str]:
     """What to know before speedups by a law are used."""
     fit = compared.fit
     doubts = [*doubts_of_draws(fit), *_studied(compared, found), *_extrapolated(fit, found), *_refused(compared, found)]
-    doubts += [
-        f"at {flops(one.train_flops)} FLOPs no baseline reaches the loss of E = {one.n_experts} in "
-        f"{percent(one.unreachable)} of the draws: the interval has no upper end where they are many"
-        for one in found
-        if (one.unreachable or 0.0) >= _RARE
-    ]
+    rare = [one for one in found if (one.unreachable or 0.0) >= _RARE]
+    for spent in dict.fromkeys(one.train_flops for one in rare):
+        shares = (f"E = {one.n_experts} in {percent(one.unreachable)}" for one in rare if one.train_flops == spent)
+        doubts.append(
+            f"at {flops(spent)} FLOPs no baseline reaches the loss of {listed(shares)} of the draws: an interval has "
+            "no upper end where they are many"
+        )
     doubts += [f"at {flops(one.train_flops)} FLOPs E = {one.n_experts}: {one.reason}" for one in found if one.reason]
     return [*doubts, *(f"the fit: {warning}" for warning in fit.warnings)]
 
