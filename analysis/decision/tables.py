@@ -17,7 +17,10 @@ _SURE = (Column("probability_best", "best in", percent), Column("regret", "regre
 
 def choices_table(answer: Answer, *, detailed: bool = False) -> Table:
     """The best model of every E that can answer, the recommended one first, then by rising cost or loss; `detailed`
-    with the interval of the loss and the parts of the cost, the device-hours and MFU of training among them."""
+    with the interval of the loss and the parts of the cost, the device-hours and MFU of training among them.
+
+    The share of draws in which an E cannot answer is a column only where it says something of some row.
+    """
     chosen = answer.best
     parts = (
         Column("loss_interval", "95% interval", lambda ends: between(ends, "{:.3f}".format)),
@@ -38,11 +41,12 @@ def choices_table(answer: Answer, *, detailed: bool = False) -> Table:
     notes: tuple[str, ...] = ()
     if chosen.probability_best is not None:
         notes = (
-            "best in: share of bootstrap draws in which this E is best; regret: what choosing it costs beyond the best "
+            "best in: share of the draws in which this E is best; regret: what choosing it costs beyond the best "
             "E, expected over the draws",
         )
     choices = (chosen, *answer.recommendation.alternatives)
-    return Table.of("The best model of each expert count", columns, choices, notes).without_empty_columns()
+    table = Table.of("The best model of each expert count", columns, choices, notes).without_empty_columns()
+    return table if any(choice.unanswered for choice in choices) else table.without("unanswered")
 
 
 def replicas_table(answer: Answer) -> Table | None:
