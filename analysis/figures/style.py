@@ -71,7 +71,7 @@ def colours(experts: Iterable[int]) -> Palette:
 def legend_columns(names: Iterable[object]) -> int:
     """The number of columns of a legend that fits the page: the longest name sets their width."""
     lengths = [len(str(name)) for name in names]
-    return max(1, min(len(lengths), 5, 110 // (max(lengths, default=0) + 6)))
+    return max(1, min(len(lengths), 7, 110 // (max(lengths, default=0) + 6)))
 
 
 class FigurePage(Figure):

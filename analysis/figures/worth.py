@@ -156,7 +156,7 @@ def _ends(points: Sequence[Speedup], kind: str) -> tuple[Array | None, Array | N
 def _axes(ax: Axes, spent: Sequence[float], highest: float, *, least: float = 1.0) -> Axes:
     """Logarithmic axes with a line at 1, as high as the speedups and a little of their intervals."""
     ax.axhline(1.0, color=style.MUTED, lw=0.8, zorder=1)
-    ax.set(xscale="log", yscale="log", xlabel="training FLOPs C", ylabel="times the baseline's, at equal loss")
+    ax.set(xscale="log", yscale="log", xlabel="training FLOPs C", ylabel="speedup at equal loss")
     bottom, top = ax.get_ylim()
     ax.set_ylim(max(min(bottom, 0.9), 0.5 * min(least, 1.0)), min(top, 2.0 * highest))
     style.ticks(ax.yaxis, [max(0.8 * min(least, 1.0), ax.get_ylim()[0]), ax.get_ylim()[1]], studied=False, digits=2)
