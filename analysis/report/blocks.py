@@ -21,8 +21,8 @@ def front_page(
 ) -> dict[str, Any]:
     """The decision, its reason, the numbers that go with it, and what else page 1 shows."""
     return {
-        "headline": headline,
-        "because": because,
+        "headline": typeset(headline),
+        "because": typeset(because),
         "verdict": verdict,
         "decided": decided,
         "tiles": [{"label": label, "value": value, "note": note} for label, value, note in tiles],

@@ -58,7 +58,7 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
         ("The law", law.law(subject)),
         *judged,
         ("What serving costs", serving.serving(subject)),
-        ("Assumptions and warnings", serving.assumptions(subject)),
+        (serving.ASSUMPTIONS, serving.assumptions(subject)),
         made_by,
     ]
 

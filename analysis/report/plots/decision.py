@@ -55,7 +55,7 @@ def hero(subject: Subject) -> Figure:
     times = measured_decode(subject.latency) if isinstance(subject, ReportStudy) else pd.DataFrame()
     if len(times):
         panels.append(titled(partial(figures.decode_times, times, palette), "Measured decode time"))
-    return figures.figure(*panels, height=2.6, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
+    return figures.figure(*panels, height=2.5, legend=palette, ratios=[1.5, 0.85, 1.3][: len(panels)])
 
 
 def what_would_change(subject: Subject) -> Figure:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from analysis.fitting.fit import Fit
+from analysis.mixture.ensemble import Ensemble
 from analysis.report.blocks import Block, Cell, field, formula, picture, table, text, three_digits
 from analysis.report.plots.decision import palette_of
 from analysis.report.plots.study import sliced
+from analysis.report.sections.serving import ASSUMPTIONS
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.formatting import between, loss, number, plural
+
+_OF_ENSEMBLE = (
+    "The constants of each law are those of its fit, `published:NAME`; what each law advises alone, and its weight, "
+    "stand under “The decision in detail”."
+)
 
 
 def law(subject: Subject) -> list[Block]:
     """The law behind the decision: its form, parameters, and how well it describes the runs."""
     fit = subject.law_fit
     draws = f"{fit.n_draws} bootstrap resamples by trunk" if fit.n_draws else "no resamples"
+    if fit.status == "published":
+        draws = f"{fit.n_draws} draws" if fit.n_draws else "no draws"
     how = [text(_how_fitted(fit)), *_intervals(subject)]
     how += [formula(fit.definition.typst)] if fit.definition.typst else []
-    parts = [*how, _parameters(fit, draws)]
+    parts = [*how, text(_OF_ENSEMBLE) if isinstance(fit, Ensemble) else _parameters(fit, draws)]
     return (
         [*parts, *_against_runs(subject, draws), *_other_laws(subject)] if isinstance(subject, ReportStudy) else parts
     )
@@ -51,7 +60,7 @@ def _against_runs(study: ReportStudy, draws: str) -> list[Block]:
 def _how_fitted(fit: Fit) -> str:
     """Source, data and objective of a fit, and what it reached."""
     law = f"Law {fit.law}, from {fit.definition.source}; N is {fit.definition.n_column}."
-    if not fit.n_runs:
+    if _as_printed(fit):
         ranges = "; ".join(f"{name} {between(ends)}" for name, ends in fit.domain.items())
         return f"{law} Its constants were not fitted here: {fit.source}." + (f" Fitted range: {ranges}." * bool(ranges))
     minimised = f"summed Huber loss with δ = {fit.delta:g}" if fit.objective_kind == "huber" else fit.objective_kind
@@ -69,9 +78,16 @@ def _how_fitted(fit: Fit) -> str:
     )
 
 
+def _as_printed(fit: Fit) -> bool:
+    """Whether the constants were printed by somebody else or handed in, and not fitted here."""
+    return fit.status == "published" or not fit.n_runs
+
+
 def _parameters(fit: Fit, draws: str) -> Block:
     def meaning(name: str) -> str:
-        origin = f"pinned: {fit.pinned[name].source}" if name in fit.pinned else "fitted" if fit.n_runs else "published"
+        origin = "published" if _as_printed(fit) else "fitted"
+        if name in fit.pinned:
+            origin = f"pinned: {fit.pinned[name].source}"
         return f"{fit.definition.parameter(name).meaning}; {origin}"
 
     columns: dict[str, Cell] = {
@@ -80,8 +96,9 @@ def _parameters(fit: Fit, draws: str) -> Block:
         "95% interval": lambda name: between(fit.intervals.get(name), three_digits),
         "meaning": meaning,
     }
-    caption = f"Parameters of the law ({draws}); pinned ones were not estimated."
-    if not fit.n_runs:
+    caption = f"Parameters of the law ({draws})"
+    caption += "; pinned ones were not estimated." if fit.pinned else "."
+    if not fit.n_draws and not fit.n_runs:
         del columns["95% interval"]
         caption = "Parameters of the law."
     return table(fit.definition.names, columns, caption, wide="meaning")
@@ -93,7 +110,9 @@ def _intervals(subject: Subject) -> list[Block]:
     if not fit.n_draws:
         return []
     kind = "Intervals are bias-corrected and accelerated (BCa), from resamples of trunks and a jackknife over them"
-    if not fit.jackknife:
+    if fit.status == "published":
+        kind = f"Intervals are quantiles of {fit.n_draws} draws; how they were made stands in section “{ASSUMPTIONS}”"
+    elif not fit.jackknife:
         kind = "This fit was stored without a jackknife, so its intervals lack the acceleration of BCa: fit it again"
     elif fit.resampled.supply != "many":
         kind += "; with so few trunks for so many parameters, they are corrected less and widened"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 
 from analysis.decision.question import Question
-from analysis.report.blocks import Block, Cell, code, heading, table
+from analysis.report.blocks import Block, Cell, code, heading, table, text
 from analysis.report.sections.runs import distinct
 from analysis.report.study import LATENCY_LAW, ReportStudy
 from analysis.report.subject import Subject
-from scaling.formatting import flops, si
+from scaling.formatting import flops, sentence, si
 from scaling.serving.families import FAMILIES
 from scaling.serving.precision import FORMATS
 from scaling.serving.service import SERVICE, Service
@@ -22,11 +22,14 @@ _PROVENANCE = ("corpus", "corpus_hash", "code_version", "versions", "device_kind
 
 def reproduction(subject: Subject) -> list[Block]:
     """Commands, hashes and versions."""
-    facts = {**(_of_runs(subject) if isinstance(subject, ReportStudy) else {}), **_of_analysis(subject)}
+    if not isinstance(subject, ReportStudy):
+        made_with = "; ".join(f"{what}: {value}" for what, value in _of_analysis(subject).items())
+        return [code("\n".join(_commands(subject))), text(sentence(made_with))]
+    facts = {**_of_runs(subject), **_of_analysis(subject)}
     caption = "What this was made with; several values mean that runs differ."
     columns: dict[str, Cell] = {"what": str, "value": facts.__getitem__}
     blocks = [code("\n".join(_commands(subject))), table(facts, columns, caption, wide="value")]
-    grid = subject.grid.strip() if isinstance(subject, ReportStudy) else ""
+    grid = subject.grid.strip()
     return [*blocks, heading("The grid, as resolved"), code(grid)] if grid else blocks
 
 
@@ -149,4 +152,9 @@ def _was_measured(service: Service) -> bool:
 
 
 def _option(name: str, value: str | float) -> str:
-    return f"--{name.replace('_', '-')} {value if isinstance(value, (str, int)) else format(value, '.17g')}"
+    return f"--{name.replace('_', '-')} {value if isinstance(value, (str, int)) else _number(value)}"
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads as the same number."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(float(value))

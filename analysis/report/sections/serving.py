@@ -21,6 +21,7 @@ from scaling.serving.device import Device
 from scaling.serving.service import NUMBER_BYTES, ModelSizes, Service
 from scaling.serving.steps import decode_seconds
 
+ASSUMPTIONS = "Assumptions and warnings"
 UNLIKE = 2.0  # measured over priced, median: beyond it the report warns
 _COUNTS = {
     "prefill FLOP": "prefill_flops_per_token",
@@ -59,7 +60,7 @@ def _offered(subject: Subject) -> list[Block]:
         else f"whole replicas for {si(answer.question.pricing.demand)} generated tokens a second"
     )
     basis = (
-        f"Priced on {on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}; {on.price_date}): {load}, "
+        f"Priced on {on.title} at {usd(on.usd_per_hour)} an hour (source: section “{ASSUMPTIONS}”): {load}, "
         f"{service.prompt} prompt and {service.generated} output tokens per request."
     )
     replicas_of = replicas_table(answer)
@@ -70,8 +71,14 @@ def _offered(subject: Subject) -> list[Block]:
         "How the best model of every E is served at the lowest price per token: devices of a replica, concurrent "
         "sequences, and performance of a replica at full load, without queueing. ★ is recommended"
     )
+    fields = {column.field for column in replicas_of.columns}
+    caption += ". “fits on”: the fewest devices that hold it" * ("served.fewest_devices" in fields)
+    caption += ". “split”: whether devices share whole experts or parts of every matrix" * (
+        "served.experts_split" in fields
+    )
     table_of = blocks.values(replicas_of, caption, best=answer.best.served is not None)
-    return [text(basis), table_of, *_load(subject), _FORMULAS]
+    formulas = [_FORMULAS] if isinstance(subject, ReportStudy) else []  # a plan is short
+    return [text(basis), table_of, *_load(subject), *formulas]
 
 
 _FORMULAS = table(
@@ -93,9 +100,10 @@ def _load(subject: Subject) -> list[Block]:
         cheapest = "At no load shown does another E become the cheapest."
     else:
         first, last = changes.iloc[0], changes.iloc[-1]
+        few, many = experts(int(first["before"])), experts(int(last["after"]))
         cheapest = (
-            f"Below {si(first['requests_per_month'])} requests a month no E is cheaper per token than "
-            f"{experts(first['before'])}, above {si(last['requests_per_month'])} none than {experts(last['after'])}."
+            f"Below {si(first['requests_per_month'])} requests a month no E is cheaper per token than {few}, above "
+            f"{si(last['requests_per_month'])} none than {many}."
         )
         if len(changes) > 1:
             cheapest += f" The cheapest E changes {len(changes)} times, because replicas are whole."
@@ -104,7 +112,7 @@ def _load(subject: Subject) -> list[Block]:
         "replica the price is inverse to the load, and every tooth is one more replica; lines coincide where models "
         "take as many devices. Rings: another E becomes the cheapest. Training is not included."
     )
-    return [picture("cost_against_load", f"{caption} {cheapest}", 0.72)]
+    return [picture("cost_against_load", f"{caption} {cheapest}", 0.66)]
 
 
 def _counted(study: ReportStudy) -> list[Block]:

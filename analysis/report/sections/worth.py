@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.report import blocks
 from analysis.report.blocks import Block, bullets, picture
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from analysis.worth.tables import tables_of
 
@@ -17,12 +18,14 @@ def worth(subject: Subject) -> list[Block]:
         return []
     caption = (
         "How many times more compute, and device time, a dense model of equal loss takes than the best model of each "
-        "E, with 95% intervals; the points are the training compute of the recommended model"
+        "E, with 95% intervals; the points are the training compute of the recommended model."
     )
     known = {f"the fit: {warning}" for warning in subject.law_fit.warnings}  # the section on the law has them
+    whole = isinstance(subject, ReportStudy)
+    shown = tables_of(found) if whole else tables_of(found)[:1]  # a plan is short: its figure shows the growth
     return [
-        picture("expert_worth", caption),
-        *(blocks.values(table, table.title) for table in tables_of(found)),
+        picture("expert_worth", caption, 1.0 if whole else 0.8),
+        *(blocks.values(table, table.title) for table in shown),
         bullets([*found.assumptions, *(warning for warning in found.warnings if warning not in known)]),
     ]
 
