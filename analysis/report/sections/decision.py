@@ -15,6 +15,7 @@ from analysis.report.blocks import Block, Tile, bullets, heading, picture, text
 from analysis.report.measured import doubts_in_words, measured_decode
 from analysis.report.question import question_sentence
 from analysis.report.sections import what_if, worth
+from analysis.report.sections.serving import ASSUMPTIONS
 from analysis.report.sections.shapes import shapes_of_experts
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
@@ -37,7 +38,7 @@ def front_page(subject: Subject) -> dict[str, Any]:
         because = " ".join(sentence(reason) for reason in (given, *others))
         headline, verdict = f"No answer: {found.refused[0]}", "No answer"
     elif found.decided:
-        because = f"It is best in {percent(chosen.probability_best)} of {found.n_draws} bootstrap draws"
+        because = f"It is best in {percent(chosen.probability_best)} of {found.n_draws} draws"
         for second in found.alternatives[:1]:
             because += f"; {experts(second.n_experts)} is next with {percent(second.probability_best)}"
         headline, verdict = f"Train {name}: {model}", "Decided"
@@ -103,7 +104,7 @@ def _summary(subject: Subject) -> list[Block]:
     ]
     draws = answer.recommendation.n_draws
     caption = "What every expert count offers by the fitted law, with the recommendation as a star" + (
-        f", and the share of {draws} bootstrap draws in which each is best." if draws else "."
+        f", and the share of {draws} draws in which each is best." if draws else "."
     )
     return [
         text(question_sentence(answer.question)),
@@ -167,7 +168,7 @@ def _serving(chosen: Choice, asked: Question) -> list[str]:
 def _loss(chosen: Choice) -> str:
     """The intervals of the law and of one run, as far as the fit has them."""
     if chosen.loss_interval is None:
-        return f"loss: {loss(chosen.loss)} nats per token, without an interval because the fit has no bootstrap draws"
+        return f"loss: {loss(chosen.loss)} nats per token, without an interval because the fit has no draws"
     line = f"loss: {between(chosen.loss_interval, loss)} by the law (95%)"
     if chosen.run_interval is not None:
         line += f"; a single run is expected to measure {between(chosen.run_interval, loss)}"
@@ -180,7 +181,7 @@ def _loss_kept(answer: Answer) -> list[str]:
     if kept is None:
         return []
     cases = () if answer.what_if is None else answer.what_if.references
-    swing = swing_in_words(cases, answer.best.n_experts, answer.best.cost.unit)
+    swing = swing_in_words(cases, answer.recommendation.best_at_estimate, answer.best.cost.unit)
     return [f"loss kept: {in_words(kept)}" + (f"; {swing}" if swing else "")]
 
 
@@ -203,7 +204,7 @@ def _against_dense(subject: Subject) -> list[str]:
 def _how_sure(subject: Subject) -> str:
     found, best = subject.decision.recommendation, experts(subject.decision.best.n_experts)
     if found.expected_regret is None:
-        return "how sure: not known, because the fit has no bootstrap draws; only runs of one's own can tell"
+        return "how sure: not known, because the fit has no draws; only runs of one's own can tell"
     regret = f"{100 * found.expected_regret:.2g}%"
     return f"how sure: the expected regret of {best} is {regret} of the cost (limit {percent(REGRET_LIMIT)})"
 
@@ -248,9 +249,7 @@ def _inputs(subject: Subject) -> str:
     inputs = [f"law {fit.law} ({name}) of {runs}"]
     if answer.question.device is not None:
         on = answer.question.pricing.rented
-        inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour ({on.price_source}, {on.price_date})")
-        inputs.append(f"speed {_speed(answer.question.service)}")
-        inputs.append(f"training speed {answer.question.pricing.training_speed.source}")
+        inputs.append(f"{on.title} at {usd(on.usd_per_hour)} an hour; price and speeds: section “{ASSUMPTIONS}”")
     if answer.made_from:
         inputs.append(f"hash {answer.made_from}")
     return f"inputs: {'; '.join(inputs)}"
@@ -293,19 +292,20 @@ def decision(subject: Subject) -> list[Block]:
     parts += shapes_of_experts(answer)
     if (laws := laws_table(answer)) is not None:
         parts.append(blocks.values(laws, "What each law of the ensemble advises, had it all the weight"))
-    reasons = [*found.undecided_because] or [
+    certain = []
+    if found.best_experts:
+        names = ", ".join(experts(e) for e in found.best_experts)
+        meaning = "the only candidate at 95%" if len(found.best_experts) == 1 else "together best in 95% of the draws"
+        certain = [f"95% set: {names} ({meaning})"]
+    if not found.decided:  # page 1 has the reasons
+        return [*parts, *(text(sentence(line)) for line in certain)]
+    rule = (
         f"expected regret is at most {percent(REGRET_LIMIT)} of the cost, the chosen E is best in at least "
         f"{percent(PROBABILITY_NEEDED)} of the draws and cannot answer in at most {percent(UNANSWERED_LIMIT)}, it lies "
         f"inside the range of E studied, and training it takes at most {EXTRAPOLATION_LIMIT:g} times the compute of "
         "the largest run"
-    ]
-    if found.best_experts:
-        names = ", ".join(experts(e) for e in found.best_experts)
-        meaning = "the only candidate at 95%" if len(found.best_experts) == 1 else "together best in 95% of the draws"
-        reasons.append(f"95% set: {names} ({meaning})")
-    title = "Decided, and by which rule" if found.decided else "Why it is not decided"
-    title = "Why it is no answer" if found.refused else title
-    return [*parts, heading(title), bullets(reasons)]
+    )
+    return [*parts, heading("Decided, and by which rule"), bullets([rule, *certain])]
 
 
 def _speed(service: Service) -> str:

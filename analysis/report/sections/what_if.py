@@ -12,6 +12,7 @@ from analysis.decision.what_if import Crossover, WhatIf
 from analysis.report import blocks
 from analysis.report.blocks import Block, bullets, picture, text
 from analysis.report.plots import decision as decision_plots
+from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
 from scaling.formatting import experts, listed, plural, sentence, si
 
@@ -23,14 +24,15 @@ _MOST = 3  # cases on the first page
 
 
 def what_if(subject: Subject) -> list[Block]:
-    """What changes the answer in a line each, the picture, and every case that was tried."""
+    """What changes the answer in a line each, the picture of every case that was tried and, in the report of a study,
+    their table."""
     answer, lines = subject.decision, changes(subject.decision)
     parts = [bullets(lines)] if lines else [text(NOT_STORED)]
     if decision_plots.what_would_change in decision_plots.drawn(subject):
         parts.append(picture("what_would_change", _caption(subject)))
     if subject.curves.without_plane:
         parts.append(text(sentence(f"There is no plane of budgets and volumes: {subject.curves.without_plane}")))
-    if (cases := what_if_table(answer)) is not None:
+    if isinstance(subject, ReportStudy) and (cases := what_if_table(answer)) is not None:
         caption = "Every case that was tried, at the estimate of the law, among the E that could answer"
         parts.append(blocks.values(cases, caption))
     if (references := reference_table(answer)) is not None:
@@ -45,7 +47,9 @@ def what_if(subject: Subject) -> list[Block]:
 def changes(answer: Answer) -> list[str]:
     """What would change the decision and what would not, one line each; empty where the answer was stored without."""
     stored = answer.what_if
-    return [] if stored is None else [*_changing(stored), *_unchanged(answer), *_crossovers(stored, stored.crossovers)]
+    if stored is None:
+        return []
+    return [*_told_from(answer), *_changing(stored), *_unchanged(answer), *_crossovers(stored, stored.crossovers)]
 
 
 def in_short(answer: Answer) -> list[str]:
@@ -56,7 +60,17 @@ def in_short(answer: Answer) -> list[str]:
     lines = _changing(stored)
     remaining = plural(len(lines) - _MOST, "more case")
     more = [f"{remaining} would change it: section “{TITLE}”"] if lines[_MOST:] else []
-    return [*(lines[:_MOST] + more or _unchanged(answer)), *_crossovers(stored, _nearest(stored)[:1])]
+    tried = plural(len(stored.cases), "case")
+    steady = [f"{_steady(answer)} in each of the {tried} of section “{TITLE}”"] if stored.cases else []
+    return [*_told_from(answer), *(lines[:_MOST] + more or steady), *_crossovers(stored, _nearest(stored)[:1])]
+
+
+def _told_from(answer: Answer) -> list[str]:
+    """Where the best E at the estimate is another than the one recommended, that the cases start from it."""
+    best = answer.recommendation.best_at_estimate
+    if best == answer.best.n_experts:
+        return []
+    return [f"at the estimate, a mean of the laws, {experts(best)} is best: what changes the answer is told from there"]
 
 
 def _changing(stored: WhatIf) -> list[str]:
@@ -73,7 +87,11 @@ def _unchanged(answer: Answer) -> list[str]:
     cases = () if answer.what_if is None else answer.what_if.cases
     changing = {case.what for case in cases if case.changes}
     names = dict.fromkeys(case.what for case in cases if case.what not in changing)
-    return [f"{experts(answer.best.n_experts)} remains best when varying {listed(names)}"] if names else []
+    return [f"{_steady(answer)} when varying {listed(names)}"] if names else []
+
+
+def _steady(answer: Answer) -> str:
+    return f"{experts(answer.recommendation.best_at_estimate)} remains best"
 
 
 def _nearest(stored: WhatIf) -> list[Crossover]:
