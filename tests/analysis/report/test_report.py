@@ -88,7 +88,7 @@ def test_the_front_page_is_decided_or_gives_every_reason(loaded, answer, reasons
         assert page["because"] == "There are few trunks. E = 8 is at an edge."
     else:
         assert page["headline"] == f"Train {best}: {model}"
-        assert f"of {answer.recommendation.n_draws} bootstrap draws" in page["because"]
+        assert f"of {answer.recommendation.n_draws} draws" in page["because"]
 
 
 def test_every_expert_count_is_in_the_table_of_choices_with_the_parts_of_its_cost(page, answer):

@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
+import typst
 from reported import altered, section, store, strings, tables, words
 from typer.testing import CliRunner
 
@@ -15,12 +17,12 @@ from analysis.decision.answer import answer as answer_of
 from analysis.decision.answer import answer_document, read_answer
 from analysis.decision.question import Question
 from analysis.fitting.fit_file import load_fit
-from analysis.report.build import build_report, report_answer
-from analysis.report.contents import content
+from analysis.report.build import build_report, compile_pdf, report_answer
+from analysis.report.contents import content, write_contents
 from analysis.report.subject import read_subject
 from scaling.cli.main import app
 from scaling.errors import InputError
-from scaling.formatting import si, usd
+from scaling.formatting import sentence, si, usd
 from scaling.serving.service import Service
 from scaling.values import FIT
 
@@ -51,6 +53,16 @@ def alone(file):
     return content(read_subject(file))
 
 
+def details_start(subject, folder):
+    """The page on which the sections start, after page 1 and its figure."""
+    write_contents(subject, folder)
+    compile_pdf(folder, datetime(2026, 1, 1, tzinfo=UTC))
+    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True)
+    return json.loads(
+        typst.query(folder / "report.typ", "<details>", field="value", one=True, root=folder, font_paths=fonts)
+    )
+
+
 def call(*arguments):
     return CliRunner().invoke(app, ["report", *map(str, arguments)])
 
@@ -78,11 +90,45 @@ def test_page_1_has_what_a_budget_owner_asks_for(alone, planned, file):
     assert f"a replica takes {best.served.n_devices} device" in summary
     assert JOINT in summary
     assert planned.made_from in summary
-    changing = next(case for case in planned.what_if.cases if case.changes)
-    assert f"were {changing.value}, E = {changing.n_experts} would be best" in summary
+    cases = planned.what_if.cases
+    assert len(cases) > 8
+    assert not any(case.changes for case in cases)
+    assert f"E = {best.n_experts} remains best in each of the {len(cases)} cases" in summary
+    assert "Next step: " in summary
     assert [block["kind"] for block in alone["summary"]].count("figure") == 1
     assert not alone["decided"]
-    assert "bootstrap draws" in alone["because"]
+    assert planned.recommendation.undecided_because
+    for reason in planned.recommendation.undecided_because:
+        assert sentence(reason) in alone["because"]
+
+
+def test_the_figure_is_on_page_1_and_the_details_start_on_page_2(file, tmp_path):
+    assert details_start(read_subject(file), tmp_path) == 2
+
+
+@pytest.mark.slow
+def test_an_answer_of_several_laws_takes_a_page_more_at_most_and_page_1_stands_alone(tmp_path):
+    question = Question(train_flops=1e23, serve_tokens=5e12, device="h100")
+    found = answer_of(load_fit("published:moe"), question, law_file="published:moe")
+    path = tmp_path / "laws.json"
+    store(path, answer_document(found))
+    subject = read_subject(path)
+    assert details_start(subject, tmp_path) == 2
+    document = content(subject)
+    advice = next(t for t in tables(section(document, "The decision in detail")) if "weight" in t["columns"])
+    assert len(advice["rows"]) == len(found.recommendation.laws)
+    assert not tables(section(document, "The law"))  # 55 constants, which stand with each law
+    assert pages(build_report(path, tmp_path / "laws.pdf").path) <= 5
+
+
+def test_a_published_law_is_not_said_to_be_fitted_here(alone):
+    blocks = section(alone, "The law")
+    said = words(blocks)
+    assert "Its constants were not fitted here" in said
+    assert not re.search("bootstrap|trunk|jackknife|BCa", said)
+    (parameters,) = tables(blocks)
+    assert all(row[-1].endswith("; published") for row in parameters["rows"])
+    assert all("–" in row[2] for row in parameters["rows"])  # an interval, of its draws
 
 
 def test_an_answer_is_dated_as_its_file_and_one_of_python_now(file, planned, tmp_path):

@@ -25,7 +25,7 @@ from analysis.report import measured
 from analysis.report.contents import content
 from analysis.report.plots import decision
 from analysis.report.question import question_sentence
-from analysis.report.sections import what_if
+from analysis.report.sections import serving, what_if
 from analysis.report.study import LATENCY_LAW, load_report_study
 from analysis.report.subject import with_curves
 from scaling import formatting
@@ -107,7 +107,8 @@ def test_what_would_change_it_has_a_line_for_every_case_and_crossover(answers):
 
 def test_every_case_is_in_the_table_with_its_cost(study, answers):
     answer = answers["priced"]
-    (table,) = tables(section(content(study("priced")), what_if.TITLE))
+    table, references = tables(section(content(study("priced")), what_if.TITLE))
+    assert "loss kept" in references["columns"]
     tried = answer.what_if.cases
     assert len(tried) > 8
     assert column(table, "if") == [case.what for case in tried]
@@ -134,7 +135,7 @@ def test_the_first_page_is_short(answers):
     assert many[3] == f"2 more cases would change it: section “{what_if.TITLE}”"
     assert many[4:] == ["at 3B tokens served E = 8 overtakes E = 4"], "1e10 is served: 3e9 is nearer than 1e7"
     assert what_if.in_short(changed(answer)) == [
-        "E = 8 remains best when varying rent",
+        f"E = 8 remains best in each of the 1 case of section “{what_if.TITLE}”",
         "from 1M to 100T tokens served no other E overtakes",
     ]
     assert len(what_if.changes(changed(answer, *"abcde", crossovers=CROSSINGS))) == 5 + 1 + 2
@@ -213,8 +214,9 @@ def test_the_table_of_serving_has_every_replica_and_the_formulas(study, answers)
         assert column(table, header) == [write(choice.served) for choice in choices], header
     assert dict(formulas["rows"]) == replicas.METRICS
     rented = hardware.device("h100")
-    basis = (rented.price_source, rented.price_date, f"{usd(rented.usd_per_hour)} an hour")
-    assert all(part in blocks[0]["text"] for part in basis)
+    assert f"{usd(rented.usd_per_hour)} an hour" in blocks[0]["text"]
+    sources = words(section(content(study("load")), serving.ASSUMPTIONS))  # said once
+    assert all(part in sources for part in (rented.title, rented.price_source, rented.price_date))
 
 
 def test_a_question_in_flops_says_in_one_line_that_nothing_is_priced(study):
