@@ -29,7 +29,8 @@ _FEW_ROWS = 16
 _FINE = {True: (73,) * 3, False: (13,) * 6}
 """Points of the finer grids, for few rows and for many: 36^3 = 6^6, as fine in half as many calls, whose overhead is
 what few rows pay for."""
-_COARSE_NEAR, _DENSE_NEAR, _FINE_NEAR = 25, 61, (13, 13)
+_COARSE_NEAR = 25
+_DENSE_NEAR, _FINE_NEAR = {True: 193, False: 61}, {True: (25, 25), False: (13, 13)}  # for few rows and for many
 _NEAR = 1.5  # times the least cost of the coarse grid, within which a sawtooth is searched densely
 _NEWTON_STEPS = 40
 _HALVINGS = 12  # of the range of ln D, to .02: around the least loss that moves ln L by less than 1e-6
@@ -62,8 +63,8 @@ class SearchSpace:
     model never fits where a smaller one does not. `largest` is the largest N_active that fits, where that is known
     (`largest_that_fits`). `found` keeps what `tokens_for_loss` finds, for searches that ask again under the same
     parameters. `lineage` gives the counts where the fit has no family of its own. `near` is an N_active within a factor
-    `NEAR` of which the optimum of every row is known to lie: many rows are then searched there alone, to 1 % of the
-    size, which is 1e-5 of a smooth cost or loss.
+    `NEAR` of which the optimum of every row is known to lie: many rows, and models on a device, are then searched there
+    alone, to 1 % of the size, which is 1e-5 of a smooth cost or loss.
     """
 
     fit: Fit
@@ -222,10 +223,11 @@ def _minimise(
     A coarse grid, then ever finer ones; first of them, where `dense`, one of so many points over all near the best.
     """
     high = np.minimum(high, np.log(space.largest or largest_that_fits(space)))
-    coarse, fine = _COARSE, _FINE[len(low) <= _FEW_ROWS]
-    if space.near is not None and len(low) > _FEW_ROWS:
+    few = len(low) <= _FEW_ROWS
+    coarse, fine = _COARSE, _FINE[few]
+    if space.near is not None and (dense or not few):  # a sawtooth is priced by a table, which ends there
         low, high = np.maximum(low, np.log(space.near / NEAR)), np.minimum(high, np.log(space.near * NEAR))
-        coarse, dense, fine = _COARSE_NEAR, min(dense, _DENSE_NEAR), _FINE_NEAR
+        coarse, dense, fine = _COARSE_NEAR, min(dense, _DENSE_NEAR[few]), _FINE_NEAR[few]
     low = np.minimum(low, high)
     rows = np.arange(len(low))
     for points in (coarse, *([dense] if dense else []), *fine):

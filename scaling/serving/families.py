@@ -159,6 +159,8 @@ class ArchitectureFamily:
         """A quantity of the members at these places, which beyond them grows with the scale or stays."""
         below, above, share, scale = where
         values = np.array([float(value(member)) for member in self.members])
+        if (values == values[0]).all():  # of one member, or equal in all: most quantities, and searches ask often
+            return values[0] * scale if grows else np.full(np.shape(scale), values[0])
         if (values > 0).all():
             found = np.exp((1.0 - share) * np.log(values)[below] + share * np.log(values)[above])
         else:
