@@ -22,7 +22,7 @@ def answer_figure(answer: Answer) -> Figure:
 
 def answer_panels(answer: Answer, palette: Palette) -> list[Panel]:
     """Loss against lifetime cost by E, or at a training budget alone the least loss of every E; beside it the share of
-    the bootstrap draws in which each E is best, where there are draws."""
+    the draws in which each E is best, where there are draws."""
     found, best = answer.recommendation, answer.best
     if found.front:
         offer: Panel = partial(

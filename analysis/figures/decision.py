@@ -116,7 +116,7 @@ def losses_of_choices(
 
 
 def probability_best(shares: Mapping[int, float], palette: Palette, ax: Axes) -> Axes:
-    """Share of the bootstrap draws in which each E is best."""
+    """Share of the draws in which each E is best."""
     percents = [100 * share for share in shares.values()]
     bars = ax.bar(range(len(shares)), percents, color=[palette[e] for e in shares], width=0.66)
     ax.bar_label(bars, [f"{percent:.0f}%" for percent in percents], fontsize=7, padding=2)
