@@ -111,7 +111,7 @@ def _intervals(subject: Subject) -> list[Block]:
         return []
     kind = "Intervals are bias-corrected and accelerated (BCa), from resamples of trunks and a jackknife over them"
     if fit.status == "published":
-        kind = f"Intervals are quantiles of {fit.n_draws} draws; how they were made stands in section “{ASSUMPTIONS}”"
+        kind = f"Intervals are quantiles of {fit.n_draws} draws, made as section “{ASSUMPTIONS}” says"
     elif not fit.jackknife:
         kind = "This fit was stored without a jackknife, so its intervals lack the acceleration of BCa: fit it again"
     elif fit.resampled.supply != "many":
