@@ -409,17 +409,9 @@ def _unfitted(table: RunTable, law: Law, objective: Objective) -> Fit:
         domain=fitted_to.domain(table, (*law.columns, COMPUTE)),
         experts=fitted_to.experts(table),
         studied=studied(table),
-        noise=fitted_to.seed_noise(table),
         family=fitted_to.family_of(table),
-        corpus_tokens=fitted_to.corpus_tokens(table),
-        router_skew=fitted_to.router_skew(table),
-        settings=fitted_to.settings(law, table),
-        source=table.source,
-        made_from=table.digest,
-        doubts=table.doubts,
-        dropped=table.dropped,
-        notes=table.notes,
         versions={"scaling": distribution.version(), "numpy": np.__version__},
+        **fitted_to.of_table(table, law),
     )
 
 

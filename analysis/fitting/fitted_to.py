@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,21 @@ _CONFIGURATION = (
     "dispatch",
     "experts", "n_active", "n_total", "tokens", "batch_tokens", "seq_len", "lr", "corpus_hash",
 )  # fmt: skip
+
+
+def of_table(table: RunTable, law: Law) -> dict[str, Any]:
+    """What every fit to a table says of it, by field of `Fit`, whatever it starts from."""
+    return {
+        "noise": seed_noise(table),
+        "corpus_tokens": corpus_tokens(table),
+        "router_skew": router_skew(table),
+        "settings": settings(law, table),
+        "source": table.source,
+        "made_from": table.digest,
+        "doubts": table.doubts,
+        "dropped": table.dropped,
+        "notes": table.notes,
+    }
 
 
 def seed_noise(table: RunTable) -> float | None:

@@ -200,18 +200,10 @@ def _with_runs(fit: Fit, table: RunTable, start: Fit, name: str) -> Fit:
         n_trunks=len(np.unique(table.trunks)),
         domain=domain,
         experts=kept.get("experts", experts),
-        noise=fitted_to.seed_noise(table),
         family=family,
-        corpus_tokens=fitted_to.corpus_tokens(table),
-        router_skew=fitted_to.router_skew(table),
-        settings=fitted_to.settings(law, table),
-        source=table.source,
-        made_from=table.digest,
-        doubts=table.doubts,
-        dropped=table.dropped,
-        notes=table.notes,
         warnings=(*fit.warnings, *told),
         versions={"scaling": distribution.version(), "numpy": np.__version__},
+        **fitted_to.of_table(table, law),
     )
 
 
