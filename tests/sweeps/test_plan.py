@@ -233,7 +233,7 @@ def test_listed_defaults_are_those_that_the_grid_does_not_set() -> None:
     assert "n_layers" not in defaults["model"]
     assert "lr" not in defaults["train"]
     assert defaults["train"]["batch_tokens"] == TrainConfig().batch_tokens
-    assert defaults["resources"] == {"gpus": 0.0, "expert_parallel": False, "checkpoint_minutes": 5.0}
+    assert defaults["resources"] == {"gpus": 0.0, "expert_parallel": False, "checkpoint_minutes": 5.0, "max_minutes": None}
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999"), (250_000, "250K"), (4e6, "4M"), (1.5e9, "1.5B"), (0, "0")])
