@@ -1,11 +1,17 @@
 """Causal self-attention with rotary positions, over whole sequences or one token at a time against a cache.
 
+Two implementations give the same result up to rounding: `attend`, of plain products (XLA), which writes the scores of
+all pairs of tokens to memory, and `fused`, one kernel of cuDNN that never writes them (FlashAttention, arXiv
+2205.14135), where the device has it (`implementation`).
+
 Axes: B sequences, T new tokens, S tokens attended to, H heads, G groups of heads, K width of a head, D = H K.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +23,9 @@ from scaling.model.matmul import product_of_sequences
 
 ROTARY_BASE = 10_000.0
 MASKED = -1e30
+
+Implementation = Literal["xla", "cudnn"]
+_HALVES = (jnp.bfloat16, jnp.float16)  # cuDNN has no fused attention in float32
 
 
 @struct.dataclass
@@ -89,10 +98,16 @@ def _attend_forward(query: jax.Array, key: jax.Array, value: jax.Array, visible:
     score = jnp.einsum("bhtk,bhsk->bhts", query, key, preferred_element_type=jnp.float32)
     score = jnp.where(visible, score, MASKED)
     share = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).astype(value.dtype)  # not yet normalised
-    ones = jnp.ones_like(value[..., :1])  # multiplied by share, they give the sum over S, cheaper than a CPU reduction
-    mixed = jnp.einsum("bhts,bhsk->bhtk", share, jnp.concatenate([value, ones], -1), preferred_element_type=jnp.float32)
-    scale = 1.0 / mixed[..., -1:]
-    out = (mixed[..., :-1] * scale).astype(value.dtype)
+    if _device_in_use().platform == "cpu":
+        ones = jnp.ones_like(value[..., :1])  # multiplied by share, they give the sum over S, cheaper than a reduction
+        value_and_1 = jnp.concatenate([value, ones], -1)
+        mixed = jnp.einsum("bhts,bhsk->bhtk", share, value_and_1, preferred_element_type=jnp.float32)
+        mixed, total = mixed[..., :-1], mixed[..., -1:]
+    else:  # elsewhere the copy of the values, in decoding the whole cache, costs more than the reduction
+        mixed = jnp.einsum("bhts,bhsk->bhtk", share, value, preferred_element_type=jnp.float32)
+        total = jnp.sum(share, axis=-1, keepdims=True, dtype=jnp.float32)
+    scale = 1.0 / total
+    out = (mixed * scale).astype(value.dtype)
     return out, (query, key, value, share, scale, out)
 
 
@@ -112,6 +127,57 @@ def _attend_backward(residuals: Any, grad: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 attend.defvjp(_attend_forward, _attend_backward)
+
+
+def fused(query: jax.Array, key: jax.Array, value: jax.Array, by: Implementation = "cudnn") -> jax.Array:
+    """The same for position t attending to 0..t of as many keys, [B, H, T, K] and [B, G, T, K] -> [B, T, D].
+
+    Heads of a group stand next to each other, as in `Attention`; the caller scales the query.
+    """
+    by_token = [x.transpose(0, 2, 1, 3) for x in (query, key, value)]
+    mixed_BxTxHxK = jax.nn.dot_product_attention(*by_token, scale=1.0, is_causal=True, implementation=by)
+    return mixed_BxTxHxK.reshape(*mixed_BxTxHxK.shape[:2], -1)
+
+
+def implementation(dtype: Any, width: int) -> Implementation:
+    """How attention over whole sequences is computed in this dtype with heads of this width, on the device in use.
+
+    cuDNN's is taken where its own limits allow it (CUDA devices of compute capability 8.0, half precision, width a
+    multiple of 8 up to 128, from 9.0 on up to 256) and a small program with its gradient compiles. Documents packed
+    into a sequence and a token against a cache always take plain products: the first need a mask of all pairs, and for
+    the second cuDNN's layout of keys and values would copy the whole cache at every token.
+    """
+    device = _device_in_use()
+    capability = str(getattr(device, "compute_capability", ""))  # "9.0"; of AMD's devices a word
+    if device.platform != "gpu" or jnp.dtype(dtype) not in map(jnp.dtype, _HALVES) or "." not in capability:
+        return "xla"
+    generation = int(capability.split(".")[0])
+    fits = generation >= 8 and width % 8 == 0 and width <= (128 if generation < 9 else 256)
+    return "cudnn" if fits and _compiles(jnp.dtype(dtype).name, width) else "xla"
+
+
+def _device_in_use() -> jax.Device:
+    """The device that a function traced now is for: that of `jax.default_device`, else the first."""
+    chosen = jax.config.jax_default_device
+    return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
+
+
+@lru_cache(maxsize=32)
+def _compiles(dtype: str, width: int) -> bool:
+    """Whether cuDNN's attention and its gradient compile here: libraries report what they lack by errors of any type.
+
+    In a thread of its own, because a model may be being traced in this one, for several devices.
+    """
+    shape = jax.ShapeDtypeStruct((1, 2, 128, width), dtype)
+
+    def total(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return jnp.sum(fused(query, key, value).astype(jnp.float32))
+
+    def compile_() -> None:
+        jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(shape, shape, shape).compile()
+
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(compile_).exception() is None
 
 
 def split_heads(projected_BxTxC: jax.Array, n_heads: int, width: int, position_T: Any) -> tuple[jax.Array, ...]:
@@ -164,6 +230,10 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, value, start, axis=2),
             )
             key, value = cache.key_BxGxSxK, cache.value_BxGxSxK
+        out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
+        whole = new == key.shape[2] > 1 and document_BxT is None  # a cache of as many tokens was empty
+        if whole and implementation(x_BxTxD.dtype, of_head) == "cudnn":
+            return product_of_sequences(fused(query, key, value), out_DxD), cache
         visible = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
         if document_BxT is not None:
             visible = visible & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
@@ -172,5 +242,4 @@ class Attention(nn.Module):
         visible_xRxS = jnp.concatenate([visible] * (heads // groups), axis=-2)
         mixed_BxHxTxK = attend(query_BxGxRxK, key, value, visible_xRxS).reshape(query.shape)
         mixed_BxTxD = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, width)
-        out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
         return product_of_sequences(mixed_BxTxD, out_DxD), cache
