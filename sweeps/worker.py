@@ -23,6 +23,7 @@ from scaling.config.run import RunConfig, by_trunk
 from scaling.config.run_row import describe
 from scaling.errors import WorkError
 from scaling.training import malloc
+from sweeps.live import LiveWriter
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
@@ -35,7 +36,8 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 class CellFunctions:
     """The functions that do the work, as `module:function`, so that only the process that runs them imports them.
 
-    train: (cells of one call, folder for checkpoints) -> results of the cells as they end (scaling/training/tasks.py).
+    train: (cells of one call, folder for checkpoints, who is told how far it is) -> results of the cells as they end
+    (scaling/training/tasks.py).
     measure: cell -> latency rows (scaling/training/inference_bench.py).
     """
 
@@ -118,7 +120,7 @@ def train_cells(
     def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         try:
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
-            for result in pkgutil.resolve_name(functions.train)(list(cells), folder):
+            for result in pkgutil.resolve_name(functions.train)(list(cells), folder, live):
                 if result.run["run_id"] not in left:
                     raise WorkError("the corpus changed during the sweep; run again to train on the new text")
                 yield result.run | {"executor": executor}, result.evals, result.curves
@@ -130,11 +132,12 @@ def train_cells(
             for cell in list(left.values()):
                 yield failed_row(cell, corpus_hash, status, _text(error), executor, started_at, wall_s), [], []
 
-    with _Notes() as notes:
+    with _Notes() as notes, LiveWriter(store, cells, corpus_hash) as live:
         for run, evals, curves in results():
             store.write_cell(run, evals, curves)
             del left[run["run_id"]]
             clock = time.perf_counter()
+            live.phase("wait")
             yield outcome(run, notes.taken())
     for trunk in by_trunk(left.values()):
         yield from train_cells(trunk, corpus_hash, store, executor, functions)

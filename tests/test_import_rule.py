@@ -33,6 +33,8 @@ GROUND = tuple(
         "formatting",
         "numbers",
         "json_text",
+        "live",
+        "observer",
         "parts",
         "progress",
         "schema",

@@ -89,6 +89,11 @@ class Checkpoints:
         self._interval_s, self._last = minutes * 60, time.monotonic()
 
     @property
+    def possible(self) -> bool:
+        """Whether there is a folder to write to."""
+        return self._folder is not None
+
+    @property
     def due(self) -> bool:
         return self._folder is not None and time.monotonic() - self._last >= self._interval_s
 

@@ -26,6 +26,7 @@ from scaling.data.batches import EvalWindows, eval_windows
 from scaling.expert_rows import capacity_rows
 from scaling.model.sharding import placement_of
 from scaling.model.transformer import Transformer
+from scaling.observer import UNOBSERVED, Observer
 from scaling.training import host, malloc, router_metrics
 from scaling.training.evaluate import HeldOutLoss, HeldOutRouting, LossFunction, evaluate, leak, losses_program
 from scaling.training.kernel_choice import kernel_of
@@ -69,19 +70,23 @@ def versions() -> str:
     return " ".join(f"{name}={version}" for name, version in parts.items())
 
 
-def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> Iterator[CellResult]:
+def train_cells(
+    cells: Sequence[RunConfig], checkpoints: Path | None = None, observer: Observer = UNOBSERVED
+) -> Iterator[CellResult]:
     """Train and evaluate cells of one shape: the budgets of one trunk, or of several that train side by side.
 
     Each is yielded when it is done. A run whose loss becomes NaN has status `diverged` and no loss. `checkpoints` is
-    the folder for checkpoints of long trunks. Raises InputError if the corpus does not suit the cells.
+    the folder for checkpoints of long trunks; `observer` is told how far the training is. Raises InputError if the
+    corpus does not suit the cells, and what the observer gives as the reason to stop.
     """
     malloc.keep()
     clock = time.perf_counter()
-    call = _prepared(cells)
+    call = _prepared(cells, observer)
     compile_s, shared_s = call.compile_s, time.perf_counter() - clock  # charged to the first cell
     probe = call.held_out_routing.choices if call.held_out_routing else None
-    vocab_size = call.corpus.vocab_size
-    for trained in train_trunks(call.trunks, call.corpus.tokens(), vocab_size, call.kernel, checkpoints, probe):
+    text = call.corpus.tokens(), call.corpus.vocab_size
+    for trained in train_trunks(call.trunks, *text, call.kernel, checkpoints, probe, observer):
+        observer.phase("evaluate")
         clock = time.perf_counter()
         row, documents = _run_row(trained, call)
         row["compile_s"] = compile_s
@@ -90,11 +95,12 @@ def train_cells(cells: Sequence[RunConfig], checkpoints: Path | None = None) -> 
         yield CellResult(row, documents, trained.curves)
 
 
-def _prepared(cells: Sequence[RunConfig]) -> _Call:
+def _prepared(cells: Sequence[RunConfig], observer: Observer) -> _Call:
     started, trunks = datetime.datetime.now(datetime.UTC), by_trunk(cells)
     first = trunks[0][0]
     corpus = data.prepare(first.data)
     windows = eval_windows(corpus.heldout(), first.train.seq_len, first.data.eval_windows)
+    observer.phase("compile")
     devices = devices_of(first, len(trunks))
     kernel = kernel_of(first, devices[0], len(trunks))
     clock = time.perf_counter()

@@ -6,6 +6,7 @@ same program and nothing before the cooldown depends on the budget (arXiv 2405.1
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from scaling.config.run import RunConfig
 from scaling.data.batches import TrainBatches
 from scaling.errors import InputError
 from scaling.model.sharding import placement_of
+from scaling.observer import UNOBSERVED, Observer, Steps
 from scaling.training.checkpoint import Checkpoint, Checkpoints, TrainingState
 from scaling.training.phases import spawns
 from scaling.training.program import Program, program
@@ -29,6 +31,8 @@ from scaling.training.step import Params, StepFunction, metric_names
 
 CURVE_ROWS = 40  # approximate number of rows, as many as a figure can show
 _CHECK_EVERY = 32  # steps between checks of the loss, each of which waits for the device
+_TELL_S = 2.0  # seconds between two reports to the observer, unless a step takes longer
+_PAST_ROWS = 200  # reports of the steps before a training resumed
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,27 @@ def train_trunks(
     kernel: str,
     checkpoints: Path | None = None,
     probe: Callable[[Params], Choices] | None = None,
+    observer: Observer = UNOBSERVED,
 ) -> Iterator[TrainedCell]:
     """Train the cells of some trunks side by side and yield each after its last step, in the order of budgets.
 
     With a folder for checkpoints, a killed run resumes from the last one and ends with the same weights. `probe`
-    returns the router's choices for given weights. Raises InputError if the budgets of the trunks differ.
+    returns the router's choices for given weights. `observer` is told of all steps, and may stop the training. Raises
+    InputError if the budgets of the trunks differ.
     """
     first = trunks[0]
     if any([cell.steps for cell in trunk] != [cell.steps for cell in first] for trunk in trunks):
         raise InputError("trunks that train side by side must have the same token budgets")
     compiled = program_of(first[0], vocab_size, kernel, len(trunks))
     saved = Checkpoints(checkpoints, first[0].resources.checkpoint_minutes)
-    trainer = _Trainer(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved, probe)
+    trainer = _Trainer(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved, probe, observer)
     trunk, branch = _resume(saved, compiled, first, [trunk[0].seed for trunk in trunks])
+    trainer.tell_past(trunk, branch, [trunk[0] for trunk in trunks])
     for budget in range(len(first)):
         cells = [cells_of_trunk[budget] for cells_of_trunk in trunks]
         if branch is None:
-            branch = trainer.branch_off(trunk, cells, last=budget + 1 == len(first))
-        trainer.cool_down(trunk, branch, cells)
+            branch = trainer.branch_off(trunk, cells, budget, last=budget + 1 == len(first))
+        trainer.cool_down(trunk, branch, cells, budget)
         for index, cell in enumerate(cells):
             yield _trained_cell(cell, index, len(trunks), trunk, branch)
         branch, trunk.left = None, (trunk.at, trunk.seconds)
@@ -149,9 +156,12 @@ class _Trainer:
         vocab_size: int,
         saved: Checkpoints,
         probe: Callable[[Params], Choices] | None,
+        observer: Observer,
     ) -> None:
         self._compiled, self._saved = compiled, saved
         self._probe, self._trunks = probe, len(leaders)
+        self._observer, self._names = observer, metric_names(leaders[0].model)
+        self._step_s = _TELL_S  # of the latest steps; at first one step is told alone
         self._spawn_at = leaders[0].dense_steps if spawns(leaders[0].model) else None
         settings, packed = leaders[0].train, leaders[0].data.packing == "documents"
         self._batches = [
@@ -159,24 +169,37 @@ class _Trainer:
             for leader in leaders
         ]
 
-    def branch_off(self, trunk: TrainingState, cells: Sequence[RunConfig], *, last: bool) -> TrainingState:
-        """Train the trunk up to the cooldown of these cells and return their branch; the last one takes the state."""
-        self._train(trunk, cells, cells[0].steps - cells[0].cooldown_steps, Checkpoint(trunk, None, cells[0].steps))
+    def tell_past(self, trunk: TrainingState, branch: TrainingState | None, cells: Sequence[RunConfig]) -> None:
+        """Tell the observer of the steps that an earlier process took, which a checkpoint brought."""
+        run = branch or trunk
+        every = max(1, run.at // _PAST_ROWS)
+        ends = sorted({*range(every, run.at, every), trunk.at, run.at} - {0})
+        for start, end in itertools.pairwise([0, *ends]):
+            self._tell(cells, 0, run.metrics[start:end], end, 0.0, shared=end <= trunk.at, past=True)
+
+    def branch_off(self, trunk: TrainingState, cells: Sequence[RunConfig], budget: int, *, last: bool) -> TrainingState:
+        """Train the trunk up to the cooldown of these cells, which are those of the budget with this index, and return
+        their branch; the last one takes the state."""
+        point = Checkpoint(trunk, None, cells[0].steps)
+        self._train(trunk, cells, cells[0].steps - cells[0].cooldown_steps, point, budget)
         state = trunk.state if last else self._compiled.copy(trunk.state)
         if last:
             trunk.state = None
         return TrainingState(state, trunk.at, list(trunk.metrics), dict(trunk.probes))
 
-    def cool_down(self, trunk: TrainingState, branch: TrainingState, cells: Sequence[RunConfig]) -> None:
+    def cool_down(self, trunk: TrainingState, branch: TrainingState, cells: Sequence[RunConfig], budget: int) -> None:
         """Train a branch through its cooldown."""
-        self._train(branch, cells, cells[0].steps, Checkpoint(trunk, branch, cells[0].steps))
+        self._train(branch, cells, cells[0].steps, Checkpoint(trunk, branch, cells[0].steps), budget)
 
-    def _train(self, run: TrainingState, cells: Sequence[RunConfig], until: int, point: Checkpoint) -> None:
+    def _train(
+        self, run: TrainingState, cells: Sequence[RunConfig], until: int, point: Checkpoint, budget: int
+    ) -> None:
         """Take the steps from `run.at` to `until` at the rates of these cells, one per trunk.
 
         Stops early if no trunk has a finite loss; missing steps count as not finite. `point` is the checkpoint to save
-        in the meantime.
+        in the meantime, and when the observer has a reason to stop, which is raised.
         """
+        self._observer.phase("train")
         while run.at < until and not _lost(run):
             started = time.perf_counter()
             if run.at == self._spawn_at:
@@ -185,12 +208,34 @@ class _Trainer:
             reported = [self._step(run, cells, step) for step in steps]
             run.metrics += [np.atleast_2d(metrics) for metrics in jax.device_get(reported)]
             run.at = steps.stop
-            run.seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            run.seconds += seconds
+            self._step_s = seconds / len(steps)
+            self._tell(cells, budget, run.metrics[steps.start :], run.at, seconds, shared=point.branch is None)
             if self._probe is not None and run.at == next_probe(run.at - 1):
                 weights = [_params_of(run.state.params, index, self._trunks) for index in range(self._trunks)]
                 run.probes[run.at] = np.stack([self._probe(params) for params in weights])
-            if self._saved.due:
+            reason = self._observer.reason_to_stop()
+            if self._saved.due or (reason and self._saved.possible):
+                self._observer.phase("save")
                 self._saved.save(point)
+                self._observer.phase("train")
+            if reason is not None:
+                raise reason
+
+    def _tell(
+        self,
+        cells: Sequence[RunConfig],
+        budget: int,
+        metrics: Sequence[NDArray[np.float32]],
+        last: int,
+        seconds: float,
+        *,
+        shared: bool,
+        past: bool = False,
+    ) -> None:
+        rates = tuple(learning_rate(cell, last - 1) for cell in cells)
+        self._observer.trained(Steps(budget, shared, last, self._names, metrics, rates, seconds, past))
 
     def _step(self, run: TrainingState, cells: Sequence[RunConfig], step: int) -> jax.Array:
         """Take one step of all trunks and return its metrics, which may not be computed yet."""
@@ -201,8 +246,9 @@ class _Trainer:
         return reported
 
     def _stop_after(self, step: int) -> int:
-        """The next step with a check, a probe or the copying of experts."""
-        stops = [step + _CHECK_EVERY, next_probe(step) if self._probe else None, self._spawn_at]
+        """The next step with a check, a report, a probe or the copying of experts."""
+        within = max(1, min(_CHECK_EVERY, int(_TELL_S / max(self._step_s, 1e-9))))
+        stops = [step + within, next_probe(step) if self._probe else None, self._spawn_at]
         return min(stop for stop in stops if stop is not None and stop > step)
 
 

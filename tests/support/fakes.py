@@ -27,7 +27,7 @@ def note(word: str) -> None:
         log.write(word + "\n")
 
 
-def train(cells: list[RunConfig], checkpoints: Path) -> Iterator[Any]:
+def train(cells: list[RunConfig], checkpoints: Path, observer: Any) -> Iterator[Any]:
     """Rows with a loss that depends only on the configuration."""
     for cell in cells:
         yield one(cell)
