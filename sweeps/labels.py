@@ -13,7 +13,7 @@ _SHORT = {"n_experts": "E", "d_model": "d", "tokens": "D"}
 
 def cell_labels(grid: Grid) -> dict[RunConfig, str]:
     """A label of each cell with the axes that vary and that its model uses: `E=8 d=64 D=4M seed=1`."""
-    named = {name for block in grid.blocks for name in block}
+    named = {*grid.axes}
     values = {cell: {name: axis_value(cell, name) for name in named | {*_SHORT}} for cell in grid.cells}
     shown = [*_SHORT, *(name for name in AXES if name in named and name not in _SHORT)]
     shown = [name for name in shown if name in _SHORT or len({cell[name] for cell in values.values()}) > 1]

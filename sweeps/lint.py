@@ -69,7 +69,7 @@ def _idle_devices(cells: list[RunConfig]) -> list[str]:
 
 def unread(grid: Grid) -> list[str]:
     """Fields of the model that the grid sets but no cell uses, probably by mistake."""
-    given = {*grid.settings["model"], *(name for block in grid.blocks for name in block if AXES[name] == "model")}
+    given = {name for name in grid.given if AXES.get(name) == "model"}
     read = set().union(*(cell.model.read for cell in grid.cells))
     reads = {name: router.options for name, router in ROUTERS.items()}
     reads |= {name: form.options for name, form in EXPERTS.items()}

@@ -6,15 +6,13 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
-from sweeps.grid import Grid, axis_value, cell_at, parse, resolved
+from sweeps.grid import Grid, Refusal, axis_value, cell_at, parse, resolved, with_axes
 
 VARIED = ("n_experts", "d_model", "tokens", "seed")  # axes of new cells; the others follow from the width
 _LADDER, _LONGEST = 2.0, 4.0  # ratio of token budgets, and of the largest budget to the largest so far
@@ -72,8 +70,8 @@ def new_cells(grid: Grid, study: Studied, experts: Iterable[int]) -> list[RunCon
     ):
         seed = study.free_seed(n_experts, width)
         point = {**other, "n_experts": n_experts, "d_model": width, "tokens": tokens, "seed": seed}
-        with contextlib.suppress(ValidationError):
-            cells.append(cell_at(grid.study, grid.task, grid.settings, point))
+        with contextlib.suppress(Refusal):
+            cells.append(cell_at(grid, point))
     return cells
 
 
@@ -113,12 +111,12 @@ def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) ->
     blocks: dict[tuple[Any, ...], list[int]] = defaultdict(list)  # expert counts that have the same budgets
     for (width, seed, n_experts, other), tokens in budgets_of.items():
         blocks[width, seed, tuple(sorted(tokens)), other].append(n_experts)
-    written = tuple(
+    written = [
         {"n_experts": sorted(experts), "d_model": [width], "tokens": list(tokens), "seed": [seed]}
         | {name: [value] for name, value in other}
         for (width, seed, tokens, other), experts in blocks.items()
-    )
-    text = "".join(f"# {line}\n" for line in heading.splitlines()) + resolved(replace(grid, blocks=written))
+    ]
+    text = "".join(f"# {line}\n" for line in heading.splitlines()) + resolved(with_axes(grid, written))
     if {cell.run_id("") for cell in parse(text, path).cells} != {cell.run_id("") for cell in chosen}:
         raise InputError(f"{grid.path}: new cells do not fit its sections; list every varying axis under `grid:`")
     return text
@@ -126,7 +124,7 @@ def as_grid(grid: Grid, cells: Iterable[RunConfig], path: Path, heading: str) ->
 
 def _other_axes(grid: Grid, cell: RunConfig) -> dict[str, Any]:
     """The values of the grid's other axes in a cell."""
-    names = sorted({name for block in grid.blocks for name in block} - {*VARIED})
+    names = sorted({*grid.axes} - {*VARIED})
     return {name: axis_value(cell, name) for name in names}
 
 

@@ -197,7 +197,7 @@ def _times(
 
 def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     """Defaults that the grid does not set, by section; those that follow a rule, such as `lr`, show it."""
-    axes = {name for block in grid.blocks for name in block}
+    given = {*grid.given}
     defaults = {
         section: {name: info.get_default() for name, info in kind.model_fields.items()}
         for section, kind in SECTIONS.items()
@@ -210,7 +210,7 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
         section: {
             name: value
             for name, value in values.items()
-            if name not in grid.settings[section] and name not in axes and value != ()
+            if name not in given and value != ()
         }
         for section, values in defaults.items()
     }

@@ -1,0 +1,138 @@
+"""A grid: its cells, and what was said to make them, which can be written again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scaling.config.data import DataConfig
+from scaling.config.model import following
+from scaling.config.run import RunConfig
+from sweeps.grid.block import Block, written, written_conditions
+from sweeps.grid.cells import LeftOut
+from sweeps.grid.formula import Formula
+from sweeps.grid.names import AXES, FIXES, SECTIONS, WHERE, as_field
+from sweeps.grid.point import Maker, Override
+
+RECORD = "made_with"
+"""What `sweep run` writes into the study's grid.yaml beside the grid."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file: its distinct `cells` in file order (blocks, then axes, the last axis varying fastest).
+
+    `settings` holds the sections and `blocks` the axes of each block, both validated and without defaults, formulas as
+    such; `where` holds for all blocks; `overrides` are resources of some cells. `duplicates` counts cells that repeat
+    an earlier run, `left_out` the combinations that are none; `record` is what `sweep run` wrote about the run.
+    """
+
+    study: str
+    task: str
+    cells: tuple[RunConfig, ...]
+    settings: dict[str, dict[str, Any]]
+    blocks: tuple[Block, ...]
+    source: str
+    path: Path
+    duplicates: int
+    record: dict[str, Any]
+    where: tuple[Formula, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def corpora(self) -> tuple[DataConfig, ...]:
+        """The distinct corpora of the cells, in order of appearance."""
+        return tuple(dict.fromkeys(cell.data for cell in self.cells))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The fields that the blocks set, in the order of `AXES`; a shorthand sets the field that it fixes."""
+        named = {name for block in self.blocks for name in block.fields}
+        return tuple(name for name in AXES if name in named)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Every field that the grid sets, in a section or a block."""
+        named = [as_field(name) for section in self.settings.values() for name in section]
+        named += [name for override in self.overrides for name in override.fields]
+        return tuple(dict.fromkeys([*named, *self.axes]))
+
+    @property
+    def resolved_fields(self) -> tuple[str, ...]:
+        """The fields that axes, shorthands and formulas give, whose values a cell alone tells."""
+        by_rule = [
+            as_field(name)
+            for section in self.settings.values()
+            for name, value in section.items()
+            if name in FIXES or isinstance(value, Formula)
+        ]
+        return tuple(name for name in AXES if name in {*by_rule, *self.axes})
+
+
+def axis_value(cell: RunConfig, name: str) -> Any:
+    """The value of a field in a cell."""
+    section = AXES[name]
+    return getattr(getattr(cell, section) if section else cell, name)
+
+
+def cell_at(grid: Grid, point: Mapping[str, Any]) -> RunConfig:
+    """The cell at one value of each axis, the rest by the grid's sections; None takes what they say.
+
+    Raises Refusal for what no cell can be.
+    """
+    return Maker(grid.study, grid.task, grid.settings, grid.overrides).point(point).cell()
+
+
+def with_axes(grid: Grid, blocks: Iterable[Mapping[str, Sequence[Any]]]) -> Grid:
+    """The grid with these blocks of crossed fields instead of its own, and without its `where`.
+
+    Shorthands of its sections stand for no field that the new blocks give. Its cells are not made.
+    """
+    made = tuple(map(Block.of, blocks))
+    fields = {name for block in made for name in block.axes}
+    settings = {
+        name: {key: value for key, value in section.items() if key not in FIXES or FIXES[key] not in fields}
+        for name, section in grid.settings.items()
+    }
+    return replace(grid, blocks=made, settings=settings, where=(), cells=(), left_out=(), duplicates=0)
+
+
+def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
+    """The grid as YAML with every default filled in and `record` (versions, device, corpus hash) under `made_with`.
+
+    It is a valid grid with the same cells. Only fields whose default depends on others (`d_expert`) are omitted.
+    """
+    document: dict[str, Any] = {"study": grid.study, "task": grid.task}
+    follows = following()
+    in_all_blocks = set.intersection(*({*_always(block)} for block in grid.blocks))
+    for name, kind in SECTIONS.items():
+        defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in follows}
+        section = {**defaults, **{key: written(value) for key, value in grid.settings[name].items()}}
+        document[name] = {
+            key: value for key, value in section.items() if not (key in in_all_blocks and AXES.get(key) == name)
+        }
+    if grid.overrides:
+        document["resources"] = [document["resources"], *map(_entry, grid.overrides)]
+    if grid.where:
+        document[WHERE] = written_conditions(grid.where)
+    document["grid"] = [block.to_yaml() for block in grid.blocks]
+    if record:
+        document[RECORD] = record
+    plain_values = json.loads(json.dumps(document))  # tuples become lists
+    return yaml.safe_dump(plain_values, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+
+
+def _always(block: Block) -> list[str]:
+    """The fields of a block that no combination leaves to the sections."""
+    return [name for name, values in block.axes.items() if all(value is not None for value in values)]
+
+
+def _entry(override: Override) -> dict[str, Any]:
+    fields = {name: written(value) for name, value in override.fields.items()}
+    return {WHERE: override.where.text, **fields}
