@@ -235,7 +235,8 @@ class ModelConfig(Frozen):
         before = {name for name, value in as_before.items() if parts[name] == value}
         if self.n_experts == 1:
             return {name: parts[name] for name in _DENSE if name not in before} | {"d_mlp": self.dense_width}
-        return {name: value for name, value in parts.items() if name in self.read - before}
+        kept = self.read - before
+        return {name: value for name, value in parts.items() if name in kept}
 
     @property
     def read(self) -> set[str]:

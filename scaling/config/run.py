@@ -140,7 +140,17 @@ def _digest(parts: dict[str, Any], without: tuple[str, ...] = ()) -> str:
 
 def by_trunk(cells: Iterable[RunConfig]) -> list[tuple[RunConfig, ...]]:
     """Cells grouped by trunk: those that differ only in token budget, in increasing order of it."""
-    trunks: dict[RunConfig, list[RunConfig]] = defaultdict(list)
+    cells = list(cells)
+    numbers: dict[Frozen, int] = {}
+    of_object: dict[int, int] = {}  # the cells of a grid share their sections, which are then hashed once
+
+    def number(section: Frozen) -> int:
+        if id(section) not in of_object:
+            of_object[id(section)] = numbers.setdefault(section, len(numbers))
+        return of_object[id(section)]
+
+    trunks: dict[tuple[Any, ...], list[RunConfig]] = defaultdict(list)
     for cell in cells:
-        trunks[cell.model_copy(update={"tokens": 1})].append(cell)
+        sections = (cell.model, cell.data, cell.train, cell.bench, cell.resources)
+        trunks[cell.study, cell.task, cell.seed, *map(number, sections)].append(cell)
     return [tuple(sorted(trunk, key=lambda cell: cell.steps)) for trunk in trunks.values()]
