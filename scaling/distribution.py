@@ -19,7 +19,7 @@ _PACKAGES = ("analysis", "sweeps")
 # Optional packages, each with the extra that installs it.
 _EXTRAS = {
     **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax", "tokenizers"), "train"),
-    "datasets": "data",
+    **dict.fromkeys(("datasets", "sentencepiece"), "data"),
     "ray": "sweep",
     **dict.fromkeys(("matplotlib", "typst"), "report"),
     "tokamax": "gpu",

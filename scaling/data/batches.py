@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.data.corpus import HeldOutText
 from scaling.data.packing import PackedBlocks
+from scaling.data.shards import Tokens
 from scaling.errors import InputError
 
 
@@ -18,7 +20,7 @@ class StreamBlocks:
     `blocks(index)` is [blocks, seq_len + 1] symbols of the given blocks, as in PackedBlocks.
     """
 
-    def __init__(self, tokens: NDArray[np.uint16], seq_len: int) -> None:
+    def __init__(self, tokens: Tokens, seq_len: int) -> None:
         self._tokens, self._seq_len = tokens, seq_len
 
     def __len__(self) -> int:
@@ -37,9 +39,7 @@ class TrainBatches:
     fill a batch.
     """
 
-    def __init__(
-        self, tokens: NDArray[np.uint16], seq_len: int, sequences: int, seed: int, separator: int | None = None
-    ) -> None:
+    def __init__(self, tokens: Tokens, seq_len: int, sequences: int, seed: int, separator: int | None = None) -> None:
         self._sequences, self._seed = sequences, seed
         self._blocks = StreamBlocks(tokens, seq_len) if separator is None else PackedBlocks(tokens, separator, seq_len)
         self.n_blocks = len(self._blocks)
@@ -77,7 +77,7 @@ class EvalWindows:
 
     tokens: NDArray[np.int32]
     weight: NDArray[np.float32]
-    n_bytes: NDArray[np.int64]
+    n_bytes: NDArray[Any]
     document: NDArray[np.int64]
     names: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""A prepared corpus: training tokens in a memory-mapped file, separate held-out documents, and a content hash."""
+"""A prepared corpus: training tokens in memory-mapped files, separate held-out documents, and a content hash."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import heapq
 import json
 import shutil
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.config.data import DataConfig
-from scaling.data import sources, tokenizer
+from scaling.config.data import BYTE_PAIRS, DataConfig
+from scaling.config.token_files import NAME as TOKENS_JSON
+from scaling.data import sources, token_corpus, tokenizer
 from scaling.data.cache import REMEDY, cache_folder, entry_name, writable
+from scaling.data.encoders import encoded
+from scaling.data.shards import Shard, Tokens, TokenStream
+from scaling.data.tokenizer import Symbols, symbol_type
 from scaling.errors import InputError, WorkError
 from scaling.files import why_not_written
 
 _FORMAT = 1  # of the content; part of its hash, so increase it when the same text gives other tokens
-_ENTRY = 2  # of the cache entry; increase when an older one must not be used (1 replaced what was not UTF-8)
-_META = "meta.json"
+_ENTRY = 3  # of the cache entry; increase when an older one must not be used (1 replaced what was not UTF-8)
+_META, _TRAIN, _HELDOUT, _BYTES = "meta.json", "train.bin", "heldout.bin", "heldout_bytes.npy"
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,17 @@ class HeldOutText:
     """A held-out document: its name, its symbols after a leading separator, and the bytes of text of each symbol."""
 
     name: str
-    tokens: NDArray[np.uint16]
-    n_bytes: NDArray[np.int64]
+    tokens: Symbols
+    n_bytes: NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenised corpus on disk. `hash` covers text, tokeniser and split; it is part of every row and run_id."""
+    """A tokenised corpus on disk. `hash` covers text, tokeniser and split; it is part of every row and run_id.
+
+    separator: the symbol that stands before each document.   dtype: of a symbol.
+    shards: path, first byte and number of tokens of each training file; a path without a folder is in `folder`.
+    """
 
     name: str
     hash: str
@@ -46,19 +55,31 @@ class Corpus:
     train_documents: int
     heldout_documents: int
     vocab_size: int
+    separator: int
+    dtype: str
+    shards: tuple[tuple[str, int, int], ...]
 
-    def tokens(self) -> NDArray[np.uint16]:
+    def tokens(self) -> Tokens:
         """The training documents in order, each after a separator; memory-mapped."""
-        return np.memmap(self.folder / "train.bin", dtype=np.uint16, mode="r")
+        shards = [Shard(self.folder / path, start, tokens) for path, start, tokens in self.shards]
+        dtype = np.dtype(self.dtype)
+        return shards[0].opened(dtype) if len(shards) == 1 else TokenStream(shards, dtype)
 
     def heldout(self) -> list[HeldOutText]:
-        """The complete held-out documents in name order."""
-        with np.load(self.folder / "heldout.npz") as parts:
-            names = json.loads(parts["names"].tobytes())
-            ends, tokens, lengths = parts["ends"], parts["tokens"], parts["byte_lengths"]
-        starts = np.r_[0, ends[:-1]]
-        cut = [tokens[a:b] for a, b in zip(starts, ends, strict=True)]
-        return [HeldOutText(name, part, lengths[part]) for name, part in zip(names, cut, strict=True)]
+        """The complete held-out documents, those of a text in name order."""
+        index = json.loads((self.folder / "heldout.json").read_text())
+        tokens, n_bytes = np.fromfile(self.folder / _HELDOUT, self.dtype), np.load(self.folder / _BYTES)
+        edges = zip([0, *index["ends"]], index["ends"], strict=False)
+        return [
+            HeldOutText(name, tokens[a:b], n_bytes[a:b]) for name, (a, b) in zip(index["names"], edges, strict=True)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the files are there with all that they should hold."""
+        item = np.dtype(self.dtype).itemsize
+        there = all((self.folder / path).stat().st_size >= start + n * item for path, start, n in self.shards)
+        return there and all((self.folder / name).stat().st_size for name in (_HELDOUT, _BYTES, "heldout.json"))
 
 
 def prepare(config: DataConfig) -> Corpus:
@@ -66,16 +87,23 @@ def prepare(config: DataConfig) -> Corpus:
 
     The held-out documents are the `heldout_docs` with the smallest SHA-256 of their text. This choice does not depend
     on where files are stored, and keeps exact copies of held-out texts out of training. A training document that
-    occurs several times is trained on each time. Raises InputError if there are too few documents.
+    occurs several times is trained on each time. Tokens that somebody else made stay where they are
+    (`token_corpus.py`). Raises InputError if there are too few documents.
+
+    The folder of a text's entry holds a `tokens.json`, so a copy of it can be trained on elsewhere (`corpus: tokens`).
     """
     # The content hash depends on the text; the name of the entry on files or source and settings.
-    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"})
-    folder = cache_folder() / "corpora" / entry_name(_ENTRY, settings, sources.files_of(config))
+    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"}) | {
+        "tokenizer_content": config.vocabulary.content
+    }
+    made_elsewhere = config.corpus == "tokens"
+    files = token_corpus.all_files(config) if made_elsewhere else sources.files_of(config)
+    folder = cache_folder() / "corpora" / entry_name(_ENTRY, settings, files)
     if corpus := _opened(folder):
         return corpus
     working = Path(tempfile.mkdtemp(prefix=".making-", dir=writable("corpora")))
     try:
-        _build(config, working)
+        (_of_tokens if made_elsewhere else _of_text)(config, working)
         if _opened(folder) is None:  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)  # half of one, as after a power cut
             with suppress(FileExistsError):
@@ -93,60 +121,109 @@ def prepare(config: DataConfig) -> Corpus:
 def _opened(folder: Path) -> Corpus | None:
     """The corpus in a folder of the cache, or None if there is none or it is not whole."""
     try:
-        corpus = Corpus(folder=folder, **json.loads((folder / _META).read_text()))
-        whole = (folder / "train.bin").stat().st_size == 2 * corpus.train_tokens
-        return corpus if whole and (folder / "heldout.npz").stat().st_size else None
-    except (OSError, ValueError, TypeError):
+        meta = json.loads((folder / _META).read_text())
+        corpus = Corpus(folder=folder, **{**meta, "shards": tuple(map(tuple, meta["shards"]))})
+        return corpus if corpus.is_whole else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _build(config: DataConfig, folder: Path) -> None:
-    """Write the corpus into an empty folder, `meta.json` last."""
-    heldout, content = _choose_heldout(config)
-    symbols = tokenizer.train(config, _training_texts(config, heldout), folder)
+def _of_text(config: DataConfig, folder: Path) -> None:
+    """Write the corpus of a text into an empty folder, `meta.json` last."""
+    text = _choose_heldout(config)
+    vocabulary, dtype = config.vocabulary, symbol_type(config.vocab_size)
+    symbols = tokenizer.made(config, _sample(config, text), folder)
+    separator = np.array([vocabulary.separator], dtype)
     n_tokens = n_documents = 0
-    with (folder / "train.bin").open("wb") as stream:
-        for text in _training_texts(config, heldout):
-            tokens = _tokenised(text, symbols)
-            stream.write(tokens.tobytes())
-            n_tokens += len(tokens)
+    with (folder / _TRAIN).open("wb") as stream:
+        training = _training_texts(config, text.heldout)
+        for row in encoded(training, symbols, vocabulary.size, text.n_bytes):
+            stream.write(separator.tobytes())
+            stream.write(row.astype(dtype, copy=False).tobytes())
+            n_tokens += 1 + len(row)
             n_documents += 1
-    if len(heldout) < config.heldout_docs or n_documents < config.heldout_docs:
+    if len(text.heldout) < config.heldout_docs or n_documents < config.heldout_docs:
         raise InputError(
-            f"data: corpus={config.corpus} has {len(heldout) + n_documents} different documents; "
+            f"data: corpus={config.corpus} has {len(text.heldout) + n_documents} different documents; "
             f"heldout_docs={config.heldout_docs} needs at least {2 * config.heldout_docs}, so that as many remain for "
             "training"
         )
-    documents = sorted(heldout.values())
-    parts = [_tokenised(text, symbols) for _, text in documents]
-    np.savez(
-        folder / "heldout.npz",
-        names=np.frombuffer(json.dumps([name for name, _ in documents]).encode(), np.uint8),
-        ends=np.cumsum([len(part) for part in parts]),
-        tokens=np.concatenate(parts),
-        byte_lengths=symbols.byte_lengths(),
-    )
+    documents = []
+    for name, document in sorted(text.heldout.values()):
+        (row,) = symbols.encode([document])
+        n_bytes = symbols.n_bytes(document, row)
+        documents.append((name, np.r_[separator, row].astype(dtype), np.r_[0, n_bytes].astype(np.int64)))
+    about = {
+        "dtype": np.dtype(dtype).name,
+        "vocab_size": vocabulary.size,
+        "separator": vocabulary.separator,
+        "train": [_TRAIN],
+        "heldout": [_HELDOUT],
+        "heldout_bytes": _BYTES,
+    }
+    (folder / TOKENS_JSON).write_text(json.dumps(about, indent=1))
+    _finish(config, folder, text.hash, documents, n_documents, [(_TRAIN, 0, n_tokens)])
+
+
+def _of_tokens(config: DataConfig, folder: Path) -> None:
+    """Write what is kept of tokens that somebody else made: their held-out documents, and where the others are."""
+    made = token_corpus.read(config)
+    shards = [(str(shard.path.resolve()), shard.start, shard.tokens) for shard in made.train]
+    _finish(config, folder, made.hash, made.heldout, made.train_documents, shards)
+
+
+def _finish(
+    config: DataConfig,
+    folder: Path,
+    content: str,
+    documents: Sequence[tuple[str, Symbols, NDArray[Any]]],
+    n_documents: int,
+    shards: list[tuple[str, int, int]],
+) -> None:
+    """Write the held-out documents, then `meta.json`."""
+    np.concatenate([tokens for _, tokens, _ in documents]).tofile(folder / _HELDOUT)
+    np.save(folder / _BYTES, np.concatenate([n_bytes for _, _, n_bytes in documents]))
+    ends = np.cumsum([len(tokens) for _, tokens, _ in documents]).tolist()
+    (folder / "heldout.json").write_text(json.dumps({"names": [name for name, _, _ in documents], "ends": ends}))
     meta = {
         "name": config.corpus,
         "hash": content,
-        "train_tokens": n_tokens,
+        "train_tokens": sum(tokens for _, _, tokens in shards),
         "train_documents": n_documents,
         "heldout_documents": len(documents),
         "vocab_size": config.vocab_size,
+        "separator": config.vocabulary.separator,
+        "dtype": documents[0][1].dtype.name,
+        "shards": shards,
     }
     (folder / _META).write_text(json.dumps(meta))
 
 
-def _choose_heldout(config: DataConfig) -> tuple[dict[bytes, sources.Document], str]:
-    """The documents with the smallest digests, by digest, and the hash of the corpus.
+@dataclass(frozen=True)
+class _Text:
+    """The held-out documents of a text by digest, the hash of the corpus, and the bytes of the text."""
+
+    heldout: dict[bytes, sources.Document]
+    hash: str
+    n_bytes: int
+
+
+def _choose_heldout(config: DataConfig) -> _Text:
+    """The documents with the smallest digests, and the hash of the corpus.
 
     Training reads the texts a second time, so that they need not be kept in memory.
     """
-    content = hashlib.sha256(json.dumps([_FORMAT, config.tokenizer, config.vocab_size, config.heldout_docs]).encode())
+    vocabulary = config.vocabulary
+    how = [_FORMAT, config.tokenizer, vocabulary.size, config.heldout_docs]
+    if config.tokenizer_file:
+        how = [_FORMAT, vocabulary.content, vocabulary.separator, config.heldout_docs]
+    content = hashlib.sha256(json.dumps(how).encode())
     chosen: dict[bytes, sources.Document] = {}
     heap: list[tuple[int, bytes]] = []  # the chosen documents, the largest digest first
+    n_bytes = 0
     for name, text in sources.documents(config):
-        digest = _digest(text)
+        digest, size = _digest(text)
+        n_bytes += size
         content.update(digest)
         if not text.strip() or digest in chosen:
             continue
@@ -158,20 +235,34 @@ def _choose_heldout(config: DataConfig) -> tuple[dict[bytes, sources.Document], 
         else:
             continue
         chosen[digest] = (name, text)
-    return chosen, content.hexdigest()[:16]
+    if config.tokenizer == BYTE_PAIRS and n_bytes > config.bpe_sample:
+        content.update(json.dumps(["bpe_sample", config.bpe_sample]).encode())
+    return _Text(chosen, content.hexdigest()[:16], n_bytes)
+
+
+def _sample(config: DataConfig, text: _Text) -> Iterable[str]:
+    """The training texts that BPE is trained on: all, or those with the smallest digests, about `bpe_sample` bytes.
+
+    The choice depends on the text alone, not on the order or place of files.
+    """
+    if text.n_bytes <= config.bpe_sample:
+        return _training_texts(config, text.heldout)
+    below = int(2.0**64 * config.bpe_sample / text.n_bytes)
+    return (
+        document
+        for document in _training_texts(config, text.heldout)
+        if int.from_bytes(_digest(document)[0][8:16], "big") < below
+    )
 
 
 def _training_texts(config: DataConfig, heldout: Container[bytes]) -> Iterator[str]:
     """The non-blank texts that are not held out."""
     for _, text in sources.documents(config):
-        if text.strip() and _digest(text) not in heldout:
+        if text.strip() and _digest(text)[0] not in heldout:
             yield text
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", errors="replace")).digest()
-
-
-def _tokenised(text: str, symbols: tokenizer.Tokenizer) -> NDArray[np.uint16]:
-    """The symbols of a document after a separator."""
-    return np.r_[np.uint16(symbols.separator), symbols.encode(text)].astype(np.uint16)
+def _digest(text: str) -> tuple[bytes, int]:
+    """SHA-256 of a text, and its bytes."""
+    raw = text.encode("utf-8", errors="replace")
+    return hashlib.sha256(raw).digest(), len(raw)

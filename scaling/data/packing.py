@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.arrays import Booleans, Integers
+from scaling.data.shards import Tokens, places_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,9 @@ class Pieces:
         return self.length + self.fronted
 
 
-def cut(tokens: NDArray[np.uint16], separator: int, seq_len: int) -> Pieces:
-    """The pieces of all documents in the order of the stream, which must begin with a separator."""
-    first = np.flatnonzero(tokens == separator)
+def cut(tokens: Tokens, separator: int, seq_len: int) -> Pieces:
+    """The pieces of all documents in the order of the stream; what stands before the first separator is left out."""
+    first = places_of(tokens, separator)
     length = np.diff(np.r_[first, len(tokens)])
     n_pieces = -(-length // seq_len)
     document = np.repeat(np.arange(len(first)), n_pieces)
@@ -81,7 +82,7 @@ def best_fit_decreasing(sizes: Integers, capacity: int) -> Integers:
 class PackedBlocks:
     """Blocks [seq_len + 1] of whole documents."""
 
-    def __init__(self, tokens: NDArray[np.uint16], separator: int, seq_len: int) -> None:
+    def __init__(self, tokens: Tokens, separator: int, seq_len: int) -> None:
         self._tokens, self._separator, self._seq_len = tokens, separator, seq_len
         self._pieces = cut(tokens, separator, seq_len)
         block_of = best_fit_decreasing(self._pieces.size, seq_len)
@@ -104,5 +105,7 @@ class PackedBlocks:
                 place += length
             end = start + length
             if place == self._seq_len and end < len(self._tokens):
-                row[place] = self._tokens[end]  # separator of the next document, or next symbol of a cut document
+                row[place] = self._tokens[end : end + 1][
+                    0
+                ]  # separator of the next document, or next symbol of a cut document
         return blocks

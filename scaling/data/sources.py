@@ -40,6 +40,7 @@ def files_of(config: DataConfig) -> list[tuple[str, Path]]:
 
     Empty for text that is generated or comes from the hub. Raises InputError if other corpora have no files.
     """
+    assert config.corpus != "tokens", "its files are no text"
     if config.corpus == "markov" or (config.corpus == "huggingface" and not config.paths):
         return []
     if config.paths:

@@ -171,7 +171,7 @@ def _by_document(losses: NDArray[np.float64], windows: EvalWindows, router: dict
 
     loss, count, n_bytes = total(losses * windows.weight), total(windows.weight), total(windows.n_bytes)
     documents = [
-        {"document": name, "n_tokens": int(tokens), "n_bytes": int(size), "loss": float(mean)}
+        {"document": name, "n_tokens": int(tokens), "n_bytes": round(size), "loss": float(mean)}
         for name, tokens, size, mean in zip(windows.names, count, n_bytes, loss / count, strict=True)
     ]
     return HeldOutLoss(

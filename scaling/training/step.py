@@ -98,14 +98,15 @@ class StepFunction:
 
     The rate is an argument instead of a constant, so that cells that differ in budget or rate share one program.
 
-    packed: blocks hold whole documents; a token attends only to its own document, and padding targets (a separator
-    after a separator) have no weight.   kernel, placement: as in the Transformer.
+    separator: the symbol between documents if blocks hold whole documents; then a token attends only to its own
+    document, and padding targets (a separator after a separator) have no weight. None where blocks are cut from the
+    stream.   kernel, placement: as in the Transformer.
     """
 
     model: ModelConfig
     vocab_size: int
     train: TrainConfig
-    packed: bool = False
+    separator: int | None = None
     kernel: str = "loop"
     placement: Placement = SINGLE_DEVICE
 
@@ -133,7 +134,7 @@ class StepFunction:
         """Gradients, metrics and the load of each expert, summed over the parts of the batch and all devices."""
         accumulate, placement = self.train.accumulate, self.placement
         n_targets = jnp.float32(batch.shape[0] * (batch.shape[1] - 1))
-        if self.packed:
+        if self.separator is not None:
             n_targets = n_targets - jnp.sum(self._padding(batch))
         n_targets = _sum(n_targets, placement)
         first = jax.lax.axis_index((DATA, EXPERT)) * batch.shape[0] if placement.devices > 1 else 0
@@ -167,11 +168,12 @@ class StepFunction:
         model, parts = self.model, self.train.accumulate * self.placement.devices
         network = Transformer(model, self.vocab_size, self.kernel, self.placement, self.train.remat)
         inputs, targets = batch[:, :-1], batch[:, 1:]
-        document = documents(inputs, self.vocab_size - 1) if self.packed else None
+        document = None if self.separator is None else documents(inputs, self.separator)
         params = {"params": weights, **fixed}
         output = transformer.apply(network, params, inputs, documents_BxT=document, training=training)
         losses = token_losses(output.logits_BxTxV, targets)
-        loss = jnp.sum(jnp.where(self._padding(batch), 0.0, losses) if self.packed else losses) / n_targets
+        counted = losses if self.separator is None else jnp.where(self._padding(batch), 0.0, losses)
+        loss = jnp.sum(counted) / n_targets
         if not output.routings:
             return loss, ((loss,), None)
         assigned_LxE, metrics_L = routing.metrics_of_layers(output.routings, self.placement)
@@ -184,7 +186,7 @@ class StepFunction:
         return loss + penalty / parts, (reported, assigned_LxE / parts)
 
     def _padding(self, batch: jax.Array) -> jax.Array:
-        separator = self.vocab_size - 1
+        separator = jnp.int32(self.separator)
         return (batch[:, :-1] == separator) & (batch[:, 1:] == separator)
 
 

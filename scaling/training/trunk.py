@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scaling.config.run import RunConfig
 from scaling.data.batches import TrainBatches
+from scaling.data.shards import Tokens
 from scaling.errors import InputError
 from scaling.model.sharding import placement_of
 from scaling.observer import UNOBSERVED, Observer, Steps
@@ -73,7 +74,7 @@ def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1)
         vocab_size,
         # Without the fields in which cells of one program may differ.
         config.train.model_copy(update={"lr": None, "warmup_tokens": 0, "cooldown": 1.0}),
-        packed=config.data.packing == "documents",
+        separator=config.data.packed_separator,
         kernel=kernel,
         placement=placement_of(config, len(devices)),
     )
@@ -82,7 +83,7 @@ def program_of(config: RunConfig, vocab_size: int, kernel: str, trunks: int = 1)
 
 def train_trunks(
     trunks: Sequence[Sequence[RunConfig]],
-    tokens: NDArray[np.uint16],
+    tokens: Tokens,
     vocab_size: int,
     kernel: str,
     checkpoints: Path | None = None,
@@ -100,7 +101,7 @@ def train_trunks(
         raise InputError("trunks that train side by side must have the same token budgets")
     compiled = program_of(first[0], vocab_size, kernel, len(trunks))
     saved = Checkpoints(checkpoints, first[0].resources.checkpoint_minutes)
-    trainer = _Trainer(compiled, [trunk[0] for trunk in trunks], tokens, vocab_size, saved, probe, observer)
+    trainer = _Trainer(compiled, [trunk[0] for trunk in trunks], tokens, saved, probe, observer)
     trunk, branch = _resume(saved, compiled, first, [trunk[0].seed for trunk in trunks])
     trainer.tell_past(trunk, branch, [trunk[0] for trunk in trunks])
     for budget in range(len(first)):
@@ -152,8 +153,7 @@ class _Trainer:
         self,
         compiled: Program,
         leaders: list[RunConfig],
-        tokens: NDArray[np.uint16],
-        vocab_size: int,
+        tokens: Tokens,
         saved: Checkpoints,
         probe: Callable[[Params], Choices] | None,
         observer: Observer,
@@ -163,10 +163,9 @@ class _Trainer:
         self._observer, self._names = observer, metric_names(leaders[0].model)
         self._step_s = _TELL_S  # of the latest steps; at first one step is told alone
         self._spawn_at = leaders[0].dense_steps if spawns(leaders[0].model) else None
-        settings, packed = leaders[0].train, leaders[0].data.packing == "documents"
+        settings, separator = leaders[0].train, leaders[0].data.packed_separator
         self._batches = [
-            TrainBatches(tokens, settings.seq_len, settings.sequences, leader.seed, vocab_size - 1 if packed else None)
-            for leader in leaders
+            TrainBatches(tokens, settings.seq_len, settings.sequences, leader.seed, separator) for leader in leaders
         ]
 
     def tell_past(self, trunk: TrainingState, branch: TrainingState | None, cells: Sequence[RunConfig]) -> None:

@@ -200,7 +200,7 @@ from scaling.data import prepare
 from scaling.data.batches import TrainBatches
 config, rank, workers = DataConfig(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 corpus = prepare(config)
-separator = corpus.vocab_size - 1 if config.packing == "documents" else None
+separator = corpus.separator if config.packing == "documents" else None
 batches = TrainBatches(corpus.tokens(), 16, 4, 3, separator)
 steps = range(rank, batches.n_blocks, workers)  # four epochs of batches of four blocks
 print(json.dumps([corpus.hash, {step: hashlib.sha256(batches(step).tobytes()).hexdigest() for step in steps}]))
@@ -267,4 +267,4 @@ def test_windows_cover_each_document_without_overlap(documents):
 
 
 def test_bytes_are_the_utf8_of_the_text():
-    assert bytes(Bytes().encode("naïve\n").astype(np.uint8)) == "naïve\n".encode()
+    assert bytes(Bytes().encode(["naïve\n"])[0].astype(np.uint8)) == "naïve\n".encode()

@@ -76,7 +76,7 @@ def test_padding_targets_have_no_weight():
     rows = [FIRST + [SEPARATOR] * 9, SECOND + FIRST + [SEPARATOR]]
     batch = jnp.array(rows, jnp.int32)
     assert batch.shape == (2, 15)
-    step = jax.jit(StepFunction(MODEL, VOCAB, TRAIN, packed=True))
+    step = jax.jit(StepFunction(MODEL, VOCAB, TRAIN, separator=SEPARATOR))
     _, metrics = step(STATE, batch, np.float32(0))
     score = np.asarray(logits(batch[:, :-1]), np.float64)
     each = np.log(np.exp(score).sum(-1)) - np.take_along_axis(score, np.asarray(batch)[:, 1:, None], -1)[..., 0]

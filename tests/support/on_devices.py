@@ -51,7 +51,7 @@ CASES = {
 def run(config, devices):
     model, where = config.model, placement_of(config, len(devices))
     kernel = "loop" if model.dispatch == "grouped" and model.n_experts > 1 else ""
-    program = Program(StepFunction(model, VOCAB, config.train, packed=True, kernel=kernel, placement=where), devices)
+    program = Program(StepFunction(model, VOCAB, config.train, separator=VOCAB - 1, kernel=kernel, placement=where), devices)
     state, metrics = program.first([0]), []
     rng = np.random.default_rng(0)
     for _ in range(STEPS):

@@ -62,7 +62,7 @@ def forward(config, packed=False):
 def after_one(model, train, packed=True):
     """State and metrics after a step. The first moment is (1 - beta1) times the gradient, since nothing is clipped."""
     state = state_of(params(), train, jax.random.key(0))
-    state, metrics = jax.jit(StepFunction(model, VOCAB, train, packed=packed))(state, batch(), np.float32(1e-3))
+    state, metrics = jax.jit(StepFunction(model, VOCAB, train, separator=SEPARATOR if packed else None))(state, batch(), np.float32(1e-3))
     return state, dict(zip(metric_names(model), np.asarray(metrics).tolist(), strict=True))
 
 
