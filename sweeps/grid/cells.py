@@ -138,8 +138,8 @@ class _Tally:
             texts = " and ".join(f"`{condition.text}`" for condition in where)
             source.fail(
                 YamlValue(None, *where[-1].place) if where else self.placed.place,
-                f"where: {texts} leaves none of the {plural(self.excluded, 'combination')} of the block in line "
-                f"{self.placed.place.line}",
+                f"where: {texts} holds for none of the block in line {self.placed.place.line} "
+                f"({plural(self.excluded, 'combination')})",
             )
         elif not self.kept:
             for reason, values in list(self.reasons.values())[:_MOST_REASONS]:

@@ -40,10 +40,13 @@ def valid(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSource
 
 def _formula(name: str, value: YamlValue, source: YamlSource, field: str) -> Formula | None:
     """An expression whose names can be read; None after an error."""
+    text = plain(value)
     try:
-        return Formula.parsed(name, plain(value), field, (value.line, value.column), condition=_is_truth(name))
+        return Formula.parsed(name, text, field, (value.line, value.column), condition=_is_truth(name))
     except InputError as error:
-        source.fail(value, str(error))
+        cut = text.count("(") > text.count(")")
+        remedy = "; in { } a comma ends a value that is not quoted: quote the expression" if cut else ""
+        source.fail(value, f"{error}{remedy}")
         return None
 
 
