@@ -12,6 +12,7 @@ import typer
 from scaling.cli.options import Json, StudyFolder, Verbose, hours
 from scaling.cli.output import deliver, print_json
 from scaling.distribution import require_installed
+from scaling.errors import InputError
 
 GridArgument = Annotated[
     str,
@@ -60,7 +61,8 @@ def run(
 
     A failed cell is a row with a status, and the others continue: exit 0 as long as one cell of the grid is ok.
     """
-    from scaling.cli.show.sweep import SweepProgress, status_page
+    from scaling.cli.show.status import status_page
+    from scaling.cli.show.sweep import SweepProgress
     from sweeps.execute import run_sweep
     from sweeps.grid import load_grid
     from sweeps.job import Options
@@ -100,15 +102,24 @@ def plan(
     deliver(priced.to_json(), plan_page(priced), as_json=as_json, verbose=verbose)
 
 
-def status(folder: StudyFolder, verbose: Verbose = False, as_json: Json = False) -> None:
-    """Study progress: done, failed, pending, running."""
-    from scaling.cli.show.sweep import status_page
-    from sweeps.status import opened, study_status
-    from sweeps.store import Store
+def status(
+    folder: StudyFolder,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every few seconds, until Ctrl-C.")] = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Study progress: done, failed, pending; step, loss, speed and time left of each running cell."""
+    from scaling.cli.show.status import status_page
+    from sweeps.status import StudyWatch
 
-    grid, run_ids = opened(folder)
-    store = Store(folder)
-    summary = study_status(store, grid, run_ids, driver=store.driver())
+    if watch and as_json:
+        raise InputError("`watch` shows a page again and again, and --json prints one document: give one of them")
+    study = StudyWatch(folder)
+    if watch:
+        from scaling.cli.show.status import watch as show_again
+
+        show_again(study.look)
+    summary = study.look()
     deliver(asdict(summary), status_page(summary), as_json=as_json, verbose=verbose)
 
 

@@ -1,4 +1,4 @@
-"""Progress, plan, state and next cells of a study as pages."""
+"""Progress, plan and next cells of a study as pages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 from scaling.cli.options import with_options
 from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
-from scaling.formatting import first_line, flops, listed, percent, plural, si
+from scaling.formatting import flops, percent, plural, si
 from scaling.table import Table
 from sweeps.grid import Grid
 from sweeps.plan import CellPlan, Plan
 from sweeps.progress import Progress, duration
-from sweeps.status import StudyStatus
 
 
 class SweepProgress(Progress):
@@ -22,38 +21,6 @@ class SweepProgress(Progress):
     def note(self, text: str) -> None:
         """A message that stays."""
         super().note(with_options(text))
-
-
-def status_page(summary: StudyStatus) -> Page:
-    """The state of a study: done, failed, pending, running."""
-    failed = listed(f"{count} {status}" for status, count in summary.failed.items()) if summary.failed else ""
-    notes = []
-    if summary.left:
-        notes.append(f"{plural(summary.left, 'cell')} left to train")
-    if summary.latency_owed:
-        notes.append(f"latency still to be measured for {plural(summary.latency_owed, 'cell')}")
-    if summary.of_older_grids:
-        notes.append(
-            f"{plural(len(summary.of_older_grids), 'cell')} of an older grid kept beside them; --json names them"
-        )
-    if failed:
-        notes.append("`scaling sweep run ... --retry-failed` trains the failed cells again")
-    if summary.driver:
-        notes.append(f"running: {summary.driver}")
-    notes += [
-        f"{failure['status']}: {failure['cell']} ({failure['run_id']}): {first_line(failure['error'])}"
-        for failure in summary.failures
-    ]
-    warnings = []
-    if len(summary.code_versions) > 1:
-        versions = listed(f"{version} ({count})" for version, count in summary.code_versions.items())
-        warnings.append(f"rows of different code versions: {versions}")
-    if summary.unusable:
-        reasons = listed(summary.unusable, most=3)
-        warnings.append(f"not counted: {reasons}; the next `scaling sweep run` sets them aside and trains these cells")
-    warnings += summary.notes
-    answer = f"{summary.out}: {summary.ok} of {summary.cells} cells ok" + (f", {failed}" if failed else "")
-    return Page(answer, notes=tuple(notes), warnings=tuple(warnings))
 
 
 def plan_page(plan: Plan) -> Page:
