@@ -92,18 +92,12 @@ def prepare(config: DataConfig) -> Corpus:
 
     The folder of a text's entry holds a `tokens.json`, so a copy of it can be trained on elsewhere (`corpus: tokens`).
     """
-    # The content hash depends on the text; the name of the entry on files or source and settings.
-    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"}) | {
-        "tokenizer_content": config.vocabulary.content
-    }
-    made_elsewhere = config.corpus == "tokens"
-    files = token_corpus.all_files(config) if made_elsewhere else sources.files_of(config)
-    folder = cache_folder() / "corpora" / entry_name(_ENTRY, settings, files)
+    folder = _entry(config)
     if corpus := _opened(folder):
         return corpus
     working = Path(tempfile.mkdtemp(prefix=".making-", dir=writable("corpora")))
     try:
-        (_of_tokens if made_elsewhere else _of_text)(config, working)
+        (_of_tokens if config.corpus == "tokens" else _of_text)(config, working)
         if _opened(folder) is None:  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)  # half of one, as after a power cut
             with suppress(FileExistsError):
@@ -116,6 +110,24 @@ def prepare(config: DataConfig) -> Corpus:
     if made is None:
         raise WorkError(f"{folder}: the tokens of the text cannot be read back; remove it, or {REMEDY}")
     return made
+
+
+def prepared(config: DataConfig) -> Corpus | None:
+    """The corpus where the cache has it, else None: nothing is read, fetched or made. Raises InputError as `prepare`
+    where files are missing."""
+    return _opened(_entry(config))
+
+
+def _entry(config: DataConfig) -> Path:
+    """The folder of the cache for a corpus.
+
+    The content hash depends on the text; the name of the entry on files or source and settings.
+    """
+    settings = config.model_dump(mode="json", exclude={"eval_windows", "packing"}) | {
+        "tokenizer_content": config.vocabulary.content
+    }
+    files = token_corpus.all_files(config) if config.corpus == "tokens" else sources.files_of(config)
+    return cache_folder() / "corpora" / entry_name(_ENTRY, settings, files)
 
 
 def _opened(folder: Path) -> Corpus | None:
