@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from scaling import parts
 from scaling.errors import InputError, WorkError
@@ -127,18 +126,18 @@ class Store:
         count, and says why. Rows of other people's, which an import brings, are no cells.
         """
         table = parts.read_study_table(self.out, "runs")
-        evaluated = parts.runs_with(self.out, "evals") & parts.runs_with(self.out, "curves")
-        complete = pa.array(evaluated, pa.string())
+        complete = parts.runs_with(self.out, "evals") & parts.runs_with(self.out, "curves")
         cells: dict[str, StoredCell] = {}
         unusable = table.unreadable | parts.read_study_table(self.out, "latency").unreadable
-        for path, rows in table.tables.items():
-            if not {"status", "code_version"} <= set(rows.column_names):
-                continue
-            told = rows.filter(pc.or_(pc.is_in(rows[parts.RUN], complete), pc.not_equal(rows["status"], "ok")))
-            if not len(told) and parts.of_one_run(path, rows):
-                unusable[path] = "its evals or curves are missing or cannot be read"
-            for cell in _stored_cells(told):
-                if cell.run_id not in cells or path == self.path("runs", cell.run_id):
+        stored, row = _stored_cells(table.rows), 0
+        for file in table.read:
+            told = [cell for cell in stored[row : row + file.rows] if cell is not None]
+            row += file.rows
+            usable = [cell for cell in told if cell.run_id in complete or not cell.ok]
+            if told and not usable and file.of_one_run:
+                unusable[file.path] = "its evals or curves are missing or cannot be read"
+            for cell in usable:
+                if cell.run_id not in cells or file.path == self.path("runs", cell.run_id):
                     cells[cell.run_id] = cell
         return Survey(cells, unusable, tuple(table.notes_on_packed()))
 
@@ -149,7 +148,8 @@ class Store:
         except InputError:
             return None
         whole = all(parts.holds(self.out, table, run_id) for table in ("evals", "curves"))
-        return cells[-1] if cells and (whole or not cells[-1].ok) else None
+        cell = cells[-1] if cells else None
+        return cell if cell and (whole or not cell.ok) else None
 
     def latency_shapes(self) -> dict[str, str]:
         """run_id -> shape_id of every run with readable latency."""
@@ -161,7 +161,7 @@ class Store:
 
     def require_writable(self, run_ids: Iterable[str]) -> None:
         """Raise InputError where a sweep that trains these cells would have to write through a symbolic link."""
-        places = [self.out / name for name in (*TABLES, LOCK, GRID, CHECKPOINTS, ".ray")]
+        places = [self.out / name for name in (*TABLES, LOCK, GRID, CHECKPOINTS, ".ray", parts.MERGED)]
         places += [self.path(table, run_id) for run_id in run_ids for table in TABLES]
         for place in (*places, *(self.out / CHECKPOINTS).glob("*")):
             require_no_links(place, self.out)
@@ -188,11 +188,19 @@ class Store:
             f"{path} cannot be used: {reason}; renamed to {_set_aside(path)}, what it held counts as missing"
             for path, reason in survey.unusable.items()
         ]
-        for folder in (self.out, *(self.out / table for table in TABLES)):
+        for folder in (self.out, *(self.out / name for name in (*TABLES, parts.MERGED))):
             for stray in folder.glob(".*.tmp"):
                 if left_by_a_killed_writer(stray):
                     stray.unlink(missing_ok=True)
         return messages
+
+    def merge(self) -> None:
+        """Merge parts, so that a study of many cells is read soon (`scaling.parts.merged`).
+
+        Only for the driver that holds the lock.
+        """
+        for table in TABLES:
+            parts.merge_parts(self.out, table)
 
     def make_way(self, run_ids: Iterable[str]) -> list[str]:
         """Rename folders, pipes and devices that stand where cells to train will write; a message for each."""
@@ -309,14 +317,15 @@ def _lock_file(path: Path, flags: int) -> TextIO:
     return os.fdopen(handle, "r+" if flags & os.O_RDWR else "r", encoding="utf-8")
 
 
-def _stored_cells(rows: pa.Table) -> list[StoredCell]:
+def _stored_cells(rows: pa.Table) -> list[StoredCell | None]:
+    """The cell of each row; None where the row does not say which it is, how it ended or of which code it is."""
     names = [name for name in StoredCell.__dataclass_fields__ if name in rows.column_names]
-    told = rows.select(names).to_pylist()
     needed = ("run_id", "status", "code_version")
     return [
         StoredCell(**{name: value for name, value in row.items() if value is not None})
-        for row in told
         if all(row.get(name) for name in needed)
+        else None
+        for row in rows.select(names).to_pylist()
     ]
 
 

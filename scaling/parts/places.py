@@ -1,0 +1,33 @@
+"""Where the tables of a study are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scaling.schema import Table
+
+RUN = "run_id"
+
+
+def part_path(study: Path, table: Table, run_id: str) -> Path:
+    """The part of a run."""
+    return study / table / f"{run_id}.parquet"
+
+
+def packed_path(study: Path, table: Table) -> Path:
+    """The packed table."""
+    return study / f"{table}.parquet"
+
+
+def part_paths(study: Path, table: Table) -> list[Path]:
+    """The parts of a table by name, readable or not."""
+    try:
+        return sorted(p for p in (study / table).glob("*.parquet") if not p.name.startswith((".", "_")))
+    except OSError:  # no folder, or one that we may not list
+        return []
+
+
+def files(study: Path, table: Table) -> list[Path]:
+    """The files of a table, readable or not: the packed one first, then the parts by name."""
+    packed = packed_path(study, table)
+    return [*([packed] if packed.exists() else []), *part_paths(study, table)]
