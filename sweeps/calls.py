@@ -100,7 +100,9 @@ def _most(cell: RunConfig) -> int:
 
 
 def _program(call: Together) -> str:
-    """Everything that the compiled training step depends on."""
+    """Everything that the compiled training step depends on, and what the call is given to run."""
     cell = call[0]
     train = cell.train.model_dump(exclude={"lr", "warmup_tokens", "cooldown"})
-    return json.dumps([cell.model.model_dump(), train, cell.data.model_dump(mode="json"), len(by_trunk(call))])
+    resources = cell.resources.model_dump()
+    model, text = cell.model.model_dump(), cell.data.model_dump(mode="json")
+    return json.dumps([model, train, text, resources, len(by_trunk(call))])

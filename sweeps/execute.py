@@ -13,13 +13,17 @@ from scaling.formatting import first_line
 from scaling.training.jax_start import require_jax
 from sweeps import worker
 from sweeps.calls import makespan, own_flops, plan_calls
-from sweeps.deadline import Deadline
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
+from sweeps.live import remove_told
 from sweeps.progress import Progress
-from sweeps.ray_executor import measured_apart, train_with_ray
+from sweeps.ray_executor.training import measured_apart, train_with_ray
 from sweeps.status import StudyStatus, pending_shapes, record, study_status
+from sweeps.stopping.deadline import Deadline
+from sweeps.stopping.interruption import Interrupted, Interruption
+from sweeps.stopping.orders import Orders
+from sweeps.stopping.signals import Signals
 from sweeps.store import Store, StoredCell
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
@@ -31,8 +35,16 @@ def run_sweep(
 
     A failed cell becomes a row with its status. Raises InputError for a second driver, a corpus that cannot be read or
     resources that this machine lacks, and WorkError if the disk is full, a cell fails under `fail_fast`, no cell is ok
-    or a latency could not be measured.
+    or a latency could not be measured. After SIGTERM or SIGHUP, running cells write a checkpoint and Stopped is raised;
+    after Ctrl-C, KeyboardInterrupt.
     """
+    with Signals(options.grace_s) as signals:
+        return _run_sweep(grid, out, options, progress, functions, signals)
+
+
+def _run_sweep(
+    grid: Grid, out: Path, options: Options, progress: Progress, functions: CellFunctions, signals: Signals
+) -> StudyStatus:
     deadline = Deadline.after(options.max_hours)
     store = Store(out.resolve())
     _check_resources(grid, options)
@@ -51,16 +63,20 @@ def run_sweep(
         store.require_writable(lacking)
         for message in store.make_way(lacking):
             progress.note(f"warning: {message}")
+        remove_told(store, {*lacking}.__contains__)
         missing = [run_ids[run_id] for run_id in lacking]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
-        job = Job(queue, store, functions, options, deadline, grid.cells[0].resources, cell_labels(grid))
+        job = Job(queue, store, functions, options, deadline, cell_labels(grid), Orders(store.out))
+        if options.cluster is not None:
+            progress.note(f"{store.out} has to be a folder that all nodes of the cluster share, under this path")
         planned = {}
         if missing:
             _check_start(job, progress)
             done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in {*missing}}
             planned = _planned_seconds(grid, done)
-        trained = _train(job, planned, _workers(grid, options), progress) if missing else 0
-        _measure(job, run_ids, progress)
+        trained = _train(job, planned, _workers(grid, options), progress, signals) if missing else 0
+        _measure(job, run_ids, progress, signals)
+        remove_told(store, lambda run_id: store.part(run_id) is None)
         summary = study_status(store, grid, run_ids, trained_now=trained)
     if summary.ok == 0 and not summary.left:
         raise WorkError(f"{store.out}: every cell failed; first failure: {first_line(summary.failures[0]['error'])}")
@@ -71,12 +87,13 @@ def _workers(grid: Grid, options: Options) -> int:
     """The expected number of concurrent cells before Ray is connected; on a cluster, all of them."""
     if options.executor == "inline":
         return 1
-    most = len(grid.cells) if options.cluster else max(1, worker.machine_cpus() // grid.cells[0].resources.cpus)
+    fewest = min(cell.resources.cpus for cell in grid.cells)
+    most = len(grid.cells) if options.cluster else max(1, worker.machine_cpus() // fewest)
     return min(most, options.max_concurrent or most)
 
 
 def _check_resources(grid: Grid, options: Options) -> None:
-    need, have = grid.cells[0].resources.cpus, worker.machine_cpus()
+    need, have = max(cell.resources.cpus for cell in grid.cells), worker.machine_cpus()
     if options.cluster is None and need > have:
         raise InputError(f"{grid.path}: resources.cpus={need}, but this machine has {have}; lower it or set `address`")
 
@@ -84,7 +101,7 @@ def _check_resources(grid: Grid, options: Options) -> None:
 def _check_start(job: Job, progress: Progress) -> None:
     """Find once what every worker on this machine would fail or be slow at: settings of JAX, the cache of programs."""
     if job.options.cluster is None and job.functions == CELL_FUNCTIONS:
-        require_jax(worker.environment(job.resources.cpus, 0.0))
+        require_jax(worker.environment(max(call[0].resources.cpus for call, _ in job.calls), 0.0))
         if doubt := programs_doubt():
             progress.note(f"warning: {doubt}")
 
@@ -96,7 +113,7 @@ def _planned_seconds(grid: Grid, done: dict[RunConfig, StoredCell]) -> dict[RunC
     return {cell.config: cell.seconds for cell in plan(grid, done).cells}
 
 
-def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Progress) -> int:
+def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Progress, signals: Signals) -> int:
     """Run the calls of the job; returns the number of ended cells. Raises WorkError for a failure under `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
@@ -104,22 +121,34 @@ def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Pr
     expected_s = makespan([sum(planned[cell] for cell in call) for call, _ in job.calls], workers)
     progress.begin(what, len(cells), sum(planned[cell] for cell in cells.values()), expected_s)
 
+    merged_at = time.monotonic()
+
     def ended(outcome: Outcome) -> None:
+        nonlocal merged_at
         cell = cells[outcome.run_id]
         name, ok = job.labels[cell], outcome.status == "ok"
         for note in outcome.notes:
             progress.note(f"warning: {name}: {note}")
         progress.cell_ended(name, outcome.status, outcome.tokens, planned[cell], outcome.wall_s)
+        if time.monotonic() - merged_at > _MERGE_S:
+            job.store.merge()
+            merged_at = time.monotonic()
         if ok:
             return
         progress.note(f"  {outcome.run_id}: {first_line(outcome.error) or outcome.status}")
         if job.options.fail_fast:
             raise WorkError(f"`fail_fast`: {name} ended with status {outcome.status}; finished cells are safe")
 
-    if job.options.executor == "ray":
-        train_with_ray(job, ended, progress)
-    else:
-        _train_inline(job, ended, progress)
+    job.orders.give()
+    try:
+        with signals.deferred():
+            if job.options.executor == "ray":
+                train_with_ray(job, ended, progress, signals)
+            else:
+                _train_inline(job, ended, progress, signals)
+    finally:
+        job.orders.withdraw()
+    signals.require_none()
     left = len(cells) - progress.done
     if left and not job.out_of_time():
         raise WorkError(f"Ray ended with {left} cells left; finished cells are safe, run again to continue")
@@ -128,19 +157,31 @@ def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Pr
     return progress.done
 
 
-def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress) -> None:
-    worker.pin(job.resources.cpus, job.resources.gpus)
+def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress, signals: Signals) -> None:
+    """One call after another in this process, with the most threads that one of them asks for: JAX starts once."""
+    asked = [call[0].resources for call, _ in job.calls]
+    worker.pin(max(resources.cpus for resources in asked), max(resources.gpus for resources in asked))
+
+    def running(interruption: Interruption) -> None:
+        signals.idle = lambda: interruption.idle
+
+    def stop() -> str:
+        return signals.name
+
     for call, corpus_hash in job.calls:
-        if job.out_of_time():
+        if job.out_of_time() or signals.asked:
             return
         progress.cell_started()
-        for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.functions):
-            ended(outcome)
-            if job.out_of_time():
-                return
+        try:
+            for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.functions, stop, running):
+                ended(outcome)
+                if job.out_of_time() or signals.asked:
+                    return
+        except Interrupted:
+            return
 
 
-def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> None:
+def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress, signals: Signals) -> None:
     """Measure pending latencies, once per shape, after training has ended so that nothing else runs.
 
     Raises WorkError at the end if a shape could not be measured.
@@ -158,7 +199,7 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress) -> Non
         return
     progress.begin(f"measuring latency of {len(shapes)} shapes, one at a time", len(shapes), 0.0)
     failures = []
-    for shape, error in measured_apart(job, shapes):
+    for shape, error in measured_apart(job, shapes, signals):
         model = shape.config.model
         how = f" {model.router} {model.experts}" if model.n_experts > 1 else ""
         name = f"latency E={model.n_experts} d={model.d_model}{how}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from scaling.config.bench import Resources
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from sweeps.calls import Together
-from sweeps.deadline import Deadline
-from sweeps.ray_address import RayAddress
+from sweeps.ray_executor.address import RayAddress
+from sweeps.ray_executor.watch import Patience
+from sweeps.stopping.deadline import Deadline
+from sweeps.stopping.orders import Orders
+from sweeps.stopping.signals import GRACE_S
 from sweeps.store import Store
 from sweeps.worker import CellFunctions
 
@@ -19,7 +21,10 @@ Executor = Literal["ray", "inline"]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a sweep; none of them changes a cell."""
+    """Options of a sweep; none of them changes a cell.
+
+    grace_s: time for checkpoints after a signal to the driver.   patience: with workers that give no sign of life.
+    """
 
     executor: Executor = "ray"
     address: str | None = None
@@ -27,6 +32,8 @@ class Options:
     max_hours: float | None = None
     retry_failed: bool = False
     fail_fast: bool = False
+    grace_s: float = GRACE_S
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def cluster(self) -> RayAddress | None:
@@ -41,6 +48,8 @@ class Options:
             raise InputError(f"`max_concurrent` must be at least 1, found {self.max_concurrent}")
         if self.max_hours is not None and not self.max_hours > 0:
             raise InputError(f"`max_hours` must be above 0, found {self.max_hours:g}")
+        if not 0 <= self.grace_s < float("inf"):
+            raise InputError(f"`grace_s` must be a number of seconds from 0, found {self.grace_s:g}")
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,8 @@ class Job:
     functions: CellFunctions
     options: Options
     deadline: Deadline
-    resources: Resources
     labels: dict[RunConfig, str]
+    orders: Orders
 
     def out_of_time(self) -> bool:
         return self.deadline.passed()

@@ -65,10 +65,10 @@ class Progress:
             self.started = time.monotonic()
         self.running += 1
 
-    def cell_lost(self, label: str) -> None:
+    def cell_lost(self, label: str, why: str) -> None:
         """The worker of a cell was killed; the cell is retried once."""
         self.running = max(0, self.running - 1)
-        self.note(f"{label}: the worker was killed; retrying once")
+        self.note(f"{label}: {why}; it is tried again")
 
     def cell_ended(self, label: str, status: str, tokens: int = 0, work: float = 0.0, wall_s: float = 0.0) -> None:
         """A cell ended; any status but `ok` counts as failed, and then its tokens and work as not done."""

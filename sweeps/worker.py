@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from scaling.config.run_row import describe
 from scaling.errors import WorkError
 from scaling.training import malloc
 from sweeps.live import LiveWriter
+from sweeps.stopping.interruption import Interrupted, Interruption, TimeLimit
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
@@ -46,6 +47,13 @@ class CellFunctions:
 
 
 CELL_FUNCTIONS = CellFunctions()
+
+
+def _never_asked() -> str:
+    return ""
+
+
+def _tell_nobody(interruption: Interruption) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,20 @@ def machine_cpus() -> int:
 
 
 def train_cells(
-    cells: Sequence[RunConfig], corpus_hash: str, store: Store, executor: str, functions: CellFunctions
+    cells: Sequence[RunConfig],
+    corpus_hash: str,
+    store: Store,
+    executor: str,
+    functions: CellFunctions,
+    asked: Callable[[], str] = _never_asked,
+    told: Callable[[Interruption], None] = _tell_nobody,
 ) -> Iterator[Outcome]:
     """Train the cells of one call and write the parts of each when it ends.
 
     A failure becomes a row with a status and the error's text for every cell that it kept from ending. If there were
-    several trunks, each is retried separately first. Raises WorkError only if a row cannot be written.
+    several trunks, each is retried separately first, but after a time limit. `asked` gives a reason to stop, or "";
+    `told` is given what interrupts the call. Raises Interrupted after being asked, with a checkpoint written, and
+    WorkError if a row cannot be written.
     """
     started_at, clock = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     left = {cell.run_id(corpus_hash): cell for cell in cells}
@@ -120,27 +136,38 @@ def train_cells(
     def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         try:
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
-            for result in pkgutil.resolve_name(functions.train)(list(cells), folder, live):
+            for result in pkgutil.resolve_name(functions.train)(list(cells), folder, interruption):
                 if result.run["run_id"] not in left:
                     raise WorkError("the corpus changed during the sweep; run again to train on the new text")
                 yield result.run | {"executor": executor}, result.evals, result.curves
+        except Interrupted:
+            raise
         except Exception as error:
-            if len(by_trunk(left.values())) > 1:  # one trunk alone may be the cause: retry each separately
+            late = isinstance(error, TimeLimit)
+            if not late and len(by_trunk(left.values())) > 1:  # one alone may be the cause: retry each separately
                 return
-            status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "error"
+            status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "timeout" if late else "error"
             wall_s = (time.perf_counter() - clock) / max(1, len(left))
             for cell in list(left.values()):
-                yield failed_row(cell, corpus_hash, status, _text(error), executor, started_at, wall_s), [], []
+                text = str(error) if late else _text(error)
+                yield failed_row(cell, corpus_hash, status, text, executor, started_at, wall_s), [], []
 
-    with _Notes() as notes, LiveWriter(store, cells, corpus_hash) as live:
-        for run, evals, curves in results():
+    with (
+        _Notes() as notes,
+        LiveWriter(store, cells, corpus_hash) as live,
+        Interruption(live, cells, asked) as interruption,
+    ):
+        told(interruption)
+        ending = results()
+        while (result := interruption.timed(ending)) is not None:
+            run, evals, curves = result
             store.write_cell(run, evals, curves)
             del left[run["run_id"]]
             clock = time.perf_counter()
-            live.phase("wait")
+            interruption.phase("wait")
             yield outcome(run, notes.taken())
     for trunk in by_trunk(left.values()):
-        yield from train_cells(trunk, corpus_hash, store, executor, functions)
+        yield from train_cells(trunk, corpus_hash, store, executor, functions, asked, told)
 
 
 def outcome(run: dict[str, Any], notes: tuple[str, ...] = ()) -> Outcome:

@@ -109,7 +109,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scaling": OURS,
 }
 ONLY_IN = {
-    "ray": "sweeps/ray_executor.py",
+    "ray": "sweeps/ray_executor/",
     "matplotlib": (
         "analysis/figures/",
         "analysis/report/plots/",

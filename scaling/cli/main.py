@@ -30,11 +30,12 @@ from scaling.cli import (
 from scaling.cli.options import options_of
 from scaling.cli.output import note
 from scaling.distribution import import_failed, require_own_packages
-from scaling.errors import InputError, WorkError
+from scaling.errors import InputError, Stopped, WorkError
 
 
 class Command(TyperCommand):
-    """Wrong input ends with status 2, failed work with 1, Ctrl-C with 130; each says one thing on standard error."""
+    """Wrong input ends with status 2, failed work with 1, Ctrl-C with 130, another signal that a command handles with
+    128 + its number; each says one thing on standard error."""
 
     def invoke(self, ctx: Any) -> Any:
         with options_of(self.params):
@@ -56,6 +57,8 @@ class Command(TyperCommand):
                 _exit(1, f"failed: {place}; make room or name another place", error)
             except KeyboardInterrupt as error:
                 _exit(130, "interrupted: what is on disk is whole; the same command goes on from there", error)
+            except Stopped as error:
+                _exit(128 + error.number, str(error), error)
 
 
 def _exit(status: int, message: str, error: BaseException) -> NoReturn:

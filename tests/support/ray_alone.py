@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 
 from sweeps.job import Options
-from sweeps.ray_executor import ray_connected, with_last_words
+from sweeps.ray_executor.connection import ray_connected
+from sweeps.ray_executor.pool import with_last_words
+from sweeps.stopping.signals import Signals
 from sweeps.store import Store
 
 
@@ -22,7 +24,8 @@ class Dies:
 
 
 def main() -> None:
-    with ray_connected(Options(executor="ray"), Store(Path(sys.argv[1]))) as (ray, scratch):
+    store = Store(Path(sys.argv[1]))
+    with Signals() as signals, ray_connected(Options(executor="ray"), store, signals) as (ray, scratch):
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
         here = psutil.Process()
         family = {process: process.name() for process in [here, *here.children(recursive=True)]}

@@ -15,8 +15,8 @@ from places import HERE, ROOT, Place, sweep
 
 from scaling import files
 from scaling.errors import InputError, WorkError
-from sweeps import deadline
-from sweeps.deadline import Deadline
+from sweeps.stopping import deadline
+from sweeps.stopping.deadline import Deadline
 from sweeps.store import Store
 
 GRID = "{n_experts: [1, 4], d_model: 16, tokens: [1K, 2K]}"

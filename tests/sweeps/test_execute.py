@@ -18,9 +18,10 @@ import pytest
 from places import FAKE, ROOT, Place, sweep, table
 
 from scaling.errors import InputError, WorkError
-from sweeps import execute, grid, ray_executor, status, worker
+from sweeps import execute, grid, status, worker
 from sweeps.job import Options
 from sweeps.progress import Progress
+from sweeps.ray_executor.pool import lost_cell
 from sweeps.store import Store
 
 
@@ -238,7 +239,7 @@ def test_the_row_of_a_worker_that_died_after_writing_it_is_kept(place: Place) ->
     before = snapshot(place.out / "runs")
     store = Store(place.out)
     for run_id, cell in status.opened(place.out)[1].items():
-        outcome = ray_executor.lost_cell(
+        outcome = lost_cell(
             cell, store.read("runs", run_id)[0]["corpus_hash"], store, "Failure 1\nIt died: low memory"
         )
         assert outcome.run_id == run_id

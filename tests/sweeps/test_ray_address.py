@@ -9,7 +9,7 @@ import pytest
 
 from scaling.errors import InputError
 from sweeps.job import Options
-from sweeps.ray_address import RayAddress
+from sweeps.ray_executor.address import RayAddress
 
 NO_ADDRESS = {
     "http://127.0.0.1:8265/": "dashboard",

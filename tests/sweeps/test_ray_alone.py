@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from places import HERE, ROOT
 
-from sweeps.ray_executor import with_last_words
+from sweeps.ray_executor.pool import with_last_words
 
 DASHBOARD = 8265  # its usual port
 
