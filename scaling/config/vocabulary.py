@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def _read(path: str, separator: str | None, time_ns: int, size: int) -> Vocabula
     if separator is None:
         return Vocabulary(last + 2, last + 1, content)
     if separator not in number:
-        ends = [name for name in number if name.startswith("<") and ("end" in name or name in ("</s>", "<s>"))][:8]
+        ends = [name for name in number if re.match(r"[<\[].*(end|eo[sdt]|/s)", name)][:8]
         hint = f"; it has {', '.join(ends)}" if ends else ""
         raise InputError(
             f"data.separator: {path} has no symbol {separator!r}{hint}; leave `separator` out for a symbol of our own"
