@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from analysis.training_speed.cells import cell_times
@@ -17,18 +17,17 @@ from scaling.config.training_memory import training_memory_bytes
 from scaling.errors import InputError
 from scaling.serving.device import Device
 from scaling.serving.devices import device as device_named
-from sweeps.calls import makespan, plan_calls, tokens_own
-from sweeps.grid import SECTIONS, Grid
+from sweeps.calls import Together, plan_calls, tokens_own
+from sweeps.capacity import most_at_once, this_machine
+from sweeps.grid import SECTIONS, Grid, LeftOut
 from sweeps.labels import cell_labels
-from sweeps.lint import lint, unread
+from sweeps.lint import of_design, of_text, of_training, unread
 from sweeps.store import StoredCell
-from sweeps.worker import machine_cpus
 
 # Beside training, assumed until the study has rows: 5 s on a CPU with the program in the cache to 30 s without.
 CPU_OVERHEAD_S, GPU_OVERHEAD_S = 15.0, 60.0
 GPU = "h100"
 """The device that a cell with GPUs is priced on where none is named."""
-_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,41 @@ class CellPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A priced grid: its cells in grid order, the wall time of missing ones on `workers`, and the lint messages.
+class Prices:
+    """The cells of a grid with their costs, in grid order, and the calls of missing ones as they start."""
 
-    alone_seconds: wall time if every cell trained without sharing a trunk.
+    cells: tuple[CellPlan, ...]
+    calls: tuple[Together, ...]
+    speed: Speed
+    training_s: dict[RunConfig, float]  # of each cell alone
+
+    @property
+    def seconds(self) -> dict[RunConfig, float]:
+        """Predicted seconds of each cell, with what is beside training."""
+        return {cell.config: cell.seconds for cell in self.cells}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A priced grid: its cells in grid order, the wall time of missing ones on this machine, and the lint messages.
+
+    alone_seconds: wall time if every cell trained without sharing a trunk.   workers: cells at a time, at most.
+    left_out: combinations of axes that are no cells.   notes: what cannot be told before the start.
     """
 
     study: str
     cells: tuple[CellPlan, ...]
     duplicates: int
+    left_out: tuple[LeftOut, ...]
     workers: int
     seconds: float
     alone_seconds: float
     calls: int
     speed: Speed
     lint: tuple[str, ...]
+    notes: tuple[str, ...]
     defaults: dict[str, dict[str, Any]]
+    fields: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The plan as values for JSON."""
@@ -90,6 +108,7 @@ class Plan:
                 | {"config": cell.config.model_dump(mode="json")}
                 for cell in self.cells
             ],
+            "left_out": [asdict(one) for one in self.left_out],
             "totals": {
                 "cells": len(self.cells),
                 "missing": len(missing),
@@ -102,59 +121,71 @@ class Plan:
                 "alone_seconds": self.alone_seconds,
                 "largest_memory_bytes": max(cell.memory_bytes for cell in self.cells),
                 "duplicates": self.duplicates,
+                "left_out": sum(one.count for one in self.left_out),
             },
             "workers": self.workers,
             "speed": asdict(self.speed),
             "lint": list(self.lint),
+            "notes": list(self.notes),
             "defaults": self.defaults,
         }
 
 
 def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device: str | None = None) -> Plan:
-    """Price a grid. `parts`: its cells in the study's folder, which calibrate the time of the others.
+    """Price a grid and say what is weak in it. `parts`: its cells in the study's folder, which calibrate the time.
 
     `device` is what its GPUs are, by name; None: an H100, which is said. Raises InputError for a grid on CPUs with one.
     """
+    machine, on = this_machine(), _device(grid, device)
+    prices = priced(grid, parts, on)
+    seconds, labels = prices.seconds, {cell.config: cell.label for cell in prices.cells}
+    alone = [
+        (prices.speed.overhead_s + prices.training_s[cell.config], cell.config.resources)
+        for cell in prices.cells
+        if cell.status == "missing"
+    ]
+    text = of_text(grid.cells, labels)
+    return Plan(
+        study=grid.study,
+        cells=prices.cells,
+        duplicates=grid.duplicates,
+        left_out=grid.left_out,
+        workers=most_at_once(grid.cells, machine),
+        seconds=machine.makespan((sum(seconds[cell] for cell in call), call[0].resources) for call in prices.calls),
+        alone_seconds=machine.makespan(sorted(alone, key=lambda entry: -entry[0])),
+        calls=len(prices.calls),
+        speed=prices.speed,
+        lint=(
+            *of_training(grid.cells, labels, machine, on), *text.lint, *unread(grid), *of_design(grid.cells)
+        ),
+        notes=text.notes,
+        defaults=_defaults(grid),
+        fields=grid.resolved_fields,
+    )  # fmt: skip
+
+
+def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, on: Device | None = None) -> Prices:
+    """The cost of each cell on a device (None: CPU threads), and the calls that train those not among `parts`."""
     parts = parts or {}
-    resources = grid.cells[0].resources
-    training, speed = _times(grid.cells, parts, _device(grid, device))
+    training, speed = _times(grid.cells, parts, on)
     labels = cell_labels(grid)
     of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
     own = tokens_own(grid.cells)
     missing = [cell for cell in grid.cells if cell not in parts]
-    own |= tokens_own(tuple(missing))  # missing cells cannot share the steps of finished ones
+    if len(missing) < len(grid.cells):
+        own |= tokens_own(tuple(missing))  # missing cells cannot share the steps of finished ones
     cells = tuple(
         _priced(cell, labels[cell], of_trunk[cell], own[cell], training[cell], speed.overhead_s, parts.get(cell))
         for cell in grid.cells
     )
-    seconds = {cell.config: cell.seconds for cell in cells}
-    alone = [speed.overhead_s + training[cell] for cell in missing]
-    workers = max(1, machine_cpus() // resources.cpus)
-    if resources.gpus:
-        workers = max(1, min(workers, int(machine_gpus() / resources.gpus)))
-    calls = plan_calls(missing, workers)
-    return Plan(
-        study=grid.study,
-        cells=cells,
-        duplicates=grid.duplicates,
-        workers=workers,
-        seconds=makespan([sum(seconds[cell] for cell in call) for call in calls], workers),
-        alone_seconds=makespan(sorted(alone, reverse=True), workers),
-        calls=len(calls),
-        speed=speed,
-        lint=(*unread(grid), *lint(grid.cells)),
-        defaults=_defaults(grid),
-    )
-
-
-def machine_gpus() -> int:
-    """Number of NVIDIA GPUs of this machine; 1 where none is seen, for the grid may run elsewhere."""
-    return max(1, len([*_GPUS.iterdir()])) if _GPUS.is_dir() else 1
+    calls = plan_calls(missing, most_at_once(grid.cells, this_machine()))
+    return Prices(cells, tuple(calls), speed, training)
 
 
 def _device(grid: Grid, name: str | None) -> Device | None:
     """What the cells train on; None for CPU threads."""
-    if grid.cells[0].resources.gpus:
+    on_gpus = [cell for cell in grid.cells if cell.resources.gpus]
+    if on_gpus:
         return device_named(name or GPU)
     if name is not None:
         raise InputError(f"{grid.path}: `device` {name}, but the cells train on CPUs: set resources.gpus")
@@ -184,15 +215,27 @@ def _priced(
 def _times(
     cells: tuple[RunConfig, ...], parts: Mapping[RunConfig, StoredCell], on: Device | None
 ) -> tuple[dict[RunConfig, float], Speed]:
-    """Seconds of each cell's training steps, and what they rest on: the assumed speed, or the study's rows."""
+    """Seconds of each cell's training steps, and what they rest on: the assumed speed, or the study's rows.
+
+    Cells of other resources are other machines: each kind is timed by its own rows.
+    """
     timed = {cell: part for cell, part in parts.items() if part.ok and part.train_s > 0}
-    times = cell_times(cells, {cell: part.train_s for cell, part in timed.items()}, on)
+    kinds: dict[tuple[int, float], list[RunConfig]] = defaultdict(list)
+    for cell in cells:
+        kinds[cell.resources.cpus, cell.resources.gpus].append(cell)
+    seconds: dict[RunConfig, float] = {}
+    bases: dict[str, None] = {}
+    for (_, gpus), kind in kinds.items():
+        measured = {cell: timed[cell].train_s for cell in kind if cell in timed}
+        times = cell_times(kind, measured, on if gpus else None)
+        seconds |= times.seconds
+        bases[times.basis] = None
     overhead_s = CPU_OVERHEAD_S if on is None else GPU_OVERHEAD_S
-    basis = f"{times.basis}; {overhead_s:.0f} s beside it"
+    basis = f"{'; '.join(bases)}; {overhead_s:.0f} s beside it"
     if timed:
         overhead_s = statistics.mean(max(0.0, part.wall_s - part.train_s * part.share) for part in timed.values())
-        basis = f"{times.basis}; {overhead_s:.0f} s beside it, as in those"
-    return times.seconds, Speed(basis, overhead_s, None if on is None else on.name)
+        basis = f"{'; '.join(bases)}; {overhead_s:.0f} s beside it, as in those"
+    return seconds, Speed(basis, overhead_s, None if on is None else on.name)
 
 
 def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
@@ -207,11 +250,7 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     defaults["model"]["n_kv_heads"] = "d_model / d_head, one for each head"
     defaults["model"]["d_expert"] = "2 * d_model / active experts"
     left = {
-        section: {
-            name: value
-            for name, value in values.items()
-            if name not in given and value != ()
-        }
+        section: {name: value for name, value in values.items() if name not in given and value != ()}
         for section, values in defaults.items()
     }
     return {section: values for section, values in left.items() if values}

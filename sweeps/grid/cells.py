@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scaling.config.run import RunConfig
@@ -13,7 +13,7 @@ from scaling.errors import InputError
 from scaling.formatting import plural
 from scaling.yaml_text import YamlSource, YamlValue, shown
 from sweeps.grid.block import Block, written
-from sweeps.grid.formula import Formula
+from sweeps.grid.formula import Formula, shown_value
 from sweeps.grid.point import Maker, Mistake, Refusal
 
 MAX_CELLS = 100_000
@@ -29,7 +29,7 @@ class LeftOut:
     example: str
 
     def __str__(self) -> str:
-        return f"{plural(self.count, 'combination')} left out, {self.reason} (the first: {self.example})"
+        return f"{plural(self.count, 'combination')}, {self.reason} (the first: {self.example})"
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,10 @@ def expanded(
     return made.finish(), made.repeated, made.left_out
 
 
-def said(values: Iterable[tuple[str, object]] | dict[str, object]) -> str:
+def said(values: Mapping[str, object]) -> str:
     """The values of a combination: `n_experts=4, top_k=8`."""
-    return ", ".join(f"{name}={shown(written(value))}" for name, value in dict(values).items())
+    texts = ((name, value.text if isinstance(value, Formula) else shown_value(value)) for name, value in values.items())
+    return ", ".join(f"{name}={shown(text) if len(text) > 60 else text}" for name, text in texts)
 
 
 def _without_values(reason: str) -> str:

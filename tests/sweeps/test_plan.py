@@ -15,7 +15,7 @@ from scaling.config.training import TrainConfig
 from scaling.errors import InputError
 from scaling.formatting import si
 from scaling.serving.devices import device
-from sweeps import grid, lint, plan
+from sweeps import grid, plan
 from sweeps.calls import makespan, plan_calls
 from sweeps.store import StoredCell
 
@@ -169,71 +169,17 @@ def test_trunks_that_differ_in_seed_or_rate_train_side_by_side_where_that_is_fas
     assert sorted(calls(small, resources="resources: {gpus: 1}\n")) == [(1, 6), (8, 6)]
 
 
-FAULTS = {
-    "one token budget": ("{n_experts: [1, 8], d_model: [32, 64], tokens: 1M, seed: [0, 1]}", ["one token budget (1M)"]),
-    "one width": ("{n_experts: [1, 8], tokens: [1M, 2M], seed: [0, 1]}", ["one width and depth"]),
-    "one E": ("{n_experts: 8, d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]}", ["one expert count (E = 8)"]),
-    "no dense": ("{n_experts: [4, 8], d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]}", ["no dense model"]),
-    "one seed": ("{n_experts: [1, 8], d_model: [32, 64], tokens: [1M, 2M]}", ["one seed per configuration"]),
-    "E moves with the width of the experts": (
-        "[{n_experts: 1, d_expert: 64, d_model: [32, 48], tokens: [1M, 2M], seed: [0, 1]},"
-        " {n_experts: 8, d_expert: 128, d_model: [32, 48], tokens: [1M, 2M]}]",
-        ["E is confounded with size", "E = 1, 8;"],
-    ),
-    # n_active of the dense model: 37,088 at d = 32 and 115,008 at d = 64, so 20 tokens for each of them.
-    "constant tokens per parameter": (
-        "[{d_model: 32, n_experts: [1, 4], tokens: 741760, seed: [0, 1]},"
-        " {d_model: 64, n_experts: [1, 4], tokens: 2300160}]",
-        ["tokens per parameter is constant (20)"],
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_of_the_design_is_the_only_one_found(fault: str) -> None:
-    block, expected = FAULTS[fault]
-    (message,) = lint.lint(read(block).cells)
-    for part in expected:
-        assert part in message
-
-
-@pytest.mark.parametrize(
-    ("train", "resources", "used", "fitting"),
-    [
-        ("batch_tokens: 32000, seq_len: 128", "gpus: 8", "2 of the 8 GPUs", 32768),
-        ("batch_tokens: 32768, seq_len: 128", "gpus: 8", "", 0),
-        ("batch_tokens: 3072, seq_len: 128", "cpus: 16", "8 of the 16 CPU threads", 4096),
-        ("batch_tokens: 1024, seq_len: 128, accumulate: 4", "gpus: 4, cpus: 2", "2 of the 4 GPUs", 2048),
-        ("batch_tokens: 1152, seq_len: 128", "cpus: 1", "", 0),
-    ],
-)
-def test_a_batch_that_leaves_devices_idle_is_said(train: str, resources: str, used: str, fitting: int) -> None:
-    block = "{n_experts: [1, 8], d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]}"
-    cells = read(block, f"train: {{{train}}}\nresources: {{{resources}}}\n").cells
-    messages = lint.lint(cells)
-    assert len(messages) == bool(used)
-    for message in messages:
-        assert used in message
-        assert f"such as {fitting}" in message
-        whole = fitting // cells[0].train.seq_len // cells[0].train.accumulate
-        assert whole % int(used.split()[3]) == 0
-
-
-def test_two_experts_of_half_width_match_the_dense_size() -> None:
-    block = (
-        "[{n_experts: 1, d_model: [32, 64], tokens: [1M, 2M], seed: [0, 1]},"
-        " {n_experts: 8, top_k: 2, d_expert: 32, d_model: 32, tokens: [1M, 2M]},"
-        " {n_experts: 8, top_k: 2, d_expert: 64, d_model: 64, tokens: [1M, 2M]}]"
-    )
-    assert lint.lint(read(block, "model: {router: topk}\n").cells) == []
-
-
 def test_listed_defaults_are_those_that_the_grid_does_not_set() -> None:
     defaults = plan.plan(read("{tokens: 1M, n_layers: [1, 2]}", "train: {lr: 1e-3}\nresources: {cpus: 1}\n")).defaults
     assert "n_layers" not in defaults["model"]
     assert "lr" not in defaults["train"]
     assert defaults["train"]["batch_tokens"] == TrainConfig().batch_tokens
-    assert defaults["resources"] == {"gpus": 0.0, "expert_parallel": False, "checkpoint_minutes": 5.0, "max_minutes": None}
+    assert defaults["resources"] == {
+        "gpus": 0.0,
+        "expert_parallel": False,
+        "checkpoint_minutes": 5.0,
+        "max_minutes": None,
+    }
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999"), (250_000, "250K"), (4e6, "4M"), (1.5e9, "1.5B"), (0, "0")])

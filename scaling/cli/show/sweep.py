@@ -10,7 +10,7 @@ from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
 from scaling.formatting import flops, percent, plural, si
 from scaling.table import Table
-from sweeps.grid import Grid
+from sweeps.grid import Grid, axis_value
 from sweeps.plan import CellPlan, Plan
 from sweeps.progress import Progress, duration
 
@@ -28,6 +28,7 @@ def plan_page(plan: Plan) -> Page:
     totals = plan.to_json()["totals"]
     saved = 1 - totals["tokens_trained"] / totals["tokens"]
     duplicates = (f"{plan.duplicates} duplicates were merged",) if plan.duplicates else ()
+    left_out = (f"left out: {one}" for one in plan.left_out)
     defaults = (
         f"defaults, {section}: " + ", ".join(f"{name}={value}" for name, value in values.items())
         for section, values in plan.defaults.items()
@@ -40,9 +41,15 @@ def plan_page(plan: Plan) -> Page:
             f"cells trained alone; {plan.workers} at a time.",
         ),
         tables=(_cells(plan.cells),),
-        notes=(f"time is {plan.speed.basis}; latency is measured after that", *duplicates),
+        notes=(
+            *left_out,
+            f"time is {plan.speed.basis}; latency is measured after that",
+            *duplicates,
+            *plan.notes,
+        ),
         warnings=plan.lint,
-        details=tuple(defaults),
+        details=(_resolved(plan), *defaults),
+        more="what each cell resolves to, and the defaults",
     )
 
 
@@ -58,6 +65,19 @@ def _cells(cells: tuple[CellPlan, ...]) -> Table:
     headings = ("cell", "trained", "n_active", "n_total", "FLOPs", "memory", "time", "status")
     table = text_table("", headings, rows, ("cell", "status"))
     return table if len({cell.status for cell in cells}) > 1 else table.without("status")
+
+
+def _resolved(plan: Plan) -> Table:
+    """The fields that axes, shorthands and formulas give, in the order of the grid."""
+    rows = [
+        [str(number), cell.label, *(_shown(axis_value(cell.config, name)) for name in plan.fields)]
+        for number, cell in enumerate(plan.cells, start=1)
+    ]
+    return text_table("The cells as resolved", ("", "cell", *plan.fields), rows, ("cell",))
+
+
+def _shown(value: object) -> str:
+    return "by rule" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def grids_page(grids: Mapping[str, Grid]) -> Page:

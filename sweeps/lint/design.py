@@ -15,7 +15,7 @@ from sweeps.grid import AXES, Grid
 SAME_SIZE = 0.02  # relative difference in n_active up to which two models have the same size
 
 
-def lint(cells: Iterable[RunConfig]) -> list[str]:
+def of_design(cells: Iterable[RunConfig]) -> list[str]:
     """Weaknesses in the design of a grid, each with a remedy; none of them stops a sweep."""
     cells = list(cells)
     sizes = {cell: parameters(cell.model, cell.data.vocab_size).n_active for cell in cells}
@@ -43,28 +43,7 @@ def lint(cells: Iterable[RunConfig]) -> list[str]:
         replicates[cell.model_copy(update={"seed": 0}).run_id("")].add(cell.seed)
     if max(map(len, replicates.values())) == 1:
         messages.append("one seed per configuration: run-to-run noise is not estimated; give a few cells several seeds")
-    return messages + _idle_devices(cells)
-
-
-def _idle_devices(cells: list[RunConfig]) -> list[str]:
-    """Batches whose sequences cannot be divided among all devices that a cell reserves."""
-    messages = {}
-    for cell in cells:
-        train, gpus = cell.train, int(cell.resources.gpus)
-        reserved = gpus or cell.resources.cpus
-        used = train.devices(reserved)
-        if used < reserved:
-            share = reserved * train.seq_len * train.accumulate
-            fitting = -(-train.batch_tokens // share) * share
-            parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
-            devices = "GPUs" if gpus else "CPU threads"
-            messages[train.sequences, train.accumulate, reserved] = (
-                f"{train.sequences} sequences a step{parts} (batch_tokens = {train.batch_tokens}, seq_len = "
-                f"{train.seq_len}) are divided evenly among {used} of the {reserved} {devices} that a cell "
-                f"reserves, and the others idle; set `batch_tokens` to a multiple of {share}, such as "
-                f"{fitting}"
-            )
-    return [*messages.values()]
+    return messages
 
 
 def unread(grid: Grid) -> list[str]:
