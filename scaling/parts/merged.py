@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import stat
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +48,7 @@ class Entry:
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MergedFile:
     """A merged file and its parts, in the order of their rows."""
 
@@ -78,24 +80,32 @@ class MergedFile:
 def described(path: Path) -> Description | None:
     """How the file system describes a regular file; None where there is none."""
     try:
-        require_file(path)
-        about = path.stat()
+        about = os.stat(path)
     except OSError:
         return None
-    return about.st_size, about.st_mtime_ns, about.st_ino
+    return (about.st_size, about.st_mtime_ns, about.st_ino) if stat.S_ISREG(about.st_mode) else None
 
 
-def merged_files(study: Path, table: Table) -> Iterator[MergedFile]:
+def merged_files(study: Path, table: Table) -> list[MergedFile]:
     """The merged files of a table whose list of parts can be read."""
+    found = []
+    for path in _paths(study, table):
+        with contextlib.suppress(*UNREADABLE, RecursionError):
+            require_file(path)
+            listed = json.loads(pq.read_schema(path).metadata[_PARTS])
+            found.append(MergedFile(path, tuple(_entry(*one) for one in listed)))
+    return found
+
+
+def _paths(study: Path, table: Table) -> list[Path]:
+    """The merged files of a table; none where there is no folder that we may list."""
     with contextlib.suppress(OSError):
-        for path in sorted((study / FOLDER).glob(f"{table}-*.parquet")):
-            with contextlib.suppress(*UNREADABLE):
-                require_file(path)
-                listed = json.loads(pq.read_schema(path).metadata[_PARTS])
-                entries = (
-                    Entry(str(name), (size, changed, inode), rows) for name, size, changed, inode, rows in listed
-                )
-                yield MergedFile(path, tuple(entries))
+        return sorted((study / FOLDER).glob(f"{table}-*.parquet"))
+    return []
+
+
+def _entry(name: str, size: int, changed: int, inode: int, rows: int) -> Entry:
+    return Entry(str(name), (int(size), int(changed), int(inode)), int(rows))
 
 
 def in_merged(study: Path, table: Table, parts: Sequence[Path]) -> dict[Path, tuple[MergedFile, int]]:
@@ -119,7 +129,7 @@ def merge(study: Path, table: Table, parts: Sequence[Path], read: Callable[[Path
     """
     with contextlib.suppress(OSError, WorkError, InputError):
         found = in_merged(study, table, parts)
-        for path in (study / FOLDER).glob(f"{table}-*.parquet"):
+        for path in _paths(study, table):
             live = [part for part, (merged, _) in found.items() if merged.path == path]
             if len(live) < LEAST // 2:
                 path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from scaling.schema import Table
@@ -21,10 +22,13 @@ def packed_path(study: Path, table: Table) -> Path:
 
 def part_paths(study: Path, table: Table) -> list[Path]:
     """The parts of a table by name, readable or not."""
+    folder = study / table
     try:
-        return sorted(p for p in (study / table).glob("*.parquet") if not p.name.startswith((".", "_")))
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
     except OSError:  # no folder, or one that we may not list
         return []
+    return [folder / name for name in sorted(names) if name.endswith(".parquet") and not name.startswith((".", "_"))]
 
 
 def files(study: Path, table: Table) -> list[Path]:

@@ -108,9 +108,16 @@ def read_study_table(study: Path, table: Table) -> StudyTable:
         else:
             rows = archive
         read = (FileRows(packed, len(archive), False), *read)
-    names = [name for name in fields_of(table) if name in rows.column_names]
-    names += [name for name in rows.column_names if name not in fields_of(table)]
-    return StudyTable(table, rows.select(names), read, dict(sorted(unreadable.items())), outdated)
+    return StudyTable(table, _as_in_schema(rows, table), read, dict(sorted(unreadable.items())), outdated)
+
+
+def _as_in_schema(rows: pa.Table, table: Table) -> pa.Table:
+    """Its columns in the order of the schema with their units, then those of other people's, each as one chunk."""
+    known, names = fields_of(table), rows.column_names
+    fields = [known[name] for name in known if name in names]
+    fields += [rows.schema.field(name) for name in names if name not in known]
+    columns = [rows[field.name].combine_chunks() for field in fields]
+    return pa.table(columns, schema=pa.schema(fields, metadata=schema_of(table).metadata))
 
 
 def _pieces(study: Path, table: Table, unreadable: dict[Path, str]) -> list[_Piece]:
@@ -173,7 +180,7 @@ def _in_order(pieces: Sequence[_Piece], table: Table) -> tuple[pa.Table, tuple[F
     placed = [
         (file, offset + start) for piece, offset in zip(pieces, offsets, strict=False) for file, start in piece.read
     ]
-    placed.sort(key=lambda one: one[0].path)
+    placed.sort(key=lambda one: one[0].path.name)
     starts, counts = np.array([start for _, start in placed]), np.array([file.rows for file, _ in placed])
     rows = _joined([piece.rows for piece in pieces])
     before = np.cumsum(counts) - counts
