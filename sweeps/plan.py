@@ -63,12 +63,16 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Prices:
-    """The cells of a grid with their costs, in grid order, and the calls of missing ones as they start."""
+    """The cells of a grid with their costs, in grid order, and the calls of missing ones as they start.
+
+    training_s: seconds of each cell's steps, had it no trunk.   on: the device; None for CPU threads.
+    """
 
     cells: tuple[CellPlan, ...]
     calls: tuple[Together, ...]
     speed: Speed
-    training_s: dict[RunConfig, float]  # of each cell alone
+    training_s: dict[RunConfig, float]
+    on: Device | None
 
     @property
     def seconds(self) -> dict[RunConfig, float]:
@@ -136,8 +140,7 @@ def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device
 
     `device` is what its GPUs are, by name; None: an H100, which is said. Raises InputError for a grid on CPUs with one.
     """
-    machine, on = this_machine(), _device(grid, device)
-    prices = priced(grid, parts, on)
+    machine, prices = this_machine(), priced(grid, parts, device)
     seconds, labels = prices.seconds, {cell.config: cell.label for cell in prices.cells}
     alone = [
         (prices.speed.overhead_s + prices.training_s[cell.config], cell.config.resources)
@@ -156,7 +159,7 @@ def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device
         calls=len(prices.calls),
         speed=prices.speed,
         lint=(
-            *of_training(grid.cells, labels, machine, on), *text.lint, *unread(grid), *of_design(grid.cells)
+            *of_training(grid.cells, labels, machine, prices.on), *text.lint, *unread(grid), *of_design(grid.cells)
         ),
         notes=text.notes,
         defaults=_defaults(grid),
@@ -164,9 +167,9 @@ def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device
     )  # fmt: skip
 
 
-def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, on: Device | None = None) -> Prices:
-    """The cost of each cell on a device (None: CPU threads), and the calls that train those not among `parts`."""
-    parts = parts or {}
+def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device: str | None = None) -> Prices:
+    """The cost of each cell, and the calls that train those not among `parts`; arguments and errors as of `plan`."""
+    parts, on = parts or {}, _device(grid, device)
     training, speed = _times(grid.cells, parts, on)
     labels = cell_labels(grid)
     of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
@@ -179,7 +182,7 @@ def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, on: 
         for cell in grid.cells
     )
     calls = plan_calls(missing, most_at_once(grid.cells, this_machine()))
-    return Prices(cells, tuple(calls), speed, training)
+    return Prices(cells, tuple(calls), speed, training, on)
 
 
 def _device(grid: Grid, name: str | None) -> Device | None:
