@@ -59,12 +59,13 @@ def this_machine() -> Machine:
     return Machine(machine_cpus(), max(1, gpus), _memory())
 
 
-def host_memory_bytes(cell: RunConfig) -> float:
+def host_memory_bytes(cell: RunConfig, of_device: float | None = None) -> float:
     """Peak bytes of main memory of the process that trains a cell: the arrays of all its CPU threads, or, where GPUs
-    hold them, the process alone."""
+    hold them, the process alone. `of_device`: `training_memory_bytes` of the cell, where it is known."""
     if cell.resources.gpus:
         return PROCESS_BYTES
-    return PROCESS_BYTES + cell.train.devices(cell.resources.cpus) * training_memory_bytes(cell)
+    held = training_memory_bytes(cell) if of_device is None else of_device
+    return PROCESS_BYTES + cell.train.devices(cell.resources.cpus) * held
 
 
 def most_at_once(cells: Sequence[RunConfig], machine: Machine) -> int:

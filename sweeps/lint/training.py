@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scaling.config.counts import train_flops
 from scaling.config.run import RunConfig, by_trunk
@@ -115,44 +115,31 @@ def _batches(cells: Sequence[RunConfig], named: Named) -> list[str]:
 
 def _memory(cells: Sequence[RunConfig], named: Named, machine: Machine, device: Device | None) -> list[str]:
     """Cells that no device holds, and cells that together need more than the machine has."""
-
-    def message(over: Sequence[RunConfig], need: Callable[[RunConfig], float], what: str, remedy: str) -> list[str]:
-        if not over:
-            return []
-        worst = max(over, key=need)
-        return [f"{need(worst) / 1e9:.3g} GB {what} ({named(over)}); {remedy}"]
-
-    on_gpu = [cell for cell in cells if cell.resources.gpus]
-    alone = [cell for cell in cells if not cell.resources.gpus and host_memory_bytes(cell) > machine.memory]
-    messages = message(
-        alone,
-        host_memory_bytes,
-        f"of memory at the peak of a cell, and this machine has {machine.memory / 1e9:.3g} GB",
-        "lower `batch_tokens`, set `accumulate` or take a larger machine",
-    )
-    together: dict[int, list[RunConfig]] = defaultdict(list)
-    for cell in cells:
+    of_device = {cell: training_memory_bytes(cell) for cell in cells}
+    on_host = {cell: host_memory_bytes(cell, of_device[cell]) for cell in cells if not cell.resources.gpus}
+    has = f"of memory at the peak, and this machine has {machine.memory / 1e9:.3g} GB"
+    alone = {cell: need for cell, need in on_host.items() if need > machine.memory}
+    remedy = "lower `batch_tokens`, set `accumulate` or take a larger machine"
+    messages = _too_large(alone, named, f"{has}, for one cell", remedy)
+    together: dict[int, dict[RunConfig, float]] = defaultdict(dict)
+    for cell, need in on_host.items():
         at_once = machine.at_once(cell.resources)
-        too_many = at_once * host_memory_bytes(cell) > machine.memory
-        if too_many and not cell.resources.gpus and at_once > 1 and host_memory_bytes(cell) <= machine.memory:
-            together[at_once].append(cell)
-    for at_once, over in together.items():
-        messages += message(
-            over,
-            lambda cell, n=at_once: n * host_memory_bytes(cell),  # type: ignore[misc]
-            f"of memory for {at_once} cells at a time, and this machine has {machine.memory / 1e9:.3g} GB",
-            "set `max_concurrent`, or more `cpus` for these cells, so that fewer train at a time",
-        )
+        if need <= machine.memory < at_once * need:
+            together[at_once][cell] = at_once * need
+    for at_once, needs in together.items():
+        remedy = "set `max_concurrent`, or more `cpus` for these cells, so that fewer train at a time"
+        messages += _too_large(needs, named, f"{has}, for {at_once} cells at a time", remedy)
     if device is not None:
-        held = {cell: device.memory * min(1.0, cell.resources.gpus) for cell in on_gpu}
-        messages += message(
-            [cell for cell in on_gpu if training_memory_bytes(cell) > held[cell]],
-            training_memory_bytes,
-            f"of memory on each GPU at the peak, and {device.title} has {device.memory / 1e9:.3g} GB, or the share of "
-            "it that a cell reserves",
-            "set `accumulate`, `remat: true` or more `gpus`",
-        )
+        held = {cell: device.memory * min(1.0, cell.resources.gpus) for cell in cells if cell.resources.gpus}
+        over = {cell: of_device[cell] for cell in held if of_device[cell] > held[cell]}
+        has = f"of memory on each GPU at the peak, and {device.title} has {device.memory / 1e9:.3g} GB, or the share"
+        remedy = "set `accumulate`, `remat: true` or more `gpus`"
+        messages += _too_large(over, named, f"{has} that a cell reserves", remedy)
     return messages
+
+
+def _too_large(needs: Mapping[RunConfig, float], named: Named, has: str, remedy: str) -> list[str]:
+    return [f"{max(needs.values()) / 1e9:.3g} GB {has} ({named([*needs])}); {remedy}"] if needs else []
 
 
 def _split_trunks(cells: Sequence[RunConfig]) -> list[str]:
