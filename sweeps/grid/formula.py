@@ -82,7 +82,7 @@ def shown_value(value: Any) -> str:
     """A value of a field, short: numbers as they were meant, no `512.0`."""
     if value is UNKNOWN:
         return "impossible"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e7:
         return str(int(value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
