@@ -155,6 +155,9 @@ RUNS: dict[str, SchemaColumn] = {
     "kernel": SchemaColumn(
         _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, tokamax; null for others"
     ),
+    "attention": SchemaColumn(
+        _TEXT, "", "how attention over whole sequences was computed: xla (writes its scores) or cudnn (fused)"
+    ),
     "trunks_together": SchemaColumn(_INT, "", "trunks that this process trained as one program"),
     "peak_memory_bytes": SchemaColumn(
         _INT, "bytes", "peak of one device in a training step: as allocated by XLA (CPU) or measured (GPU)"
@@ -222,7 +225,7 @@ _SIZES = (
 LATENCY: dict[str, SchemaColumn] = {
     "run_id": SchemaColumn(_TEXT, "", "the cell that the row belongs to"),
     "shape_id": SchemaColumn(_TEXT, "", "hash of the measured shape; cells of one shape share a measurement"),
-    **{name: RUNS[name] for name in (*_SIZES, "dispatch", "kernel")},
+    **{name: RUNS[name] for name in (*_SIZES, "dispatch", "kernel", "attention")},
     "reads_all": SchemaColumn(_FLAG, "", "whether the kernel reads every expert, activated or not"),
     "phase": SchemaColumn(_TEXT, "", "prefill or decode"),
     "batch": SchemaColumn(_INT, "", "sequences per call"),

@@ -64,8 +64,8 @@ _PLATFORMS = {
     **dict.fromkeys(("gpu", "cuda", "rocm"), "gpu"),
 }
 _ATTENTION = {
-    **dict.fromkeys(("fused", "flash", "flash_attention", "flashattention", "flash-attention"), "fused"),
-    **dict.fromkeys(("unfused", "eager", "naive"), "unfused"),
+    **dict.fromkeys(("fused", "flash", "flash_attention", "flashattention", "flash-attention", "cudnn"), "fused"),
+    **dict.fromkeys(("unfused", "eager", "naive", "xla"), "unfused"),
 }
 
 
@@ -309,13 +309,14 @@ def _kv_width(frame: pd.DataFrame, source: str) -> Array:
 
 
 def _unfused_heads(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> Array:
-    """Heads of attention that writes its scores, 0 where it is fused: as a column `attention` says, else unfused where
-    there are heads, which is said of rows of other tools. Raises InputError where rows disagree."""
+    """Heads of attention that writes its scores, 0 where it is fused: as a column `attention` says, else (where it is
+    absent or blank, as in our own rows from before it) unfused where there are heads, which is said of rows of other
+    tools. Raises InputError where rows disagree."""
     heads = floats(frame, "n_heads")
     refuse(frame, heads > frame["d_model"].to_numpy(float), "n_heads", "is above d_model", source)
-    if "attention" in frame:
-        require_words(frame, "attention", _ATTENTION, source)
-        unfused = frame["attention"].eq("unfused").to_numpy(bool)
+    if "attention" in frame and frame["attention"].notna().any():
+        require_words(frame, "attention", _ATTENTION, source, blank=not foreign)
+        unfused = (frame["attention"].eq("unfused") | (frame["attention"].isna() & (heads > 0))).to_numpy(bool)
         refuse(frame, unfused & ~(heads > 0), "n_heads", "is missing where attention is unfused", source, cells=False)
     else:
         unfused = heads > 0

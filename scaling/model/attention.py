@@ -9,6 +9,7 @@ Axes: B sequences, T new tokens, S tokens attended to, H heads, G groups of head
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Literal
@@ -192,6 +193,22 @@ def split_heads(projected_BxTxC: jax.Array, n_heads: int, width: int, position_T
     return query, key, value
 
 
+JOINED = "query_key_value"
+
+
+def joined(params: Any) -> Any:
+    """Weights with query, key and value of each layer side by side in one, as `Attention` multiplies with them.
+
+    For calls that repeat with the same weights, which join them once, as a serving engine does when loading.
+    """
+    if not isinstance(params, Mapping):
+        return params
+    if {"query", "key", "value"} <= {*params}:
+        rest = {name: leaf for name, leaf in params.items() if name not in ("query", "key", "value")}
+        return rest | {JOINED: jnp.concatenate([params[name] for name in ("query", "key", "value")], axis=1)}
+    return {name: joined(tree) for name, tree in params.items()}
+
+
 class Attention(nn.Module):
     """Causal attention without biases: multi-head, or grouped-query with `n_kv_heads` below `n_heads`.
 
@@ -219,9 +236,12 @@ class Attention(nn.Module):
         out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
 
         # One product for all three, because larger products run closer to the peak.
-        weight_DxC = jnp.concatenate(
-            [self.param(name, into, (width, size)).astype(x_BxTxD.dtype) for name, size in sizes.items()], axis=1
-        )
+        if self.has_variable("params", JOINED):
+            weight_DxC = self.get_variable("params", JOINED).astype(x_BxTxD.dtype)
+        else:
+            weight_DxC = jnp.concatenate(
+                [self.param(name, into, (width, size)).astype(x_BxTxD.dtype) for name, size in sizes.items()], axis=1
+            )
         position_T = start + (np.arange(new) if isinstance(start, int) else jnp.arange(new))
         query, key, value = split_heads(product_of_sequences(x_BxTxD, weight_DxC), heads, of_head, position_T)
         if cache is not None:

@@ -7,13 +7,13 @@ have the device to itself; the load by other processes is recorded.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.data.batches import TrainBatches
 from scaling.model import transformer
+from scaling.model.attention import implementation, joined
 from scaling.model.moe import routing
 from scaling.model.transformer import Output, Transformer, empty_caches
 from scaling.serving import devices
 from scaling.serving.device import Device, roofline_seconds
 from scaling.training import host, malloc
 from scaling.training.executable_cache import is_enabled, load_or_compile
-from scaling.training.kernel_choice import kernel_of
+from scaling.training.kernel_choice import kernel_of_call
 from scaling.training.language_model import versions
 from scaling.training.step import initial_params
 
@@ -85,7 +86,9 @@ class _Measurement:
 class _BenchedShape:
     """A shape and its measurements so far.
 
-    Weights are in host memory; those that a layer joins before use are constants of the programs (`_split`).
+    Weights are in host memory, those of query, key and value joined, as in a serving engine. Each phase has the kernel
+    that is fastest for its largest call.
+
     hold: keep programs in memory.   busy: the most cores that other processes used after a round.
     """
 
@@ -94,14 +97,16 @@ class _BenchedShape:
         self.config = config
         self.busy: float | None = None
         self._corpus, self._device = data.prepare(config.data), jax.devices()[0]
-        self._kernel, self._hold = kernel_of(config, self._device), hold
+        self._hold = hold
         weights = jax.tree.map(
             lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf,
             initial_params(model, self._corpus.vocab_size, config.seed),
         )
-        self._joined, self._weights = jax.device_get(_split(weights))
+        self._weights = jax.device_get(joined(weights))
         phases = PHASES if model.causal else PHASES[:1]  # a non-causal model cannot decode token by token
         self._points = [_Measurement(phase, b, c) for c in bench.context for b in bench.batch for phase in phases]
+        most = {phase: max(p.batch * p.new_tokens for p in self._points if p.phase == phase) for phase in phases}
+        self._kernels = {phase: kernel_of_call(model, tokens, self._device) for phase, tokens in most.items()}
         self._times: dict[_Measurement, list[float]] = {point: [] for point in self._points}
         self._reached: dict[_Measurement, tuple[float, float]] = {}
         self._compile_s: dict[_Measurement, float] = {}
@@ -111,8 +116,7 @@ class _BenchedShape:
         """The compiled program of every point, read from disk if compiled before."""
         if self._held:
             return self._held
-        settings = self.config.model_dump(mode="json", include={"model", "data", "seed"})
-        key = (settings, self._points, self._kernel, self._corpus.vocab_size)
+        key = (self.config.model.model_dump(mode="json"), self._points, self._kernels, self._corpus.vocab_size)
         *compiled, seconds = load_or_compile("latency", key, [self._device], self._compile)
         self._compile_s.update(zip(self._points, seconds, strict=True))
         programs = dict(zip(self._points, compiled, strict=True))
@@ -123,21 +127,21 @@ class _BenchedShape:
     def _compile(self) -> tuple[Any, ...]:
         """The programs and their seconds of compilation. They are compiled in parallel, as nothing is being timed."""
         model = self.config.model
-        network = Transformer(model, self._corpus.vocab_size, self._kernel)
 
-        def call(weights: Any, tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
-            output = transformer.apply(network, _merged(self._joined, weights), tokens, caches, start)
+        def call(kernel: str, weights: Any, tokens: jax.Array, caches: Any, start: jax.Array) -> Any:
+            network = Transformer(model, self._corpus.vocab_size, kernel)
+            output = transformer.apply(network, weights, tokens, caches, start)
             return output.logits_BxTxV[:, -1], output.caches, _experts_reached(output)
-
-        jitted = jax.jit(call, donate_argnums=2)  # the cache is updated in place, as in a serving engine
 
         def program(point: _Measurement) -> tuple[Any, float]:
             started = time.perf_counter()
             tokens, start = self._inputs(point)
             caches = jax.eval_shape(lambda: empty_caches(model, point.batch, point.context))
+            of_phase = functools.partial(call, self._kernels[point.phase])
+            jitted = jax.jit(of_phase, donate_argnums=2)  # the cache is updated in place, as in a serving engine
             return jitted.lower(self._weights, tokens, caches, start).compile(), time.perf_counter() - started
 
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(max(2, min(8, host.threads() // 2))) as pool:
             programs, seconds = zip(*pool.map(program, self._points), strict=True)
         return (*programs, seconds)
 
@@ -173,8 +177,7 @@ class _BenchedShape:
             "n_total": sizes.n_total,
             "n_router": sizes.router,
             "dispatch": model.dispatch if model.n_experts > 1 else "dense",
-            "kernel": self._kernel or None,
-            "reads_all": reads_all(model, self._kernel),
+            "attention": implementation(model.dtype, model.d_head),
             "repeats": self.config.bench.repeats,
             "warmup": WARMUP,
             "weights": "initial",
@@ -190,13 +193,15 @@ class _BenchedShape:
 
     def _columns(self, point: _Measurement, device: Device | None) -> dict[str, Any]:
         model, vocab = self.config.model, self._corpus.vocab_size
-        experts, per_token = self._reached[point]
+        kernel, (experts, per_token) = self._kernels[point.phase], self._reached[point]
         batch, context, new = point.batch, point.context, point.new_tokens
         flops = batch * new * _FLOPS[point.phase](model, vocab, context, per_token)
         n_bytes = counts.bytes_read(model, vocab, batch=batch, new_tokens=new, context=context, experts=experts)
         q25, median, q75 = np.quantile(self._times[point], [0.25, 0.5, 0.75]).tolist()
         return {
             "phase": point.phase,
+            "kernel": kernel or None,
+            "reads_all": reads_all(model, kernel),
             "batch": batch,
             "context": context,
             "time_ms": median * 1e3,
@@ -217,25 +222,6 @@ def _experts_reached(output: Output) -> tuple[jax.Array, jax.Array]:
         return jnp.float32(1), jnp.float32(1)
     chosen_LxTxE = jnp.stack([routing.chosen_by_expert(layer) for layer in output.routings])
     return jnp.mean(jnp.sum(jnp.any(chosen_LxTxE, axis=1), axis=-1)), jnp.mean(jnp.sum(chosen_LxTxE, axis=-1))
-
-
-def _split(weights: Any) -> tuple[Any, Any]:
-    """The weights that a layer joins before use, and all others; each has None in place of the other's.
-
-    The first are constants of the program and so are joined once, at compilation, as a serving engine does when loading
-    them. The others are too large for that.
-    """
-
-    def is_joined(path: Any) -> bool:
-        return any(getattr(key, "key", None) in ("query", "key", "value") for key in path)
-
-    joined = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if is_joined(path) else None, weights)
-    free = jax.tree_util.tree_map_with_path(lambda path, leaf: None if is_joined(path) else leaf, weights)
-    return joined, free
-
-
-def _merged(joined: Any, free: Any) -> Any:
-    return jax.tree.map(lambda a, b: b if a is None else a, joined, free, is_leaf=lambda leaf: leaf is None)
 
 
 def _rounds(repeats: int) -> list[int]:
@@ -262,7 +248,7 @@ def reads_all(model: ModelConfig, kernel: str) -> bool:
     return model.n_experts > 1 and (model.dispatch != "grouped" or kernel == "ragged")
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def device_of(device: jax.Device, dtype: str) -> Device | None:
     """The row of the device table for a JAX device, or None if the table lacks it.
 

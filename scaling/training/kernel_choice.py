@@ -1,4 +1,4 @@
-"""The choice of the kernel for the experts of a cell: fixed on CPU, measured once per shape on other devices."""
+"""The kernels of a cell: that of the experts is fixed on CPU and measured once per shape on other devices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from scaling.config.run import RunConfig
 from scaling.data.cache import cache_folder, writable
 from scaling.errors import InputError
 from scaling.files import write_atomically
+from scaling.model.attention import Implementation, implementation
 from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.kernels import KERNELS
@@ -50,56 +52,102 @@ def kernel_of(config: RunConfig, device: jax.Device, trunks: int = 1) -> str:
     return fastest(config.model, config.train.batch_tokens // config.train.accumulate, device)
 
 
-def fastest(model: ModelConfig, tokens: int, device: jax.Device) -> str:
-    """The fastest kernel of one layer, forward and backward, on this device; measured once and cached.
+def attention_of(config: RunConfig) -> Implementation:
+    """How the attention of a cell is computed on the device in use: documents packed into a sequence need the mask of
+    plain products."""
+    packed = config.data.packing == "documents"
+    return "xla" if packed else implementation(config.model.dtype, config.model.d_head)
+
+
+def kernel_of_call(model: ModelConfig, tokens: int, device: jax.Device) -> str:
+    """The kernel of grouped dispatch for a call of inference with so many tokens; "" without grouped dispatch."""
+    if model.n_experts == 1 or model.dispatch != "grouped":
+        return ""
+    return ON_CPU if device.platform == "cpu" else fastest(model, tokens, device, training=False)
+
+
+def fastest(model: ModelConfig, tokens: int, device: jax.Device, *, training: bool = True) -> str:
+    """The fastest kernel of one layer on this device, forward, and backward in `training`; measured once and cached.
 
     Loads are those of a random router. Kernels that are not installed or do not run on the device are skipped.
     """
-    shape = [model.d_model, model.d_expert, model.n_experts, model.top_k, model.dtype, tokens]
-    name = hashlib.sha256(json.dumps([shape, device.device_kind, jax.__version__]).encode()).hexdigest()[:16]
+    shape = [model.d_model, model.d_expert, model.n_experts, model.top_k, model.dtype, tokens, training]
+    parts = [shape, device.device_kind, jax.__version__, installed()]
+    name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"{name}.json"
     if path.is_file():
         with contextlib.suppress(InputError, OSError):  # a damaged file is measured anew
             if (known := read_value(_Measured, path).fastest) in KERNELS:
                 return known
-    seconds = measured(model, tokens, device)
+    seconds = measured(model, tokens, device, training=training)
     chosen = min(seconds, key=seconds.__getitem__)
     about = {"fastest": chosen, "seconds": seconds, "shape": shape, "device": device.device_kind}
     write_atomically(writable("kernels") / path.name, json.dumps(about).encode())
     return chosen
 
 
-def measured(model: ModelConfig, tokens: int, device: jax.Device) -> dict[str, float]:
-    """Seconds of one layer's forward and backward pass by kernel, the median of a few calls after the first."""
+def installed() -> list[str]:
+    """The kernels that are installed, whether or not they run on the device."""
+    return [kernel for kernel in KERNELS if kernel != "tokamax" or importlib.util.find_spec("tokamax") is not None]
+
+
+def measured(model: ModelConfig, tokens: int, device: jax.Device, *, training: bool = True) -> dict[str, float]:
+    """Seconds of one layer's pass by kernel, forward, and backward in `training`: the median of a few calls after the
+    first. Raises the last kernel's error where none runs."""
+    inputs = layer_inputs(model, tokens, device)
+    seconds: dict[str, float] = {}
+    failed: Exception = RuntimeError("no kernel is installed")
+    with ThreadPoolExecutor() as pool:  # compiled together, timed one after another
+        programs = {kernel: pool.submit(compiled, kernel, inputs, training=training) for kernel in installed()}
+    for kernel, program in programs.items():
+        try:
+            seconds[kernel] = _median_seconds(program.result(), inputs)
+        except Exception as error:  # libraries report unsupported devices and shapes by errors of any type
+            failed = error
+    if not seconds:
+        raise failed
+    return seconds
+
+
+LayerInputs = tuple[Any, jax.Array, Routing]
+"""Weights of the experts, tokens [T, D], and their routing."""
+
+
+def layer_inputs(model: ModelConfig, tokens: int, device: jax.Device) -> LayerInputs:
+    """Random weights and tokens of one layer on the device, with the routing of a random router."""
     keys = jax.random.split(jax.random.key(0), 5)
     experts, d, width, dtype = model.n_experts, model.d_model, model.d_expert, jnp.dtype(model.dtype)
+
+    def normal(key: jax.Array, *shape: int) -> jax.Array:
+        return (jax.random.normal(key, shape) / shape[-2] ** 0.5).astype(dtype)
+
     weights = {
-        "gate": jax.random.normal(keys[0], (experts, d, width), dtype),
-        "up": jax.random.normal(keys[1], (experts, d, width), dtype),
-        "down": jax.random.normal(keys[2], (experts, width, d), dtype),
+        "gate": normal(keys[0], experts, d, width),
+        "up": normal(keys[1], experts, d, width),
+        "down": normal(keys[2], experts, width, d),
     }
     x_TxD = jax.random.normal(keys[3], (tokens, d), dtype)
     logits_TxE = jax.random.normal(keys[4], (tokens, experts))
     gates_TxE = jax.nn.softmax(logits_TxE)
     weight_TxK, chosen_TxK = jax.lax.top_k(gates_TxE, model.top_k)
-    inputs = jax.device_put((weights, x_TxD, Routing(chosen_TxK, weight_TxK, gates_TxE, logits_TxE)), device)
-    seconds = {}
-    for kernel in KERNELS:
-        if kernel == "tokamax" and importlib.util.find_spec("tokamax") is None:
-            continue
-        try:
-            seconds[kernel] = _median_seconds(kernel, inputs)
-        except Exception:  # libraries report unsupported devices and shapes by errors of any type
-            if kernel == "batched":  # plain products: if they fail, the cell cannot run
-                raise
-    return seconds
+    return jax.device_put((weights, x_TxD, Routing(chosen_TxK, weight_TxK, gates_TxE, logits_TxE)), device)
 
 
-def _median_seconds(kernel: str, inputs: tuple[Any, jax.Array, Routing]) -> float:
+def compiled(kernel: str, inputs: LayerInputs, *, training: bool = True) -> Any:
+    """The program of one layer with this kernel: its output, or in `training` the gradients of a sum of its squares by
+    weights and tokens."""
+
+    def forward(weights: Any, x: jax.Array, routing: Routing) -> jax.Array:
+        return dispatch.grouped(x, routing, GATED_MLP, weights, kernel)
+
     def loss(weights: Any, x: jax.Array, routing: Routing) -> jax.Array:
-        return jnp.sum(dispatch.grouped(x, routing, GATED_MLP, weights, kernel).astype(jnp.float32) ** 2)
+        return jnp.sum(forward(weights, x, routing).astype(jnp.float32) ** 2)
 
-    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs).compile()
+    function = jax.grad(loss, argnums=(0, 1)) if training else forward
+    return jax.jit(function).lower(*inputs).compile()
+
+
+def _median_seconds(program: Any, inputs: LayerInputs) -> float:
     jax.block_until_ready(program(*inputs))
     times = []
     for _ in range(_TIMED):

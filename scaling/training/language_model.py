@@ -29,7 +29,7 @@ from scaling.model.transformer import Transformer
 from scaling.observer import UNOBSERVED, Observer
 from scaling.training import host, malloc, router_metrics
 from scaling.training.evaluate import HeldOutLoss, HeldOutRouting, LossFunction, evaluate, leak, losses_program
-from scaling.training.kernel_choice import kernel_of
+from scaling.training.kernel_choice import attention_of, kernel_of
 from scaling.training.program import Program
 from scaling.training.trunk import TrainedCell, devices_of, program_of, train_trunks
 
@@ -119,6 +119,7 @@ def _prepared(cells: Sequence[RunConfig], observer: Observer) -> _Call:
         "dtype": first.model.dtype,
         "threads": host.threads() if devices[0].platform == "cpu" else None,
         "kernel": kernel or None,
+        "attention": attention_of(first),
         "trunks_together": len(trunks),
         "started_at": started.isoformat(timespec="seconds"),
     }

@@ -29,14 +29,14 @@ def test_elsewhere_the_fastest_kernel_is_measured_once_and_cached(
     assert {"loop", "batched", "ragged"} <= set(seconds)
     assert all(value > 0 for value in seconds.values())
     chosen = kernel_choice.fastest(MODEL, 64, jax.devices()[0])
-    monkeypatch.setattr(kernel_choice, "measured", lambda *_: pytest.fail("measured a second time"))
+    monkeypatch.setattr(kernel_choice, "measured", lambda *_, **__: pytest.fail("measured a second time"))
     assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == chosen
 
 
 @pytest.mark.parametrize("damaged", ["", "{", '{"fastest": 3}', '{"fastest": "slow"}', "[1]"])
 def test_a_damaged_measurement_is_made_again(damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
-    monkeypatch.setattr(kernel_choice, "measured", lambda *_: {"loop": 2.0, "batched": 1.0})
+    monkeypatch.setattr(kernel_choice, "measured", lambda *_, **__: {"loop": 2.0, "batched": 1.0})
     assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == "batched"
     (file,) = (tmp_path / "kernels").glob("*.json")
     file.write_text(damaged)
