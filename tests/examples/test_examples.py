@@ -69,7 +69,7 @@ def is_gone(group: int) -> bool:
 
 
 def test_the_slurm_script_starts_a_node_each_and_its_status_is_that_of_the_sweep(tmp_path: Path) -> None:
-    status, called = slurm(tmp_path, 0.01, stop=False)
+    status, called = slurm(tmp_path, 1.0, stop=False)
     assert status == 0
     address = "here:20007"
     assert sum(line.startswith("ray start") for line in called) == 2
