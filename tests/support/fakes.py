@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from scaling import data
 from scaling.config.run import RunConfig
 from scaling.config.run_row import describe
+from scaling.observer import Steps
 
-ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE, WARNS = range(101, 109)
+ERROR, MEMORY, DIVERGED, KILLED, HANGS, FOREIGN, KILLED_ONCE, WARNS, STEPS, COMPILES = range(101, 111)
 
 
 def note(word: str) -> None:
@@ -30,12 +34,33 @@ def note(word: str) -> None:
 def train(cells: list[RunConfig], checkpoints: Path, observer: Any) -> Iterator[Any]:
     """Rows with a loss that depends only on the configuration."""
     for cell in cells:
-        yield one(cell)
+        yield one(cell, checkpoints, observer)
 
 
-def one(config: RunConfig) -> Any:
+def take_steps(run_id: str, checkpoints: Path, observer: Any) -> None:
+    """FAKE_STEPS steps of 50 ms, from a checkpoint and with one where the observer has a reason to stop."""
+    saved = checkpoints / "step"
+    first, total = int(saved.read_text()) if saved.exists() else 0, int(os.environ.get("FAKE_STEPS", "40"))
+    for step in range(first, total):
+        observer.phase("train")
+        time.sleep(0.05)
+        note(f"step {run_id} {step}")
+        observer.trained(Steps(0, True, step + 1, ("loss",), [np.ones((1, 1), np.float32)], (0.1,), 0.05))
+        if reason := observer.reason_to_stop():
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            saved.write_text(str(step + 1))
+            raise reason
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def one(config: RunConfig, checkpoints: Path, observer: Any) -> Any:
     """The rows of one cell, or its failure."""
     row = describe(config, data.prepare(config.data).hash)
+    if config.seed == STEPS:
+        take_steps(row["run_id"], checkpoints, observer)
+    if config.seed == COMPILES:  # as long as FAKE_STEPS says, and hears nothing
+        observer.phase("compile")
+        time.sleep(0.05 * int(os.environ.get("FAKE_STEPS", "40")))
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     note(f"train {row['run_id']}")
     if config.seed == WARNS:
@@ -52,6 +77,7 @@ def one(config: RunConfig) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
     if config.seed == HANGS and not Path(os.environ["FAKE_MERCY"]).exists():
         note(f"hangs {row['run_id']}")
+        observer.phase("train")
         time.sleep(600)
     if config.seed == FOREIGN:
         row["run_id"] = "0" * 16

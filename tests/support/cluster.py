@@ -1,0 +1,79 @@
+"""A cluster of two raylets on this machine, in a process of its own: `cluster.py FOLDER [blind STUDY]`.
+
+Prints its address, loses its second node when a line comes in, and ends with its standard input. A `blind` second node
+is started in a mount namespace of its own in which the study's folder is another, empty one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(folder: str, *options: str, blind: str = "") -> subprocess.Popen[bytes]:
+    """`ray start --block` in a group of its own."""
+    command = [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=78643200", *options]
+    if blind:
+        script = f"mount -t tmpfs none {shlex.quote(blind)} && exec {shlex.join(command)}"
+        command = ["unshare", "-m", "sh", "-c", script]
+    with open(Path(folder, "cluster.log"), "ab") as log:
+        return subprocess.Popen(
+            command, env=os.environ | CALM, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def children_of(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for one in found:
+        try:
+            found += [int(child) for child in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def lose(node: subprocess.Popen[bytes]) -> None:
+    """Kill a node at once, raylet first."""
+    pids = children_of(node.pid)
+    for pid in sorted(pids, key=lambda pid: b"/raylet " not in Path(f"/proc/{pid}/cmdline").read_bytes()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    node.wait()
+
+
+def main() -> None:
+    folder, *rest = sys.argv[1:]
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    head = start(folder, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}/r")
+    blind = rest[1] if rest[:1] == ["blind"] else ""
+    second = start(folder, f"--address={address}", blind=blind)
+    print(address, flush=True)
+    for _ in sys.stdin:
+        lose(second)
+        print("lost", flush=True)
+    for node in (second, head):
+        if node.poll() is None:
+            lose(node)
+
+
+if __name__ == "__main__":
+    main()
