@@ -2,7 +2,7 @@
 
 Conventions. A multiply-add is 2 FLOPs; only matrix products count (not norms, softmax, rotations or the padding of a
 dispatch); embeddings are looked up at no cost; attention is causal, so a token attends to earlier tokens and itself;
-the backward pass costs twice the forward pass. Embeddings and head are not tied.
+the backward pass costs twice the forward pass. A matrix that is embedding and head counts as an embedding, once.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class Parameters:
     experts_active: int
     expert_per_layer: int
     router: int
+
+    @property
+    def unembedding(self) -> int:
+        """Weights that logits are products with: the head, or the embedding where it is both."""
+        return self.head or self.embedding
 
     @property
     def n_active(self) -> int:
@@ -66,7 +71,7 @@ def architecture_of(model: ModelConfig, vocab_size: int) -> Architecture:
     average where it decides; factorised experts enter every product, so all are active.
     """
     groups = (Layers(model.n_layers, attention_of(model), _mlp_of(model)),)
-    return Architecture("a cell of a grid", model.d_model, vocab_size, groups)
+    return Architecture("a cell of a grid", model.d_model, vocab_size, groups, tied=model.tie_embeddings)
 
 
 def attention_of(model: ModelConfig) -> HeadAttention:
@@ -129,7 +134,7 @@ def forward_flops_by_group(
     mixing = 4.0 * model.n_experts * model.slots * model.d_model if routed and model.dispatch == "soft" else 0.0
     products = model.experts_kind.products(model) if routed else 0
     return {
-        "head": 2.0 * counts.head,
+        "head": 2.0 * counts.unembedding,
         "projections": 2.0 * counts.attention,
         "attention": float(described.attention_flops(attended, decode=True)),
         "shared": 2.0 * (counts.shared + products * model.n_layers),
@@ -212,8 +217,8 @@ def bytes_read(
         per_token = min(_active(model, float(architecture_of(model, vocab_size).top_k), None), model.n_experts)
         experts = float(distinct_experts(model.n_experts, per_token, tokens))
     share = 1.0 if model.n_experts == 1 or model.experts_kind.all_active else experts / model.n_experts
-    embedding = min(counts.embedding, tokens * model.d_model)
-    always = counts.head + counts.norms + counts.attention + counts.router + counts.shared
+    embedding = 0 if model.tie_embeddings else min(counts.embedding, tokens * model.d_model)
+    always = counts.unembedding + counts.norms + counts.attention + counts.router + counts.shared
     weights = always + counts.experts * share + embedding
     return value_bytes(model) * weights + batch * context * kv_bytes_per_token(model)
 

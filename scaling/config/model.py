@@ -36,18 +36,28 @@ NotNegative = Annotated[Real, Field(ge=0)]
 
 
 def following() -> tuple[str, ...]:
-    """Fields whose default depends on others: groups of heads, the expert width, and values that the authors of a
-    method use."""
+    """Fields whose default depends on others: heads, their width and groups, the expert width, and values that the
+    authors of a method use."""
     by_router = sorted({name for router in ROUTERS.values() for name in router.defaults})
-    return ("n_kv_heads", "d_expert", "dispatch", "rank", "slots", *by_router)
+    return ("d_head", "n_heads", "n_kv_heads", "d_expert", "dispatch", "rank", "slots", *by_router)
 
 
 # Fields of every model, and of every routed one. Of the others, a cell's identity has those that its router and experts
 # use.
-_DENSE = ("d_model", "n_layers", "d_head", "n_kv_heads", "n_experts", "dtype")
+_DENSE = (
+    "d_model", "n_layers", "d_head", "n_kv_heads", "n_experts", "dtype", "tie_embeddings", "parametrisation",
+    "base_width",
+)  # fmt: skip
 _ROUTED = (*_DENSE, "d_expert", "top_k", "router", "dispatch", "experts")
 # Left out of the identity at their default, so that cells from before these fields existed keep their run_id.
-_AS_BEFORE = {"renormalise": True, "bias_rate": 0.0, "jitter": 0.0, "capacity_per": "kx"}
+_AS_BEFORE = {
+    "tie_embeddings": False,
+    "parametrisation": "standard",
+    "renormalise": True,
+    "bias_rate": 0.0,
+    "jitter": 0.0,
+    "capacity_per": "kx",
+}
 
 
 class ModelConfig(Frozen):
@@ -59,8 +69,14 @@ class ModelConfig(Frozen):
 
     `scaling/config/registry.py` lists the fields that each router and form of experts uses.
 
+    n_heads, d_head: heads and their width, n_heads d_head = d_model; either follows from the other, and heads are 16
+    wide if neither is given.
     n_kv_heads: groups of heads, each with keys and values of its own: `n_heads` is multi-head attention, the default,
     fewer grouped-query attention (arXiv 2305.13245), with a cache that is smaller by n_heads / n_kv_heads.
+    tie_embeddings: one matrix is embedding and head, of initial variance 1/d_model, with its rows times d_model^.5 as
+    input (arXiv 1706.03762, section 3.4).
+    parametrisation: `standard`, or the maximal update parametrisation `mup` from the width `base_width` on, at which
+    both are the same (docs/models.md).
     capacity_per: the capacity grows with top_k (`kx`) or is that of a top-1 router (`1x`), arXiv 2105.15082.
     balance_coef, z_coef: weights of the balance penalty and the z-loss.
     bias_rate: update rate of loss-free balancing (.001 in arXiv 2408.15664); 0 turns it off.
@@ -73,6 +89,7 @@ class ModelConfig(Frozen):
     d_model: Width = 64
     n_layers: Depth = 2
     d_head: Width = 16
+    n_heads: Width = 4
     n_kv_heads: Width = 4
     d_expert: Inner = 128
     n_experts: ExpertCount = 1
@@ -83,6 +100,9 @@ class ModelConfig(Frozen):
     capacity_per: Literal["kx", "1x"] = "kx"
     experts: Annotated[str, _registered(EXPERTS)] = "mlp"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    tie_embeddings: bool = False
+    parametrisation: Literal["standard", "mup"] = "standard"
+    base_width: Width = 64
     balance_coef: NotNegative = 0.01
     z_coef: NotNegative = 0.001
     bias_rate: NotNegative = 0.0
@@ -128,6 +148,7 @@ class ModelConfig(Frozen):
         if router is None or experts is None:
             return values
         try:
+            values = cls._with_heads(values)
             numbers = {name: whole(values.get(name, cls.model_fields[name].default)) for name in _NUMBERS}
         except ValueError:  # validation of the field reports it
             return values
@@ -136,7 +157,7 @@ class ModelConfig(Frozen):
         d_model, top_k, n_experts = numbers["d_model"], numbers["top_k"], numbers["n_experts"]
         active = top_k + (numbers["n_shared"] if values.get("experts") == "shared" else 0)
         width = values.setdefault("d_expert", max(1, 2 * d_model // active))
-        values.setdefault("n_kv_heads", max(1, d_model // numbers["d_head"]))
+        values.setdefault("n_kv_heads", numbers["n_heads"])
         values.setdefault("dispatch", "mixed" if experts.mixes else router.dispatches[0])
         for name, value in router.defaults.items():
             values.setdefault(name, value)
@@ -145,13 +166,34 @@ class ModelConfig(Frozen):
             values.setdefault("rank", rank)
         return values
 
+    @classmethod
+    def _with_heads(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Number and width of heads, each from the other. Raises ValueError for what is no number."""
+        d_model, d_head, n_heads = (
+            whole(values.get(name, default))
+            for name, default in (("d_model", cls.model_fields["d_model"].default), ("d_head", None), ("n_heads", None))
+        )
+        if not isinstance(d_model, int) or d_model < 1:
+            return values
+        if isinstance(n_heads, int) and n_heads > 0 and d_head is None:
+            return values | {"d_head": max(1, d_model // n_heads)}
+        d_head = cls.model_fields["d_head"].default if d_head is None else d_head
+        if n_heads is None and isinstance(d_head, int) and d_head > 0:
+            return values | {"n_heads": max(1, d_model // d_head)}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        if self.d_model % self.d_head or self.d_head % 2:
-            raise ValueError(f"d_model={self.d_model} must be a multiple of an even d_head={self.d_head}")
-        if self.n_heads % self.n_kv_heads:
+        if self.n_heads * self.d_head != self.d_model or self.d_head % 2:
             raise ValueError(
-                f"n_kv_heads={self.n_kv_heads} must divide the number of heads, d_model/d_head={self.n_heads}"
+                f"d_model={self.d_model} must be n_heads times an even d_head; found n_heads={self.n_heads}, "
+                f"d_head={self.d_head}"
+            )
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}")
+        if self.parametrisation == "mup" and self.n_experts > 1 and self.experts_kind.mixes:
+            raise ValueError(
+                f"parametrisation=mup with experts={self.experts}: its rates are derived for mlp and shared experts"
             )
         if self.n_experts == 1:
             return self
@@ -183,8 +225,21 @@ class ModelConfig(Frozen):
         return self
 
     @property
-    def n_heads(self) -> int:
-        return self.d_model // self.d_head
+    def width_ratio(self) -> float:
+        """d_model / base_width in the maximal update parametrisation, 1 in the standard one."""
+        return self.d_model / self.base_width if self.parametrisation == "mup" else 1.0
+
+    @property
+    def rate_width(self) -> int:
+        """The width that the default learning rate is that of."""
+        return self.base_width if self.parametrisation == "mup" else self.d_model
+
+    @property
+    def no_matter_of_speed(self) -> set[str]:
+        """Fields that do not change how fast a model is, or that shapes from before they existed have not."""
+        grouped = set() if self.multi_head else {"n_kv_heads"}
+        tied = {"tie_embeddings"} if self.tie_embeddings else set()
+        return {"n_kv_heads", "tie_embeddings", "n_heads", "parametrisation", "base_width"} - grouped - tied
 
     @property
     def multi_head(self) -> bool:
@@ -233,6 +288,8 @@ class ModelConfig(Frozen):
         parts = self.model_dump(mode="json")
         as_before = {**_AS_BEFORE, "n_kv_heads": self.n_heads}
         before = {name for name, value in as_before.items() if parts[name] == value}
+        if self.parametrisation == "standard":
+            before.add("base_width")
         if self.n_experts == 1:
             return {name: parts[name] for name in _DENSE if name not in before} | {"d_mlp": self.dense_width}
         kept = self.read - before
@@ -247,4 +304,4 @@ class ModelConfig(Frozen):
         return {*_ROUTED, *self.router_facts.options, *self.experts_kind.options, *places}
 
 
-_NUMBERS = ("d_model", "d_head", "top_k", "n_experts", "n_shared", "ring_rank")
+_NUMBERS = ("d_model", "n_heads", "top_k", "n_experts", "n_shared", "ring_rank")

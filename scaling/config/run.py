@@ -51,6 +51,15 @@ class RunConfig(Frozen):
                 f"router={model.router} gives every expert equally many tokens of a sequence: "
                 f"n_experts={model.n_experts} must divide top_k={model.top_k} times seq_len={seq_len}"
             )
+        if model.phased and "masked_share" in model.router_facts.options and self.train.optimiser != "adamw":
+            raise ValueError(
+                f"router={model.router} copies an expert with its moments of Adam, which optimiser="
+                f"{self.train.optimiser} has not; use adamw"
+            )
+        if model.parametrisation == "mup" and self.train.optimiser != "adamw":
+            raise ValueError(
+                f"parametrisation=mup with optimiser={self.train.optimiser}: its rates are derived for adamw"
+            )
         if self.phase_steps > self.steps - self.cooldown_steps:
             room = (self.steps - self.cooldown_steps) * self.train.batch_tokens
             phases = [name for name in ("dense_tokens", "anneal_tokens") if name in model.identity()]
@@ -96,7 +105,7 @@ class RunConfig(Frozen):
     @property
     def learning_rate(self) -> float:
         """The peak rate: set by the grid, or by the rule `peak_learning_rate`."""
-        return self.train.lr or peak_learning_rate(self.model.d_model, self.model.n_layers)
+        return self.train.lr or peak_learning_rate(self.model.rate_width, self.model.n_layers)
 
     def identity(self, corpus_hash: str) -> dict[str, Any]:
         """Everything that shapes the training: two cells with equal identities are the same run.
@@ -107,7 +116,7 @@ class RunConfig(Frozen):
             "task": self.task,
             "model": self.model.identity(),
             "data": self.data.identity(),
-            "train": self.train.model_dump(mode="json") | {"lr": self.learning_rate},
+            "train": self.train.identity() | {"lr": self.learning_rate},
             "seed": self.seed,
             "steps": self.steps,
             "corpus_hash": corpus_hash,
@@ -128,7 +137,7 @@ class RunConfig(Frozen):
 
     def shape_id(self) -> str:
         """Content hash of what determines inference speed: cells of one shape are measured once."""
-        unused = {"n_kv_heads"} if self.model.multi_head else set()  # the id of shapes from before the field existed
+        unused = self.model.no_matter_of_speed
         model, bench = self.model.model_dump(mode="json", exclude=unused), self.bench.model_dump(mode="json")
         return _digest({"model": model, "bench": bench, "vocab_size": self.data.vocab_size})
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from scaling.config.counts import parameters, places_per_token
 from scaling.config.model import ModelConfig
+from scaling.config.optimisers import OPTIMISERS
 from scaling.config.run import RunConfig
 from scaling.expert_rows import block_count, block_rows, capacity_rows
 
 
 def training_memory_bytes(config: RunConfig) -> float:
-    """Peak bytes of a training step on one device: weights, Adam's two moments, and the activations at the peak.
+    """Peak bytes of a training step on one device: weights, what the optimiser keeps, and the activations at the peak.
 
     Counts the arrays that XLA keeps at once on a CPU, with nothing fitted; a test checks it within a fifth. The peak
     is one of: the loss, with all saved activations, the logits and their exponentials; the last layer in the backward
@@ -40,10 +41,11 @@ def training_memory_bytes(config: RunConfig) -> float:
     kept_all = layers * tokens * d if recomputed else layers * layer
     again = layer if recomputed else 0
     counts = parameters(model, vocab)
-    held = counts.allocated - counts.experts * (1 - 1 / spread)
+    own = replace(counts, experts=counts.experts // spread)  # a device's
+    held, kept_by_optimiser = own.allocated, OPTIMISERS[train.optimiser].kept(own, model)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
     sums = held if train.accumulate > 1 else 0  # accumulated gradients
-    return 4.0 * (3 * held + sums + max(widest + kept.gradients, held))
+    return 4.0 * (held + kept_by_optimiser + sums + max(widest + kept.gradients, held))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, untied head.
+    """Pre-norm blocks of causal attention and MoE over a residual stream: RMSNorm, rotary positions, a head of its own
+    or tied to the embedding.
 
     The output at a position depends only on that and earlier positions of its sequence, and of its document if
     `documents` [B, T] numbers them. Weights are float32; the stream and the products have `config.dtype`.
@@ -77,10 +78,14 @@ class Transformer(nn.Module):
         training: TrainingStep | None = None,
     ) -> Output:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
+        # As one matrix it starts small, so that logits do, and is multiplied so that the stream starts at variance 1.
+        tied = (config.d_model / config.width_ratio) ** -0.5 if config.tie_embeddings else 1.0
         embed = nn.Embed(
-            self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(1.0), dtype=dtype, name="embedding"
+            self.vocab_size, config.d_model, embedding_init=nn.initializers.normal(tied), dtype=dtype, name="embedding"
         )
         x_BxTxD = embed(tokens_BxT)
+        if config.tie_embeddings:
+            x_BxTxD = x_BxTxD * jnp.asarray(1 / tied, dtype)
         batch, length = tokens_BxT.shape
         position_T = start + jnp.arange(length)
         block_class = nn.remat(Block) if self.remat else Block
@@ -96,8 +101,13 @@ class Transformer(nn.Module):
             if routing is not None:
                 routings.append(routing)
         x_BxTxD = _norm("norm", dtype)(x_BxTxD)
-        head_DxV = self.param("head", nn.initializers.normal(0.02), (config.d_model, self.vocab_size))
+        if config.tie_embeddings:
+            head_DxV = embed.embedding.T
+        else:
+            head_DxV = self.param("head", nn.initializers.normal(0.02), (config.d_model, self.vocab_size))
         logits_BxTxV = product_of_sequences(x_BxTxD, head_DxV.astype(dtype)).astype(jnp.float32)
+        if config.width_ratio != 1:  # arXiv 2203.03466, table 8
+            logits_BxTxV = logits_BxTxV / config.width_ratio
         return Output(logits_BxTxV, tuple(routings), tuple(new_caches) if caches is not None else None)
 
 

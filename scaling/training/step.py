@@ -1,4 +1,4 @@
-"""One optimiser step: the objective, its gradient over all devices and parts of the batch, AdamW.
+"""One optimiser step: the objective, its gradient over all devices and parts of the batch, the update.
 
 Axes: B sequences, T tokens, M trunks trained side by side (absent for one).
 """
@@ -22,6 +22,7 @@ from scaling.model.moe import routing
 from scaling.model.moe.routing import TrainingStep
 from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement, is_expert
 from scaling.model.transformer import Transformer, rebalanced
+from scaling.training.optimiser import optimiser
 from scaling.training.phases import trainable_mask
 
 Params = Any
@@ -31,7 +32,7 @@ METRICS = ("loss", "grad_norm")
 
 @struct.dataclass
 class State:
-    """Weights, Adam's moments, and the random key of the training (from `jax.random.key_data`)."""
+    """Weights, the state of the optimiser, and the random key of the training (from `jax.random.key_data`)."""
 
     params: Params
     moments: Any
@@ -40,12 +41,12 @@ class State:
 
 def first_state(model: ModelConfig, vocab_size: int, train: TrainConfig, key: jax.Array) -> State:
     """The state before training, which depends only on the key."""
-    return state_of(first_params(model, vocab_size, key), train, key)
+    return state_of(first_params(model, vocab_size, key), model, train, key)
 
 
-def state_of(params: Params, train: TrainConfig, key: jax.Array) -> State:
+def state_of(params: Params, model: ModelConfig, train: TrainConfig, key: jax.Array) -> State:
     """The state before training with the given weights."""
-    return State(params, optimiser(train).init(params["params"]), jax.random.key_data(key))
+    return State(params, optimiser(train, model).init(params["params"]), jax.random.key_data(key))
 
 
 def metric_names(model: ModelConfig) -> tuple[str, ...]:
@@ -56,19 +57,6 @@ def metric_names(model: ModelConfig) -> tuple[str, ...]:
 def token_losses(logits_BxTxV: jax.Array, target_BxT: jax.Array) -> jax.Array:
     """Cross-entropy of each token in nats, float32, [B, T]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV.astype(jnp.float32), target_BxT)
-
-
-def optimiser(train: TrainConfig) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay on matrices (not on norms); the step scales updates by the learning rate.
-
-    Adam's update does not depend on the scale of a gradient, so an expert that sees k/E of the tokens learns at the
-    rate of the dense MLP. `eps` is small enough for this to hold for any gradient; optax's 1e-8 is not negligible
-    compared with the gradient of one of many experts (arXiv 2309.14322, section 4.3, finds the same in large models).
-    """
-    return optax.chain(
-        optax.scale_by_adam(train.beta1, train.beta2, eps=1e-15),
-        optax.add_decayed_weights(train.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)),
-    )
 
 
 def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:
@@ -119,7 +107,7 @@ class StepFunction:
         clip = jnp.minimum(1.0, self.train.grad_clip / norm)
         weights = state.params["params"]
         clipped = jax.tree.map(lambda g: g * clip, gradients)
-        updates, moments = optimiser(self.train).update(clipped, state.moments, weights)
+        updates, moments = optimiser(self.train, self.model).update(clipped, state.moments, weights)
         if trainable is not None:
             updates = jax.tree.map(jnp.multiply, updates, trainable)
         weights = jax.tree.map(lambda p, u: p - rate * u, weights, updates)

@@ -43,7 +43,7 @@ def our_losses(shape, params, tokens, settings):
     model = model_config(shape, balance_coef=settings.balance_coef, z_coef=0)
     step, state, losses = (
         jax.jit(StepFunction(model, shape.vocab_size, train)),
-        state_of(params, train, jax.random.key(0)),
+        state_of(params, model, train, jax.random.key(0)),
         [],
     )
     for batch in tokens:

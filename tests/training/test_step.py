@@ -15,7 +15,8 @@ from scaling.model.moe import dispatch
 from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.routing import Routing
 from scaling.model.transformer import Transformer
-from scaling.training.step import State, StepFunction, initial_params, metric_names, optimiser, state_of, token_losses
+from scaling.training.optimiser import optimiser
+from scaling.training.step import State, StepFunction, initial_params, metric_names, state_of, token_losses
 
 VOCAB, SEPARATOR = 31, 30
 MODEL = {"d_model": 16, "d_head": 8, "n_layers": 2, "d_expert": 8, "n_experts": 4, "top_k": 2, "router": "topk"}
@@ -61,8 +62,10 @@ def forward(config, packed=False):
 @functools.cache
 def after_one(model, train, packed=True):
     """State and metrics after a step. The first moment is (1 - beta1) times the gradient, since nothing is clipped."""
-    state = state_of(params(), train, jax.random.key(0))
-    state, metrics = jax.jit(StepFunction(model, VOCAB, train, separator=SEPARATOR if packed else None))(state, batch(), np.float32(1e-3))
+    state = state_of(params(), model, train, jax.random.key(0))
+    state, metrics = jax.jit(StepFunction(model, VOCAB, train, separator=SEPARATOR if packed else None))(
+        state, batch(), np.float32(1e-3)
+    )
     return state, dict(zip(metric_names(model), np.asarray(metrics).tolist(), strict=True))
 
 
@@ -147,7 +150,7 @@ def test_only_products_are_in_bfloat16():
 def scaled_step(eps):
     """The optimiser, and a step of it on a loss that is multiplied by a scale."""
     settings = train(weight_decay=0.0)
-    adam = optimiser(settings) if eps is None else optax.scale_by_adam(settings.beta1, settings.beta2, eps=eps)
+    adam = optimiser(settings, model()) if eps is None else optax.scale_by_adam(settings.beta1, settings.beta2, eps=eps)
     network, tokens = Transformer(model(), VOCAB), batch()
 
     def step(state, scale):
@@ -198,7 +201,7 @@ def test_one_of_many_experts_learns_at_the_rate_of_the_dense_mlp(n_experts, top_
     dense = jax.jit(jax.grad(lambda w: jnp.sum(pull * GATED_MLP(w, x))))(one)
     experts = jax.tree.map(lambda w: jnp.broadcast_to(w, (n_experts, *w.shape)), one)
     every = jax.jit(jax.grad(routed))(experts)
-    adam = optimiser(train(weight_decay=0.0))
+    adam = optimiser(train(weight_decay=0.0), model())
     update = jax.jit(lambda gradient, weights: adam.update(gradient, adam.init(weights), weights)[0])
     updates = jax.device_get([update(g, w) for g, w in ((dense, one), (every, experts))])
     dense, every = jax.device_get((dense, every))

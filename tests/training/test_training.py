@@ -167,7 +167,7 @@ def test_the_step_is_adamw(micro):
         return optax.apply_updates(params, updates), state
 
     step = jax.jit(StepFunction(config.model, vocab, train))
-    ours, theirs = state_of(params, train, jax.random.key(0)), (params, judge.init(params))
+    ours, theirs = state_of(params, config.model, train, jax.random.key(0)), (params, judge.init(params))
     for index in range(2):
         batch = jnp.asarray(batches(index))
         ours, _ = step(ours, batch, np.float32(1e-3))

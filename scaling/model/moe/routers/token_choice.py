@@ -11,8 +11,12 @@ from scaling.model.moe.routing import Routing, Tokens
 
 
 def linear_logits(router: nn.Module, x_TxD: jax.Array, n_experts: int) -> jax.Array:
-    """z = x W in float32, with W [D, E] a weight of this router. Must be called in its compact method."""
-    init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    """z = x W in float32, with W [D, E] a weight of this router. Must be called in its compact method.
+
+    Its number of outputs does not grow with the width, so in the maximal update parametrisation its initial variance
+    falls with 1/D^2, as that of an output (arXiv 2203.03466, table 3).
+    """
+    init = nn.initializers.variance_scaling(1.0 / router.config.width_ratio, "fan_in", "normal")
     weight_DxE = router.param("weight", init, (x_TxD.shape[-1], n_experts))
     return x_TxD.astype(jnp.float32) @ weight_DxE.astype(jnp.float32)
 
