@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pkgutil
+import select
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scaling.config.run import RunConfig, by_trunk
 from scaling.config.run_row import describe
@@ -28,6 +29,7 @@ from sweeps.stopping.interruption import Interrupted, Interruption, TimeLimit
 from sweeps.store import Store
 
 _ERROR_CHARACTERS = 4000
+_BEAT, _BEAT_S = b"{}", 3.0  # what the measuring process says while it has no answer
 _LOGGER = "scaling"
 _DEVICES = "--xla_force_host_platform_device_count"
 _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running low on memory")
@@ -221,11 +223,17 @@ def is_out_of_memory(text: str) -> bool:
 
 
 def measure_shapes(
-    shapes: list[LatencyShape], store: Store, functions: CellFunctions, cpus: int, gpus: float
+    shapes: list[LatencyShape],
+    store: Store,
+    functions: CellFunctions,
+    cpus: int,
+    gpus: float,
+    silent_s: float = float("inf"),
 ) -> Iterator[tuple[LatencyShape, str]]:
     """Measure shapes one after another in a new process with `cpus` threads; yields each with its error or "".
 
-    The process writes the parts. If it dies, the current shape has failed and another process measures the rest.
+    The process writes the parts. If it dies, or gives no sign of life for `silent_s`, the current shape has failed and
+    another process measures the rest.
     """
     while shapes:
         job = {
@@ -236,27 +244,43 @@ def measure_shapes(
         paths = os.pathsep.join(path for path in sys.path if path)
         environ = os.environ | environment(cpus, gpus, spread=False) | {"PYTHONPATH": paths}
         command = [sys.executable, "-P", "-m", "sweeps.worker"]  # -P: nothing is imported from the current folder
-        pipe, done = subprocess.PIPE, 0
+        pipe, done, ended = subprocess.PIPE, 0, "ended at once"
         # A broken pipe means that the process died at once, which is handled below.
         with (
             suppress(BrokenPipeError),
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ) as process,
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environ) as process,
         ):
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.write(json.dumps(job).encode() + b"\n")
                 process.stdin.flush()  # stays open, so that the process ends when we do
-                for line in process.stdout:
-                    yield shapes[done], json.loads(line)["error"]
-                    done += 1
-                process.wait()
+                for line in _lines(process.stdout, silent_s):
+                    if line != _BEAT:
+                        yield shapes[done], json.loads(line)["error"]
+                        done += 1
+                ended = f"ended early with exit status {process.wait()}"
+            except TimeoutError:
+                ended = f"gave no sign of life for {silent_s:g} s"
             finally:
                 process.kill()
         if done < len(shapes):
-            yield shapes[done], f"the measuring process ended early with exit status {process.returncode}"
+            yield shapes[done], f"the measuring process {ended}"
             done += 1
         shapes = shapes[done:]
+
+
+def _lines(stream: IO[bytes], silent_s: float) -> Iterator[bytes]:
+    """The lines of a pipe as they come. Raises TimeoutError where none comes for so long."""
+    rest, patience = b"", None if silent_s == float("inf") else silent_s
+    while True:
+        if not select.select([stream], [], [], patience)[0]:
+            raise TimeoutError
+        chunk = os.read(stream.fileno(), 1 << 16)
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
 
 
 def main() -> None:
@@ -266,6 +290,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C, and this process ends with it
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(answers.fileno(),), daemon=True).start()
     malloc.keep()
     store, measure = Store(Path(job["out"])), pkgutil.resolve_name(job["measure"])
     for shape in job["shapes"]:
@@ -277,6 +302,12 @@ def main() -> None:
         except Exception as problem:
             error = _text(problem)
         print(json.dumps({"error": error}), file=answers, flush=True)
+
+
+def _beat(pipe: int) -> None:
+    while True:
+        time.sleep(_BEAT_S)
+        os.write(pipe, _BEAT + b"\n")
 
 
 def _end_with_parent() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
-from scaling.config.run import RunConfig
+from scaling.config.run import RunConfig, by_trunk
+from scaling.config.training_memory import training_memory_bytes
 from scaling.errors import WorkError
 from sweeps import worker
 from sweeps.calls import Together
+from sweeps.capacity import host_memory_bytes
 from sweeps.job import Job
 from sweeps.ray_executor.nodes import TITLE
 from sweeps.stopping.interruption import Interrupted
@@ -68,15 +71,26 @@ def _leave_on_sigterm(call: CellByCell) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which an instance of our own blocks
 
 
-def trainable(job: Job, calls: list[tuple[Together, str]]) -> type:
-    """The class of the actors for these calls."""
+def memory_bytes(call: Together) -> float:
+    """Bytes of main memory to reserve for a call: its peak by the plan's count, rounded up to 1, 2, 4, ... GiB, because
+    Tune reuses an actor for what asks for the very same."""
+    cell, trunks = call[0], len(by_trunk(call))
+    peak = host_memory_bytes(cell, trunks * training_memory_bytes(cell))
+    return float(2 ** max(30, math.ceil(math.log2(peak))))
+
+
+def trainable(job: Job, calls: list[tuple[Together, str]], most_memory: float) -> type:
+    """The class of the actors for these calls. A call reserves its memory, but no more than the largest node has: what
+    does not fit by the plan's count is tried alone on a node."""
     from ray import tune
 
     class SweepCall(tune.Trainable):
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> Any:
-            resources = calls[config["call"]][0][0].resources
-            return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
+            call, _ = calls[config["call"]]
+            cpus, gpus = call[0].resources.cpus, call[0].resources.gpus
+            memory = int(min(memory_bytes(call), most_memory))
+            return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus, "memory": memory}])
 
         def setup(self, config: dict[str, Any]) -> None:
             self.cells = CellByCell(job, *calls[config["call"]])

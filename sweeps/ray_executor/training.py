@@ -26,7 +26,8 @@ def measured_apart(job: Job, shapes: list[LatencyShape], signals: Signals) -> It
     """Measure shapes in a separate process; on a cluster, in a task that reserves a node's CPUs and a GPU if needed."""
     gpus = 1.0 if any(shape.config.resources.gpus for shape in shapes) else 0.0
     if job.options.cluster is None:
-        yield from worker.measure_shapes(shapes, job.store, job.functions, worker.machine_cpus(), gpus)
+        cpus, silent_s = worker.machine_cpus(), job.options.patience.silent_s
+        yield from worker.measure_shapes(shapes, job.store, job.functions, cpus, gpus, silent_s)
         return
     with ray_connected(job.options, job.store, signals) as (ray, _):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -36,7 +37,8 @@ def measured_apart(job: Job, shapes: list[LatencyShape], signals: Signals) -> It
         cpus = int(node["Resources"]["CPU"])
 
         def measure(batch: list[LatencyShape]) -> list[tuple[LatencyShape, str]]:
-            return list(worker.measure_shapes(batch, job.store, job.functions, cpus, gpus))
+            silent_s = job.options.patience.silent_s
+            return list(worker.measure_shapes(batch, job.store, job.functions, cpus, gpus, silent_s))
 
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(measure).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=place)
@@ -62,9 +64,10 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
         if job.options.cluster is not None:
             nodes.require_shared(ray, job.orders)
         try:
-            _run_calls(pool, range(len(job.calls)), scratch)
+            memory = max(node["Resources"].get("memory", 0.0) for node in nodes.alive(ray))
+            _run_calls(pool, range(len(job.calls)), scratch, memory)
             if len(pool.calls) > len(job.calls) and not pool.over:
-                _run_calls(pool, range(len(job.calls), len(pool.calls)), scratch)
+                _run_calls(pool, range(len(job.calls), len(pool.calls)), scratch, memory)
         except (tune.TuneError, ray.exceptions.RayError) as error:
             if not signals.asked:
                 raise WorkError(f"Ray Tune ended ({first_line(error)}); finished cells are safe, run again") from error
@@ -72,12 +75,12 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
         raise pool.stopped_by
 
 
-def _run_calls(pool: Pool, numbers: Iterable[int], scratch: Path) -> None:
+def _run_calls(pool: Pool, numbers: Iterable[int], scratch: Path, most_memory: float) -> None:
     """Run the calls with these numbers."""
     from ray import tune
 
     tune.run(
-        trainable(pool.job, pool.calls),
+        trainable(pool.job, pool.calls, most_memory),
         config={"call": tune.grid_search(list(numbers))},
         max_concurrent_trials=pool.job.options.max_concurrent,
         stop=_stopper(pool),

@@ -25,6 +25,10 @@ def _not_safe_to_end() -> bool:
     return False
 
 
+def _safe_to_end() -> bool:
+    return True
+
+
 class Signals:
     """What was asked by signal while the context lasts.
 
@@ -74,14 +78,17 @@ class Signals:
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """Start processes that signals to all of a group or a job do not end; signals to us wait until afterwards."""
+        """Start processes that signals to all of a group or a job do not end. A signal to us ends us meanwhile: nothing
+        runs yet."""
         if not self._before:
             yield
             return
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+        idle, self.idle = self.idle, _safe_to_end
         try:
             yield
         finally:
+            self.idle = idle
             self.take()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
