@@ -55,7 +55,7 @@ FIXES = {"tokens_per_parameter": "tokens", "flops": "tokens", "granularity": "d_
 """The field that each shorthand fixes."""
 WHERE, ZIP = "where", "zip"
 NOT_FIELDS = (*FIXES, WHERE, ZIP)
-COUNTS = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed", "n_router", "n_heads")
+COUNTS = ("n_active", "n_total", "n_active_nonembed", "n_total_nonembed", "n_dense_nonembed", "n_router")
 """What expressions may read of a model beside its fields, by the names of the run table."""
 OF_TRAINING = ("steps", "train_flops")
 _LISTS = ("paths", "packages", "batch", "context")

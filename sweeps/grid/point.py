@@ -203,8 +203,6 @@ class Point(Mapping[str, Any]):
 
     def _counted(self, name: str) -> int:
         model = self._section("model")
-        if name == "n_heads":
-            return int(model.n_heads)
         sizes = parameters(model, self._section("data").vocab_size)
         return int(sizes.router if name == "n_router" else getattr(sizes, name))
 

@@ -145,9 +145,9 @@ def _together(entry: YamlValue, source: YamlSource, places: Places) -> list[dict
 def _axis(name: str, entry: YamlValue, source: YamlSource, places: Places) -> list[YamlValue]:
     """The values of an axis, validated or formulas; none after an error."""
     if name not in AXES and name not in FIXES:
-        hint = elsewhere(name) or did_you_mean(name, (*AXES, *FIXES))
-        allowed = ", ".join((*AXES, *FIXES))
-        source.fail(entry, f"grid.{shown_key(name)}: unknown axis{hint}; allowed: {allowed}")
+        allowed = (*AXES, *FIXES)
+        hint = elsewhere(name) or did_you_mean(name, allowed) or f"; allowed: {', '.join(allowed)}"
+        source.fail(entry, f"grid.{shown_key(name)}: unknown axis{hint}")
         return []
     value = inner_value(entry)
     items = value.data if isinstance(value.data, list) else [value]

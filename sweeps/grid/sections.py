@@ -26,8 +26,8 @@ def section(name: str, entry: YamlValue | None, source: YamlSource, places: Plac
     fields = {}
     for key, value in mapping(inner_value(entry), source, name).items():
         if key not in allowed:
-            hint = elsewhere(key) or did_you_mean(key, allowed)
-            source.fail(value, f"{name}.{shown_key(key)}: unknown field{hint}; allowed: {', '.join(allowed)}")
+            hint = elsewhere(key) or did_you_mean(key, allowed) or f"; allowed: {', '.join(allowed)}"
+            source.fail(value, f"{name}.{shown_key(key)}: unknown field{hint}")
         elif inner_value(value).data is not None:
             fields[key] = checked(key, inner_value(value), source, f"{name}.{key}")
             require_one(key, f"{name}.{key}", value, source, places)

@@ -152,7 +152,7 @@ MISTAKES = {
     "switch with k = 2": ("study: a\ngrid: {tokens: 1M, n_experts: 8, top_k: 2}", ["g.yaml:2:7", "router=topk"]),
     "groups do not fit": (
         "study: a\nmodel: {d_head: 16}\ngrid: {tokens: 1M, d_model: 64, n_kv_heads: [1, 3]}",
-        ["g.yaml:3:49", "n_kv_heads=3", "d_model/d_head=4"],
+        ["g.yaml:3:49", "n_kv_heads=3", "=4"],
     ),
     "heads do not fit": ("study: a\nmodel: {d_head: 16}\ngrid: {tokens: 1M, d_model: 40}", ["d_model=40", "d_head=16"]),
     "too few tokens": ("study: a\ntrain: {warmup_tokens: 64K}\ngrid: {tokens: 1000}", ["tokens=1000", "=64000"]),
