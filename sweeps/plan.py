@@ -250,7 +250,8 @@ def _defaults(grid: Grid) -> dict[str, dict[str, Any]]:
     }
     defaults["train"]["lr"] = f"{LR_AT_64:g} * (64 / d_model) * (2 / n_layers)^0.5"
     defaults["model"] |= dict.fromkeys(following(), "by router and experts")
-    defaults["model"]["n_kv_heads"] = "d_model / d_head, one for each head"
+    defaults["model"] |= {"d_head": "16, or d_model / n_heads", "n_heads": "d_model / d_head"}
+    defaults["model"]["n_kv_heads"] = "n_heads, one for each head"
     defaults["model"]["d_expert"] = "2 * d_model / active experts"
     left = {
         section: {name: value for name, value in values.items() if name not in given and value != ()}

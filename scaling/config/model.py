@@ -288,6 +288,7 @@ class ModelConfig(Frozen):
         parts = self.model_dump(mode="json")
         as_before = {**_AS_BEFORE, "n_kv_heads": self.n_heads}
         before = {name for name, value in as_before.items() if parts[name] == value}
+        before.add("n_heads")  # d_model / d_head
         if self.parametrisation == "standard":
             before.add("base_width")
         if self.n_experts == 1:
@@ -299,9 +300,9 @@ class ModelConfig(Frozen):
     def read(self) -> set[str]:
         """Names of the fields that this model depends on."""
         if self.n_experts == 1:
-            return {*_DENSE, "top_k", "d_expert", "experts", "n_shared"}
+            return {*_DENSE, "n_heads", "top_k", "d_expert", "experts", "n_shared"}
         places = {"capacity_factor", "capacity_per"} if self.dispatch == "capacity" else set()
-        return {*_ROUTED, *self.router_facts.options, *self.experts_kind.options, *places}
+        return {*_ROUTED, "n_heads", *self.router_facts.options, *self.experts_kind.options, *places}
 
 
 _NUMBERS = ("d_model", "n_heads", "top_k", "n_experts", "n_shared", "ring_rank")
