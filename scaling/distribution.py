@@ -23,6 +23,9 @@ _EXTRAS = {
     "ray": "sweep",
     **dict.fromkeys(("matplotlib", "typst"), "report"),
     "tokamax": "gpu",
+    "tensorboardX": "tensorboard",
+    "wandb": "wandb",
+    **dict.fromkeys(("mlflow", "sqlalchemy"), "mlflow"),
 }
 T = TypeVar("T")
 

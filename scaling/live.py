@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionEr
 
 @dataclass(frozen=True)
 class LiveCell:
-    """A cell of a call: `steps` of its budget, and the step after which its cooldown leaves the trunk."""
+    """A cell of a call: `steps` of its budget, and the step after which its cooldown leaves the trunk.
+
+    columns: what is known of its row in the table `runs` before it is trained.
+    """
 
     run_id: str
     trunk_id: str
     steps: int
     leaves_at: int
     batch_tokens: int
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def _fits(beat: Beat, trunks: tuple[tuple[LiveCell, ...], ...]) -> bool:
 
 def _cell(told: dict[str, Any]) -> LiveCell:
     numbers = (int(told[name]) for name in ("steps", "leaves_at", "batch_tokens"))
-    return LiveCell(str(told["run_id"]), str(told["trunk_id"]), *numbers)
+    return LiveCell(str(told["run_id"]), str(told["trunk_id"]), *numbers, dict(told.get("columns", {})))
 
 
 def _beat(line: bytes) -> Beat | None:

@@ -34,6 +34,7 @@ from analysis.tables.study import Study
 from analysis.training_speed import speeds as training_speeds
 from analysis.training_speed.law import FittedTrainingLaw, fit_training_speed
 from analysis.training_speed.table import read_training
+from scaling import live
 from scaling.architecture import Architecture
 from scaling.arguments import checked
 from scaling.errors import InputError
@@ -90,10 +91,11 @@ def load(
 def study(folder: str | Path) -> Study:
     """A study folder's tables as DataFrames: `.runs`, `.curves`, `.evals`, `.latency`, with `run_id` in each.
 
-    Raises InputError where it holds no runs.
+    `.plot_curves()` draws training, of cells that are not done too. Raises InputError where it holds no runs.
     """
     found = Study(Path(folder))
-    found.runs  # noqa: B018  a folder without runs is named now
+    if not live.files(found.path):
+        found.runs  # noqa: B018  a folder without runs is named now
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scaling.formatting import first_line
 from scaling.training.jax_start import require_jax
 from sweeps import worker
 from sweeps.calls import makespan, own_flops, plan_calls
+from sweeps.following import Following
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
@@ -26,6 +28,8 @@ from sweeps.stopping.orders import Orders
 from sweeps.stopping.signals import Signals
 from sweeps.store import Store, StoredCell
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
+
+_MERGE_S = 600  # seconds between mergings of parts
 
 
 def run_sweep(
@@ -48,6 +52,8 @@ def _run_sweep(
     deadline = Deadline.after(options.max_hours)
     store = Store(out.resolve())
     _check_resources(grid, options)
+    for one in grid.left_out:
+        progress.note(f"left out of the grid: {one}")
     store.require_writable(())
     with store.lock():
         store.require_packed()
@@ -63,7 +69,7 @@ def _run_sweep(
         store.require_writable(lacking)
         for message in store.make_way(lacking):
             progress.note(f"warning: {message}")
-        remove_told(store, {*lacking}.__contains__)
+        remove_told(store, lambda run_id: False)  # left by workers of drivers that are gone
         missing = [run_ids[run_id] for run_id in lacking]
         queue = [(call, hashes[call[0]]) for call in plan_calls(missing, _workers(grid, options))]
         job = Job(queue, store, functions, options, deadline, cell_labels(grid), Orders(store.out))
@@ -74,9 +80,13 @@ def _run_sweep(
             _check_start(job, progress)
             done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in {*missing}}
             planned = _planned_seconds(grid, done)
-        trained = _train(job, planned, _workers(grid, options), progress, signals) if missing else 0
+        labels = {run_id: job.labels[cell] for run_id, cell in run_ids.items()}
+        texts = {run_id: hashes[cell] for run_id, cell in run_ids.items()}
+        with Following(store, run_ids, labels, texts, progress, options.log):
+            trained = _train(job, planned, _workers(grid, options), progress, signals) if missing else 0
         _measure(job, run_ids, progress, signals)
         remove_told(store, lambda run_id: store.part(run_id) is None)
+        store.merge()
         summary = study_status(store, grid, run_ids, trained_now=trained)
     if summary.ok == 0 and not summary.left:
         raise WorkError(f"{store.out}: every cell failed; first failure: {first_line(summary.failures[0]['error'])}")
@@ -108,9 +118,9 @@ def _check_start(job: Job, progress: Progress) -> None:
 
 def _planned_seconds(grid: Grid, done: dict[RunConfig, StoredCell]) -> dict[RunConfig, float]:
     """The seconds that each cell adds, by the plan, which the cells that are done calibrate."""
-    from sweeps.plan import plan  # loads pandas and scipy, which a sweep without missing cells does without
+    from sweeps.plan import priced  # loads pandas and scipy, which a sweep without missing cells does without
 
-    return {cell.config: cell.seconds for cell in plan(grid, done).cells}
+    return priced(grid, done).seconds
 
 
 def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Progress, signals: Signals) -> int:

@@ -8,6 +8,7 @@ from typing import Literal
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from sweeps.calls import Together
+from sweeps.loggers.logger import require_loggers
 from sweeps.ray_executor.address import RayAddress
 from sweeps.ray_executor.watch import Patience
 from sweeps.stopping.deadline import Deadline
@@ -23,7 +24,8 @@ Executor = Literal["ray", "inline"]
 class Options:
     """Options of a sweep; none of them changes a cell.
 
-    grace_s: time for checkpoints after a signal to the driver.   patience: with workers that give no sign of life.
+    log: names of loggers (`sweeps.loggers`) that are told of its cells.   grace_s: time for checkpoints after a signal
+    to the driver.   patience: with workers that give no sign of life.
     """
 
     executor: Executor = "ray"
@@ -32,6 +34,7 @@ class Options:
     max_hours: float | None = None
     retry_failed: bool = False
     fail_fast: bool = False
+    log: tuple[str, ...] = ()
     grace_s: float = GRACE_S
     patience: Patience = field(default_factory=Patience)
 
@@ -43,6 +46,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.executor == "inline" and (self.address or (self.max_concurrent or 1) > 1):
             raise InputError("`address` and `max_concurrent` need `executor` ray; inline runs one cell at a time")
+        require_loggers(self.log)
         _ = self.cluster  # an address that is none is an error at once
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise InputError(f"`max_concurrent` must be at least 1, found {self.max_concurrent}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from scaling import live
 from scaling.config.run import RunConfig, by_trunk
+from scaling.config.run_row import describe
 from scaling.errors import InputError
 from scaling.files import require_no_links
 from scaling.live import Beat, LiveCell
@@ -25,6 +26,7 @@ from sweeps.store import Store
 
 EVERY_S = 3.0
 """Seconds between two beats."""
+_SPEED_S = 20.0  # seconds of training after which the speed of its steps counts a third
 _LOG = logging.getLogger("scaling.live")
 
 
@@ -34,14 +36,11 @@ class LiveWriter:
     The thread that trains only leaves its reports here; a thread of our own averages and writes them, so that a slow
     disk does not keep training waiting. It also beats while nothing is reported. The file is removed at the end, and
     left with the phase `stopped` if an exception ended the call; a file that cannot be written is a warning.
-
-    reason: set from anywhere, it stops the training after its next steps (`Observer.reason_to_stop`).
     """
 
     def __init__(self, store: Store, cells: Sequence[RunConfig], corpus_hash: str, every_s: float = EVERY_S) -> None:
         trunks = by_trunk(cells)
         name = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells).name
-        self.reason: BaseException | None = None
         self._store, self._every_s = store, every_s
         self._path = live.folder_of(store.out) / f"{name}.jsonl"
         self._trunks = [[_told(cell, corpus_hash) for cell in trunk] for trunk in trunks]
@@ -49,6 +48,7 @@ class LiveWriter:
         self._reports: list[Steps] = []
         self._lock, self._end = threading.Lock(), threading.Event()
         self._handle: int | None = None
+        self._pace = (0.0, 0.0)  # recent tokens, and the seconds that they took
         now = time.time()
         self._phase: Phase = "start"
         self._moved = now
@@ -90,8 +90,8 @@ class LiveWriter:
             self._reports.append(steps)
         self._moved = time.time()
 
-    def reason_to_stop(self) -> BaseException | None:
-        return self.reason
+    def reason_to_stop(self) -> None:
+        """It has none of its own."""
 
     def _opened(self) -> int:
         """A new file with its first lines; another attempt's is no longer found under the name."""
@@ -131,13 +131,15 @@ class LiveWriter:
         last = reports[-1]
         metrics = np.stack([step for report in reports for step in report.metrics]).astype(np.float64)
         means, seconds = metrics.mean(axis=0), sum(report.seconds for report in reports)
+        fade = math.exp(-seconds / _SPEED_S)
+        self._pace = (self._pace[0] * fade + len(metrics) * self._batch_tokens, self._pace[1] * fade + seconds)
         return replace(
             self._last,
             budget=last.budget,
             step=last.last,
             shared=last.shared,
             averaged=len(metrics),
-            tokens_per_s=_short(len(metrics) * self._batch_tokens / seconds) if seconds else None,
+            tokens_per_s=_short(self._pace[0] / self._pace[1]) if self._pace[1] else None,
             rates=tuple(float(f"{rate:.6g}") for rate in last.rates),
             metrics={name: tuple(_short(value) for value in means[:, place]) for place, name in enumerate(last.names)},
         )
@@ -163,8 +165,9 @@ def remove_told(store: Store, is_needed: Callable[[str], bool]) -> None:
 
 def _told(cell: RunConfig, corpus_hash: str) -> LiveCell:
     leaves_at = cell.steps - cell.cooldown_steps
-    run_id, trunk_id = cell.run_id(corpus_hash), cell.trunk_id(corpus_hash)
-    return LiveCell(run_id, trunk_id, cell.steps, leaves_at, cell.train.batch_tokens)
+    columns = describe(cell, corpus_hash)
+    del columns["config"]  # the same again, as text
+    return LiveCell(columns["run_id"], columns["trunk_id"], cell.steps, leaves_at, cell.train.batch_tokens, columns)
 
 
 def _alike(reports: Sequence[Steps]) -> list[list[Steps]]:

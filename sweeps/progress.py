@@ -1,15 +1,20 @@
-"""Progress of a sweep on standard error: a live line on a terminal, plain lines otherwise."""
+"""Progress of a sweep on standard error: live lines on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
+
+
+_PRINT_S = 60.0  # between two printings of running cells
+_MOST_LINES = 10
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     expected_s: float | None = None  # of the phase, until a cell has ended well
     last: float = 0.0  # seconds from the start to the last ended cell, the time base of all rates
+    lines: tuple[str, ...] = ()  # how far each running cell is
+    told: float = field(default_factory=time.monotonic)  # when they were last printed
     _live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -87,6 +94,14 @@ class Progress:
         elif status != "ok":
             self.note(f"{label}: {status}")
 
+    def cells_run(self, lines: Sequence[str]) -> None:
+        """Show how far each running cell is; without a terminal, once a minute."""
+        self.lines = tuple(lines)
+        if not self._live and lines and time.monotonic() - self.told >= _PRINT_S:
+            self.told = time.monotonic()
+            for line in lines:
+                self.note(f"  {line}")
+
     def _rates(self) -> str:
         elapsed = time.monotonic() - self.started
         parts = [f"{self.failed} failed"] if self.failed else []
@@ -106,7 +121,9 @@ class Progress:
         if not self.total:
             return Text()
         running = f", {self.running} running" if self.running else ""
-        return Text(f"{self.done}/{self.total} done{running}, {self._rates()}")
+        more = len(self.lines) - _MOST_LINES
+        shown = [*self.lines[:_MOST_LINES], *([f"and {more} more"] if more > 0 else [])]
+        return Text("\n  ".join([f"{self.done}/{self.total} done{running}, {self._rates()}", *shown]))
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,18 @@ SILENT_S = 30.0
 of reach."""
 
 
+DOES = {
+    "start": "starting",
+    "compile": "compiling",
+    "train": "training",
+    "evaluate": "evaluating",
+    "save": "saving",
+    "wait": "waiting",
+    "stopped": "stopped",
+}
+"""What a worker does in each phase, in a word for people."""
+
+
 @dataclass(frozen=True)
 class RunningCell:
     """A cell that trains, or did.
@@ -66,8 +78,9 @@ def running_cells(study: Path, labels: Mapping[str, str], is_told: Callable[[str
 
 def how_far(cell: RunningCell) -> str:
     """A running cell in one line."""
-    if cell.phase != "train" and not cell.step:
-        return f"{cell.cell}: {cell.phase}"
+    does = DOES.get(cell.phase, cell.phase)
+    if not cell.step:
+        return f"{cell.cell}: {does}"
     parts = [f"step {cell.step:,} of {cell.steps:,}", f"loss {loss(cell.loss)}"]
     if cell.tokens_per_s:
         parts.append(f"{si(cell.tokens_per_s)} tokens/s")
@@ -75,7 +88,7 @@ def how_far(cell: RunningCell) -> str:
         parts.append(f"about {duration(cell.left_s)} left")
     if cell.silent:
         parts.append(f"not heard of for {duration(cell.seen_s)}")
-    return f"{cell.cell}: {', '.join(parts)}" + ("" if cell.phase == "train" else f" ({cell.phase})")
+    return f"{cell.cell}: {', '.join(parts)}" + ("" if cell.phase == "train" else f" ({does})")
 
 
 def cells_of(

@@ -113,10 +113,14 @@ ONLY_IN = {
     "matplotlib": (
         "analysis/figures/",
         "analysis/report/plots/",
-        "analysis/decision/answer.py",  # this and the next for types
+        "analysis/decision/answer.py",  # this and the next two for types
         "analysis/worth/worth.py",
+        "analysis/tables/study.py",
     ),
     "typst": "analysis/report/",
+    "tensorboardX": "sweeps/loggers/tensorboard.py",
+    "wandb": "sweeps/loggers/wandb.py",
+    "mlflow": "sweeps/loggers/mlflow.py",
     "datasets": "scaling/data/hub.py",
     "orbax": "scaling/training/checkpoint.py",
 }

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from analysis.tables.reading_log import ReadingLog
 from scaling import parts, table
+from scaling.distribution import require_installed
 from scaling.errors import InputError
 from scaling.formatting import listed, plural
 from scaling.schema import TABLES, Table
 from scaling.summary import Summarised, summary_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def evaluation(study: Path, run_id: str) -> pd.DataFrame:
@@ -83,6 +89,18 @@ class Study(Summarised):
 
     def _rows(self, table: Table) -> pd.DataFrame:
         return table_rows(self.path, table).reindex(columns=[*dict.fromkeys((parts.RUN, *TABLES[table]))])
+
+    def plot_curves(self, where: str | None = None, by: str | None = None) -> Figure:
+        """Training loss, learning rate, gradient norm and expert load against tokens, of finished and running cells.
+
+        `where` selects runs by their columns, "d_model == 64"; `running` is one of them. `by` names the column whose
+        values have colours, by default the first in which the runs differ. Live files are read at each call. Raises
+        InputError where there are no such curves, and where matplotlib is missing.
+        """
+        require_installed("a figure", "matplotlib")
+        curves = pkgutil.resolve_name("analysis.tables.curves:training_curves")(self.path, where)
+        figure: Figure = pkgutil.resolve_name("analysis.figures.curves:curves_figure")(curves, by)
+        return figure
 
     def summary(self) -> table.Table:
         """How many runs ended how, and the number of files of each table."""

@@ -30,6 +30,14 @@ class ExecutorName(enum.StrEnum):
     inline = "inline"
 
 
+class LoggerName(enum.StrEnum):
+    """Who is told of cells while they train."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+    mlflow = "mlflow"
+
+
 def run(
     grid: GridArgument,
     out: Out = None,
@@ -54,6 +62,15 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first cell that is not ok, with exit 1.")
     ] = False,
+    log: Annotated[
+        list[LoggerName] | None,
+        typer.Option(
+            "--log", help="Show curves and results there, too; give it again for another. See docs/watching.md."
+        ),
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(metavar="S", min=0, help="Seconds for checkpoints after SIGTERM or SIGHUP.")
+    ] = 20.0,
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
@@ -75,6 +92,8 @@ def run(
         max_hours=max_hours,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        log=tuple(name.value for name in log or ()),
+        grace_s=grace,
     )
     cells = load_grid(grid)
     with SweepProgress() as progress:

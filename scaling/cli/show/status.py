@@ -14,12 +14,10 @@ from scaling.cli.show.page import Page, page_lines
 from scaling.formatting import first_line, listed, loss, number, plural, si
 from scaling.table import Column, Table
 from sweeps.progress import duration
-from sweeps.running import how_far
+from sweeps.running import DOES, how_far
 from sweeps.status import StudyStatus
 
 _TERMINAL_S, _LINES_S = 2.0, 5.0  # between two looks
-_DOES = {"start": "starts", "compile": "compiles", "train": "trains", "evaluate": "evaluates", "save": "saves",
-         "wait": "waits", "stopped": "stopped"}  # fmt: skip
 
 
 def status_page(summary: StudyStatus) -> Page:
@@ -70,7 +68,7 @@ def _warnings(summary: StudyStatus) -> list[str]:
 
 def _tables(summary: StudyStatus) -> list[Table]:
     cells = (
-        Column("cell", "running", text=True), Column("phase", "", lambda phase: _DOES.get(phase, phase), text=True),
+        Column("cell", "running", text=True), Column("phase", "", lambda phase: DOES.get(phase, phase), text=True),
         Column("step", "step", si, ""), Column("steps", "of", si), Column("loss", "loss", loss),
         Column("grad_norm", "|g|", lambda norm: number(norm, ".2g")), Column("tokens_per_s", "tokens/s", si),
         Column("left_s", "left", lambda left: "–" if left is None else duration(left)),

@@ -1,0 +1,48 @@
+"""TensorBoard: one folder of event files for each run, in the study's `log/tensorboard`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from scaling.files import require_no_links
+from sweeps.loggers.logger import FOLDER, LoggedRun
+
+
+class TensorBoard:
+    """Writes event files. The handle of a run is the name of its folder: label and run_id."""
+
+    def __init__(self, study: Path) -> None:
+        self._study = study
+        self._open: dict[str, tuple[Any, LoggedRun]] = {}
+
+    def begin(self, run: LoggedRun, handle: str, after: int) -> str:
+        handle = handle or f"{run.name.replace(' ', ',').replace('/', '-')}-{run.run_id[:8]}"
+        folder = self._study / FOLDER / "tensorboard" / handle
+        require_no_links(folder, self._study)
+        # What an earlier process wrote beyond the step that it remembered is not shown twice.
+        writer = SummaryWriter(logdir=str(folder), purge_step=after + 1 if after else None, flush_secs=5)
+        if not after:
+            writer.add_text("configuration", f"```\n{json.dumps(dict(run.settings), indent=1)}\n```")
+        self._open[run.run_id] = (writer, run)
+        return handle
+
+    def log(self, run_id: str, step: int, tokens: int, values: Mapping[str, float]) -> None:
+        writer, _ = self._open[run_id]
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    def end(self, run_id: str, status: str, results: Mapping[str, float]) -> None:
+        writer, run = self._open.pop(run_id)
+        settings = {name: value for name, value in run.settings.items() if isinstance(value, bool | int | float | str)}
+        writer.add_hparams(settings | {"status": status}, dict(results), name=".")
+        writer.close()
+
+    def close(self) -> None:
+        for writer, _ in self._open.values():
+            writer.close()
+        self._open.clear()
