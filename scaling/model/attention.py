@@ -159,7 +159,7 @@ def implementation(dtype: Any, width: int) -> Implementation:
 
 def _device_in_use() -> jax.Device:
     """The device that a function traced now is for: that of `jax.default_device`, else the first."""
-    chosen = jax.config.jax_default_device
+    chosen = getattr(jax.config, "jax_default_device", None)
     return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]
 
 
@@ -237,11 +237,10 @@ class Attention(nn.Module):
 
         # One product for all three, because larger products run closer to the peak.
         if self.has_variable("params", JOINED):
-            weight_DxC = self.get_variable("params", JOINED).astype(x_BxTxD.dtype)
+            weights = [self.get_variable("params", JOINED)]
         else:
-            weight_DxC = jnp.concatenate(
-                [self.param(name, into, (width, size)).astype(x_BxTxD.dtype) for name, size in sizes.items()], axis=1
-            )
+            weights = [self.param(name, into, (width, size)) for name, size in sizes.items()]
+        weight_DxC = jnp.concatenate([weight.astype(x_BxTxD.dtype) for weight in weights], axis=1)
         position_T = start + (np.arange(new) if isinstance(start, int) else jnp.arange(new))
         query, key, value = split_heads(product_of_sequences(x_BxTxD, weight_DxC), heads, of_head, position_T)
         if cache is not None:

@@ -1,0 +1,1 @@
+"""The day a GPU is there: one command measures everything that waited for one."""

@@ -1,0 +1,69 @@
+"""Small cells trained side by side in one program against one at a time: a GPU is mostly idle with one of them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.gpu.record import Record
+from scaling.config.model import ModelConfig
+from scaling.config.run import RunConfig
+from scaling.config.training import TrainConfig
+from scaling.training.kernel_choice import kernel_of
+from scaling.training.trunk import program_of
+
+TOGETHER = (1, 4, 16, 64)
+EXPERTS = (8, 1)
+VOCAB = 512
+_NEEDS_S = 10.0
+_WARM, _TIMED = 3, 40
+
+
+def measure(record: Record, tiny: bool) -> None:
+    """A case for each E and number of cells: `step_ms` of all together, `cells_per_step_s`, and `speedup`, the time
+    that as many cells take one after another over that of all at once."""
+    for n_experts in EXPERTS[: 1 if tiny else None]:
+        model = ModelConfig(
+            d_model=16 if tiny else 64, n_layers=1 if tiny else 2, n_experts=n_experts, top_k=2, router="topk"
+        )
+        train = TrainConfig(batch_tokens=64 if tiny else 2048, seq_len=16 if tiny else 128, warmup_tokens=0)
+        config = RunConfig(model=model, train=train)
+        alone = None
+        for number in TOGETHER[: 2 if tiny else None]:
+            row = record.case(f"E={n_experts} {number} together", functools.partial(_timed, config, number, alone),
+                              needs=_NEEDS_S)  # fmt: skip
+            if number == 1:
+                alone = row.get("step_ms")
+
+
+def _timed(config: RunConfig, number: int, alone_ms: float | None) -> dict[str, Any]:
+    """Steps are sent without waiting, as `training.trunk` does."""
+    kernel = kernel_of(config, jax.devices()[0], number)
+    started = time.perf_counter()
+    program = program_of(config, VOCAB, kernel, number)
+    compile_s = time.perf_counter() - started
+    shape = (number, config.train.sequences, config.train.seq_len + 1)
+    batch = np.random.default_rng(0).integers(VOCAB - 1, size=shape).astype(np.int32)
+    inputs = (batch[0], np.float32(1e-3)) if number == 1 else (batch, np.full(number, 1e-3, np.float32))
+    state, reported = program.first(range(number)), None
+    for step in range(_WARM + _TIMED):
+        if step == _WARM:
+            jax.block_until_ready(reported)
+            started = time.perf_counter()
+        state, reported = program.step(state, *inputs)
+    jax.block_until_ready((state, reported))
+    step_ms = 1e3 * (time.perf_counter() - started) / _TIMED
+    return {
+        "n_experts": config.model.n_experts,
+        "together": number,
+        "kernel": kernel,
+        "step_ms": step_ms,
+        "cells_per_step_s": 1e3 * number / step_ms,
+        "speedup": None if alone_ms is None else number * alone_ms / step_ms,
+        "compile_s": compile_s,
+        "peak_bytes": program.peak_bytes,
+    }
