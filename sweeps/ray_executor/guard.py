@@ -20,6 +20,7 @@ from pathlib import Path
 
 MARK = "SCALING_RAY_INSTANCE"
 _PROCESSES = Path("/proc")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 8.0  # the most that it tries to end what is left
 _CALM = 3  # times in a row that nothing was left: a process that was just forked may have hidden
 
@@ -29,13 +30,17 @@ class Guard:
 
     def __init__(self, folder: Path) -> None:
         self.mark = secrets.token_hex(16)
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, self.mark, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # what ends the driver's group does not end the guard
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # which the guard inherits
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, self.mark, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # what ends the driver's group does not end the guard
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def close(self) -> None:
         """Have everything of the instance ended."""
@@ -69,8 +74,6 @@ def end_family(mark: str) -> None:
 
 def main() -> None:
     """The guard's process."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     mark, folder = sys.argv[1:]
     while os.read(0, 1):  # returns nothing when the driver has closed its end, or has died
         pass

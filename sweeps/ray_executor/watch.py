@@ -35,7 +35,7 @@ class Running:
 
     call: Together
     run_ids: frozenset[str]
-    began: float = field(default_factory=time.monotonic)
+    began: float
     worker: tuple[str, int, float] | None = None  # host, process, start of the call there
     moved: tuple[float, float] = (0.0, 0.0)  # the worker's time of its last move, ours when we first read of it
     longest_s: float = 0.0
@@ -65,7 +65,7 @@ class Watch:
 
     def started(self, number: int, call: Together, run_ids: Iterable[str]) -> None:
         """A worker has begun with a call."""
-        self.running[number] = Running(call, frozenset(run_ids))
+        self.running[number] = Running(call, frozenset(run_ids), time.monotonic())
 
     def cell_ended(self, number: int) -> None:
         """A worker has ended a cell of a call and goes on with the next."""

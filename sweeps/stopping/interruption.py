@@ -50,7 +50,7 @@ class Interruption:
         self._told, self._asked = told, asked
         self._limit_s, self._overdue_s = limit_s(cells), overdue_s(cells)
         self._minutes = cells[0].resources.max_minutes
-        self._reason: Interrupted | TimeLimit | None = None
+        self._why, self._late = "", False
         self._phase: Phase = "start"
         self._step = 0
         self._began: float | None = None
@@ -96,16 +96,16 @@ class Interruption:
 
     def reason_to_stop(self) -> BaseException | None:
         """Why training should stop now, if it should."""
-        return self._reason or self._told.reason_to_stop()
+        if self._why:
+            return Interrupted(self._why)
+        return self._over() if self._late else self._told.reason_to_stop()
 
     def _watch(self) -> None:
         while not self._end.wait(_LOOK_S):
-            if self._reason is None and (why := self._asked()):
-                self._reason = Interrupted(why)
+            self._why = self._why or self._asked()
             with self._lock:
                 elapsed = 0.0 if self._began is None else time.monotonic() - self._began
-                if self._reason is None and elapsed > self._limit_s:
-                    self._reason = self._over()
+                self._late = elapsed > self._limit_s
                 if elapsed > self._overdue_s and self._on_main_thread:
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 

@@ -11,6 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -26,12 +28,23 @@ def free_port() -> int:
 
 
 def start(folder: str, *options: str, blind: str = "") -> subprocess.Popen[bytes]:
-    """`ray start --block` in a group of its own."""
+    """`ray start --block` in a group of its own, until it has started; again where the machine is too busy for it."""
+    for attempt in range(5):
+        log = Path(folder, f"{attempt}{'-'.join(options)[:9]}.log")
+        node = _start(log, options, blind)
+        while node.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return node
+            time.sleep(0.1)
+    raise SystemExit(log.read_text())
+
+
+def _start(path: Path, options: Sequence[str], blind: str) -> subprocess.Popen[bytes]:
     command = [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=78643200", *options]
     if blind:
         script = f"mount -t tmpfs none {shlex.quote(blind)} && exec {shlex.join(command)}"
         command = ["unshare", "-m", "sh", "-c", script]
-    with open(Path(folder, "cluster.log"), "ab") as log:
+    with path.open("wb") as log:
         return subprocess.Popen(
             command, env=os.environ | CALM, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )

@@ -26,9 +26,7 @@ def cluster(*options: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield nodes
         finally:
-            assert nodes.stdin is not None
-            nodes.stdin.close()
-            nodes.wait(60)
+            nodes.communicate(timeout=60)
 
 
 @pytest.mark.slow

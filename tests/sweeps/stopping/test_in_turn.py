@@ -35,7 +35,7 @@ def disturb(place: Place, executor: str, number: int) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_writes_a_checkpoint_and_ends_with_one_line(place: Place, number: int) -> None:
     lines = disturb(place, "inline", number)
     assert [line for line in lines if "stopped by" in line] == lines[-1:]
