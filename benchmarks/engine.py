@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,28 +155,18 @@ def _trunk(results: Results) -> None:
 
 
 def _sweeps(parts: list[str], results: Results) -> None:
-    """Three sweeps at most, each cell trained anew in each: two workers from an empty cache, which leaves the warm one;
-    two workers; one after another in one process."""
-    with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder) / "cache"
-        say("the quickstart's corpus, then its sweep from an empty cache")
-        studies.prepare(cache)
-        cold = studies.run(Path(folder) / "cold", cache, "ray", say)
-        say("the sweep from a warm cache")
-        warm = studies.run(Path(folder) / "warm", cache, "ray", say)
-        if "compile_share" in parts:
-            figures = {"cold": cold.compile_share, "warm": warm.compile_share}
-            named = [("cold", cold), ("warm", warm)]
-            raw = [f"{name}: {one.compile_s:.1f} s of {one.wall_s:.1f} s" for name, one in named]
-            results.add("compile_share", figures, *raw)
-        if "parallel_efficiency" in parts:
-            say("the sweep one cell after another")
-            alone = studies.run(Path(folder) / "inline", cache, "inline", say)
-            raw = [
-                f"cells one by one {alone.wall_s:.1f} s; training phase of two workers, start of Ray in, "
-                f"{warm.phase_s:.1f} s"
-            ]
-            results.add("parallel_efficiency", alone.wall_s / (2 * warm.phase_s), *raw)
+    """What the sweeps of the quickstart say, each cell trained anew in each."""
+    swept = studies.run_sweeps(studies.GRID, say, alone="parallel_efficiency" in parts)
+    if "compile_share" in parts:
+        named = {"cold": swept.cold, "warm": swept.warm}
+        raw = [f"{name}: {one.compile_s:.1f} s of {one.wall_s:.1f} s" for name, one in named.items()]
+        results.add("compile_share", {name: one.compile_share for name, one in named.items()}, *raw)
+    if swept.alone is not None:
+        raw = [
+            f"cells one by one {swept.alone.wall_s:.1f} s; training phase of two workers, start of Ray in, "
+            f"{swept.warm.phase_s:.1f} s"
+        ]
+        results.add("parallel_efficiency", swept.parallel_efficiency, *raw)
 
 
 # ------------------------------------------------------------------------------------------------------- printing

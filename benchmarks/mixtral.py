@@ -17,33 +17,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from benchmarks.peer import Settings, Shape, load_inputs, random_tokens, serve, timed
 
 
-def build(shape: Shape, settings: Settings) -> MixtralForCausalLM:
-    """Mixtral at a shape, in training mode, with its own initial weights."""
+def build(shape: Shape, settings: Settings) -> PreTrainedModel:
+    """Mixtral at a shape, in training mode, with its own initial weights; for one expert Mistral, its dense form."""
+    sizes: dict[str, Any] = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.d_model,
+        "intermediate_size": shape.d_expert,
+        "num_hidden_layers": shape.n_layers,
+        "num_attention_heads": shape.d_model // shape.d_head,
+        "num_key_value_heads": shape.d_model // shape.d_head,
+        "head_dim": shape.d_head,
+        "max_position_embeddings": shape.seq_len,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "use_cache": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "attn_implementation": settings.attention,
+    }
+    if shape.n_experts == 1:
+        return MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)).float().train()
     config = MixtralConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.d_model,
-        intermediate_size=shape.d_expert,
-        num_hidden_layers=shape.n_layers,
-        num_attention_heads=shape.d_model // shape.d_head,
-        num_key_value_heads=shape.d_model // shape.d_head,
-        head_dim=shape.d_head,
+        **sizes,
         num_local_experts=shape.n_experts,
         num_experts_per_tok=shape.top_k,
-        max_position_embeddings=shape.seq_len,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         router_aux_loss_coef=settings.balance_coef / shape.top_k,
         output_router_logits=True,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation=settings.attention,
         experts_implementation=settings.experts,
     )
     model = MixtralForCausalLM(config).float().train()
@@ -84,6 +89,32 @@ def load_weights(model: MixtralForCausalLM, weights: dict[str, np.ndarray]) -> N
     model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
 
 
+def stepper(model: PreTrainedModel, settings: Settings) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """A function (tokens [B, T + 1], rate) that takes one step and returns the cross-entropy before its update."""
+    # Decay of matrices and not of norms, as ours.
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    betas = (settings.beta1, settings.beta2)
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=betas, eps=settings.eps, fused=True)
+    forward = torch.compile(model) if settings.compiled else model
+
+    def step(tokens: torch.Tensor, rate: float) -> torch.Tensor:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        output = forward(input_ids=inputs, labels=targets, shift_labels=targets)
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        loss = output.loss.detach()
+        return loss - model.router_aux_loss_coef * output.aux_loss.detach() if "aux_loss" in output else loss
+
+    return step
+
+
 def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[], tuple[float, float]]:
     """A function that takes one step and returns its seconds and the cross-entropy before its update."""
     torch.manual_seed(0)
@@ -94,29 +125,15 @@ def trainer(shape: Shape, settings: Settings, inputs: str | None) -> Callable[[]
         weights, tokens = load_inputs(inputs)
         load_weights(model, weights)
     batches = [torch.from_numpy(batch).long() for batch in tokens]
-    pairs = [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in batches]
-    # Decay of matrices and not of norms, as ours.
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    betas = (settings.beta1, settings.beta2)
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=betas, eps=settings.eps, fused=True)
-    forward = torch.compile(model) if settings.compiled else model
-    taken = 0
+    train, taken = stepper(model, settings), 0
 
     def step() -> tuple[float, float]:
         nonlocal taken
-        tokens_BxT, target_BxT = pairs[taken % len(pairs)]
+        batch = batches[taken % len(batches)]
         taken += 1
         started = time.perf_counter()
-        output = forward(input_ids=tokens_BxT, labels=target_BxT, shift_labels=target_BxT)
-        output.loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - started
-        return seconds, (output.loss - model.router_aux_loss_coef * output.aux_loss).item()
+        loss = train(batch, settings.rate)
+        return time.perf_counter() - started, loss.item()
 
     return step
 

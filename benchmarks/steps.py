@@ -114,11 +114,11 @@ def race(
         return Times(take_turns(clocks, rounds), tuple(notes))
 
 
-def fastest_peer(shape: Shape, inputs: Path) -> tuple[Settings, bool, str]:
+def fastest_peer(shape: Shape, inputs: Path | None, threads: int = THREADS) -> tuple[Settings, bool, str]:
     """Mixtral's fastest settings, whether glibc keeps its memory, and what was measured of all."""
     found, said = [], []
     for kept in (False, True):
-        with Peer(THREADS, environment=KEEP_MEMORY if kept else None) as peer:
+        with Peer(threads, environment=KEEP_MEMORY if kept else None) as peer:
             best, speed = peer.fastest(shape, inputs, steps=2, rounds=2)
         found.append((speed[best], best, kept))
         memory = "memory kept" if kept else "memory as glibc does"

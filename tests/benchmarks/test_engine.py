@@ -28,7 +28,7 @@ SECONDS |= {"dense": np.array([0.16, 0.32]), "product": np.array([0.02, 0.04])}
 @pytest.fixture
 def clockless(monkeypatch):
     """Fakes for everything that takes time; the races that were asked for."""
-    races, sweeps = [], iter([(100.0, 30.0, 70.0), (80.0, 8.0, 50.0), (90.0, 2.0, 99.0)])
+    races, sweeps = [], iter([(100.0, 30.0, 70.0, 75.0), (80.0, 8.0, 50.0, 55.0), (90.0, 2.0, 99.0, 99.0)])
 
     def race(shapes, *, dense, theirs, product, say):
         races.append((shapes[0].d_model, dense, theirs, product))
@@ -41,7 +41,6 @@ def clockless(monkeypatch):
     monkeypatch.setattr(steps, "race", race)
     monkeypatch.setattr(peer, "available", lambda: True)
     monkeypatch.setattr(engine, "ours", lambda *arguments: nullcontext(child))
-    monkeypatch.setattr(studies, "prepare", lambda cache: None)
     monkeypatch.setattr(studies, "run", lambda *arguments: studies.Sweep(*next(sweeps)))
     return races
 
@@ -146,12 +145,12 @@ def test_a_sweep_is_read_from_its_rows(tmp_path, monkeypatch):
         row = {"status": ["ok"], "wall_s": [5.0], "compile_s": [compile_s], "tokens": [1]}
         pd.DataFrame(row).to_parquet(tmp_path / "runs" / f"{name}.parquet")
     begun = (tmp_path / "runs" / "b.parquet").stat().st_mtime - 4
-    sweep = studies.read(tmp_path, begun)
+    sweep = studies.read("quickstart", tmp_path, begun - 2, begun)
     assert (sweep.wall_s, sweep.compile_s, sweep.compile_share) == (10, 3, 0.3)
-    assert sweep.phase_s == pytest.approx(4)
+    assert (sweep.phase_s, sweep.whole_s) == (pytest.approx(4), pytest.approx(6))
     (tmp_path / "runs" / "a.parquet").unlink()
     with pytest.raises(RuntimeError, match="1 of 2 cells"):
-        studies.read(tmp_path, begun)
+        studies.read("quickstart", tmp_path, begun, begun)
 
 
 def test_our_child_answers(tmp_path):
