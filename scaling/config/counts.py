@@ -8,12 +8,15 @@ the backward pass costs twice the forward pass. A matrix that is embedding and h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scaling.architecture import Architecture, CountedExperts, Experts, HeadAttention, Layers, Mlp
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
 from scaling.expert_rows import capacity_rows
 from scaling.serving.expert_load import distinct_experts
+
+_KEPT = 8192  # models whose counts are kept: a plan asks for those of each some ten times
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Parameters:
         return self.n_total + self.router
 
 
+@lru_cache(_KEPT)
 def architecture_of(model: ModelConfig, vocab_size: int) -> Architecture:
     """The architecture of a model, from which everything here follows.
 
@@ -92,6 +96,7 @@ def _mlp_of(model: ModelConfig) -> Mlp | Experts:
     )
 
 
+@lru_cache(_KEPT)
 def parameters(model: ModelConfig, vocab_size: int, experts_per_token: float | None = None) -> Parameters:
     """Count the parameters of a model by its architecture.
 
