@@ -22,6 +22,7 @@ from scaling import parts
 from scaling.errors import InputError, WorkError
 from scaling.files import left_by_a_killed_writer, require_no_links, why_not_written, write_atomically
 from scaling.formatting import listed, plural
+from scaling.live import LIVE
 from scaling.schema import TABLES, Table, to_arrow, write_parquet
 
 LOCK = ".lock"
@@ -161,7 +162,7 @@ class Store:
 
     def require_writable(self, run_ids: Iterable[str]) -> None:
         """Raise InputError where a sweep that trains these cells would have to write through a symbolic link."""
-        places = [self.out / name for name in (*TABLES, LOCK, GRID, CHECKPOINTS, ".ray", parts.MERGED)]
+        places = [self.out / name for name in (*TABLES, LOCK, GRID, CHECKPOINTS, LIVE, ".ray", parts.MERGED)]
         places += [self.path(table, run_id) for run_id in run_ids for table in TABLES]
         for place in (*places, *(self.out / CHECKPOINTS).glob("*")):
             require_no_links(place, self.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,9 +38,9 @@ def curves_figure(curves: pd.DataFrame, by: str | None = None) -> Figure:
     """
     runs = curves.drop_duplicates("run_id")
     column = _colour_column(runs, by)
-    values = runs[column].map(_plain) if column else pd.Series("all", index=runs.index)
+    values = [*map(_plain, runs[column])] if column else ["all"] * len(runs)
     palette = _palette(column, values)
-    colour = dict(zip(runs["run_id"], values.map(palette), strict=True))
+    colour = dict(zip(runs["run_id"], map(palette.__getitem__, values), strict=True))
     panels = [
         style.titled(partial(curve_panel, curves, name, colour), title)
         for name, (title, _, _) in _QUANTITIES.items()
@@ -97,7 +97,7 @@ def _colour_column(runs: pd.DataFrame, by: str | None) -> str | None:
 
 
 def _varying(runs: pd.DataFrame) -> list[str]:
-    return [name for name in _BY if name in runs and len(runs[name].map(_plain).unique()) > 1]
+    return [name for name in _BY if name in runs and len({*map(_plain, runs[name])}) > 1]
 
 
 def _plain(value: Any) -> Hashable:
@@ -105,9 +105,13 @@ def _plain(value: Any) -> Hashable:
     return None if value is None or value != value else value.item() if isinstance(value, np.generic) else value
 
 
-def _palette(column: str | None, values: pd.Series[Any]) -> dict[Any, str]:
+def _palette(column: str | None, values: Sequence[Hashable]) -> dict[Any, str]:
     """A colour for each value: that of its E, a scale for other numbers, distinct ones for names."""
-    distinct = [*dict.fromkeys(values)]
+    distinct = [value for value in dict.fromkeys(values) if value is not None]
+    return _shades(column, distinct) | ({None: style.MUTED} if None in values else {})
+
+
+def _shades(column: str | None, distinct: list[Any]) -> dict[Any, str]:
     if column == "n_experts":
         shades = style.colours(int(value) for value in distinct)
         return {value: shades[int(value)] for value in sorted(distinct)}
@@ -125,7 +129,7 @@ def _legend_name(column: str | None, value: Any) -> str:
     """`E = 8`, `dense`, `d = 64`, `switch`."""
     if column == "n_experts" and value == 1:
         return "dense"
-    if isinstance(value, str) or column is None:
-        return str(value)
+    if isinstance(value, str | None) or column is None:
+        return str(value or "unknown")
     shown = si(value) if isinstance(value, int | float) and abs(value) >= 10_000 else f"{value:g}"
     return f"{_NAMES.get(column, column.removeprefix('run_'))} = {shown}"

@@ -16,6 +16,7 @@ from scaling.files import write_json
 from scaling.formatting import first_line
 from scaling.json_text import read_json
 from scaling.live import Beat, LiveCall, Seen, curve_rows
+from scaling.schema import CHANCES
 from sweeps.loggers.logger import FOLDER, LoggedRun, Logger
 from sweeps.loggers.revision import git_revision
 from sweeps.store import Store
@@ -162,7 +163,7 @@ def _named(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{'train' if name in (*_TRAINED, 'tokens_per_s') else 'routing'}/{name}": float(value)
         for name, value in row.items()
-        if name not in ("step", "tokens") and isinstance(value, int | float) and math.isfinite(value)
+        if name not in ("step", "tokens", *CHANCES) and isinstance(value, int | float) and math.isfinite(value)
     }
 
 

@@ -45,7 +45,8 @@ def link(path: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".lock", "grid.yaml", "runs", "evals", "curves", "latency", "checkpoints", "checkpoints/some", ".ray"]
+    "name",
+    [".lock", "grid.yaml", "runs", "evals", "curves", "latency", "checkpoints", "checkpoints/some", "live", ".ray"],
 )
 @pytest.mark.parametrize("target", ["file", "inner", "missing"])
 def test_a_sweep_writes_through_no_link_and_says_so_before_it_trains(
