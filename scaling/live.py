@@ -23,6 +23,7 @@ from scaling.files import require_file
 LIVE = "live"
 _TAIL = 1 << 16  # bytes at the end of a file in which its last whole line lies
 _MOST_OF_HEADER = 1 << 20
+_BEGINNING = 128  # bytes of a header in which host, process and start stand
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
@@ -172,7 +173,6 @@ class Seen:
 
 @dataclass
 class _Place:
-    inode: int
     offset: int
     header: bytes
     last: Beat | None
@@ -197,13 +197,14 @@ class Tail:
             require_file(path)
             with path.open("rb") as handle:
                 place = self._places.get(path)
-                first = place is None or place.inode != os.fstat(handle.fileno()).st_ino
+                # The number of a file that was removed is given to the next one: its beginning says whose it is.
+                first = place is None or handle.read(_BEGINNING)[: len(place.header)] != place.header[:_BEGINNING]
                 if place is None or first:
+                    handle.seek(0)
                     header = handle.readline(_MOST_OF_HEADER)
                     if not header.endswith(b"\n"):
                         return None
-                    inode = os.fstat(handle.fileno()).st_ino
-                    place = _Place(inode, len(header), header, None, time.monotonic())
+                    place = _Place(len(header), header, None, time.monotonic())
                 handle.seek(place.offset)
                 added = handle.read()
             whole = added[: added.rfind(b"\n") + 1]
