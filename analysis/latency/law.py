@@ -3,7 +3,8 @@
     seconds = overhead + layers + prompts + experts + activations + bytes / bandwidth + rereads + FLOPs / peak
 
 each with one coefficient (`scaling.serving.step_time.Efficiency`). Errors of time are relative, so relative residuals
-are what is made small: rows are divided by their time, and the target is 1.
+are what is made small: rows are divided by their time, and the target is 1. What these few terms leave over is carried
+to steps near those measured by kriging (`analysis.latency.kriging`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from analysis.latency.kriging import MeasuredSteps, measured_steps, told
 from analysis.latency.plausibility import doubts_of_counts, doubts_of_residuals, doubts_of_times, floor_seconds
 from analysis.latency.robust import robust
 from analysis.latency.speeds import Speeds
@@ -25,6 +27,7 @@ from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.progress import Progress, silent
+from scaling.serving.departures import NONE_MEASURED
 from scaling.serving.device import Device
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import NUMBER_BYTES, Service
@@ -72,7 +75,9 @@ class LatencyLaw(Summarised):
     its scores (0: fused). `reads_all`: whether the kernel of the experts reads all of them, `loops`: whether it takes
     their rows block by block (`scaling.serving.step_time.looped`). `before`: errors of the efficiency assumed without a
     measurement, `after`: of this one, in sample. `made_from`: the digest of the table (`CheckedTable.digest`).
-    `measured_range`: the E, k and ranges of its rows; unknown in files of older versions.
+    `measured_range`: the E, k and ranges of its rows; unknown in files of older versions. `steps`: the rows that steps
+    near them are corrected by; None where too few were measured. `terms_alone`: errors of the terms without that, on
+    what was left out.
     """
 
     device: Device
@@ -95,6 +100,8 @@ class LatencyLaw(Summarised):
     terms: tuple[str, ...] = _TERMS
     made_from: str = ""
     measured_range: MeasuredRange = _UNKNOWN_RANGE
+    steps: MeasuredSteps | None = None
+    terms_alone: HeldOutTimes | None = None
 
     def __post_init__(self) -> None:
         if self.terms != _TERMS:
@@ -114,11 +121,13 @@ class LatencyLaw(Summarised):
             raise InputError("`ratios` are a list of positive numbers")
         if self.dtype not in NUMBER_BYTES:
             raise InputError(f"`dtype` is {self.dtype!r}; allowed: {', '.join(NUMBER_BYTES)}")
+        if self.steps is not None and self.steps.design.shape[1] != FITTED:
+            raise InputError(f"`steps`: `design` has {self.steps.design.shape[1]} terms a row; they are {FITTED}")
         if not 0 <= self.head_width <= _WIDEST or self.n_rows < 0 or self.n_shapes < 0:
             raise InputError(f"`head_width` (up to {_WIDEST:g}), `n_rows` and `n_shapes` must be at least 0")
 
     def seconds(self, work: StepWork) -> Array:
-        """Modelled time. Never below the roofline floor, because no share is above 1."""
+        """Time by the terms alone. Never below the roofline floor, because no share is above 1."""
         return np.asarray(work.seconds(self.device, self.efficiency), dtype=float)
 
     @property
@@ -130,12 +139,13 @@ class LatencyLaw(Summarised):
 
     @property
     def speeds(self) -> Speeds:
-        """The draws and the scatter of shapes that were left out, for whoever carries their uncertainty on."""
-        return Speeds(self.draws, self.ratios)
+        """The draws, and the scatter of shapes that were left out or what was measured near those priced, for whoever
+        carries their uncertainty on."""
+        return Speeds(self.draws, self.ratios, self.steps)
 
     def measured(self, service: Service) -> Service:
-        """The service with what was measured: efficiency, attention, the kernel of the experts, bytes of a number, and
-        the range of it all."""
+        """The service with what was measured: efficiency, departures from it, attention, the kernel of the experts,
+        bytes of a number, and the range of it all."""
         width = NUMBER_BYTES[self.dtype]
         covered = replace(self.measured_range, dtype=self.dtype, doubts=self.warnings)
         if not covered.n_experts and "experts" in self.absent:  # an older file, of dense rows alone
@@ -149,7 +159,13 @@ class LatencyLaw(Summarised):
             bytes_per_weight=width,
             bytes_per_kv=width,
             measured_range=covered,
+            departures=NONE_MEASURED if self.steps is None else self.steps.mean(self._fitted),
         )
+
+    @property
+    def _fitted(self) -> Array:
+        """The coefficients of the terms."""
+        return self.efficiency.coefficients()[:FITTED]
 
     def summary(self) -> Table:
         """What the device reaches, with 95 % intervals; then the warnings."""
@@ -192,7 +208,8 @@ def fit_latency(
         rows = np.concatenate([members[shape] for shape in rng.integers(n_shapes, size=n_shapes)])
         draws.append(robust(design[rows], _BOUNDS, coefficients)[0])
     ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
-    terms = np.array(_TERMS)
+    steps, terms = measured_steps(table, design, coefficients), np.array(_TERMS)
+    alone = _held_out(table, on, None)
     return LatencyLaw(
         device=on,
         efficiency=Efficiency.of(
@@ -206,7 +223,7 @@ def fit_latency(
         n_shapes=n_shapes,
         dtype=table.dtype,
         versions=str(table.frame["versions"].iloc[0]) if "versions" in table.frame else "",
-        held_out=_held_out(table, on),
+        held_out=_held_out(table, on, steps) if steps else alone,
         before=HeldOutTimes.of(design @ ASSUMED.coefficients()[:FITTED] - 1),
         after=HeldOutTimes.of(design @ coefficients - 1),
         warnings=(*table.notes, *_warnings(table), *doubts),
@@ -215,6 +232,8 @@ def fit_latency(
         loops=bool((table.frame["kernel"] == LOOP).any()),
         made_from=table.digest,
         measured_range=_range_of(table),
+        steps=steps,
+        terms_alone=alone.get("all") if steps else None,
     )
 
 
@@ -234,9 +253,9 @@ def _head_width(table: LatencyTable) -> float:
     return float(np.median(table.column("d_model")[heads > 0] / heads[heads > 0])) if np.any(heads > 0) else 0.0
 
 
-def _held_out(table: LatencyTable, on: Device) -> dict[str, HeldOutTimes]:
+def _held_out(table: LatencyTable, on: Device, steps: MeasuredSteps | None) -> dict[str, HeldOutTimes]:
     """Errors by axis that has several levels, each left out in turn, and over all of them."""
-    predicted = {axis: left_out(table, on, axis) for axis in AXES if len(np.unique(table.column(axis))) > 1}
+    predicted = {axis: left_out(table, on, axis, steps) for axis in AXES if len(np.unique(table.column(axis))) > 1}
     errors = {
         axis: HeldOutTimes.of(rows["error"], tuple(float(level) for level in sorted(rows[axis].unique())))
         for axis, rows in predicted.items()
@@ -244,11 +263,12 @@ def _held_out(table: LatencyTable, on: Device) -> dict[str, HeldOutTimes]:
     return errors | ({"all": HeldOutTimes.of(pd.concat(predicted.values())["error"])} if predicted else {})
 
 
-def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
+def left_out(table: LatencyTable, on: Device, by: str, steps: MeasuredSteps | None = None) -> pd.DataFrame:
     """The rows with `modelled_ms` and `error` (modelled / measured - 1) of a law fitted without their level of `by`.
 
-    `by`: a column, each of whose values is left out in turn; or "shape", where ten parts of the shapes are. Raises
-    InputError with a single level.
+    `by`: a column, each of whose values is left out in turn; or "shape", where ten parts of the shapes are. With
+    `steps` the law is corrected by the rows that are not left out, with the covariances of all. Raises InputError with
+    a single level.
     """
     design = design_matrix(table, on)
     levels = table.shapes.to_numpy() % 10 if by == "shape" else table.column(by)
@@ -258,7 +278,9 @@ def left_out(table: LatencyTable, on: Device, by: str) -> pd.DataFrame:
     for level in np.unique(levels):
         out = levels == level
         if len(np.unique(table.shapes[~out])) >= 2:
-            error[out] = design[out] @ robust(design[~out], _BOUNDS)[0] - 1
+            coefficients = robust(design[~out], _BOUNDS)[0]
+            factor = 1.0 if steps is None else told(steps.covariances, table, design, coefficients, out)
+            error[out] = design[out] @ coefficients * factor - 1
     return table.frame.assign(error=error, modelled_ms=table.column("time_ms") * (1 + error)).dropna(subset=["error"])
 
 

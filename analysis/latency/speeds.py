@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
+from analysis.latency.kriging import MeasuredSteps
 from analysis.latency.speed_file import load_speed
 from scaling.arrays import Array
+from scaling.serving.departures import Departures
 from scaling.serving.engine_speed import EngineSpeed
 from scaling.serving.published_speeds import PREFIX, default_speed, published_speed
 from scaling.serving.service import Service
@@ -26,11 +29,13 @@ class Speeds:
     """How sure the speed of a device is: draws of `Efficiency.coefficients` without communication, one a row, and the
     scatter of what it makes of a shape that was not measured, quantiles of measured over modelled time.
 
-    Every expert count is a shape of its own: it meets the draws with a scatter in an order of its own.
+    Every expert count is a shape of its own: it meets the draws with a scatter in an order of its own. With `steps`
+    there is more to say than that scatter: each draw has departures of its own, conditioned on what was measured.
     """
 
     coefficients: Array
     ratios: Array
+    steps: MeasuredSteps | None = None
 
     def some(self, most: int = MOST_SPEEDS) -> Speeds:
         """At most so many draws, evenly among them."""
@@ -44,12 +49,20 @@ class Speeds:
         even = np.quantile(self.ratios, (np.arange(count) + 0.5) / count)
         return np.random.default_rng([n_experts, count]).permutation(even)
 
+    @cached_property
+    def _departures(self) -> list[Departures]:
+        return [] if self.steps is None else self.steps.draws(self.coefficients)
+
     def services(self, service: Service, n_experts: int) -> list[Service]:
         """The service at the speed of each draw, with the scatter of models of this E."""
-        drawn = self.coefficients * self.ratios_of(n_experts)[:, None]
-        within = np.maximum(drawn, LEAST[:-1])  # no draw is faster than the data sheet
+        scatter = self.ratios_of(n_experts) if self.steps is None else np.ones(len(self.coefficients))
+        within = np.maximum(self.coefficients * scatter[:, None], LEAST[:-1])  # no draw is faster than the data sheet
+        departures = self._departures or [service.departures] * len(within)
         source = service.efficiency.source
-        return [replace(service, efficiency=Efficiency.of(coefficients, source)) for coefficients in within]
+        return [
+            replace(service, efficiency=Efficiency.of(coefficients, source), departures=departed)
+            for coefficients, departed in zip(within, departures, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

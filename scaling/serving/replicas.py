@@ -19,10 +19,10 @@ from scaling.serving.service import ALONE, SERVICE, Layout, ModelSizes, Service
 from scaling.serving.step_time import total_seconds
 from scaling.serving.steps import (
     decode_seconds,
-    decode_work,
+    decode_terms,
     largest_batch,
     prefill_seconds,
-    prefill_work,
+    prefill_terms,
     weight_bytes,
 )
 
@@ -117,13 +117,11 @@ def iteration(sizes: ModelSizes, on: Device, batch: Values, service: Service, la
     """
     if service.engine is not None:
         return iteration_terms(sizes, on, batch, service, layout, mixed=not service.apart)
-    overlapped = service.efficiency if service.overlap else None  # within each of the two, not across
-    decode = decode_work(sizes, on, batch, service.mean_context, service, layout)
-    decoded = decode.terms(on, overlapped) / service.tokens_a_step
+    # Reading and computing overlap within each of the two, not across.
+    decoded = decode_terms(sizes, on, batch, service.mean_context, service, layout) / service.tokens_a_step
     if service.apart:
         return decoded
-    prefill = prefill_work(sizes, on, batch / service.generated, service, layout)
-    return decoded + prefill.terms(on, overlapped)
+    return decoded + prefill_terms(sizes, on, batch / service.generated, service, layout)
 
 
 def seconds_of(terms: Array, service: Service) -> Values:

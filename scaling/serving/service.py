@@ -13,6 +13,7 @@ from scaling.architecture import Architecture, attended_pairs
 from scaling.arrays import Booleans, Integers, Values
 from scaling.bounds import LEAST_SHARE, outside
 from scaling.errors import InputError
+from scaling.serving.departures import NONE_MEASURED, Departures
 from scaling.serving.engine_speed import EngineSpeed
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.step_time import ASSUMED, Efficiency
@@ -182,11 +183,12 @@ class Service(Settings):
     its scores (`elements_written`); 0 is fused attention. `loops`: whether the kernel of the experts takes their rows
     block by block (`scaling.serving.step_time.looped`), as this package's does on a CPU. `ttft_s`, `tpot_s`: limits on
     the time to the first token and on that of each further one; None: none. `engine`: the fitted speed of a serving
-    engine, which then replaces `efficiency`, `overlap`, `reads_all` and `loops` (`scaling.serving.engine_speed`).
+    engine, which then replaces `efficiency`, `departures`, `overlap`, `reads_all` and `loops` (`engine_speed`).
     `apart`: prompts are read by other devices than those that decode; else both share an iteration. `prefix_hit`: the
     share of prompt tokens whose keys and values are cached already. `drafted`: tokens that speculative decoding
     proposes in a step for each sequence, each `accepted` with that probability where those before it were (arXiv
     2211.17192). `measured_range`: what the measurement behind `efficiency` covers; None: nothing was measured.
+    `departures`: how the steps of that measurement depart from `efficiency`, which then holds for steps near them too.
     """
 
     prompt: int = 512
@@ -214,6 +216,7 @@ class Service(Settings):
     drafted: int = 0
     accepted: float = 0.0
     measured_range: MeasuredRange | None = None
+    departures: Departures = NONE_MEASURED
 
     def __post_init__(self) -> None:
         if not LEAST_SHARE <= self.utilisation <= 1:

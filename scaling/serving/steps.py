@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scaling.arrays import Values
+from scaling.arrays import Array, Values
 from scaling.serving.collectives import all_reduce_seconds, exchange_seconds
+from scaling.serving.departures import PhaseDepartures, times
 from scaling.serving.device import Device
 from scaling.serving.expert_load import distinct_experts
 from scaling.serving.service import ALONE, AttentionSizes, Layout, ModelSizes, Service
-from scaling.serving.step_time import StepWork, elements_written, looped
+from scaling.serving.step_time import StepWork, elements_written, looped, total_seconds
 
 
 def weight_bytes_read(sizes: ModelSizes, tokens: Values, service: Service, layout: Layout = ALONE) -> Values:
@@ -91,18 +92,49 @@ def prefill_work(sizes: ModelSizes, on: Device, requests: Values, service: Servi
     return replace(work, prompts=work.layers).times(requests / whole)
 
 
+def decode_terms(
+    sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
+) -> Array:
+    """Terms of the time of one decode step (`StepWork.terms`), with what was measured near it (`departures`)."""
+    work = decode_work(sizes, on, batch, context, service, layout)
+    return _terms(work, on, service, service.departures.decode, _place(sizes, batch, context))
+
+
+def prefill_terms(sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE) -> Array:
+    """Terms of the time of a prefill (`StepWork.terms`), with what was measured near it (`departures`)."""
+    work = prefill_work(sizes, on, requests, service, layout)
+    place = _place(sizes, np.maximum(requests, 1.0), service.prompt)
+    return _terms(work, on, service, service.departures.prefill, place)
+
+
 def decode_seconds(
     sizes: ModelSizes, on: Device, batch: Values, context: float, service: Service, layout: Layout = ALONE
 ) -> Values:
-    """Seconds of one decode step (`decode_work`)."""
-    return decode_work(sizes, on, batch, context, service, layout).seconds(on, service.efficiency, service.overlap)
+    """Seconds of one decode step (`decode_terms`)."""
+    return total_seconds(decode_terms(sizes, on, batch, context, service, layout), service.efficiency)
 
 
 def prefill_seconds(
     sizes: ModelSizes, on: Device, requests: Values, service: Service, layout: Layout = ALONE
 ) -> Values:
-    """Seconds of a prefill (`prefill_work`)."""
-    return prefill_work(sizes, on, requests, service, layout).seconds(on, service.efficiency, service.overlap)
+    """Seconds of a prefill (`prefill_terms`)."""
+    return total_seconds(prefill_terms(sizes, on, requests, service, layout), service.efficiency)
+
+
+def _terms(
+    work: StepWork, on: Device, service: Service, departures: PhaseDepartures | None, place: tuple[Values, ...]
+) -> Array:
+    terms = work.terms(on, service.efficiency if service.overlap else None)
+    if departures is None:
+        return terms
+    factor = np.broadcast_to(times(departures, place), terms.shape[1:])
+    return np.concatenate([terms[:-1] * factor, terms[-1:]])  # nobody measured communication
+
+
+def _place(sizes: ModelSizes, batch: Values, context: float) -> tuple[Values, ...]:
+    """The `PLACE` of a step."""
+    top_k = sizes.top_k if sizes.n_experts > 1 else 1.0
+    return sizes.n_experts, top_k, sizes.d_model, sizes.n_layers, batch, context
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ def latency_page(law: LatencyLaw, worst: pd.DataFrame, read: Sequence[str]) -> P
         notes.append(f"at its bound (a cost of 0, or a share of 1): {listed(law.at_bound)}")
     if law.absent:
         notes.append(f"absent from these rows and taken as 0: {listed(law.absent)}")
+    if law.terms_alone is not None:
+        notes.append(
+            "steps near measured ones are corrected by these (kriging); the terms alone are "
+            f"{law.terms_alone.median:.1%} off on what was left out (median)"
+        )
     caches = "".join(f", {s / 1e9:.4g} GB/s up to {b / 2**20:.3g} MiB" for b, s in device.levels)
     return Page(
         f"{device.title}: step time predicted within {error.median:.0%} (median) {what}",
@@ -78,7 +83,7 @@ def _coefficients(law: LatencyLaw) -> Table:
 
 
 def _errors(law: LatencyLaw) -> Table:
-    by_what = {**law.held_out, "none, shares assumed": law.before, "none, this law": law.after}
+    by_what = {**law.held_out, "none, shares assumed": law.before, "none, the terms alone": law.after}
     rows = [
         [name, f"{error.median:.1%}", f"{error.p90:.1%}", str(error.rows), listed(error.levels, empty="")]
         for name, error in by_what.items()
