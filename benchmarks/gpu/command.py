@@ -98,17 +98,16 @@ def _device(tiny: bool) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise WorkError(f"JAX did not find its devices within {_START_S:.0f} s") from error
-    if ended.returncode:
-        cause = last_words(ended.stderr) or f"exit status {ended.returncode}"
-        if tiny:
-            raise WorkError(f"JAX does not start: {cause}")
+    cause = last_words(ended.stderr) or f"exit status {ended.returncode}"
+    if ended.returncode and tiny:
+        raise WorkError(f"JAX does not start: {cause}")
+    found: dict[str, Any] = {} if ended.returncode else json.loads(ended.stdout.splitlines()[-1])
+    if not tiny and found.get("platform", "cpu") == "cpu":  # JAX takes the CPU where its CUDA plugin is missing
         raise InputError(
-            f"JAX sees no GPU ({cause}). Look at `nvidia-smi`, and install jax with its CUDA plugin (`pip install "
-            "'jax[cuda12]'`, or cuda13 by the driver); `--tiny` tries the command on a CPU"
+            f"JAX sees no GPU ({cause if ended.returncode else 'only the CPU'}). Look at `nvidia-smi`, and install jax "
+            "with its CUDA plugin (`pip install 'jax[cuda12]'`, or cuda13 by the driver); `--tiny` tries the command "
+            "on a CPU"
         )
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    if not tiny and found["platform"] == "cpu":  # whatever was asked of it
-        raise InputError(f"JAX runs on the CPU ({found['kind']}); `--tiny` tries the command on one")
     return found
 
 

@@ -93,6 +93,7 @@ class _BenchedShape:
     """
 
     def __init__(self, config: RunConfig, hold: bool) -> None:
+        host.require_gpu(config)
         model, bench = config.model, config.bench
         self.config = config
         self.busy: float | None = None

@@ -23,6 +23,7 @@ from scaling.data.shards import Tokens
 from scaling.errors import InputError
 from scaling.model.sharding import placement_of
 from scaling.observer import UNOBSERVED, Observer, Steps
+from scaling.training import host
 from scaling.training.checkpoint import Checkpoint, Checkpoints, TrainingState
 from scaling.training.phases import spawns
 from scaling.training.program import Program, program
@@ -58,7 +59,8 @@ class TrainedCell:
 
 def devices_of(config: RunConfig, trunks: int = 1) -> tuple[jax.Device, ...]:
     """The devices of a cell: the most that are reserved, available and divide its sequences evenly. Trunks side by side
-    share one."""
+    share one. Raises InputError where a GPU is reserved and there is none."""
+    host.require_gpu(config)
     if trunks > 1:
         return tuple(jax.local_devices()[:1])
     reserved = max(1, int(config.resources.gpus)) if jax.devices()[0].platform != "cpu" else config.resources.cpus
