@@ -46,7 +46,7 @@ def _start(path: Path, options: Sequence[str], blind: str) -> subprocess.Popen[b
         command = ["unshare", "-m", "sh", "-c", script]
     with path.open("wb") as log:
         return subprocess.Popen(
-            command, env=os.environ | CALM, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, env=os.environ | CALM, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
         )
 
 
