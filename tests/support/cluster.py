@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+CALM = {"RAY_USAGE_STATS_ENABLED": "0"}
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -40,7 +40,8 @@ def start(folder: str, *options: str, blind: str = "") -> subprocess.Popen[bytes
 
 
 def _start(path: Path, options: Sequence[str], blind: str) -> subprocess.Popen[bytes]:
-    command = [RAY, "start", "--block", "--num-cpus=1", "--object-store-memory=78643200", *options]
+    here = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=78643200"]
+    command = [RAY, "start", "--block", *here, *options]
     if blind:
         script = f"mount -t tmpfs none {shlex.quote(blind)} && exec {shlex.join(command)}"
         command = ["unshare", "-m", "sh", "-c", script]
@@ -78,14 +79,17 @@ def main() -> None:
     address = f"127.0.0.1:{port}"
     head = start(folder, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}/r")
     blind = rest[1] if rest[:1] == ["blind"] else ""
-    second = start(folder, f"--address={address}", blind=blind)
-    print(address, flush=True)
-    for _ in sys.stdin:
-        lose(second)
-        print("lost", flush=True)
-    for node in (second, head):
-        if node.poll() is None:
-            lose(node)
+    nodes = [head]
+    try:
+        nodes.append(start(folder, f"--address={address}", blind=blind))
+        print(address, flush=True)
+        for _ in sys.stdin:
+            lose(nodes[1])
+            print("lost", flush=True)
+    finally:
+        for node in reversed(nodes):
+            if node.poll() is None:
+                lose(node)
 
 
 if __name__ == "__main__":
