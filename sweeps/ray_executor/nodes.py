@@ -28,6 +28,12 @@ def alive(ray: Any) -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def largest_first(ray: Any, gpus: float) -> list[dict[str, Any]]:
+    """The nodes with CPUs and so many GPUs, those with most CPUs first."""
+    able = [node for node in alive(ray) if node["Resources"].get("GPU", 0.0) >= gpus and node["Resources"].get("CPU")]
+    return sorted(able, key=lambda node: -node["Resources"]["CPU"])
+
+
 def require_room(ray: Any, resources: Iterable[Resources]) -> None:
     """Raise InputError for a cell that needs more than any node has: Ray would wait for such a node for ever."""
     offered = [node["Resources"] for node in alive(ray)]
@@ -45,8 +51,8 @@ def require_shared(ray: Any, orders: Orders) -> None:
 
     A node that does not answer is left out: what it trains is checked again.
     """
-    ask = ray.remote(_look).options(num_cpus=0)
-    asked = [ask.options(scheduling_strategy=_on(node)).remote(orders) for node in alive(ray)]
+    look = ray.remote(_look)
+    asked = [look.options(num_cpus=0, scheduling_strategy=on(node)).remote(orders) for node in alive(ray)]
     answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
     unseen, other_code = [], []
     for answer in answered:
@@ -75,7 +81,7 @@ def end_worker(ray: Any, host: str, pid: int, began: float) -> None:
         return
     for node in alive(ray):
         if node["NodeManagerHostname"] == host:
-            ray.remote(kill_worker).options(num_cpus=0, scheduling_strategy=_on(node)).remote(pid, began)
+            ray.remote(kill_worker).options(num_cpus=0, scheduling_strategy=on(node)).remote(pid, began)
             return
 
 
@@ -100,7 +106,8 @@ def _look(orders: Orders) -> tuple[str, str, str]:
     return orders.unseen(), socket.gethostname(), code_version()
 
 
-def _on(node: dict[str, Any]) -> Any:
+def on(node: dict[str, Any]) -> Any:
+    """Where a task runs that is for this node alone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -30,19 +30,21 @@ def measured_apart(job: Job, shapes: list[LatencyShape], signals: Signals) -> It
         yield from worker.measure_shapes(shapes, job.store, job.functions, cpus, gpus, silent_s)
         return
     with ray_connected(job.options, job.store, signals) as (ray, _):
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        able = [node for node in nodes.alive(ray) if node["Resources"].get("GPU", 0.0) >= gpus]
-        node = max(able, key=lambda node: node["Resources"].get("CPU", 0.0))
-        cpus = int(node["Resources"]["CPU"])
-
-        def measure(batch: list[LatencyShape]) -> list[tuple[LatencyShape, str]]:
+        def measure(batch: list[LatencyShape], cpus: int) -> list[tuple[LatencyShape, str]]:
             silent_s = job.options.patience.silent_s
             return list(worker.measure_shapes(batch, job.store, job.functions, cpus, gpus, silent_s))
 
-        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(measure).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=place)
-        yield from ray.get(task.remote(shapes))
+        task, problem = ray.remote(measure), ""
+        for node in nodes.largest_first(ray, gpus):
+            cpus, place = int(node["Resources"]["CPU"]), nodes.on(node)
+            there = task.options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=place, max_retries=0)
+            try:
+                yield from ray.get(there.remote(shapes, cpus))
+                return
+            except ray.exceptions.RayError as error:  # a node that was just lost is listed for a while
+                problem = first_line(error)
+        raise WorkError(f"latency could not be measured on any node ({problem or 'none has a GPU'}); run again")
 
 
 def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progress, signals: Signals) -> None:
