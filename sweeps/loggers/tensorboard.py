@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from scaling.files import require_no_links
 from sweeps.loggers.logger import FOLDER, LoggedRun
@@ -24,8 +26,11 @@ class TensorBoard:
         handle = handle or f"{run.name.replace(' ', ',').replace('/', '-')}-{run.run_id[:8]}"
         folder = self._study / FOLDER / "tensorboard" / handle
         require_no_links(folder, self._study)
-        # What an earlier process wrote beyond the step that it remembered is not shown twice.
-        writer = SummaryWriter(logdir=str(folder), purge_step=after + 1 if after else None, flush_secs=5)
+        # What an earlier process wrote beyond the step that it remembered is not shown twice. Files of the same second
+        # would have the same name.
+        ending = f".{uuid.uuid4().hex[:8]}"
+        after_that = after + 1 if after else None
+        writer = SummaryWriter(str(folder), purge_step=after_that, flush_secs=5, filename_suffix=ending)
         if not after:
             writer.add_text("configuration", f"```\n{json.dumps(dict(run.settings), indent=1)}\n```")
         self._open[run.run_id] = (writer, run)
@@ -39,7 +44,10 @@ class TensorBoard:
     def end(self, run_id: str, status: str, results: Mapping[str, float]) -> None:
         writer, run = self._open.pop(run_id)
         settings = {name: value for name, value in run.settings.items() if isinstance(value, bool | int | float | str)}
-        writer.add_hparams(settings | {"status": status}, dict(results), name=".")
+        for summary in hparams(settings | {"status": status}, dict(results)):
+            writer.file_writer.add_summary(summary)
+        for name, value in results.items():
+            writer.add_scalar(name, value, 0)
         writer.close()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from told import CORPUS, NAMES, ONE, TWO, steps
 
 from scaling import live
 from scaling.config.run import RunConfig
@@ -19,20 +20,7 @@ from sweeps.live import LiveWriter, remove_told
 from sweeps.running import running_cells
 from sweeps.store import Store
 
-CORPUS = "0" * 16
-NAMES = ("loss", "grad_norm")
 EVERY_S = 0.02
-ONE, TWO = (
-    RunConfig.model_validate({"train": {"batch_tokens": 256, "seq_len": 16, "warmup_tokens": 256}, "tokens": tokens})
-    for tokens in (256 * 20, 256 * 40)
-)  # 20 and 40 steps, which leave the trunk after 16 and 32
-
-
-def steps(last: int, count: int, *, budget: int = 0, shared: bool = True, trunks: int = 1, past: bool = False) -> Steps:
-    """Steps up to `last`, whose loss is their number and a tenth of the trunk's, and whose norm is 1."""
-    numbers = np.arange(last - count + 1, last + 1, dtype=np.float32)
-    metrics = [np.stack([[number + trunk / 10, 1.0] for trunk in range(trunks)]) for number in numbers]
-    return Steps(budget, shared, last, NAMES, metrics, (0.01,) * trunks, 0.5 * count, past)
 
 
 def writer(out: Path, *cells: RunConfig, every_s: float = 60.0) -> LiveWriter:
