@@ -103,6 +103,25 @@ def test_a_small_step_on_a_gpu_takes_its_launches() -> None:
     assert cell.seconds - plan.GPU_OVERHEAD_S == pytest.approx(cell.config.steps * 2 * 0.5e-3)
 
 
+def test_each_shape_is_priced_by_its_own_resources() -> None:
+    block, more = BIG
+    shapes = "resources: [{cpus: 2}, {where: n_experts > 1, gpus: 4, cpus: 1}]\n"
+    mixed = plan.plan(read(block, more + shapes))
+    on_cpu, on_gpu = read(block, more + "resources: {cpus: 2}\n"), read(block, more + "resources: {gpus: 4}\n")
+    dense, routed = (cell.seconds - mixed.speed.overhead_s for cell in mixed.cells)
+    assert dense == pytest.approx(plan.plan(on_cpu).cells[0].seconds - plan.CPU_OVERHEAD_S)
+    assert routed == pytest.approx(plan.plan(on_gpu).cells[1].seconds - plan.GPU_OVERHEAD_S)
+
+
+def test_a_plan_lists_what_was_left_out_of_the_grid() -> None:
+    block = "{n_experts: [2, 4], top_k: [1, 2, 4], d_model: [32, 64], tokens: [1M, 2M], where: tokens < d_model * 50K}"
+    document = plan.plan(read(block, "model: {router: topk}\n")).to_json()
+    # k = 4 of 2 experts with the three (d_model, tokens) that remain, and 2 M tokens of width 32.
+    assert {one["count"] for one in document["left_out"]} == {3, 6}
+    assert document["totals"]["left_out"] == 9
+    assert document["totals"]["cells"] == 24 - 9
+
+
 def test_a_device_belongs_to_a_grid_on_gpus() -> None:
     with pytest.raises(InputError, match="device"):
         plan.plan(read(GOOD), device="h100")
