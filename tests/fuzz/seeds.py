@@ -147,6 +147,7 @@ data: {corpus: python-stdlib, tokenizer: bytes}
 grid:
   - {n_experts: [1, 4], d_model: [32, 48], tokens: [0.25M, 500000], seed: [0, 1]}
   - {n_experts: 8, d_model: [64], tokens: 1M, router: topk}
+  - {zip: {d_model: [32, 64], n_layers: [1, "d_model / 32"]}, tokens_per_parameter: [20], where: "n_active < 1M"}
 model: {n_layers: 2, top_k: 1, leak_study: false}
 train: {batch_tokens: 2048, seq_len: 128, lr: 1e-3}
 bench: {batch: [1, 8], context: [128]}
