@@ -20,6 +20,8 @@ Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(rows [M, D] sorted by expert, weights [E, D, F], rows of each expert [E]) -> [M, F]."""
 
 _TRITON_FLAG = "jax_ragged_dot_use_gpu_pallas_triton_lowering"
+FLAGGED = ("jax.lax.ragged_dot, Triton",)
+"""Products that are compiled with a flag of JAX, which holds for all threads."""
 
 
 def layer(product: Product) -> Callable[[Any, jax.Array, Routing], jax.Array]:
@@ -42,7 +44,7 @@ def products() -> dict[str, Product]:
     """The grouped products at hand by name. Megablox of JAX is not among them: it runs on TPUs alone."""
     found: dict[str, Product] = {"jax.lax.ragged_dot": jax.lax.ragged_dot}
     if _TRITON_FLAG in jax.config.values:
-        found["jax.lax.ragged_dot, Triton"] = jax.lax.ragged_dot
+        found |= dict.fromkeys(FLAGGED, jax.lax.ragged_dot)
     if importlib.util.find_spec("tokamax") is not None:
         for name, implementation in {"tokamax": None, "tokamax, Triton": "triton", "tokamax, Mosaic": "mosaic"}.items():
             found[name] = _tokamax(implementation)
@@ -61,8 +63,8 @@ def _tokamax(implementation: str | None) -> Product:
 
 @contextlib.contextmanager
 def lowered_as(name: str) -> Iterator[None]:
-    """While a layer with this product compiles: JAX from 0.11 on lowers `ragged_dot` to Triton where a flag says so."""
-    if not name.endswith("ragged_dot, Triton"):
+    """While a layer with this product compiles: JAX lowers `ragged_dot` to Triton where a flag says so."""
+    if name not in FLAGGED:
         yield
         return
     jax.config.update(_TRITON_FLAG, True)

@@ -142,9 +142,10 @@ def _cells(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _serving(rows: Rows) -> list[dict[str, Any]]:
-    law = next((row for row in _ok(rows, "serving") if row["case"] == "law"), None)
-    if law is None:
+    laws = [row for row in _ok(rows, "serving") if row["case"].startswith("law of")]
+    if not laws:
         return []
+    law = laws[-1]
     said = {
         "before": "as assumed for a device that was not measured",
         "after": "fitted to these rows",

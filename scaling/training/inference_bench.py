@@ -185,7 +185,7 @@ class _BenchedShape:
             "platform": device.platform,
             "device_kind": device.device_kind,
             "dtype": model.dtype,
-            "threads": host.threads(),
+            "threads": host.threads() if device.platform == "cpu" else None,
             "device": json.dumps(asdict(row)) if row else None,
             "versions": versions(),
             "busy_cores": self.busy,
