@@ -22,8 +22,11 @@ from sweeps.store import Store
 from sweeps.worker import Outcome
 
 _LOG_CHARACTERS = 20_000
-_NOT_ITS_FAULT = ("node has died", "node was terminated", "preempted", LEFT)
+_NODE_LOST = ("node has died", "node was terminated", "preempted", LEFT)
 """What Ray, or the worker, says where a call was lost with its node: that does not count as a failure of the call."""
+_PERHAPS = "is unavailable"
+"""What Ray says where it does not know yet whether the worker died or its node: does not count so many times."""
+_PERHAPS_TIMES = 5
 
 
 @dataclass
@@ -113,12 +116,13 @@ class Pool:
         self.completed(number)
         _, reason = self.condemned.pop(number, ("", ""))
         report = last_failure(trial)
-        lost_node = next((words for words in _NOT_ITS_FAULT if words in report), "")
-        if lost_node and not reason:
-            trial.max_failures += 1
+        why = f"{reason}, so its worker was ended" if reason else "the worker was killed"
+        if not reason and any(words in report for words in _NODE_LOST):
+            why, trial.max_failures = "its node was lost", trial.max_failures + 1
+        elif not reason and _PERHAPS in report and trial.max_failures <= _PERHAPS_TIMES:
+            why, trial.max_failures = "its worker or node was lost", trial.max_failures + 1
         if not self._asked:
-            why = f"{reason}, so its worker was ended" if reason else lost_node and "its node was lost"
-            self.progress.cell_lost(self.job.labels[self.calls[number][0][0]], why or "the worker was killed")
+            self.progress.cell_lost(self.job.labels[self.calls[number][0][0]], why)
 
     def failed(self, number: int, report: str) -> None:
         """A call was lost twice. If it had several trunks, one may be the cause, so each gets its own call."""

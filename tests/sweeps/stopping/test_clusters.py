@@ -44,7 +44,7 @@ def test_a_node_is_lost_midway(place: Place) -> None:
             assert family.ended() == 0
         finally:
             family.kill()
-    assert any("its node was lost; it is tried again" in line for line in said(place))
+    assert any("node was lost; it is tried again" in line for line in said(place))
     assert any("has to be a folder that all nodes of the cluster share" in line for line in said(place))
     require_same_as_undisturbed(place, GRID)
     assert not (place.out / ".ray").exists()
