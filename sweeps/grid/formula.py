@@ -61,6 +61,8 @@ class Formula:
         def column(name: str, reading: str | None) -> Column:
             if reading is not None:
                 raise InputError(f"{self.said}: {self.text!r}: {reading} reads columns of text, and `{name}` is none")
+            if name not in self.reads:  # a function without what it is of
+                raise InputError(f"{self.said}: {self.text!r}: no field `{name}`")
             return _column(values[name])
 
         if self.condition:

@@ -311,6 +311,7 @@ MISTAKES = {
         "grid: {n_layers: max(2, seed), tokens: 1M}",
         ["g.yaml:2:18: grid.n_layers", "quote"],
     ),
+    "a function of nothing": ("grid: {n_layers: d_model * log, tokens: 1M}", ["grid.n_layers", "no field `log`"]),
     "a list": ("grid: {n_layers: paths / 2, tokens: 1M}", ["no field `paths`"]),
     "a text": ("grid: {n_layers: router * 2, tokens: 1M}", ["g.yaml:2:18: grid.n_layers", "router is text"]),
     "an attribute": (
