@@ -1,7 +1,8 @@
-"""A cluster of two raylets on this machine, in a process of its own: `cluster.py FOLDER [blind STUDY]`.
+"""A cluster of two raylets on this machine, in a process of its own: `cluster.py FOLDER [blind STUDY | jobs]`.
 
 Prints its address, loses its second node when a line comes in, and ends with its standard input. A `blind` second node
-is started in a mount namespace of its own in which the study's folder is another, empty one.
+is started in a mount namespace of its own in which the folder of the study is another, empty one. With `jobs`, the
+address is that of a dashboard, which takes jobs.
 """
 
 from __future__ import annotations
@@ -77,12 +78,15 @@ def main() -> None:
     folder, *rest = sys.argv[1:]
     port = free_port()
     address = f"127.0.0.1:{port}"
-    head = start(folder, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}/r")
+    jobs, dashboard = rest == ["jobs"], free_port()
+    offer = [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"]
+    board = ["--include-dashboard=true", *offer] if jobs else ["--include-dashboard=false"]
+    head = start(folder, "--head", f"--port={port}", *board, f"--temp-dir={folder}/r")
     blind = rest[1] if rest[:1] == ["blind"] else ""
     nodes = [head]
     try:
         nodes.append(start(folder, f"--address={address}", blind=blind))
-        print(address, flush=True)
+        print(f"http://127.0.0.1:{dashboard}" if jobs else address, flush=True)
         for _ in sys.stdin:
             lose(nodes[1])
             print("lost", flush=True)

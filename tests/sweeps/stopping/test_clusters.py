@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,9 +12,10 @@ from contextlib import contextmanager
 
 import fakes
 import pytest
+from cluster import RAY
 from families import finish, start
 from in_turn import require_same_as_undisturbed, said, steps_of, wait_for
-from places import HERE, Place
+from places import HERE, ROOT, Place
 
 GRID = f"{{d_model: [16, 32], tokens: 1K, seed: {fakes.STEPS}}}"
 
@@ -67,3 +69,21 @@ def test_a_node_that_does_not_see_the_folder_is_named_at_once(place: Place) -> N
     assert str(place.out) in said(place)[-1]
     assert not steps_of(place), "before anything is trained"
     finish(place, place.grid(GRID), "inline", FAKE_STEPS="4")
+
+
+@pytest.mark.slow
+def test_a_sweep_is_submitted_as_a_job(place: Place) -> None:
+    """It joins the cluster that runs it, by the address in its environment."""
+    pytest.importorskip("aiohttp", reason="jobs need ray[default]")
+    pytest.importorskip("opencensus", reason="jobs need ray[default]")
+    grid = place.grid("{d_model: [16, 32], tokens: 1K}")
+    with cluster("jobs") as nodes:
+        assert nodes.stdout is not None
+        address = nodes.stdout.readline().strip()
+        job = [sys.executable, str(HERE / "driver.py"), str(grid), str(place.out), "ray"]
+        submit = [RAY, "job", "submit", "--address", address, "--", *job]
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        ended = subprocess.run(submit, env=environ, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    assert "succeeded" in ended.stdout
+    require_same_as_undisturbed(place, "{d_model: [16, 32], tokens: 1K}")
