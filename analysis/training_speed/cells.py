@@ -121,7 +121,7 @@ def _row(cell: RunConfig, seconds: float, *, loops: bool) -> dict[str, float]:
         "n_active": float(sizes.n_active),
         "n_total": float(max(sizes.n_total, sizes.n_active)),
         "n_router": float(sizes.router),
-        "n_lookup": float(sizes.embedding),
+        "n_lookup": 0.0 if model.tie_embeddings else float(sizes.embedding),
         "n_layers": float(model.n_layers),
         "d_model": float(model.d_model),
         "batch_tokens": float(train.batch_tokens),

@@ -23,6 +23,9 @@ SHAPES = [
     ModelConfig(d_model=32, n_experts=e, top_k=k, router="topk", d_expert=24, n_layers=layers)
     for e, k in ((1, 1), (1, 2), (4, 1), (8, 2), (5, 5))
     for layers in (1, 3)
+] + [
+    ModelConfig(d_model=32, n_experts=4, top_k=2, router="topk", tie_embeddings=True, n_heads=4),
+    ModelConfig(d_model=32, n_experts=1, tie_embeddings=True, n_heads=1),
 ]
 
 
@@ -32,7 +35,7 @@ def tree_size(model):
     return {jax.tree_util.keystr(path): leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize("model", SHAPES, ids=lambda m: f"E{m.n_experts}k{m.top_k}L{m.n_layers}")
+@pytest.mark.parametrize("model", SHAPES, ids=lambda m: f"E{m.n_experts}k{m.top_k}L{m.n_layers}H{m.n_heads}")
 def test_groups_agree_with_the_initialised_tree(model):
     sizes = tree_size(model)
 
@@ -46,6 +49,31 @@ def test_groups_agree_with_the_initialised_tree(model):
     assert counts.router == group("router")
     assert counts.attention == group("attention']")
     assert counts.allocated == sum(sizes.values())
+
+
+def test_a_tied_matrix_is_counted_once_and_multiplied_as_a_head():
+    own, tied = (ModelConfig(n_experts=8, tie_embeddings=tie) for tie in (False, True))
+    matrix, (apart, together) = 64 * VOCAB, [parameters(model, VOCAB) for model in (own, tied)]
+    assert apart.n_active - together.n_active == apart.n_total - together.n_total == matrix
+    assert apart.n_active_nonembed == together.n_active_nonembed
+    assert prefill_flops_per_token(own, VOCAB, 64) == prefill_flops_per_token(tied, VOCAB, 64)
+    assert train_flops(RunConfig(model=own)) == train_flops(RunConfig(model=tied))
+    assert weight_bytes(own, VOCAB) - weight_bytes(tied, VOCAB) == 4 * matrix
+    read = [bytes_read(model, VOCAB, batch=2, new_tokens=1, context=16) for model in (own, tied)]
+    assert read[0] - read[1] == 4 * 2 * 64  # the rows of two tokens, which are rows of the head
+
+
+def test_heads_follow_from_their_number_or_their_width():
+    by_number, by_width = ModelConfig(d_model=96, n_heads=3), ModelConfig(d_model=96, d_head=32)
+    assert by_number == by_width
+    assert (by_number.d_head, by_width.n_heads, by_width.n_kv_heads) == (32, 3, 3)
+    assert ModelConfig(d_model=96).n_heads == 6
+    assert by_number.identity() == by_width.identity()
+    assert {"n_heads", "tie_embeddings", "parametrisation", "base_width"}.isdisjoint(by_number.identity())
+    assert {"n_heads", "tie_embeddings", "parametrisation", "base_width"} <= by_number.no_matter_of_speed
+    for wrong in ({"n_heads": 5}, {"n_heads": 4, "d_head": 16}, {"d_head": 20}, {"n_heads": 96}):
+        with pytest.raises(ValueError, match="n_heads"):
+            ModelConfig(d_model=96, **wrong)
 
 
 def test_active_size_is_the_same_for_every_expert_count():
