@@ -60,7 +60,7 @@ class Cells:
         for places, values in placed.block.points():
             point = self.maker.point(values)
             try:
-                failed = next((one for one in (*self.where, *placed.block.where) if not point.holds(one)), None)
+                failed = point.first_failed((*self.where, *placed.block.where))
                 if failed is not None:
                     tally.excluded += 1
                     self._leave_out(f"where {failed.text}", f"`where: {failed.text}`", values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +123,21 @@ class Point(Mapping[str, Any]):
         if found is None:
             raise refusal or Mistake(condition, f"cannot be told where {shown_values(condition, values)}")
         return bool(found)
+
+    def first_failed(self, conditions: Iterable[Formula]) -> Formula | None:
+        """The first condition that does not hold; one that does not decides, whatever else of the point is refused."""
+        refusal = None
+        for condition in conditions:
+            try:
+                if not self.holds(condition):
+                    return condition
+            except Mistake:
+                raise
+            except Refusal as refused:
+                refusal = refusal or refused
+        if refusal is not None:
+            raise refusal
+        return None
 
     def cell(self) -> RunConfig:
         """The cell. Raises Refusal and Mistake."""

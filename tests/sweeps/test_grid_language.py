@@ -377,6 +377,11 @@ def test_a_name_that_is_refused_does_not_hide_that_a_condition_fails() -> None:
     )
     assert [(c.model.n_experts, c.model.top_k) for c in read.cells] == [(2, 2), (4, 2)]
     assert [left.count for left in read.left_out] == [2]
+    apart = parse(
+        "model: {router: topk}\nwhere: n_active > 1\ngrid: {tokens: 1M, n_experts: [2, 4], top_k: [2, 8],"
+        " where: top_k <= n_experts}"
+    )
+    assert apart.cells == read.cells
 
 
 def test_cells_share_their_sections() -> None:
