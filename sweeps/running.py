@@ -17,6 +17,7 @@ from sweeps.progress import duration
 SILENT_S = 30.0
 """Seconds without a beat, of which there is one every 3 s, after which a worker counts as silent: stopped, hung or out
 of reach."""
+_GONE_S = 7.0  # the same for a process of this machine that is no longer there: two beats are missing
 
 
 DOES = {
@@ -124,11 +125,16 @@ def _running(call: LiveCall, number: int, left: list[LiveCell], label: str, seen
         pid=call.pid,
         seen=last.time,
         seen_s=seen_s,
-        silent=seen_s > SILENT_S,
+        silent=seen_s > (_GONE_S if _is_gone(call) else SILENT_S),
         still_s=last.still_s,
         then=len(left) - 1,
         metrics=metrics,
     )
+
+
+def _is_gone(call: LiveCall) -> bool:
+    """Whether the process is known not to exist any more."""
+    return call.host == socket.gethostname() and Path("/proc/self").exists() and not Path(f"/proc/{call.pid}").exists()
 
 
 def _age(call: LiveCall) -> float:

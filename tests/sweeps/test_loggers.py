@@ -166,6 +166,7 @@ def test_tensorboard_has_a_folder_of_each_run(place: Place) -> None:
         assert [value.simple_value for value in values if value.tag == "result/loss_val"] == [pytest.approx(1.001)]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 def test_mlflow_has_a_run_of_each_cell_in_the_experiment_of_the_study(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
