@@ -54,9 +54,10 @@ def _repeated(has: int, cells: Sequence[RunConfig], named: Named) -> list[str]:
         return []
     passes = max(cell.steps * cell.train.batch_tokens for cell in over) / has
     remedy = (
-        "a law takes them for new ones; take more text or fewer `tokens`"
+        "a law takes repeated tokens for new ones; take more text or fewer `tokens`"
         if passes > CHEAP_PASSES
         else f"up to {CHEAP_PASSES} passes cost little (arXiv 2305.16264), though a law takes them for new text"
     )
-    passed = f"the text has {si(has)} training tokens, and cells train on it up to {passes:.3g} times"
+    times = f"{passes:.3g}" if passes < 100 else f"{passes:,.0f}"
+    passed = f"the text has {si(has)} training tokens, and cells train on it up to {times} times"
     return [f"{passed} ({named(over)}); {remedy}"]

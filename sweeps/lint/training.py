@@ -117,7 +117,7 @@ def _memory(cells: Sequence[RunConfig], named: Named, machine: Machine, device: 
     """Cells that no device holds, and cells that together need more than the machine has."""
     of_device = {cell: training_memory_bytes(cell) for cell in cells}
     on_host = {cell: host_memory_bytes(cell, of_device[cell]) for cell in cells if not cell.resources.gpus}
-    has = f"of memory at the peak, and this machine has {machine.memory / 1e9:.3g} GB"
+    has = f"of memory at the peak, and this machine has {_gb(machine.memory)}"
     alone = {cell: need for cell, need in on_host.items() if need > machine.memory}
     remedy = "lower `batch_tokens`, set `accumulate` or take a larger machine"
     messages = _too_large(alone, named, f"{has}, for one cell", remedy)
@@ -132,14 +132,18 @@ def _memory(cells: Sequence[RunConfig], named: Named, machine: Machine, device: 
     if device is not None:
         held = {cell: device.memory * min(1.0, cell.resources.gpus) for cell in cells if cell.resources.gpus}
         over = {cell: of_device[cell] for cell in held if of_device[cell] > held[cell]}
-        has = f"of memory on each GPU at the peak, and {device.title} has {device.memory / 1e9:.3g} GB, or the share"
+        has = f"of memory on each GPU at the peak, and {device.title} has {_gb(device.memory)}, or the share"
         remedy = "set `accumulate`, `remat: true` or more `gpus`"
         messages += _too_large(over, named, f"{has} that a cell reserves", remedy)
     return messages
 
 
 def _too_large(needs: Mapping[RunConfig, float], named: Named, has: str, remedy: str) -> list[str]:
-    return [f"{max(needs.values()) / 1e9:.3g} GB {has} ({named([*needs])}); {remedy}"] if needs else []
+    return [f"{_gb(max(needs.values()))} {has} ({named([*needs])}); {remedy}"] if needs else []
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.0f} GB" if n_bytes >= 1e11 else f"{n_bytes / 1e9:.3g} GB"
 
 
 def _split_trunks(cells: Sequence[RunConfig]) -> list[str]:
