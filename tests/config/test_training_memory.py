@@ -22,9 +22,9 @@ def cell(**changes):
     shape = {"d": 64, "L": 2, "E": 8, "k": 2, "d_head": 16, "T": 512, "S": 128, "V": 257} | changes
     model = {"d_model": shape["d"], "n_layers": shape["L"], "d_head": shape["d_head"], "n_experts": shape["E"]}
     model |= {"top_k": shape["k"], "router": "topk"}
-    model |= {name: shape[name] for name in ("dispatch", "dtype", "n_kv_heads") if name in shape}
+    model |= {name: shape[name] for name in ("dispatch", "dtype", "n_kv_heads", "tie_embeddings") if name in shape}
     train = {"batch_tokens": shape["T"], "seq_len": shape["S"]}
-    train |= {name: shape[name] for name in ("remat", "accumulate") if name in shape}
+    train |= {name: shape[name] for name in ("remat", "accumulate", "optimiser", "lr") if name in shape}
     data = {} if shape["V"] == 257 else {"tokenizer": "bpe", "bpe_vocab": shape["V"] - 1}
     return RunConfig(model=model, train=train, data=data, tokens=10**7, resources={"cpus": shape.get("cpus", 1)})
 
@@ -46,6 +46,8 @@ SPREAD = [
     *({"T": 4096, "E": e, "k": 1, "accumulate": 4} for e in (1, 8)),
     *({"T": 2048, "dispatch": dispatch} for dispatch in ("dense", "capacity")),
     *({"T": 2048, "E": e, "k": 1, "dtype": "bfloat16"} for e in (1, 8)),
+    *({"E": e, "k": 1, "optimiser": name, "lr": 0.01} for e in (1, 32) for name in ("lion", "muon", "adafactor")),
+    {"T": 2048, "V": 4096, "E": 1, "k": 1, "tie_embeddings": True},
 ]
 
 
