@@ -6,7 +6,6 @@ learning rate can train side by side in one vmapped program where that is faster
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 from collections import defaultdict
@@ -46,14 +45,6 @@ def flops_own(together: Together) -> dict[RunConfig, float]:
 def own_flops(together: Together) -> float:
     """Counted FLOPs of a call, with the shared steps of a trunk counted once."""
     return sum(flops_own(together).values())
-
-
-def makespan(seconds: list[float], workers: int) -> float:
-    """Wall time if each of `workers` takes the next call when it becomes free."""
-    free = [0.0] * workers
-    for duration in seconds:
-        heapq.heapreplace(free, free[0] + duration)
-    return max(free)
 
 
 def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:

@@ -35,8 +35,9 @@ class Machine:
             fitting = min(fitting, int(self.gpus / resources.gpus))
         return max(1, fitting)
 
-    def makespan(self, calls: Iterable[tuple[float, Resources]]) -> float:
-        """Wall time of calls, seconds each, that start in order as soon as their resources are free."""
+    def makespan(self, calls: Iterable[tuple[float, Resources]], at_most: int | None = None) -> float:
+        """Wall time of calls, seconds each, that start in order as soon as their resources are free, and fewer than
+        `at_most` run."""
         waiting = list(calls)
         most_cpus = max([self.cpus, *(need.cpus for _, need in waiting)])
         most_gpus = max([self.gpus, *(need.gpus for _, need in waiting)])
@@ -44,13 +45,17 @@ class Machine:
         running: list[tuple[float, int, float]] = []  # end, CPUs, GPUs
         ends = [0.0]
         for seconds, need in waiting:
-            while need.cpus > cpus + 1e-9 or need.gpus > gpus + 1e-9:
+            while need.cpus > cpus or need.gpus > gpus + 1e-9 or len(running) == at_most:
                 now, freed_cpus, freed_gpus = heapq.heappop(running)
                 cpus, gpus = cpus + freed_cpus, gpus + freed_gpus
             cpus, gpus = cpus - need.cpus, gpus - need.gpus
             heapq.heappush(running, (now + seconds, need.cpus, need.gpus))
             ends.append(now + seconds)
         return max(ends)
+
+
+ANY_CLUSTER = Machine(cpus=10**9, gpus=1e9, memory=1e18)
+"""A cluster whose size is not known before it is asked: everything fits."""
 
 
 def this_machine() -> Machine:

@@ -13,7 +13,8 @@ from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
 from scaling.training.jax_start import require_jax
 from sweeps import worker
-from sweeps.calls import makespan, own_flops, plan_calls
+from sweeps.calls import own_flops, plan_calls
+from sweeps.capacity import ANY_CLUSTER, Machine, most_at_once, this_machine
 from sweeps.following import Following
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
@@ -97,9 +98,12 @@ def _workers(grid: Grid, options: Options) -> int:
     """The expected number of concurrent cells before Ray is connected; on a cluster, all of them."""
     if options.executor == "inline":
         return 1
-    fewest = min(cell.resources.cpus for cell in grid.cells)
-    most = len(grid.cells) if options.cluster else max(1, worker.machine_cpus() // fewest)
+    most = min(len(grid.cells), most_at_once(grid.cells, _machine(options)))
     return min(most, options.max_concurrent or most)
+
+
+def _machine(options: Options) -> Machine:
+    return this_machine() if options.cluster is None else ANY_CLUSTER
 
 
 def _check_resources(grid: Grid, options: Options) -> None:
@@ -128,7 +132,8 @@ def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Pr
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
     what = f"training {len(cells)} cells in {len(job.calls)} calls, {flops:.2e} FLOP, executor {job.options.executor}"
-    expected_s = makespan([sum(planned[cell] for cell in call) for call, _ in job.calls], workers)
+    timed = ((sum(planned[cell] for cell in call), call[0].resources) for call, _ in job.calls)
+    expected_s = _machine(job.options).makespan(timed, workers)
     progress.begin(what, len(cells), sum(planned[cell] for cell in cells.values()), expected_s)
 
     merged_at = time.monotonic()

@@ -16,7 +16,8 @@ from scaling.errors import InputError
 from scaling.formatting import si
 from scaling.serving.devices import device
 from sweeps import grid, plan
-from sweeps.calls import makespan, plan_calls
+from sweeps.calls import plan_calls
+from sweeps.capacity import ANY_CLUSTER, Machine
 from sweeps.store import StoredCell
 
 
@@ -131,7 +132,10 @@ def test_a_device_belongs_to_a_grid_on_gpus() -> None:
 def test_wall_time_lies_between_the_bounds_of_any_schedule(seconds: list[float], workers: int) -> None:
     """At least the longest cell and an even share of the sum, at most (2 - 1/m) times the larger of them (Graham)."""
     bound = max(max(seconds), sum(seconds) / workers)
-    wall = makespan(seconds, workers)
+    one = RunConfig().resources
+    assert one.cpus == 1
+    wall = Machine(workers, 1, 1e12).makespan([(duration, one) for duration in seconds])
+    assert wall == ANY_CLUSTER.makespan([(duration, one) for duration in seconds], at_most=workers)
     assert bound * (1 - 1e-9) <= wall <= (2 - 1 / workers) * bound * (1 + 1e-9)
 
 
