@@ -153,7 +153,7 @@ RUNS: dict[str, SchemaColumn] = {
     "threads": SchemaColumn(_INT, "", "CPU threads of the run; null on a GPU"),
     "devices": SchemaColumn(_INT, "", "devices over which sequences and experts were split; a CPU thread is one"),
     "kernel": SchemaColumn(
-        _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, tokamax; null for others"
+        _TEXT, "", "how grouped dispatch computed the experts: loop, batched, ragged, hopper, tokamax; null for others"
     ),
     "attention": SchemaColumn(
         _TEXT, "", "how attention over whole sequences was computed: xla (writes its scores) or cudnn (fused)"

@@ -42,7 +42,7 @@ def device() -> dict[str, Any]:
         "memory_bytes": memory,
         "devices": len(jax.devices()),
         "attention": attention.implementation("bfloat16", 128),
-        "kernels": kernel_choice.installed(),
+        "kernels": kernel_choice.candidates(jax.devices()[0]),
         "python": platform.python_version(),
         "versions": found,
         "code_version": code_version(),

@@ -105,7 +105,7 @@ def _layers() -> list[tuple[str, str, Layer]]:
     def ours(kernel: str) -> Layer:
         return lambda weights, x, routing: dispatch.grouped(x, routing, GATED_MLP, weights, kernel)
 
-    own = [("ours", kernel, ours(kernel)) for kernel in reversed(kernel_choice.installed())]
+    own = [("ours", kernel, ours(kernel)) for kernel in reversed(kernel_choice.candidates(jax.devices()[0]))]
     public = [("public", name, public_layer.layer(product)) for name, product in public_layer.products().items()]
     return [*own, *public, (BOUND, "equal shares", public_layer.equal_shares)]
 

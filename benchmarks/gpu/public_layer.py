@@ -43,12 +43,21 @@ def layer(product: Product) -> Callable[[Any, jax.Array, Routing], jax.Array]:
 def products() -> dict[str, Product]:
     """The grouped products at hand by name. Megablox of JAX is not among them: it runs on TPUs alone."""
     found: dict[str, Product] = {"jax.lax.ragged_dot": jax.lax.ragged_dot}
-    if _TRITON_FLAG in jax.config.values:
+    if _lowers_to_triton():
         found |= dict.fromkeys(FLAGGED, jax.lax.ragged_dot)
     if importlib.util.find_spec("tokamax") is not None:
         for name, implementation in {"tokamax": None, "tokamax, Triton": "triton", "tokamax, Mosaic": "mosaic"}.items():
             found[name] = _tokamax(implementation)
     return found
+
+
+def _lowers_to_triton() -> bool:
+    """Whether this JAX has the flag and the module that it names, which the wheels of 0.10.2 and 0.11.2 lack."""
+    try:
+        there = importlib.util.find_spec("jax._src.lax.pallas_lowerings.gpu.ragged_dot") is not None
+    except ModuleNotFoundError:
+        there = False
+    return there and _TRITON_FLAG in jax.config.values
 
 
 def _tokamax(implementation: str | None) -> Product:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from scaling.data.cache import cache_folder, writable
 from scaling.errors import InputError
 from scaling.files import write_atomically
 from scaling.model.attention import Implementation, implementation
-from scaling.model.moe import dispatch
+from scaling.model.moe import dispatch, hopper
 from scaling.model.moe.experts import GATED_MLP
 from scaling.model.moe.kernels import KERNELS
 from scaling.model.moe.routing import Routing
@@ -29,6 +30,10 @@ from scaling.values import read_value
 # 1.5 to 3 times as fast as `batched` at every shape measured; `ragged` computes every expert (results/LOG.md).
 ON_CPU = "loop"
 _TIMED = 5
+# Of the norm, twice the rounding of a layer in bfloat16 with its gradient; one token in a thousand at a wrong expert is
+# as much.
+_SAME = 0.03
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,11 @@ def kernel_of_call(model: ModelConfig, tokens: int, device: jax.Device) -> str:
 def fastest(model: ModelConfig, tokens: int, device: jax.Device, *, training: bool = True) -> str:
     """The fastest kernel of one layer on this device, forward, and backward in `training`; measured once and cached.
 
-    Loads are those of a random router. Kernels that are not installed or do not run on the device are skipped.
+    Loads are those of a random router. Kernels that do not run on the device, or whose result is not that of the
+    others, are skipped.
     """
     shape = [model.d_model, model.d_expert, model.n_experts, model.top_k, model.dtype, tokens, training]
-    parts = [shape, device.device_kind, jax.__version__, installed()]
+    parts = [shape, device.device_kind, jax.__version__, candidates(device)]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"{name}.json"
     if path.is_file():
@@ -86,27 +92,45 @@ def fastest(model: ModelConfig, tokens: int, device: jax.Device, *, training: bo
     return chosen
 
 
-def installed() -> list[str]:
-    """The kernels that are installed, whether or not they run on the device."""
-    return [kernel for kernel in KERNELS if kernel != "tokamax" or importlib.util.find_spec("tokamax") is not None]
+def candidates(device: jax.Device) -> list[str]:
+    """The kernels that are installed and made for the device; whether they run is found by trying."""
+    lacking = set() if importlib.util.find_spec("tokamax") else {"tokamax"}
+    if str(getattr(device, "compute_capability", "")) != hopper.CAPABILITY:
+        lacking.add("hopper")
+    return [kernel for kernel in KERNELS if kernel not in lacking]
 
 
 def measured(model: ModelConfig, tokens: int, device: jax.Device, *, training: bool = True) -> dict[str, float]:
     """Seconds of one layer's pass by kernel, forward, and backward in `training`: the median of a few calls after the
-    first. Raises the last kernel's error where none runs."""
+    first. A kernel is left out if it does not run, or its result is not that of the first that ran, which is of plain
+    products. Raises the last kernel's error where none runs."""
     inputs = layer_inputs(model, tokens, device)
     seconds: dict[str, float] = {}
+    expected: jax.Array | None = None
     failed: Exception = RuntimeError("no kernel is installed")
     with ThreadPoolExecutor() as pool:  # compiled together, timed one after another
-        programs = {kernel: pool.submit(compiled, kernel, inputs, training=training) for kernel in installed()}
+        programs = {k: pool.submit(compiled, k, inputs, training=training) for k in candidates(device)}
     for kernel, program in programs.items():
         try:
+            found = jax.tree.leaves(program.result()(*inputs))[-1]  # the output, or its gradient by the tokens
+            off = 0.0 if expected is None else float(_off(found, expected))
+            if not off <= _SAME:
+                raise ArithmeticError(f"kernel {kernel} is off by {off:.2g} on {device.device_kind}")
+            expected = found if expected is None else expected
             seconds[kernel] = _median_seconds(program.result(), inputs)
         except Exception as error:  # libraries report unsupported devices and shapes by errors of any type
             failed = error
+            _LOGGER.info("kernel %s is left out: %s", kernel, error)
     if not seconds:
         raise failed
     return seconds
+
+
+@jax.jit
+def _off(found: jax.Array, expected: jax.Array) -> jax.Array:
+    """Norm of the difference over the norm."""
+    one, other = found.astype(jnp.float32), expected.astype(jnp.float32)
+    return jnp.linalg.norm(one - other) / jnp.linalg.norm(other)
 
 
 LayerInputs = tuple[Any, jax.Array, Routing]

@@ -80,6 +80,22 @@ def test_a_layer_computes_the_same_with_either(n_kv_heads, stand_in, monkeypatch
     np.testing.assert_allclose(others[0][:, 0], sequences[0][:, -1], **F32)
 
 
+def test_the_fused_kernel_lowers_for_cuda_with_its_gradient_and_for_trunks_side_by_side(monkeypatch):
+    """All but the compilation by cuDNN happens here: shapes and dtypes that it refuses are found without a device."""
+    checks = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(checks, "check_cudnn_version", lambda: 91_900)
+    monkeypatch.setattr(checks, "check_compute_capability", lambda capability: True)
+    monkeypatch.setattr(checks, "is_cuda_compute_capability_equal", lambda capability: False)
+
+    def gradients(*qkv):
+        return jax.grad(lambda *qkv: jnp.sum(jnp.sin(fused(*qkv).astype(jnp.float32))), (0, 1, 2))(*qkv)
+
+    for function, trunks in ((gradients, ()), (jax.vmap(gradients), (3,))):
+        shapes = [jax.ShapeDtypeStruct((*trunks, 2, n, 64, 32), jnp.bfloat16) for n in (4, 2, 2)]
+        text = jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+        assert text.count("custom_call @__cudnn$fmhaSoftmax") == 2, "forward and backward"
+
+
 def on(monkeypatch, capability, platform="gpu", compiles=True):
     device = SimpleNamespace(platform=platform, compute_capability=capability)
     monkeypatch.setattr(attention, "_device_in_use", lambda: device)

@@ -7,6 +7,7 @@ import pytest
 
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
+from scaling.model.moe import dispatch
 from scaling.training import kernel_choice
 
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk")
@@ -42,3 +43,21 @@ def test_a_damaged_measurement_is_made_again(damaged: str, tmp_path: Path, monke
     file.write_text(damaged)
     assert kernel_choice.fastest(MODEL, 64, jax.devices()[0]) == "batched"
     assert '"fastest": "batched"' in file.read_text()
+
+
+def test_a_kernel_that_is_fast_and_wrong_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernel_choice.KERNELS["batched"]
+    wrong = {"loop": right, "batched": lambda *inputs: 1.1 * right(*inputs)}
+    monkeypatch.setattr(kernel_choice, "KERNELS", wrong)
+    monkeypatch.setattr(dispatch, "KERNELS", wrong)
+    assert [*kernel_choice.measured(MODEL, 32, jax.devices()[0], training=False)] == ["loop"]
+
+
+def test_where_no_kernel_runs_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise NotImplementedError("not on this device")
+
+    monkeypatch.setattr(dispatch, "KERNELS", {"loop": fails})
+    monkeypatch.setattr(kernel_choice, "KERNELS", {"loop": fails})
+    with pytest.raises(NotImplementedError, match="not on this device"):
+        kernel_choice.measured(MODEL, 32, jax.devices()[0])

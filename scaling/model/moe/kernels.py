@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling.model.matmul import product
+from scaling.model.moe import hopper
 from scaling.model.moe.experts import ExpertForm, Weights
 
 Kernel = Callable[[ExpertForm, Weights, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -128,5 +129,6 @@ KERNELS: dict[str, Kernel] = {
     "loop": loop,
     "batched": batched,
     "ragged": _ragged(jax.lax.ragged_dot),
+    "hopper": _ragged(hopper.ragged_dot),
     "tokamax": _ragged(_tokamax),
 }
