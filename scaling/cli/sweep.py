@@ -138,6 +138,7 @@ def status(
         from scaling.cli.show.status import watch as show_again
 
         show_again(study.look)
+        return
     summary = study.look()
     deliver(asdict(summary), status_page(summary), as_json=as_json, verbose=verbose)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -85,12 +86,13 @@ def _tables(summary: StudyStatus) -> list[Table]:
     return tables
 
 
-def watch(read: Callable[[], StudyStatus]) -> NoReturn:
+def watch(read: Callable[[], StudyStatus]) -> None:
     """Show the state of a study until the user interrupts: a page that is drawn again on a terminal; elsewhere, after
     each change, a line for the study and one for each cell that runs."""
-    if sys.stdout.isatty():
-        _redraw(read, _TERMINAL_S)
-    _print_changes(read, _LINES_S)
+    with suppress(KeyboardInterrupt):
+        if sys.stdout.isatty():
+            _redraw(read, _TERMINAL_S)
+        _print_changes(read, _LINES_S)
 
 
 def _redraw(read: Callable[[], StudyStatus], every_s: float) -> NoReturn:
