@@ -61,6 +61,17 @@ class Place:
 
 
 TIMES = {"started_at", "wall_s", "compile_s", "train_s", "tokens_per_s", "executor"}
+TIMINGS = {
+    "time_ms",
+    "time_q25_ms",
+    "time_q75_ms",
+    "roofline_ms",
+    "busy_cores",
+    "repeats",
+    "device",
+    "distinct_experts",
+}
+"""Columns of measured latency, which differ from run to run."""
 
 
 def table(out: Path, name: Any) -> list[dict[str, Any]]:

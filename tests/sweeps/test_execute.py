@@ -15,7 +15,7 @@ from typing import Any
 
 import fakes
 import pytest
-from places import FAKE, ROOT, Place, sweep, table
+from places import FAKE, ROOT, TIMINGS, Place, sweep, table
 
 from scaling.errors import InputError, WorkError
 from sweeps import execute, grid, status, worker
@@ -239,9 +239,7 @@ def test_the_row_of_a_worker_that_died_after_writing_it_is_kept(place: Place) ->
     before = snapshot(place.out / "runs")
     store = Store(place.out)
     for run_id, cell in status.opened(place.out)[1].items():
-        outcome = lost_cell(
-            cell, store.read("runs", run_id)[0]["corpus_hash"], store, "Failure 1\nIt died: low memory"
-        )
+        outcome = lost_cell(cell, store.read("runs", run_id)[0]["corpus_hash"], store, "Failure 1\nIt died: low memory")
         assert outcome.run_id == run_id
         if cell.seed == 0:
             assert outcome.status == "ok"
@@ -380,7 +378,6 @@ def test_real_cells_are_bit_for_bit_the_same_inline_and_under_ray(place: Place) 
     for name in ("runs", "evals", "curves"):
         assert table(place.folder / "inline", name) == table(place.folder / "ray", name)
     assert {row["threads"] for row in table(place.folder / "ray", "runs")} == {1}
-    timings = ("time_ms", "time_q25_ms", "time_q75_ms", "roofline_ms")
     inline, ray = (table(place.folder / executor, "latency") for executor in ("inline", "ray"))
-    strip = [[{k: v for k, v in row.items() if k not in timings} for row in rows] for rows in (inline, ray)]
+    strip = [[{k: v for k, v in row.items() if k not in TIMINGS} for row in rows] for rows in (inline, ray)]
     assert strip[0] == strip[1]

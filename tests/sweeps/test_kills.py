@@ -15,23 +15,13 @@ from pathlib import Path
 
 import pytest
 from families import LONGEST_S, Family, finish, start
-from places import Place, sweep, table
+from places import TIMINGS, Place, sweep, table
 
 from scaling.schema import TABLES
 
 KINDS = ("driver", "worker", "raylet", "gcs", "measuring")
 GRID = "[{n_experts: [1, 4], d_model: 16, tokens: [1K, 2K]}, {d_model: 32, tokens: [1K, 3K], seed: [0, 1]}]"
 MICRO = "{n_experts: [1, 4], d_model: 16, tokens: [2K, 4K]}"
-TIMINGS = {
-    "time_ms",
-    "time_q25_ms",
-    "time_q75_ms",
-    "roofline_ms",
-    "busy_cores",
-    "repeats",
-    "device",
-    "distinct_experts",
-}
 
 
 def kill_one(family: Family, kind: str, wait_s: float) -> str:
