@@ -81,7 +81,7 @@ def _joined(ray: Any, address: RayAddress, store: Store, signals: Signals) -> It
     try:
         # Of a client, ray://, the server has the paths.
         paths = {} if address.text.startswith("ray://") else {"job_config": _job_config()}
-        with signals.blocked():
+        with signals.blocked(), _deaf(ray):
             ray.init(address=address.text, **paths, **_QUIET)
     except Exception as error:  # Ray has no common type for what is wrong with a cluster
         raise address.unanswered(first_line(error).partition(". ")[0] or type(error).__name__) from error
@@ -110,7 +110,7 @@ def _started(ray: Any, signals: Signals) -> Iterator[Path]:
         try:
             settings = {"object_store_memory": _OBJECT_STORE_BYTES, **local, **_QUIET}
             os.environ[MARK] = guard.mark
-            with signals.blocked():
+            with signals.blocked(), _deaf(ray):
                 _twice(ray, settings)
         except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
             busy = "; it waited twice: try again when this machine is less busy" if "timed out" in str(error) else ""
@@ -121,6 +121,17 @@ def _started(ray: Any, signals: Signals) -> Iterator[Path]:
     finally:
         guard.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _deaf(ray: Any) -> Iterator[None]:
+    """Keep Ray from handling SIGTERM, which it would by ending the process with status 15 and no word."""
+    theirs = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = theirs
 
 
 def _twice(ray: Any, settings: dict[str, Any]) -> None:

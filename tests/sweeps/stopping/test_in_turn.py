@@ -9,7 +9,7 @@ import time
 
 import fakes
 import pytest
-from families import finish, start_training
+from families import finish, start, start_training
 from in_turn import require_same_as_undisturbed, said, steps_of
 from places import Place, table
 
@@ -52,6 +52,21 @@ def test_a_signal_to_a_driver_of_ray(place: Place, number: int) -> None:
         assert steps_of(place) == list(range(100)), "no step is taken twice"
     assert not any("***" in line or "Traceback" in line for line in lines), "no native stack, no Python one"
     require_same_as_undisturbed(place, GRID)
+
+
+@pytest.mark.slow
+def test_a_signal_while_ray_starts_does_not_wait_for_it(place: Place) -> None:
+    family = start(place, place.grid(GRID), "ray", FAKE_STEPS="4")
+    try:
+        while not family.of_kind("gcs"):
+            time.sleep(0.02)
+        os.kill(family.driver.pid, signal.SIGTERM)
+        sent = time.monotonic()
+        assert family.ended() == STATUS[signal.SIGTERM]
+        assert time.monotonic() - sent < 15
+    finally:
+        family.kill()
+    assert "stopped by SIGTERM" in said(place)[-1]
 
 
 @pytest.mark.slow
