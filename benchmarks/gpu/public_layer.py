@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scaling.model.moe.kernels import tokamax_library
 from scaling.model.moe.routing import Routing
 
 Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -62,10 +63,7 @@ def _lowers_to_triton() -> bool:
 
 def _tokamax(implementation: str | None) -> Product:
     def product(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
-        import tokamax
-
-        named: Any = implementation  # its own literal type is not ours to import
-        return tokamax.ragged_dot(rows, weights, sizes, implementation=named)
+        return tokamax_library().ragged_dot(rows, weights, sizes, implementation=implementation)
 
     return product
 

@@ -17,14 +17,16 @@ from scaling.schema import write_parquet
 Row = dict[str, Any]
 RUNNING, OK, ERROR, SKIPPED = "running", "ok", "error", "skipped"
 _CHARACTERS = 600  # of an error
+_STOPS = 2
 
 
 @dataclass
 class Record:
     """The cases of a part, each a row with `case`, `status`, `error` and the columns that its function returns.
 
-    A row says `running` while its case does, so that the case in which a part was killed is known; the next time it
-    counts as failed and is left out. Cases that ended are not repeated, those skipped for lack of time are.
+    A row says `running` while its case does, so that the case in which a part was killed is known: it is tried once
+    more, and left out as failed when that ends in the same way. Cases that ended are not repeated, those skipped for
+    lack of time are.
 
     ends: when the time of the part is over, in seconds of `time.monotonic`.
     """
@@ -40,7 +42,9 @@ class Record:
         rows = {row["case"]: row for row in read(path)}
         for row in rows.values():
             if row["status"] == RUNNING:
-                row |= {"status": ERROR, "error": "the part was stopped while this case ran"}
+                stops = row.get("stops", 0) + 1
+                status = SKIPPED if stops < _STOPS else ERROR
+                row |= {"status": status, "error": "the part was stopped while this case ran", "stops": stops}
         return cls(path, time.monotonic() + seconds, say, rows)
 
     @property
@@ -59,7 +63,7 @@ class Record:
         if self.left < needs:
             return self._put(name, SKIPPED, f"{self.left:.0f} s were left, it needs about {needs:.0f}")
         started = time.monotonic()
-        self._put(name, RUNNING)
+        self._put(name, RUNNING, columns={"stops": self.rows.get(name, {}).get("stops", 0)})
         try:
             columns = dict(measure())
         except Exception as error:  # of a library, of any type: the other cases go on

@@ -1,13 +1,16 @@
 """The kernel of a cell: fixed on CPU, else the fastest that runs, measured once."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import pytest
+from absl import flags
 
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig
-from scaling.model.moe import dispatch
+from scaling.model.moe import dispatch, kernels
 from scaling.training import kernel_choice
 
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk")
@@ -61,3 +64,14 @@ def test_where_no_kernel_runs_the_reason_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kernel_choice, "KERNELS", {"loop": fails})
     with pytest.raises(NotImplementedError, match="not on this device"):
         kernel_choice.measured(MODEL, 32, jax.devices()[0])
+
+
+def test_tokamax_does_not_read_the_command_line_of_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flags are those of absl, which parses `sys.argv` at the first look, and ends at an option that is not its."""
+    monkeypatch.setitem(sys.modules, "tokamax", ModuleType("tokamax"))
+    fresh = flags.FlagValues()
+    flags.DEFINE_bool("theirs", True, "a flag of the library", flag_values=fresh)
+    monkeypatch.setattr(flags, "FLAGS", fresh)
+    monkeypatch.setattr(sys, "argv", ["scaling", "--out", "folder"])
+    assert kernels.tokamax_library() is sys.modules["tokamax"]
+    assert flags.FLAGS.theirs

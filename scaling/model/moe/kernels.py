@@ -118,11 +118,20 @@ def _ragged(product: Callable[..., jax.Array]) -> Kernel:
     return kernel
 
 
-def _tokamax(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Grouped product of the tokamax library (extra `gpu`): Triton and Mosaic kernels for recent GPUs."""
+def tokamax_library() -> Any:
+    """The module tokamax (extra `gpu`), with its flags at their defaults: at its first call it would otherwise read the
+    command line of this program, and fail at options that it does not know."""
     import tokamax
+    from absl import flags
 
-    return tokamax.ragged_dot(rows, weights, sizes)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    return tokamax
+
+
+def _tokamax(rows: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Grouped product of the tokamax library: Triton and Mosaic kernels for recent GPUs."""
+    return tokamax_library().ragged_dot(rows, weights, sizes)
 
 
 KERNELS: dict[str, Kernel] = {
