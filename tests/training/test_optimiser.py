@@ -11,6 +11,7 @@ from scaling.config.model import ModelConfig
 from scaling.config.optimisers import OPTIMISERS
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
+from scaling.training.checkpoint import Checkpoint, Checkpoints, TrainingState
 from scaling.training.optimiser import MUON_RMS, optimiser
 from scaling.training.step import StepFunction, first_params, first_state
 
@@ -139,3 +140,19 @@ def test_a_run_depends_on_the_settings_of_its_own_optimiser_alone():
     assert run_id(optimiser="muon") != run_id(optimiser="muon", momentum=0.5)
     assert run_id(optimiser="adafactor") == run_id(optimiser="adafactor", beta1=0.5)
     assert len({run_id(optimiser=name) for name in OPTIMISERS}) == len(OPTIMISERS)
+
+
+@pytest.mark.parametrize("name", ["muon", "adafactor"])
+def test_what_an_optimiser_keeps_survives_a_checkpoint(name, tmp_path):
+    """Also where the tree has places without a value, and side by side for two trunks."""
+    settings, model = train(optimiser=name), ModelConfig(**SMALL)
+    first = jax.jit(jax.vmap(lambda key: first_state(model, VOCAB, settings, key)))
+    state = first(jax.random.split(jax.random.key(0), 2))
+    saved = Checkpoints(tmp_path, 1.0)
+    saved.save(Checkpoint(TrainingState(state, 3, [np.zeros((2, 2), np.float32)] * 3), None, 9))
+    found = Checkpoints(tmp_path, 1.0).load(
+        jax.eval_shape(lambda: state), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
+    assert found is not None
+    assert jax.tree.structure(found.trunk.state) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, found.trunk.state, state)
