@@ -1,4 +1,4 @@
-"""The compiled programs of a step: the first state and the step itself, on the devices of a cell."""
+"""What training runs: the first state and the compiled step, on the devices of a cell."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from scaling.model.sharding import BATCH, partition_specs
 from scaling.training.executable_cache import load_or_compile
+from scaling.training.initial_values import initial_values, initialisation_of
 from scaling.training.phases import spawn_experts
-from scaling.training.step import State, StepFunction, compile_unoptimised, first_state
+from scaling.training.step import State, StepFunction, first_state
 
 
 class Program:
-    """The compiled first state and step of a step function, on the devices of a cell.
+    """The first state and the compiled step of a step function, on the devices of a cell.
 
     trunks: number of trunks side by side; None for one without the leading axis.
     state_shape, state_sharding: shape and sharding of the state of `step`.
@@ -33,13 +35,13 @@ class Program:
 
     def first(self, seeds: Sequence[int]) -> State:
         """The state before training, which depends only on the seed; stacked for several seeds."""
-        states = [self._first(jax.random.key(seed)) for seed in seeds]
-        state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        states = [initial_values(self._first, seed) for seed in seeds]
+        state = states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         return jax.device_put(state, self.state_sharding)
 
     def copy(self, state: State) -> State:
         """A copy of the state for a branch, because the step takes over the buffers of its input."""
-        return jax.tree.map(jnp.copy, state)
+        return jax.device_put(state, self.state_sharding, may_alias=False)  # `jnp.copy` compiles for every shape
 
     def spawn(self, state: State) -> State:
         """The state at the end of a dense phase, with all experts copied from the first (`training/phases.py`)."""
@@ -65,7 +67,7 @@ def _spawned(masked_share: float, params: Any, moments: Any, key: jax.Array) -> 
 
 
 def _compiled(function: StepFunction, devices: Sequence[jax.Device], trunks: int | None) -> tuple[Any, Any, Any]:
-    """The compiled first state and step, and the shape of the state of one trunk."""
+    """The first state, the compiled step, and the shape of the state of one trunk."""
     train, placement, key = function.train, function.placement, jax.random.key(0)
     first = functools.partial(first_state, function.model, function.vocab_size, train)
     state = jax.eval_shape(first, key)
@@ -76,7 +78,7 @@ def _compiled(function: StepFunction, devices: Sequence[jax.Device], trunks: int
     if trunks is not None:
         step, arguments = jax.vmap(step), tuple(_stacked(tree, trunks) for tree in arguments)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(*placement.shardings(state, devices), None))
-    return compile_unoptimised(first, key), jitted.lower(*arguments).compile(), state
+    return initialisation_of(first), jitted.lower(*arguments).compile(), state
 
 
 def _stacked(tree: Any, n: int) -> Any:

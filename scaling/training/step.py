@@ -5,7 +5,6 @@ Axes: B sequences, T tokens, M trunks trained side by side (absent for one).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from scaling.model.moe import routing
 from scaling.model.moe.routing import TrainingStep
 from scaling.model.sharding import DATA, EXPERT, SINGLE_DEVICE, Placement, is_expert
 from scaling.model.transformer import Transformer, rebalanced
+from scaling.training.initial_values import initial_values, initialisation_of
 from scaling.training.optimiser import optimiser
 from scaling.training.phases import trainable_mask
 
@@ -66,18 +66,12 @@ def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:
 
 def initial_params(model: ModelConfig, vocab_size: int, seed: int) -> Params:
     """Weights before training, which depend only on the seed."""
-    key = jax.random.key(seed)
-    return compile_unoptimised(lambda key: first_params(model, vocab_size, key), key)(key)
+    weights = initial_values(initialisation_of(partial(first_params, model, vocab_size)), seed)
+    return jax.device_put(weights)
 
 
 def first_params(model: ModelConfig, vocab_size: int, key: jax.Array) -> Params:
     return Transformer(model, vocab_size).init(key, jnp.zeros((1, 8), jnp.int32))
-
-
-def compile_unoptimised(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A program compiled without optimisation, which is faster for something that runs once for milliseconds."""
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
 
 
 @dataclass(frozen=True)
