@@ -128,11 +128,11 @@ def _adafactor(train: TrainConfig) -> optax.GradientTransformation:
         optax.scale_by_factored_rms(decay_rate=train.decay_power, min_dim_size_to_factor=FACTORED_FROM),
         optax.clip_by_block_rms(1.0),
     )
-    return optax.partition({"experts": _of_each(one), "other": one}, _expert_labels)
+    return optax.partition({"each": _of_each(one), "other": one}, _expert_labels)
 
 
 def _expert_labels(params: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(lambda path, _: "experts" if is_expert(path) else "other", params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: "each" if is_expert(path) else "other", params)
 
 
 def _of_each(one: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 import numpy as np
 
+from scaling.config.optimisers import OPTIMISERS
 from scaling.config.run import RunConfig
 from scaling.config.training import TrainConfig
 from scaling.data.batches import EvalWindows
@@ -44,6 +45,8 @@ CASES = {
     "factorised": ({**SHAPE, "n_experts": 4, "router": "entmax", "experts": "cp"}, {2: (2, 1)}),
     "soft": ({**ROUTED, "n_experts": 4, "router": "soft", "slots": 4, "leak_study": True}, {2: (2, 1)}),
     "expert choice": ({**ROUTED, "n_experts": 4, "router": "expert-choice", "leak_study": True}, {4: (1, 4)}),
+    "muon": ({**ROUTED, "n_experts": 4}, {4: (1, 4)}),
+    "adafactor": ({**ROUTED, "n_experts": 4}, {4: (1, 4)}),
     "reference": ({**ROUTED, "n_experts": 4, "dispatch": "dense"}, {4: (4, 1)}),
 }
 
@@ -51,7 +54,8 @@ CASES = {
 def run(config, devices):
     model, where = config.model, placement_of(config, len(devices))
     kernel = "loop" if model.dispatch == "grouped" and model.n_experts > 1 else ""
-    program = Program(StepFunction(model, VOCAB, config.train, separator=VOCAB - 1, kernel=kernel, placement=where), devices)
+    function = StepFunction(model, VOCAB, config.train, separator=VOCAB - 1, kernel=kernel, placement=where)
+    program = Program(function, devices)
     state, metrics = program.first([0]), []
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
@@ -70,7 +74,8 @@ def run(config, devices):
 
 def compare(name, count):
     model, counts = CASES[name]
-    train = TrainConfig(batch_tokens=64, seq_len=8, warmup_tokens=0)
+    other = {"optimiser": name, "lr": RATE} if name in OPTIMISERS else {}
+    train = TrainConfig(batch_tokens=64, seq_len=8, warmup_tokens=0, **other)
     config = RunConfig(model=model, train=train, resources={"expert_parallel": name != "experts on each"})
     one, weights, alone = run(config, jax.devices()[:1])
     where = placement_of(config, count)

@@ -10,7 +10,7 @@ import pytest
 # Cases of on_devices.py with a number of devices: data, experts, or both split.
 DEFAULT = ["dense:8", "experts:8", "capacity:4", "bias:4", "tsallis:4"]
 SLOW = ["dense:2", "experts:2", "experts:4", "experts on each:2", "do not divide:2", "random:2", "annealed:4"]
-SLOW += ["factorised:2", "soft:2", "expert choice:4", "reference:4"]
+SLOW += ["factorised:2", "soft:2", "expert choice:4", "muon:4", "adafactor:4", "reference:4"]
 
 
 @pytest.mark.parametrize("cases", [DEFAULT, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["some", "the others"])
