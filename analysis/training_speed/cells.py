@@ -78,14 +78,18 @@ def _by_cell(cells: Sequence[RunConfig], seconds: Array) -> dict[RunConfig, floa
 def _assumed(cell: RunConfig, on: Device | None) -> float:
     """Seconds of a cell by the assumed speed: counted FLOPs over a share of the peak that falls with E; on a GPU at
     least `LAYER_S` a layer and step."""
-    flops, n_experts, resources = train_flops(cell), cell.model.n_experts, cell.resources
-    speed = assumed_training_speed()
+    flops, n_experts, speed = train_flops(cell), cell.model.n_experts, assumed_training_speed()
     if on is None:
         slower = speed.mfu_at(1) / speed.mfu_at(n_experts)
-        return slower * flops / (CPU_FLOPS_PER_CORE * resources.cpus)
+        return slower * flops / (CPU_FLOPS_PER_CORE * _used(cell, cell.resources.cpus))
     peak = on.peak_flops * (_TF32 if cell.model.dtype == "float32" else 1.0)
-    at_share = flops / (peak * resources.gpus * speed.mfu_at(n_experts))
+    at_share = flops / (peak * _used(cell, cell.resources.gpus) * speed.mfu_at(n_experts))
     return float(max(at_share, cell.steps * cell.model.n_layers * LAYER_S))
+
+
+def _used(cell: RunConfig, reserved: float) -> float:
+    """Devices among which a step is divided evenly, of those reserved; a share of one is that share."""
+    return float(cell.train.devices(int(reserved))) if reserved >= 1 else reserved
 
 
 def _told(on: Device | None) -> str:

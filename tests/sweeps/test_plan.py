@@ -104,6 +104,12 @@ def test_a_small_step_on_a_gpu_takes_its_launches() -> None:
     assert cell.seconds - plan.GPU_OVERHEAD_S == pytest.approx(cell.config.steps * 2 * 0.5e-3)
 
 
+def test_devices_that_stay_idle_save_no_time() -> None:
+    block, train = "{d_model: 512, tokens: 100M}", "train: {batch_tokens: 32000, seq_len: 128}\n"  # 250 sequences
+    seconds = {n: plan.plan(read(block, f"{train}resources: {{gpus: {n}}}\n")).seconds for n in (1, 2, 8)}
+    assert seconds[8] == seconds[2] < seconds[1]
+
+
 def test_each_shape_is_priced_by_its_own_resources() -> None:
     block, more = BIG
     shapes = "resources: [{cpus: 2}, {where: n_experts > 1, gpus: 4, cpus: 1}]\n"
