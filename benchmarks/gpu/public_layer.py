@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scaling.model.moe import hopper
 from scaling.model.moe.kernels import tokamax_library
 from scaling.model.moe.routing import Routing
 
@@ -46,6 +47,8 @@ def products() -> dict[str, Product]:
     found: dict[str, Product] = {"jax.lax.ragged_dot": jax.lax.ragged_dot}
     if _lowers_to_triton():
         found |= dict.fromkeys(FLAGGED, jax.lax.ragged_dot)
+    if str(getattr(jax.devices()[0], "compute_capability", "")) == hopper.CAPABILITY:
+        found["JAX's example for Hopper"] = hopper.ragged_dot
     if importlib.util.find_spec("tokamax") is not None:
         for name, implementation in {"tokamax": None, "tokamax, Triton": "triton", "tokamax, Mosaic": "mosaic"}.items():
             found[name] = _tokamax(implementation)
