@@ -251,8 +251,9 @@ def _fits(beat: Beat, trunks: tuple[tuple[LiveCell, ...], ...]) -> bool:
 
 
 def _cell(told: dict[str, Any]) -> LiveCell:
-    numbers = (int(told[name]) for name in ("steps", "leaves_at", "batch_tokens"))
-    return LiveCell(str(told["run_id"]), str(told["trunk_id"]), *numbers, dict(told.get("columns", {})))
+    steps, leaves_at, batch_tokens = (int(told[name]) for name in ("steps", "leaves_at", "batch_tokens"))
+    columns = dict(told.get("columns", {}))
+    return LiveCell(str(told["run_id"]), str(told["trunk_id"]), steps, leaves_at, batch_tokens, columns)
 
 
 def _beat(line: bytes) -> Beat | None:

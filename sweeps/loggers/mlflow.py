@@ -10,9 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from typing import Any
 
 from scaling.files import require_no_links
 from sweeps.loggers.logger import FOLDER, LoggedRun
@@ -25,6 +23,8 @@ class MLflow:
     """Writes by MLflow's client. The handle of a run is its id there."""
 
     def __init__(self, study: Path) -> None:
+        from mlflow import MlflowClient, entities
+
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         place = study / FOLDER / "mlflow.db"
@@ -32,7 +32,8 @@ class MLflow:
         if not where:
             require_no_links(place, study)
             place.parent.mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(tracking_uri=where or f"sqlite:///{place.resolve()}")
+        self._entities: Any = entities
+        self._client: Any = MlflowClient(tracking_uri=where or f"sqlite:///{place.resolve()}")
         self._handles: dict[str, str] = {}
         self._experiments: dict[str, str] = {}
 
@@ -42,7 +43,7 @@ class MLflow:
         else:
             tags = {"mlflow.source.git.commit": str(run.settings.get("git_revision", "")), "run_id": run.run_id}
             handle = self._client.create_run(self._experiment(run.study), tags=tags, run_name=run.name).info.run_id
-            params = [Param(name, str(value)[:_MOST_OF_VALUE]) for name, value in run.settings.items()]
+            params = [self._entities.Param(name, str(value)[:_MOST_OF_VALUE]) for name, value in run.settings.items()]
             for start in range(0, len(params), _MOST_PARAMS):
                 self._client.log_batch(handle, params=params[start : start + _MOST_PARAMS])
         self._handles[run.run_id] = handle
@@ -51,13 +52,13 @@ class MLflow:
     def log(self, run_id: str, step: int, tokens: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
         told = {**values, "train/tokens": float(tokens)}
-        metrics = [Metric(name, value, now, step) for name, value in told.items()]
+        metrics = [self._entities.Metric(name, value, now, step) for name, value in told.items()]
         self._client.log_batch(self._handles[run_id], metrics=metrics)
 
     def end(self, run_id: str, status: str, results: Mapping[str, float]) -> None:
         handle, now = self._handles.pop(run_id), int(1000 * time.time())
-        metrics = [Metric(name, value, now, 0) for name, value in results.items()]
-        self._client.log_batch(handle, metrics=metrics, tags=[RunTag("status", status)])
+        metrics = [self._entities.Metric(name, value, now, 0) for name, value in results.items()]
+        self._client.log_batch(handle, metrics=metrics, tags=[self._entities.RunTag("status", status)])
         self._client.set_terminated(handle, _ENDS.get(status, "FAILED"))
 
     def close(self) -> None:

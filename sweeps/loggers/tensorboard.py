@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
-
 from scaling.files import require_no_links
 from sweeps.loggers.logger import FOLDER, LoggedRun
 
@@ -23,6 +20,8 @@ class TensorBoard:
         self._open: dict[str, tuple[Any, LoggedRun]] = {}
 
     def begin(self, run: LoggedRun, handle: str, after: int) -> str:
+        from tensorboardX import SummaryWriter
+
         handle = handle or f"{run.name.replace(' ', ',').replace('/', '-')}-{run.run_id[:8]}"
         folder = self._study / FOLDER / "tensorboard" / handle
         require_no_links(folder, self._study)
@@ -42,6 +41,8 @@ class TensorBoard:
             writer.add_scalar(name, value, step)
 
     def end(self, run_id: str, status: str, results: Mapping[str, float]) -> None:
+        from tensorboardX.summary import hparams
+
         writer, run = self._open.pop(run_id)
         settings = {name: value for name, value in run.settings.items() if isinstance(value, bool | int | float | str)}
         for summary in hparams(settings | {"status": status}, dict(results)):

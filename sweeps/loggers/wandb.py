@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import wandb
-
 from scaling.errors import InputError
 from scaling.files import require_no_links
 from scaling.formatting import first_line
@@ -26,6 +24,9 @@ class WeightsAndBiases:
     """Keeps one run of wandb open for each cell that trains. The handle of a run is its id."""
 
     def __init__(self, study: Path) -> None:
+        import wandb
+
+        self._wandb: Any = wandb
         self._study, self._folder = study, study / FOLDER
         self._open: dict[str, Any] = {}
         if os.environ.get("WANDB_MODE", "online") not in _NO_LOGIN:
@@ -40,7 +41,7 @@ class WeightsAndBiases:
         require_no_links(self._folder, self._study)
         self._folder.mkdir(parents=True, exist_ok=True)
         handle = handle or f"{run.run_id}-{re.sub('[^A-Za-z0-9_-]', '-', run.study)}"[:_MOST_OF_ID]
-        self._open[run.run_id] = wandb.init(
+        self._open[run.run_id] = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT") or run.study,
             group=run.study,
             name=run.name,
@@ -49,7 +50,7 @@ class WeightsAndBiases:
             config=dict(run.settings),
             dir=str(self._folder),
             reinit="create_new",
-            settings=wandb.Settings(
+            settings=self._wandb.Settings(
                 silent=True,
                 console="off",
                 disable_git=True,
