@@ -104,11 +104,15 @@ class LiveWriter:
         return handle
 
     def _beats(self) -> None:
-        try:
-            while not self._end.wait(self._every_s):
+        told = True
+        while not self._end.wait(self._every_s):
+            try:
                 self._tell()
-        except OSError as error:  # a full disk, or a folder that is gone: training goes on
-            _LOG.warning("%s: nothing more is told while cells train (%s)", self._path, error.strerror)
+                told = True
+            except OSError as error:  # a full disk, or a folder that is gone: training goes on, and so does this
+                if told:
+                    _LOG.warning("%s: nothing is told while cells train (%s)", self._path, error.strerror)
+                told = False
 
     def _tell(self) -> None:
         """Write what was reported since the last time, or that nothing was."""

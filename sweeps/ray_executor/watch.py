@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scaling.errors import InputError
+from scaling.files import require_no_links
 from scaling.formatting import plural
-from scaling.live import LiveCall, Tail
+from scaling.live import LiveCall, Tail, folder_of
 from sweeps.calls import Together
 from sweeps.stopping.interruption import overdue_s
 
 _IDLE = ("start", "compile", "wait", "stopped")
 """Phases that take as long as they take: loading text may include tokenising it, a compilation may take an hour."""
+
+_PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class Watch:
                 minutes = call.call[0].resources.max_minutes
                 self._end(number, call, "timeout", f"no end after {minutes:g} minutes (`resources.max_minutes`)")
             elif (quiet := silent.get(number, elapsed)) > self.patience.silent_s:
-                self._end(number, call, "error", f"no sign of life for {plural(int(quiet), 'second')}")
+                if self._could_be_heard():
+                    self._end(number, call, "error", f"no sign of life for {plural(int(quiet), 'second')}")
             elif number in silent and (still := self._still(call)):
                 self._end(number, call, "error", f"it hangs: no step for {plural(int(still), 'second')}")
 
@@ -97,6 +103,18 @@ class Watch:
         """End the workers of all running calls."""
         for call in self.running.values():
             self._kill(call)
+
+    def _could_be_heard(self) -> bool:
+        """Whether a heartbeat could be written: silence on a full disk says nothing."""
+        probe = folder_of(self.study) / f".probe-{os.getpid()}"
+        try:
+            require_no_links(probe, self.study)
+            probe.parent.mkdir(exist_ok=True)
+            probe.write_bytes(bytes(_PROBE_BYTES))
+            probe.unlink()
+        except (OSError, InputError):
+            return False
+        return True
 
     def _read(self) -> dict[int, float]:
         """Seconds of silence of the running calls that have a live file."""

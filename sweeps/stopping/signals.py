@@ -120,6 +120,8 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = bool(self.asked) and time.monotonic() - self._since > _TWICE_S
+        if self._deferred and not self.asked and number == signal.SIGINT:
+            os.write(2, b"checkpoints are written; Ctrl-C again does not wait for them\n")
         self._note(number)
         if again or not self._deferred:
             self.require_none()

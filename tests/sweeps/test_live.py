@@ -153,16 +153,20 @@ def test_beats_come_while_training_stands_still(tmp_path: Path) -> None:
     assert beats[-1].still_s > beats[-2].still_s
 
 
-def test_a_full_disk_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_training_nor_the_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
     with writer(tmp_path, every_s=EVERY_S) as told_to:
-        monkeypatch.setattr(os, "write", full)
-        told_to.trained(steps(8, 8))
-        told_to._thread.join(10)
-        assert not told_to._thread.is_alive()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            told_to.trained(steps(8, 8))
+            told_to._thread.join(10 * EVERY_S)
         told_to.trained(steps(16, 8))
+        end = time.monotonic() + 10
+        while (call := live.calls(tmp_path)[0]).last.step < 16 and time.monotonic() < end:
+            time.sleep(EVERY_S)
+        assert call.last.step == 16
     assert live.files(tmp_path) == []
 
 

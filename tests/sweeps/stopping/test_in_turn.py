@@ -14,7 +14,7 @@ from in_turn import require_same_as_undisturbed, said, steps_of
 from places import Place, table
 
 GRID = f"{{d_model: 16, tokens: 1K, seed: [0, {fakes.STEPS}]}}"
-STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
+STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 PATIENT = json.dumps({"patience": [8, 8]})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +90,21 @@ def test_a_silent_worker_is_ended_once(bench: Bench, micro) -> None:
     bench.pass_time(50)
     assert bench.condemned == [(7, "error", "no sign of life for 101 seconds")]
     assert bench.ended == [("elsewhere", 42, 5.0)]
+
+
+def test_silence_on_a_full_disk_says_nothing(bench: Bench, micro, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    begin(bench, micro())
+    bench.pass_time(3, "train", moves=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        bench.pass_time(500)
+    assert bench.condemned == []
+    bench.pass_time(1)
+    assert len(bench.condemned) == 1
+    assert not list(bench.study.rglob(".probe*"))
 
 
 @pytest.mark.parametrize(("phase", "most"), [("train", 200), ("evaluate", 800), ("save", 800)])
