@@ -218,7 +218,10 @@ def read_run(study: Path, table: Table, run_id: str) -> pa.Table:
     if not path.exists():
         return schema_of(table).empty_table()
     try:
-        rows = read_file(part, table) if path == part else _packed(packed, table, packed.stat().st_mtime_ns)
+        if path == packed:
+            rows, places = _packed(packed, table, packed.stat().st_mtime_ns)
+            return pa.concat_tables([rows.slice(0, 0), *(rows.slice(*place) for place in places.get(run_id, []))])
+        rows = read_file(part, table)
     except ValueError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     return rows.filter(pc.equal(rows[RUN], run_id))
@@ -243,14 +246,24 @@ def holds(study: Path, table: Table, run_id: str) -> bool:
 def _packed_runs(study: Path, table: Table) -> set[str]:
     packed = packed_path(study, table)
     try:
-        return set(pc.unique(_packed(packed, table, packed.stat().st_mtime_ns)[RUN]).to_pylist())
+        return set(_packed(packed, table, packed.stat().st_mtime_ns)[1])
     except (OSError, ValueError):
         return set()
 
 
 @lru_cache(maxsize=8)
-def _packed(path: Path, table: Table, written: int) -> pa.Table:
-    return read_file(path, table)
+def _packed(path: Path, table: Table, written: int) -> tuple[pa.Table, dict[str, list[tuple[int, int]]]]:
+    """A packed table, and for every run where its rows are: the first of each stretch of them, and how many."""
+    rows = read_file(path, table)
+    runs = rows[RUN].combine_chunks().dictionary_encode()
+    codes = runs.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    starts = np.flatnonzero(np.diff(codes, prepend=-2))
+    lengths = np.diff(starts, append=len(codes))
+    names, places = runs.dictionary.to_pylist(), defaultdict(list)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        if codes[start] >= 0:
+            places[names[codes[start]]].append((start, length))
+    return rows, dict(places)
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:
