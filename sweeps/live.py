@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class LiveWriter:
         self._last = Beat(now, "start", now, 0, 0, True, 0, None, (), {})
         self._thread = threading.Thread(target=self._beats, name="live", daemon=True)
 
-    def __enter__(self) -> LiveWriter:
+    def __enter__(self) -> Self:
         try:
             self._handle = self._opened()
         except (OSError, InputError) as error:
