@@ -12,7 +12,10 @@ from scaling.config.model import ModelConfig, following
 from scaling.config.training import TrainConfig
 from scaling.errors import InputError
 from sweeps import grid
+from sweeps.status import opened
+from sweeps.store import Store
 
+RESULTS = Path(__file__).parents[2] / "results"
 TAIL = "\ngrid: {tokens: 1M}\n"
 
 
@@ -94,6 +97,16 @@ def test_a_resolved_grid_has_the_same_cells_and_all_defaults() -> None:
         axes = {axis for block in document["grid"] for axis in block}
         for section, kind in grid.SECTIONS.items():
             assert set(kind.model_fields) - set(document[section]) <= axes | {*following()}
+
+
+@pytest.mark.parametrize("study", ["flagship", "routers"])
+def test_rows_that_were_trained_are_cells_of_their_grid(study: str) -> None:
+    """The run_ids of rows trained by earlier versions: a grid that resolved otherwise would train them again."""
+    folder = RESULTS / study
+    _, run_ids = opened(folder)
+    trained = {*Store(folder).survey().cells}
+    assert trained
+    assert trained <= {*run_ids}
 
 
 def test_named_grids_ship_and_load() -> None:
