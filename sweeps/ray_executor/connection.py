@@ -113,6 +113,7 @@ def _started(ray: Any, signals: Signals) -> Iterator[Path]:
             with signals.blocked(), _deaf(ray):
                 _twice(ray, settings)
         except Exception as error:  # Ray has no common type for errors of ports, memory or process limits
+            ray.shutdown()  # else Tune waits at the end of this process for what did not start
             busy = "; it waited twice: try again when this machine is less busy" if "timed out" in str(error) else ""
             raise WorkError(f"Ray did not start ({error}{busy}); `executor` inline works without it") from error
         finally:
