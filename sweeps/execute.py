@@ -79,7 +79,8 @@ def _run_sweep(
         planned = {}
         if missing:
             _check_start(job, progress)
-            done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in {*missing}}
+            left = {*missing}
+            done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in left}
             planned = _planned_seconds(grid, done)
         labels = {run_id: job.labels[cell] for run_id, cell in run_ids.items()}
         texts = {run_id: hashes[cell] for run_id, cell in run_ids.items()}
