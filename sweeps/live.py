@@ -158,14 +158,17 @@ class LiveWriter:
 
 
 def remove_told(store: Store, is_needed: Callable[[str], bool]) -> None:
-    """Remove the live files that no cell needs any more: those of workers that died, once their cells have rows.
+    """Remove the live files that no cell needs any more: those of workers that died, once their cells have rows; and
+    their folder if nothing is left in it.
 
-    Only for the driver that holds the lock.
+    Only for the driver that holds the lock, while it has no workers.
     """
     for path in live.files(store.out):
         call = live.read_call(path)
         if call is None or not any(is_needed(cell.run_id) for cell in call.cells):
             path.unlink(missing_ok=True)
+    with suppress(OSError):
+        live.folder_of(store.out).rmdir()
 
 
 def _told(cell: RunConfig, corpus_hash: str) -> LiveCell:

@@ -33,7 +33,7 @@ class Progress:
     expected_s: float | None = None  # of the phase, until a cell has ended well
     last: float = 0.0  # seconds from the start to the last ended cell, the time base of all rates
     lines: tuple[str, ...] = ()  # how far each running cell is
-    told: float = field(default_factory=time.monotonic)  # when they were last printed
+    told: float = 0.0  # when they were last printed, at first the start of the phase
     _live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -64,6 +64,7 @@ class Progress:
         self.done = self.failed = self.running = self.tokens = 0
         self.work = self.last = 0.0
         self.expected_s = expected_s
+        self.told = self.started
         self.note(what)
 
     def cell_started(self) -> None:

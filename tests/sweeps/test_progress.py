@@ -78,3 +78,21 @@ def test_before_a_cell_has_ended_the_plan_says_how_long_it_takes(clock: list[flo
     clock[0] = 20.0
     display.cell_ended("first", "ok", work=10.0)
     assert lines.getvalue().splitlines()[-1].endswith("about 60 s left")
+
+
+def test_running_cells_are_printed_once_a_minute_and_shown_live_on_a_terminal(clock: list[float]) -> None:
+    lines = io.StringIO()
+    display = progress.Progress(lines)
+    display.begin("training", 2, 1.0)
+    for second in range(0, 181, 2):
+        clock[0] = float(second)
+        display.cells_run([f"first: step {second}"])
+    assert lines.getvalue().splitlines()[1:] == [f"  first: step {second}" for second in (60, 120, 180)]
+
+    many = progress.Progress(Terminal())
+    many.begin("training", 100, 1.0)
+    many.cells_run([f"cell {number}" for number in range(100)])
+    shown = many._line().plain.splitlines()
+    assert len(shown) == 12  # the phase, ten cells, and how many more there are
+    assert "cell 9" in shown[10]
+    assert "90 more" in shown[11]
