@@ -165,6 +165,15 @@ def test_an_unknown_dispatch_is_refused_where_nothing_else_says_what_is_read(rea
     assert any("neither reads_all nor dispatch" in note for note in unsaid.notes)
 
 
+def test_our_rows_say_which_implementation_of_attention_they_have_and_older_ones_do_not(read):
+    """Rows of a study from before the column are of plain products."""
+    ours = ROWS.drop(columns="attention").assign(shape_id="of scaling bench")
+    older = ours.assign(attention=np.where(np.arange(len(ours)) < 3, None, "xla"))
+    for rows in (ours, older, ours.assign(attention="xla"), ours.assign(attention=None)):
+        np.testing.assert_array_equal(read(rows).column("n_heads"), ROWS["n_heads"])
+    assert not read(ours.assign(attention="cudnn")).column("n_heads").any()
+
+
 def test_attention_is_fused_or_not_as_a_column_says_or_as_is_said(read, refused):
     silent = ROWS.drop(columns="attention")
     assert any("n_heads" in note and "fused" in note for note in read(silent).notes)
