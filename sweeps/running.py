@@ -39,8 +39,9 @@ class RunningCell:
     phase: what its worker does (`scaling.observer.Phase`).   step, steps, tokens: how far it is.   loss, lr, grad_norm:
     means since the previous beat; None before the first step, and where not finite.   tokens_per_s: of this cell.
     left_s: seconds of training left, by this speed.   host, pid: of its worker.   seen: last beat, Unix seconds.
-    seen_s: how long ago that was.   silent: whether that is too long.   still_s: seconds for which training had done
-    nothing by then.   then: cells of its trunk that follow in the same call.   metrics: all that training reports.
+    seen_s: how long ago that was.   silent: whether that is too long.   gone: whether its process is known not to exist
+    any more.   still_s: seconds for which training had done nothing by then.   then: cells of its trunk that follow in
+    the same call.   metrics: all that training reports.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class RunningCell:
     seen: float
     seen_s: float
     silent: bool
+    gone: bool
     still_s: float
     then: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -109,6 +111,7 @@ def _running(call: LiveCall, number: int, left: list[LiveCell], label: str, seen
     step = min(cell.steps, before.leaves_at if cooled else last.step)
     metrics: dict[str, float | None] = {name: values[number] for name, values in last.metrics.items()}
     speed = last.tokens_per_s / trunks if last.tokens_per_s else None
+    gone = _is_gone(call)
     return RunningCell(
         run_id=cell.run_id,
         cell=label,
@@ -125,7 +128,8 @@ def _running(call: LiveCall, number: int, left: list[LiveCell], label: str, seen
         pid=call.pid,
         seen=last.time,
         seen_s=seen_s,
-        silent=seen_s > (_GONE_S if _is_gone(call) else SILENT_S),
+        silent=seen_s > (_GONE_S if gone else SILENT_S),
+        gone=gone,
         still_s=last.still_s,
         then=len(left) - 1,
         metrics=metrics,

@@ -54,7 +54,7 @@ def _warnings(summary: StudyStatus) -> list[str]:
         names = listed((f"{cell.cell} on {cell.host} (process {cell.pid})" for cell in silent), most=3)
         longest = duration(max(cell.seen_s for cell in silent))
         warnings.append(f"nothing has been heard for {longest} of {names}: stopped, hung or out of reach")
-    beating = [cell for cell in summary.interrupted if not (cell.silent or cell.phase == "stopped")]
+    beating = [cell for cell in summary.interrupted if not (cell.silent or cell.gone or cell.phase == "stopped")]
     if beating and not summary.driver:
         names = listed((f"process {cell.pid} on {cell.host}" for cell in beating), most=3)
         warnings.append(f"the driver is gone, and a worker of it was heard of less than a minute ago: {names}")
@@ -81,7 +81,7 @@ def _tables(summary: StudyStatus) -> list[Table]:
     if summary.interrupted:
         was = Column("cell", "when last seen", text=True)
         when = Column("seen", "at", lambda at: time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)), text=True)
-        kept = [column for column in cells[1:] if column.field not in ("left_s", "tokens_per_s", "grad_norm")]
+        kept = [column for column in cells[1:] if column.field not in ("left_s", "tokens_per_s", "grad_norm", "seen_s")]
         tables.append(Table.of("", (was, *kept, when), summary.interrupted))
     return tables
 
