@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
 
-from scaling.config.counts import parameters, places_per_token
+from scaling.config.counts import Parameters, parameters, places_per_token
 from scaling.config.model import ModelConfig
-from scaling.config.optimisers import OPTIMISERS
+from scaling.config.optimisers import FACTORED_FROM
 from scaling.config.run import RunConfig
 from scaling.expert_rows import block_count, block_rows, capacity_rows
 
@@ -42,10 +42,50 @@ def training_memory_bytes(config: RunConfig) -> float:
     again = layer if recomputed else 0
     counts = parameters(model, vocab)
     own = replace(counts, experts=counts.experts // spread)  # a device's
-    held, kept_by_optimiser = own.allocated, OPTIMISERS[train.optimiser].kept(own, model)
+    held, beside = own.allocated, values_of_optimiser(train.optimiser, own, model)
     widest = once + kept_all + max(loss, again + max(attention, kept.backward))
     sums = held if train.accumulate > 1 else 0  # accumulated gradients
-    return 4.0 * (held + kept_by_optimiser + sums + max(widest + kept.gradients, held))
+    return 4.0 * (held + beside + sums + max(widest + kept.gradients, held))
+
+
+def values_of_optimiser(name: str, counts: Parameters, model: ModelConfig) -> float:
+    """Values that an optimiser keeps beside the weights of these groups, without counters."""
+    match name:
+        case "muon":
+            return _muon(counts, model)
+        case "adafactor":
+            return _adafactor(counts, model)
+        case _:
+            return {"adamw": 2.0, "lion": 1.0}[name] * counts.allocated
+
+
+def _muon(counts: Parameters, model: ModelConfig) -> float:
+    """One momentum of the matrices in blocks; Adam's two moments of all others."""
+    alone = counts.attention
+    if model.n_experts == 1 or model.experts_kind.sizes is None:
+        alone += counts.shared + counts.experts
+    return 2.0 * counts.allocated - alone
+
+
+def _adafactor(counts: Parameters, model: ModelConfig) -> float:
+    """A value a row and a column of matrices of at least FACTORED_FROM rows and columns, one a weight of others."""
+    if model.n_experts > 1 and model.experts_kind.sizes is not None:
+        return float(counts.allocated)  # factors and adapters are narrow
+
+    def factored(n: float, rows: float, columns: float) -> float:
+        """Of weights that make matrices of this shape."""
+        each = rows + columns if min(rows, columns) >= FACTORED_FROM else rows * columns
+        return n / (rows * columns) * each
+
+    d, keys = model.d_model, model.n_kv_heads * model.d_head
+    hidden = model.dense_width if model.n_experts == 1 else model.d_expert
+    attention = 2 * factored(d * d, d, d) + 2 * factored(d * keys, d, keys)
+    tables = 1 if model.tie_embeddings else 2
+    kept = model.n_layers * attention + tables * factored(counts.embedding, counts.embedding / d, d)
+    kept += factored(counts.experts, d, hidden) + factored(counts.router, d, model.n_experts) + counts.norms
+    if counts.shared:
+        kept += factored(counts.shared, d, model.shared_width)
+    return kept
 
 
 @dataclass(frozen=True)

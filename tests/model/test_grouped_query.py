@@ -115,5 +115,5 @@ def test_only_grouped_heads_are_part_of_the_names_of_cells():
 
 @pytest.mark.parametrize("groups", [3, 16])
 def test_groups_that_do_not_divide_the_heads_are_refused(groups):
-    with pytest.raises(ValidationError, match=rf"n_kv_heads={groups} .*d_model/d_head=8"):
+    with pytest.raises(ValidationError, match=rf"n_kv_heads={groups} .*n_heads=8"):
         model(groups)
