@@ -61,16 +61,17 @@ class _UnknownError(Exception):
     """The initialisation draws something else."""
 
 
-def initialisation_of(function: Callable[[jax.Array], Any]) -> Initialisation:
-    """The initialisation that a function of a random key is: what `initial_values` takes."""
-    key = jax.random.key(0)
+def initialisation_of(function: Callable[[jax.Array], Any]) -> tuple[Initialisation, Any]:
+    """The initialisation that a function of a random key is, which `initial_values` takes, and the shapes of its
+    values."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(key)
     if jax.default_backend() == "cpu" and jax.config.values["jax_threefry_partitionable"]:
-        traced, shapes = jax.make_jaxpr(function, return_shape=True)(key)
         try:
-            return jax.tree.unflatten(jax.tree.structure(shapes), _recipe(traced))
+            return jax.tree.unflatten(jax.tree.structure(shapes), _recipe(traced)), shapes
         except _UnknownError:
             pass
-    return compile_unoptimised(function, key)
+    return compile_unoptimised(function, key), shapes
 
 
 def initial_values(initialisation: Initialisation, seed: int) -> Any:

@@ -68,9 +68,8 @@ def _spawned(masked_share: float, params: Any, moments: Any, key: jax.Array) -> 
 
 def _compiled(function: StepFunction, devices: Sequence[jax.Device], trunks: int | None) -> tuple[Any, Any, Any]:
     """The first state, the compiled step, and the shape of the state of one trunk."""
-    train, placement, key = function.train, function.placement, jax.random.key(0)
-    first = functools.partial(first_state, function.model, function.vocab_size, train)
-    state = jax.eval_shape(first, key)
+    train, placement = function.train, function.placement
+    first, state = initialisation_of(functools.partial(first_state, function.model, function.vocab_size, train))
     batch = jax.ShapeDtypeStruct((train.sequences, train.seq_len + 1), jnp.int32)
     arguments: tuple[Any, ...] = (state, batch, jax.ShapeDtypeStruct((), jnp.float32))
     specs, whole = partition_specs(state), PartitionSpec()
@@ -78,7 +77,7 @@ def _compiled(function: StepFunction, devices: Sequence[jax.Device], trunks: int
     if trunks is not None:
         step, arguments = jax.vmap(step), tuple(_stacked(tree, trunks) for tree in arguments)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(*placement.shardings(state, devices), None))
-    return initialisation_of(first), jitted.lower(*arguments).compile(), state
+    return first, jitted.lower(*arguments).compile(), state
 
 
 def _stacked(tree: Any, n: int) -> Any:

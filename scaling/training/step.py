@@ -66,8 +66,8 @@ def documents(tokens_BxT: jax.Array, separator: int) -> jax.Array:
 
 def initial_params(model: ModelConfig, vocab_size: int, seed: int) -> Params:
     """Weights before training, which depend only on the seed."""
-    weights = initial_values(initialisation_of(partial(first_params, model, vocab_size)), seed)
-    return jax.device_put(weights)
+    initialisation, _ = initialisation_of(partial(first_params, model, vocab_size))
+    return jax.device_put(initial_values(initialisation, seed))
 
 
 def first_params(model: ModelConfig, vocab_size: int, key: jax.Array) -> Params:
