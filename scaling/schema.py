@@ -159,9 +159,7 @@ RUNS: dict[str, SchemaColumn] = {
         _TEXT, "", "how attention over whole sequences was computed: xla (writes its scores) or cudnn (fused)"
     ),
     "trunks_together": SchemaColumn(_INT, "", "trunks that this process trained as one program"),
-    "peak_memory_bytes": SchemaColumn(
-        _INT, "bytes", "peak of one device in a training step: as allocated by XLA (CPU) or measured (GPU)"
-    ),
+    "peak_memory_bytes": SchemaColumn(_INT, "bytes", "peak of one device in a training step, as allocated by XLA"),
     "executor": SchemaColumn(_TEXT, "", "ray or inline"),
     "started_at": SchemaColumn(_TEXT, "UTC", "ISO 8601"),
     "wall_s": SchemaColumn(

@@ -12,6 +12,7 @@ error of .03, above all of these.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -48,7 +49,7 @@ def measure(record: Record, tiny: bool) -> None:
     """A case for each comparison: `off`, `worst_token_off`, `gradients_off`, `tolerance` of the first, `passed`."""
     for cases in (_kernels(tiny), _attention(tiny), _routers(tiny), whole_step.cases(tiny)):
         owed = [case for case in cases if record.owes(case[0])]
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(max(2, min(8, (os.cpu_count() or 1) // 2))) as pool:
             compiled = [(name, pool.submit(compile_), compare) for name, compile_, compare in owed]
             for name, programs, compare in compiled:
                 record.case(name, functools.partial(_compared, programs, compare), needs=_NEEDS_S)

@@ -1,4 +1,4 @@
-"""Threads, devices and memory of a training process."""
+"""Threads and devices of a training process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import jax
 
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
-from scaling.training.program import Program
 
 
 def require_gpu(config: RunConfig) -> None:
@@ -27,9 +26,3 @@ def threads() -> int:
     if reserved.isdigit() and int(reserved) > 0:
         return int(reserved)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def peak_bytes(program: Program, devices: tuple[jax.Device, ...]) -> int:
-    """Peak memory of a training step on one device: measured by the device, or else allocated by the compiler."""
-    measured = (devices[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return program.peak_bytes if measured is None else int(measured)

@@ -137,7 +137,7 @@ def _run_row(trained: TrainedCell, call: _Call) -> tuple[dict[str, Any], list[di
         "error": "",
         "epochs": row["tokens"] / corpus.train_tokens,
         "tokens_own": trained.tokens_own,
-        "peak_memory_bytes": host.peak_bytes(call.program, call.devices),
+        "peak_memory_bytes": call.program.peak_bytes,  # what a device counts is of all that its process ever ran
     }
     error = trained.error
     if not error:
