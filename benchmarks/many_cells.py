@@ -38,6 +38,7 @@ DOCUMENTS, CURVE_ROWS = 128, 41  # of a cell of the flagship study
 TRUTH = {"E": 1.69, "A": 20.0, "B": 40.0, "alpha": 0.34, "beta": 0.28}  # 3 to 4 nats per token at these sizes
 FUNCTIONS = CellFunctions("benchmarks.many_cells:train", "benchmarks.many_cells:measure")
 _SEEDLESS = 200  # cells of one seed
+_LEAST = 20 * _SEEDLESS
 STEPS = {
     "run": "train (planted) and write every cell, one after another",
     "plan": "sweep plan",
@@ -211,6 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--make", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args(arguments)
+    if options.cells < _LEAST:
+        parser.error(f"--cells must be at least {_LEAST:,}, for a tenth to differ from {_SEEDLESS}")
+    if unknown := [step for step in options.steps.split(",") if step not in STEPS]:
+        parser.error(f"no step {', '.join(unknown)}; there are {', '.join(STEPS)}")
     if options.make:
         grid, out = options.make
         run_sweep(load_grid(grid), out, Options(executor="inline"), Progress(), FUNCTIONS)
