@@ -1,9 +1,9 @@
 """What Ray costs a sweep: seconds per trial that does nothing, and the share of their time that workers work.
 
-`python -m benchmarks.overhead [--json] [empty] [working]` sweeps stub cells, one trial each, which write rows of real size:
-`empty` without any work on one worker, `working` with cells that sleep on two. The clock runs from the start of the first
-cell to the end of the last; the start of Ray is given apart. The driver's CPU seconds tell more than wall seconds where
-the machine has other work.
+`python -m benchmarks.overhead [--json] [empty] [working]` sweeps stub cells, one trial each, which write rows of real
+size: `empty` without any work on one worker, `working` with cells that sleep on two. The clock runs from the start of
+the first cell to the end of the last; the start of Ray is given apart. The driver's CPU seconds tell more than wall
+seconds where the machine has other work.
 """
 
 from __future__ import annotations
