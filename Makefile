@@ -10,7 +10,7 @@ HOURS ?= 3
 # Two processes, of which one that is idle takes tests from the other.
 WORKERS := --numprocesses 2 --dist worksteal
 
-.PHONY: help setup quickstart flagship flagship-prediction flagship-check notebooks bench test test-all lint clean
+.PHONY: help setup quickstart flagship flagship-prediction flagship-check notebooks bench gpu gpu-wheels test test-all lint clean
 
 help:
 	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
@@ -19,6 +19,7 @@ help:
 	@echo "make flagship    go on with the flagship study for HOURS=$(HOURS) on two cores; then make flagship-prediction, flagship-check"
 	@echo "make notebooks   execute the notebooks on $(STUDY) and write them with their outputs"
 	@echo "make bench       the engine's speed as ratios, on an idle machine"
+	@echo "make gpu         what waits for a GPU, in nine minutes: see docs/gpu.md; make gpu-wheels carries what it lacks there"
 	@echo "make setup       only the virtual environment in $(VENV)"
 
 # Installed again only when the list of dependencies changes.
@@ -48,7 +49,7 @@ flagship: $(READY)
 # times that of the largest cell, which `benchmarks.flagship` verifies.
 ASKED := --train-flops 4.23e13 --data-tokens 73.5M --device cpu --latency $(FLAGSHIP)/latency.json --prompt 64 --generated 64 --max-batch 64
 flagship-prediction: $(READY)
-	$(BIN)/scaling bench --d-model 32,64,96,128 --n-layers 2,4 --n-experts 1,4,8,16,32,64,128 --top-k 2 --batch 1,8,64 --context 64,128 --repeats 10 --out $(FLAGSHIP)/bench.parquet
+	$(BIN)/scaling bench --d-model 48,64,80,96 --n-layers 2,3,4 --n-experts 1,4,8,16,32,64 --top-k 2 --batch 8,64 --context 64,96 --repeats 10 --out $(FLAGSHIP)/bench.parquet
 	$(BIN)/scaling latency $(FLAGSHIP)/bench.parquet --out $(FLAGSHIP)/latency.json
 	$(BIN)/scaling fit $(FLAGSHIP) --where "n_experts == 1 or top_k == 2" --out $(FLAGSHIP)/fit.json
 	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e7 --out $(FLAGSHIP)/answer-light.json
@@ -65,6 +66,17 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine
+
+# The day a GPU is there (docs/gpu.md). GPU_PYTHON has JAX for its GPU; wheels in .whl are installed beside its packages.
+GPU_PYTHON ?= python3
+GPU_OUT ?= results/gpu
+GPU_SITE := build/gpu-site
+gpu:
+	@! ls .whl/*.whl >/dev/null 2>&1 || $(GPU_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --no-cache-dir --upgrade --target $(GPU_SITE) .whl/*.whl
+	PYTHONPATH=$(GPU_SITE) $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT)
+
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest .whl --requirement benchmarks/gpu/wheels.txt
 
 lint: $(READY)
 	$(BIN)/ruff check .
