@@ -67,6 +67,7 @@ def test_a_cell_with_a_row_is_counted_and_not_shown(study: tuple[Path, RunConfig
     kept = path.read_bytes()
     sweep(place.grid(BOTH), place)
     assert not path.exists()
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(kept)  # as if nobody had cleared up
     watch._cost_s = 0.0
     assert (watch.look().ok, watch.look().interrupted) == (2, [])
