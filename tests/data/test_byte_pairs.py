@@ -11,7 +11,8 @@ from scaling.data.byte_pairs import WordEncoder, is_byte_level
 from scaling.data.tokenizer import LibraryFile, _train
 
 WORDS = [
-    "don't we'll", "naïve café", "日本語のテキスト", "x = 1\n\n\n    return y", "١٢٣ ½ Ⅷ 四", "a\u0301 \u200b\u00a0\u3000\u2028z",
+    "don't we'll", "naïve café", "日本語のテキスト", "x = 1\n\n\n    return y", "١٢٣ ½ Ⅷ 四",
+    "a\u0301 \u200b\u00a0\u3000\u2028z",
     "\x1c\x1d \x0b\x0c\r\n\t", "🙂🙃", "ΑΒΓ ǅ ªº", "'s 'T ''re  end  ", "<|endoftext|>",
 ]  # fmt: skip
 
