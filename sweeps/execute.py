@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from scaling import data
@@ -189,10 +190,12 @@ def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress
             return
         progress.cell_started()
         try:
-            for outcome in worker.train_cells(call, corpus_hash, job.store, "inline", job.functions, stop, running):
-                ended(outcome)
-                if job.out_of_time() or signals.asked:
-                    return
+            training = worker.train_cells(call, corpus_hash, job.store, "inline", job.functions, stop, running)
+            with closing(training) as outcomes:  # an error of `ended` would leave its threads
+                for outcome in outcomes:
+                    ended(outcome)
+                    if job.out_of_time() or signals.asked:
+                        return
         except Interrupted:
             return
 

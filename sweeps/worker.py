@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,7 @@ def train_cells(
     functions: CellFunctions,
     asked: Callable[[], str] = _never_asked,
     told: Callable[[Interruption], None] = _tell_nobody,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Train the cells of one call and write the parts of each when it ends.
 
     A failure becomes a row with a status and the error's text for every cell that it kept from ending. If there were

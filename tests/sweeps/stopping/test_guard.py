@@ -89,6 +89,8 @@ def test_only_a_worker_of_a_sweep_that_began_before_is_killed(sleeper: subproces
     assert not nodes.kill_worker(sleeper.pid, now), "it is no worker"
     titled = subprocess.Popen(["ray::SweepCall.train", *SLEEP[1:]], executable=sys.executable)
     try:
+        while not Path(f"/proc/{titled.pid}/cmdline").read_bytes():  # it is being replaced by what it runs
+            time.sleep(0.01)
         assert not nodes.kill_worker(titled.pid, now - 3600), "the number was given anew since"
         assert nodes.kill_worker(titled.pid, time.time())
         assert titled.wait(10) == -signal.SIGKILL
