@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.cli.options import with_options
 from scaling.cli.show.page import Page
@@ -11,8 +11,10 @@ from scaling.cli.show.tables import text_table
 from scaling.formatting import flops, percent, plural, si
 from scaling.table import Table
 from sweeps.grid import Grid, axis_value
-from sweeps.plan import CellPlan, Plan
 from sweeps.progress import Progress, duration
+
+if TYPE_CHECKING:  # it loads pandas, scipy and statsmodels, which a sweep does without
+    from sweeps.plan import CellPlan, Plan
 
 
 class SweepProgress(Progress):
