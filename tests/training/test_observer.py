@@ -70,6 +70,7 @@ def test_reports_are_the_steps_of_the_curves(micro) -> None:
     assert sum(report.seconds for report in heard.reports) == pytest.approx(results[1].run["train_s"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_writes_a_checkpoint_and_tells_its_past_when_it_resumes(
     micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
