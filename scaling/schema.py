@@ -64,6 +64,9 @@ RUNS: dict[str, SchemaColumn] = {
     "seq_len": SchemaColumn(_INT, "tokens", "context length of training and evaluation"),
     "steps": SchemaColumn(_INT, "", "optimiser steps"),
     "lr": SchemaColumn(_REAL, "", "peak learning rate"),
+    "optimiser": SchemaColumn(_TEXT, "", "adamw, lion, muon or adafactor; null in rows from before there was a choice"),
+    "parametrisation": SchemaColumn(_TEXT, "", "standard, or mup (arXiv 2203.03466); null as above"),
+    "tie_embeddings": SchemaColumn(_FLAG, "", "whether the head is the transposed embedding; null as above"),
     "warmup_tokens": SchemaColumn(_INT, "tokens", "tokens over which the learning rate rises to its peak"),
     "weight_decay": SchemaColumn(_REAL, "", "weight decay of AdamW, multiplied by the learning rate in each step"),
     "n_active": SchemaColumn(

@@ -51,7 +51,7 @@ def decode_times(rows: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
     experts = rows["n_experts"].astype(int).tolist()
     columns = ("time_ms", "time_q25_ms", "time_q75_ms")
     time, low, high = (1e3 * (rows[name] / rows["batch"]).to_numpy(copy=True) for name in columns)
-    tops = np.maximum(time, high)
+    tops = np.fmax(time, high)  # a single repeat has no quartiles
     doubted = (rows["doubt"] != "").tolist() if "doubt" in rows else [False] * len(rows)
     hatches: Any = ["////" if doubt else "" for doubt in doubted]
     ax.bar(range(len(rows)), time, color=[palette[e] for e in experts], width=0.66, hatch=hatches, edgecolor="white")

@@ -243,13 +243,21 @@ def _without_highest(frame: pd.DataFrame, target: str, count: int, log: ReadingL
 
 
 def _method_notes(frame: pd.DataFrame) -> list[str]:
+    notes = []
     kinds = kinds_of_method(frame)
-    if len(kinds) < 2:
-        return []
-    return [
-        f"the routed runs use {len(kinds)} methods ({listed(kinds)}): a law in E treats them as one and confounds the "
-        "effect of the method with that of E; select one with `where`"
-    ]
+    if len(kinds) > 1:
+        notes.append(
+            f"the routed runs use {len(kinds)} methods ({listed(kinds)}): a law in E treats them as one and confounds "
+            "the effect of the method with that of E; select one with `where`"
+        )
+    for name in ("optimiser", "parametrisation"):
+        found = sorted(map(str, frame[name].dropna().unique())) if name in frame else []
+        if len(found) > 1:
+            notes.append(
+                f"the runs differ in {name} ({listed(found)}): a law takes its effect for that of size, tokens or E; "
+                "select one with `where`"
+            )
+    return notes
 
 
 def _independence(frame: pd.DataFrame, law: Law | None) -> list[str]:

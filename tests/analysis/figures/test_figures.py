@@ -173,6 +173,13 @@ def test_where_no_floor_is_known_none_is_drawn():
     assert [list(line.get_xdata()) for line in dashed] == [[4, 16], [4, 16]]
 
 
+def test_decode_times_of_a_single_repeat_have_no_quartiles():
+    rows = LATENCY[LATENCY["batch"] == 16].assign(time_q25_ms=np.nan, time_q75_ms=np.nan)
+    ax = figures.figure(partial(figures.decode_times, rows, PALETTE)).axes[0]
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([1e3, 8e3])
+    assert ax.get_ylim()[1] > 8e3
+
+
 def test_decode_times_are_per_token_with_quartiles_and_beside_the_dense_model():
     rows = LATENCY[LATENCY["batch"] == 16]
     _, ax = drawn("decode times")

@@ -129,6 +129,16 @@ def test_where_selects_and_counts(csv):
     assert table.dropped == (("not n_experts == 1 and loss_val < 3.1", 3),)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"), [("optimiser", ["adamw", "muon"]), ("parametrisation", ["standard", "mup"])]
+)
+def test_runs_of_several_trainings_are_pointed_out(csv, column, values):
+    mixed = GOOD.assign(**{column: [values[0], values[0], values[1], None]})
+    assert any(all(value in note for value in values) for note in runs.read_runs(csv(mixed), law=HOFFMANN).notes)
+    one = runs.read_runs(csv(mixed), where=f"{column} == '{values[0]}'", law=HOFFMANN)
+    assert not any(all(value in note for value in values) for note in one.notes)
+
+
 def test_repeats_are_pointed_out_and_a_run_counts_once(csv):
     table = runs.read_runs(csv(pd.concat([GOOD, GOOD.iloc[:1]])), law=HOFFMANN)
     assert len(table) == 5
