@@ -26,7 +26,7 @@ from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from scaling.formatting import listed
 from scaling.values import digest
-from sweeps.grid import Grid, parse, resolved
+from sweeps.grid import Grid, parse, resolved, with_axes
 
 TIMES = 10.0  # the compute of the check over the largest of the fit
 BRANCHES = (1 / 8, 1 / 4, 1 / 2, 1)  # token budgets of a check's trunk, to read off where it reaches the dense loss
@@ -191,7 +191,7 @@ def check_grid(fit: Fit, answer: Answer, grid: Grid, budget: float) -> Grid:
         "batch": sorted({1 if offer is None else offer.batch for offer in served}),
         "context": sorted({service.prompt, round(service.mean_context)}),
     }
-    check = replace(grid, study=f"{grid.study}-check", blocks=tuple(blocks), record={})
+    check = replace(with_axes(grid, blocks), study=f"{grid.study}-check", record={})
     check = replace(check, settings={**grid.settings, "bench": bench})
     return parse(resolved(check), grid.path)
 

@@ -146,7 +146,7 @@ def _bytes_of(path: str, made: TokenFiles, n_tokens: int, content: Any) -> NDArr
         return None
     file = Path(path).parent / made.heldout_bytes
     try:
-        sizes = np.load(file, mmap_mode="r", allow_pickle=False)
+        sizes = np.load(file, mmap_mode="r")  # which unpickles nothing
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file}: `heldout_bytes` of {path} is no .npy file of numbers ({error})") from error
     if sizes.shape != (n_tokens,) or sizes.dtype.kind not in "ui":

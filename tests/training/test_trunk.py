@@ -14,6 +14,7 @@ import pytest
 
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
+from scaling.observer import UNOBSERVED
 from scaling.training import checkpoint, language_model
 
 # Columns that depend on how cells were trained together; all others must agree.
@@ -229,7 +230,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_warning(left, tmp_path, caplog
     """Whatever is damaged, it is not used; the trunk takes an older one, else begins anew."""
     folder, cells = left
     (whole,) = folder.iterdir()
-    program = language_model._prepared(cells).program
+    program = language_model._prepared(cells, UNOBSERVED).program
     for number, (name, damage) in enumerate(DAMAGES.items()):
         place = tmp_path / str(number)
         shutil.copytree(whole, place / "3")
@@ -254,7 +255,7 @@ def test_a_trunk_whose_only_checkpoint_is_damaged_begins_anew(left, separate, ca
 def test_a_checkpoint_of_another_shape_is_damaged(left, micro, caplog):
     folder, cells = left
     wider = micro(n_experts=4, tokens=BUDGETS[1], d_model=2 * cells[0].model.d_model)
-    program = language_model._prepared([wider]).program
+    program = language_model._prepared([wider], UNOBSERVED).program
     assert checkpoint.Checkpoints(folder, 1).load(program.state_shape, program.state_sharding) is None
     assert "set aside" in caplog.text
 
