@@ -209,7 +209,7 @@ def fit_latency(
         draws.append(robust(design[rows], _BOUNDS, coefficients)[0])
     ratios = 1 / (1 + left_out(table, on, "shape")["error"].to_numpy(float))
     steps, terms = measured_steps(table, design, coefficients), np.array(_TERMS)
-    alone = _held_out(table, on, None)
+    held_out, terms_alone = _held_out(table, on, steps)
     return LatencyLaw(
         device=on,
         efficiency=Efficiency.of(
@@ -223,7 +223,7 @@ def fit_latency(
         n_shapes=n_shapes,
         dtype=table.dtype,
         versions=str(table.frame["versions"].iloc[0]) if "versions" in table.frame else "",
-        held_out=_held_out(table, on, steps) if steps else alone,
+        held_out=held_out,
         before=HeldOutTimes.of(design @ ASSUMED.coefficients()[:FITTED] - 1),
         after=HeldOutTimes.of(design @ coefficients - 1),
         warnings=(*table.notes, *_warnings(table), *doubts),
@@ -233,7 +233,7 @@ def fit_latency(
         made_from=table.digest,
         measured_range=_range_of(table),
         steps=steps,
-        terms_alone=alone.get("all") if steps else None,
+        terms_alone=terms_alone if steps else None,
     )
 
 
@@ -253,18 +253,25 @@ def _head_width(table: LatencyTable) -> float:
     return float(np.median(table.column("d_model")[heads > 0] / heads[heads > 0])) if np.any(heads > 0) else 0.0
 
 
-def _held_out(table: LatencyTable, on: Device, steps: MeasuredSteps | None) -> dict[str, HeldOutTimes]:
-    """Errors by axis that has several levels, each left out in turn, and over all of them."""
+def _held_out(
+    table: LatencyTable, on: Device, steps: MeasuredSteps | None
+) -> tuple[dict[str, HeldOutTimes], HeldOutTimes | None]:
+    """Errors by axis that has several levels, each left out in turn, and over all of them; then those of the terms
+    alone over all of them."""
     predicted = {axis: left_out(table, on, axis, steps) for axis in AXES if len(np.unique(table.column(axis))) > 1}
     errors = {
         axis: HeldOutTimes.of(rows["error"], tuple(float(level) for level in sorted(rows[axis].unique())))
         for axis, rows in predicted.items()
     }
-    return errors | ({"all": HeldOutTimes.of(pd.concat(predicted.values())["error"])} if predicted else {})
+    if not predicted:
+        return errors, None
+    every = pd.concat(predicted.values())
+    return errors | {"all": HeldOutTimes.of(every["error"])}, HeldOutTimes.of(every["error_of_terms"])
 
 
 def left_out(table: LatencyTable, on: Device, by: str, steps: MeasuredSteps | None = None) -> pd.DataFrame:
-    """The rows with `modelled_ms` and `error` (modelled / measured - 1) of a law fitted without their level of `by`.
+    """The rows with `modelled_ms` and `error` (modelled / measured - 1) of a law fitted without their level of `by`,
+    and `error_of_terms`, that of its terms alone.
 
     `by`: a column, each of whose values is left out in turn; or "shape", where ten parts of the shapes are. With
     `steps` the law is corrected by the rows that are not left out, with the covariances of all. Raises InputError with
@@ -274,14 +281,16 @@ def left_out(table: LatencyTable, on: Device, by: str, steps: MeasuredSteps | No
     levels = table.shapes.to_numpy() % 10 if by == "shape" else table.column(by)
     if len(np.unique(levels)) < 2:
         raise InputError(f"{table.source}: a single {by}; leaving one out takes at least two")
-    error = np.full(len(table), np.nan)
+    error, of_terms = np.full((2, len(table)), np.nan)
     for level in np.unique(levels):
         out = levels == level
         if len(np.unique(table.shapes[~out])) >= 2:
             coefficients = robust(design[~out], _BOUNDS)[0]
             factor = 1.0 if steps is None else told(steps.covariances, table, design, coefficients, out)
-            error[out] = design[out] @ coefficients * factor - 1
-    return table.frame.assign(error=error, modelled_ms=table.column("time_ms") * (1 + error)).dropna(subset=["error"])
+            of_terms[out] = design[out] @ coefficients - 1
+            error[out] = (1 + of_terms[out]) * factor - 1
+    modelled_ms = table.column("time_ms") * (1 + error)
+    return table.frame.assign(error=error, error_of_terms=of_terms, modelled_ms=modelled_ms).dropna(subset=["error"])
 
 
 def modelled(table: LatencyTable, law: LatencyLaw) -> pd.DataFrame:

@@ -23,9 +23,7 @@ PLACE = ("n_experts", "top_k", "d_model", "n_layers", "batch", "context")
 _REMEMBERED = 4  # covariances of the same steps, which every draw of a speed asks for
 _TOGETHER = 4_000_000  # of their numbers, 32 MB
 _NODES = 128  # of a longer row of models by width: over ten decades of N .26 octaves of N apart, .1 of the width
-
-
-_ROOTS = np.sqrt([2.0, 3.0, 5.0, 7.0, 11.0, 13.0])
+_ROOTS = np.sqrt([2.0, 3.0, 5.0, 7.0, 11.0, 13.0])  # one for each of `PLACE`
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,8 @@ def times(of: PhaseDepartures | None, place: tuple[Values, ...]) -> Values:
 def _times(of: PhaseDepartures, place: tuple[Values, ...], shape: tuple[int, ...]) -> Array:
     rows = np.stack([np.broadcast_to(np.asarray(value, dtype=float), shape).ravel() for value in place], axis=1)
     logs = np.log2(rows)
-    # Layouts that hold the same batch are the same step. One number tells rows apart: sums of multiples of roots that
-    # no rational numbers relate.
+    # Layouts that hold the same batch are the same step. One number tells rows apart: a sum over roots that no
+    # rational numbers relate.
     _, first, where = np.unique(logs @ _ROOTS, return_index=True, return_inverse=True)
     return np.asarray(of.factor(logs[first])[where.ravel()].reshape(shape)[()])
 
