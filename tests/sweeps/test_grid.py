@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from grids import parse, require_refused
 
 from scaling.config.data import DataConfig
 from scaling.config.model import ModelConfig, following
@@ -17,10 +18,6 @@ from sweeps.store import Store
 
 RESULTS = Path(__file__).parents[2] / "results"
 TAIL = "\ngrid: {tokens: 1M}\n"
-
-
-def parse(text: str) -> grid.Grid:
-    return grid.parse(text, Path("folder/g.yaml"))
 
 
 def test_axes_of_a_block_are_crossed_and_blocks_united_in_file_order() -> None:
@@ -177,11 +174,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_reported_with_its_place(mistake: str) -> None:
-    text, expected = MISTAKES[mistake]
-    with pytest.raises(InputError) as caught:
-        parse(text)
-    for part in expected:
-        assert part in str(caught.value)
+    require_refused(*MISTAKES[mistake])
 
 
 def test_all_mistakes_are_reported_at_once_in_order_of_their_lines() -> None:
