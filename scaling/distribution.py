@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -97,30 +98,36 @@ def _place(name: str) -> str | None:
 class Registry(Mapping[str, T], Generic[T]):
     """Values by name: our `own`, then those that other distributions declare as entry points of `group`.
 
+    `places` are more of ours, `module:NAME`, whose module is imported when the value is asked for.
     An entry point names one value of type `kind`. Entry points are listed when a name that is not ours is first asked
     for, or all names are, and each is loaded when its value is. Both raise InputError naming the distribution at fault:
     one that takes a name twice, one that cannot be imported, one whose value is something else.
     """
 
-    def __init__(self, group: str, kind: type[T], own: dict[str, T]) -> None:
-        self.group, self.kind, self.own = group, kind, own
+    def __init__(self, group: str, kind: type[T], own: dict[str, T], places: Mapping[str, str] | None = None) -> None:
+        self.group, self.kind, self.own, self.places = group, kind, own, places or {}
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
         if name in self.own:
             return self.own[name]
         if name not in self._loaded:
-            self._loaded[name] = self._load(self._entries[name])
+            place = self.places.get(name)
+            self._loaded[name] = self._load(self._entries[name]) if place is None else pkgutil.resolve_name(place)
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.own or name in self._entries
+        return name in self._ours or name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*self.own, *self._entries))
+        return iter((*self._ours, *self._entries))
 
     def __len__(self) -> int:
-        return len(self.own) + len(self._entries)
+        return len(self._ours) + len(self._entries)
+
+    @property
+    def _ours(self) -> tuple[str, ...]:
+        return *self.own, *self.places
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
@@ -128,8 +135,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
         entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
-            if entry.name in self.own or entry.name in entries:
-                owner = NAME if entry.name in self.own else _distribution(entries[entry.name])
+            if entry.name in self._ours or entry.name in entries:
+                owner = NAME if entry.name in self._ours else _distribution(entries[entry.name])
                 raise InputError(f"{self._declared(entry)}: {owner} has that name already; uninstall one of them")
             entries[entry.name] = entry
         return entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,15 @@ Table = Literal["runs", "evals", "curves", "latency"]
 
 @dataclass(frozen=True)
 class SchemaColumn:
-    """One column of a table: Arrow type, unit ("" for a pure number or a name) and meaning."""
+    """One column of a table: Arrow type, unit ("" for a pure number or a name) and meaning.
+
+    better: `lower` or `higher`, for a metric of a task whose direction is recorded; "" for any other column.
+    """
 
     type: pa.DataType
     unit: str
     meaning: str
+    better: str = ""
 
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -34,7 +39,7 @@ RUNS: dict[str, SchemaColumn] = {
     "configuration": SchemaColumn(_TEXT, "", "the same hash without seed and token budget: its runs are replicates"),
     "config": SchemaColumn(_TEXT, "", "everything that shaped the training, as JSON; run_id is its hash"),
     "study": SchemaColumn(_TEXT, "", "name of the study"),
-    "task": SchemaColumn(_TEXT, "", "lm"),
+    "task": SchemaColumn(_TEXT, "", "name of the task (`scaling.tasks`): lm, the language model, or another"),
     "status": SchemaColumn(_TEXT, "", "ok, diverged, oom, timeout or error; only ok rows have a loss"),
     "error": SchemaColumn(_TEXT, "", "error message, empty when ok"),
     "seed": SchemaColumn(_INT, "", "seed of initial weights and data order"),
@@ -191,6 +196,13 @@ EVALS: dict[str, SchemaColumn] = {
     "loss": SchemaColumn(_REAL, "nats/token", "mean over those tokens"),
 }
 
+REPLICATES: dict[str, SchemaColumn] = {
+    "replicate": SchemaColumn(_INT, "", "number of the replicate, from 0"),
+    "metric": SchemaColumn(_TEXT, "", "a metric of the task"),
+    "value": SchemaColumn(_REAL, "", "of that metric in that replicate, in its unit; NaN where it has none"),
+}
+"""The table `evals` of tasks whose cells are many replicates, instead of the documents of a language model."""
+
 CURVES: dict[str, SchemaColumn] = {
     "step": SchemaColumn(_INT, "", "last of the averaged steps"),
     "tokens": SchemaColumn(_INT, "tokens", "training tokens so far"),
@@ -263,26 +275,47 @@ LATENCY: dict[str, SchemaColumn] = {
 }
 
 TABLES: dict[Table, dict[str, SchemaColumn]] = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "latency": LATENCY}
+"""The tables of the language model."""
+
+EVERY_TASK = (
+    "run_id", "trunk_id", "configuration", "config", "study", "task", "status", "error", "seed", "train_flops",
+    "corpus_hash", "code_version", "versions", "schema_version", "platform", "device_kind", "dtype", "threads",
+    "devices", "peak_memory_bytes", "executor", "started_at", "wall_s", "compile_s", "train_s",
+)  # fmt: skip
+"""The columns of `runs` that rows of every task have; its settings, metrics and budget are the others."""
 
 
-def arrow_schema(table: Table) -> pa.Schema:
-    """The Arrow schema of a table, with unit and meaning in the metadata of each field."""
-    fields = [
-        pa.field(name, c.type, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in TABLES[table].items()
-    ]
-    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
+OTHER_TASK = "other_task"
+"""The entry in the metadata of a table that was written by another task than the language model, in its own columns."""
 
 
-def to_arrow(table: Table, rows: list[dict[str, object]]) -> pa.Table:
-    """Rows as an Arrow table; a missing value is null.
+def arrow_schema(table: Table, columns: Mapping[str, SchemaColumn] | None = None) -> pa.Schema:
+    """The Arrow schema of a table, with unit and meaning in the metadata of each field.
+
+    columns: those of another task than the language model, which the metadata of the table then says.
+    """
+    fields = [pa.field(name, c.type, metadata=_metadata(c)) for name, c in (columns or TABLES[table]).items()]
+    about = {"schema_version": str(SCHEMA_VERSION), "table": table} | ({OTHER_TASK: "1"} if columns else {})
+    return pa.schema(fields, metadata=about)
+
+
+def _metadata(column: SchemaColumn) -> dict[str, str]:
+    about = {"unit": column.unit, "meaning": column.meaning}
+    return about | ({"better": column.better} if column.better else {})
+
+
+def to_arrow(
+    table: Table, rows: list[dict[str, object]], columns: Mapping[str, SchemaColumn] | None = None
+) -> pa.Table:
+    """Rows as an Arrow table; a missing value is null. `columns` as of `arrow_schema`.
 
     Raises InputError for a column that the schema lacks and for a value of the wrong type.
     """
-    columns = TABLES[table]
-    if unknown := sorted({name for row in rows for name in row} - set(columns)):
-        raise InputError(f"{table}: unknown column {', '.join(unknown)}; the schema has {', '.join(columns)}")
+    known = columns or TABLES[table]
+    if unknown := sorted({name for row in rows for name in row} - set(known)):
+        raise InputError(f"{table}: unknown column {', '.join(unknown)}; the schema has {', '.join(known)}")
     try:
-        return pa.Table.from_pylist(rows, schema=arrow_schema(table))
+        return pa.Table.from_pylist(rows, schema=arrow_schema(table, columns))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{table}: {error}") from error
 

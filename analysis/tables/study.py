@@ -65,8 +65,9 @@ def table_rows(study: Path, table: Table, log: ReadingLog | None = None) -> pd.D
 class Study(Summarised):
     """The tables of a study folder as DataFrames, in the columns of `scaling.schema` and with `run_id` in each.
 
-    `runs`: one row per cell, whatever its status; `evals`: held-out loss by document; `curves`: training, step by step;
-    `latency`: measured times. Each is read when it is first asked for.
+    `runs`: one row per cell, whatever its status; `evals`: held-out loss by document, or, of a task whose cells are many
+    replicates, each metric by replicate; `curves`: training, step by step; `latency`: measured times. Each is read when
+    it is first asked for.
     """
 
     path: Path
@@ -88,7 +89,9 @@ class Study(Summarised):
         return self._rows("latency")
 
     def _rows(self, table: Table) -> pd.DataFrame:
-        return table_rows(self.path, table).reindex(columns=[*dict.fromkeys((parts.RUN, *TABLES[table]))])
+        rows = parts.read_study_table(self.path, table).rows
+        columns = rows.column_names if parts.is_of_other_task(rows.schema) else TABLES[table]
+        return rows.to_pandas().reindex(columns=[*dict.fromkeys((parts.RUN, *columns))])
 
     def plot_curves(self, where: str | None = None, by: str | None = None) -> Figure:
         """Training loss, learning rate, gradient norm and expert load against tokens, of finished and running cells.

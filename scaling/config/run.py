@@ -7,16 +7,19 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from scaling.config.bench import BenchConfig, Resources
+from scaling.config.cell import Cell
 from scaling.config.data import DataConfig
 from scaling.config.fields import Count, Frozen, Whole
 from scaling.config.model import ModelConfig
 from scaling.config.training import TrainConfig, peak_learning_rate
 from scaling.schema import SCHEMA_VERSION
+
+AnyCell = TypeVar("AnyCell", bound=Cell)
 
 
 class RunConfig(Frozen):
@@ -75,6 +78,11 @@ class RunConfig(Frozen):
                 f"warmup_tokens={self.train.warmup_tokens} and cooldown={self.train.cooldown:g}"
             )
         return self
+
+    @property
+    def sections(self) -> tuple[Frozen, ...]:
+        """What cells of one trunk have in common, beside study, task and seed."""
+        return self.model, self.data, self.train, self.bench, self.resources
 
     @property
     def steps(self) -> int:
@@ -147,8 +155,8 @@ def _digest(parts: dict[str, Any], without: tuple[str, ...] = ()) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def by_trunk(cells: Iterable[RunConfig]) -> list[tuple[RunConfig, ...]]:
-    """Cells grouped by trunk: those that differ only in token budget, in increasing order of it."""
+def by_trunk(cells: Iterable[AnyCell]) -> list[tuple[AnyCell, ...]]:
+    """Cells grouped by trunk: those that differ only in budget, in increasing order of it."""
     cells = list(cells)
     numbers: dict[Frozen, int] = {}
     of_object: dict[int, int] = {}  # the cells of a grid share their sections, which are then hashed once
@@ -158,8 +166,7 @@ def by_trunk(cells: Iterable[RunConfig]) -> list[tuple[RunConfig, ...]]:
             of_object[id(section)] = numbers.setdefault(section, len(numbers))
         return of_object[id(section)]
 
-    trunks: dict[tuple[Any, ...], list[RunConfig]] = defaultdict(list)
+    trunks: dict[tuple[Any, ...], list[AnyCell]] = defaultdict(list)
     for cell in cells:
-        sections = (cell.model, cell.data, cell.train, cell.bench, cell.resources)
-        trunks[cell.study, cell.task, cell.seed, *map(number, sections)].append(cell)
+        trunks[cell.study, cell.task, cell.seed, *map(number, cell.sections)].append(cell)
     return [tuple(sorted(trunk, key=lambda cell: cell.steps)) for trunk in trunks.values()]

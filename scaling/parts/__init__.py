@@ -8,7 +8,7 @@ writing (`scaling.files`) does not.
 """
 
 from scaling.parts.merged import FOLDER as MERGED
-from scaling.parts.one_file import read_file
+from scaling.parts.one_file import is_of_other_task, read_file
 from scaling.parts.places import RUN, files, packed_path, part_path
 from scaling.parts.study_table import (
     FileRows,
@@ -27,6 +27,7 @@ __all__ = [
     "StudyTable",
     "files",
     "holds",
+    "is_of_other_task",
     "merge_parts",
     "packed_path",
     "part_path",

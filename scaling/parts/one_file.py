@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from scaling.files import require_file
 from scaling.formatting import first_line, listed
 from scaling.parts.places import RUN
-from scaling.schema import Table, arrow_schema
+from scaling.schema import OTHER_TASK, REPLICATES, Table, arrow_schema
 
 _LARGE = 1 << 24  # bytes; threads cost more than they save on the parts of cells
 UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, OverflowError)
@@ -22,13 +22,15 @@ _NEEDED: dict[Table, frozenset[str]] = {  # without which nothing can be made of
     "curves": frozenset({"step", "tokens", "loss"}),
     "latency": frozenset({"phase", "batch", "context", "time_ms"}),
 }
+_NEEDED_OF_TASKS = _NEEDED | {"evals": frozenset(REPLICATES), "curves": frozenset({"step"})}
 
 
 def is_sound(path: Path, table: Table) -> bool:
     """Whether the end of a part can be read, which is written last, and names the columns that are needed."""
     try:
         require_file(path)
-        return set(pq.read_schema(path).names) >= _NEEDED[table]
+        schema = pq.read_schema(path)
+        return set(schema.names) >= _needed(schema, table)
     except UNREADABLE:
         return False
 
@@ -53,25 +55,41 @@ def in_our_types(read: pa.Table, path: Path, table: Table) -> pa.Table:
     """Rows in the types of the schema, with `run_id` first. Raises ValueError saying what is wrong with them."""
     if read.schema.equals(_written(table)):  # as we write it
         return read if RUN in read.column_names else read.add_column(0, RUN, pa.repeat(path.stem, len(read)))
-    fields, names = fields_of(table), read.column_names
+    fields, names, other_task = fields_of(table), read.column_names, is_of_other_task(read.schema)
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"column {twice[0]} occurs twice")
     ours = [name for name in fields if name in names and name != RUN]
-    if not ours:
+    if not ours and not other_task:
         raise ValueError(f"no column of the table {table}; it has {listed(names, most=5) if names else 'none'}")
-    if missing := sorted(_NEEDED[table] - set(names)):
+    if missing := sorted(_needed(read.schema, table) - set(names)):
         raise ValueError(f"column {missing[0]} is missing")
     if RUN not in names:  # the part of a run carries its name on the file
         named = path.stem if table != "runs" or len(read) == 1 else None
         read = read.append_column(RUN, pa.array([named] * len(read), pa.string()))
     columns = {name: _cast(read[name], fields[name].type, name) for name in (RUN, *ours)}
     found = [fields[name] for name in columns]
-    for name in names:  # columns of other people's, to select runs by
+    for name in names:  # columns of other people's, to select runs by, or of another task, in its types
         if name not in fields and (kind := _kind(read[name].type)) in _PLAIN:
-            columns[name] = read[name].cast(_PLAIN[kind])
-            found.append(pa.field(name, _PLAIN[kind]))
-    return pa.table([*columns.values()], schema=pa.schema(found, metadata=schema_of(table).metadata))
+            field = read.schema.field(name) if other_task else pa.field(name, _PLAIN[kind])
+            columns[name] = read[name].cast(field.type)
+            found.append(field)
+    return pa.table([*columns.values()], schema=pa.schema(found, metadata=metadata_of(table, read.schema)))
+
+
+def is_of_other_task(schema: pa.Schema) -> bool:
+    """Whether a table of this schema is of another task than the language model."""
+    return OTHER_TASK.encode() in (schema.metadata or {})
+
+
+def metadata_of(table: Table, schema: pa.Schema) -> dict[bytes, bytes]:
+    """What a table of this schema says of itself."""
+    said: dict[bytes, bytes] = dict(schema_of(table).metadata)
+    return said | ({OTHER_TASK.encode(): b"1"} if is_of_other_task(schema) else {})
+
+
+def _needed(schema: pa.Schema, table: Table) -> frozenset[str]:
+    return (_NEEDED_OF_TASKS if is_of_other_task(schema) else _NEEDED)[table]
 
 
 @cache

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from scaling.errors import InputError
 from scaling.formatting import listed, plural
 from scaling.parts import merged
-from scaling.parts.one_file import fields_of, is_sound, read_file, schema_of
+from scaling.parts.one_file import fields_of, is_sound, metadata_of, read_file, schema_of
 from scaling.parts.places import RUN, packed_path, part_path, part_paths
 from scaling.schema import Table
 
@@ -117,7 +117,7 @@ def _as_in_schema(rows: pa.Table, table: Table) -> pa.Table:
     fields = [known[name] for name in known if name in names]
     fields += [rows.schema.field(name) for name in names if name not in known]
     columns = [rows[field.name].combine_chunks() for field in fields]
-    return pa.table(columns, schema=pa.schema(fields, metadata=schema_of(table).metadata))
+    return pa.table(columns, schema=pa.schema(fields, metadata=metadata_of(table, rows.schema)))
 
 
 def _pieces(study: Path, table: Table, unreadable: dict[Path, str]) -> list[_Piece]:
