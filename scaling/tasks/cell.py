@@ -75,6 +75,10 @@ class TaskCell(Frozen):
         """Content hash of the cell without its seed and budget: its runs are replicates."""
         return self._digest(corpus_hash, "budget", "seed")
 
+    def shape_id(self) -> str:
+        """Content hash of what determines the speed of what was trained: cells of one shape are measured once."""
+        return self._digest("", "budget", "seed", "schema_version")
+
     def _digest(self, corpus_hash: str, *without: str) -> str:
         hashed = {name: value for name, value in self.identity(corpus_hash).items() if name not in without}
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]

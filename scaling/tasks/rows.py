@@ -23,7 +23,7 @@ from scaling.config.run import RunConfig
 from scaling.schema import SCHEMA_VERSION
 from scaling.tasks import LANGUAGE_MODEL, TASKS
 from scaling.tasks.cell import TaskCell
-from scaling.tasks.columns import error_of, task_columns
+from scaling.tasks.columns import error_of
 from scaling.tasks.task import CellResult
 
 _SHAPES_EVERY_TASK = ("cell.py", "rows.py")
@@ -36,7 +36,7 @@ def describe(cell: Cell, corpus_hash: str) -> dict[str, Any]:
         return run_row.describe(cell, corpus_hash)
     assert isinstance(cell, TaskCell)
     task = TASKS[cell.task]
-    columns = task_columns(task, "runs")
+    columns = task.columns("runs")
     settings = cell.settings.model_dump(mode="json")
     return {
         "run_id": cell.run_id(corpus_hash),

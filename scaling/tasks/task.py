@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pyarrow as pa
+
+from scaling.schema import CURVES, EVERY_TASK, REPLICATES, RUNS, TABLES, SchemaColumn, Table
 from scaling.tasks.cell import Settings
-from scaling.tasks.columns import faults
+from scaling.tasks.columns import RESERVED, error_of, setting_column
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Metric:
     meaning: str
     better: Literal["lower", "higher"] = "lower"
 
+    @property
+    def column(self) -> SchemaColumn:
+        """Its column."""
+        return SchemaColumn(pa.float64(), self.unit, self.meaning, self.better)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -31,6 +39,11 @@ class Budget:
     name: str
     unit: str
     meaning: str
+
+    @property
+    def column(self) -> SchemaColumn:
+        """Its column."""
+        return SchemaColumn(pa.int64(), self.unit, self.meaning)
 
 
 @dataclass(frozen=True)
@@ -54,12 +67,15 @@ class Task:
     flops: training FLOPs of a cell.   flops_are: `counted` operation by operation, or `estimated`.
     train: `module:function`, imported by the process that trains: (cells of one call, folder for checkpoints or None,
     observer) -> an iterator over their `CellResult`s, each yielded when it is done (`scaling.tasks.rows.result` makes
-    one). The cells of a call differ in their budget alone, which increases. Results may not depend on which cells
-    share a call.
+    one). The cells of a call differ in their budget alone, which increases, unless `seeds_together` says otherwise.
+    Results may not depend on which cells share a call.
     measure: `module:function`, cell -> rows of the table `latency`; "" for a task without latency.
     tables: the tables beside `runs` that a cell which is ok has written.
     memory_bytes: peak bytes of a cell beside those of the process, None where it is not known.
+    seeds_together: cells that differ in their seed too may share a call, of at most so many seeds; they come by seed.
     code: modules and packages beside that of `train` whose source shapes a result, by dotted name.
+
+    Raises ValueError for names that grids and tables cannot have.
     """
 
     name: str
@@ -74,10 +90,11 @@ class Task:
     measure: str = ""
     tables: tuple[Literal["evals", "curves"], ...] = ("evals",)
     memory_bytes: Callable[[Any], float] | None = None
+    seeds_together: int = 1
     code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if found := faults(self):
+        if found := self._faults():
             raise ValueError(f"task {self.name}: {'; '.join(found)}")
 
     @property
@@ -89,3 +106,49 @@ class Task:
     def metric(self) -> Mapping[str, Metric]:
         """The metrics by name."""
         return {metric.name: metric for metric in self.metrics}
+
+    def columns(self, table: Table) -> dict[str, SchemaColumn]:
+        """The columns of one of its tables, as its cells write it."""
+        if self.settings is None or table == "latency":
+            return TABLES[table]
+        if table == "evals":
+            return REPLICATES
+        metrics = {metric.name: metric.column for metric in self.metrics}
+        if table == "curves":
+            shared = {name: column for name, column in CURVES.items() if name != "tokens"}
+            return {"step": shared["step"], self.budget.name: self.budget.column, **shared, **metrics}
+        settings = {name: setting_column(self.settings, name) for name in self.settings.model_fields}
+        every = {name: RUNS[name] for name in EVERY_TASK}
+        return {**every, **settings, self.budget.name: self.budget.column, **metrics, **self._errors()}
+
+    def _errors(self) -> dict[str, SchemaColumn]:
+        meaning = "standard error of {} over replicates; null without them"
+        return {
+            error_of(metric.name): SchemaColumn(pa.float64(), metric.unit, meaning.format(metric.name))
+            for metric in self.metrics
+        }
+
+    def _faults(self) -> list[str]:
+        """What it declares that grids and tables cannot have."""
+        if self.settings is None:
+            return []
+        fields = self.settings.model_fields
+        found = [
+            f"setting `{name}` needs a default and a description"
+            for name, one in fields.items()
+            if one.is_required() or not one.description
+        ]
+        names = [*fields, self.budget.name, *(metric.name for metric in self.metrics)]
+        errors = self._errors()
+        found += [f"`{name}` names two columns" for name in {*names} if names.count(name) > 1 or name in errors]
+        found += [
+            f"`{name}` is no name for a setting, metric or budget: take another word"
+            for name in names
+            if not name.isidentifier() or name in (*RESERVED, *EVERY_TASK)
+        ]
+        found += [
+            f"column `{name}` holds {RUNS[name].type} in the table runs, and {column.type} here"
+            for name, column in self.columns("runs").items()
+            if name in RUNS and RUNS[name].type != column.type
+        ]
+        return found if self.metrics else [*found, "it has no metric"]
