@@ -47,10 +47,13 @@ flagship: $(READY)
 
 # Once the study is complete, on a machine with nothing else to do. Commit its files before the check. The compute is ten
 # times that of the largest cell, which `benchmarks.flagship` verifies.
-ASKED := --train-flops 4.23e13 --data-tokens 73.5M --device cpu --latency $(FLAGSHIP)/latency.json --prompt 64 --generated 64 --max-batch 64
+ASKED := --train-flops 4.23e13 --data-tokens 73.5M --device cpu --latency $(FLAGSHIP)/latency.json --training-speed $(FLAGSHIP)/training-speed.json --prompt 64 --generated 64 --max-batch 64
 flagship-prediction: $(READY)
 	$(BIN)/scaling bench --d-model 48,64,80,96 --n-layers 2,3,4 --n-experts 1,4,8,16,32,64 --top-k 2 --batch 8,64 --context 64,96 --repeats 10 --out $(FLAGSHIP)/bench.parquet
 	$(BIN)/scaling latency $(FLAGSHIP)/bench.parquet --out $(FLAGSHIP)/latency.json
+	$(BIN)/scaling sweep run flagship-speed --out $(FLAGSHIP)/speed
+	$(BIN)/scaling sweep pack $(FLAGSHIP)/speed --out $(FLAGSHIP)/speed
+	$(BIN)/scaling training-speed $(FLAGSHIP)/speed --out $(FLAGSHIP)/training-speed.json
 	$(BIN)/scaling fit $(FLAGSHIP) --where "n_experts == 1 or top_k == 2" --out $(FLAGSHIP)/fit.json
 	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e7 --out $(FLAGSHIP)/answer-light.json
 	$(BIN)/scaling recommend $(FLAGSHIP)/fit.json $(ASKED) --serve-tokens 1e9 --out $(FLAGSHIP)/answer-heavy.json
