@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from analysis.latency.law import LatencyLaw as LatencyLaw
     from analysis.laws.law import Law as Law
     from analysis.laws.law import Parameter as Parameter
+    from analysis.rates.face import rates as rates
+    from analysis.rates.rates import Rates as Rates
     from analysis.tables.runs import RunTable as RunTable
     from analysis.tables.study import Study as Study
     from analysis.worth.face import worth as worth
@@ -74,6 +76,8 @@ _HOMES = {
     "Answer": "analysis.decision.answer",
     "worth": "analysis.worth.face",
     "Worth": "analysis.worth.worth",
+    "rates": "analysis.rates.face",
+    "Rates": "analysis.rates.rates",
     "InputError": "scaling.errors",
     "WorkError": "scaling.errors",
 }

@@ -159,4 +159,5 @@ LATENCY_LAW = FileKind("latency law", 1, ("efficiency", "ratios"), "scaling late
 ENGINE_SPEED = FileKind("speed of an engine", 1, ("coefficients", "without"), "scaling latency")
 TRAINING_LAW = FileKind("training-speed law", 1, ("coefficients", "drawn", "batch_tokens"), "scaling training-speed")
 ANSWER = FileKind("recommendation", 1, ("question", "recommendation"), "scaling recommend")
-KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, TRAINING_LAW, ANSWER)
+RATES = FileKind("file of rates", 1, ("question", "rates"), "scaling rates")
+KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, TRAINING_LAW, ANSWER, RATES)

@@ -18,6 +18,7 @@ from scaling.cli import (
     isoflop,
     latency,
     methods,
+    rates,
     recommend,
     report,
     serve,
@@ -98,7 +99,7 @@ def _command_line() -> typer.Typer:
     app.command("import", cls=Command)(import_table.import_table)
     analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, worth.worth)
     measured = (bench.bench, latency.latency, training_speed.training_speed)
-    for command in (*analysis, serve.serve, methods.methods, *measured, report.report):
+    for command in (*analysis, serve.serve, methods.methods, rates.rates, *measured, report.report):
         app.command(cls=Command)(command)
     return app
 

@@ -1,0 +1,97 @@
+"""The figure of rates: averages with intervals against the axis, the line of each arm, and theory's slope beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+from analysis.figures.style import Panel, pages, titled
+from analysis.rates.arms import Setting, arm_name
+from analysis.rates.rates import Point, Rate, Rates
+from scaling.arrays import Array
+from scaling.formatting import listed
+
+_ACROSS = 3  # panels in a row
+_HEIGHT = 2.4  # inches of a row
+_THEORY: Any = {"color": style.MUTED, "lw": 0.8, "ls": (0, (1, 1.5)), "zorder": 1}
+
+
+def rates_figure(found: Rates) -> Figure:
+    """One panel for each family of arms: those that differ in the last column of `by` alone, which has the colours."""
+    by = found.question.by or ()
+    palette = palette_of([rate.arm[by[-1]] for rate in found.rates]) if by else {None: style.INK}
+    families: dict[tuple[Setting, ...], list[Rate]] = {}
+    for rate in found.rates:
+        families.setdefault(tuple(rate.arm[name] for name in by[:-1]), []).append(rate)
+    panels: list[Panel] = []
+    for values, rates in families.items():
+        shades = [palette[rate.arm[by[-1]] if by else None] for rate in rates]
+        panel = partial(slopes, rates, shades, x_label=found.question.axis, y_label=_quantity(found))
+        name = arm_name(dict(zip(by[:-1], values, strict=True)))
+        panels.append(titled(panel, name) if values else panel)
+    rows = [panels[first : first + _ACROSS] for first in range(0, len(panels), _ACROSS)]
+    legend = {f"{by[-1]} {listed([value])}": shade for value, shade in palette.items()} if by else {}
+    return pages(*rows, heights=[_HEIGHT] * len(rows), legend=legend)
+
+
+def palette_of(values: Sequence[Setting]) -> dict[Setting, str]:
+    """One colour for each value, in the order of the arms, along viridis."""
+    distinct = [*dict.fromkeys(values)]
+    places = np.linspace(0.08, 0.82, len(distinct)) if len(distinct) > 1 else [0.45]
+    return {
+        value: mpl.colors.to_hex(mpl.colormaps["viridis"](place)) for value, place in zip(distinct, places, strict=True)
+    }
+
+
+def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: str, y_label: str) -> Axes:
+    """Averages against the axis with 95 % intervals, the line of each arm over its stated window with its slope, and
+    a dotted line of theory's slope through the middle of that window.
+
+    Hollow points are in no stated slope: they lie outside the window, or the best value is at an end of what was run.
+    """
+    for rate, shade in zip(rates, shades, strict=True):
+        for point in rate.points:
+            used = point.inside and not point.edge
+            if point.interval is not None:
+                ax.vlines(point.x, *point.interval, colors=shade, lw=1.0, zorder=2)
+            ax.plot(point.x, point.value, "o", color=shade if used else "white", mec=shade, mew=0.7, ms=3.6, zorder=3)
+        ends = np.array(sorted([rate.stated.first, rate.stated.last]))
+        line = _line(rate, ends)
+        ax.plot(ends, line, color=shade, lw=1.2, zorder=2)
+        if rate.theory is not None:
+            centre = float(np.exp(np.log(ends).mean()))
+            ax.plot(ends, _line(rate, np.array([centre])) * (ends / centre) ** rate.theory, **_THEORY)
+        text = style.signed(round(rate.slope, 3), "+.3g")
+        style.beside(text, (ends[1], line[1]), (4, 0), ax, color=shade, va="center", bbox=style.PLATE, zorder=4)
+    shown = [point for rate in rates for point in rate.points]
+    ax.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    x, values = np.array([point.x for point in shown]), _ends(shown)
+    low, high = x.min(), x.max()
+    ax.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.2)  # room for the slopes
+    ax.set_ylim(0.8 * values.min(), 1.25 * values.max())
+    style.ticks(ax.xaxis, x, most=5, digits=2)
+    style.ticks(ax.yaxis, [values.min(), values.max()], most=6, digits=2, studied=False)
+    return ax
+
+
+def _line(rate: Rate, x: Array) -> Array:
+    """The fitted power law."""
+    return np.asarray(np.exp(rate.log_coefficient) * x**rate.slope)
+
+
+def _ends(points: Sequence[Point]) -> Array:
+    """The values, and the ends of their intervals that are within a factor of ten of them: longer ones are cut."""
+    values = [point.value for point in points]
+    ends = [end for point in points for end in point.interval or () if point.value / 10 < end < point.value * 10]
+    return np.array([*values, *ends])
+
+
+def _quantity(found: Rates) -> str:
+    return f"{found.question.quantity}, {found.unit}" if found.unit else found.question.quantity
