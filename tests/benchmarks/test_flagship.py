@@ -12,11 +12,14 @@ import yaml
 from synthetic import CORPUS_HASH, TRUTH, planted_loss, write_study
 
 import scaling
-from analysis.decision.answer import answer, answer_document
+from analysis.decision.answer import answer, answer_document, read_answer
 from analysis.decision.question import Question
 from analysis.decision.recommend import recommend
 from analysis.fitting.fit import Fit
+from analysis.fitting.fit_file import load_fit
+from analysis.latency.speeds import with_speed
 from benchmarks import flagship, prediction, prediction_check
+from benchmarks.equal_loss import equal_loss
 from benchmarks.prediction_check import CheckedRun
 from scaling.config.counts import parameters
 from scaling.errors import InputError
@@ -233,3 +236,22 @@ def test_the_grid_of_the_check_is_one_that_sweep_run_takes(predicted):
     assert document["bench"]["batch"] == [8]
     assert document["bench"]["context"] == [64, 96]
     assert document["data"] == yaml.safe_load((predicted / "grid.yaml").read_text())["data"]
+
+
+def test_two_models_of_each_expert_count_have_the_loss_of_the_dense_one(planted):
+    fit, question = load_fit(str(planted / "fit.json")), read_answer(planted / "answer-light.json").question
+    speeds = with_speed(SERVICE, "h100")[1]
+    loss, rows = equal_loss(fit, question, speeds)
+    assert [row.n_experts for row in rows] == list(fit.experts)
+    for row in rows:
+        for priced in (row.compute_optimal, row.over_trained):
+            columns = {"n_active": priced.n_active, "tokens": priced.tokens, "n_experts": row.n_experts}
+            assert float(fit.loss(columns)) == pytest.approx(loss, rel=1e-6)  # to which tokens are solved
+            assert priced.usd_interval[0] < priced.usd_interval[1]
+        assert row.over_trained.train_ratio <= 1 + 1e-6  # of the budget
+        # Fewer parameters on more tokens, and so cheaper to serve; dense models are the reference itself.
+        assert row.over_trained.n_active <= row.compute_optimal.n_active * 1.001
+        assert row.over_trained.usd <= row.compute_optimal.usd * 1.001
+    assert rows[0].compute_optimal.train_ratio == pytest.approx(1.0, rel=1e-3)  # the best dense model of the budget
+    ratios = [row.compute_optimal.train_ratio for row in rows]
+    assert ratios == sorted(ratios, reverse=True)  # the planted law gains with every expert
