@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from engine_rows import engine_table, planted_rows
 from notebook import run_notebook
+from planted_rates import write_mixture_regression
 from synthetic import write_study
 from synthetic_methods import write_methods
 
@@ -53,6 +54,7 @@ def test_the_scaling_commands_run_as_printed(tmp_path):
     isoflop.csv and engine.csv."""
     study = write_study(tmp_path / "results" / "quickstart")
     write_methods(tmp_path / "results" / "routers")
+    write_mixture_regression(tmp_path / "results" / "rates" / "mixture-regression")
     runs = pd.read_parquet(study / "runs").query("status == 'ok' and n_experts == 1")
     runs = runs.rename(columns={"n_active": "params", "loss_val": "loss"})
     runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)

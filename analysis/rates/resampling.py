@@ -65,7 +65,7 @@ def averages(cells: Sequence[Cell], average: Average, draws: int, rng: np.random
         estimate[places] = log_averages(values, np.ones((1, count)), average)[0]
         step = max(1, _AT_ONCE // count)
         for first in range(0, draws, step):
-            weights = rng.multinomial(count, np.full(count, 1 / count), size=min(step, draws - first))
+            weights = rng.multinomial(count, np.full(count, 1 / count), size=min(step, draws - first)).astype(float)
             drawn[first : first + step, places] = log_averages(values, weights, average)
         if 1 < count <= _MOST_LEFT_OUT:
             left_out.append((places, log_averages(values, 1.0 - np.eye(count), average)))

@@ -95,7 +95,7 @@ def how_to_read(found: Rates) -> tuple[str, ...]:
     if asked.optimum_over is not None:
         notes.append(
             f"the best {asked.optimum_over} is the vertex of a parabola in its logarithm through the lowest point and "
-            "its neighbours; on the grid: the slope of the lowest points themselves"
+            "its neighbours, whose own error is not in the interval; on the grid: the slope of the lowest points"
         )
     return tuple(notes)
 

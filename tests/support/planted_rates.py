@@ -45,24 +45,34 @@ def replicates(
     return pd.DataFrame(rows)
 
 
-def write_rates(out: Path, frame: pd.DataFrame, *, failed: Iterable[Mapping[str, Any]] = ()) -> Path:
-    """A study folder of that frame, and of failed cells: `samples` is the budget, its other columns are settings."""
+def write_rates(
+    out: Path,
+    frame: pd.DataFrame,
+    *,
+    metrics: Iterable[str] = ("risk",),
+    failed: Iterable[Mapping[str, Any]] = (),
+) -> Path:
+    """A study folder of that frame, and of failed cells: `samples` is the budget, its other columns are settings; each
+    metric has the values of `risk`."""
+    metrics = [*metrics]
     names = [name for name in frame if name not in ("replicate", "risk", "seed")]
     kinds = {name: _TYPES[type(frame[name].tolist()[0])] for name in names}
     columns = {name: RUNS[name] for name in EVERY_TASK} | {
         **{name: SchemaColumn(kind, "", name) for name, kind in kinds.items()},
-        "risk": SchemaColumn(pa.float64(), "", "mean over replicates"),
+        **{metric: SchemaColumn(pa.float64(), "", "mean over replicates") for metric in metrics},
     }
     for values, rows in frame.groupby([*names, "seed"], sort=False):
         plain = (value.item() if isinstance(value, np.generic) else value for value in values)
         settings = dict(zip([*names, "seed"], plain, strict=True))
         row = _row(settings)
         evals = [
-            {"replicate": number, "metric": "risk", "value": value}
+            {"replicate": number, "metric": metric, "value": value}
+            for metric in metrics
             for number, value in zip(rows["replicate"].tolist(), rows["risk"].tolist(), strict=True)
         ]
         _write(out, "evals", row["run_id"], evals, REPLICATES)
-        _write(out, "runs", row["run_id"], [row | {"status": "ok", "risk": float(rows["risk"].mean())}], columns)
+        means = dict.fromkeys(metrics, float(rows["risk"].mean()))
+        _write(out, "runs", row["run_id"], [row | {"status": "ok", **means}], columns)
     for cell in failed:
         row = _row({**cell, "seed": 0})
         _write(out, "runs", row["run_id"], [row | {"status": "diverged", "error": "risk has no finite value"}], columns)
@@ -81,3 +91,22 @@ def _row(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _write(out: Path, table: Any, run_id: str, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> None:
     (out / table).mkdir(parents=True, exist_ok=True)
     write_parquet(out / table / f"{run_id}.parquet", to_arrow(table, rows, columns))
+
+
+def write_mixture_regression(out: Path, count: int = 12) -> Path:
+    """A study like that of mixtures of polynomial experts under the oracle gate (arXiv 1110.2058): the risk of m experts
+    of order k with n samples is m^-2(k + 1) + m (k + 1) / n."""
+    levels = {0: (4, 8, 16, 32, 64), 1: (2, 4, 8, 16, 32)}
+    cells = [
+        {"gate": "oracle", "target": "smooth", "order": k, "n_experts": m, "samples": n}
+        for k, experts in levels.items()
+        for m in experts
+        for n in (1000, 10_000, 100_000)
+    ]
+
+    def risk(cell: Mapping[str, Any]) -> float:
+        terms = cell["order"] + 1
+        return cell["n_experts"] ** (-2.0 * terms) + cell["n_experts"] * terms / cell["samples"]
+
+    metrics = ("squared_error", "approximation_error", "estimation_error")
+    return write_rates(out, replicates(cells, risk, count=count, noise=0.1), metrics=metrics)
