@@ -6,7 +6,7 @@
 FOLDER (results/flagship) holds the study, packed or not, and what the command line made of it: `fit.json`, and
 `answer-LOAD.json` for each serving load. `predict` writes `prediction.json`, `PREREGISTERED.md` and the grid of the
 check, `check.yaml`; it refuses while a cell of the study is missing, and once a run of the check exists. `compare`
-reads the check's runs under `check/` and writes `check.json` and `CHECKED.md`.
+reads the check's runs under `check/` and writes `check.json`, `CHECKED.md` and the figure `check.png`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.decision.answer import Answer, read_answer
+from analysis.figures.style import save
 from analysis.fitting.fit_file import load_fit
 from analysis.tables.study import Study
 from benchmarks.prediction import Prediction, predict
 from benchmarks.prediction_check import checked_decision, checked_runs, summary
+from benchmarks.prediction_figure import check_figure
 from benchmarks.prediction_pages import checked_page, preregistered_page
 from scaling.errors import InputError
 from scaling.files import write_atomically, write_json
@@ -53,13 +55,15 @@ def write_check(folder: Path) -> None:
     if digest(fit) != prediction.fit_hash:
         raise InputError(f"{folder / FIT} is not the fit that {PREDICTION} rests on")
     runs = checked_runs(prediction, check.runs)
+    answered = answers(folder)
     decisions = [
-        checked_decision(prediction, load, answer, fit, runs, check.latency) for load, answer in answers(folder).items()
+        checked_decision(prediction, load, answer, fit, runs, check.latency) for load, answer in answered.items()
     ]
     done = study.runs[study.runs["status"] == "ok"]
     document = summary(prediction, runs, decisions, len(done), done["trunk_id"].nunique())
     write_json(folder / "check.json", document)
     write_atomically(folder / "CHECKED.md", checked_page(prediction, runs, decisions, document).encode())
+    save(check_figure(runs, decisions, answered), folder / "check.png")
 
 
 def answers(folder: Path) -> dict[str, Answer]:

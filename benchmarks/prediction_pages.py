@@ -100,6 +100,8 @@ def checked_page(
 
 Written by `python -m benchmarks.flagship compare` (`check.json`), against [what was predicted](PREREGISTERED.md).
 
+![Losses and costs, predicted and measured](check.png)
+
 ## Losses
 
 At {flops(prediction.train_flops)} FLOPs: {_of_rollout(document)}.

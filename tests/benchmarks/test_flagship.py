@@ -167,6 +167,7 @@ def test_the_cheapest_at_equal_loss_is_that_of_the_measured_times(predicted):
         assert [before[name] for name in names] == [decision[name] for name in names.values()]
     page = (predicted / "CHECKED.md").read_text()
     assert page.count("\n| heavy |") == 4  # three E, and the decision
+    assert (predicted / "check.png").stat().st_size > 10_000  # a picture, not an empty page
 
 
 def test_tokens_at_a_loss_lie_on_the_power_law_through_the_budgets():
