@@ -19,7 +19,7 @@ from scaling.arrays import Array
 from scaling.formatting import listed
 
 _ACROSS = 3  # panels in a row
-_HEIGHT = 2.4  # inches of a row
+_HEIGHT, _ALONE = 2.4, 4.6  # inches: of a row, and the width of a panel that stands alone
 _THEORY: Any = {"color": style.MUTED, "lw": 0.8, "ls": (0, (1, 1.5)), "zorder": 1}
 
 
@@ -38,7 +38,8 @@ def rates_figure(found: Rates) -> Figure:
         panels.append(titled(panel, name) if values else panel)
     rows = [panels[first : first + _ACROSS] for first in range(0, len(panels), _ACROSS)]
     legend = {f"{by[-1]} {listed([value])}": shade for value, shade in palette.items()} if by else {}
-    return pages(*rows, heights=[_HEIGHT] * len(rows), legend=legend)
+    width = style.WIDTH if len(panels) > 1 else _ALONE
+    return pages(*rows, heights=[_HEIGHT] * len(rows), legend=legend, width=width)
 
 
 def palette_of(values: Sequence[Setting]) -> dict[Setting, str]:
@@ -68,8 +69,9 @@ def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: s
         if rate.theory is not None:
             centre = float(np.exp(np.log(ends).mean()))
             ax.plot(ends, _line(rate, np.array([centre])) * (ends / centre) ** rate.theory, **_THEORY)
+        last = max((point for point in rate.points if point.x <= ends[1]), key=lambda point: point.x)
         text = style.signed(round(rate.slope, 3), "+.3g")
-        style.beside(text, (ends[1], line[1]), (4, 0), ax, color=shade, va="center", bbox=style.PLATE, zorder=4)
+        style.beside(text, (last.x, last.value), (5, 0), ax, color=shade, va="center", bbox=style.PLATE, zorder=4)
     shown = [point for rate in rates for point in rate.points]
     ax.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     x, values = np.array([point.x for point in shown]), _ends(shown)
