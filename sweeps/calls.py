@@ -1,7 +1,7 @@
 """Grouping of cells into calls, and the order of the calls.
 
-A trunk is trained once for all its token budgets (scaling/training/trunk.py). Trunks that differ only in seed or
-learning rate can train side by side in one vmapped program where that is faster.
+A trunk is trained once for all its budgets (scaling/training/trunk.py). Trunks of language models that differ only in
+seed or learning rate can train side by side in one vmapped program where that is faster.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from scaling.config.counts import train_flops
-from scaling.config.run import RunConfig, by_trunk
+from scaling.config.cell import Cell
+from scaling.config.run import AnyCell, RunConfig, by_trunk
+from scaling.tasks import TASKS
+from scaling.tasks.costs import budget_of, shared_budget, train_flops
 
-Together = tuple[RunConfig, ...]
+Together = tuple[Cell, ...]
 """Cells of one call: the budgets of one trunk, or of several trunks that train side by side."""
 
 # Largest number of trunks that train side by side, and the largest counted FLOPs of their step. On a CPU thread, four
@@ -25,29 +27,30 @@ _CPU_TRUNKS, _CPU_STEP_FLOPS = 4, 2e8
 _GPU_TRUNKS, _GPU_STEP_FLOPS = 8, 1e11
 
 
-def tokens_own(together: Together) -> dict[RunConfig, int]:
-    """Tokens that each cell trains in addition to the earlier cells of its trunk; they sum to all trained tokens."""
+def budget_own(together: Iterable[AnyCell]) -> dict[AnyCell, int]:
+    """What each cell learns from in addition to the earlier cells of its trunk: tokens of a language model, which sum
+    to all trained tokens."""
     own = {}
     for trunk in by_trunk(together):
-        left_at = 0
+        shared = 0
         for cell in trunk:
-            own[cell] = (cell.steps - left_at) * cell.train.batch_tokens
-            left_at = cell.steps - cell.cooldown_steps
+            own[cell] = budget_of(cell) - shared
+            shared = shared_budget(cell)
     return own
 
 
-def flops_own(together: Together) -> dict[RunConfig, float]:
-    """Counted FLOPs that each cell adds to the earlier cells of its trunk."""
-    own = tokens_own(together)
-    return {cell: train_flops(cell) * own[cell] / (cell.steps * cell.train.batch_tokens) for cell in together}
+def flops_own(together: Together) -> dict[Cell, float]:
+    """FLOPs that each cell adds to the earlier cells of its trunk."""
+    own = budget_own(together)
+    return {cell: train_flops(cell) * own[cell] / budget_of(cell) for cell in together}
 
 
 def own_flops(together: Together) -> float:
-    """Counted FLOPs of a call, with the shared steps of a trunk counted once."""
+    """FLOPs of a call, with the shared steps of a trunk counted once."""
     return sum(flops_own(together).values())
 
 
-def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:
+def plan_calls(cells: Iterable[Cell], workers: int) -> list[Together]:
     """The calls that train these cells, in the order in which `workers` start them.
 
     Long calls start first, and no two workers compile the same program at once: programs are sorted by their longest
@@ -66,6 +69,14 @@ def plan_calls(cells: Iterable[RunConfig], workers: int) -> list[Together]:
     return [call for turn in turns for call in turn if call is not None]
 
 
+def apart(cells: Iterable[Cell]) -> list[Together]:
+    """Cells in parts that can train without each other: the trunks of language models, and single cells of others."""
+    trunks = by_trunk(cells)
+    return [
+        part for trunk in trunks for part in ([trunk] if isinstance(trunk[0], RunConfig) else [(one,) for one in trunk])
+    ]
+
+
 def _side_by_side(trunks: Sequence[Together], workers: int) -> list[Together]:
     """Join trunks of one program and equal budgets where that is faster and still leaves every worker a call."""
     alike: dict[tuple[str, tuple[int, ...]], list[Together]] = defaultdict(list)
@@ -81,8 +92,10 @@ def _side_by_side(trunks: Sequence[Together], workers: int) -> list[Together]:
     return calls
 
 
-def _most(cell: RunConfig) -> int:
+def _most(cell: Cell) -> int:
     """The most trunks of a cell's program that train faster side by side than one after another."""
+    if not isinstance(cell, RunConfig):
+        return TASKS[cell.task].seeds_together
     step_flops = train_flops(cell) / cell.steps
     if cell.resources.gpus:
         return _GPU_TRUNKS if step_flops <= _GPU_STEP_FLOPS else 1
@@ -93,6 +106,8 @@ def _most(cell: RunConfig) -> int:
 def _program(call: Together) -> str:
     """Everything that the compiled training step depends on, and what the call is given to run."""
     cell = call[0]
+    if not isinstance(cell, RunConfig):
+        return json.dumps(cell.model_dump(mode="json") | {"study": "", "seed": 0, "budget": 0}, sort_keys=True)
     train = cell.train.model_dump(exclude={"lr", "warmup_tokens", "cooldown"})
     resources = cell.resources.model_dump()
     model, text = cell.model.model_dump(), cell.data.model_dump(mode="json")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.config.bench import Resources
-from scaling.config.run import RunConfig
-from scaling.config.training_memory import training_memory_bytes
+from scaling.config.cell import Cell
+from scaling.tasks.costs import device_bytes, devices
 from sweeps.worker import machine_cpus
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -64,16 +64,16 @@ def this_machine() -> Machine:
     return Machine(machine_cpus(), max(1, gpus), _memory())
 
 
-def host_memory_bytes(cell: RunConfig, of_device: float | None = None) -> float:
+def host_memory_bytes(cell: Cell, of_device: float | None = None) -> float:
     """Peak bytes of main memory of the process that trains a cell: the arrays of all its CPU threads, or, where GPUs
-    hold them, the process alone. `of_device`: `training_memory_bytes` of the cell, where it is known."""
+    hold them, the process alone. `of_device`: `device_bytes` of the cell, where it is known."""
     if cell.resources.gpus:
         return PROCESS_BYTES
-    held = training_memory_bytes(cell) if of_device is None else of_device
-    return PROCESS_BYTES + cell.train.devices(cell.resources.cpus) * held
+    held = device_bytes(cell) if of_device is None else of_device
+    return PROCESS_BYTES + devices(cell) * held
 
 
-def most_at_once(cells: Sequence[RunConfig], machine: Machine) -> int:
+def most_at_once(cells: Sequence[Cell], machine: Machine) -> int:
     """The most cells of a grid that train at a time."""
     return max(machine.at_once(resources) for resources in {cell.resources for cell in cells})
 

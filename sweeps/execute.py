@@ -8,10 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 from scaling import data
+from scaling.config.cell import Cell
 from scaling.config.run import RunConfig
 from scaling.data.cache import programs_doubt
 from scaling.errors import InputError, WorkError
 from scaling.formatting import first_line
+from scaling.tasks import LANGUAGE_MODEL
+from scaling.tasks.costs import shape_of
 from scaling.training.jax_start import require_jax
 from sweeps import worker
 from sweeps.calls import own_flops, plan_calls
@@ -29,6 +32,7 @@ from sweeps.stopping.interruption import Interrupted, Interruption
 from sweeps.stopping.orders import Orders
 from sweeps.stopping.signals import Signals
 from sweeps.store import Store, StoredCell
+from sweeps.task_plan import task_seconds
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
 _MERGE_S = 600  # seconds between mergings of parts
@@ -60,7 +64,7 @@ def _run_sweep(
     with store.lock():
         store.require_packed()
         corpora = {config: data.prepare(config).hash for config in grid.corpora}
-        hashes = {cell: corpora[cell.data] for cell in grid.cells}
+        hashes = grid.hashes(corpora)
         run_ids = {cell.run_id(hashes[cell]): cell for cell in grid.cells}
         before = store.survey()
         for message in store.tidy(before):
@@ -117,19 +121,22 @@ def _check_resources(grid: Grid, options: Options) -> None:
 def _check_start(job: Job, progress: Progress) -> None:
     """Find once what every worker on this machine would fail or be slow at: settings of JAX, the cache of programs."""
     if job.options.cluster is None and job.functions == CELL_FUNCTIONS:
-        require_jax(worker.environment(max(call[0].resources.cpus for call, _ in job.calls), 0.0))
+        cpus, spread = max(call[0].resources.cpus for call, _ in job.calls), worker.spreads(job.calls[0][0][0])
+        require_jax(worker.environment(cpus, 0.0, spread=spread))
         if doubt := programs_doubt():
             progress.note(f"warning: {doubt}")
 
 
-def _planned_seconds(grid: Grid, done: dict[RunConfig, StoredCell]) -> dict[RunConfig, float]:
+def _planned_seconds(grid: Grid, done: dict[Cell, StoredCell]) -> dict[Cell, float]:
     """The seconds that each cell adds, by the plan, which the cells that are done calibrate."""
+    if grid.task != LANGUAGE_MODEL:
+        return task_seconds(grid, done)[0]
     from sweeps.plan import priced  # loads pandas and scipy, which a sweep without missing cells does without
 
-    return priced(grid, done).seconds
+    return {**priced(grid, done).seconds}
 
 
-def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Progress, signals: Signals) -> int:
+def _train(job: Job, planned: dict[Cell, float], workers: int, progress: Progress, signals: Signals) -> int:
     """Run the calls of the job; returns the number of ended cells. Raises WorkError for a failure under `fail_fast`."""
     cells = {cell.run_id(corpus_hash): cell for call, corpus_hash in job.calls for cell in call}
     flops = sum(own_flops(call) for call, _ in job.calls)
@@ -177,7 +184,8 @@ def _train(job: Job, planned: dict[RunConfig, float], workers: int, progress: Pr
 def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress, signals: Signals) -> None:
     """One call after another in this process, with the most threads that one of them asks for: JAX starts once."""
     asked = [call[0].resources for call, _ in job.calls]
-    worker.pin(max(resources.cpus for resources in asked), max(resources.gpus for resources in asked))
+    cpus, gpus = max(resources.cpus for resources in asked), max(resources.gpus for resources in asked)
+    worker.pin(cpus, gpus, spread=worker.spreads(job.calls[0][0][0]))
 
     def running(interruption: Interruption) -> None:
         signals.idle = lambda: interruption.idle
@@ -200,7 +208,7 @@ def _train_inline(job: Job, ended: Callable[[Outcome], None], progress: Progress
             return
 
 
-def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress, signals: Signals) -> None:
+def _measure(job: Job, run_ids: dict[str, Cell], progress: Progress, signals: Signals) -> None:
     """Measure pending latencies, once per shape, after training has ended so that nothing else runs.
 
     Raises WorkError at the end if a shape could not be measured.
@@ -209,7 +217,7 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress, signal
     measured = {shape_id: run_id for run_id, shape_id in store.latency_shapes().items()}
     shapes = []
     for shape in pending_shapes(store, store.survey(), run_ids):
-        if twin := measured.get(shape.config.shape_id()):
+        if twin := measured.get(shape_of(shape.config)):
             for run_id in shape.run_ids:
                 store.write_latency(run_id, store.read("latency", twin))
         else:
@@ -219,9 +227,7 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress, signal
     progress.begin(f"measuring latency of {len(shapes)} shapes, one at a time", len(shapes), 0.0)
     failures = []
     for shape, error in measured_apart(job, shapes, signals):
-        model = shape.config.model
-        how = f" {model.router} {model.experts}" if model.n_experts > 1 else ""
-        name = f"latency E={model.n_experts} d={model.d_model}{how}"
+        name = f"latency {_shape_named(job, shape.config)}"
         progress.cell_ended(name, "error" if error else "ok")
         if error:
             failures.append(f"{name}: {first_line(error)}")
@@ -234,3 +240,12 @@ def _measure(job: Job, run_ids: dict[str, RunConfig], progress: Progress, signal
         )
     if left := len(shapes) - progress.done:
         progress.note(f"`max_hours` reached: latency of {left} shapes was not measured; run again to continue")
+
+
+def _shape_named(job: Job, cell: Cell) -> str:
+    """A shape in a few words."""
+    if not isinstance(cell, RunConfig):
+        return job.labels.get(cell, cell.task)
+    model = cell.model
+    how = f" {model.router} {model.experts}" if model.n_experts > 1 else ""
+    return f"E={model.n_experts} d={model.d_model}{how}"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from scaling.config.run import RunConfig
+from scaling.config.cell import Cell
 from scaling.live import Tail
 from sweeps.loggers.forwarder import Forwarder
 from sweeps.loggers.logger import logger_named
@@ -29,7 +29,7 @@ class Following:
     def __init__(
         self,
         store: Store,
-        cells: Mapping[str, RunConfig],
+        cells: Mapping[str, Cell],
         labels: Mapping[str, str],
         corpora: Mapping[str, str],
         progress: Progress,

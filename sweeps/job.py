@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scaling.config.run import RunConfig
+from scaling.config.cell import Cell
 from scaling.errors import InputError
 from sweeps.calls import Together
 from sweeps.loggers.logger import require_loggers
@@ -65,7 +65,7 @@ class Job:
     functions: CellFunctions
     options: Options
     deadline: Deadline
-    labels: dict[RunConfig, str]
+    labels: dict[Cell, str]
     orders: Orders
 
     def out_of_time(self) -> bool:

@@ -17,12 +17,14 @@ from typing import Self
 import numpy as np
 
 from scaling import live
-from scaling.config.run import RunConfig, by_trunk
-from scaling.config.run_row import describe
+from scaling.config.cell import Cell
+from scaling.config.run import by_trunk
 from scaling.errors import InputError
 from scaling.files import require_no_links
 from scaling.live import Beat, LiveCell
 from scaling.observer import Phase, Steps
+from scaling.tasks.costs import per_step, shared_budget
+from scaling.tasks.rows import describe
 from sweeps.store import Store
 
 EVERY_S = 3.0
@@ -39,13 +41,13 @@ class LiveWriter:
     left with the phase `stopped` if an exception ended the call; a file that cannot be written is a warning.
     """
 
-    def __init__(self, store: Store, cells: Sequence[RunConfig], corpus_hash: str, every_s: float = EVERY_S) -> None:
+    def __init__(self, store: Store, cells: Sequence[Cell], corpus_hash: str, every_s: float = EVERY_S) -> None:
         trunks = by_trunk(cells)
         name = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells).name
         self._store, self._every_s = store, every_s
         self._path = live.folder_of(store.out) / f"{name}.jsonl"
         self._trunks = [[_told(cell, corpus_hash) for cell in trunk] for trunk in trunks]
-        self._batch_tokens = cells[0].train.batch_tokens * len(trunks)
+        self._batch_tokens = per_step(cells[0]) * len(trunks)
         self._reports: list[Steps] = []
         self._lock, self._end = threading.Lock(), threading.Event()
         self._handle: int | None = None
@@ -171,11 +173,11 @@ def remove_told(store: Store, is_needed: Callable[[str], bool]) -> None:
         live.folder_of(store.out).rmdir()
 
 
-def _told(cell: RunConfig, corpus_hash: str) -> LiveCell:
-    leaves_at = cell.steps - cell.cooldown_steps
+def _told(cell: Cell, corpus_hash: str) -> LiveCell:
+    leaves_at = shared_budget(cell) // per_step(cell)
     columns = describe(cell, corpus_hash)
     del columns["config"]  # the same again, as text
-    return LiveCell(columns["run_id"], columns["trunk_id"], cell.steps, leaves_at, cell.train.batch_tokens, columns)
+    return LiveCell(columns["run_id"], columns["trunk_id"], cell.steps, leaves_at, per_step(cell), columns)
 
 
 def _alike(reports: Sequence[Steps]) -> list[list[Steps]]:

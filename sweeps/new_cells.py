@@ -46,7 +46,7 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
     Raises InputError if another axis takes several values at one width, because the choice is ambiguous.
     """
     by_width: dict[int, dict[str, Any]] = {}
-    for cell in grid.cells:
+    for cell in grid.models:
         other = _other_axes(grid, cell)
         first = by_width.setdefault(cell.model.d_model, other)
         differing = [name for name in other if first[name] != other[name]]
@@ -55,7 +55,7 @@ def studied(grid: Grid, rows: Iterable[tuple[int, int, int, int]] = ()) -> Studi
                 f"{grid.path}: `{differing[0]}` takes several values at d_model={cell.model.d_model}, but new cells "
                 f"vary only in {', '.join(VARIED)}; make a grid with one value of `{differing[0]}`"
             )
-    runs = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.cells]
+    runs = [(cell.model.n_experts, cell.model.d_model, cell.tokens, cell.seed) for cell in grid.models]
     runs += [row for row in rows if row[1] in by_width or _one_kind(by_width)]
     for _, width, _, _ in runs:
         by_width.setdefault(width, next(iter(by_width.values())))
@@ -79,7 +79,7 @@ def widths(grid: Grid, study: Studied) -> dict[int, Mapping[str, Any]]:
     """The studied widths with their other axes; if those agree, also widths between and beyond, in whole heads."""
     by_width = dict(study.by_width)
     if _one_kind(study.by_width):
-        studied_widths, head = list(study.by_width), grid.cells[0].model.d_head
+        studied_widths, head = list(study.by_width), grid.models[0].model.d_head
         wanted = [(low * high) ** 0.5 for low, high in itertools.pairwise(studied_widths)]
         wanted += [factor * studied_widths[-1] for factor in _WIDER]
         for width in wanted:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from analysis.training_speed.cells import cell_times
+from scaling.config.cell import Cell
 from scaling.config.counts import parameters, train_flops
 from scaling.config.model import following
 from scaling.config.run import RunConfig, by_trunk
@@ -17,7 +18,7 @@ from scaling.config.training_memory import training_memory_bytes
 from scaling.errors import InputError
 from scaling.serving.device import Device
 from scaling.serving.devices import device as device_named
-from sweeps.calls import Together, plan_calls, tokens_own
+from sweeps.calls import Together, budget_own, plan_calls
 from sweeps.capacity import most_at_once, this_machine
 from sweeps.grid import SECTIONS, Grid, LeftOut
 from sweeps.labels import cell_labels
@@ -135,19 +136,20 @@ class Plan:
         }
 
 
-def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device: str | None = None) -> Plan:
-    """Price a grid and say what is weak in it. `parts`: its cells in the study's folder, which calibrate the time.
+def plan(grid: Grid, parts: Mapping[Cell, StoredCell] | None = None, device: str | None = None) -> Plan:
+    """Price a grid of language models and say what is weak in it. `parts`: its cells in the study's folder, which
+    calibrate the time.
 
     `device` is what its GPUs are, by name; None: an H100, which is said. Raises InputError for a grid on CPUs with one.
     """
     machine, prices = this_machine(), priced(grid, parts, device)
-    seconds, labels = prices.seconds, {cell.config: cell.label for cell in prices.cells}
+    seconds, labels = prices.seconds, cell_labels(grid)
     alone = [
         (prices.speed.overhead_s + prices.training_s[cell.config], cell.config.resources)
         for cell in prices.cells
         if cell.status == "missing"
     ]
-    text = of_text(grid.cells, labels)
+    text = of_text(grid.models, labels)
     return Plan(
         study=grid.study,
         cells=prices.cells,
@@ -159,7 +161,7 @@ def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device
         calls=len(prices.calls),
         speed=prices.speed,
         lint=(
-            *of_training(grid.cells, labels, machine, prices.on), *text.lint, *unread(grid), *of_design(grid.cells)
+            *of_training(grid.models, labels, machine, prices.on), *text.lint, *unread(grid), *of_design(grid.models)
         ),
         notes=text.notes,
         defaults=_defaults(grid),
@@ -167,19 +169,20 @@ def plan(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device
     )  # fmt: skip
 
 
-def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, device: str | None = None) -> Prices:
+def priced(grid: Grid, parts: Mapping[Cell, StoredCell] | None = None, device: str | None = None) -> Prices:
     """The cost of each cell, and the calls that train those not among `parts`; arguments and errors as of `plan`."""
     parts, on = parts or {}, _device(grid, device)
-    training, speed = _times(grid.cells, parts, on)
+    models = grid.models
+    training, speed = _times(models, parts, on)
     labels = cell_labels(grid)
-    of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
-    own = tokens_own(grid.cells)
-    missing = [cell for cell in grid.cells if cell not in parts]
-    if len(missing) < len(grid.cells):
-        own |= tokens_own(tuple(missing))  # missing cells cannot share the steps of finished ones
+    of_trunk = {cell: number for number, trunk in enumerate(by_trunk(models), start=1) for cell in trunk}
+    own = budget_own(models)
+    missing = [cell for cell in models if cell not in parts]
+    if len(missing) < len(models):
+        own |= budget_own(missing)  # missing cells cannot share the steps of finished ones
     cells = tuple(
         _priced(cell, labels[cell], of_trunk[cell], own[cell], training[cell], speed.overhead_s, parts.get(cell))
-        for cell in grid.cells
+        for cell in models
     )
     calls = plan_calls(missing, most_at_once(grid.cells, this_machine()))
     return Prices(cells, tuple(calls), speed, training, on)
@@ -187,7 +190,7 @@ def priced(grid: Grid, parts: Mapping[RunConfig, StoredCell] | None = None, devi
 
 def _device(grid: Grid, name: str | None) -> Device | None:
     """What the cells train on; None for CPU threads."""
-    on_gpus = [cell for cell in grid.cells if cell.resources.gpus]
+    on_gpus = [cell for cell in grid.models if cell.resources.gpus]
     if on_gpus:
         return device_named(name or GPU)
     if name is not None:
@@ -216,13 +219,13 @@ def _priced(
 
 
 def _times(
-    cells: tuple[RunConfig, ...], parts: Mapping[RunConfig, StoredCell], on: Device | None
+    cells: tuple[RunConfig, ...], parts: Mapping[Cell, StoredCell], on: Device | None
 ) -> tuple[dict[RunConfig, float], Speed]:
     """Seconds of each cell's training steps, and what they rest on: the assumed speed, or the study's rows.
 
     Cells of other resources are other machines: each kind is timed by its own rows.
     """
-    timed = {cell: part for cell, part in parts.items() if part.ok and part.train_s > 0}
+    timed = {cell: parts[cell] for cell in cells if cell in parts and parts[cell].ok and parts[cell].train_s > 0}
     kinds: dict[tuple[int, float], list[RunConfig]] = defaultdict(list)
     for cell in cells:
         kinds[cell.resources.cpus, cell.resources.gpus].append(cell)

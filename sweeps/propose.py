@@ -99,7 +99,7 @@ def _rows(table: RunTable | None) -> list[tuple[int, int, int, int]]:
 def _spent(grid: Grid, table: RunTable | None) -> _Spent:
     """The spent FLOPs; the shared steps of a trunk count once in the study's total if the runs have `tokens_own`."""
     if table is None or "train_flops" not in table.frame:
-        of_cells = [train_flops(cell) for cell in grid.cells]
+        of_cells = [train_flops(cell) for cell in grid.models]
         return _Spent(min(of_cells), max(of_cells), own_flops(grid.cells))
     of_runs = table.column("train_flops")
     own = of_runs.copy()

@@ -13,11 +13,13 @@ from operator import not_
 from pathlib import Path
 from typing import Any
 
+from scaling.config.cell import Cell
 from scaling.config.data import DataConfig
 from scaling.config.run import RunConfig
-from scaling.config.run_row import code_version
 from scaling.errors import InputError
 from scaling.schema import TABLES
+from scaling.tasks.costs import shape_of
+from scaling.tasks.rows import code_version
 from sweeps.grid import Grid, load_grid
 from sweeps.labels import cell_labels
 from sweeps.running import RunningCell, running_cells
@@ -55,7 +57,7 @@ class StudyStatus:
 def study_status(
     store: Store,
     grid: Grid,
-    run_ids: dict[str, RunConfig],
+    run_ids: dict[str, Cell],
     *,
     trained_now: int = 0,
     driver: str = "",
@@ -91,7 +93,7 @@ def study_status(
 
 
 def _running_and_interrupted(
-    store: Store, labels: dict[RunConfig, str], run_ids: dict[str, RunConfig], survey: Survey, driver: str
+    store: Store, labels: dict[Cell, str], run_ids: dict[str, Cell], survey: Survey, driver: str
 ) -> tuple[list[RunningCell], list[RunningCell]]:
     """The cells with a live file: those that train, and without a driver those that trained last."""
     names = {run_id: labels[cell] for run_id, cell in run_ids.items()}
@@ -138,14 +140,15 @@ def _changed(path: Path) -> int | None:
         return None
 
 
-def pending_shapes(store: Store, survey: Survey, run_ids: dict[str, RunConfig]) -> list[LatencyShape]:
+def pending_shapes(store: Store, survey: Survey, run_ids: dict[str, Cell]) -> list[LatencyShape]:
     """Shapes whose latency is not measured for some ok cell, with those cells."""
     measured = store.latency_shapes()
     pending: dict[str, list[str]] = {}
     for run_id, cell in run_ids.items():
         part = survey.cells.get(run_id)
-        if part and part.ok and measured.get(run_id) != cell.shape_id():
-            pending.setdefault(cell.shape_id(), []).append(run_id)
+        shape = shape_of(cell) if part and part.ok else ""
+        if shape and measured.get(run_id) != shape:
+            pending.setdefault(shape, []).append(run_id)
     return [LatencyShape(run_ids[ids[0]], tuple(ids)) for ids in pending.values()]
 
 
@@ -158,7 +161,7 @@ def record(grid: Grid, hashes: list[str]) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "code_version": code_version(),
+        "code_version": code_version(grid.task),
         "python": platform.python_version(),
         "versions": versions,
         "machine": f"{platform.system()} {platform.machine()}, {machine_cpus()} CPUs",
@@ -180,19 +183,23 @@ def corpus_hashes(recorded: Grid) -> dict[DataConfig, str]:
     return {config: str(entry["hash"]) for config, entry in zip(recorded.corpora, entries, strict=True)}
 
 
-def opened(folder: Path) -> tuple[Grid, dict[str, RunConfig]]:
+def opened(folder: Path) -> tuple[Grid, dict[str, Cell]]:
     """The grid of a study's folder and its cells by run_id, without reading the corpus. Raises InputError."""
     if not (folder / GRID).is_file():
         raise InputError(f"{folder}: not a study folder: it has no {GRID}; `scaling sweep run` creates one")
     grid = load_grid(folder / GRID)
-    hashes = corpus_hashes(grid)
-    return grid, {cell.run_id(hashes[cell.data]): cell for cell in grid.cells}
+    hashes = grid.hashes(corpus_hashes(grid))
+    return grid, {cell.run_id(hashes[cell]): cell for cell in grid.cells}
 
 
-def known_parts(folder: Path, cells: Iterable[RunConfig]) -> dict[RunConfig, StoredCell]:
+def known_parts(folder: Path, cells: Iterable[Cell]) -> dict[Cell, StoredCell]:
     """The cells that a study's folder contains, for corpora that it has used; empty without a folder."""
     if not (folder / GRID).is_file():
         return {}
     hashes, done = corpus_hashes(load_grid(folder / GRID)), Store(folder).survey().cells
-    run_ids = {cell: cell.run_id(hashes[cell.data]) for cell in cells if cell.data in hashes}
+    run_ids = {}
+    for cell in cells:
+        text = hashes.get(cell.data) if isinstance(cell, RunConfig) else ""
+        if text is not None:
+            run_ids[cell] = cell.run_id(text)
     return {cell: done[run_id] for cell, run_id in run_ids.items() if run_id in done}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ from scaling.files import left_by_a_killed_writer, require_no_links, why_not_wri
 from scaling.formatting import listed, plural
 from scaling.live import LIVE
 from scaling.schema import TABLES, Table, to_arrow, write_parquet
+from scaling.tasks import LANGUAGE_MODEL, TASKS
 
 LOCK = ".lock"
 GRID = "grid.yaml"
@@ -44,6 +45,7 @@ class StoredCell:
     wall_s: float = 0.0
     train_s: float = 0.0
     tokens_own: int = 0
+    task: str = LANGUAGE_MODEL
 
     @property
     def ok(self) -> bool:
@@ -92,12 +94,12 @@ class Store:
 
     def write_cell(self, run: dict[str, Any], evals: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
         """Write the parts of one cell; its `runs` part, written last, marks the cell as done. Raises WorkError."""
-        run_id = run["run_id"]
+        run_id, task = run["run_id"], run.get("task") or LANGUAGE_MODEL
         if evals:
-            self._write("evals", run_id, evals)
+            self._write("evals", run_id, evals, task)
         if curves:
-            self._write("curves", run_id, curves)
-        self._write("runs", run_id, [run])
+            self._write("curves", run_id, curves, task)
+        self._write("runs", run_id, [run], task)
 
     def write_latency(self, run_id: str, rows: list[dict[str, Any]]) -> None:
         """Write the latency part of one cell, each row with its `run_id`. Raises WorkError."""
@@ -107,36 +109,45 @@ class Store:
         """Write the resolved grid. Raises WorkError."""
         write_atomically(self.out / GRID, text.encode(), self.out)
 
-    def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]]) -> None:
-        write_parquet(self.path(table, run_id), to_arrow(table, rows), self.out)
+    def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]], task: str = LANGUAGE_MODEL) -> None:
+        columns = None if task == LANGUAGE_MODEL else TASKS[task].columns(table)
+        if columns and table == "curves":  # of the many that curves can have, those that this task tells
+            told = {name for row in rows for name in row}
+            columns = {name: column for name, column in columns.items() if name in told} or columns
+        write_parquet(self.path(table, run_id), to_arrow(table, rows, columns), self.out)
 
     def read(self, table: Table, run_id: str) -> list[dict[str, Any]]:
         """The rows of one run. Raises WorkError if it has none or they cannot be read."""
         try:
-            rows: list[dict[str, Any]] = parts.read_run(self.out, table, run_id).to_pylist()
+            read = parts.read_run(self.out, table, run_id)
         except InputError as error:
             raise WorkError(str(error)) from error
-        if not rows:
+        if not len(read):
             raise WorkError(f"{self.path(table, run_id)}: there is no such part")
-        return [{name: value for name, value in row.items() if name in TABLES[table]} for row in rows]
+        known = read.column_names if parts.is_of_other_task(read.schema) else TABLES[table]
+        rows: list[dict[str, Any]] = read.select([name for name in read.column_names if name in known]).to_pylist()
+        return rows
 
     def survey(self) -> Survey:
         """Every cell on disk, packed or in parts.
 
-        A cell that is ok needs its evals and curves as well. A part that cannot be read, or lacks these, does not
-        count, and says why. Rows of other people's, which an import brings, are no cells.
+        A cell that is ok needs the other tables of its task as well: evals and curves of a language model. A part that
+        cannot be read, or lacks these, does not count, and says why. Rows of other people's, which an import brings,
+        are no cells.
         """
         table = parts.read_study_table(self.out, "runs")
-        complete = parts.runs_with(self.out, "evals") & parts.runs_with(self.out, "curves")
+        having = {name: parts.runs_with(self.out, name) for name in _BESIDE}
         cells: dict[str, StoredCell] = {}
         unusable = table.unreadable | parts.read_study_table(self.out, "latency").unreadable
         stored, row = _stored_cells(table.rows), 0
         for file in table.read:
             told = [cell for cell in stored[row : row + file.rows] if cell is not None]
             row += file.rows
-            usable = [cell for cell in told if cell.run_id in complete or not cell.ok]
+            usable = [
+                cell for cell in told if not cell.ok or all(cell.run_id in having[name] for name in _beside(cell.task))
+            ]
             if told and not usable and file.of_one_run:
-                unusable[file.path] = "its evals or curves are missing or cannot be read"
+                unusable[file.path] = f"its {' or '.join(_beside(told[0].task))} are missing or cannot be read"
             for cell in usable:
                 if cell.run_id not in cells or file.path == self.path("runs", cell.run_id):
                     cells[cell.run_id] = cell
@@ -148,9 +159,10 @@ class Store:
             cells = _stored_cells(parts.read_run(self.out, "runs", run_id))
         except InputError:
             return None
-        whole = all(parts.holds(self.out, table, run_id) for table in ("evals", "curves"))
         cell = cells[-1] if cells else None
-        return cell if cell and (whole or not cell.ok) else None
+        if cell is None or not cell.ok:
+            return cell
+        return cell if all(parts.holds(self.out, table, run_id) for table in _beside(cell.task)) else None
 
     def latency_shapes(self) -> dict[str, str]:
         """run_id -> shape_id of every run with readable latency."""
@@ -297,6 +309,14 @@ class Store:
         except OSError:
             return ""
         return ""
+
+
+_BESIDE: tuple[Literal["evals", "curves"], ...] = ("evals", "curves")
+
+
+def _beside(task: str) -> tuple[Literal["evals", "curves"], ...]:
+    """The tables beside `runs` in which a cell that is ok has rows; none are asked of a task that is not installed."""
+    return TASKS[task].tables if task in TASKS else ()
 
 
 def _holder(text: str) -> str:

@@ -20,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from scaling.config.run import RunConfig, by_trunk
-from scaling.config.run_row import describe
+from scaling.config.cell import Cell
+from scaling.config.run import RunConfig
 from scaling.errors import WorkError
+from scaling.tasks import TASKS
+from scaling.tasks.costs import cell_of
+from scaling.tasks.rows import describe
 from scaling.training import malloc
+from sweeps.calls import apart
 from sweeps.live import LiveWriter
 from sweeps.stopping.interruption import Interrupted, Interruption, TimeLimit
 from sweeps.store import Store
@@ -39,13 +43,20 @@ _OUT_OF_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "Out of memory", "running
 class CellFunctions:
     """The functions that do the work, as `module:function`, so that only the process that runs them imports them.
 
-    train: (cells of one call, folder for checkpoints, who is told how far it is) -> results of the cells as they end
-    (scaling/training/tasks.py).
-    measure: cell -> latency rows (scaling/training/inference_bench.py).
+    train: (cells of one call, folder for checkpoints, who is told how far it is) -> results of the cells as they end.
+    measure: cell -> latency rows.   Those of the cells' task where they are "".
     """
 
-    train: str = "scaling.training.tasks:train_cells"
-    measure: str = "scaling.training.inference_bench:measure"
+    train: str = ""
+    measure: str = ""
+
+    def train_of(self, cell: Cell) -> str:
+        """The function that trains this cell."""
+        return self.train or TASKS[cell.task].train
+
+    def measure_of(self, cell: Cell) -> str:
+        """The function that measures this cell's latency."""
+        return self.measure or TASKS[cell.task].measure
 
 
 CELL_FUNCTIONS = CellFunctions()
@@ -77,9 +88,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LatencyShape:
-    """The cells of one `RunConfig.shape_id()`, which share a latency measurement."""
+    """The cells of one shape (`scaling.tasks.costs.shape_of`), which share a latency measurement."""
 
-    config: RunConfig
+    config: Cell
     run_ids: tuple[str, ...]
 
 
@@ -105,10 +116,15 @@ def environment(cpus: int, gpus: float, *, spread: bool = True) -> dict[str, str
     return settings
 
 
-def pin(cpus: int, gpus: float) -> None:
+def pin(cpus: int, gpus: float, *, spread: bool = True) -> None:
     """Apply `environment` to this process, unless JAX is already imported and would ignore it."""
     if "jax" not in sys.modules:
-        os.environ.update(environment(cpus, gpus))
+        os.environ.update(environment(cpus, gpus, spread=spread))
+
+
+def spreads(cell: Cell) -> bool:
+    """Whether a cell's training makes use of one device for each CPU thread: that of the language model does."""
+    return isinstance(cell, RunConfig)
 
 
 def machine_cpus() -> int:
@@ -117,7 +133,7 @@ def machine_cpus() -> int:
 
 
 def train_cells(
-    cells: Sequence[RunConfig],
+    cells: Sequence[Cell],
     corpus_hash: str,
     store: Store,
     executor: str,
@@ -127,10 +143,10 @@ def train_cells(
 ) -> Generator[Outcome, None, None]:
     """Train the cells of one call and write the parts of each when it ends.
 
-    A failure becomes a row with a status and the error's text for every cell that it kept from ending. If there were
-    several trunks, each is retried separately first, but after a time limit. `asked` gives a reason to stop, or "";
-    `told` is given what interrupts the call. Raises Interrupted after being asked, with a checkpoint written, and
-    WorkError if a row cannot be written.
+    A failure becomes a row with a status and the error's text for every cell that it kept from ending. What can train
+    without the others (`sweeps.calls.apart`) is retried separately first, but after a time limit. `asked` gives a
+    reason to stop, or ""; `told` is given what interrupts the call. Raises Interrupted after being asked, with a
+    checkpoint written, and WorkError if a row cannot be written.
     """
     started_at, clock = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     left = {cell.run_id(corpus_hash): cell for cell in cells}
@@ -138,15 +154,17 @@ def train_cells(
     def results() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
         try:
             folder = store.checkpoints(cell.trunk_id(corpus_hash) for cell in cells)
-            for result in pkgutil.resolve_name(functions.train)(list(cells), folder, interruption):
+            train = pkgutil.resolve_name(functions.train_of(cells[0]))
+            for result in train(list(cells), folder, interruption):
                 if result.run["run_id"] not in left:
                     raise WorkError("the corpus changed during the sweep; run again to train on the new text")
-                yield result.run | {"executor": executor}, result.evals, result.curves
+                took = {"started_at": started_at, "wall_s": time.perf_counter() - clock}
+                yield took | result.run | {"executor": executor}, result.evals, result.curves
         except Interrupted:
             raise
         except Exception as error:
             late = isinstance(error, TimeLimit)
-            if not late and len(by_trunk(left.values())) > 1:  # one alone may be the cause: retry each separately
+            if not late and len(apart(left.values())) > 1:  # one alone may be the cause: retry each separately
                 return
             status = "oom" if is_out_of_memory(f"{type(error).__name__}: {error}") else "timeout" if late else "error"
             wall_s = (time.perf_counter() - clock) / max(1, len(left))
@@ -168,14 +186,15 @@ def train_cells(
             clock = time.perf_counter()
             interruption.phase("wait")
             yield outcome(run, notes.taken())
-    for trunk in by_trunk(left.values()):
-        yield from train_cells(trunk, corpus_hash, store, executor, functions, asked, told)
+    for some in apart(left.values()):
+        yield from train_cells(some, corpus_hash, store, executor, functions, asked, told)
 
 
 def outcome(run: dict[str, Any], notes: tuple[str, ...] = ()) -> Outcome:
     """The outcome of a cell with this row."""
-    own = run.get("tokens_own") or run["tokens"]
-    tokens, flops = (own, run["train_flops"] * own / run["tokens"]) if run["status"] == "ok" else (0, 0.0)
+    whole = run.get("tokens") or 0  # a task with another budget tells none
+    own = run.get("tokens_own") or whole
+    tokens, flops = (own, run["train_flops"] * (own / whole if whole else 1.0)) if run["status"] == "ok" else (0, 0.0)
     return Outcome(run["run_id"], run["status"], run.get("error") or "", tokens, flops, run.get("wall_s") or 0.0, notes)
 
 
@@ -203,7 +222,7 @@ class _Notes(logging.Handler):
 
 
 def failed_row(
-    config: RunConfig,
+    config: Cell,
     corpus_hash: str,
     status: str,
     error: str,
@@ -213,7 +232,8 @@ def failed_row(
 ) -> dict[str, Any]:
     """The `runs` row of a cell without a result."""
     ending = {"status": status, "error": error, "executor": executor, "started_at": started_at, "wall_s": wall_s}
-    ending["tokens_own"] = 0  # what it trained is lost
+    if isinstance(config, RunConfig):
+        ending["tokens_own"] = 0  # what it trained is lost
     return describe(config, corpus_hash) | ending
 
 
@@ -238,7 +258,7 @@ def measure_shapes(
     while shapes:
         job = {
             "out": str(store.out),
-            "measure": functions.measure,
+            "measure": functions.measure_of(shapes[0].config),
             "shapes": [{"config": s.config.model_dump(mode="json"), "run_ids": s.run_ids} for s in shapes],
         }
         paths = os.pathsep.join(path for path in sys.path if path)
@@ -295,7 +315,7 @@ def main() -> None:
     store, measure = Store(Path(job["out"])), pkgutil.resolve_name(job["measure"])
     for shape in job["shapes"]:
         try:
-            rows = measure(RunConfig.model_validate(shape["config"]))
+            rows = measure(cell_of(shape["config"]))
             for run_id in shape["run_ids"]:
                 store.write_latency(run_id, rows)
             error = ""

@@ -111,13 +111,25 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Price a grid before it starts: cells, FLOPs, memory and time, and what its design cannot identify."""
-    from scaling.cli.show.sweep import plan_page
+    from scaling.tasks import LANGUAGE_MODEL
     from sweeps.grid import load_grid
-    from sweeps.plan import plan
     from sweeps.status import known_parts
 
     cells = load_grid(grid)
-    priced = plan(cells, known_parts(out or Path("results") / cells.study, cells.cells), device)
+    parts = known_parts(out or Path("results") / cells.study, cells.cells)
+    if cells.task != LANGUAGE_MODEL:
+        from scaling.cli.show.sweep import task_plan_page
+        from sweeps.task_plan import task_plan
+
+        if device is not None:
+            raise InputError(f"`device` {device} prices language models, and the task of this grid is {cells.task}")
+        of_task = task_plan(cells, parts)
+        deliver(of_task.to_json(), task_plan_page(of_task), as_json=as_json, verbose=verbose)
+        return
+    from scaling.cli.show.sweep import plan_page
+    from sweeps.plan import plan
+
+    priced = plan(cells, parts, device)
     deliver(priced.to_json(), plan_page(priced), as_json=as_json, verbose=verbose)
 
 

@@ -27,20 +27,12 @@ from scaling.expert_rows import capacity_rows
 from scaling.model.sharding import placement_of
 from scaling.model.transformer import Transformer
 from scaling.observer import UNOBSERVED, Observer
+from scaling.tasks.task import CellResult
 from scaling.training import host, malloc, router_metrics
 from scaling.training.evaluate import HeldOutLoss, HeldOutRouting, LossFunction, evaluate, leak, losses_program
 from scaling.training.kernel_choice import attention_of, kernel_of
 from scaling.training.program import Program
 from scaling.training.trunk import TrainedCell, devices_of, program_of, train_trunks
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """The row of a cell in `runs`, and its rows in `evals` and `curves`."""
-
-    run: dict[str, Any]
-    evals: list[dict[str, Any]]
-    curves: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

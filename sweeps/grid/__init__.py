@@ -2,7 +2,7 @@
 
 from sweeps.grid.cells import LeftOut
 from sweeps.grid.grid import Grid, axis_value, cell_at, resolved, with_axes
-from sweeps.grid.names import AXES, FIXES, SECTIONS
+from sweeps.grid.names import AXES, FIXES, SECTIONS, Names, names_of
 from sweeps.grid.point import Refusal
 from sweeps.grid.read import load_grid, named_grids, parse
 
@@ -12,11 +12,13 @@ __all__ = [
     "SECTIONS",
     "Grid",
     "LeftOut",
+    "Names",
     "Refusal",
     "axis_value",
     "cell_at",
     "load_grid",
     "named_grids",
+    "names_of",
     "parse",
     "resolved",
     "with_axes",

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from scaling.config.cell import Cell
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
 from scaling.formatting import plural
 from scaling.yaml_text import YamlSource, YamlValue, shown
 from sweeps.grid.block import Block, written
 from sweeps.grid.formula import Formula, shown_value
-from sweeps.grid.point import Maker, Mistake, Refusal
+from sweeps.grid.maker import Maker
+from sweeps.grid.point import Mistake, Refusal
 
 MAX_CELLS = 100_000
 _MOST_REASONS = 3  # in an error
@@ -48,7 +50,7 @@ class Cells:
     maker: Maker
     where: tuple[Formula, ...]
     source: YamlSource
-    by_id: dict[str, RunConfig] = field(default_factory=dict)
+    by_id: dict[str, Cell] = field(default_factory=dict)
     repeated: int = 0
     reasons: dict[str, list[str | int]] = field(default_factory=dict)  # kind -> reason, count, example
     mistakes: dict[int, tuple[Formula, str]] = field(default_factory=dict)
@@ -74,13 +76,12 @@ class Cells:
                 self._leave_out(_without_values(str(refused)), f"impossible: {refused}", values)
             else:
                 tally.keep(places)
-                # The corpus hash is not known yet: equal paths, packages and tokenisers stand for it.
-                run_id = cell.run_id(json.dumps([cell.data.paths, cell.data.packages, cell.data.tokenizer]))
+                run_id = cell.run_id(_stand_in(cell))
                 self.repeated += run_id in self.by_id
                 self.by_id.setdefault(run_id, cell)
         tally.judge(self.source, [*self.where, *placed.block.where])
 
-    def finish(self) -> tuple[RunConfig, ...]:
+    def finish(self) -> tuple[Cell, ...]:
         """All cells. Raises InputError with every mistake."""
         for key, (formula, message) in self.mistakes.items():
             more = self.mistaken[key] - 1
@@ -158,7 +159,7 @@ class _Tally:
 
 def expanded(
     maker: Maker, where: tuple[Formula, ...], blocks: Sequence[Placed], source: YamlSource
-) -> tuple[tuple[RunConfig, ...], int, tuple[LeftOut, ...]]:
+) -> tuple[tuple[Cell, ...], int, tuple[LeftOut, ...]]:
     """The distinct cells of blocks in their order, the number of repeats, and what was left out.
 
     Raises InputError with every mistake, and for more than `MAX_CELLS` combinations.
@@ -170,6 +171,13 @@ def expanded(
     for placed in blocks:
         made.add(placed)
     return made.finish(), made.repeated, made.left_out
+
+
+def _stand_in(cell: Cell) -> str:
+    """What stands for the hash of a cell's text, which is not known yet: its paths, packages and tokeniser."""
+    if not isinstance(cell, RunConfig):
+        return ""
+    return json.dumps([cell.data.paths, cell.data.packages, cell.data.tokenizer])
 
 
 def said(values: Mapping[str, object]) -> str:

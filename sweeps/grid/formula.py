@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ from scaling.errors import InputError
 from scaling.expression import FUNCTIONS, Column, Expression, Texts
 from scaling.formatting import listed
 from scaling.yaml_text import did_you_mean
-from sweeps.grid.names import READABLE
 
 UNKNOWN = object()
 """The value of a name that a combination cannot have, because validation refuses it."""
@@ -35,13 +34,15 @@ class Formula:
     _results: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def parsed(name: str, text: str, said: str, place: tuple[int, int], *, condition: bool) -> Formula:
-        """Raises InputError for what is not in the language, for a name that cannot be read, and where none is."""
+    def parsed(
+        readable: Sequence[str], name: str, text: str, said: str, place: tuple[int, int], *, condition: bool
+    ) -> Formula:
+        """Raises InputError for what is not in the language, for a name that is not `readable`, and where none is."""
         expression = Expression(text, f"{said}:")
         reads = tuple(word for word in expression.names if word not in (*FUNCTIONS, "True", "False"))
         for word in reads:
-            if word not in READABLE:
-                hint = did_you_mean(word, READABLE) or f"; there are {', '.join(READABLE)}"
+            if word not in readable:
+                hint = did_you_mean(word, readable) or f"; there are {', '.join(readable)}"
                 raise InputError(f"{said}: {text!r}: no field `{word}`{hint}")
         if not reads:
             raise InputError(f"{said}: {text!r} reads no field; write the value itself")

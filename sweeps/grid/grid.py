@@ -10,14 +10,17 @@ from typing import Any
 
 import yaml
 
+from scaling.config.cell import Cell
 from scaling.config.data import DataConfig
 from scaling.config.model import following
 from scaling.config.run import RunConfig
+from scaling.errors import InputError
 from sweeps.grid.block import Block, written, written_conditions
 from sweeps.grid.cells import LeftOut
 from sweeps.grid.formula import Formula
-from sweeps.grid.names import AXES, FIXES, SECTIONS, WHERE, as_field
-from sweeps.grid.point import Maker, Override
+from sweeps.grid.maker import Maker
+from sweeps.grid.names import FIXES, WHERE, Names, as_field, names_of
+from sweeps.grid.point import Override
 
 RECORD = "made_with"
 """What `sweep run` writes into the study's grid.yaml beside the grid."""
@@ -34,7 +37,7 @@ class Grid:
 
     study: str
     task: str
-    cells: tuple[RunConfig, ...]
+    cells: tuple[Cell, ...]
     settings: dict[str, dict[str, Any]]
     blocks: tuple[Block, ...]
     source: str
@@ -46,15 +49,36 @@ class Grid:
     left_out: tuple[LeftOut, ...] = ()
 
     @property
+    def names(self) -> Names:
+        """The names that it may use."""
+        return names_of(self.task)
+
+    @property
     def corpora(self) -> tuple[DataConfig, ...]:
-        """The distinct corpora of the cells, in order of appearance."""
-        return tuple(dict.fromkeys(cell.data for cell in self.cells))
+        """The distinct corpora of the cells, in order of appearance; none of a task that draws its own data."""
+        return tuple(dict.fromkeys(cell.data for cell in self.cells if isinstance(cell, RunConfig)))
+
+    @property
+    def models(self) -> tuple[RunConfig, ...]:
+        """The cells of a grid of language models. Raises InputError for another task."""
+        models = tuple(cell for cell in self.cells if isinstance(cell, RunConfig))
+        if len(models) < len(self.cells):
+            raise self.not_of_models()
+        return models
+
+    def not_of_models(self) -> InputError:
+        """The error of what only grids of language models can do."""
+        return InputError(f"{self.path}: the task of this grid is {self.task}, and this is for language models alone")
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The fields that the blocks set, in the order of `AXES`; a shorthand sets the field that it fixes."""
+        """The fields that the blocks set, in the order of the task's; a shorthand sets the field that it fixes."""
         named = {name for block in self.blocks for name in block.fields}
-        return tuple(name for name in AXES if name in named)
+        return tuple(name for name in self.names.axes if name in named)
+
+    def hashes(self, corpora: Mapping[DataConfig, str]) -> dict[Cell, str]:
+        """The hash of each cell's text, "" without one, given those of `corpora`."""
+        return {cell: corpora[cell.data] if isinstance(cell, RunConfig) else "" for cell in self.cells}
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -72,21 +96,25 @@ class Grid:
             for name, value in section.items()
             if name in FIXES or isinstance(value, Formula)
         ]
-        return tuple(name for name in AXES if name in {*by_rule, *self.axes})
+        return tuple(name for name in self.names.axes if name in {*by_rule, *self.axes})
 
 
-def axis_value(cell: RunConfig, name: str) -> Any:
+def axis_value(cell: Cell, name: str) -> Any:
     """The value of a field in a cell."""
-    section = AXES[name]
-    return getattr(getattr(cell, section) if section else cell, name)
+    names = names_of(cell.task)
+    section = names.axes[name]
+    return getattr(getattr(cell, section) if section else cell, names.in_cell(name))
 
 
 def cell_at(grid: Grid, point: Mapping[str, Any]) -> RunConfig:
-    """The cell at one value of each axis, the rest by the grid's sections; None takes what they say.
+    """The language model at one value of each axis, the rest by the grid's sections; None takes what they say.
 
-    Raises Refusal for what no cell can be.
+    Raises Refusal for what no cell can be, and InputError for the grid of another task.
     """
-    return Maker(grid.study, grid.task, grid.settings, grid.overrides).point(point).cell()
+    cell = Maker(grid.study, grid.task, grid.settings, grid.overrides).point(point).cell()
+    if not isinstance(cell, RunConfig):
+        raise grid.not_of_models()
+    return cell
 
 
 def with_axes(grid: Grid, blocks: Iterable[Mapping[str, Sequence[Any]]]) -> Grid:
@@ -109,13 +137,14 @@ def resolved(grid: Grid, record: dict[str, Any] | None = None) -> str:
     It is a valid grid with the same cells. Only fields whose default depends on others (`d_expert`) are omitted.
     """
     document: dict[str, Any] = {"study": grid.study, "task": grid.task}
-    follows = following()
+    names = grid.names
+    follows = following() if "model" in names.sections else ()
     in_all_blocks = set.intersection(*({*_always(block)} for block in grid.blocks))
-    for name, kind in SECTIONS.items():
+    for name, kind in names.sections.items():
         defaults = {key: info.get_default() for key, info in kind.model_fields.items() if key not in follows}
         section = {**defaults, **{key: written(value) for key, value in grid.settings[name].items()}}
         document[name] = {
-            key: value for key, value in section.items() if not (key in in_all_blocks and AXES.get(key) == name)
+            key: value for key, value in section.items() if not (key in in_all_blocks and names.axes.get(key) == name)
         }
     if grid.overrides:
         document["resources"] = [document["resources"], *map(_entry, grid.overrides)]

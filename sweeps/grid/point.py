@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from scaling.config.counts import parameters, train_flops
-from scaling.config.model import following
-from scaling.config.run import RunConfig
+from scaling.config.cell import Cell
 from scaling.errors import InputError
+from scaling.tasks.cell import TaskCell
 from sweeps.grid.formula import UNKNOWN, Formula, shown_value, shown_values
-from sweeps.grid.names import COUNTS, FIXES, OF_TRAINING, SECTION_OF, SECTIONS, as_field, home, kind_of
+from sweeps.grid.names import Names, as_field
 from sweeps.grid.values import explained, field_value
-
-_MOST_ROUNDS = 60
-_FOLLOWING = frozenset(following())
 
 
 class Refusal(Exception):
@@ -40,55 +36,28 @@ class Override:
     fields: Mapping[str, Any]
 
 
-@dataclass
-class Maker:
-    """Makes the cells of a grid. Sections that are equal are one object, so that many cells stay small and quick.
-
-    settings: values and formulas by section, of fields and shorthands.   overrides: of `resources`, the last one wins.
-    """
+class Making(Protocol):
+    """What a point takes from its grid (`sweeps.grid.maker.Maker`)."""
 
     study: str
     task: str
-    settings: Mapping[str, Mapping[str, Any]]
-    overrides: tuple[Override, ...] = ()
-    _sections: dict[str, BaseModel | Refusal] = field(default_factory=dict, repr=False)
-
-    def point(self, values: Mapping[str, Any]) -> Point:
-        """The point with these values and formulas of axes; None takes the value of the settings.
-
-        An axis replaces what a section says of the same field, by whichever shorthand.
-        """
-        fixed = {as_field(name) for name, value in values.items() if value is not None}
-        given = {
-            name: value
-            for section in self.settings.values()
-            for name, value in section.items()
-            if as_field(name) not in fixed
-        }
-        return Point(self, given | {name: value for name, value in values.items() if value is not None})
+    names: Names
+    overrides: tuple[Override, ...]
 
     def section(self, name: str, fields: Mapping[str, Any]) -> Any:
         """A section of these fields. Raises Refusal."""
-        key = f"{name} {sorted(fields.items())!r}"
-        if key not in self._sections:
-            try:
-                self._sections[key] = SECTIONS[name].model_validate(dict(fields))
-            except ValidationError as error:
-                self._sections[key] = Refusal(_reason(error))
-        made = self._sections[key]
-        if isinstance(made, Refusal):
-            raise made
-        return made
+        ...
 
 
 class Point(Mapping[str, Any]):
     """The values of a combination by name, each found when it is asked for.
 
     Raises Refusal for one that validation refuses, and Mistake for a formula without a value or that reads itself.
+    Tasks other than the language model have settings and a budget, and no rules (`sweeps.grid.model_point` has those).
     """
 
-    def __init__(self, maker: Maker, given: Mapping[str, Any]) -> None:
-        self._maker, self._given = maker, given
+    def __init__(self, maker: Making, given: Mapping[str, Any]) -> None:
+        self._maker, self._given, self._names = maker, given, maker.names
         self._known: dict[str, Any] = {}
         self._open: list[str] = []
 
@@ -139,41 +108,35 @@ class Point(Mapping[str, Any]):
             raise refusal
         return None
 
-    def cell(self) -> RunConfig:
+    def cell(self) -> Cell:
         """The cell. Raises Refusal and Mistake."""
-        parts: dict[str, Any] = {name: self._section(name) for name in SECTIONS}
-        if parts["model"].router == "soft" and "slots" not in self._given:  # depends on the sequence length
-            parts["model"] = self._fields("model")
-        for name in ("seed", "tokens"):
-            if name in self._given or self._shorthand(name):
-                parts[name] = self[name]
+        parts: dict[str, Any] = {name: self._section(name) for name in self._names.sections}
+        parts |= {"seed": self["seed"], "budget": self[self._names.budget[0]]}
+        return self._validated(TaskCell, parts)
+
+    def _validated(self, kind: type[Any], parts: Mapping[str, Any]) -> Any:
         try:
-            return RunConfig.model_validate({"study": self._maker.study, "task": self._maker.task, **parts})
+            return kind.model_validate({"study": self._maker.study, "task": self._maker.task, **parts})
         except ValidationError as error:
-            raise Refusal(_reason(error)) from error
+            raise Refusal(reason(error)) from error
 
     # ------------------------------------------------------------------------------------------------------ values
 
     def _found(self, name: str) -> Any:
-        if name in SECTION_OF and home(name) == "resources":
+        if self._names.section_of.get(name) == "resources":
             for override in reversed(self._maker.overrides):
                 if name in override.fields and self.holds(override.where):
                     return self._value(name, override.fields[name])
         if name in self._given:
             return self._value(name, self._given[name])
-        if shorthand := self._shorthand(name):
-            return _RULES[shorthand](self)
-        if name in COUNTS:
-            return self._counted(name)
-        if name in OF_TRAINING:
-            return getattr(self._run(), name) if name != "train_flops" else train_flops(self._run())
-        if name in FIXES:
-            return _ACHIEVED[name](self)
-        if name == "lr":
-            return self._default_rate()
-        if name in _FOLLOWING:  # others of the model
-            return getattr(self._section("model"), name)
-        return kind_of(name).model_fields[name].get_default()
+        return self._by_rule(name)
+
+    def _by_rule(self, name: str) -> Any:
+        """The value of a name that the grid does not give."""
+        field = self._names.kind_of(name).model_fields[self._names.in_cell(name)]
+        if field.is_required():
+            raise Refusal(f"`{name}` has no default: give it as an axis, such as `{name}: [1K]`")
+        return field.get_default()
 
     def _value(self, name: str, value: Any) -> Any:
         """A value, or what its formula gives, as the field takes it."""
@@ -186,17 +149,13 @@ class Point(Mapping[str, Any]):
                 raise Mistake(value, f"cannot be told where {shown_values(value, values)}")
             return result
         try:
-            return field_value(kind_of(name), name, result)
+            return field_value(self._names.kind_of(name), self._names.in_cell(name), result)
         except ValidationError as error:
             wrong = explained(error.errors()[0])
             if not float(result).is_integer():
                 wrong += "; write // to round down, or leave such cells out by `where`"
             found = f"gives {shown_value(result)} where {shown_values(value, values)}"
             raise Mistake(value, f"{found}: {wrong}") from error
-
-    def _shorthand(self, name: str) -> str | None:
-        """The shorthand that fixes a field here."""
-        return next((short for short, of in FIXES.items() if of == name and short in self._given), None)
 
     def _formula_of(self, names: list[str]) -> Formula | None:
         """The first formula among names: a cycle has one."""
@@ -205,93 +164,14 @@ class Point(Mapping[str, Any]):
 
     def _fields(self, section: str, without: str = "") -> dict[str, Any]:
         """What is given of a section, without what its defaults are."""
-        names = [name for name in self._given if SECTION_OF.get(as_field(name)) == section]
+        names = [name for name in self._given if self._names.section_of.get(as_field(name)) == section]
         if section == "resources":
             names += [name for override in self._maker.overrides for name in override.fields]
-        if "lr_scale" in names and self["lr_scale"] == 1:  # the default, so that such cells are of one trunk with it
-            without = "lr"
         fields = {name: self[name] for name in dict.fromkeys(map(as_field, names)) if name != without}
         return {name: value for name, value in fields.items() if value is not None}
 
     def _section(self, name: str, without: str = "") -> Any:
         return self._maker.section(name, self._fields(name, without))
-
-    def _counted(self, name: str) -> int:
-        model = self._section("model")
-        sizes = parameters(model, self._section("data").vocab_size)
-        return int(sizes.router if name == "n_router" else getattr(sizes, name))
-
-    def _run(self, **tokens: int) -> RunConfig:
-        """The cell as far as counts of it need, not validated as a whole."""
-        parts = {name: self._section(name) for name in ("model", "data", "train")}
-        return RunConfig.model_construct(**parts, tokens=tokens.get("tokens") or self["tokens"])
-
-    def _default_rate(self) -> float:
-        """The peak rate by rule, whatever the grid says of it."""
-        parts = {"model": self._section("model"), "data": self._section("data"), "train": self._section("train", "lr")}
-        return RunConfig.model_construct(**parts).learning_rate
-
-    # ------------------------------------------------------------------------------------------------------- rules
-
-    def _tokens_by_parameters(self) -> int:
-        return max(1, round(self["tokens_per_parameter"] * self["n_active"]))
-
-    def _tokens_by_flops(self) -> int:
-        batch = self._section("train").batch_tokens
-        return batch * nearest_steps(self["flops"], lambda steps: train_flops(self._run(tokens=steps * batch)))
-
-    def _width_of_experts(self) -> int:
-        width = 2 * self["d_model"] / self["granularity"]
-        if not width.is_integer() or width < 1:
-            raise Refusal(
-                f"granularity={shown_value(self['granularity'])} at d_model={self['d_model']} makes experts "
-                f"2 d_model / granularity = {width:g} wide, which is not whole"
-            )
-        return int(width)
-
-    def _scaled_rate(self) -> float:
-        return float(self["lr_scale"] * self._default_rate())
-
-    def _tokens_per_parameter(self) -> float:
-        return float(self["tokens"] / self["n_active"])
-
-    def _granularity(self) -> float:
-        return float(2 * self["d_model"] / self["d_expert"])
-
-    def _rate_of_default(self) -> float:
-        return float(self["lr"] / self._default_rate())
-
-    def _flops(self) -> float:
-        return float(self["train_flops"])
-
-
-_RULES: Mapping[str, Callable[[Point], Any]] = {
-    "tokens_per_parameter": Point._tokens_by_parameters,
-    "flops": Point._tokens_by_flops,
-    "granularity": Point._width_of_experts,
-    "lr_scale": Point._scaled_rate,
-}
-_ACHIEVED: Mapping[str, Callable[[Point], Any]] = {
-    "tokens_per_parameter": Point._tokens_per_parameter,
-    "flops": Point._flops,
-    "granularity": Point._granularity,
-    "lr_scale": Point._rate_of_default,
-}
-
-
-def nearest_steps(flops: float, cost: Callable[[int], float]) -> int:
-    """The number of steps, at least 1, whose cost is nearest to `flops`.
-
-    `cost` rises with the steps and is all but linear, so a few steps of the secant method find it.
-    """
-    steps = max(1, round(flops / cost(1)))
-    for _ in range(_MOST_ROUNDS):
-        left = flops - cost(steps)
-        change = max(1 - steps, round(left / (cost(steps + 1) - cost(steps))))
-        if change == 0:
-            break
-        steps += change
-    return min((near for near in (steps - 1, steps, steps + 1) if near >= 1), key=lambda near: abs(cost(near) - flops))
 
 
 def _asked(formula: Formula, values: Mapping[str, Any]) -> Any:
@@ -301,7 +181,7 @@ def _asked(formula: Formula, values: Mapping[str, Any]) -> Any:
         raise Mistake(formula, str(error)) from error
 
 
-def _reason(error: ValidationError) -> str:
+def reason(error: ValidationError) -> str:
     """The first thing that is wrong, with its field where the message does not name one."""
     detail = error.errors()[0]
     of_field = "" if detail["type"] == "value_error" else f"{detail['loc'][-1]}: "

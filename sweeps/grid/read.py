@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config.run import RunConfig
+from scaling.tasks import LANGUAGE_MODEL, TASKS
 from scaling.yaml_text import (
     YamlSource,
     YamlValue,
@@ -23,13 +24,12 @@ from sweeps.grid.block import Block
 from sweeps.grid.cells import Placed, expanded
 from sweeps.grid.formula import Formula
 from sweeps.grid.grid import RECORD, Grid
-from sweeps.grid.names import AXES, FIXES, SECTIONS, WHERE, ZIP, as_field
-from sweeps.grid.point import Maker
-from sweeps.grid.sections import AS_AXIS, Places, conditions, elsewhere, require_one, resources, section
+from sweeps.grid.maker import Maker
+from sweeps.grid.names import AS_AXIS, WHERE, ZIP, Names, as_field, names_of
+from sweeps.grid.sections import Places, conditions, require_one, resources, section
 from sweeps.grid.values import checked, valid
 
 GRIDS = Path(__file__).parents[1] / "grids"
-KEYS = ("study", "task", "data", "grid", "where", "model", "train", "bench", "resources", RECORD)
 
 
 def named_grids() -> dict[str, Path]:
@@ -52,18 +52,23 @@ def parse(text: str, path: Path) -> Grid:
     """Read a grid from its text; errors name `path`, and relative data paths start at its folder."""
     source = YamlSource(path)
     top = mapping(parse_tree(text, source, "a grid needs at least `study:` and `grid:`"), source, "the grid")
+    task = _task(top, source)
+    names = names_of(task)
+    keys = ("study", "task", "grid", WHERE, *names.sections, RECORD)
     for key, value in top.items():
-        if key not in KEYS:
-            hint = AS_AXIS.format(key) if key in (*AXES, *FIXES, ZIP) else did_you_mean(key, KEYS)
-            source.fail(value, f"{shown_key(key)}: unknown key{hint}; allowed: {', '.join(KEYS[:-1])}")
+        if key not in keys:
+            hint = AS_AXIS.format(key) if key in (*names.axes, *names.fixes, ZIP) else did_you_mean(key, keys)
+            source.fail(value, f"{shown_key(key)}: unknown key{hint}; allowed: {', '.join(keys[:-1])}")
     if "study" not in top:
         source.errors.append((1, 1, "study: missing; add `study: NAME`, which also names its folder under results/"))
-    study, task = (_scalar(top, name, source) for name in ("study", "task"))
+    study = str(valid(RunConfig, "study", inner_value(top["study"]), source, "study")) if "study" in top else ""
     places: Places = {}
-    settings = {name: section(name, top.get(name), source, places) for name in SECTIONS if name != "resources"}
-    settings["resources"], overrides = resources(top.get("resources"), source, places)
-    where = conditions(top[WHERE], source, WHERE) if WHERE in top else ()
-    blocks = _blocks(top, source, places)
+    settings = {
+        name: section(names, name, top.get(name), source, places) for name in names.sections if name != "resources"
+    }
+    settings["resources"], overrides = resources(names, top.get("resources"), source, places)
+    where = conditions(names, top[WHERE], source, WHERE) if WHERE in top else ()
+    blocks = _blocks(names, top, source, places)
     source.stop_if_wrong()
     maker = Maker(study, task, settings, overrides)
     cells, duplicates, left_out = expanded(maker, where, blocks, source)
@@ -87,32 +92,41 @@ def _record(top: dict[str, YamlValue], source: YamlSource) -> dict[str, Any]:
     return {name: plain(value) for name, value in record.items()}
 
 
-def _scalar(top: dict[str, YamlValue], name: str, source: YamlSource) -> str:
-    if name not in top:
-        return str(RunConfig.model_fields[name].get_default())
-    return str(valid(RunConfig, name, inner_value(top[name]), source, name))
+def _task(top: dict[str, YamlValue], source: YamlSource) -> str:
+    """The registered task of a grid; the language model where it names none, or none that there is, which is an
+    error of the source."""
+    if "task" not in top:
+        return LANGUAGE_MODEL
+    value = inner_value(top["task"])
+    found = plain(value)
+    if isinstance(found, str) and found in TASKS:
+        return found
+    hint = did_you_mean(str(found), TASKS)
+    source.fail(value, f"task: found {shown(found)}{hint}; allowed: {', '.join(TASKS)}")
+    return LANGUAGE_MODEL
 
 
-def _blocks(top: dict[str, YamlValue], source: YamlSource, places: Places) -> list[Placed]:
+def _blocks(names: Names, top: dict[str, YamlValue], source: YamlSource, places: Places) -> list[Placed]:
     if "grid" not in top:
-        source.errors.append((1, 1, "grid: missing; for example `grid: {n_experts: [1, 8], tokens: [1M]}`"))
+        example = f"{next(iter(names.axes))}: [1, 8], {names.budget[0]}: [1M]"
+        source.errors.append((1, 1, f"grid: missing; for example `grid: {{{example}}}`"))
         return []
     entry = inner_value(top["grid"])
     items = entry.data if isinstance(entry.data, list) else [entry]
     if not items or entry.data is None:
         source.fail(top["grid"], "grid: empty; a block needs at least one axis, for example `n_experts: [1, 8]`")
-    return [_block(item, source, dict(places)) for item in items if entry.data is not None]
+    return [_block(names, item, source, dict(places)) for item in items if entry.data is not None]
 
 
-def _block(item: YamlValue, source: YamlSource, places: Places) -> Placed:
+def _block(names: Names, item: YamlValue, source: YamlSource, places: Places) -> Placed:
     dimensions: list[dict[str, list[YamlValue]]] = []
     where: tuple[Formula, ...] = ()
     for name, entry in mapping(item, source, "a block of the grid").items():
         if name == WHERE:
-            where = conditions(entry, source, "grid.where")
+            where = conditions(names, entry, source, "grid.where")
         elif name == ZIP:
-            dimensions += _together(entry, source, places)
-        elif values := _axis(name, entry, source, places):
+            dimensions += _together(names, entry, source, places)
+        elif values := _axis(names, name, entry, source, places):
             dimensions.append({name: values})
     if not dimensions and not source.errors:
         source.fail(item, "grid: a block needs at least one axis, for example `n_experts: [1, 8]`")
@@ -120,14 +134,14 @@ def _block(item: YamlValue, source: YamlSource, places: Places) -> Placed:
     return Placed(block, item, [next(iter(one.values())) for one in dimensions])
 
 
-def _together(entry: YamlValue, source: YamlSource, places: Places) -> list[dict[str, list[YamlValue]]]:
+def _together(names: Names, entry: YamlValue, source: YamlSource, places: Places) -> list[dict[str, list[YamlValue]]]:
     """The groups of a `zip`: a mapping of axes that vary together, or a list of such mappings."""
     value = inner_value(entry)
     groups = []
     for item in value.data if isinstance(value.data, list) else [value]:
         axes = {}
         for name, of in mapping(item, source, "zip").items():
-            if values := _axis(name, of, source, places):
+            if values := _axis(names, name, of, source, places):
                 axes[name] = values
         lengths = {name: len(values) for name, values in axes.items()}
         if len(set(lengths.values())) > 1:
@@ -142,11 +156,11 @@ def _together(entry: YamlValue, source: YamlSource, places: Places) -> list[dict
     return groups
 
 
-def _axis(name: str, entry: YamlValue, source: YamlSource, places: Places) -> list[YamlValue]:
+def _axis(names: Names, name: str, entry: YamlValue, source: YamlSource, places: Places) -> list[YamlValue]:
     """The values of an axis, validated or formulas; none after an error."""
-    if name not in AXES and name not in FIXES:
-        allowed = (*AXES, *FIXES)
-        hint = elsewhere(name) or did_you_mean(name, allowed) or f"; allowed: {', '.join(allowed)}"
+    allowed = (*names.axes, *names.fixes)
+    if name not in allowed:
+        hint = names.elsewhere(name) or did_you_mean(name, allowed) or f"; allowed: {', '.join(allowed)}"
         source.fail(entry, f"grid.{shown_key(name)}: unknown axis{hint}")
         return []
     value = inner_value(entry)
@@ -159,5 +173,6 @@ def _axis(name: str, entry: YamlValue, source: YamlSource, places: Places) -> li
         source.fail(entry, f"grid.{name}: given twice in this block, in `zip` too; remove one")
     places[as_field(name)] = (f"grid.{name}", entry.line)
     return [
-        item if item.data is None else replace(item, data=checked(name, item, source, f"grid.{name}")) for item in items
+        item if item.data is None else replace(item, data=checked(names, name, item, source, f"grid.{name}"))
+        for item in items
     ]

@@ -7,29 +7,27 @@ from typing import Any
 from scaling.errors import InputError
 from scaling.yaml_text import YamlSource, YamlValue, did_you_mean, inner_value, mapping, plain, shown, shown_key
 from sweeps.grid.formula import Formula
-from sweeps.grid.names import AXES, FIXES, NOT_FIELDS, SECTIONS, WHERE, as_field, home
+from sweeps.grid.names import WHERE, Names, as_field
 from sweeps.grid.point import Override
 from sweeps.grid.values import checked
-
-AS_AXIS = "; `{}` is an axis: put it under `grid:`"
 
 Places = dict[str, tuple[str, int]]
 """The name by which the sections fix each field, and the line where they do."""
 
 
-def section(name: str, entry: YamlValue | None, source: YamlSource, places: Places) -> dict[str, Any]:
+def section(names: Names, name: str, entry: YamlValue | None, source: YamlSource, places: Places) -> dict[str, Any]:
     """The fields and shorthands that a section sets; null means the default."""
     if entry is None:
         return {}
-    kind = SECTIONS[name]
-    allowed = [*kind.model_fields, *(short for short in FIXES if home(short) == name)]
+    kind = names.sections[name]
+    allowed = [*kind.model_fields, *(short for short in names.fixes if names.home(short) == name)]
     fields = {}
     for key, value in mapping(inner_value(entry), source, name).items():
         if key not in allowed:
-            hint = elsewhere(key) or did_you_mean(key, allowed) or f"; allowed: {', '.join(allowed)}"
+            hint = names.elsewhere(key) or did_you_mean(key, allowed) or f"; allowed: {', '.join(allowed)}"
             source.fail(value, f"{name}.{shown_key(key)}: unknown field{hint}")
         elif inner_value(value).data is not None:
-            fields[key] = checked(key, inner_value(value), source, f"{name}.{key}")
+            fields[key] = checked(names, key, inner_value(value), source, f"{name}.{key}")
             require_one(key, f"{name}.{key}", value, source, places)
             places[as_field(key)] = (f"{name}.{key}", value.line)
     return fields
@@ -43,20 +41,20 @@ def require_one(name: str, said: str, place: YamlValue, source: YamlSource, plac
 
 
 def resources(
-    entry: YamlValue | None, source: YamlSource, places: Places
+    names: Names, entry: YamlValue | None, source: YamlSource, places: Places
 ) -> tuple[dict[str, Any], tuple[Override, ...]]:
     """The resources of all cells, and those of the cells where a condition holds: a list whose later entries win."""
     if entry is None or not isinstance(inner_value(entry).data, list):
-        return section("resources", entry, source, places), ()
+        return section(names, "resources", entry, source, places), ()
     first: dict[str, Any] = {}
     overrides = []
     for number, item in enumerate(inner_value(entry).data):
         parts = mapping(item, source, "an entry of resources")
         condition = parts.pop(WHERE, None)
         inner = YamlValue(YamlValue(parts, item.line, item.column), item.line, item.column)
-        fields = section("resources", inner, source, {})
+        fields = section(names, "resources", inner, source, {})
         if condition is not None:
-            found = conditions(condition, source, "resources.where")
+            found = conditions(names, condition, source, "resources.where")
             overrides += [Override(found[0], fields)] if found else []
         elif number == 0:
             first = fields
@@ -65,7 +63,7 @@ def resources(
     return first, tuple(overrides)
 
 
-def conditions(entry: YamlValue, source: YamlSource, said: str) -> tuple[Formula, ...]:
+def conditions(names: Names, entry: YamlValue, source: YamlSource, said: str) -> tuple[Formula, ...]:
     """The conditions of a `where`: a text or a list of them."""
     value = inner_value(entry)
     found = []
@@ -76,16 +74,7 @@ def conditions(entry: YamlValue, source: YamlSource, said: str) -> tuple[Formula
             source.fail(item if item.data is not None else entry, f"{said}: found {shown(text)}; {remedy}")
             continue
         try:
-            found.append(Formula.parsed(WHERE, text, said, (item.line, item.column), condition=True))
+            found.append(Formula.parsed(names.readable, WHERE, text, said, (item.line, item.column), condition=True))
         except InputError as error:
             source.fail(item, str(error))
     return tuple(found)
-
-
-def elsewhere(key: str) -> str:
-    """Where a key belongs that is unknown here; "" for one that belongs nowhere."""
-    owners = [section for section, kind in SECTIONS.items() if key in kind.model_fields]
-    owners += [str(home(short)) for short in FIXES if short == key and home(short)]
-    if owners:
-        return f"; `{key}` belongs under `{owners[0]}:`"
-    return AS_AXIS.format(key) if key in (*AXES, *NOT_FIELDS) else ""

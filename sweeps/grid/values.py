@@ -14,17 +14,17 @@ from scaling.errors import InputError
 from scaling.numbers import parse_number
 from scaling.yaml_text import YamlSource, YamlValue, did_you_mean, plain, shown
 from sweeps.grid.formula import Formula
-from sweeps.grid.names import READABLE, kind_of
+from sweeps.grid.names import Names
 
 _SIGNS = set("+-*/%(<>=")
 
 
-def checked(name: str, value: YamlValue, source: YamlSource, field: str) -> Any:
+def checked(names: Names, name: str, value: YamlValue, source: YamlSource, field: str) -> Any:
     """The validated value of a field or shorthand, or its formula; None after an error, which `source` then has."""
-    found = plain(value)
-    if isinstance(found, str) and _takes_formulas(name) and _is_formula(found):
-        return _formula(name, value, source, field)
-    return valid(kind_of(name), name, value, source, field)
+    found, kind, own = plain(value), names.kind_of(name), names.in_cell(name)
+    if isinstance(found, str) and _takes_formulas(kind, own) and _is_formula(found, names):
+        return _formula(names, name, value, source, field)
+    return valid(kind, own, value, source, field)
 
 
 def valid(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSource, field: str) -> Any:
@@ -38,11 +38,12 @@ def valid(kind: type[BaseModel], name: str, value: YamlValue, source: YamlSource
         return None
 
 
-def _formula(name: str, value: YamlValue, source: YamlSource, field: str) -> Formula | None:
+def _formula(names: Names, name: str, value: YamlValue, source: YamlSource, field: str) -> Formula | None:
     """An expression whose names can be read; None after an error."""
     text = plain(value)
     try:
-        return Formula.parsed(name, text, field, (value.line, value.column), condition=_is_truth(name))
+        truth = _is_truth(names.kind_of(name), names.in_cell(name))
+        return Formula.parsed(names.readable, name, text, field, (value.line, value.column), condition=truth)
     except InputError as error:
         cut = text.count("(") > text.count(")")
         remedy = "; in { } a comma ends a value that is not quoted: quote the expression" if cut else ""
@@ -63,9 +64,9 @@ def _field_model(kind: type[BaseModel], name: str) -> type[BaseModel]:
 
 
 @cache
-def _types(name: str) -> frozenset[Any]:
+def _types(kind: type[BaseModel], name: str) -> frozenset[Any]:
     """The plain types that a field takes."""
-    return frozenset(_leaves(kind_of(name).model_fields[name].annotation))
+    return frozenset(_leaves(kind.model_fields[name].annotation))
 
 
 def _leaves(annotation: Any) -> typing.Iterator[Any]:
@@ -79,20 +80,20 @@ def _leaves(annotation: Any) -> typing.Iterator[Any]:
         yield origin or annotation
 
 
-def _is_truth(name: str) -> bool:
-    return bool in _types(name)
+def _is_truth(kind: type[BaseModel], name: str) -> bool:
+    return bool in _types(kind, name)
 
 
-def _takes_formulas(name: str) -> bool:
-    return bool(_types(name) & {int, float, bool}) and str not in _types(name)
+def _takes_formulas(kind: type[BaseModel], name: str) -> bool:
+    return bool(_types(kind, name) & {int, float, bool}) and str not in _types(kind, name)
 
 
-def _is_formula(text: str) -> bool:
+def _is_formula(text: str, names: Names) -> bool:
     """Whether a text where a number or truth belongs is an expression: a name that can be read, or an operation."""
     try:
         parse_number(text)
     except ValueError:
-        return text.strip() in READABLE or (bool(_SIGNS & set(text)) and any(map(str.isalpha, text)))
+        return text.strip() in names.readable or (bool(_SIGNS & set(text)) and any(map(str.isalpha, text)))
     return False
 
 

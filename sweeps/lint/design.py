@@ -49,7 +49,7 @@ def of_design(cells: Iterable[RunConfig]) -> list[str]:
 def unread(grid: Grid) -> list[str]:
     """Fields of the model that the grid sets but no cell uses, probably by mistake."""
     given = {name for name in grid.given if AXES.get(name) == "model"}
-    read = set().union(*(cell.model.read for cell in grid.cells))
+    read = set().union(*(cell.model.read for cell in grid.models))
     reads = {name: router.options for name, router in ROUTERS.items()}
     reads |= {name: form.options for name, form in EXPERTS.items()}
     messages = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scaling import data
+from scaling.config.cell import Cell
 from scaling.config.data import DataConfig
 from scaling.config.run import RunConfig
 from scaling.errors import InputError
@@ -25,7 +26,7 @@ class Text:
     notes: tuple[str, ...]
 
 
-def of_text(cells: Sequence[RunConfig], labels: Mapping[RunConfig, str]) -> Text:
+def of_text(cells: Sequence[RunConfig], labels: Mapping[Cell, str]) -> Text:
     """Compare token budgets with the texts that are prepared; none is read, fetched or prepared for it."""
     by_text: dict[DataConfig, list[RunConfig]] = defaultdict(list)
     for cell in cells:

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from scaling.config.cell import Cell
 from scaling.config.counts import train_flops
 from scaling.config.run import RunConfig, by_trunk
 from scaling.config.training_memory import training_memory_bytes
@@ -22,7 +23,7 @@ _FAR_BATCH = 8.0  # the rule's own data scatter by less
 
 
 def of_training(
-    cells: Sequence[RunConfig], labels: Mapping[RunConfig, str], machine: Machine, device: Device | None
+    cells: Sequence[RunConfig], labels: Mapping[Cell, str], machine: Machine, device: Device | None
 ) -> list[str]:
     """What is wrong, in which cells, and what to do. `device`: what GPUs are; None for cells on CPU threads."""
     named = Named(labels)
@@ -38,7 +39,7 @@ def of_training(
 class Named:
     """Says which cells: their number and the first of them."""
 
-    def __init__(self, labels: Mapping[RunConfig, str]) -> None:
+    def __init__(self, labels: Mapping[Cell, str]) -> None:
         self._labels = labels
 
     def __call__(self, cells: Sequence[RunConfig]) -> str:

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling.config.run import RunConfig
-from scaling.config.run_row import describe
+from scaling.config.cell import Cell
 from scaling.errors import InputError, WorkError
 from scaling.files import write_json
 from scaling.formatting import first_line
 from scaling.json_text import read_json
 from scaling.live import Beat, LiveCall, Seen, curve_rows
 from scaling.schema import CHANCES
+from scaling.tasks import TASKS
+from scaling.tasks.rows import describe
 from sweeps.loggers.logger import FOLDER, LoggedRun, Logger
 from sweeps.loggers.revision import git_revision
 from sweeps.store import Store
@@ -44,7 +45,7 @@ class Forwarder:
     name: str
     logger: Logger
     store: Store
-    cells: Mapping[str, RunConfig]
+    cells: Mapping[str, Cell]
     labels: Mapping[str, str]
     corpora: Mapping[str, str]
     note: Callable[[str], None]
@@ -108,7 +109,8 @@ class Forwarder:
         for row in rows:
             if row["step"] > logged.step:
                 self._begin(run_id, logged)
-                self.logger.log(run_id, row["step"], row["tokens"], _named(row))
+                budget = TASKS[self.cells[run_id].task].budget.name
+                self.logger.log(run_id, row["step"], row.get(budget, row["step"]), _named(row))
                 logged.step, self._changed = row["step"], True
 
     def _begin(self, run_id: str, logged: _Logged) -> None:
@@ -125,7 +127,8 @@ class Forwarder:
             (row,) = self.store.read("runs", run_id)
             if logged.ended == row["status"] and run_id not in self._open:
                 return
-            curve = self.store.read("curves", run_id) if row["status"] == "ok" else []
+            has_curve = row["status"] == "ok" and "curves" in TASKS[self.cells[run_id].task].tables
+            curve = self.store.read("curves", run_id) if has_curve else []
         except (WorkError, ValueError):
             return
         self._forward(run_id, curve)

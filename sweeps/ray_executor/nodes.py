@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config.bench import Resources
-from scaling.config.run_row import code_version
 from scaling.errors import InputError, WorkError
 from scaling.formatting import listed
+from scaling.tasks.rows import code_version
 from sweeps.stopping.orders import Orders, not_shared
 
 TITLE = "SweepCall"
@@ -46,13 +46,14 @@ def require_room(ray: Any, resources: Iterable[Resources]) -> None:
             )
 
 
-def require_shared(ray: Any, orders: Orders) -> None:
-    """Ask every node whether it sees the study's folder and runs this code. Raises WorkError naming those that do not.
+def require_shared(ray: Any, orders: Orders, task: str) -> None:
+    """Ask every node whether it sees the study's folder and runs this code of the task. Raises WorkError naming those
+    that do not.
 
     A node that does not answer is left out: what it trains is checked again.
     """
     look = ray.remote(_look)
-    asked = [look.options(num_cpus=0, scheduling_strategy=on(node)).remote(orders) for node in alive(ray)]
+    asked = [look.options(num_cpus=0, scheduling_strategy=on(node)).remote(orders, task) for node in alive(ray)]
     answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
     unseen, other_code = [], []
     for answer in answered:
@@ -61,13 +62,13 @@ def require_shared(ray: Any, orders: Orders) -> None:
         except ray.exceptions.RayError as error:
             raise WorkError(f"a node cannot run this code: {str(error).splitlines()[-1]}") from error
         unseen += [reason] if reason else []
-        other_code += [f"{host} has {code}"] if code != code_version() else []
+        other_code += [f"{host} has {code}"] if code != code_version(task) else []
     if unseen:
         raise not_shared(orders.out, sorted(set(unseen)))
     if other_code:
         raise WorkError(
-            f"nodes run other code than the driver's {code_version()}: {listed(sorted(set(other_code)))}; install one "
-            "version on all"
+            f"nodes run other code than the driver's {code_version(task)}: {listed(sorted(set(other_code)))}; install "
+            "one version on all"
         )
 
 
@@ -102,8 +103,8 @@ def kill_worker(pid: int, began: float) -> bool:
     return False
 
 
-def _look(orders: Orders) -> tuple[str, str, str]:
-    return orders.unseen(), socket.gethostname(), code_version()
+def _look(orders: Orders, task: str) -> tuple[str, str, str]:
+    return orders.unseen(), socket.gethostname(), code_version(task)
 
 
 def on(node: dict[str, Any]) -> Any:

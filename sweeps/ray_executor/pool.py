@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling.config.run import RunConfig, by_trunk
+from scaling.config.cell import Cell
 from scaling.errors import WorkError
 from scaling.training.jax_start import cause_of_death
 from sweeps import worker
-from sweeps.calls import Together
+from sweeps.calls import Together, apart
 from sweeps.job import Job
 from sweeps.progress import Progress
 from sweeps.ray_executor.trainable import LEFT
@@ -125,15 +125,15 @@ class Pool:
             self.progress.cell_lost(self.job.labels[self.calls[number][0][0]], why)
 
     def failed(self, number: int, report: str) -> None:
-        """A call was lost twice. If it had several trunks, one may be the cause, so each gets its own call."""
+        """A call was lost twice. If it had several parts, one may be the cause, so each gets its own call."""
         self.completed(number)
         status, reason = self.condemned.pop(number, ("", ""))
         if self._asked:
             return
         call, corpus_hash = self.calls[number]
         left = [cell for cell in call if cell.run_id(corpus_hash) not in self.noted]
-        if len(trunks := by_trunk(left)) > 1 and status != "timeout":
-            self.calls.extend((trunk, corpus_hash) for trunk in trunks)
+        if len(separate := apart(left)) > 1 and status != "timeout":
+            self.calls.extend((some, corpus_hash) for some in separate)
             return
         report = f"\n{reason}: the driver ended its worker" if reason else with_last_words(report, self.logs)
         try:
@@ -159,7 +159,7 @@ def with_last_words(report: str, logs: Path) -> str:
     return f"{when}\n{words}\n{rest}" if words else report
 
 
-def lost_cell(cell: RunConfig, corpus_hash: str, store: Store, report: str, status: str = "") -> Outcome:
+def lost_cell(cell: Cell, corpus_hash: str, store: Store, report: str, status: str = "") -> Outcome:
     """The outcome of a cell whose worker died; writes its row with Ray's report unless the worker had written one."""
     part = store.part(cell.run_id(corpus_hash))
     if part and part.status in ("ok", "diverged"):  # the worker died between writing and reporting

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
-from scaling.config.run import RunConfig, by_trunk
-from scaling.config.training_memory import training_memory_bytes
+from scaling.config.cell import Cell
+from scaling.config.run import by_trunk
 from scaling.errors import WorkError
+from scaling.tasks.costs import device_bytes
 from sweeps import worker
 from sweeps.calls import Together
 from sweeps.capacity import host_memory_bytes
@@ -34,7 +35,7 @@ class CellByCell:
     def __init__(self, job: Job, call: Together, corpus_hash: str) -> None:
         left = [cell for cell in call if not ended_well(cell, corpus_hash, job.store)]
         self._job, self._left = job, len(left)
-        self._resources = call[0].resources
+        self._resources, self._spread = call[0].resources, worker.spreads(call[0])
         self._told_to_leave = False
         self._outcomes = worker.train_cells(left, corpus_hash, job.store, "ray", job.functions, self._asked)
 
@@ -44,7 +45,7 @@ class CellByCell:
             return {"done": True, "outcome": None}
         if reason := self._job.orders.unseen():
             return {"done": True, "outcome": None, "fatal": str(not_shared(self._job.store.out, [reason]))}
-        worker.pin(self._resources.cpus, self._resources.gpus)
+        worker.pin(self._resources.cpus, self._resources.gpus, spread=self._spread)
         _leave_on_sigterm(self)
         try:
             outcome = next(self._outcomes)
@@ -75,7 +76,7 @@ def memory_bytes(call: Together) -> float:
     """Bytes of main memory to reserve for a call: its peak by the plan's count, rounded up to 1, 2, 4, ... GiB, because
     Tune reuses an actor for what asks for the very same."""
     cell, trunks = call[0], len(by_trunk(call))
-    peak = host_memory_bytes(cell, trunks * training_memory_bytes(cell))
+    peak = host_memory_bytes(cell, trunks * device_bytes(cell))
     return float(2 ** max(30, math.ceil(math.log2(peak))))
 
 
@@ -106,7 +107,7 @@ def trainable(job: Job, calls: list[tuple[Together, str]], most_memory: float) -
     return SweepCall
 
 
-def ended_well(cell: RunConfig, corpus_hash: str, store: Store) -> bool:
+def ended_well(cell: Cell, corpus_hash: str, store: Store) -> bool:
     """Whether a cell has a row with a loss."""
     part = store.part(cell.run_id(corpus_hash))
     return part is not None and part.ok

@@ -64,7 +64,7 @@ def train_with_ray(job: Job, ended: Callable[[Outcome], None], progress: Progres
         pool = Pool(job, ended, progress, list(job.calls), logs, signals, end)
         nodes.require_room(ray, {call[0].resources for call, _ in job.calls})
         if job.options.cluster is not None:
-            nodes.require_shared(ray, job.orders)
+            nodes.require_shared(ray, job.orders, job.calls[0][0][0].task)
         try:
             memory = max(node["Resources"].get("memory", 0.0) for node in nodes.alive(ray))
             _run_calls(pool, range(len(job.calls)), scratch, memory)

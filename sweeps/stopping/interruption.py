@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-from scaling.config.run import RunConfig, by_trunk
+from scaling.config.cell import Cell
+from scaling.config.run import by_trunk
 from scaling.observer import Observer, Phase, Steps
 
 T = TypeVar("T")
@@ -26,14 +27,14 @@ class TimeLimit(Exception):
     """A cell took longer than it may."""
 
 
-def limit_s(cells: Sequence[RunConfig]) -> float:
+def limit_s(cells: Sequence[Cell]) -> float:
     """Seconds that each cell of a call may take, counted from the end of the one before it: those of one cell, times
     the trunks that train side by side, because they share the time."""
     minutes = cells[0].resources.max_minutes
     return float("inf") if minutes is None else minutes * 60 * len(by_trunk(cells))
 
 
-def overdue_s(cells: Sequence[RunConfig]) -> float:
+def overdue_s(cells: Sequence[Cell]) -> float:
     """Seconds after which a call that has not kept to its limit cannot be waited for."""
     return limit_s(cells) * (1 + _SLACK) + _SLACK_S
 
@@ -46,7 +47,7 @@ class Interruption:
     as a step that never ends or a compilation.
     """
 
-    def __init__(self, told: Observer, cells: Sequence[RunConfig], asked: Callable[[], str]) -> None:
+    def __init__(self, told: Observer, cells: Sequence[Cell], asked: Callable[[], str]) -> None:
         self._told, self._asked = told, asked
         self._limit_s, self._overdue_s = limit_s(cells), overdue_s(cells)
         self._minutes = cells[0].resources.max_minutes

@@ -13,7 +13,7 @@ from grids import require_refused
 from scaling.config.counts import parameters, train_flops
 from scaling.config.run import RunConfig, by_trunk
 from sweeps import grid
-from sweeps.grid.point import nearest_steps
+from sweeps.grid.model_point import nearest_steps
 from sweeps.new_cells import as_grid, new_cells, studied
 
 VOCAB = 257  # bytes and the separator

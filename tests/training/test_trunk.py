@@ -104,7 +104,7 @@ def test_trunks_side_by_side_need_equal_budgets(micro):
 
 KILLED = """
 import json, os, signal, sys
-from scaling.training import tasks
+from scaling.training import language_model
 from scaling.config.run import RunConfig
 from scaling.training import checkpoint, trunk
 
@@ -121,7 +121,7 @@ def save_and_die(self, point):
 checkpoint.Checkpoints.save = save_and_die
 from pathlib import Path
 cells = [RunConfig.model_validate_json(cell) for cell in settings["cells"]]
-for result in tasks.train_cells(cells, Path(settings["folder"])):
+for result in language_model.train_cells(cells, Path(settings["folder"])):
     with open(settings["out"], "a") as out:
         out.write(json.dumps([result.run, result.evals, result.curves]) + "\\n")
 """

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from scaling.cli.options import with_options
 from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
-from scaling.formatting import flops, percent, plural, si
+from scaling.formatting import flops, listed, percent, plural, si
 from scaling.table import Table
 from sweeps.grid import Grid, axis_value
 from sweeps.progress import Progress, duration
 
 if TYPE_CHECKING:  # it loads pandas, scipy and statsmodels, which a sweep does without
     from sweeps.plan import CellPlan, Plan
+    from sweeps.task_plan import TaskCellPlan, TaskPlan
 
 
 class SweepProgress(Progress):
@@ -55,6 +56,39 @@ def plan_page(plan: Plan) -> Page:
     )
 
 
+def task_plan_page(plan: TaskPlan) -> Page:
+    """What a grid of another task costs, what it measures, and what its design cannot show."""
+    totals, task = plan.to_json()["totals"], plan.task
+    duplicates = (f"{plan.duplicates} duplicates were merged",) if plan.duplicates else ()
+    defaults = (
+        f"defaults, {section}: " + ", ".join(f"{name}={value}" for name, value in values.items())
+        for section, values in plan.defaults.items()
+    )
+    metrics = listed(f"{metric.name} ({metric.better} is better)" for metric in task.metrics)
+    return Page(
+        f"{plan.study}: {totals['cells']} cells, {totals['missing']} to train, about {duration(plan.seconds)}",
+        why=(
+            f"Task {task.name}: {task.title}" + (f" ({task.source})." if task.source else "."),
+            f"Metrics: {metrics}. {flops(totals['train_flops'])} FLOPs, {task.flops_are}; {plan.workers} at a time.",
+        ),
+        tables=(_task_cells(plan),),
+        notes=(*(f"left out: {one}" for one in plan.left_out), f"time is {plan.basis}", *duplicates),
+        warnings=plan.lint,
+        details=(_resolved(plan), *defaults),
+        more="what each cell resolves to, and the defaults",
+    )
+
+
+def _task_cells(plan: TaskPlan) -> Table:
+    """What each cell costs, those that take most compute first."""
+    rows = [
+        [cell.label, si(cell.budget), flops(cell.train_flops), duration(cell.seconds), cell.status]
+        for cell in sorted(plan.cells, key=lambda cell: -cell.train_flops)
+    ]
+    table = text_table("", ("cell", plan.task.budget.name, "FLOPs", "time", "status"), rows, ("cell", "status"))
+    return table if len({cell.status for cell in plan.cells}) > 1 else table.without("status")
+
+
 def _cells(cells: tuple[CellPlan, ...]) -> Table:
     """What each cell costs, those that take most compute first."""
     rows = [
@@ -69,11 +103,12 @@ def _cells(cells: tuple[CellPlan, ...]) -> Table:
     return table if len({cell.status for cell in cells}) > 1 else table.without("status")
 
 
-def _resolved(plan: Plan) -> Table:
+def _resolved(plan: Plan | TaskPlan) -> Table:
     """The fields that axes, shorthands and formulas give, in the order of the grid."""
+    cells: tuple[CellPlan | TaskCellPlan, ...] = plan.cells
     rows = [
         [str(number), cell.label, *(_shown(axis_value(cell.config, name)) for name in plan.fields)]
-        for number, cell in enumerate(plan.cells, start=1)
+        for number, cell in enumerate(cells, start=1)
     ]
     return text_table("The cells as resolved", ("", "cell", *plan.fields), rows, ("cell",))
 
