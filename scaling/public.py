@@ -31,6 +31,7 @@ from analysis.mixture.alone import with_discrepancy
 from analysis.mixture.fitted_mixture import fit_mixture
 from analysis.tables.runs import RunTable, read_runs
 from analysis.tables.study import Study
+from analysis.tables.tasks import with_target
 from analysis.training_speed import speeds as training_speeds
 from analysis.training_speed.law import FittedTrainingLaw, fit_training_speed
 from analysis.training_speed.table import read_training
@@ -75,15 +76,17 @@ def load(
     where: str | None = None,
     law: str | Law | None = None,
     drop_highest_loss: int = 0,
+    target: str | None = None,
 ) -> RunTable:
     """The runs of a study folder, a file (CSV, TSV, JSON, JSON lines, Parquet) or a DataFrame.
 
     `map` names our columns in the table, {"n_active": "params"}, or computes them, {"tokens": "steps * 2**20"}; `where`
     is a pandas query over the columns after that. With a `law` runs that it cannot be fitted to are left out now; `fit`
-    does it otherwise. Loss is in nats per token. Raises InputError where the source cannot be read, a column is missing
-    or no run is left.
+    does it otherwise. Loss is in nats per token. `target` names another column that laws are to be fitted to, such as a
+    metric of another task, whose budget then stands for tokens. Raises InputError where the source cannot be read, a
+    column is missing or no run is left.
     """
-    expressions = {name: str(value) for name, value in (map or {}).items()}
+    expressions = with_target(source, {name: str(value) for name, value in (map or {}).items()}, target)
     return read_runs(source, expressions, where, None if law is None else _law(law), drop_highest_loss)
 
 

@@ -42,7 +42,8 @@ def build_report(
     """Write the report of a study folder or of an answer's file to `out` (.pdf), and its first figure to `picture`.
 
     Of a folder it reads runs, evaluations, latency, fits/*.json and recommendations/*.json; the alphabetically first
-    recommendation is the decision, or that in the file `answer`. Missing fits or recommendations are made with the
+    recommendation is the decision, or that in the file `answer`. A folder of another task than the language model is
+    reported by its metrics, and its rates/*.json. Missing fits or recommendations are made with the
     defaults, and the report says so; a study of several methods, of which no law can be fitted, is a decision between
     them. An answer's file names the fit behind it; `fit` is another place of that fit. The same source gives the same
     bytes, except where a price rests on this computer's CPU, which is measured anew. Raises InputError for a source
@@ -52,10 +53,17 @@ def build_report(
     _require_packages()
     from analysis.report.study import load_report_study
     from analysis.report.subject import read_subject
+    from analysis.report.task_study import load_task_study
+    from analysis.tables.study import Study
+    from analysis.tables.tasks import other_task
 
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source}: neither a study folder nor a file that `scaling recommend --out` wrote")
+    if source.is_dir() and (task := other_task(Study(source).runs, source)) is not None:
+        if answer is not None or fit is not None:
+            raise InputError(f"{source}: `answer` and `fit` are of language models, and its task is {task}")
+        return _write(lambda: load_task_study(source), out, picture)
     if source.is_dir():
         return _write(lambda: load_report_study(source, None if answer is None else Path(answer), fit), out, picture)
     if source.name.lower().endswith(_TABLES):

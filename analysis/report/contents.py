@@ -14,24 +14,38 @@ from analysis.figures import Figure
 from analysis.report.blocks import Block
 from analysis.report.plots import decision as decision_plots
 from analysis.report.plots import methods as method_plots
+from analysis.report.plots import rates as rate_plots
 from analysis.report.plots import study as study_plots
 from analysis.report.plots import validation as validation_plots
-from analysis.report.sections import decision, law, methods, reproduction, runs, serving, validation, what_if, worth
+from analysis.report.sections import (
+    decision,
+    law,
+    methods,
+    reproduction,
+    runs,
+    serving,
+    task,
+    validation,
+    what_if,
+    worth,
+)
 from analysis.report.study import ReportStudy
 from analysis.report.subject import Subject
+from analysis.report.task_study import TaskStudy
+from scaling.errors import InputError
+from scaling.formatting import sentence
 
 _SUBTITLE = "Expert count, width and training tokens, with the cost of serving included"
 
 
 def content(subject: Subject) -> dict[str, Any]:
     """The data of the template."""
-    front = decision.front_page(subject) if subject.answers else methods.front_page(_study(subject))
-    subtitle = _SUBTITLE if subject.answers else "Routers and experts at one model size; intervals cover seeds and text"
+    title, subtitle, front = _front(subject)
     dated = [] if subject.made is None else [f"{subject.made.day} {subject.made:%B %Y}"]
     return {
-        "title": "How many experts?" if subject.answers else methods.TITLE,
+        "title": title,
         "author": "scaling",
-        "kicker": " · ".join(["Scaling study" if isinstance(subject, ReportStudy) else "Plan", subject.name, *dated]),
+        "kicker": " · ".join(["Plan" if type(subject) is Subject else "Scaling study", subject.name, *dated]),
         "subtitle": subtitle,
         "footer": " · ".join([subject.name, *dated, *_code(subject)]),
         **front,
@@ -39,8 +53,21 @@ def content(subject: Subject) -> dict[str, Any]:
     }
 
 
+def _front(subject: Subject) -> tuple[str, str, dict[str, Any]]:
+    """Title, subtitle and first page."""
+    if isinstance(subject, TaskStudy):
+        source = f", {subject.task.source}" if subject.task.source else ""
+        return sentence(subject.task.title).rstrip("."), f"Task {subject.task.name}{source}", task.front_page(subject)
+    if subject.answers:
+        return "How many experts?", _SUBTITLE, decision.front_page(subject)
+    subtitle = "Routers and experts at one model size; intervals cover seeds and text"
+    return methods.TITLE, subtitle, methods.front_page(_study(subject))
+
+
 def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
     """The engineer's pages: those on the answer, and those on the runs where a study is reported."""
+    if isinstance(subject, TaskStudy):
+        return task.sections(subject)
     made_by = ("How to reproduce this", reproduction.reproduction(subject))
     if not subject.answers:
         study = _study(subject)
@@ -65,6 +92,8 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
 
 def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
     """The functions that draw the figures of this subject."""
+    if isinstance(subject, TaskStudy):
+        return rate_plots.drawn(subject.rates)
     plots = decision_plots.drawn(subject)
     if isinstance(subject, ReportStudy):
         plots += [draw for of in (study_plots, validation_plots, method_plots) for draw in of.drawn(subject)]
@@ -81,7 +110,14 @@ def write_contents(subject: Subject, folder: Path) -> None:
 
 
 def write_first_figure(subject: Subject, path: Path) -> None:
-    """Write the figure of page 1, as .png, .svg or .pdf."""
+    """Write the figure of page 1, as .png, .svg or .pdf. Raises InputError where there is none."""
+    if isinstance(subject, TaskStudy):
+        found = drawn(subject)
+        if not found:
+            folder = subject.path / "rates"
+            raise InputError(f"{subject.path}: no figure yet: `scaling rates` with `out` in {folder} makes one")
+        figures.save(found[0](subject), path)
+        return
     figures.save(decision_plots.hero(subject) if subject.answers else method_plots.methods(_study(subject)), path)
 
 
@@ -98,6 +134,8 @@ def _study(subject: Subject) -> ReportStudy:
 
 def _code(subject: Subject) -> list[str]:
     """The version of the code that ran, as far as it is recorded."""
+    if isinstance(subject, TaskStudy):
+        return [str(version) for version in subject.runs["code_version"].iloc[-1:]]
     if not isinstance(subject, ReportStudy):
         return []
     return [str(version) for version in subject.table.frame["code_version"].dropna().iloc[-1:]]

@@ -82,10 +82,10 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
     if len(latency):
         latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
     notes += [f"{name}: {note}." for name in TABLES if name != "runs" for note in left_out(path, name)]
-    stored = _readable(path / "fits", lambda file: load_fit(str(file)), notes)
+    stored = readable(path / "fits", lambda file: load_fit(str(file)), notes)
     fits = {name: fit for name, fit in stored.items() if fit.params}
     if answer_file is None:
-        answers = _readable(path / "recommendations", read_answer, notes)
+        answers = readable(path / "recommendations", read_answer, notes)
     else:
         answers = {answer_file.stem: read_answer(answer_file)}
         (answer,) = answers.values()
@@ -101,7 +101,7 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         answers = answers or _answer_with_defaults(table, fits, notes)
     grid, law_file = path / "grid.yaml", path / LATENCY_LAW
     # The latency law is not fitted here: a CPU would be measured anew.
-    latency_law = _readable(path, load_latency_law, notes, LATENCY_LAW).get(law_file.stem)
+    latency_law = readable(path, load_latency_law, notes, LATENCY_LAW).get(law_file.stem)
     predicted = pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law)
     study = ReportStudy(
         path=path,
@@ -117,14 +117,14 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         answers=answers,
         comparisons=comparisons,
         without_law=without_law,
-        grid=_text(grid, notes),
+        grid=text_of(grid, notes),
         best_experts={},
         notes=tuple(notes),
     )
     return study if without_law else _with_checks(study)
 
 
-def _readable(folder: Path, read: Callable[[Path], T], notes: list[str], names: str = "*.json") -> dict[str, T]:
+def readable(folder: Path, read: Callable[[Path], T], notes: list[str], names: str = "*.json") -> dict[str, T]:
     """What the files of a folder hold, by name; those that cannot be read are left out, with a note."""
     found = {}
     for file in sorted(folder.glob(names)):
@@ -136,7 +136,7 @@ def _readable(folder: Path, read: Callable[[Path], T], notes: list[str], names: 
     return found
 
 
-def _text(file: Path, notes: list[str]) -> str:
+def text_of(file: Path, notes: list[str]) -> str:
     """The text of a file, if there is one; empty, with a note, where it cannot be read."""
     try:
         if not file.exists():

@@ -28,6 +28,7 @@ from analysis.tables.rows import Rows, rows_of
 from analysis.tables.run_names import names_of_runs, require_exact_names, without_blank_trunks
 from analysis.tables.status_words import with_finished
 from analysis.tables.study import read_study
+from analysis.tables.tasks import metrics_hint
 from scaling.arrays import Array, Integers
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
@@ -194,13 +195,15 @@ def _as_numbers(
 
 def _require_columns(frame: pd.DataFrame, needed: Sequence[str], law: Law | None, source: str) -> None:
     missing = [name for name in needed if name not in frame]
+    target = law.target if law else LOSS
     if missing:
         needing = f", which law {law.name} needs" if law else ""
         what = f"the column {missing[0]} is" if len(missing) == 1 else f"the columns {', '.join(missing)} are"
         names = " ".join(f"{name}=NAME" for name in missing)
         remedy = f"Rename with `map` {names}{how_to_derive(frame, missing)}"
         columns = listed(frame.columns, most=40)
-        raise InputError(f"{source}: {what} missing{needing}; it has {columns}. {remedy}")
+        hint = metrics_hint(frame, source) if target in missing else ""
+        raise InputError(f"{source}: {what} missing{needing}; it has {columns}. {remedy}{hint}")
 
 
 def _require_rows(frame: pd.DataFrame, source: str, log: ReadingLog, row_numbers: Sequence[str]) -> None:

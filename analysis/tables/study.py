@@ -65,9 +65,9 @@ def table_rows(study: Path, table: Table, log: ReadingLog | None = None) -> pd.D
 class Study(Summarised):
     """The tables of a study folder as DataFrames, in the columns of `scaling.schema` and with `run_id` in each.
 
-    `runs`: one row per cell, whatever its status; `evals`: held-out loss by document, or, of a task whose cells are many
-    replicates, each metric by replicate; `curves`: training, step by step; `latency`: measured times. Each is read when
-    it is first asked for.
+    `runs`: one row per cell, whatever its status; `evals`: held-out loss by document, or, of a task whose cells are
+    many replicates, each metric by replicate; `curves`: training, step by step; `latency`: measured times. Each is read
+    when it is first asked for.
     """
 
     path: Path

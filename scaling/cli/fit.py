@@ -91,6 +91,10 @@ def fit(
     auto_pin: Annotated[bool, typer.Option(help="Pin what the runs cannot identify to published values.")] = True,
     where: options.Where = None,
     maps: options.Maps = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC", help="Fit this column instead of loss_val; a task's budget stands for tokens."),
+    ] = None,
     drop_highest_loss: options.DropHighest = 0,
     profile: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Profile interval of a parameter; all of them: 'all'.")
@@ -136,6 +140,7 @@ def fit(
     from analysis.mixture.candidates import family_of_laws
     from analysis.mixture.fitted_mixture import fit_mixture
     from analysis.tables.runs import read_runs
+    from analysis.tables.tasks import with_target
     from scaling.cli.show.fit import fit_page
     from scaling.cli.show.page import of_reading
     from scaling.cli.show.progress import progress
@@ -150,7 +155,8 @@ def fit(
     if start is not None and (law is not None or pins or profile):
         contradicting = "law" if law is not None else "pin" if pins else "profile"
         raise InputError(f"`{contradicting}` contradicts `start_from`, whose law is fitted")
-    table = read_runs(runs, options.pairs(maps, "--map"), where, definition, drop_highest_loss)
+    mapping = with_target(runs, options.pairs(maps, "--map"), target)
+    table = read_runs(runs, mapping, where, definition, drop_highest_loss)
     table = table if definition is not None else table.for_law(family_of_laws(table))
     read = list(of_reading(table.dropped, table.notes))
     if resamples is None and start is not None:

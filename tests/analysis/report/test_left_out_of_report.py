@@ -23,10 +23,10 @@ def test_damaged_fits_answers_and_grids_are_named_and_left_out(tmp_path: Path) -
     os.mkfifo(fits / "pipe.json")
     (fits / "lost.json").symlink_to("nowhere")
     notes: list[str] = []
-    assert set(study._readable(fits, lambda file: load_fit(str(file)), notes)) == {"good"}
+    assert set(study.readable(fits, lambda file: load_fit(str(file)), notes)) == {"good"}
     bad = ("empty", "cut", "list", "other", "folder", "pipe", "lost")
     assert [name for name in bad if not any(f"{name}.json" in note for note in notes)] == []
-    assert study._readable(fits, read_answer, notes) == {}
+    assert study.readable(fits, read_answer, notes) == {}
     (tmp_path / "grid.yaml").write_bytes(b"\xff\xfe")
     assert study._text(tmp_path / "grid.yaml", notes) == ""
     assert "grid.yaml" in notes[-1]

@@ -1,0 +1,65 @@
+"""A study of another task than the language model, as its report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.rates.rates import Rates, read_rates
+from analysis.report.study import readable, text_of
+from analysis.report.subject import Subject
+from analysis.tables.study import Study
+from analysis.tables.tasks import other_task
+from scaling.errors import InputError
+from scaling.formatting import listed
+from scaling.tasks import TASKS
+from scaling.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStudy(Subject):
+    """A folder as read: the cells that are ok, those that are not, and the rates that `scaling rates` left there.
+
+    varied: the settings in which the cells differ, in the order of the task.
+    """
+
+    path: Path
+    task: Task
+    runs: pd.DataFrame
+    failed: pd.DataFrame
+    varied: tuple[str, ...]
+    grid: str
+    rates: Mapping[str, Rates]
+
+
+def load_task_study(path: Path) -> TaskStudy:
+    """Read the study folder of another task. Raises InputError for a task that is not installed, and without a cell
+    that is ok."""
+    runs = Study(path).runs
+    name = other_task(runs, path)
+    if name not in TASKS:
+        raise InputError(f"{path}: the task {name} is not installed; there are {listed(TASKS)}")
+    task, notes = TASKS[name], list[str]()
+    ok = runs[runs["status"] == "ok"].reset_index(drop=True)
+    if ok.empty:
+        raise InputError(f"{path}: no cell of this study is ok: {listed(runs['error'], most=3)}")
+    settings = [] if task.settings is None else [*task.settings.model_fields]
+    started = ok["started_at"].dropna()
+    return TaskStudy(
+        name=str(ok["study"].iloc[0]),
+        answers={},
+        fits={},
+        made=datetime.fromisoformat(started.max()) if len(started) else None,
+        path=path,
+        task=task,
+        runs=ok.sort_values([one for one in (*settings, task.budget.name, "seed") if one in ok], kind="stable"),
+        failed=runs[runs["status"] != "ok"],
+        varied=tuple(one for one in settings if one in ok and len(ok[one].unique()) > 1),
+        grid=text_of(path / "grid.yaml", notes),
+        rates=readable(path / "rates", read_rates, notes),
+        notes=tuple(notes),
+    )
