@@ -58,6 +58,8 @@ ANALYSIS = tuple(
         "decision",
         "worth",
         "validation",
+        "rates",
+        "returns",
         "figures",
     ]
 )
@@ -65,26 +67,33 @@ DECISION = tuple(
     f"analysis.{name}" for name in ["decision", "fitting", "latency", "training_speed", "laws", "mixture", "tables"]
 )
 TRAINING = ("scaling.model", "scaling.data", "scaling.training")
+# A task declares itself without JAX, and imports it in the functions that train; packages of theirs stand on it.
+TASKS = "scaling.tasks"
+ON_JAX = ("scaling.model", "scaling.training", "scaling.tasks.statistics", "scaling.tasks.rl")
 # What each part may import besides itself, by the longest prefix that fits. An arrow never runs back.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, GROUND),
     "scaling.serving": GROUND,
     "scaling.config": (*GROUND, "scaling.serving"),
+    TASKS: (*GROUND, "scaling.config"),
+    "scaling.tasks.statistics": (*GROUND, "scaling.config"),
+    "scaling.tasks.rl": (*GROUND, "scaling.config", TASKS),
     "scaling.data": (*GROUND, "scaling.config"),
     "scaling.model": (*GROUND, "scaling.config", "scaling.serving"),
-    "scaling.training": (*GROUND, "scaling.config", "scaling.serving", "scaling.data", "scaling.model"),
-    "sweeps": (*GROUND, "scaling.config", "scaling.serving", *TRAINING),
+    "scaling.training": (*GROUND, "scaling.config", "scaling.serving", "scaling.data", "scaling.model", TASKS),
+    "sweeps": (*GROUND, "scaling.config", "scaling.serving", TASKS, *TRAINING),
     "sweeps.plan": (
         *GROUND,
         "scaling.config",
         "scaling.serving",
+        TASKS,
         "analysis.latency",
         "analysis.training_speed",
         "sweeps",
     ),
-    "sweeps.propose": (*GROUND, "scaling.config", *DECISION, "sweeps"),
+    "sweeps.propose": (*GROUND, "scaling.config", TASKS, *DECISION, "sweeps"),
     "analysis.laws": GROUND,
-    "analysis.tables": (*GROUND, "scaling.config", "analysis.laws"),
+    "analysis.tables": (*GROUND, "scaling.config", TASKS, "analysis.laws"),
     "analysis.fitting": (*GROUND, "scaling.serving", "analysis.laws", "analysis.tables"),
     "analysis.latency": (*GROUND, "scaling.serving", "analysis.laws", "analysis.tables"),
     "analysis.training_speed": (*GROUND, "scaling.config", "scaling.serving", "analysis.latency", "analysis.tables"),
@@ -101,8 +110,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "analysis.decision": (*GROUND, "scaling.config", "scaling.serving", *DECISION, "analysis.isoflop"),
     "analysis.worth": (*GROUND, "scaling.serving", *DECISION, "analysis.training_speed"),
     "analysis.validation": (*GROUND, *DECISION, "analysis.isoflop"),
-    "analysis.figures": (*GROUND, *DECISION, "analysis.isoflop", "analysis.methods", "analysis.worth"),
-    "analysis.report": (*GROUND, "scaling.config", "scaling.serving", "analysis"),
+    "analysis.rates": (*GROUND, "scaling.config", TASKS, "analysis.laws", "analysis.tables", "analysis.fitting"),
+    "analysis.returns": (*GROUND, "scaling.config", TASKS, "analysis.laws", "analysis.tables", "analysis.rates"),
+    "analysis.figures": (
+        *GROUND,
+        *DECISION,
+        "analysis.isoflop",
+        "analysis.methods",
+        "analysis.rates",
+        "analysis.worth",
+    ),
+    "analysis.report": (*GROUND, "scaling.config", "scaling.serving", TASKS, "analysis"),
     "analysis": (),
     "scaling.cli": OURS,
     "scaling.public": OURS,
@@ -113,8 +131,9 @@ ONLY_IN = {
     "matplotlib": (
         "analysis/figures/",
         "analysis/report/plots/",
-        "analysis/decision/answer.py",  # this and the next two for types
+        "analysis/decision/answer.py",  # this and the next three for types
         "analysis/worth/worth.py",
+        "analysis/rates/rates.py",
         "analysis/tables/study.py",
     ),
     "typst": "analysis/report/",
@@ -123,6 +142,7 @@ ONLY_IN = {
     "mlflow": "sweeps/loggers/mlflow.py",
     "datasets": "scaling/data/hub.py",
     "orbax": "scaling/training/checkpoint.py",
+    "gymnax": "scaling/tasks/rl/",
 }
 
 
@@ -203,7 +223,7 @@ def test_a_library_stays_in_its_place(library: str) -> None:
 @pytest.mark.parametrize("library", ["jax", "flax", "optax"])
 def test_training_libraries_stay_with_training(library: str) -> None:
     for name, path in modules():
-        if rule_of(name) not in ("scaling.model", "scaling.training"):
+        if rule_of(name) not in (*ON_JAX, TASKS):
             for line, target in imported(path, name):
                 assert target.split(".")[0] != library, f"{path}:{line}: {name} imports {library}"
 
@@ -215,8 +235,8 @@ def run(script: str) -> str:
     return ended.stdout
 
 
-def test_analysis_the_ground_and_the_sweeps_import_without_jax_flax_and_ray() -> None:
-    light = [name for name, _ in modules() if rule_of(name) not in ("scaling.model", "scaling.training")]
+def test_analysis_the_ground_the_tasks_and_the_sweeps_import_without_jax_flax_and_ray() -> None:
+    light = [name for name, _ in modules() if rule_of(name) not in ON_JAX]
     blocked = "import sys, importlib; sys.modules |= dict.fromkeys(('jax', 'jaxlib', 'flax', 'optax', 'ray'))\n"
     run(blocked + f"for name in {light!r}: importlib.import_module(name)")
 
