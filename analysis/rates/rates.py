@@ -14,6 +14,7 @@ from analysis.rates.arms import Setting, arm_name
 from analysis.rates.question import RateQuestion
 from analysis.rates.slopes import Interval, Slope
 from scaling.distribution import require_installed
+from scaling.errors import InputError
 from scaling.formatting import plural
 from scaling.summary import Summarised, summarised
 from scaling.table import Table
@@ -63,6 +64,11 @@ class Rate:
     change_interval: Interval | None
     theory: float | None = None
     grid_slope: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError without a window, or a level in the stated one."""
+        if not self.windows or not any(point.inside for point in self.points):
+            raise InputError("a rate needs levels in its stated window, and windows")
 
     @property
     def name(self) -> str:
@@ -134,6 +140,12 @@ class Rates(Summarised):
     n_draws: int = 0
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InputError without an arm, or where an arm has other settings than the question says."""
+        by = self.question.by or ()
+        if not self.rates or any(set(rate.arm) != {*by} for rate in self.rates):
+            raise InputError(f"rates need arms, each with a value of {', '.join(by) or 'no setting'}")
 
     @property
     def headline(self) -> str:

@@ -217,6 +217,24 @@ def test_a_file_of_rates_gives_them_back(found, tmp_path):
         read_rates(tmp_path / "other.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda document: document.update(rates=[]), "rates need arms"),
+        (lambda document: document["rates"][0]["arm"].update(gate="softmax"), "each with a value of order"),
+        (lambda document: document["rates"][1].update(points=[]), "levels in its stated window"),
+        (lambda document: document["rates"][1]["stated"].update(slope="steep"), r"rates\[1\].stated.slope"),
+        (lambda document: document["question"].update(average="mode"), "average"),
+    ],
+)
+def test_a_damaged_file_of_rates_is_named(found, tmp_path, change, told):
+    document = found.to_json()
+    change(document)
+    write_json(tmp_path / "rates.json", document)
+    with pytest.raises(InputError, match=rf"rates.json \(file of rates.*{told}"):
+        read_rates(tmp_path / "rates.json")
+
+
 def test_tables_and_summary_say_what_was_found(found):
     assert list(found.table()["order"]) == [0, 1, 2]
     assert len(found.points()) == 18
