@@ -1,0 +1,1 @@
+"""What the statistical tasks share: samples, maximum likelihood, distances to the truth. Needs JAX."""
