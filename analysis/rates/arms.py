@@ -15,7 +15,7 @@ from analysis.rates.table import IDENTITY, VALUE, ReplicateTable
 from analysis.tables.expressions import ColumnsOf
 from scaling.arrays import Array, Booleans
 from scaling.errors import InputError
-from scaling.expression import Expression, Texts
+from scaling.expression import FUNCTIONS, Expression, Texts
 from scaling.formatting import listed, plural
 
 Setting = str | bool | int | float | None
@@ -88,7 +88,7 @@ def theory_of(arm: Arm, question: RateQuestion, source: str) -> float | None:
         return None
     place = f"`theory` {question.theory!r} for {arm.name}"
     expression = Expression(question.theory, "`theory`")
-    lacking = [name for name in expression.names if name not in arm.constants]
+    lacking = [name for name in expression.names if name not in arm.constants and name not in FUNCTIONS]
     if lacking:
         raise InputError(f"{source}: {place}: {listed(lacking)} has several values in the arm, or is no column")
     value = expression.value(ColumnsOf(arm.constants, f"{source}: {place}"))

@@ -49,6 +49,11 @@ def test_every_arm_has_its_slope_and_theory_its_verdict(found):
     assert "slopes from" in found.headline
 
 
+def test_theory_may_be_any_function_of_what_is_constant_in_an_arm():
+    found = scaling.rates(EXACT, metric="risk", axis="samples", by="order", theory="-min(order + 1, 2) / 2")
+    assert [rate.theory for rate in found.rates] == [-0.5, -1.0, -1.0]
+
+
 def test_a_wrong_theory_is_outside():
     (rate,) = scaling.rates(noisy(count=30), metric="risk", axis="samples", where="order == 0", theory=-0.7).rates
     assert rate.verdict == "outside"
