@@ -21,6 +21,7 @@ _PACKAGES = ("analysis", "sweeps")
 _EXTRAS = {
     **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax", "tokenizers"), "train"),
     **dict.fromkeys(("datasets", "sentencepiece"), "data"),
+    **dict.fromkeys(("gymnax", "six"), "rl"),
     "ray": "sweep",
     **dict.fromkeys(("matplotlib", "typst"), "report"),
     "tokamax": "gpu",

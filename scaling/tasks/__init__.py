@@ -12,4 +12,8 @@ LANGUAGE_MODEL = "lm"
 
 TASKS = Registry("scaling.tasks", Task, {}, {
     LANGUAGE_MODEL: "scaling.tasks.language_model:TASK",
+    "mixture-regression": "scaling.tasks.mixture_regression:TASK",
+    "mixture-classification": "scaling.tasks.mixture_classification:TASK",
+    "shared-experts": "scaling.tasks.shared_experts:TASK",
+    "value-rl": "scaling.tasks.value_rl:TASK",
 })  # fmt: skip

@@ -1,0 +1,1 @@
+"""Experts in reinforcement learning: environments, networks, learners, and what is measured inside a network."""

@@ -1,0 +1,257 @@
+"""PQN: Q-learning with lambda-returns over parallel environments, without replay or target network.
+
+Gallici et al., "Simplifying deep temporal difference learning", arXiv 2407.04811. It is chosen over DQN because acting
+and learning are one compiled loop, and because no replay buffer, target network or their settings stand between an
+arm and its returns. A round acts `n_steps` steps in each of N environments and learns from them `n_epochs` times in
+shuffled minibatches, with RAdam and gradients of norm at most 10. Unlike the published code observations are not
+divided by 255 and truncated episodes keep the value of what would have followed.
+
+Axes: T steps, N environments, A actions, K rounds of a call.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from scaling.tasks.rl.environment import Environments
+from scaling.tasks.rl.inside import RANK_ROWS, ROWS
+from scaling.tasks.rl.network import Inside, QNetwork
+from scaling.tasks.rl.returns import lambda_returns
+
+MOST_NORM = 10.0  # of a gradient
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a round is made of; each shape is a program of its own."""
+
+    n_steps: int
+    n_minibatches: int
+    n_epochs: int
+    discount: float
+    trace: float
+
+
+@struct.dataclass
+class Schedule:
+    """Numbers that programs take as arguments: settings of these names, as in `scaling.tasks.value_rl`."""
+
+    lr: float
+    decay_frames: float
+    exploration_frames: float
+    epsilon: float
+
+    def rate(self, frame: jax.Array) -> jax.Array:
+        """Learning rate after so many frames."""
+        left = jnp.clip(1 - frame / jnp.maximum(self.decay_frames, 1), 0, 1)
+        return self.lr * jnp.where(self.decay_frames > 0, left, 1.0)
+
+    def random_share(self, frame: jax.Array) -> jax.Array:
+        """Share of random actions after so many frames."""
+        return 1 + (self.epsilon - 1) * jnp.clip(frame / self.exploration_frames, 0, 1)
+
+
+@struct.dataclass
+class Learner:
+    """Everything that a training is at one moment.
+
+    variables: of the network.   moments: of the optimiser.   score_N: reward so far in each environment's episode.
+    """
+
+    variables: Any
+    moments: Any
+    world: Any
+    observation_NxHxWxC: jax.Array
+    score_N: jax.Array
+    rounds: jax.Array
+    key: jax.Array
+
+
+@struct.dataclass
+class Transitions:
+    """What was seen in T steps. next_value: max_a Q of the state that each step led to, before any reset."""
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    next_value: jax.Array
+
+
+@struct.dataclass
+class Records:
+    """What each round reported, [K]: sum of the returns of episodes that ended, their number, and the mean loss."""
+
+    return_sum: jax.Array
+    episodes: jax.Array
+    loss: jax.Array
+
+
+@dataclass(frozen=True)
+class PQN:
+    """The learner of one network, game and shape of rounds, as functions that `scaling.tasks.rl.programs` compiles."""
+
+    network: QNetwork
+    environments: Environments
+    shape: Shape
+
+    @property
+    def frames(self) -> int:
+        """Frames of one round."""
+        return self.shape.n_steps * self.environments.count
+
+    def start(self, key: jax.Array) -> Learner:
+        """A learner with new weights in new episodes."""
+        weights_key, world_key, own_key = jax.random.split(key, 3)
+        observation, world = self.environments.reset(world_key)
+        variables = {"constants": {}, **self.network.init(weights_key, observation)}
+        moments = _optimiser().init(variables["params"])
+        score = jnp.zeros(self.environments.count)
+        return Learner(variables, moments, world, observation, score, jnp.int32(0), own_key)
+
+    def advance(self, learner: Learner, schedule: Schedule, count: jax.Array, room: int) -> tuple[Learner, Records]:
+        """`count` rounds of at most `room`; records after them are zero.
+
+        What happens in a round depends on the key, the round's number and the schedule alone, so that a longer training
+        begins with the shorter ones.
+        """
+
+        def one(place: jax.Array, state: tuple[Learner, Records]) -> tuple[Learner, Records]:
+            learner, records = state
+            learner, record = self._round(learner, schedule)
+            return learner, jax.tree.map(lambda all_, own: all_.at[place].set(own), records, record)
+
+        nothing = Records(*(jnp.zeros(room) for _ in range(3)))
+        return jax.lax.fori_loop(0, count, one, (learner, nothing))
+
+    def evaluate(self, variables: Any, key: jax.Array, random_share: jax.Array) -> jax.Array:
+        """Returns of the first episode of each environment, [N], with that share of random actions.
+
+        First episodes alone, each to its end: over a fixed number of steps short episodes would count more often.
+        """
+        start_key, own_key = jax.random.split(key)
+        observation, world = self.environments.reset(start_key)
+        limit, count = self.environments.parameters.max_steps_in_episode, self.environments.count
+
+        def playing(state: tuple[Any, ...]) -> jax.Array:
+            return jnp.any(state[3]) & (state[4] < limit)
+
+        def act(state: tuple[Any, ...]) -> tuple[Any, ...]:
+            observation, world, score_N, alive_N, step = state
+            act_key, step_key = jax.random.split(jax.random.fold_in(own_key, step))
+            action_N = _explored(self.network.apply(variables, observation), act_key, random_share)
+            seen = self.environments.step(step_key, world, action_N)
+            score_N = score_N + jnp.where(alive_N, seen.reward_N, 0)
+            return (
+                seen.observation_NxHxWxC,
+                seen.world,
+                score_N,
+                alive_N & ~(seen.terminated_N | seen.truncated_N),
+                step + 1,
+            )
+
+        first = (observation, world, jnp.zeros(count), jnp.ones(count, bool), jnp.int32(0))
+        return jax.lax.while_loop(playing, act, first)[2]
+
+    def inspect(self, learner: Learner, random_share: jax.Array) -> Inside:
+        """What happens inside the network on the observations of one more round, in which nothing is learnt."""
+        _, seen, _ = self.act(learner, jax.random.fold_in(learner.key, learner.rounds), random_share)
+        observations = seen.observation.reshape(-1, *seen.observation.shape[2:])
+        features: Inside = self.network.apply(learner.variables, _spread(observations, RANK_ROWS), inspect=True)[1]
+        enough = 8 * ROWS // self.network.layer.rows  # an expert of a top-1 router may be reached by few rows
+        inside: Inside = self.network.apply(learner.variables, _spread(observations, enough), inspect=True)[1]
+        return inside.replace(features_BxH=features.features_BxH)
+
+    def _round(self, learner: Learner, schedule: Schedule) -> tuple[Learner, Records]:
+        act_key, learn_key = jax.random.split(jax.random.fold_in(learner.key, learner.rounds))
+        frame = learner.rounds * self.frames
+        learner, seen, ended = self.act(learner, act_key, schedule.random_share(frame))
+        learner, loss = self._learn(learner, seen, learn_key, schedule.rate(frame))
+        return learner.replace(rounds=learner.rounds + 1), Records(*ended, loss)
+
+    def act(
+        self, learner: Learner, key: jax.Array, random_share: jax.Array
+    ) -> tuple[Learner, Transitions, tuple[jax.Array, jax.Array]]:
+        """T steps in every environment; also the sum of the returns of episodes that ended, and their number."""
+        values = functools.partial(self.network.apply, learner.variables)
+
+        def step(state: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+            observation, q_NxA, world, score_N = state
+            act_key, step_key = jax.random.split(key)
+            action_N = _explored(q_NxA, act_key, random_share)
+            seen = self.environments.step(step_key, world, action_N)
+            next_q_NxA = values(seen.observation_NxHxWxC)
+            # Cuts are rare, and only they lead to a state whose value is not needed for the next action too.
+            next_value_N = jax.lax.cond(
+                jnp.any(seen.truncated_N),
+                lambda: jnp.where(seen.truncated_N, *(jnp.max(q, axis=-1) for q in (
+                    values(seen.last_NxHxWxC), next_q_NxA))),
+                lambda: jnp.max(next_q_NxA, axis=-1),
+            )  # fmt: skip
+            score_N = score_N + seen.reward_N
+            over_N = seen.terminated_N | seen.truncated_N
+            ended = jnp.sum(jnp.where(over_N, score_N, 0)), jnp.sum(over_N, dtype=jnp.float32)
+            transition = Transitions(
+                observation, action_N, seen.reward_N, seen.terminated_N, seen.truncated_N, next_value_N
+            )
+            state = (seen.observation_NxHxWxC, next_q_NxA, seen.world, jnp.where(over_N, 0, score_N))
+            return state, (transition, ended)
+
+        first = (learner.observation_NxHxWxC, values(learner.observation_NxHxWxC), learner.world, learner.score_N)
+        last, (seen, ended) = jax.lax.scan(step, first, jax.random.split(key, self.shape.n_steps))
+        learner = learner.replace(observation_NxHxWxC=last[0], world=last[2], score_N=last[3])
+        return learner, seen, (jnp.sum(ended[0]), jnp.sum(ended[1]))
+
+    def _learn(self, learner: Learner, seen: Transitions, key: jax.Array, rate: jax.Array) -> tuple[Learner, jax.Array]:
+        """Epochs of minibatches over what was seen; also the mean loss."""
+        shape, constants = self.shape, learner.variables["constants"]
+        target_TxN = lambda_returns(
+            seen.reward, seen.next_value, seen.terminated, seen.truncated, shape.discount, shape.trace
+        )
+        rows = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (seen.observation, seen.action, target_TxN))
+
+        def loss_of(params: Any, batch: tuple[jax.Array, ...]) -> jax.Array:
+            observation, action_B, target_B = batch
+            q_BxA = self.network.apply({"params": params, "constants": constants}, observation)
+            chosen_B = jnp.sum(jnp.where(action_B[:, None] == jnp.arange(q_BxA.shape[-1]), q_BxA, 0), axis=-1)
+            return 0.5 * jnp.mean((chosen_B - target_B) ** 2)
+
+        def descend(state: tuple[Any, Any], chosen: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
+            params, moments = state
+            loss, gradient = jax.value_and_grad(loss_of)(params, jax.tree.map(lambda a: a[chosen], rows))
+            direction, moments = _optimiser().update(gradient, moments)
+            return (jax.tree.map(lambda p, d: p - rate * d, params, direction), moments), loss
+
+        orders = jax.vmap(lambda k: jax.random.permutation(k, self.frames))(jax.random.split(key, shape.n_epochs))
+        minibatches = orders.reshape(shape.n_epochs * shape.n_minibatches, -1)
+        start = (learner.variables["params"], learner.moments)
+        (params, moments), losses = jax.lax.scan(descend, start, minibatches)
+        variables = {"params": params, "constants": constants}
+        return learner.replace(variables=variables, moments=moments), jnp.mean(losses)
+
+
+def _optimiser() -> optax.GradientTransformation:
+    """RAdam on clipped gradients, without the learning rate."""
+    return optax.chain(optax.clip_by_global_norm(MOST_NORM), optax.scale_by_radam())
+
+
+def _spread(rows: jax.Array, most: int) -> jax.Array:
+    """At most so many rows, evenly spread over all."""
+    count = min(most, len(rows))
+    return rows[jnp.arange(count) * len(rows) // count]
+
+
+def _explored(q_NxA: jax.Array, key: jax.Array, random_share: jax.Array) -> jax.Array:
+    """The best actions, a share of them replaced by random ones."""
+    coin_key, action_key = jax.random.split(key)
+    random_N = jax.random.randint(action_key, q_NxA.shape[:1], 0, q_NxA.shape[-1])
+    explores_N = jax.random.uniform(coin_key, q_NxA.shape[:1]) < random_share
+    return jnp.where(explores_N, random_N, jnp.argmax(q_NxA, axis=-1))

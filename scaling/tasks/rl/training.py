@@ -1,0 +1,124 @@
+"""Trains the cells of `value-rl`, and measures what was learnt and what became of the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.observer import UNOBSERVED, Observer
+from scaling.tasks.cell import TaskCell
+from scaling.tasks.rl.arms import forward_flops, n_parameters
+from scaling.tasks.rl.inside import dormancy, effective_rank
+from scaling.tasks.rl.learning_curve import LearningCurve
+from scaling.tasks.rl.pqn import Learner
+from scaling.tasks.rl.programs import ROOM, Programs, programs_of, schedule_of
+from scaling.tasks.rows import result
+from scaling.tasks.task import CellResult
+from scaling.tasks.value_rl import ValueRL, rounds
+from scaling.training import host, malloc
+
+EVALUATIONS, EVALUATION_EPSILON = 2, 0.05  # batches of `n_envs` first episodes, and the share of random actions in them
+RANDOM_EVALUATIONS = 8
+_CALL_S = 1.0  # of rounds between two questions whether to stop
+
+
+def train_cells(
+    cells: Sequence[TaskCell], checkpoints: Path | None = None, observer: Observer = UNOBSERVED
+) -> Iterator[CellResult]:
+    """Train cells that differ in their frames alone, each going on where the one before ended.
+
+    A cell is not resumed: it starts again. Raises InputError where gymnax is not installed, and what the observer gives
+    as the reason to stop.
+    """
+    malloc.keep()
+    settings = cells[0].settings
+    assert isinstance(settings, ValueRL)
+    observer.phase("compile")
+    clock = time.perf_counter()
+    programs = programs_of(settings)
+    compile_s = time.perf_counter() - clock
+    root = jax.random.key(cells[0].seed)
+    train_key, evaluation_key = jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
+    learner, curve = programs.start(train_key), LearningCurve(settings.round_frames)
+    train_s = 0.0
+    for cell in cells:
+        observer.phase("train")
+        clock = time.perf_counter()
+        learner = _advanced(learner, rounds(cell), programs, settings, curve, observer)
+        train_s += time.perf_counter() - clock
+        observer.phase("evaluate")
+        metrics = curve.metrics() | _measured(learner, programs, settings, evaluation_key)
+        metrics["frames_per_s"] = curve.frames / train_s
+        device = jax.devices()[0]
+        columns: dict[str, Any] = {
+            "compile_s": compile_s,
+            "train_s": train_s,
+            "platform": device.platform,
+            "device_kind": device.device_kind,
+            "devices": 1,
+            "threads": host.threads() if device.platform == "cpu" else None,
+        }
+        compile_s = 0.0
+        yield result(cell, metrics, columns=columns, curves=curve.rows())
+
+
+def _advanced(
+    learner: Learner, last: int, programs: Programs, settings: ValueRL, curve: LearningCurve, observer: Observer
+) -> Learner:
+    """The learner after its round number `last`, its records in the curve."""
+    schedule, done, room = schedule_of(settings), int(learner.rounds), 1
+    while done < last:
+        count = min(room, last - done)
+        clock = time.perf_counter()
+        learner, records = programs.advance(learner, schedule, jnp.int32(count))
+        curve.add(records, count)
+        took = time.perf_counter() - clock
+        done += count
+        room = max(1, min(ROOM, int(count * _CALL_S / max(took, 1e-6))))
+        observer.phase("train")  # a worker that tells nothing for long is taken to hang
+        if reason := observer.reason_to_stop():
+            raise reason
+    return learner
+
+
+def _measured(learner: Learner, programs: Programs, settings: ValueRL, key: jax.Array) -> dict[str, float]:
+    """Return without exploration but for 5 % of actions, and what is inside the network."""
+    share, layer = jnp.float32(EVALUATION_EPSILON), settings.layer
+    inside = programs.inspect(learner, share)
+    dormant = dormancy(np.asarray(inside.hidden_ExRxF), np.asarray(inside.reached_ExR), np.random.default_rng(0))
+    return {
+        "episode_return": _evaluated(learner, programs, key, EVALUATIONS, EVALUATION_EPSILON),
+        "random_return": _random_return(learner, programs, settings),
+        "dormant_frac": float(np.mean(dormant.dormant)),
+        "dormant_frac_worst": float(np.max(dormant.dormant)),
+        "silent_frac": float(np.mean(dormant.silent)),
+        "idle_experts": float(np.sum(dormant.idle)),
+        "effective_rank": float(effective_rank(np.asarray(inside.features_BxH))),
+        "dropped_frac": float(inside.dropped) if layer.form == "top1" and layer.slots else float("nan"),
+        "n_parameters": float(n_parameters(layer, settings.facts, settings.d_conv)),
+        "forward_flops": float(forward_flops(layer, settings.facts, settings.d_conv)),
+    }
+
+
+_random_returns: dict[tuple[str, int], float] = {}
+
+
+def _random_return(learner: Learner, programs: Programs, settings: ValueRL) -> float:
+    """Mean return of random actions, the same for every network and seed: measured once in a process."""
+    key = settings.game, settings.n_envs
+    if key not in _random_returns:
+        _random_returns[key] = _evaluated(learner, programs, jax.random.key(0), RANDOM_EVALUATIONS, 1.0)
+    return _random_returns[key]
+
+
+def _evaluated(learner: Learner, programs: Programs, key: jax.Array, batches: int, epsilon: float) -> float:
+    """Mean return of first episodes, `batches` times as many as there are environments."""
+    share = jnp.float32(epsilon)
+    return float(np.mean([programs.evaluate(learner.variables, jax.random.fold_in(key, i), share)
+                          for i in range(batches)]))  # fmt: skip
