@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from analysis.laws.law import Parameter as Parameter
     from analysis.rates.face import rates as rates
     from analysis.rates.rates import Rates as Rates
+    from analysis.returns.comparison import ReturnsComparison as ReturnsComparison
+    from analysis.returns.face import returns as returns
     from analysis.tables.runs import RunTable as RunTable
     from analysis.tables.study import Study as Study
     from analysis.worth.face import worth as worth
@@ -78,6 +80,8 @@ _HOMES = {
     "Worth": "analysis.worth.worth",
     "rates": "analysis.rates.face",
     "Rates": "analysis.rates.rates",
+    "returns": "analysis.returns.face",
+    "ReturnsComparison": "analysis.returns.comparison",
     "InputError": "scaling.errors",
     "WorkError": "scaling.errors",
 }

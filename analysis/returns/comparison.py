@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from analysis.returns.statistics import (
     probability_of_improvement,
 )
 from scaling.arrays import Array
+from scaling.formatting import listed, plural
 from scaling.summary import Summarised, summary_table
 from scaling.table import Table
 
@@ -64,12 +66,39 @@ class ReturnsComparison(Summarised):
                 return arm
         raise KeyError(name)
 
+    @property
+    def headline(self) -> str:
+        """Which arms are told apart from the baseline, in one sentence."""
+        baseline = self.question.baseline
+        apart: dict[bool, list[str]] = {True: [], False: []}  # better, worse
+        for arm in self.arms:
+            if arm.difference is not None and arm.difference.excludes(0.0):
+                apart[arm.difference.low > 0].append(arm.name)
+        return (
+            f"{self.question.metric} in {plural(len(self.games), 'game')}: better than {baseline}: "
+            f"{listed(apart[True])}; worse: {listed(apart[False])}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The question and the answer as plain values for JSON."""
+        return {
+            "question": asdict(self.question),
+            "games": list(self.games),
+            "random": list(self.random),
+            "arms": [asdict(arm) | {"by_game": list(self.by_game[arm.name])} for arm in self.arms],
+            "notes": list(self.notes),
+        }
+
     def summary(self) -> Table:
         """One row an arm, with 95 % intervals."""
         headings = ("arm", "runs", "IQM", "optimality gap", "IQM - baseline", "P(better)", *self.games)
         rows = [
-            (arm.name, str(arm.runs), _text(arm.iqm), _text(arm.gap), _text(arm.difference), _text(arm.improvement))
-            + tuple(f"{score:.3g}" for score in self.by_game[arm.name])
+            (
+                arm.name,
+                str(arm.runs),
+                *map(_text, (arm.iqm, arm.gap, arm.difference, arm.improvement)),
+                *(f"{score:.3g}" for score in self.by_game[arm.name]),
+            )
             for arm in self.arms
         ]
         rows.append(("random actions", "", "0", "1", "", "", *(f"{score:.3g}" for score in self.random)))

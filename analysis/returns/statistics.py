@@ -1,7 +1,7 @@
 """What is said of the scores of an arm: aggregates over games, and the probability that one arm beats another.
 
-`scores` holds one array a game: its runs along the last axis, [..., N_m]. Axes before it are draws of a bootstrap, equal
-for all games, and a statistic has one value for each of them. Method paper: arXiv 2108.13264.
+`scores` holds one array a game: its runs along the last axis, [..., N_m]. Axes before it are draws of a bootstrap,
+equal for all games, and a statistic has one value for each of them. Method paper: arXiv 2108.13264.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scores = Sequence[Array]
 def interquartile_mean(scores: Scores) -> Array:
     """The mean of the middle half of all runs of all games: sorted together, floor(.25 N M) are dropped at each end.
 
-    Games with more runs than others weigh more. Arxiv 2108.13264, section 4.3.
+    Games with more runs than others weigh more. arXiv 2108.13264, section 4.3.
     """
     return np.asarray(stats.trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
 
@@ -32,7 +32,7 @@ def mean(scores: Scores) -> Array:
 def optimality_gap(scores: Scores, target: float = 1.0) -> Array:
     """By how much runs miss the target: target - mean over games and runs of min(x, target). Less is better.
 
-    Arxiv 2108.13264, section 4.3, where the target is gamma = 1, the reference's score.
+    arXiv 2108.13264, section 4.3, where the target is gamma = 1, the reference's score.
     """
     return target - mean([np.minimum(values, target) for values in scores])
 
@@ -40,8 +40,8 @@ def optimality_gap(scores: Scores, target: float = 1.0) -> Array:
 def performance_profile(scores: Scores, thresholds: Array) -> Array:
     """The share of runs that score more than each of K thresholds, mean over games: [..., K].
 
-    Arxiv 2108.13264, section 4.2, equation 3. It falls from 1 to 0; where one arm's lies above another's throughout, its
-    scores are stochastically larger.
+    arXiv 2108.13264, section 4.2, equation 3. It falls from 1 to 0; where one arm's lies above another's throughout,
+    its scores are stochastically larger.
     """
     above = [np.mean(values[..., :, None] > thresholds, axis=-2) for values in scores]
     return np.mean(above, axis=0)

@@ -21,6 +21,7 @@ from scaling.cli import (
     rates,
     recommend,
     report,
+    returns,
     serve,
     suggest,
     sweep,
@@ -99,7 +100,7 @@ def _command_line() -> typer.Typer:
     app.command("import", cls=Command)(import_table.import_table)
     analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, worth.worth)
     measured = (bench.bench, latency.latency, training_speed.training_speed)
-    for command in (*analysis, serve.serve, methods.methods, rates.rates, *measured, report.report):
+    for command in (*analysis, serve.serve, methods.methods, rates.rates, returns.returns, *measured, report.report):
         app.command(cls=Command)(command)
     return app
 

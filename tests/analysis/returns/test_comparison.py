@@ -15,8 +15,8 @@ QUESTION = ReturnsQuestion(baseline="dense 1", draws=2000)
 
 
 def runs(*, lift: float = 0.5, seeds: int = 10) -> pd.DataFrame:
-    """Baseline runs spread evenly about the mean of their game, by .3 of what lies between it and random, and `soft` with
-    `lift` of it more."""
+    """Baseline runs spread evenly about the mean of their game, by .3 of what lies between it and random, and `soft`
+    with `lift` of it more."""
     spread = np.linspace(-0.3, 0.3, seeds)
     rows = [
         {

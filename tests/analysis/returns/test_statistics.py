@@ -108,8 +108,8 @@ def test_constant_scores_have_an_interval_without_width() -> None:
 
 
 def test_the_bootstrap_of_a_mean_has_the_variance_of_its_closed_form() -> None:
-    """Var of the mean over M games of means of N_m resampled runs is sum_m s_m^2 / N_m / M^2 with s_m^2 the mean squared
-    deviation. 20,000 draws know a variance within sqrt(2 / 20000) = 1 %: 4 of these."""
+    """Var of the mean over M games of means of N_m resampled runs is sum_m s_m^2 / N_m / M^2 with s_m^2 the mean
+    squared deviation. 20,000 draws know a variance within sqrt(2 / 20000) = 1 %: 4 of these."""
     rng = np.random.default_rng(4)
     scores = [rng.normal(size=6), 3 * rng.normal(size=10)]
     drawn = mean(resampled(scores, 20_000, rng))
