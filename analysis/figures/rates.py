@@ -24,14 +24,11 @@ _THEORY: Any = {"color": style.MUTED, "lw": 0.8, "ls": (0, (1, 1.5)), "zorder": 
 
 
 def rates_figure(found: Rates) -> Figure:
-    """One panel for each family of arms: those that differ in the last column of `by` alone, which has the colours."""
+    """One panel for each family of arms; the last column of `by`, in which its arms differ, has the colours."""
     by = found.question.by or ()
     palette = palette_of([rate.arm[by[-1]] for rate in found.rates]) if by else {None: style.INK}
-    families: dict[tuple[Setting, ...], list[Rate]] = {}
-    for rate in found.rates:
-        families.setdefault(tuple(rate.arm[name] for name in by[:-1]), []).append(rate)
     panels: list[Panel] = []
-    for values, rates in families.items():
+    for values, rates in found.families.items():
         shades = [palette[rate.arm[by[-1]] if by else None] for rate in rates]
         panel = partial(slopes, rates, shades, x_label=found.question.axis, y_label=_quantity(found))
         name = arm_name(dict(zip(by[:-1], values, strict=True)))

@@ -153,17 +153,25 @@ class Rates(Summarised):
         asked, (first, *others) = self.question, self.rates
         theory = [rate for rate in self.rates if rate.theory is not None]
         if not others:
-            told = f"{asked.quantity} goes as ({asked.axis})^{_slope(first.stated)}"
+            told = f"Slope of {asked.quantity} in {asked.axis}: {_slope(first.stated)}"
             return told if not theory else f"{told}; theory, {_number(theory[0].theory)}, is {_verdict(first)}"
         slopes = [rate.slope for rate in self.rates]
         told = (
-            f"{asked.quantity} against {asked.axis}: slopes from {_number(min(slopes))} to {_number(max(slopes))} in "
+            f"Slopes of {asked.quantity} in {asked.axis}: {_number(min(slopes))} to {_number(max(slopes))} in "
             f"{plural(len(slopes), 'arm')}"
         )
         judged = [rate for rate in theory if rate.inside is not None]
         if not judged:
             return told
         return f"{told}; theory is in the interval of {sum(bool(rate.inside) for rate in judged)} of {len(judged)}"
+
+    @property
+    def families(self) -> dict[tuple[Setting, ...], list[Rate]]:
+        """The arms that differ in the last column of `by` alone, by their values of the others."""
+        found: dict[tuple[Setting, ...], list[Rate]] = {}
+        for rate in self.rates:
+            found.setdefault(tuple(rate.arm[name] for name in (self.question.by or ())[:-1]), []).append(rate)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `scaling rates --out` writes them."""

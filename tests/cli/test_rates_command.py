@@ -29,7 +29,7 @@ def test_the_answer_is_first_and_the_table_has_a_row_an_arm(study):
     done = call(study, *ASKED)
     assert done.exit_code == 0, done.stderr
     answer, *rest = done.stdout.splitlines()
-    assert answer.startswith("risk against samples: slopes from -")
+    assert answer.startswith("Slopes of risk in samples: -")
     assert "2 arms" in answer
     rows = [line.split() for line in rest if line[:1] in ("0", "1")]
     assert [row[0] for row in rows] == ["0", "1"]

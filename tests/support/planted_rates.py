@@ -94,11 +94,11 @@ def _write(out: Path, table: Any, run_id: str, rows: list[dict[str, Any]], colum
 
 
 def write_mixture_regression(out: Path, count: int = 12) -> Path:
-    """A study like that of mixtures of polynomial experts under the oracle gate (arXiv 1110.2058): the risk of m experts
-    of order k with n samples is m^-2(k + 1) + m (k + 1) / n."""
+    """A study like that of mixtures of polynomial experts under the oracle gate (arXiv 1110.2058): the risk of m
+    experts of order k with n samples is m^-2(k + 1) + m (k + 1) / n."""
     levels = {0: (4, 8, 16, 32, 64), 1: (2, 4, 8, 16, 32)}
     cells = [
-        {"gate": "oracle", "target": "smooth", "order": k, "n_experts": m, "samples": n}
+        {"gate": "oracle", "target": "smooth", "noise": 10.0**-k, "order": k, "n_experts": m, "samples": n}
         for k, experts in levels.items()
         for m in experts
         for n in (1000, 10_000, 100_000)

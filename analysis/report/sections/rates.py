@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from analysis.rates.rates import Rates
@@ -11,6 +12,7 @@ from analysis.report.blocks import Block, bullets, heading, picture, text
 from scaling.formatting import sentence
 
 TITLE = "How fast it is learnt"
+_ALONE = 0.7  # of the width of a page: a figure with one panel
 _MOST_LOCAL = 60  # rows of local slopes: of more, the tables are in the files
 _CAPTION = (
     "Averages over replicates with 95% intervals, and the least-squares line of each arm over its stated window with "
@@ -19,7 +21,10 @@ _CAPTION = (
 
 
 def section(found: Mapping[str, Rates]) -> list[Block]:
-    """The question, the figure, the slopes, the local slopes and the doubts of each file of rates, by name."""
+    """The finding, the figure, the slopes, the local slopes and the doubts of each file of rates, by name.
+
+    A number before the name, which orders the files, is not shown.
+    """
     return [block for name, rates in found.items() for block in _of_file(name, rates)]
 
 
@@ -38,9 +43,9 @@ def _of_file(name: str, rates: Rates) -> list[Block]:
     shown = [blocks.values(local, local.title)] if len(local.rows) <= _MOST_LOCAL else []
     doubts = [*rates.warnings, *rates.notes]
     return [
-        heading(name),
+        heading(re.sub(r"^\d+-", "", name).replace("-", " ").capitalize()),
         text(sentence(rates.headline)),
-        picture(figure_name(name), _CAPTION),
+        picture(figure_name(name), _CAPTION, 1.0 if len(rates.families) > 1 else _ALONE),
         blocks.values(table, table.title),
         *shown,
         *([bullets(doubts)] if doubts else []),
