@@ -24,7 +24,7 @@ from scaling.tasks.task import CellResult
 _VARIANCE = {"linear": 0.25, "relu": 0.1}
 _SHARED = {"linear": [[1.0, 6.0]], "relu": [[2.0, 2.0]]}
 _ROUTED = {"linear": [[-2.0, -1.0], [2.0, 2.0]], "relu": [[-2.0, 3.0], [-1.5, -1.5]]}
-_GATE = {"softmax": [[0.0, 2.0], [0.0, 0.0]], "sigmoid": [[0.0, 2.0], [-0.5, 0.0]]}  # intercept, slope
+_GATE = {"softmax": [[0.0, 2.0], [0.0, 0.0]], "sigmoid": [[0.0, 3.0], [-0.5, 0.0]]}  # intercept, slope
 
 
 def truth(experts: str, gate: str) -> Mixture:
