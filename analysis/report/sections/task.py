@@ -51,7 +51,7 @@ def sections(study: TaskStudy) -> list[tuple[str, list[Block]]]:
 
 def _named(metric: Metric) -> str:
     unit = f" in {metric.unit}" if metric.unit else ""
-    return f"{metric.name}{unit}, where {metric.better} is better"
+    return f"`{metric.name}`{unit}, where {metric.better} is better"
 
 
 def _said(metric: Metric) -> str:

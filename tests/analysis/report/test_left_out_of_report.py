@@ -28,9 +28,9 @@ def test_damaged_fits_answers_and_grids_are_named_and_left_out(tmp_path: Path) -
     assert [name for name in bad if not any(f"{name}.json" in note for note in notes)] == []
     assert study.readable(fits, read_answer, notes) == {}
     (tmp_path / "grid.yaml").write_bytes(b"\xff\xfe")
-    assert study._text(tmp_path / "grid.yaml", notes) == ""
+    assert study.text_of(tmp_path / "grid.yaml", notes) == ""
     assert "grid.yaml" in notes[-1]
-    assert study._text(tmp_path / "none.yaml", notes) == ""
+    assert study.text_of(tmp_path / "none.yaml", notes) == ""
 
 
 def test_an_unreadable_curve_is_named(tmp_path: Path) -> None:
