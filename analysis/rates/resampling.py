@@ -17,7 +17,7 @@ from analysis.rates.question import Average
 from scaling.arrays import Array, Booleans
 
 Identities = tuple[Hashable, ...]
-MANY, FEW = 50, 10  # replicates from which bootstrap intervals need no widening, and from which they are fair
+MANY, FEW = 50, 10  # replicates from which intervals need no widening by Student's t, and from which they hold 95 %
 _AT_ONCE = 10_000_000  # weights in memory: 80 MB
 _EXACT = 1e-12  # of a value: smaller differences of replicates are rounding
 _MOST_LEFT_OUT = 1_000  # replicates; of more, the skewness of an average does not matter
@@ -81,7 +81,7 @@ def averages(cells: Sequence[Cell], average: Average, draws: int, rng: np.random
     resampled = Resampled(
         strata=tuple(strata),
         n_trunks=sum(several),
-        supply="many" if least >= MANY else "few" if least >= FEW else "scarce",
+        supply="many" if least >= MANY else "scarce",
     )
     known = np.array([np.ptp(cell.values) > _EXACT * np.max(np.abs(cell.values)) for cell in cells])
     return Averages(estimate, drawn, np.concatenate(without), resampled, known)
