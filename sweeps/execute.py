@@ -133,7 +133,7 @@ def _planned_seconds(grid: Grid, done: dict[Cell, StoredCell]) -> dict[Cell, flo
         return task_seconds(grid, done)[0]
     from sweeps.plan import priced  # loads pandas and scipy, which a sweep without missing cells does without
 
-    return {**priced(grid, done).seconds}
+    return priced(grid, done).seconds
 
 
 def _train(job: Job, planned: dict[Cell, float], workers: int, progress: Progress, signals: Signals) -> int:

@@ -76,7 +76,7 @@ class Prices:
     on: Device | None
 
     @property
-    def seconds(self) -> dict[RunConfig, float]:
+    def seconds(self) -> dict[Cell, float]:
         """Predicted seconds of each cell, with what is beside training."""
         return {cell.config: cell.seconds for cell in self.cells}
 

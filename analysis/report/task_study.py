@@ -41,7 +41,7 @@ def load_task_study(path: Path) -> TaskStudy:
     that is ok."""
     runs = Study(path).runs
     name = other_task(runs, path)
-    if name not in TASKS:
+    if name is None or name not in TASKS:
         raise InputError(f"{path}: the task {name} is not installed; there are {listed(TASKS)}")
     task, notes = TASKS[name], list[str]()
     ok = runs[runs["status"] == "ok"].reset_index(drop=True)

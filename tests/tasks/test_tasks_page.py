@@ -45,6 +45,6 @@ def test_the_task_of_the_page_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [TaskCell(task="coin", settings=coin.settings(heads=0.3), budget=samples) for samples in (100, 400)]
     for cell, made in zip(cells, given["train_cells"](cells, None, UNOBSERVED), strict=True):
         truth = 0.3 * 0.7 / cell.budget
-        # 50 replicates: the mean of their squared errors is within sqrt(2 / 50) = .2 of it, and four of these within .8.
+        # The mean of 50 squared errors has a relative error of sqrt(2 / 50) = .2: four of these.
         assert made.run["squared_error"] == pytest.approx(truth, rel=0.8)
         assert len(made.evals) == 50
