@@ -26,15 +26,15 @@ _THEORY: Any = {"color": style.MUTED, "lw": 0.8, "ls": (0, (1, 1.5)), "zorder": 
 def rates_figure(found: Rates) -> Figure:
     """One panel for each family of arms; the last column of `by`, in which its arms differ, has the colours."""
     by = found.question.by or ()
-    palette = palette_of([rate.arm[by[-1]] for rate in found.rates]) if by else {None: style.INK}
+    palette = palette_of([rate.arm[by[-1]] for rate in found.rates]) if by else {}
     panels: list[Panel] = []
     for values, rates in found.families.items():
-        shades = [palette[rate.arm[by[-1]] if by else None] for rate in rates]
+        shades = [palette[rate.arm[by[-1]]] if by else style.INK for rate in rates]
         panel = partial(slopes, rates, shades, x_label=found.question.axis, y_label=_quantity(found))
         name = arm_name(dict(zip(by[:-1], values, strict=True)))
         panels.append(titled(panel, name) if values else panel)
     rows = [panels[first : first + _ACROSS] for first in range(0, len(panels), _ACROSS)]
-    legend = {f"{by[-1]} {listed([value])}": shade for value, shade in palette.items()} if by else {}
+    legend = {f"{by[-1]} {listed([value])}": shade for value, shade in palette.items()}
     width = style.WIDTH if len(panels) > 1 else _ALONE
     return pages(*rows, heights=[_HEIGHT] * len(rows), legend=legend, width=width)
 

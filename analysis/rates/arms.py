@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +121,11 @@ def _require_average(table: ReplicateTable, question: RateQuestion) -> None:
 
 def _rows(table: ReplicateTable, wrong: Booleans) -> str:
     """How many values, and the first of them by run and replicate."""
-    rows = table.frame[wrong].head(_SHOWN)
-    names = [f"{row.get('run_id', f'row {place + 1}')} replicate {row[IDENTITY]} ({row[VALUE]:g})"
-             for place, row in rows.iterrows()]  # fmt: skip
+    names = [
+        f"{row.get('run_id', f'row {place + 1}')} replicate {row[IDENTITY]} ({row[VALUE]:g})"
+        for place in np.flatnonzero(wrong)[:_SHOWN]
+        for row in [table.frame.iloc[place]]
+    ]
     return f"{int(wrong.sum())} of {plural(len(table), 'value')}: {listed(names)}" + (
         "" if wrong.sum() <= _SHOWN else f" and {int(wrong.sum()) - _SHOWN} more"
     )
@@ -142,7 +144,8 @@ def _arm(
     settings: dict[str, Setting], rows: pd.DataFrame, free: Sequence[str], table: ReplicateTable, question: RateQuestion
 ) -> Arm:
     levels, inside = [], []
-    for x, of_level in rows.groupby(_X, sort=True):
+    by_level: Iterable[tuple[Any, pd.DataFrame]] = rows.groupby(_X, sort=True)
+    for x, of_level in by_level:
         cells = [*_cells(of_level, question.optimum_over)]
         where = f"{table.source}: {arm_name(settings)}, {question.axis} = {x:g}"
         for value, of_cell in cells:

@@ -41,7 +41,7 @@ class ReplicateTable(CheckedTable):
     @property
     def columns(self) -> list[str]:
         """The columns of the runs."""
-        return [name for name in self.frame if name not in (VALUE, IDENTITY)]
+        return [str(name) for name in self.frame if name not in (VALUE, IDENTITY)]
 
 
 def read_replicates(source: str | Path | pd.DataFrame, metric: str, where: str | None = None) -> ReplicateTable:
@@ -101,7 +101,7 @@ def _valued(runs: pd.DataFrame, evals: pd.DataFrame, metric: str, name: str) -> 
         known = metrics_of(runs, evals) or [*runs.columns[runs.dtypes.map(pd.api.types.is_numeric_dtype)]]
         raise InputError(f"{name}: no metric {metric!r}; it has {listed(known, most=40)}")
     values = pd.to_numeric(runs[metric], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    return runs.assign(**{VALUE: values, IDENTITY: _identities(runs, runs.get("replicate"))})
+    return runs.assign(**{VALUE: values}, **{IDENTITY: _identities(runs, runs.get("replicate"))})
 
 
 def _identities(rows: pd.DataFrame, numbers: pd.Series[Any] | None) -> list[str]:
