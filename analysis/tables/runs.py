@@ -28,7 +28,7 @@ from analysis.tables.rows import Rows, rows_of
 from analysis.tables.run_names import names_of_runs, require_exact_names, without_blank_trunks
 from analysis.tables.status_words import with_finished
 from analysis.tables.study import read_study
-from analysis.tables.tasks import metrics_hint
+from analysis.tables.tasks import is_of_other_task, metrics_hint
 from scaling.arrays import Array, Integers
 from scaling.columns import COMPUTE, EXPERTS, LOSS, TOKENS
 from scaling.errors import InputError
@@ -151,7 +151,8 @@ def read_runs(
         log.notes += [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
         log.notes += log.remedies
     log.notes += [*_method_notes(frame), *_independence(frame, law)]
-    found = plausibility(Rows(frame, name, not foreign), terms, given, needed)
+    # What is plausible is known of language models: their units, and FLOPs of 6 N D.
+    found = () if is_of_other_task(frame) else plausibility(Rows(frame, name, not foreign), terms, given, needed)
     doubts = (*log.doubts, *found, *_trunk_doubts(frame, law))
     labels = frame.index.to_numpy(dtype=np.int64) if foreign else None
     return RunTable(frame.reset_index(drop=True), name, log.dropped, tuple(log.notes), doubts, labels)
@@ -202,7 +203,7 @@ def _require_columns(frame: pd.DataFrame, needed: Sequence[str], law: Law | None
         names = " ".join(f"{name}=NAME" for name in missing)
         remedy = f"Rename with `map` {names}{how_to_derive(frame, missing)}"
         columns = listed(frame.columns, most=40)
-        hint = metrics_hint(frame, source) if target in missing else ""
+        hint = metrics_hint(frame) if target in missing else ""
         raise InputError(f"{source}: {what} missing{needing}; it has {columns}. {remedy}{hint}")
 
 

@@ -17,10 +17,21 @@ from scaling.tasks.task import Task
 
 def other_task(runs: pd.DataFrame, source: object) -> str | None:
     """The task of these runs, None for language models and where no row says. Raises InputError for several."""
-    found = sorted({str(task) for task in runs["task"].dropna()} if "task" in runs else ())
+    found = _named(runs)
     if len(found) > 1:
         raise InputError(f"{source}: its runs are of several tasks ({listed(found)}): take one")
     return None if not found or found[0] == LANGUAGE_MODEL else found[0]
+
+
+def is_of_other_task(runs: pd.DataFrame) -> bool:
+    """Whether these runs are of one registered task that is not the language model; what a column `task` of other
+    people's says is not."""
+    found = _named(runs)
+    return len(found) == 1 and found[0] != LANGUAGE_MODEL and found[0] in TASKS
+
+
+def _named(runs: pd.DataFrame) -> list[str]:
+    return sorted({str(task) for task in runs["task"].dropna()} if "task" in runs else ())
 
 
 def with_target(source: str | Path | pd.DataFrame, mapping: Mapping[str, str], target: str | None) -> dict[str, str]:
@@ -41,10 +52,9 @@ def with_target(source: str | Path | pd.DataFrame, mapping: Mapping[str, str], t
         runs, place = Study(Path(source)).runs, str(source)
     else:
         return found
-    name = other_task(runs, place)
-    if name is None or name not in TASKS:
+    if not is_of_other_task(runs):
         return found
-    task = TASKS[name]
+    task = TASKS[_named(runs)[0]]
     _require_falling(task, target, place)
     return {TOKENS: task.budget.name, **found}
 
@@ -61,10 +71,9 @@ def _require_falling(task: Task, target: str, source: object) -> None:
         )
 
 
-def metrics_hint(runs: pd.DataFrame, source: object) -> str:
+def metrics_hint(runs: pd.DataFrame) -> str:
     """What `target` can name where a column of the language model's is missing; "" for language models."""
-    name = other_task(runs, source)
-    if name is None:
+    if not is_of_other_task(runs):
         return ""
-    of = f", one of {listed(TASKS[name].metric)}" if name in TASKS else ""
-    return f". These runs are of the task {name}: `target` names the metric to fit{of}"
+    (name,) = _named(runs)
+    return f". These runs are of the task {name}: `target` names the metric to fit, one of {listed(TASKS[name].metric)}"

@@ -76,3 +76,17 @@ def test_runs_of_several_tasks_are_of_none() -> None:
     assert other_task(runs[:1], "a table") is None
     assert other_task(runs[1:], "a table") == "toy"
     assert other_task(pd.DataFrame({"x": [1]}), "a table") is None
+
+
+def test_a_column_task_of_other_peoples_tables_means_nothing(study: Path) -> None:
+    """A table with a column of that name is read as it was, whatever stands in it."""
+    runs = pd.DataFrame({"n_active": [1e6, 2e6, 4e6], "tokens": [1e9] * 3, "loss_val": [3.0, 2.9, 2.8]})
+    plain = read_runs(runs)
+    named = read_runs(runs.assign(task=["mmlu", "toy", "arc"]))
+    assert (len(named), named.doubts) == (len(plain), plain.doubts)
+    assert with_target(runs.assign(task="mmlu"), {}, "accuracy") == {"loss_val": "accuracy"}
+
+
+def test_units_of_language_models_are_not_looked_for_in_another_task(study: Path) -> None:
+    table = read_runs(study, with_target(study, {"n_active": "n_experts"}, "squared_error"), law=law_named("hoffmann"))
+    assert table.doubts == ()
