@@ -11,7 +11,7 @@ from analysis.rates.arms import Arm, arms_of, theory_of
 from analysis.rates.optimum import Minima, minima
 from analysis.rates.question import FEWEST_LEVELS, RateQuestion
 from analysis.rates.rates import Point, Rate, Rates
-from analysis.rates.resampling import FEW, Averages, averages
+from analysis.rates.resampling import FEW, FEWEST, Averages, averages
 from analysis.rates.slopes import change, estimated, neighbours, slopes_of, windows
 from analysis.rates.table import ReplicateTable
 from scaling.arrays import Array, Booleans, Integers
@@ -187,10 +187,13 @@ def _too_short(arm: Arm, question: RateQuestion, measured: _Measured) -> str:
 def _doubts(rates: Sequence[Rate], draws: int) -> list[str]:
     """What to doubt of the intervals, and of the choice of levels."""
     doubts = []
-    single = [rate.name for rate in rates if rate.interval is None]
-    few = [rate.name for rate in rates if 1 < rate.replicates < FEW]
-    if single and draws:
-        doubts.append(f"a level whose replicates do not differ has no spread, so no interval: {listed(single, most=4)}")
+    too_few = [rate.name for rate in rates if rate.replicates < FEWEST]
+    alike = [rate.name for rate in rates if rate.replicates >= FEWEST and rate.interval is None]
+    few = [rate.name for rate in rates if FEWEST <= rate.replicates < FEW]
+    if too_few and draws:
+        doubts.append(f"fewer than {FEWEST} replicates, so no interval: {listed(too_few, most=4)}")
+    if alike and draws:
+        doubts.append(f"the replicates of a level do not differ, so there is no interval: {listed(alike, most=4)}")
     if few and draws:
         doubts.append(f"fewer than {FEW} replicates, so intervals are rough: {listed(few, most=4)}")
     edges = [rate.name for rate in rates if any(point.edge for point in rate.points)]

@@ -18,6 +18,7 @@ from scaling.arrays import Array, Booleans
 
 Identities = tuple[Hashable, ...]
 MANY, FEW = 50, 10  # replicates from which intervals need no widening by Student's t, and from which they hold 95 %
+FEWEST = 5  # replicates of an interval: resamples of fewer repeat each other
 _AT_ONCE = 10_000_000  # weights in memory: 80 MB
 _EXACT = 1e-12  # of a value: smaller differences of replicates are rounding
 _MOST_LEFT_OUT = 1_000  # replicates; of more, the skewness of an average does not matter
@@ -36,7 +37,7 @@ class Averages:
     """Natural logarithms of the averages of C cells: of all replicates (C,), of B resamples (B, C), and without one
     replicate each (J, C); NaN where an average is not positive.
 
-    `known` are the cells whose replicates differ; the others, such as those with one, have no spread.
+    `known` are the cells whose spread is: those of five replicates and more that differ.
     """
 
     estimate: Array
@@ -83,7 +84,7 @@ def averages(cells: Sequence[Cell], average: Average, draws: int, rng: np.random
         n_trunks=sum(several),
         supply="many" if least >= MANY else "scarce",
     )
-    known = np.array([np.ptp(cell.values) > _EXACT * np.max(np.abs(cell.values)) for cell in cells])
+    known = np.array([len(cell.values) >= FEWEST and _differ(cell.values) for cell in cells])
     return Averages(estimate, drawn, np.concatenate(without), resampled, known)
 
 
@@ -111,6 +112,10 @@ def _medians(values: Array, counts: Array) -> Array:
         lower, upper = (np.argmax(up_to >= np.floor(rank), axis=1) for rank in ((total + 1) / 2, total / 2 + 1))
         found[:, column] = (sorted_values[lower] + sorted_values[upper]) / 2
     return found
+
+
+def _differ(values: Array) -> bool:
+    return bool(np.ptp(values) > _EXACT * np.max(np.abs(values)))
 
 
 def _in_order(cell: Cell, identities: Identities) -> Array:

@@ -18,7 +18,7 @@ Window = tuple[int, int]  # its first and last level, counted from 0
 @dataclass(frozen=True)
 class Slope:
     """The least-squares slope of ln y against ln x over the levels from `first` to `last`, ends included, with its 95 %
-    interval; None where the replicates of a level do not differ, or there are no resamples."""
+    interval; None where the spread of a level is not known, or there are no resamples."""
 
     first: float
     last: float

@@ -21,6 +21,7 @@ from scaling.tasks.task import Task
 
 VALUE, IDENTITY = "value of the metric", "replicate of the seed"  # columns that no table of runs has
 _SAMPLING = ("seed", "replicates")  # settings that choose the replicates, and not what is measured
+_BUDGET = ("budget", "steps")  # what a configuration calls the budget, which is a column under a name of the task
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +119,8 @@ def _described(table: ReplicateTable) -> ReplicateTable:
     metric = next((task.metric[table.metric] for task in tasks if table.metric in task.metric), None)
     shaping = [name for config in _unique(table.frame, "config") for name in _leaves(config)]
     shaping += [task.budget.name for task in tasks]
-    settings = [name for name in dict.fromkeys(shaping) if name in table.frame and name not in _SAMPLING]
+    others = (*_SAMPLING, *_BUDGET)
+    settings = [name for name in dict.fromkeys(shaping) if name in table.frame and name not in others]
     if metric is None:
         return replace(table, settings=tuple(settings))
     return replace(table, unit=metric.unit, better=metric.better, settings=tuple(settings))

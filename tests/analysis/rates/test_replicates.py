@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_rates import LEVELS, power, replicates, write_rates
+from synthetic import cells, write_study
 
+from analysis.rates.face import rates
 from analysis.rates.table import IDENTITY, VALUE, read_replicates
 from scaling.errors import InputError
 
@@ -70,3 +72,15 @@ def test_values_that_are_no_number_are_left_out_and_counted():
 def test_a_folder_that_is_no_study_is_named(tmp_path):
     with pytest.raises(InputError, match="no runs"):
         read_replicates(tmp_path, "risk")
+
+
+def test_a_study_of_language_models_has_its_runs_as_replicates(tmp_path):
+    """Its metric is a column of runs, a seed is a replicate, and its steps are no setting beside its tokens."""
+    configs = cells(experts=(1, 4), widths=(32,), tokens=(500_000, 1_000_000, 2_000_000))
+    table = read_replicates(write_study(tmp_path / "models", configs=configs), "loss_val")
+    assert table.unit == "nats/token"
+    assert (table.better, len(table)) == ("lower", len(configs) - 1)  # one diverged
+    assert {"n_experts", "d_model", "tokens"} <= set(table.settings)
+    assert "steps" not in table.settings
+    (dense,) = rates(tmp_path / "models", metric="loss_val", axis="tokens", where="n_experts == 1", bootstrap=0).rates
+    assert -0.3 < dense.slope < 0.0  # a loss with an irreducible part falls slower than its D^-0.38

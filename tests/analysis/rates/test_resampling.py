@@ -71,7 +71,8 @@ def test_the_interval_of_a_geometric_mean_is_that_of_a_mean_of_logarithms():
 
 def test_a_single_replicate_and_equal_ones_have_no_spread():
     alone, equal = Cell(("0/0",), np.array([2.0])), Cell(REPLICATES, np.full(30, 3.0))
-    found = averages([alone, equal, Cell(REPLICATES, np.arange(1.0, 31.0))], "median", 50, RNG)
-    assert found.known.tolist() == [False, False, True]
+    four, five = (Cell(REPLICATES[:count], np.arange(1.0, count + 1)) for count in (4, 5))
+    found = averages([alone, equal, four, five, Cell(REPLICATES, np.arange(1.0, 31.0))], "median", 50, RNG)
+    assert found.known.tolist() == [False, False, False, True, True]
     assert found.draws[:, 0] == pytest.approx(np.full(50, np.log(2.0)))
     assert len(averages([Cell(("a",), np.ones(1))], "geometric", 10, RNG).without) == 0

@@ -13,7 +13,7 @@ from analysis.report.sections import rates as pages
 @pytest.fixture(scope="module")
 def found():
     frame = replicates(
-        [{"order": order, "samples": n} for order in (0, 1) for n in LEVELS], lambda cell: 1 / cell["samples"], count=4
+        [{"order": order, "samples": n} for order in (0, 1) for n in LEVELS], lambda cell: 1 / cell["samples"], count=6
     )
     asked = {"metric": "risk", "axis": "samples", "bootstrap": 100}
     of_arms = scaling.rates(frame, by="order", theory=-1, **asked)
