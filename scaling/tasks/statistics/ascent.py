@@ -1,4 +1,4 @@
-"""Maximum likelihood in a box from several starts: L-BFGS-B, begun afresh until nothing is gained."""
+"""Maximum likelihood in a box from several starts: BFGS, begun afresh until nothing is gained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from scipy.optimize import Bounds, minimize
 
 from scaling.arrays import Array
 
-GRADIENT = 1e-8  # nats per sample and unit of a parameter at which a climb ends
-DECREASE = 1e-14  # of the mean loss in one step, at which it ends too: its value is exact to some 1e-16
+GRADIENT = 1e-9  # nats per sample and unit of a parameter at which a climb ends
 GAIN = 1e-3  # nats of the whole sample: a fresh climb that gains less shows that the last one had converged
 STEPS = 2000  # of one climb
 CLIMBS = 10  # at most, one after the other
-MEMORY = 30  # pairs of steps and gradients that are kept: about as many as there are parameters
 
 ValueAndGradient = Callable[[Array], tuple[float, Array]]
 """Parameters [P] -> the mean of -log f over the sample, in nats, and its gradient [P]."""
@@ -36,26 +34,33 @@ class Maximum:
 
 
 def climb(likelihood: ValueAndGradient, start: Array, n: int, bounds: Bounds) -> Maximum:
-    """The least mean loss over n samples within bounds that is reached from one start.
+    """The least mean loss over n samples within finite bounds that is reached from one start.
 
-    L-BFGS-B (Byrd, Lu, Nocedal and Zhu, SIAM Journal on Scientific Computing 16, 1995, 1190-1208). A climb can end too
-    early, where a line search fails: at the kink of a ReLU, or in the flat directions of an over-fitted model. So
-    another begins where it ended, without its memory, until one gains less than `GAIN` nats.
+    Free values u give parameters middle + half sin(u / half), which reach the bounds and leave maxima inside where they
+    are: the transformation of MINUIT (James and Roos, Computer Physics Communications 10, 1975, 343-367). BFGS climbs
+    in u (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 6.1); its matrices are too small for threads to
+    be worth their wait, which L-BFGS-B's are not. A climb can end too early where a line search fails: at the kink of a
+    ReLU, or in the flat directions of an over-fitted model. So another begins where it ended, with the identity, until
+    one gains less than `GAIN` nats.
     """
-    parameters = np.clip(start, bounds.lb, bounds.ub)
-    loss, evaluations = np.inf, 0
+    middle, half = (bounds.ub + bounds.lb) / 2, (bounds.ub - bounds.lb) / 2
+
+    def of_free(values: Array) -> tuple[float, Array]:
+        value, gradient = likelihood(middle + half * np.sin(values / half))
+        return value, gradient * np.cos(values / half)
+
+    values = half * np.arcsin(np.clip((start - middle) / half, -0.98, 0.98))  # at a bound the slope in u is 0
+    loss, evaluations, converged = np.inf, 0, False
     for _ in range(CLIMBS):
-        found = minimize(
-            likelihood, parameters, jac=True, method="L-BFGS-B", bounds=bounds,
-            options={"maxcor": MEMORY, "gtol": GRADIENT, "ftol": DECREASE, "maxiter": STEPS, "maxfun": 2 * STEPS},
-        )  # fmt: skip
+        found = minimize(of_free, values, jac=True, method="BFGS", options={"gtol": GRADIENT, "maxiter": STEPS})
         evaluations += found.nfev
         gain = n * (loss - float(found.fun))
         if gain > 0:
-            parameters, loss = found.x, float(found.fun)
+            values, loss = found.x, float(found.fun)
+        converged = bool(np.isfinite(loss)) and gain < GAIN
         if not gain >= GAIN:
-            return Maximum(parameters, loss, bool(np.isfinite(loss)), evaluations)
-    return Maximum(parameters, loss, False, evaluations)
+            break
+    return Maximum(middle + half * np.sin(values / half), loss, converged, evaluations)
 
 
 def best_of(climbs: Iterable[Maximum]) -> Maximum:
