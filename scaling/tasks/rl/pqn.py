@@ -132,42 +132,43 @@ class PQN:
         nothing = Records(*(jnp.zeros(room) for _ in range(3)))
         return jax.lax.fori_loop(0, count, one, (learner, nothing))
 
-    def evaluate(self, variables: Any, key: jax.Array, random_share: jax.Array) -> jax.Array:
-        """Returns of the first episode of each environment, [N], with that share of random actions.
+    def evaluate(self, variables: Any, key: jax.Array, random_share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns of the first episode of each environment, [N], with that share of random actions; and the
+        observations of the last `n_steps` steps in all of them, [T N, ...].
 
         First episodes alone, each to its end: over a fixed number of steps short episodes would count more often.
         """
         start_key, own_key = jax.random.split(key)
         observation, world = self.environments.reset(start_key)
         limit, count = self.environments.parameters.max_steps_in_episode, self.environments.count
+        kept = self.shape.n_steps
 
         def playing(state: tuple[Any, ...]) -> jax.Array:
-            return jnp.any(state[3]) & (state[4] < limit)
+            alive_N, step = state[3:5]
+            return (jnp.any(alive_N) & (step < limit)) | (step < kept)
 
         def act(state: tuple[Any, ...]) -> tuple[Any, ...]:
-            observation, world, score_N, alive_N, step = state
+            observation, world, score_N, alive_N, step, seen_before = state
             act_key, step_key = jax.random.split(jax.random.fold_in(own_key, step))
             action_N = _explored(self.network.apply(variables, observation), act_key, random_share)
             seen = self.environments.step(step_key, world, action_N)
             score_N = score_N + jnp.where(alive_N, seen.reward_N, 0)
-            return (
-                seen.observation_NxHxWxC,
-                seen.world,
-                score_N,
-                alive_N & ~(seen.terminated_N | seen.truncated_N),
-                step + 1,
-            )
+            alive_N &= ~(seen.terminated_N | seen.truncated_N)
+            seen_before = seen_before.at[step % kept].set(observation)
+            return seen.observation_NxHxWxC, seen.world, score_N, alive_N, step + 1, seen_before
 
-        first = (observation, world, jnp.zeros(count), jnp.ones(count, bool), jnp.int32(0))
-        return jax.lax.while_loop(playing, act, first)[2]
+        buffer = jnp.zeros((kept, *observation.shape), bool)
+        first = (observation, world, jnp.zeros(count), jnp.ones(count, bool), jnp.int32(0), buffer)
+        last = jax.lax.while_loop(playing, act, first)
+        return last[2], last[5].reshape(-1, *observation.shape[1:])
 
-    def inspect(self, learner: Learner, random_share: jax.Array) -> Inside:
-        """What happens inside the network on the observations of one more round, in which nothing is learnt."""
-        _, seen, _ = self.act(learner, jax.random.fold_in(learner.key, learner.rounds), random_share)
-        observations = seen.observation.reshape(-1, *seen.observation.shape[2:])
-        features: Inside = self.network.apply(learner.variables, _spread(observations, RANK_ROWS), inspect=True)[1]
-        enough = 8 * ROWS // self.network.layer.rows  # an expert of a top-1 router may be reached by few rows
-        inside: Inside = self.network.apply(learner.variables, _spread(observations, enough), inspect=True)[1]
+    def inspect(self, variables: Any, observation_BxHxWxC: jax.Array) -> Inside:
+        """What happens inside the network: of its layer on as many observations as give an expert `ROWS` rows, of what
+        the head reads on `RANK_ROWS` of them."""
+        layer = self.network.layer
+        enough = 8 * ROWS // layer.rows  # an expert of a top-1 router may be reached by few rows
+        features: Inside = self.network.apply(variables, _spread(observation_BxHxWxC, RANK_ROWS), inspect=True)[1]
+        inside: Inside = self.network.apply(variables, _spread(observation_BxHxWxC, enough), inspect=True)[1]
         return inside.replace(features_BxH=features.features_BxH)
 
     def _round(self, learner: Learner, schedule: Schedule) -> tuple[Learner, Records]:

@@ -29,8 +29,8 @@ class Programs:
 
     start: Callable[[jax.Array], Learner]
     advance: Callable[[Learner, Schedule, Any], tuple[Learner, Records]]
-    evaluate: Callable[[Any, jax.Array, Any], jax.Array]
-    inspect: Callable[[Learner, Any], Inside]
+    evaluate: Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array]]
+    inspect: Callable[[Any, jax.Array], Inside]
 
 
 def schedule_of(settings: ValueRL) -> Schedule:
@@ -59,12 +59,13 @@ def _programs(settings: ValueRL) -> Programs:
         seed, share = jax.random.key(0), jnp.float32(0)
         state = jax.eval_shape(learner.start, seed)
         schedule = Schedule(*(share for _ in ARGUMENTS))
+        seen = jax.eval_shape(learner.evaluate, state.variables, seed, share)[1]
         advance = functools.partial(learner.advance, room=ROOM)
         arguments: tuple[tuple[Any, tuple[Any, ...]], ...] = (
             (learner.start, (seed,)),
             (advance, (state, schedule, jnp.int32(0))),
             (learner.evaluate, (state.variables, seed, share)),
-            (learner.inspect, (state, share)),
+            (learner.inspect, (state.variables, seen)),
         )
         return tuple(jax.jit(function).lower(*given).compile() for function, given in arguments)
 

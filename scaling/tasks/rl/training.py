@@ -89,12 +89,13 @@ def _advanced(
 
 def _measured(learner: Learner, programs: Programs, settings: ValueRL, key: jax.Array) -> dict[str, float]:
     """Return without exploration but for 5 % of actions, and what is inside the network."""
-    share, layer = jnp.float32(EVALUATION_EPSILON), settings.layer
-    inside = programs.inspect(learner, share)
+    layer, variables = settings.layer, learner.variables
+    score, observation = _evaluated(variables, programs, key, EVALUATIONS, EVALUATION_EPSILON)
+    inside = programs.inspect(variables, observation)
     dormant = dormancy(np.asarray(inside.hidden_ExRxF), np.asarray(inside.reached_ExR), np.random.default_rng(0))
     return {
-        "episode_return": _evaluated(learner, programs, key, EVALUATIONS, EVALUATION_EPSILON),
-        "random_return": _random_return(learner, programs, settings),
+        "episode_return": score,
+        "random_return": _random_return(variables, programs, settings),
         "dormant_frac": float(np.mean(dormant.dormant)),
         "dormant_frac_worst": float(np.max(dormant.dormant)),
         "silent_frac": float(np.mean(dormant.silent)),
@@ -109,16 +110,19 @@ def _measured(learner: Learner, programs: Programs, settings: ValueRL, key: jax.
 _random_returns: dict[tuple[str, int], float] = {}
 
 
-def _random_return(learner: Learner, programs: Programs, settings: ValueRL) -> float:
+def _random_return(variables: Any, programs: Programs, settings: ValueRL) -> float:
     """Mean return of random actions, the same for every network and seed: measured once in a process."""
     key = settings.game, settings.n_envs
     if key not in _random_returns:
-        _random_returns[key] = _evaluated(learner, programs, jax.random.key(0), RANDOM_EVALUATIONS, 1.0)
+        _random_returns[key], _ = _evaluated(variables, programs, jax.random.key(0), RANDOM_EVALUATIONS, 1.0)
     return _random_returns[key]
 
 
-def _evaluated(learner: Learner, programs: Programs, key: jax.Array, batches: int, epsilon: float) -> float:
-    """Mean return of first episodes, `batches` times as many as there are environments."""
-    share = jnp.float32(epsilon)
-    return float(np.mean([programs.evaluate(learner.variables, jax.random.fold_in(key, i), share)
-                          for i in range(batches)]))  # fmt: skip
+def _evaluated(
+    variables: Any, programs: Programs, key: jax.Array, batches: int, epsilon: float
+) -> tuple[float, jax.Array]:
+    """Mean return of first episodes, `batches` times as many as there are environments, and the last observations."""
+    found = [
+        programs.evaluate(variables, jax.random.fold_in(key, batch), jnp.float32(epsilon)) for batch in range(batches)
+    ]
+    return float(np.mean([np.mean(score_N) for score_N, _ in found])), found[-1][1]
