@@ -21,6 +21,8 @@ from toy_task import Toy
 
 from analysis.tables.study import Study
 from scaling import parts
+from scaling.cli.show.page import print_page
+from scaling.cli.show.sweep import task_plan_page
 from scaling.errors import InputError, WorkError
 from scaling.tasks import TASKS
 from scaling.tasks.cell import TaskCell
@@ -142,6 +144,15 @@ def test_a_plan_counts_cells_calls_and_flops() -> None:
     assert "replicates" not in plan.defaults["settings"]
     assert plan.lint == ("3 levels of `samples`: whether a slope depends on its window cannot be seen below 4",)
     assert json.loads(json.dumps(document))["defaults"]["settings"]["weights"] == [1, 2]
+
+
+def test_the_page_of_a_plan_says_what_is_measured_and_which_way_is_better(capsys: pytest.CaptureFixture[str]) -> None:
+    print_page(task_plan_page(task_plan(parse(SMALL))), verbose=True)
+    page = " ".join(capsys.readouterr().out.split())
+    assert "coins: 6 cells, 6 to train" in page
+    assert "It measures squared_error, where lower is better, and 2 more metrics. 1.11×10⁶ FLOPs, counted" in page
+    assert "score – higher one minus that" in page
+    assert "defaults, settings: spread=1.0" in page
 
 
 def test_a_plan_says_what_a_design_cannot_show() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scaling.cli.options import with_options
 from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
-from scaling.formatting import flops, listed, percent, plural, si
+from scaling.formatting import flops, percent, plural, si
 from scaling.table import Table
 from sweeps.grid import Grid, axis_value
 from sweeps.progress import Progress, duration
@@ -64,19 +64,27 @@ def task_plan_page(plan: TaskPlan) -> Page:
         f"defaults, {section}: " + ", ".join(f"{name}={value}" for name, value in values.items())
         for section, values in plan.defaults.items()
     )
-    metrics = listed(f"{metric.name} ({metric.better} is better)" for metric in task.metrics)
+    first, *others = task.metrics
+    more = f", and {plural(len(others), 'more metric')}" if others else ""
     return Page(
         f"{plan.study}: {totals['cells']} cells, {totals['missing']} to train, about {duration(plan.seconds)}",
         why=(
             f"Task {task.name}: {task.title}" + (f" ({task.source})." if task.source else "."),
-            f"Metrics: {metrics}. {flops(totals['train_flops'])} FLOPs, {task.flops_are}; {plan.workers} at a time.",
+            f"It measures {first.name}, where {first.better} is better{more}. {flops(totals['train_flops'])} FLOPs, "
+            f"{task.flops_are}; {plan.workers} at a time.",
         ),
         tables=(_task_cells(plan),),
         notes=(*(f"left out: {one}" for one in plan.left_out), f"time is {plan.basis}", *duplicates),
         warnings=plan.lint,
-        details=(_resolved(plan), *defaults),
-        more="what each cell resolves to, and the defaults",
+        details=(_metrics(plan), _resolved(plan), *defaults),
+        more="the metrics, what each cell resolves to, and the defaults",
     )
+
+
+def _metrics(plan: TaskPlan) -> Table:
+    """What the task measures, in which units and which way is better."""
+    rows = [[one.name, one.unit or "–", one.better, one.meaning] for one in plan.task.metrics]
+    return text_table("Metrics", ("metric", "unit", "better", "meaning"), rows, ("metric", "unit", "better", "meaning"))
 
 
 def _task_cells(plan: TaskPlan) -> Table:
