@@ -38,6 +38,9 @@ class MixtureClassification(Settings):
         Literal["near-truth", "random"],
         Field(description="the true experts, one of them doubled, and noise; or random parameters"),
     ] = "near-truth"
+    doubled: Annotated[
+        Literal["either", "first", "second"], Field(description="the true expert that a start near the truth doubles")
+    ] = "either"
     spread: Annotated[
         Real, Field(ge=0, description="standard deviation of what is added to a start near the truth")
     ] = 0.3
@@ -46,8 +49,9 @@ class MixtureClassification(Settings):
     bound: Annotated[Real, Field(gt=0, description="most that a parameter can be: the parameter space is compact")] = 15
 
     def identity(self) -> dict[str, object]:
-        """Random starts have no spread."""
-        return self.model_dump(mode="json", exclude={"spread"} if self.starts == "random" else set())
+        """Random starts double no true expert and have no spread."""
+        unused = {"doubled", "spread"} if self.starts == "random" else set()
+        return self.model_dump(mode="json", exclude=unused)
 
 
 def _flops(cell: TaskCell) -> float:

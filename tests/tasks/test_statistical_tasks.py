@@ -86,6 +86,36 @@ def test_oracle_cells_learn_as_noise_allows():
     assert math.log10(errors[1] / errors[0]) == pytest.approx(-1, abs=math.log10(1.3))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "noise", "most"), [(0, 1.0, 72), (1, 0.1, 24), (2, 0.01, 14)])
+def test_the_best_number_of_experts_grows_as_theory_says(order, noise, most):
+    samples = np.array([1000, 3000, 10_000, 30_000])
+    m = np.unique(np.round(np.geomspace(3, most, 14)).astype(int))
+    errors = np.array(
+        [
+            [
+                result.run["squared_error"]
+                for result in trained(
+                    *(
+                        cell("mixture-regression", n, n_experts=k, order=order, noise=noise, replicates=20)
+                        for n in samples.tolist()
+                    )
+                )
+            ]
+            for k in m.tolist()
+        ]
+    )
+    best = []
+    for of_n in errors.T:  # the vertex of a parabola through the five numbers around the least
+        middle = int(np.clip(of_n.argmin(), 2, len(m) - 3))
+        near = slice(middle - 2, middle + 3)
+        square, linear, _ = np.polyfit(np.log(m[near]), np.log(of_n[near]), 2)
+        best.append(-linear / (2 * square))
+    slope = np.polyfit(np.log(samples / np.log(samples)), best, 1)[0]
+    # s / (2r + s) with s = 1, r = order + 1; without the log(n) that the oracle gate does not cost, it is .04 more.
+    assert slope == pytest.approx(1 / (2 * (order + 1) + 1), abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "unused"),
     [

@@ -102,7 +102,7 @@ def log_density(parameters: jax.Array, x: jax.Array, y: jax.Array, model: Model)
 @functools.partial(jax.jit, static_argnames="model")
 def mean_loss(parameters: jax.Array, data: Any, n: jax.Array, model: Model) -> tuple[jax.Array, jax.Array]:
     """The mean of -log f(y | x) over the n samples and its gradient."""
-    return mean_and_gradient(lambda values, rows: -log_density(values, *rows, model), parameters, data, n)
+    return mean_and_gradient(lambda values, rows: -log_density(values, rows[0], rows[1], model), parameters, data, n)
 
 
 def fit(starts_SxP: Array, data: Any, n: int, bounds: Bounds, model: Model) -> Maximum:

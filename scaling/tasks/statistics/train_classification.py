@@ -84,6 +84,8 @@ def _start(settings: MixtureClassification, true: Mixture, rng: np.random.Genera
         gate = rng.normal(0, 2, (settings.n_experts, 2))
         return Mixture(gate, rng.normal(0, 2, (settings.n_experts, N_CLASSES, 2))).free()
     doubles = rng.integers(len(true.gate), size=settings.n_experts - len(true.gate))
+    if settings.doubled != "either":
+        doubles[:] = ("first", "second").index(settings.doubled)
     atoms = np.concatenate([np.arange(len(true.gate)), doubles])
     gate, experts = true.gate[atoms].copy(), true.experts[atoms]
     gate[:, 0] -= np.log(np.bincount(atoms)[atoms])
