@@ -21,7 +21,7 @@ from scaling.config.fields import Count, Real
 from scaling.tasks.cell import Settings, TaskCell
 from scaling.tasks.task import Budget, Metric, Task
 
-_ITERATIONS, _OPERATIONS = 250, 120  # of one start, as measured on shipped grids; of one sample and expert
+_PASSES, _OPERATIONS = 400, 120  # over the sample, of one start, as it was measured; of one sample and expert
 
 
 class SharedExperts(Settings):
@@ -55,7 +55,7 @@ def _flops(cell: TaskCell) -> float:
     settings = cell.settings
     assert isinstance(settings, SharedExperts)
     experts = settings.n_shared + settings.n_experts
-    return float(settings.replicates * settings.n_starts * _ITERATIONS * cell.budget * experts * _OPERATIONS)
+    return float(settings.replicates * settings.n_starts * _PASSES * cell.budget * experts * _OPERATIONS)
 
 
 TASK = Task(
