@@ -148,14 +148,17 @@ def _result(arm: Arm, arms: Arms, draws: Mapping[str, list[Array]], question: Re
     difference = improvement = None
     if arm is not baseline:
         theirs = draws[baseline.name]
-        iqm = interquartile_mean
-        difference = interval(iqm(arm.scores) - iqm(baseline.scores), iqm(own) - iqm(theirs))
+        difference = interval(
+            interquartile_mean(arm.scores) - interquartile_mean(baseline.scores),
+            interquartile_mean(own) - interquartile_mean(theirs),
+        )
         improvement = interval(
             probability_of_improvement(arm.scores, baseline.scores), probability_of_improvement(own, theirs)
         )
-    aggregates = [interval(statistic(arm.scores), statistic(own)) for statistic in (interquartile_mean, mean)]
-    gap = interval(optimality_gap(arm.scores), optimality_gap(own))
-    return ArmResult(arm.name, sum(map(len, arm.raw)), *aggregates, gap, difference, improvement)
+    iqm, average, gap = (
+        interval(statistic(arm.scores), statistic(own)) for statistic in (interquartile_mean, mean, optimality_gap)
+    )
+    return ArmResult(arm.name, sum(map(len, arm.raw)), iqm, average, gap, difference, improvement)
 
 
 def _text(found: Interval | None) -> str:

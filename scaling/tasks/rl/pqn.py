@@ -12,7 +12,7 @@ Axes: T steps, N environments, A actions, K rounds of a call.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -150,7 +150,7 @@ class PQN:
         def act(state: tuple[Any, ...]) -> tuple[Any, ...]:
             observation, world, score_N, alive_N, step, seen_before = state
             act_key, step_key = jax.random.split(jax.random.fold_in(own_key, step))
-            action_N = _explored(self.network.apply(variables, observation), act_key, random_share)
+            action_N = _explored(self._values(variables, observation), act_key, random_share)
             seen = self.environments.step(step_key, world, action_N)
             score_N = score_N + jnp.where(alive_N, seen.reward_N, 0)
             alive_N &= ~(seen.terminated_N | seen.truncated_N)
@@ -167,22 +167,31 @@ class PQN:
         the head reads on `RANK_ROWS` of them."""
         layer = self.network.layer
         enough = 8 * ROWS // layer.rows  # an expert of a top-1 router may be reached by few rows
-        features: Inside = self.network.apply(variables, _spread(observation_BxHxWxC, RANK_ROWS), inspect=True)[1]
-        inside: Inside = self.network.apply(variables, _spread(observation_BxHxWxC, enough), inspect=True)[1]
-        return inside.replace(features_BxH=features.features_BxH)
+        of_head, of_layer = (
+            self._inside(variables, _spread(observation_BxHxWxC, most)) for most in (RANK_ROWS, enough)
+        )
+        return replace(of_layer, features_BxH=of_head.features_BxH)
+
+    def _values(self, variables: Any, observation_BxHxWxC: jax.Array) -> jax.Array:
+        q_BxA: Any = self.network.apply(variables, observation_BxHxWxC)
+        return q_BxA
+
+    def _inside(self, variables: Any, observation_BxHxWxC: jax.Array) -> Inside:
+        found: Any = self.network.apply(variables, observation_BxHxWxC, inspect=True)
+        return found[1]
 
     def _round(self, learner: Learner, schedule: Schedule) -> tuple[Learner, Records]:
         act_key, learn_key = jax.random.split(jax.random.fold_in(learner.key, learner.rounds))
         frame = learner.rounds * self.frames
         learner, seen, ended = self.act(learner, act_key, schedule.random_share(frame))
         learner, loss = self._learn(learner, seen, learn_key, schedule.rate(frame))
-        return learner.replace(rounds=learner.rounds + 1), Records(*ended, loss)
+        return replace(learner, rounds=learner.rounds + 1), Records(*ended, loss)
 
     def act(
         self, learner: Learner, key: jax.Array, random_share: jax.Array
     ) -> tuple[Learner, Transitions, tuple[jax.Array, jax.Array]]:
         """T steps in every environment; also the sum of the returns of episodes that ended, and their number."""
-        values = functools.partial(self.network.apply, learner.variables)
+        values = functools.partial(self._values, learner.variables)
 
         def step(state: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             observation, q_NxA, world, score_N = state
@@ -208,7 +217,7 @@ class PQN:
 
         first = (learner.observation_NxHxWxC, values(learner.observation_NxHxWxC), learner.world, learner.score_N)
         last, (seen, ended) = jax.lax.scan(step, first, jax.random.split(key, self.shape.n_steps))
-        learner = learner.replace(observation_NxHxWxC=last[0], world=last[2], score_N=last[3])
+        learner = replace(learner, observation_NxHxWxC=last[0], world=last[2], score_N=last[3])
         return learner, seen, (jnp.sum(ended[0]), jnp.sum(ended[1]))
 
     def _learn(self, learner: Learner, seen: Transitions, key: jax.Array, rate: jax.Array) -> tuple[Learner, jax.Array]:
@@ -221,7 +230,7 @@ class PQN:
 
         def loss_of(params: Any, batch: tuple[jax.Array, ...]) -> jax.Array:
             observation, action_B, target_B = batch
-            q_BxA = self.network.apply({"params": params, "constants": constants}, observation)
+            q_BxA = self._values({"params": params, "constants": constants}, observation)
             chosen_B = jnp.sum(jnp.where(action_B[:, None] == jnp.arange(q_BxA.shape[-1]), q_BxA, 0), axis=-1)
             return 0.5 * jnp.mean((chosen_B - target_B) ** 2)
 
@@ -236,7 +245,7 @@ class PQN:
         start = (learner.variables["params"], learner.moments)
         (params, moments), losses = jax.lax.scan(descend, start, minibatches)
         variables = {"params": params, "constants": constants}
-        return learner.replace(variables=variables, moments=moments), jnp.mean(losses)
+        return replace(learner, variables=variables, moments=moments), jnp.mean(losses)
 
 
 def _optimiser() -> optax.GradientTransformation:
