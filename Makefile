@@ -63,6 +63,8 @@ flagship-check: $(READY)
 	$(BIN)/scaling sweep run $(FLAGSHIP)/check.yaml --out $(FLAGSHIP)/check --max-hours $(HOURS)
 	$(BIN)/scaling sweep pack $(FLAGSHIP)/check --out $(FLAGSHIP)/check
 	$(BIN)/python -m benchmarks.flagship compare $(FLAGSHIP)
+	$(BIN)/scaling report $(FLAGSHIP) --answer $(FLAGSHIP)/answer-heavy.json --fit $(FLAGSHIP)/fit.json --out $(FLAGSHIP)/report.pdf
+	$(BIN)/python notebooks/execute.py $(FLAGSHIP) flagship
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py $(STUDY)

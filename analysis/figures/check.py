@@ -16,9 +16,10 @@ def losses(runs: pd.DataFrame, palette: Palette, ax: Axes) -> Axes:
 
     `runs` has `n_experts`, `train_flops`, `predicted`, `low`, `high`, `measured`.
     """
-    for experts, trunk in runs.sort_values(COMPUTE).groupby(EXPERTS):
+    for experts in sorted({int(e) for e in runs[EXPERTS]}):
+        trunk = runs[runs[EXPERTS] == experts].sort_values(COMPUTE)
         x, y, low, high = (trunk[name].to_numpy() for name in (COMPUTE, "predicted", "low", "high"))
-        style.band(Curve(int(experts), x, y, low, high), palette[int(experts)], ax, alpha=0.12)
+        style.band(Curve(experts, x, y, low, high), palette[experts], ax, alpha=0.12)
     style.dots(runs[COMPUTE], runs["measured"], runs[EXPERTS], palette, ax)
     ax.set(xscale="log", xlabel="training FLOPs, 6 N D", ylabel="loss, nats per token")
     style.ticks(ax.xaxis, runs[COMPUTE].to_numpy())

@@ -102,7 +102,10 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
     grid, law_file = path / "grid.yaml", path / LATENCY_LAW
     # The latency law is not fitted here: a CPU would be measured anew.
     latency_law = readable(path, load_latency_law, notes, LATENCY_LAW).get(law_file.stem)
-    predicted = pd.DataFrame() if latency_law is None else modelled(read_latency(path), latency_law)
+    # A law may rest on a benchmark of its own, beside a study whose models were not timed.
+    predicted = pd.DataFrame()
+    if latency_law is not None and len(latency):
+        predicted = modelled(read_latency(path), latency_law)
     study = ReportStudy(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,

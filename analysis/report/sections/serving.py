@@ -238,7 +238,7 @@ def priced_decode(study: ReportStudy) -> pd.DataFrame:
     """
     asked = study.decision.question
     name = asked.device
-    if name is None or not {*_SHAPE} <= {*study.latency}:
+    if name is None or study.latency.empty or not {*_SHAPE} <= {*study.latency}:
         return pd.DataFrame()
     shown = shown_latency(study.latency)
     kinds = shown["device_kind"].str.upper().str.contains(name.split("-")[0].upper(), regex=False)

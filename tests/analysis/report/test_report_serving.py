@@ -316,6 +316,19 @@ def test_a_stored_latency_law_stands_beside_the_measurement(timed, study):
     assert decision.measured_modelled not in decision.drawn(study("flops"))
 
 
+def test_a_latency_law_may_stand_beside_a_study_whose_models_were_not_timed(timed, answers, tmp_path, monkeypatch):
+    folder = shutil.copytree(timed.path, tmp_path / "untimed")
+    shutil.rmtree(folder / "latency")
+    shutil.rmtree(folder / ".merged", ignore_errors=True)
+    store(tmp_path / "priced.json", answer_document(answers["priced"]))
+    quick_checks(monkeypatch)
+    untimed = load_report_study(folder, tmp_path / "priced.json")
+    assert untimed.latency.empty
+    assert untimed.modelled.empty
+    assert untimed.latency_law == timed.latency_law
+    assert template_warnings(untimed, tmp_path) == []
+
+
 def test_times_that_their_law_contradicts_or_that_a_busy_machine_spoiled_are_flagged_where_they_are_shown(timed):
     shown = measured.measured_decode(timed.latency)
     dense, four, eight = shown.index
