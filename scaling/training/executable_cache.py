@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import serialize_executable
 
 from scaling.config.run_row import code_version
@@ -24,6 +25,7 @@ from scaling.data.own_folder import NotOursError, OwnFolder
 
 # Environment variables that affect the machine code.
 _SETTINGS = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
+_LAPACK = "lapack_"  # how the targets of such calls begin on a CPU
 
 
 def load_or_compile(
@@ -68,12 +70,12 @@ def is_enabled() -> bool:
     return not jax.config.values.get("jax_compilation_cache_dir")
 
 
-def _packed(value: Any) -> tuple[int, Any]:
-    """A plain value with 0, or a serialised program with its number of devices."""
+def _packed(value: Any) -> tuple[int, bool, Any]:
+    """A plain value with 0, or a serialised program with its number of devices; whether the program calls LAPACK."""
     if not isinstance(value, jax.stages.Compiled):
-        return 0, value
+        return 0, False, value
     executable: Any = value.runtime_executable()
-    return len(executable.local_devices()), serialize_executable.serialize(value)
+    return len(executable.local_devices()), _LAPACK in value.as_text(), serialize_executable.serialize(value)
 
 
 def _loaded(content: bytes, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
@@ -81,7 +83,16 @@ def _loaded(content: bytes, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
         on = tuple(devices[:count])
         return serialize_executable.deserialize_and_load(serialised, in_tree, out_tree, execution_devices=on)
 
-    return tuple(program(count, *value) if count else value for count, value in pickle.loads(content))
+    packed = pickle.loads(content)
+    if any(calls_lapack for _, calls_lapack, _ in packed):
+        _find_lapack()
+    return tuple(program(count, *value) if count else value for count, _, value in packed)
+
+
+def _find_lapack() -> None:
+    """Have JAX look up the routines of LAPACK, which it does when it first lowers a call of one: a program from disk
+    that calls them (orthogonal initial values, for example) would otherwise jump to nowhere."""
+    jax.jit(jnp.linalg.qr).lower(jnp.ones((1, 1)))
 
 
 def _processor() -> str:

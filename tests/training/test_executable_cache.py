@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ from scaling.training import executable_cache
 from scaling.training.program import Program
 from scaling.training.step import StepFunction
 
+ROOT = Path(__file__).parents[2]
 MODEL = ModelConfig(d_model=16, n_layers=1, n_experts=4, top_k=2, router="topk", d_head=8)
 TRAIN = TrainConfig(batch_tokens=64, seq_len=16)
 
@@ -42,6 +45,33 @@ def own_cache_alone():
     yield
     jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
+
+
+OF_LAPACK = """
+import jax, numpy as np
+from scaling.training.executable_cache import load_or_compile
+
+def compiled():
+    print("compiled")
+    return (jax.jit(jax.numpy.linalg.qr).lower(np.ones((6, 4), np.float32)).compile(),)
+
+(program,) = load_or_compile("qr", 0, jax.devices()[:1], compiled)
+q, r = program(np.arange(24, dtype=np.float32).reshape(6, 4) ** 0.5)
+print(np.abs(q @ r - np.arange(24).reshape(6, 4) ** 0.5).max() < 1e-5)
+"""
+
+
+def test_a_program_that_calls_lapack_runs_in_a_process_that_compiled_none(tmp_path) -> None:
+    """A fresh process each, since JAX looks LAPACK up once. Its routine's address would be 0: a segmentation fault."""
+    (tmp_path / "of_lapack.py").write_text(OF_LAPACK)  # the source of what compiles is part of an entry's name
+    environment = {**os.environ, "SCALING_CACHE": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
+    command = [sys.executable, str(tmp_path / "of_lapack.py")]
+    first, second = (
+        subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert first == ["compiled", "True"]
+    assert second == ["True"]
 
 
 @pytest.mark.usefixtures("own_cache_alone")
