@@ -21,6 +21,8 @@
 # %%
 # %matplotlib inline
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,6 @@ from scipy.stats import chi2
 import scaling
 from analysis.decision.answer import read_answer
 from analysis.fitting.fit_file import load_fit
-from analysis.latency.law import load_latency_law
-from benchmarks.equal_loss import equal_loss, table_rows
 
 here = Path.cwd()
 root = here if (here / "results").is_dir() else here.parent
@@ -112,9 +112,8 @@ for name in ("light", "heavy"):
 # (arXiv 2404.02852).
 
 # %%
-answer = read_answer(study / "answer-heavy.json")
-loss, rows = equal_loss(fit, answer.question, load_latency_law(study / "latency.json").speeds)
-Markdown("\n".join(table_rows(rows)))
+command = [sys.executable, "-m", "benchmarks.equal_loss", str(study.resolve())]
+Markdown(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
 
 # %% [markdown]
 # ## What the check found
