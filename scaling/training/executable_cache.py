@@ -75,7 +75,7 @@ def _packed(value: Any) -> tuple[int, bool, Any]:
     if not isinstance(value, jax.stages.Compiled):
         return 0, False, value
     executable: Any = value.runtime_executable()
-    return len(executable.local_devices()), _LAPACK in value.as_text(), serialize_executable.serialize(value)
+    return len(executable.local_devices()), _LAPACK in (value.as_text() or ""), serialize_executable.serialize(value)
 
 
 def _loaded(content: bytes, devices: Sequence[jax.Device]) -> tuple[Any, ...]:
