@@ -30,6 +30,8 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
 from analysis.latency.law import load_latency_law
 from analysis.latency.speeds import Speeds
+from benchmarks.prediction import interval_of
+from benchmarks.prediction_pages import markdown_table
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import si
@@ -105,23 +107,17 @@ def _priced(
         tokens=tokens,
         train_ratio=6.0 * size * tokens / budget,
         usd=float(MILLION * np.ravel(pricing.per_token(space.sizes(np.array([size]))))[0]),
-        train_ratio_interval=_ends(ratios),
-        usd_interval=_ends(usd),
+        train_ratio_interval=interval_of(ratios),
+        usd_interval=interval_of(usd),
         reached=float(there.mean()),
     )
 
 
-def _ends(values: Array) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def table_rows(found: Iterable[EqualLoss]) -> list[str]:
+def table_of(found: Iterable[EqualLoss]) -> str:
     """The table as Markdown, a row each E."""
     heads = ("E", "N", "tokens", "training", "USD a million", "N, over-trained", "tokens", "training", "USD a million")
-    lines = [heads, ("---",) * len(heads)]
-    lines += [(str(row.n_experts), *_cells(row.compute_optimal), *_cells(row.over_trained)) for row in found]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    rows = ((row.n_experts, *_cells(row.compute_optimal), *_cells(row.over_trained)) for row in found)
+    return markdown_table(heads, rows)
 
 
 def _cells(priced: Priced | None) -> tuple[str, ...]:
@@ -151,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json:
         print(json.dumps({"loss": loss, "by_experts": [asdict(row) for row in found]}))
     else:
-        print("\n".join([f"At a loss of {loss:.4f} nats a token:", "", *table_rows(found)]))
+        print(f"At a loss of {loss:.4f} nats a token:\n\n{table_of(found)}")
     return 0
 
 

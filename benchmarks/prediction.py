@@ -163,8 +163,13 @@ def effective_speedups(fit: Fit, question: Question, experts: Sequence[int]) -> 
 
     drawn = some_draws(fit, _DRAWS)
     estimate, draws = factors(fit.params, 1), factors(drawn, min(fit.n_draws, _DRAWS))
-    ends = {e: np.quantile(draws[e], [0.025, 0.975]) for e in experts}
-    return {e: (float(estimate[e][0]), (float(ends[e][0]), float(ends[e][1]))) for e in experts}
+    return {e: (float(estimate[e][0]), interval_of(draws[e])) for e in experts}
+
+
+def interval_of(draws: Array) -> Interval:
+    """The 95 % interval of draws: the quantiles at both ends."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def check_grid(fit: Fit, answer: Answer, grid: Grid, budget: float) -> Grid:

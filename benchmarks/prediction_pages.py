@@ -11,7 +11,7 @@ from scaling.formatting import flops, si
 
 def preregistered_page(prediction: Prediction) -> str:
     """What is stated before the check runs."""
-    best = _table(
+    best = markdown_table(
         ("E", "N_active", "tokens", "loss", "95 % of a run", "effective speedup", "95 %"),
         (
             (b.n_experts, si(b.n_active), si(b.tokens), f"{b.loss:.4f}", _ends(b.run_interval, ".4f"),
@@ -19,7 +19,7 @@ def preregistered_page(prediction: Prediction) -> str:
             for b in prediction.best
         ),
     )  # fmt: skip
-    decisions = _table(
+    decisions = markdown_table(
         ("load", "output tokens", "E", "N_active", "95 %", "tokens", "loss to keep", "expected regret", "decided"),
         (
             (d.load, si(d.serve_tokens), d.n_experts, si(d.n_active),
@@ -29,7 +29,7 @@ def preregistered_page(prediction: Prediction) -> str:
             for d in prediction.decisions
         ),
     )  # fmt: skip
-    cells = _table(
+    cells = markdown_table(
         ("E", "width", "layers", "N_active", "tokens", "6 N D", "loss", "95 % of a run"),
         (
             (c.n_experts, c.d_model, c.n_layers, si(c.n_active), si(c.tokens), flops(6 * c.n_active * c.tokens),
@@ -71,7 +71,7 @@ def checked_page(
     document: Mapping[str, object],
 ) -> str:
     """Every run and decision of the check beside what was predicted."""
-    losses = _table(
+    losses = markdown_table(
         ("E", "width", "tokens", "6 N D", "measured", "predicted", "95 % of a run", "error", "inside"),
         (
             (r.n_experts, r.d_model, si(r.tokens), flops(r.train_flops), f"{r.measured:.4f}", f"{r.predicted:.4f}",
@@ -79,7 +79,7 @@ def checked_page(
             for r in runs
         ),
     )  # fmt: skip
-    costs = _table(
+    costs = markdown_table(
         ("load", "E", "tokens at the dense loss", "training, USD", "serving, USD", "together", ""),
         (
             (d.load, c.n_experts, si(c.tokens), f"{c.train:.4g}", f"{c.serve:.4g}", f"{c.total:.4g}",
@@ -88,7 +88,7 @@ def checked_page(
             for c in d.costs
         ),
     )  # fmt: skip
-    regrets = _table(
+    regrets = markdown_table(
         ("load", "decided", "predicted E", "measured E", "stated regret", "measured regret"),
         (
             (d.load, "yes" if d.decided else "no", d.predicted_experts, d.measured_experts, _share(d.stated_regret),
@@ -133,7 +133,8 @@ def _of_rollout(document: Mapping[str, object]) -> str:
     return f"{found['runs']} runs, median error {found['median_error']:.2%}, {found['inside']:.0%} inside the intervals"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
