@@ -18,12 +18,13 @@ from scaling.tasks.costs import shape_of
 from scaling.training.jax_start import require_jax
 from sweeps import worker
 from sweeps.calls import own_flops, plan_calls
-from sweeps.capacity import ANY_CLUSTER, Machine, most_at_once, this_machine
 from sweeps.following import Following
 from sweeps.grid import Grid, resolved
 from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
 from sweeps.live import remove_told
+from sweeps.plan.capacity import ANY_CLUSTER, Machine, most_at_once, this_machine
+from sweeps.plan.task import task_seconds
 from sweeps.progress import Progress
 from sweeps.ray_executor.training import measured_apart, train_with_ray
 from sweeps.status import StudyStatus, pending_shapes, record, study_status
@@ -32,7 +33,6 @@ from sweeps.stopping.interruption import Interrupted, Interruption
 from sweeps.stopping.orders import Orders
 from sweeps.stopping.signals import Signals
 from sweeps.store import Store, StoredCell
-from sweeps.task_plan import task_seconds
 from sweeps.worker import CELL_FUNCTIONS, CellFunctions, Outcome
 
 _MERGE_S = 600  # seconds between mergings of parts
@@ -131,7 +131,8 @@ def _planned_seconds(grid: Grid, done: dict[Cell, StoredCell]) -> dict[Cell, flo
     """The seconds that each cell adds, by the plan, which the cells that are done calibrate."""
     if grid.task != LANGUAGE_MODEL:
         return task_seconds(grid, done)[0]
-    from sweeps.plan import priced  # loads pandas and scipy, which a sweep without missing cells does without
+    # It loads pandas and scipy, which a sweep without missing cells does without.
+    from sweeps.plan.language_model import priced
 
     return priced(grid, done).seconds
 

@@ -119,7 +119,7 @@ def plan(
     parts = known_parts(out or Path("results") / cells.study, cells.cells)
     if cells.task != LANGUAGE_MODEL:
         from scaling.cli.show.sweep import task_plan_page
-        from sweeps.task_plan import task_plan
+        from sweeps.plan.task import task_plan
 
         if device is not None:
             raise InputError(f"`device` {device} prices language models, and the task of this grid is {cells.task}")
@@ -127,7 +127,7 @@ def plan(
         deliver(of_task.to_json(), task_plan_page(of_task), as_json=as_json, verbose=verbose)
         return
     from scaling.cli.show.sweep import plan_page
-    from sweeps.plan import plan
+    from sweeps.plan.language_model import plan
 
     priced = plan(cells, parts, device)
     deliver(priced.to_json(), plan_page(priced), as_json=as_json, verbose=verbose)

@@ -12,7 +12,7 @@ from scaling.config.run import RunConfig, by_trunk
 from scaling.config.training_memory import training_memory_bytes
 from scaling.formatting import flops, plural, si
 from scaling.serving.device import Device
-from sweeps.capacity import Machine, host_memory_bytes
+from sweeps.plan.capacity import Machine, host_memory_bytes
 
 MOST_STEPS = 1_000_000
 NARROW, MANY_HEADS = 64, 16

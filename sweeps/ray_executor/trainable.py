@@ -14,8 +14,8 @@ from scaling.errors import WorkError
 from scaling.tasks.costs import device_bytes
 from sweeps import worker
 from sweeps.calls import Together
-from sweeps.capacity import host_memory_bytes
 from sweeps.job import Job
+from sweeps.plan.capacity import host_memory_bytes
 from sweeps.ray_executor.nodes import TITLE
 from sweeps.stopping.interruption import Interrupted
 from sweeps.stopping.orders import not_shared

@@ -13,9 +13,9 @@ from scaling.config.training_memory import training_memory_bytes
 from scaling.formatting import si
 from scaling.serving.devices import device
 from sweeps import grid
-from sweeps.capacity import PROCESS_BYTES, Machine
 from sweeps.labels import cell_labels
 from sweeps.lint import of_design, of_text, of_training
+from sweeps.plan.capacity import PROCESS_BYTES, Machine
 
 MACHINE = Machine(cpus=16, gpus=8, memory=64e9)
 

@@ -15,9 +15,10 @@ from scaling.config.training import TrainConfig
 from scaling.errors import InputError
 from scaling.formatting import si
 from scaling.serving.devices import device
-from sweeps import grid, plan
+from sweeps import grid
 from sweeps.calls import plan_calls
-from sweeps.capacity import ANY_CLUSTER, Machine
+from sweeps.plan import language_model as plan
+from sweeps.plan.capacity import ANY_CLUSTER, Machine
 from sweeps.store import StoredCell
 
 

@@ -27,9 +27,9 @@ from scaling.errors import InputError, WorkError
 from scaling.tasks import TASKS
 from scaling.tasks.cell import TaskCell
 from sweeps import grid
+from sweeps.plan.task import task_plan
 from sweeps.status import opened, study_status
 from sweeps.store import Store
-from sweeps.task_plan import task_plan
 from sweeps.worker import CELL_FUNCTIONS
 
 HEAD = "study: coins\ntask: toy\n"

@@ -14,8 +14,8 @@ from sweeps.grid import Grid, axis_value
 from sweeps.progress import Progress, duration
 
 if TYPE_CHECKING:  # it loads pandas, scipy and statsmodels, which a sweep does without
-    from sweeps.plan import CellPlan, Plan
-    from sweeps.task_plan import TaskCellPlan, TaskPlan
+    from sweeps.plan.language_model import CellPlan, Plan
+    from sweeps.plan.task import TaskCellPlan, TaskPlan
 
 
 class SweepProgress(Progress):

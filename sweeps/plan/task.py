@@ -14,9 +14,9 @@ from scaling.tasks import TASKS
 from scaling.tasks.costs import budget_of, device_bytes, train_flops
 from scaling.tasks.task import Task
 from sweeps.calls import plan_calls
-from sweeps.capacity import most_at_once, this_machine
 from sweeps.grid import Grid, LeftOut, axis_value
 from sweeps.labels import cell_labels
+from sweeps.plan.capacity import most_at_once, this_machine
 from sweeps.store import StoredCell
 
 # Assumed until the study has rows: a core on small products, and a process that starts and compiles.

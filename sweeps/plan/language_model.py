@@ -19,10 +19,10 @@ from scaling.errors import InputError
 from scaling.serving.device import Device
 from scaling.serving.devices import device as device_named
 from sweeps.calls import Together, budget_own, plan_calls
-from sweeps.capacity import most_at_once, this_machine
 from sweeps.grid import SECTIONS, Grid, LeftOut
 from sweeps.labels import cell_labels
 from sweeps.lint import of_design, of_text, of_training, unread
+from sweeps.plan.capacity import most_at_once, this_machine
 from sweeps.store import StoredCell
 
 # Beside training, assumed until the study has rows: 5 s on a CPU with the program in the cache to 30 s without.
