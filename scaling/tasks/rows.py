@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def result(
 
     metrics: a number, of the run; or a list of R numbers, one a replicate, in order. Of a list, the table `evals` gets
     every value, and `runs` the mean over the finite ones with its standard error, sd / sqrt(count), as `<metric>_se`.
-    columns: further columns of `runs`, such as `train_s`.   error: why the cell diverged, "" if it did not.
+    columns: further columns of `runs`, such as `train_s`; the device is that of `machine` unless they name another.
+    error: why the cell diverged, "" if it did not.
     A cell whose primary metric has no finite value has diverged. Raises ValueError for a metric that is not declared,
     for a primary metric that is missing, and for replicates whose number differs.
     """
@@ -88,7 +90,7 @@ def result(
     if any(value.ndim > 1 for value in values.values()) or len({len(value) for value in lists.values()}) > 1:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in values.items())
         raise ValueError(f"task {cell.task}: a metric is a number or one value a replicate, found {shapes}")
-    row = describe(cell, "") | {"versions": versions()} | dict(columns or {})
+    row = describe(cell, "") | {"versions": versions()} | machine() | dict(columns or {})
     for name, value in values.items():
         row |= _summary(name, value)
     if not error and row[task.primary.name] is None:
@@ -112,6 +114,15 @@ def _summary(name: str, value: np.ndarray[Any, Any]) -> dict[str, float | None]:
     mean = float(finite.mean()) if finite.size else None
     error = float(finite.std(ddof=1) / math.sqrt(finite.size)) if value.ndim and finite.size > 1 else None
     return {name: mean, error_of(name): error}
+
+
+def machine() -> dict[str, str]:
+    """What computes, for the row: the first device of JAX where the task has loaded it, else the CPU."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return {"platform": "cpu", "device_kind": "cpu"}
+    device = jax.devices()[0]
+    return {"platform": device.platform, "device_kind": device.device_kind}
 
 
 def versions() -> str:

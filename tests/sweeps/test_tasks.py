@@ -174,6 +174,7 @@ def test_a_sweep_writes_the_tables_of_its_task(place: Place) -> None:
     assert "tokens" not in runs
     assert set(runs["task"]) == {"toy"}
     assert set(runs["executor"]) == {"inline"}
+    assert set(runs["platform"]) == set(runs["device_kind"]) == {"cpu"}
     assert runs["wall_s"].gt(0).all()
     assert runs["started_at"].notna().all()
     # The mean of n m Gaussians has the mean squared error 1 / (n m), and that of 20 of them a standard error of
