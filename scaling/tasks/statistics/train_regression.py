@@ -73,9 +73,10 @@ def _with_learnt_gate(settings: MixtureRegression, cell: TaskCell, rng: np.rando
 
 
 def _gates(settings: MixtureRegression, rng: np.random.Generator) -> list[Array]:
-    """Gates to start from: equal cells of several sharpness, or cells around random centres."""
+    """Gates to start from: equal cells of three sharpnesses, and beyond them, or from the first, random centres."""
     m = settings.n_experts
-    sharpness = float(m) ** 2 * 4.0 ** (np.arange(settings.n_starts) % 3)
-    if settings.starts == "cells":
-        return [gated_regression.gate_of_cells(m, value) for value in sharpness]
-    return [gated_regression.gate_of_cells(m, value, np.sort(rng.random(m))) for value in sharpness]
+    equal = 0 if settings.starts == "random" else 3
+    return [
+        gated_regression.gate_of_cells(m, m**2 * 4.0 ** (start % 3), None if start < equal else np.sort(rng.random(m)))
+        for start in range(settings.n_starts)
+    ]
