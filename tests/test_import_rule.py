@@ -69,7 +69,7 @@ DECISION = tuple(
 TRAINING = ("scaling.model", "scaling.data", "scaling.training")
 # A task declares itself without JAX, and imports it in the functions that train; packages of theirs stand on it.
 TASKS = "scaling.tasks"
-ON_JAX = ("scaling.model", "scaling.training", "scaling.tasks.statistics", "scaling.tasks.rl")
+ON_JAX = ("scaling.model", "scaling.training", "scaling.tasks.statistics", "scaling.tasks.rl", "scaling.tasks.world")
 # What each part may import besides itself, by the longest prefix that fits. An arrow never runs back.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, GROUND),
@@ -78,6 +78,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     TASKS: (*GROUND, "scaling.config"),
     "scaling.tasks.statistics": (*GROUND, "scaling.config", TASKS),
     "scaling.tasks.rl": (*GROUND, "scaling.config", TASKS, "scaling.model", "scaling.training"),
+    "scaling.tasks.world": (*GROUND, "scaling.config", TASKS, "scaling.model", "scaling.training"),
     "scaling.data": (*GROUND, "scaling.config"),
     "scaling.model": (*GROUND, "scaling.config", "scaling.serving"),
     "scaling.training": (*GROUND, "scaling.config", "scaling.serving", "scaling.data", "scaling.model", TASKS),
@@ -118,6 +119,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "analysis.isoflop",
         "analysis.methods",
         "analysis.rates",
+        "analysis.returns",
         "analysis.worth",
     ),
     "analysis.report": (*GROUND, "scaling.config", "scaling.serving", TASKS, "analysis"),
@@ -131,9 +133,10 @@ ONLY_IN = {
     "matplotlib": (
         "analysis/figures/",
         "analysis/report/plots/",
-        "analysis/decision/answer.py",  # this and the next three for types
+        "analysis/decision/answer.py",  # this and the next four for types
         "analysis/worth/worth.py",
         "analysis/rates/rates.py",
+        "analysis/returns/comparison.py",
         "analysis/tables/study.py",
     ),
     "typst": "analysis/report/",

@@ -16,4 +16,6 @@ TASKS = Registry("scaling.tasks", Task, {}, {
     "mixture-classification": "scaling.tasks.mixture_classification:TASK",
     "shared-experts": "scaling.tasks.shared_experts:TASK",
     "value-rl": "scaling.tasks.value_rl:TASK",
+    "policy-rl": "scaling.tasks.policy_rl:TASK",
+    "text-world": "scaling.tasks.text_world:TASK",
 })  # fmt: skip
