@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 
 from scaling.errors import InputError, WorkError
 from scaling.files import require_file, write_atomically
-from scaling.parts.one_file import UNREADABLE, in_our_types
-from scaling.schema import Table
+from scaling.parts.one_file import UNREADABLE, in_our_types, is_of_other_task
+from scaling.schema import OTHER_TASK, Table
 
 FOLDER = ".merged"
 LEAST, MOST = 256, 4096  # parts of a merged file: fewer are soon read themselves, more would take long to write
@@ -140,19 +140,35 @@ def merge(study: Path, table: Table, parts: Sequence[Path], read: Callable[[Path
 
 
 def _merge(study: Path, table: Table, parts: Sequence[Path], read: Callable[[Path], pa.Table | None]) -> None:
-    """One merged file of these parts, unless too few of them can be merged."""
-    entries, tables = [], []
+    """One merged file of these parts, unless too few of them can be merged. A part that is of another kind of task than
+    the first, or whose columns hold something else, stays as it is."""
+    entries: list[Entry] = []
+    tables: list[pa.Table] = []
+    kinds: dict[str, pa.DataType] = {}
     for path in parts:
         description = described(path)  # before it is read: a part that is written again meanwhile counts as changed
         rows = read(path) if description else None
-        if description and rows is not None:
+        if description and rows is not None and _alike(rows, tables, kinds):
             entries.append(Entry(path.name, description, len(rows)))
             tables.append(rows)
     if len(entries) < LEAST:
         return
-    listed = json.dumps([[entry.name, *entry.description, entry.rows] for entry in entries])
+    about: dict[bytes, str | bytes] = {
+        _PARTS: json.dumps([[entry.name, *entry.description, entry.rows] for entry in entries])
+    }
+    about |= {OTHER_TASK.encode(): b"1"} if is_of_other_task(tables[0].schema) else {}
     joined = pa.concat_tables(tables, promote_options="default")
     sink = pa.BufferOutputStream()
-    pq.write_table(joined.replace_schema_metadata({_PARTS: listed}), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(joined.replace_schema_metadata(about), sink, compression="zstd", write_page_checksum=True)
     name = f"{table}-{uuid.uuid4().hex[:12]}.parquet"
     write_atomically(study / FOLDER / name, memoryview(sink.getvalue()), study)
+
+
+def _alike(rows: pa.Table, others: list[pa.Table], kinds: dict[str, pa.DataType]) -> bool:
+    """Whether rows can be joined with others, whose columns are of these `kinds`; those of new columns are added."""
+    if others and is_of_other_task(rows.schema) != is_of_other_task(others[0].schema):
+        return False
+    if any(kinds.get(field.name, field.type) != field.type for field in rows.schema):
+        return False
+    kinds |= {field.name: field.type for field in rows.schema}
+    return True

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from scaling.errors import InputError
 from scaling.formatting import listed, plural
 from scaling.parts import merged
-from scaling.parts.one_file import fields_of, is_sound, metadata_of, read_file, schema_of
+from scaling.parts.one_file import fields_of, is_of_other_task, is_sound, metadata_of, read_file, schema_of
 from scaling.parts.places import RUN, packed_path, part_path, part_paths
 from scaling.schema import Table
 
@@ -203,7 +203,8 @@ def merge_parts(study: Path, table: Table) -> None:
             rows = read_file(path, table)
         except ValueError:
             return None
-        return rows if _of_one_run(path, rows) and known.issuperset(rows.column_names) else None
+        ours = is_of_other_task(rows.schema) or known.issuperset(rows.column_names)
+        return rows if _of_one_run(path, rows) and ours else None
 
     merged.merge(study, table, part_paths(study, table), of_a_run)
 

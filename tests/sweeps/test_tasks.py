@@ -24,6 +24,7 @@ from scaling import parts
 from scaling.cli.show.page import print_page
 from scaling.cli.show.sweep import task_plan_page
 from scaling.errors import InputError, WorkError
+from scaling.parts import merged, study_table
 from scaling.tasks import TASKS
 from scaling.tasks.cell import TaskCell
 from sweeps import grid
@@ -212,6 +213,25 @@ def test_a_study_grows_and_is_packed_and_its_plan_follows_its_rows(place: Place)
     assert len(Study(packed).evals) == len(Study(place.out).evals)
     assert Study(packed).runs["samples"].dtype == np.int64
     assert len(Store(packed).survey().cells) == 8
+
+
+def test_parts_of_a_task_are_merged_and_read_as_they_were(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(write(place, SMALL), place, CELL_FUNCTIONS)
+    assert not [*(place.out / parts.MERGED).glob("*")]  # six are soon read themselves
+    tables: tuple[Any, ...] = ("runs", "evals")
+    before = {table: parts.read_study_table(place.out, table).rows for table in tables}
+    survey = Store(place.out).survey()
+    monkeypatch.setattr(merged, "LEAST", 4)
+    Store(place.out).merge()
+    assert sorted(path.name.partition("-")[0] for path in (place.out / parts.MERGED).iterdir()) == ["evals", "runs"]
+    opened_now = []
+    monkeypatch.setattr(study_table, "read_file", lambda path, _: opened_now.append(path))
+    for table in tables:
+        rows = parts.read_study_table(place.out, table).rows
+        assert rows.equals(before[table])
+        assert rows.schema.equals(before[table].schema, check_metadata=True)  # units, and which value is better
+    assert Store(place.out).survey() == survey
+    assert not opened_now
 
 
 def test_one_cell_that_fails_leaves_the_others_of_its_call(place: Place) -> None:
