@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +140,7 @@ class Store:
         cells: dict[str, StoredCell] = {}
         unusable = table.unreadable | parts.read_study_table(self.out, "latency").unreadable
         stored, row = _stored_cells(table.rows), 0
+        notes = [*table.notes_on_packed()]
         for file in table.read:
             told = [cell for cell in stored[row : row + file.rows] if cell is not None]
             row += file.rows
@@ -148,10 +149,12 @@ class Store:
             ]
             if told and not usable and file.of_one_run:
                 unusable[file.path] = f"its {' or '.join(_beside(told[0].task))} are missing or cannot be read"
+            elif len(usable) < len(told) and not file.of_one_run:
+                notes.append(_not_counted(file.path, [cell for cell in told if cell not in usable], having))
             for cell in usable:
                 if cell.run_id not in cells or file.path == self.path("runs", cell.run_id):
                     cells[cell.run_id] = cell
-        return Survey(cells, unusable, tuple(table.notes_on_packed()))
+        return Survey(cells, unusable, tuple(notes))
 
     def part(self, run_id: str) -> StoredCell | None:
         """One cell, or None if it has no usable row."""
@@ -317,6 +320,17 @@ _BESIDE: tuple[Literal["evals", "curves"], ...] = ("evals", "curves")
 def _beside(task: str) -> tuple[Literal["evals", "curves"], ...]:
     """The tables beside `runs` in which a cell that is ok has rows; none are asked of a task that is not installed."""
     return TASKS[task].tables if task in TASKS else ()
+
+
+def _not_counted(
+    packed: Path, cells: Sequence[StoredCell], having: Mapping[Literal["evals", "curves"], set[str]]
+) -> str:
+    """That cells of a packed table are not done, and what of them is not there."""
+    lacking = {name for cell in cells for name in _beside(cell.task) if cell.run_id not in having[name]}
+    return (
+        f"{plural(len(cells), 'cell')} of {packed.name} {'does' if len(cells) == 1 else 'do'} not count as done: "
+        f"{listed(sorted(lacking))} of them are not there"
+    )
 
 
 def _holder(text: str) -> str:

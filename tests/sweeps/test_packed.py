@@ -53,6 +53,14 @@ def test_status_and_a_second_sweep_find_everything_done(packed: Place) -> None:
     assert len(packed.noted("train")) == 8
 
 
+def test_a_packed_study_without_its_curves_says_why_nothing_is_done(packed: Place) -> None:
+    (packed.out / "curves.parquet").unlink()
+    assert told(packed.out) == (8, 0, 8, 0)
+    (note,) = Store(packed.out).survey().notes
+    assert all(words in note for words in ("8 cells of runs.parquet", "curves"))
+    assert "evals" not in note
+
+
 def test_a_sweep_into_it_hides_no_row(packed: Place, place: Place) -> None:
     summary = sweep(packed.grid("{n_experts: [1, 4], d_model: 16, tokens: [1K, 2K, 3K], seed: [0, 1]}"), packed)
     assert (summary.ok, summary.trained_now, summary.left, summary.latency_owed) == (12, 4, 0, 0)
