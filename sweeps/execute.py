@@ -24,7 +24,7 @@ from sweeps.job import Job, Options
 from sweeps.labels import cell_labels
 from sweeps.live import remove_told
 from sweeps.plan.capacity import ANY_CLUSTER, Machine, most_at_once, this_machine
-from sweeps.plan.task import task_seconds
+from sweeps.plan.task_time import task_seconds
 from sweeps.progress import Progress
 from sweeps.ray_executor.training import measured_apart, train_with_ray
 from sweeps.status import StudyStatus, pending_shapes, record, study_status
@@ -86,7 +86,7 @@ def _run_sweep(
             _check_start(job, progress)
             left = {*missing}
             done = {cell: before.cells[run_id] for run_id, cell in run_ids.items() if cell not in left}
-            planned = _planned_seconds(grid, done)
+            planned = _planned_seconds(grid, done, store.out.parent)
         labels = {run_id: job.labels[cell] for run_id, cell in run_ids.items()}
         texts = {run_id: hashes[cell] for run_id, cell in run_ids.items()}
         with Following(store, run_ids, labels, texts, progress, options.log):
@@ -127,10 +127,10 @@ def _check_start(job: Job, progress: Progress) -> None:
             progress.note(f"warning: {doubt}")
 
 
-def _planned_seconds(grid: Grid, done: dict[Cell, StoredCell]) -> dict[Cell, float]:
+def _planned_seconds(grid: Grid, done: dict[Cell, StoredCell], beside: Path) -> dict[Cell, float]:
     """The seconds that each cell adds, by the plan, which the cells that are done calibrate."""
     if grid.task != LANGUAGE_MODEL:
-        return task_seconds(grid, done)[0]
+        return task_seconds(grid.cells, done, beside)[0]
     # It loads pandas and scipy, which a sweep without missing cells does without.
     from sweeps.plan.language_model import priced
 

@@ -116,14 +116,15 @@ def plan(
     from sweeps.status import known_parts
 
     cells = load_grid(grid)
-    parts = known_parts(out or Path("results") / cells.study, cells.cells)
+    folder = out or Path("results") / cells.study
+    parts = known_parts(folder, cells.cells)
     if cells.task != LANGUAGE_MODEL:
         from scaling.cli.show.sweep import task_plan_page
         from sweeps.plan.task import task_plan
 
         if device is not None:
             raise InputError(f"`device` {device} prices language models, and the task of this grid is {cells.task}")
-        of_task = task_plan(cells, parts)
+        of_task = task_plan(cells, parts, folder.parent)
         deliver(of_task.to_json(), task_plan_page(of_task), as_json=as_json, verbose=verbose)
         return
     from scaling.cli.show.sweep import plan_page

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from scaling.config.cell import Cell
 from scaling.config.run import by_trunk
-from scaling.formatting import plural, si
+from scaling.formatting import si
 from scaling.tasks import TASKS
 from scaling.tasks.costs import budget_of, device_bytes, train_flops
 from scaling.tasks.task import Task
@@ -17,10 +18,9 @@ from sweeps.calls import plan_calls
 from sweeps.grid import Grid, LeftOut, axis_value
 from sweeps.labels import cell_labels
 from sweeps.plan.capacity import most_at_once, this_machine
+from sweeps.plan.task_time import task_seconds
 from sweeps.store import StoredCell
 
-# Assumed until the study has rows: a core on small products, and a process that starts and compiles.
-FLOPS_PER_S, OVERHEAD_S = 1e9, 5.0
 LEVELS = 4
 """Levels of the budget from which a slope against it has windows that can be compared."""
 
@@ -105,10 +105,14 @@ class TaskPlan:
         }
 
 
-def task_plan(grid: Grid, parts: Mapping[Cell, StoredCell] | None = None) -> TaskPlan:
-    """Price a grid of a task and say what is weak in it. `parts`: its cells in the study's folder."""
+def task_plan(grid: Grid, parts: Mapping[Cell, StoredCell] | None = None, beside: Path | None = None) -> TaskPlan:
+    """Price a grid of a task and say what is weak in it.
+
+    `parts` are its cells in the study's folder; where none is finished, those of its task in other studies of the
+    folder `beside` say how long it takes (`task_time.task_seconds`).
+    """
     parts, machine, labels = parts or {}, this_machine(), cell_labels(grid)
-    seconds, basis = task_seconds(grid, parts)
+    seconds, basis = task_seconds(grid.cells, parts, beside)
     of_trunk = {cell: number for number, trunk in enumerate(by_trunk(grid.cells), start=1) for cell in trunk}
     missing = [cell for cell in grid.cells if cell not in parts]
     workers = most_at_once(grid.cells, machine)
@@ -140,17 +144,6 @@ def task_plan(grid: Grid, parts: Mapping[Cell, StoredCell] | None = None) -> Tas
         defaults=_defaults(grid),
         fields=grid.resolved_fields,
     )
-
-
-def task_seconds(grid: Grid, parts: Mapping[Cell, StoredCell]) -> tuple[dict[Cell, float], str]:
-    """Seconds of each cell, in proportion to its FLOPs, and what they rest on: the study's rows, or what is assumed."""
-    done = {cell: parts[cell] for cell in grid.cells if cell in parts and parts[cell].ok and parts[cell].wall_s > 0}
-    if done:
-        per_flop = sum(part.wall_s for part in done.values()) / sum(map(train_flops, done))
-        basis = f"as {plural(len(done), 'cell')} of the study took, in proportion to FLOPs"
-        return {cell: per_flop * train_flops(cell) for cell in grid.cells}, basis
-    basis = f"assumed: {OVERHEAD_S:g} s and {FLOPS_PER_S:.0e} FLOP/s a cell, until the study has rows"
-    return {cell: OVERHEAD_S + train_flops(cell) / FLOPS_PER_S for cell in grid.cells}, basis
 
 
 def _weaknesses(grid: Grid) -> list[str]:
