@@ -24,7 +24,7 @@ from scaling.config.cell import Cell
 from scaling.config.run import RunConfig
 from scaling.errors import WorkError
 from scaling.tasks import TASKS
-from scaling.tasks.costs import cell_of
+from scaling.tasks.costs import cell_of, shape_of
 from scaling.tasks.rows import describe
 from scaling.training import malloc
 from sweeps.calls import apart
@@ -315,7 +315,8 @@ def main() -> None:
     store, measure = Store(Path(job["out"])), pkgutil.resolve_name(job["measure"])
     for shape in job["shapes"]:
         try:
-            rows = measure(cell_of(shape["config"]))
+            cell = cell_of(shape["config"])
+            rows = [{"shape_id": shape_of(cell)} | row for row in measure(cell)]
             for run_id in shape["run_ids"]:
                 store.write_latency(run_id, rows)
             error = ""
