@@ -117,6 +117,7 @@ class Expression:
     def __init__(self, text: str, place: str) -> None:
         self.text, self.place = text, place
         self._tokens: list[tuple[str, str]] = []  # kind and content by the number of the placeholder
+        self._starts: list[tuple[int, int]] = []  # of the tokens, in what Python parses and in the text
         if len(text) > _LONGEST:
             raise self._error(f"it has {len(text)} characters, and {_LONGEST} are allowed")
         source = self._with_placeholders()
@@ -136,6 +137,11 @@ class Expression:
     def names(self) -> tuple[str, ...]:
         """The columns that may be read, in the order in which they stand."""
         return tuple(dict.fromkeys(text for kind, text in self._tokens if kind in ("name", "quoted")))
+
+    def place_of(self, offset: int) -> int:
+        """The character of the text that stands at this offset of what Python parses."""
+        starts = [place for start, place in self._starts if start <= offset]
+        return starts[-1] if starts else 0
 
     def condition(self, column: Callable[[str, str | None], Column]) -> Truth:
         """Where the expression holds. Raises InputError where it is no condition."""
@@ -298,12 +304,13 @@ class Expression:
 
     def _with_placeholders(self) -> str:
         """The text with every name, number and quoted text as `_N`, and & and | as the words that they stand for."""
-        source, place = [], 0
+        source, place, length = [], 0, 0
         while place < len(self.text):
             token = None if self.text.startswith("<>", place) else _TOKENS.match(self.text, place)
             if token is None:
                 raise self._error(self._unknown(place))
             kind, text = str(token.lastgroup), token[token.lastgroup or 0]
+            self._starts.append((length, place))
             if kind == "number":
                 try:
                     parse_number(text)
@@ -317,7 +324,11 @@ class Expression:
                 source.append(f" _{len(self._tokens)} ")
                 self._tokens.append((kind, text[1:-1] if kind == "text" else text))
             place = token.end()
-        return "".join(source).strip()
+            length += len(source[-1])
+        joined = "".join(source)
+        before = len(joined) - len(joined.lstrip())
+        self._starts = [(start - before, place) for start, place in self._starts]
+        return joined.strip()
 
     def _unknown(self, place: int) -> str:
         sign = "<>" if self.text.startswith("<>", place) else self.text[place]

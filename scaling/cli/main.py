@@ -22,6 +22,7 @@ from scaling.cli import (
     recommend,
     report,
     returns,
+    reward,
     serve,
     suggest,
     sweep,
@@ -97,6 +98,10 @@ def _command_line() -> typer.Typer:
     for step in (sweep.run, sweep.plan, suggest.suggest, sweep.status, sweep.pack, sweep.grids):
         sweeps.command(cls=Command)(step)
     app.add_typer(sweeps, name="sweep")
+    rewards = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Reward programs: show, check, write.")
+    for step in (reward.show, reward.check, reward.write):
+        rewards.command(cls=Command)(step)
+    app.add_typer(rewards, name="reward")
     app.command("import", cls=Command)(import_table.import_table)
     analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, worth.worth)
     measured = (bench.bench, latency.latency, training_speed.training_speed)

@@ -24,6 +24,7 @@ from scaling.tasks.rl.arms import (
     layer_of,
 )
 from scaling.tasks.rl.games import GAMES, Game, GameName
+from scaling.tasks.rl.rewards.library import REWARDS, RewardName, resolved_program, unused_settings
 from scaling.tasks.task import Budget, Metric, Task
 
 Share = Annotated[Real, Field(ge=0, le=1)]
@@ -58,6 +59,13 @@ class ValueRL(Settings):
     n_epochs: Annotated[Count, Field(description="times that a round learns from its transitions")] = 2
     discount: Annotated[Share, Field(description="gamma")] = 0.99
     trace: Annotated[Share, Field(description="lambda of the returns")] = 0.65
+    reward: Annotated[RewardName, Field(description="what is learnt from beside the environment's own reward")] = "own"
+    reward_program: Annotated[
+        str, Field(description="of `program`, its text, its file or the name of one that ships; of `potential`, Phi")
+    ] = ""
+    reward_weight: Annotated[
+        Real, Field(ge=0, description="times the help of the reward that is added to the environment's own")
+    ] = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +73,16 @@ class ValueRL(Settings):
         """An arm without experts has `n_experts` 1 whatever a grid says, so that crossed axes give it once."""
         if isinstance(given, dict) and given.get("arm") in WITHOUT_EXPERTS:
             return {**given, "n_experts": 1}
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _program_as_text(cls, given: Any) -> Any:
+        """`reward_program` is the text itself, so that a cell is known by what it learns from and not by a file."""
+        if isinstance(given, dict) and (reward := given.get("reward", "own")) in REWARDS:
+            game, text = given.get("game", "breakout"), given.get("reward_program", "")
+            if isinstance(game, str) and game in GAMES and isinstance(text, str):
+                return {**given, "reward_program": resolved_program(reward, game, text)}
         return given
 
     @model_validator(mode="after")
@@ -94,8 +112,8 @@ class ValueRL(Settings):
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """Without the settings that the arm does not use."""
-        unused = set()
+        """Without the settings that the arm and the reward do not use."""
+        unused = unused_settings(self.reward)
         if self.arm in WITHOUT_EXPERTS:
             unused.add("n_experts")
         if self.arm in WITHOUT_TOKENS and self.arm != "dense-matched":
@@ -154,6 +172,8 @@ TASK = Task(
         Metric("forward_flops", "FLOP", "of the matrix products of one observation's forward pass"),
         Metric("td_loss", "reward^2", "half the squared error of the lambda-returns; in curves, mean since the "
                "previous row"),
+        Metric("learnt_reward", "reward/frame", "mean reward that was learnt from, the help of `reward` included, in "
+               "the last tenth of training; in curves, since the previous row", "higher"),
         Metric("frames_per_s", "frames/s", "of acting and learning, without compilation", "higher"),
     ),
     budget=Budget("frames", "frames", "environment steps that the learner has seen, in whole rounds"),

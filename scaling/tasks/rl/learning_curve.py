@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scaling.tasks.rl.pqn import Records
 
 ROW_ROUNDS = 8  # of a row of the curve
-_NAMES = ("return_sum", "episodes", "loss")
+_NAMES = ("return_sum", "episodes", "loss", "learnt")
 LAST = 0.1  # share of the rounds whose episodes are `train_return`
 
 
@@ -31,13 +31,14 @@ class LearningCurve:
         return self.round_frames * len(self._of("loss"))
 
     def metrics(self) -> dict[str, float]:
-        """`train_return`, `area` and `td_loss` of the training so far; NaN where no episode ended."""
+        """`train_return`, `area`, `td_loss` and `learnt_reward` of the training so far; NaN where no episode ended."""
         loss = self._of("loss")
         last = slice(-max(1, round(LAST * len(loss))), None)
         return {
             "train_return": _mean_return(self._of("return_sum")[last], self._of("episodes")[last]),
             "area": self._area(),
             "td_loss": float(np.mean(loss[last])),
+            "learnt_reward": float(np.mean(self._of("learnt")[last])),
         }
 
     def rows(self) -> list[dict[str, float | int | None]]:
@@ -53,6 +54,7 @@ class LearningCurve:
                 "frames": done * self.round_frames,
                 "train_return": None if np.isnan(score) else score,
                 "td_loss": float(np.mean(loss[own])),
+                "learnt_reward": float(np.mean(self._of("learnt")[own])),
             })  # fmt: skip
         return rows
 

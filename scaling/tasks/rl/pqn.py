@@ -24,6 +24,7 @@ from scaling.tasks.rl.environment import Environments
 from scaling.tasks.rl.inside import RANK_ROWS, ROWS
 from scaling.tasks.rl.network import Inside, QNetwork
 from scaling.tasks.rl.returns import lambda_returns
+from scaling.tasks.rl.rewards.rule import Rule, Scene
 
 MOST_NORM = 10.0  # of a gradient
 
@@ -47,6 +48,7 @@ class Schedule:
     decay_frames: float
     exploration_frames: float
     epsilon: float
+    reward_weight: float
 
     def rate(self, frame: jax.Array) -> jax.Array:
         """Learning rate after so many frames."""
@@ -62,7 +64,8 @@ class Schedule:
 class Learner:
     """Everything that a training is at one moment.
 
-    variables: of the network.   moments: of the optimiser.   score_N: reward so far in each environment's episode.
+    variables: of the network.   moments: of the optimiser.   score_N: own reward so far in each environment's episode.
+    help: state of the rule of reward, () without one.
     """
 
     variables: Any
@@ -72,11 +75,15 @@ class Learner:
     score_N: jax.Array
     rounds: jax.Array
     key: jax.Array
+    help: Any
 
 
 @struct.dataclass
 class Transitions:
-    """What was seen in T steps. next_value: max_a Q of the state that each step led to, before any reset."""
+    """What was seen in T steps. reward: what is learnt from.   next_value: max_a Q of the state that each step led to,
+    before any reset.   adapts_by: for a rule of reward that adapts, its trace and the value of the policy in the
+    state that was acted in, max_a Q but for random actions; else ().
+    """
 
     observation: jax.Array
     action: jax.Array
@@ -84,24 +91,30 @@ class Transitions:
     terminated: jax.Array
     truncated: jax.Array
     next_value: jax.Array
+    adapts_by: Any
 
 
 @struct.dataclass
 class Records:
-    """What each round reported, [K]: sum of the returns of episodes that ended, their number, and the mean loss."""
+    """What each round reported, [K]: sum of the returns of episodes that ended, their number, the mean loss, and the
+    mean over steps of the reward that was learnt from."""
 
     return_sum: jax.Array
     episodes: jax.Array
     loss: jax.Array
+    learnt: jax.Array
 
 
 @dataclass(frozen=True)
 class PQN:
-    """The learner of one network, game and shape of rounds, as functions that `scaling.tasks.rl.programs` compiles."""
+    """The learner of one network, game, shape of rounds and rule of reward, as functions that are compiled by
+    `scaling.tasks.rl.programs`. Without a rule it learns from the environment's own reward; returns are always of that.
+    """
 
     network: QNetwork
     environments: Environments
     shape: Shape
+    rule: Rule | None = None
 
     @property
     def frames(self) -> int:
@@ -115,7 +128,8 @@ class PQN:
         variables = {"constants": {}, **self.network.init(weights_key, observation)}
         moments = _optimiser().init(variables["params"])
         score = jnp.zeros(self.environments.count)
-        return Learner(variables, moments, world, observation, score, jnp.int32(0), own_key)
+        help_ = () if self.rule is None else self.rule.start()
+        return Learner(variables, moments, world, observation, score, jnp.int32(0), own_key, help_)
 
     def advance(self, learner: Learner, schedule: Schedule, count: jax.Array, room: int) -> tuple[Learner, Records]:
         """`count` rounds of at most `room`; records after them are zero.
@@ -129,7 +143,7 @@ class PQN:
             learner, record = self._round(learner, schedule)
             return learner, jax.tree.map(lambda all_, own: all_.at[place].set(own), records, record)
 
-        nothing = Records(*(jnp.zeros(room) for _ in range(3)))
+        nothing = Records(*(jnp.zeros(room) for _ in range(4)))
         return jax.lax.fori_loop(0, count, one, (learner, nothing))
 
     def evaluate(self, variables: Any, key: jax.Array, random_share: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -183,18 +197,18 @@ class PQN:
     def _round(self, learner: Learner, schedule: Schedule) -> tuple[Learner, Records]:
         act_key, learn_key = jax.random.split(jax.random.fold_in(learner.key, learner.rounds))
         frame = learner.rounds * self.frames
-        learner, seen, ended = self.act(learner, act_key, schedule.random_share(frame))
+        learner, seen, ended = self.act(learner, act_key, schedule.random_share(frame), schedule.reward_weight)
         learner, loss = self._learn(learner, seen, learn_key, schedule.rate(frame))
-        return replace(learner, rounds=learner.rounds + 1), Records(*ended, loss)
+        return replace(learner, rounds=learner.rounds + 1), Records(*ended, loss, jnp.mean(seen.reward))
 
     def act(
-        self, learner: Learner, key: jax.Array, random_share: jax.Array
+        self, learner: Learner, key: jax.Array, random_share: jax.Array, reward_weight: jax.Array | float = 1.0
     ) -> tuple[Learner, Transitions, tuple[jax.Array, jax.Array]]:
         """T steps in every environment; also the sum of the returns of episodes that ended, and their number."""
         values = functools.partial(self._values, learner.variables)
 
         def step(state: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-            observation, q_NxA, world, score_N = state
+            observation, q_NxA, world, score_N, help_ = state
             act_key, step_key = jax.random.split(key)
             action_N = _explored(q_NxA, act_key, random_share)
             seen = self.environments.step(step_key, world, action_N)
@@ -206,19 +220,30 @@ class PQN:
                     values(seen.last_NxHxWxC), next_q_NxA))),
                 lambda: jnp.max(next_q_NxA, axis=-1),
             )  # fmt: skip
+            scene = Scene(observation, action_N, seen.reward_N, seen.last_NxHxWxC, seen.terminated_N, seen.truncated_N)
+            learnt_N, trace, help_ = self._rewarded(help_, scene, reward_weight)
             score_N = score_N + seen.reward_N
             over_N = seen.terminated_N | seen.truncated_N
             ended = jnp.sum(jnp.where(over_N, score_N, 0)), jnp.sum(over_N, dtype=jnp.float32)
+            expected_N = (1 - random_share) * jnp.max(q_NxA, axis=-1) + random_share * jnp.mean(q_NxA, axis=-1)
+            adapts_by = (trace, expected_N) if self.rule is not None and self.rule.adapts else ()
             transition = Transitions(
-                observation, action_N, seen.reward_N, seen.terminated_N, seen.truncated_N, next_value_N
+                observation, action_N, learnt_N, seen.terminated_N, seen.truncated_N, next_value_N, adapts_by
             )
-            state = (seen.observation_NxHxWxC, next_q_NxA, seen.world, jnp.where(over_N, 0, score_N))
+            state = (seen.observation_NxHxWxC, next_q_NxA, seen.world, jnp.where(over_N, 0, score_N), help_)
             return state, (transition, ended)
 
-        first = (learner.observation_NxHxWxC, values(learner.observation_NxHxWxC), learner.world, learner.score_N)
+        start_q_NxA = values(learner.observation_NxHxWxC)
+        first = (learner.observation_NxHxWxC, start_q_NxA, learner.world, learner.score_N, learner.help)
         last, (seen, ended) = jax.lax.scan(step, first, jax.random.split(key, self.shape.n_steps))
-        learner = replace(learner, observation_NxHxWxC=last[0], world=last[2], score_N=last[3])
+        learner = replace(learner, observation_NxHxWxC=last[0], world=last[2], score_N=last[3], help=last[4])
         return learner, seen, (jnp.sum(ended[0]), jnp.sum(ended[1]))
+
+    def _rewarded(self, state: Any, scene: Scene, weight: jax.Array | float) -> tuple[jax.Array, Any, Any]:
+        """What is learnt from, and the trace and state of the rule."""
+        if self.rule is None:
+            return scene.reward_N, (), state
+        return self.rule.learnt(state, scene, weight)
 
     def _learn(self, learner: Learner, seen: Transitions, key: jax.Array, rate: jax.Array) -> tuple[Learner, jax.Array]:
         """Epochs of minibatches over what was seen; also the mean loss."""
@@ -226,6 +251,10 @@ class PQN:
         target_TxN = lambda_returns(
             seen.reward, seen.next_value, seen.terminated, seen.truncated, shape.discount, shape.trace
         )
+        help_ = learner.help
+        if self.rule is not None and self.rule.adapts:
+            trace, expected_TxN = seen.adapts_by
+            help_ = self.rule.adapt(help_, trace, target_TxN - expected_TxN)
         rows = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (seen.observation, seen.action, target_TxN))
 
         def loss_of(params: Any, batch: tuple[jax.Array, ...]) -> jax.Array:
@@ -245,7 +274,7 @@ class PQN:
         start = (learner.variables["params"], learner.moments)
         (params, moments), losses = jax.lax.scan(descend, start, minibatches)
         variables = {"params": params, "constants": constants}
-        return replace(learner, variables=variables, moments=moments), jnp.mean(losses)
+        return replace(learner, variables=variables, moments=moments, help=help_), jnp.mean(losses)
 
 
 def _optimiser() -> optax.GradientTransformation:

@@ -1,5 +1,5 @@
-"""Compiled programs of a learner, kept in the process and on disk: cells that differ in seed, budget, learning rate or
-exploration use the same ones."""
+"""Compiled programs of a learner, kept in the process and on disk: cells that differ in seed, budget, learning rate,
+exploration or the weight of a reward use the same ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from scaling.tasks.rl.environment import environments
 from scaling.tasks.rl.network import Inside, QNetwork
 from scaling.tasks.rl.pqn import PQN, Learner, Records, Schedule, Shape
+from scaling.tasks.rl.rewards.rules import rule_of
 from scaling.tasks.rows import code_version
 from scaling.tasks.value_rl import ValueRL
 from scaling.training.executable_cache import load_or_compile
 
 ROOM = 64  # rounds of a call at most
-ARGUMENTS = ("lr", "decay_frames", "exploration_frames", "epsilon")  # settings that are arguments of programs
+ARGUMENTS = ("lr", "decay_frames", "exploration_frames", "epsilon", "reward_weight")
+"""Settings that are arguments of programs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def learner_of(settings: ValueRL) -> PQN:
     facts = settings.facts
     shape = Shape(settings.n_steps, settings.n_minibatches, settings.n_epochs, settings.discount, settings.trace)
     network = QNetwork(settings.layer, settings.d_conv, facts.actions)
-    return PQN(network, environments(settings.game, settings.n_envs), shape)
+    rule = rule_of(settings.reward, settings.game, settings.reward_program, settings.discount)
+    return PQN(network, environments(settings.game, settings.n_envs), shape, rule)
 
 
 def programs_of(settings: ValueRL) -> Programs:
@@ -69,6 +72,6 @@ def _programs(settings: ValueRL) -> Programs:
         )
         return tuple(jax.jit(function).lower(*given).compile() for function, given in arguments)
 
-    key = (learner.network, settings.game, settings.n_envs, learner.shape, ROOM)
+    key = (learner.network, settings.game, settings.n_envs, learner.shape, learner.rule, ROOM)
     version = (code_version("value-rl"), importlib.metadata.version("gymnax"))
     return Programs(*load_or_compile("value-rl", (key, version), jax.devices()[:1], compile_))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ def train_cells(
             "threads": host.threads() if device.platform == "cpu" else None,
         }
         compile_s = 0.0
-        yield result(cell, metrics, columns=columns, curves=curve.rows())
+        error = "" if math.isfinite(metrics["td_loss"]) else "td_loss has no finite value"
+        yield result(cell, metrics, columns=columns, curves=curve.rows(), error=error)
 
 
 def _advanced(

@@ -95,7 +95,8 @@ def test_flops_count_whole_rounds_of_acting_and_learning() -> None:
 
 def curve(returns: list[float], episodes: list[int]) -> LearningCurve:
     made = LearningCurve(10)
-    made.add(Records(np.array(returns), np.array(episodes, float), np.zeros(len(returns))), len(returns))
+    nothing = np.zeros(len(returns))
+    made.add(Records(np.array(returns), np.array(episodes, float), nothing, nothing), len(returns))
     return made
 
 

@@ -1,0 +1,1 @@
+"""What a learner is rewarded for beside the environment's own reward: shaping, bonuses and reward programs."""
