@@ -160,4 +160,5 @@ ENGINE_SPEED = FileKind("speed of an engine", 1, ("coefficients", "without"), "s
 TRAINING_LAW = FileKind("training-speed law", 1, ("coefficients", "drawn", "batch_tokens"), "scaling training-speed")
 ANSWER = FileKind("recommendation", 1, ("question", "recommendation"), "scaling recommend")
 RATES = FileKind("file of rates", 1, ("question", "rates"), "scaling rates")
-KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, TRAINING_LAW, ANSWER, RATES)
+RETURNS = FileKind("file of returns", 1, ("question", "arms", "games"), "scaling returns")
+KINDS = (FIT, LATENCY_LAW, ENGINE_SPEED, TRAINING_LAW, ANSWER, RATES, RETURNS)

@@ -15,6 +15,7 @@ from analysis.report.blocks import Block
 from analysis.report.plots import decision as decision_plots
 from analysis.report.plots import methods as method_plots
 from analysis.report.plots import rates as rate_plots
+from analysis.report.plots import returns as return_plots
 from analysis.report.plots import study as study_plots
 from analysis.report.plots import validation as validation_plots
 from analysis.report.sections import (
@@ -93,7 +94,7 @@ def _sections(subject: Subject) -> list[tuple[str, list[Block]]]:
 def drawn(subject: Subject) -> list[Callable[[Any], Figure]]:
     """The functions that draw the figures of this subject."""
     if isinstance(subject, TaskStudy):
-        return rate_plots.drawn(subject.rates)
+        return [*return_plots.drawn(subject.returns), *rate_plots.drawn(subject.rates)]
     plots = decision_plots.drawn(subject)
     if isinstance(subject, ReportStudy):
         plots += [draw for of in (study_plots, validation_plots, method_plots) for draw in of.drawn(subject)]
@@ -114,8 +115,9 @@ def write_first_figure(subject: Subject, path: Path) -> None:
     if isinstance(subject, TaskStudy):
         found = drawn(subject)
         if not found:
-            folder = subject.path / "rates"
-            raise InputError(f"{subject.path}: no figure yet: `scaling rates` with `out` in {folder} makes one")
+            asked = "rates" if subject.task.primary.better == "lower" else "returns"
+            folder = subject.path / asked
+            raise InputError(f"{subject.path}: no figure yet: `scaling {asked}` with `out` in {folder} makes one")
         figures.save(found[0](subject), path)
         return
     figures.save(decision_plots.hero(subject) if subject.answers else method_plots.methods(_study(subject)), path)

@@ -12,6 +12,9 @@ import pandas as pd
 from analysis.rates.rates import Rates, read_rates
 from analysis.report.study import readable, text_of
 from analysis.report.subject import Subject
+from analysis.returns.arms import first_arm
+from analysis.returns.comparison import ReturnsComparison, compare, read_returns
+from analysis.returns.question import ReturnsQuestion
 from analysis.tables.study import Study
 from analysis.tables.tasks import other_task
 from scaling.errors import InputError
@@ -22,7 +25,8 @@ from scaling.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStudy(Subject):
-    """A folder as read: the cells that are ok, those that are not, and the rates that `scaling rates` left there.
+    """A folder as read: the cells that are ok, those that are not, and the rates and comparisons of returns that are
+    kept there.
 
     varied: the settings in which the cells differ, in the order of the task.
     """
@@ -34,6 +38,7 @@ class TaskStudy(Subject):
     varied: tuple[str, ...]
     grid: str
     rates: Mapping[str, Rates]
+    returns: Mapping[str, ReturnsComparison]
 
 
 def load_task_study(path: Path) -> TaskStudy:
@@ -61,5 +66,27 @@ def load_task_study(path: Path) -> TaskStudy:
         varied=tuple(one for one in settings if one in ok and len(ok[one].unique()) > 1),
         grid=text_of(path / "grid.yaml", notes),
         rates=readable(path / "rates", read_rates, notes),
+        returns=_returns(path, task, notes),
         notes=tuple(notes),
     )
+
+
+def _returns(path: Path, task: Task, notes: list[str]) -> dict[str, ReturnsComparison]:
+    """The comparisons that `scaling returns` left in the folder; without one, and where the primary metric is better
+    when higher, all arms against the first."""
+    stored = readable(path / "returns", read_returns, notes)
+    if stored or task.primary.better == "lower":
+        return stored
+    try:
+        baseline = first_arm(path)
+        made = compare(path, ReturnsQuestion(baseline=baseline))
+    except InputError as error:
+        notes.append(f"Arms were not compared: {error}.")
+        return {}
+    if len(made.arms) == 1:
+        return {}
+    notes.append(
+        f"The folder has no comparison of returns: this report compares all arms with {baseline}; `scaling returns` "
+        f"with `out` in {path / 'returns'} keeps another."
+    )
+    return {"arms": made}

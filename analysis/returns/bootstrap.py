@@ -26,6 +26,16 @@ class Interval:
         return not self.low <= value <= self.high
 
 
+@dataclass(frozen=True)
+class Band:
+    """Estimates at the places `x`, with pointwise 95 % intervals."""
+
+    x: tuple[float, ...]
+    estimate: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
 def resampled(scores: Scores, draws: int, rng: np.random.Generator) -> list[Array]:
     """For each game `draws` samples of its N_m runs with replacement, independent of the other games: [draws, N_m].
 
@@ -39,3 +49,10 @@ def interval(estimate: Array | float, draws: Array) -> Interval:
     """The 2.5 and 97.5 percentiles of the draws of one statistic beside its estimate."""
     low, high = np.quantile(draws, _QUANTILES)
     return Interval(float(estimate), float(low), float(high))
+
+
+def band(x: Array, estimate_K: Array, draws_DxK: Array) -> Band:
+    """The same at each of K places."""
+    low_K, high_K = np.quantile(draws_DxK, _QUANTILES, axis=0)
+    x_, estimate, low, high = (tuple(map(float, values)) for values in (x, estimate_K, low_K, high_K))
+    return Band(x_, estimate, low, high)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.returns.arms import Arm, Arms, arms_of
-from analysis.returns.bootstrap import Interval, interval, resampled
+from analysis.returns.bootstrap import Band, Interval, band, interval, resampled
+from analysis.returns.contrasts import ContrastResult, best_of, read_contrast
+from analysis.returns.curves import LearningCurves, learning_curves
 from analysis.returns.question import ReturnsQuestion
 from analysis.returns.statistics import (
     interquartile_mean,
@@ -21,43 +24,71 @@ from analysis.returns.statistics import (
     probability_of_improvement,
 )
 from scaling.arrays import Array
+from scaling.distribution import require_installed
+from scaling.errors import InputError
 from scaling.formatting import listed, plural
-from scaling.summary import Summarised, summary_table
+from scaling.summary import Summarised, summarised
 from scaling.table import Table
+from scaling.values import RETURNS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FEW = 10  # runs a game, below which a bootstrap of runs is coarse and its percentiles too narrow
+_BAND_DRAWS, _THRESHOLDS = 2_000, 41  # of a profile
+Draws = Mapping[str, list[Array]]
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What is known of one arm: aggregates of its normalised scores, and how it compares with the baseline.
+    """What is known of one arm: aggregates of its scores, and how it compares with the baseline.
 
-    difference: of interquartile means, this arm's minus the baseline's.   improvement: P(a run of this arm scores more
-    than one of the baseline).   Both are None for the baseline itself.
+    runs: of all games.   iqm, mean: of its scores.   gap: by how much its runs miss the reference; None where scores
+    are not normalised.   difference: of interquartile means, this arm's minus the baseline's.   improvement: P(a run of
+    this arm scores more than one of the baseline).   Both are None for the baseline itself.
+    profile: the share of its runs that score more than each threshold.   by_game: mean raw scores.
+    measures: means over its runs of what the table says of cost and network (`analysis.returns.arms.MEASURES`).
     """
 
     name: str
     runs: int
     iqm: Interval
     mean: Interval
-    gap: Interval
+    gap: Interval | None
     difference: Interval | None
     improvement: Interval | None
+    profile: Band
+    by_game: tuple[float, ...]
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReturnsComparison(Summarised):
     """Arms in descending order of their interquartile mean.
 
-    `by_game`: the mean raw score of each arm and game.
+    `question` has what was left open filled in. `random` and `reference` are the raw scores that are 0 and 1 in each
+    game, empty where scores are not normalised. `contrasts` are the pairs that were asked for, `curves` the learning
+    curves of a study that has them; `warnings` are to be read first, `notes` say what was left out and assumed.
     """
 
     question: ReturnsQuestion
     games: tuple[str, ...]
     arms: tuple[ArmResult, ...]
-    by_game: Mapping[str, tuple[float, ...]]
     random: tuple[float, ...]
-    notes: tuple[str, ...]
+    reference: tuple[float, ...]
+    source: str = ""
+    unit: str = ""
+    contrasts: tuple[ContrastResult, ...] = ()
+    curves: LearningCurves | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the baseline is no arm, or an arm has no score of each game."""
+        if self.question.baseline not in {arm.name for arm in self.arms}:
+            raise InputError(f"no arm {self.question.baseline!r}, the baseline, among the arms")
+        if not self.games or any(len(arm.by_game) != len(self.games) for arm in self.arms):
+            raise InputError("every arm needs a score of each game")
 
     def __getitem__(self, name: str) -> ArmResult:
         """The arm of this name. Raises KeyError where there is none."""
@@ -68,42 +99,56 @@ class ReturnsComparison(Summarised):
 
     @property
     def headline(self) -> str:
-        """Which arms are told apart from the baseline, in one sentence."""
-        baseline = self.question.baseline
+        """What was found, in one sentence: of the first contrast, or which arms are told apart from the baseline."""
+        if self.contrasts:
+            first = self.contrasts[0]
+            found = first.difference
+            return (
+                f"{first.name}: {first.ours} − {first.theirs} = {found.estimate:+.2f} (95 % {found.low:+.2f} to "
+                f"{found.high:+.2f}), {first.verdict}"
+            )
+        return self.told_apart
+
+    @property
+    def told_apart(self) -> str:
+        """Which arms differ from the baseline by more than chance."""
         apart: dict[bool, list[str]] = {True: [], False: []}  # better, worse
         for arm in self.arms:
             if arm.difference is not None and arm.difference.excludes(0.0):
                 apart[arm.difference.low > 0].append(arm.name)
+        where = f" in {plural(len(self.games), 'game')}" if len(self.games) > 1 else ""
         return (
-            f"{self.question.metric} in {plural(len(self.games), 'game')}: better than {baseline}: "
-            f"{listed(apart[True])}; worse: {listed(apart[False])}"
+            f"{self.question.metric}{where}: better than {self.question.baseline}: {listed(apart[True])}; worse: "
+            f"{listed(apart[False])}"
         )
 
+    @property
+    def score(self) -> str:
+        """What a score is, in words."""
+        if self.random:
+            return f"{self.question.metric}, {self.question.reference} = 1, random = 0"
+        return f"{self.question.metric}, {self.unit}" if self.unit else str(self.question.metric)
+
     def to_json(self) -> dict[str, Any]:
-        """The question and the answer as plain values for JSON."""
-        return {
-            "question": asdict(self.question),
-            "games": list(self.games),
-            "random": list(self.random),
-            "arms": [asdict(arm) | {"by_game": list(self.by_game[arm.name])} for arm in self.arms],
-            "notes": list(self.notes),
-        }
+        """Plain values, as `scaling returns --out` writes them."""
+        return RETURNS.document(self)
+
+    def plot(self) -> Figure:
+        """Interquartile means, probabilities of improvement, profiles, learning curves and costs
+        (`analysis.figures.returns`). Raises InputError where matplotlib is missing."""
+        require_installed("a figure", "matplotlib")
+        figure: Figure = pkgutil.resolve_name("analysis.figures.returns:returns_figure")(self)
+        return figure
 
     def summary(self) -> Table:
-        """One row an arm, with 95 % intervals."""
-        headings = ("arm", "runs", "IQM", "optimality gap", "IQM - baseline", "P(better)", *self.games)
-        rows = [
-            (
-                arm.name,
-                str(arm.runs),
-                *map(_text, (arm.iqm, arm.gap, arm.difference, arm.improvement)),
-                *(f"{score:.3g}" for score in self.by_game[arm.name]),
-            )
-            for arm in self.arms
-        ]
-        rows.append(("random actions", "", "0", "1", "", "", *(f"{score:.3g}" for score in self.random)))
-        title = f"{self.question.metric} against {self.question.baseline}, normalised by game; 95 % intervals"
-        return summary_table(title, headings, rows, self.notes)
+        """The finding in a line, one row an arm with 95 % intervals, and what to doubt."""
+        arms: Table = pkgutil.resolve_name("analysis.returns.tables:arms_table")(self)
+        return summarised(arms, self.headline, (*arms.notes, *self.warnings, *self.notes))
+
+
+def read_returns(path: str | Path) -> ReturnsComparison:
+    """The comparison in a file that `scaling returns --out` wrote. Raises InputError where it is none."""
+    return RETURNS.value(ReturnsComparison, RETURNS.read(path), str(path))
 
 
 def compare(source: str | Path | pd.DataFrame, question: ReturnsQuestion) -> ReturnsComparison:
@@ -111,55 +156,93 @@ def compare(source: str | Path | pd.DataFrame, question: ReturnsQuestion) -> Ret
 
     Every arm is resampled independently, with draws from one generator of `question.seed` in the order of the arms'
     names. Normalisation is taken as known: intervals do not hold what the mean of the reference is unsure of. Raises
-    InputError as `arms_of` does.
+    InputError as `arms_of` does, and for a contrast that cannot be read or names an arm that is not there.
     """
+    wanted = [read_contrast(text) for text in question.contrasts]
     arms = arms_of(source, question)
     rng = np.random.default_rng(question.seed)
     draws = {name: resampled(arm.scores, question.draws, rng) for name, arm in sorted(arms.by_name.items())}
-    results = [_result(arm, arms, draws, question) for arm in arms.by_name.values()]
+    profiles = _profiles(arms, _thresholds(arms))
+    results = [_result(arm, arms, draws, profiles[arm.name]) for arm in arms.by_name.values()]
     results.sort(key=lambda result: -result.iqm.estimate)
-    notes = list(arms.notes)
-    if (fewest := min(arm.fewest for arm in arms.by_name.values())) < FEW:
-        notes.append(
-            f"an arm has {fewest} runs in a game: resamples of fewer than {FEW} are few and spread too little, so "
-            "intervals are too narrow"
-        )
-    by_game = {arm.name: tuple(float(np.mean(values)) for values in arm.raw) for arm in arms.by_name.values()}
-    return ReturnsComparison(question, arms.games, tuple(results), by_game, arms.random, tuple(notes))
+    iqm = {result.name: result.iqm.estimate for result in results}
+    contrasts = [
+        ContrastResult(one.name, ours, one.theirs, one.margin, *_against(ours, one.theirs, arms, draws))
+        for one in wanted
+        for ours in [best_of(one, iqm, arms.source)]
+    ]
+    return ReturnsComparison(
+        arms.question, arms.games, tuple(results), arms.random, arms.reference, arms.source, arms.unit,
+        tuple(contrasts), learning_curves(source, arms), _warnings(arms), arms.notes,
+    )  # fmt: skip
 
 
-def profiles(source: str | Path | pd.DataFrame, question: ReturnsQuestion, thresholds: Array) -> dict[str, Array]:
-    """The performance profile of each arm at K thresholds of the normalised score, with its pointwise 95 % band.
+def profiles(source: str | Path | pd.DataFrame, question: ReturnsQuestion, thresholds: Array) -> dict[str, Band]:
+    """The performance profile of each arm at K thresholds of the score, with its pointwise 95 % band.
 
-    [3, K] by arm: estimate, low, high. Raises InputError as `arms_of` does.
+    Raises InputError as `arms_of` does.
     """
-    arms = arms_of(source, question)
-    rng = np.random.default_rng(question.seed)
+    return _profiles(arms_of(source, question), thresholds)
+
+
+def _profiles(arms: Arms, thresholds: Array) -> dict[str, Band]:
+    rng = np.random.default_rng(arms.question.seed)
     found = {}
     for name, arm in sorted(arms.by_name.items()):
-        drawn = performance_profile(resampled(arm.scores, question.draws, rng), thresholds)
-        band = np.quantile(drawn, (0.025, 0.975), axis=0)
-        found[name] = np.vstack([performance_profile(arm.scores, thresholds)[None], band])
+        drawn = performance_profile(resampled(arm.scores, _BAND_DRAWS, rng), thresholds)
+        found[name] = band(thresholds, performance_profile(arm.scores, thresholds), drawn)
     return found
 
 
-def _result(arm: Arm, arms: Arms, draws: Mapping[str, list[Array]], question: ReturnsQuestion) -> ArmResult:
-    own, baseline = draws[arm.name], arms.by_name[question.baseline]
+def _thresholds(arms: Arms) -> Array:
+    """Even places over all scores, those of random actions included."""
+    scores = np.concatenate([values for arm in arms.by_name.values() for values in arm.scores])
+    return np.linspace(min(0.0, scores.min()), scores.max(), _THRESHOLDS)
+
+
+def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
+    own, baseline = draws[arm.name], arms.question.baseline
     difference = improvement = None
-    if arm is not baseline:
-        theirs = draws[baseline.name]
-        difference = interval(
-            interquartile_mean(arm.scores) - interquartile_mean(baseline.scores),
-            interquartile_mean(own) - interquartile_mean(theirs),
-        )
-        improvement = interval(
-            probability_of_improvement(arm.scores, baseline.scores), probability_of_improvement(own, theirs)
-        )
-    iqm, average, gap = (
-        interval(statistic(arm.scores), statistic(own)) for statistic in (interquartile_mean, mean, optimality_gap)
+    if arm.name != baseline:
+        difference, improvement = _against(arm.name, baseline, arms, draws)
+    return ArmResult(
+        name=arm.name,
+        runs=sum(map(len, arm.raw)),
+        iqm=interval(interquartile_mean(arm.scores), interquartile_mean(own)),
+        mean=interval(mean(arm.scores), mean(own)),
+        gap=interval(optimality_gap(arm.scores), optimality_gap(own)) if arms.random else None,
+        difference=difference,
+        improvement=improvement,
+        profile=profile,
+        by_game=tuple(float(np.mean(values)) for values in arm.raw),
+        measures=arm.measures,
     )
-    return ArmResult(arm.name, sum(map(len, arm.raw)), iqm, average, gap, difference, improvement)
 
 
-def _text(found: Interval | None) -> str:
-    return "–" if found is None else f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _against(ours: str, theirs: str, arms: Arms, draws: Draws) -> tuple[Interval, Interval]:
+    """The difference of two arms' interquartile means, and the probability that a run of ours scores more."""
+    x, y = arms.by_name[ours].scores, arms.by_name[theirs].scores
+    difference = interquartile_mean(x) - interquartile_mean(y)
+    improvement = probability_of_improvement(x, y)
+    return (
+        interval(difference, interquartile_mean(draws[ours]) - interquartile_mean(draws[theirs])),
+        interval(improvement, probability_of_improvement(draws[ours], draws[theirs])),
+    )
+
+
+def _warnings(arms: Arms) -> tuple[str, ...]:
+    """What to doubt of the intervals and the scale."""
+    found = []
+    fewest = min(arm.fewest for arm in arms.by_name.values())
+    if fewest < FEW:
+        in_a_game = " in a game" if len(arms.games) > 1 else ""
+        found.append(
+            f"an arm has {plural(fewest, 'run')}{in_a_game}: resamples of fewer than {FEW} are few and spread too "
+            "little, so intervals are too narrow"
+        )
+    if not arms.random and len(arms.games) > 1:
+        found.append(
+            f"scores of {len(arms.games)} games are pooled as they were measured: a game of larger scores counts for "
+            "more; `normalise` needs a column with the score of random actions"
+        )
+    return tuple(found)

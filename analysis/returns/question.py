@@ -10,30 +10,44 @@ from scaling.errors import InputError
 
 @dataclass(frozen=True)
 class ReturnsQuestion:
-    """A question about returns; columns are those of the table of runs.
+    """A question about returns, or any other metric that is better when higher; columns are those of the table of runs.
 
-    metric: the score of a run.   by: columns whose values make an arm.   game: the column that names a run's game;
-    games are the strata of the bootstrap.
+    metric: the score of a run; None: the primary metric of the task. One `*` stands for the games of a run that has a
+    score of each in columns of their own: `return_*`.
+    by: columns whose values make an arm; None: the settings in which the runs differ.
+    strata: the column that names a run's game; games are the strata of the bootstrap. None: `game` where there is one.
     baseline: the arm, as it is named in the answer, that the others are compared with.
-    reference: the arm whose mean score is 1 in each game, 0 being `random`; by default the baseline.
-    random: the column with the score of random actions in the run's game.
+    normalise: whether scores are counted from `random`, which is 0, to the mean of `reference`, which is 1, in each
+    game; None: where there is a score of random actions.
+    reference: the arm whose mean score is 1; by default the baseline.
+    random: the column with the score of random actions in the run's game, with a `*` as `metric`; None: that of this
+    metric, or `random_return`.
+    replicates: whether each replicate of a run counts as a run, because it was trained apart; else they are averaged.
+    contrasts: pairs of arms that are compared beside all arms with the baseline (`analysis.returns.contrasts`).
     where: the rows that are used at all, an expression (`scaling.expression`).
     draws, seed: of the bootstrap.
     """
 
     baseline: str
-    metric: str = "episode_return"
-    by: tuple[str, ...] = ("arm", "n_experts")
-    game: str = "game"
+    metric: str | None = None
+    by: tuple[str, ...] | None = None
+    strata: str | None = None
+    normalise: bool | None = None
     reference: str | None = None
-    random: str = "random_return"
+    random: str | None = None
+    replicates: bool = False
+    contrasts: tuple[str, ...] = ()
     where: str | None = None
     draws: int = DRAWS
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises InputError for a field that cannot be."""
-        if not self.by:
+        if self.by is not None and not self.by:
             raise InputError("`by` must name the columns whose values make an arm")
+        if self.metric is not None and self.metric.count("*") > 1:
+            raise InputError(f"`metric` {self.metric!r} may hold one * at most")
+        if self.normalise is False and (self.random is not None or self.reference is not None):
+            raise InputError("`random` and `reference` normalise scores: leave them out, or normalise")
         if self.draws < 100:
             raise InputError(f"`draws` must be at least 100 for an interval of 95 %, found {self.draws}")

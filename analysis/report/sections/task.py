@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.report import blocks
-from analysis.report.blocks import Block, Cell, Tile, bullets, code, field, heading, table, text
-from analysis.report.sections import rates
+from analysis.report.blocks import Block, Cell, Tile, bullets, code, field, heading, picture, table, text
+from analysis.report.sections import rates, returns
 from analysis.report.sections.runs import distinct
 from analysis.report.task_study import TaskStudy
 from scaling.formatting import first_line, flops, number, plural, sentence, si
@@ -16,21 +16,24 @@ from scaling.tasks.columns import error_of
 from scaling.tasks.task import Metric
 
 _MOST_ROWS, _MOST_FAILED, _MOST_ERROR = 60, 12, 160
+_MOST_FAMILIES = 6  # panels of the figure of a first page
 _PROVENANCE = ("code_version", "versions", "platform", "device_kind", "executor", "schema_version")
 
 
 def front_page(study: TaskStudy) -> dict[str, Any]:
     """What was found, of which task, and in which units."""
-    task, found = study.task, rates.in_short(study.rates)
+    task, found = study.task, [*returns.in_short(study.returns), *rates.in_short(study.rates)]
     primary = task.primary
+    asked = "rates" if primary.better == "lower" else "returns"
     source = f" ({task.source})" if task.source else ""
     return blocks.front_page(
-        found[0] if found else f"{plural(len(study.runs), 'cell')} measured; no rates were asked for yet",
+        found[0] if found else f"{plural(len(study.runs), 'cell')} measured; no {asked} were asked for yet",
         f"Task {task.name}: {task.title}{source}. Its primary metric is {_named(primary)}.",
         "Measured" if found else "Cells alone",
         decided=bool(found),
         tiles=_tiles(study),
         summary=[
+            *_front_figure(study),
             *([bullets(found[1:])] if found[1:] else []),
             text("What it measures:"),
             bullets(map(_said, task.metrics)),
@@ -40,12 +43,32 @@ def front_page(study: TaskStudy) -> dict[str, Any]:
 
 def sections(study: TaskStudy) -> list[tuple[str, list[Block]]]:
     """The pages after the first."""
+    compared = [(returns.TITLE, returns.section(study.returns))] if study.returns else []
     learnt = [(rates.TITLE, rates.section(study.rates))] if study.rates else []
+    programs = returns.programs(study.runs)
     return [
+        *compared,
         *learnt,
+        *([(returns.PROGRAMS, programs)] if programs else []),
         ("What was measured", _measured(study)),
         ("What was run", _evidence(study)),
         ("How to reproduce this", _reproduction(study)),
+    ]
+
+
+def _front_figure(study: TaskStudy) -> list[Block]:
+    """The figure of the first page: that of the first comparison of returns, else of the first rates, if they fill no
+    more than two rows of panels."""
+    if study.returns:
+        return returns.front_figure(study.returns)
+    return [
+        picture(
+            rates.figure_name(name),
+            f"{found.question.quantity} against {found.question.axis}, with the line and the slope of each arm.",
+            0.8,
+        )
+        for name, found in [*study.rates.items()][:1]
+        if len(found.families) <= _MOST_FAMILIES
     ]
 
 
@@ -137,6 +160,7 @@ def _reproduction(study: TaskStudy) -> list[Block]:
     """Commands, versions and the grid."""
     folder, runs = study.path.name, study.runs
     commands = [f"scaling sweep run {folder}/grid.yaml --out {folder}"] if study.grid else []
+    commands += returns.commands(study.returns, folder)
     recorded = {name: distinct(runs[name]) for name in _PROVENANCE if name in runs and runs[name].notna().any()}
     columns: dict[str, Cell] = {"what": str, "value": recorded.__getitem__}
     caption = "What this was made with; several values mean that cells differ."

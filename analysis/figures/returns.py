@@ -1,0 +1,167 @@
+"""Figures of returns: interquartile means, probabilities of improvement, profiles, learning curves, and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+from analysis.figures.methods import method_colours
+from analysis.figures.style import Panel, pages, titled
+from analysis.returns.bootstrap import Band, Interval
+from analysis.returns.comparison import ArmResult, ReturnsComparison
+from analysis.returns.contrasts import ContrastResult
+
+_MOST_BANDS = 6  # arms in one panel of bands
+_LINES, _ROW, _PANEL = 0.75, 0.17, 2.6  # inches: around rows, of a row, and of another panel
+_COSTS = {
+    "n_parameters": "parameters",
+    "n_total": "parameters",
+    "forward_flops": "FLOPs of a forward pass",
+    "train_flops": "training FLOPs",
+}
+_MOST_COSTS = 2
+
+
+def returns_figure(found: ReturnsComparison) -> Figure:
+    """Everything that a comparison has: arms in rows, the pairs that were asked for, bands, and costs."""
+    arms = _by_arm(found)
+    rows, heights = [arms], [_LINES + _ROW * len(found.arms)]
+    if found.contrasts:
+        rows.append([titled(partial(contrast_rows, found.contrasts), "Pairs of arms")])
+        heights.append(_LINES + _ROW * len(found.contrasts))
+    palette = palette_of(found)
+    for panels in (_bands(found, palette), _costs(found, palette)):
+        if panels:
+            rows.append(panels)
+            heights.append(_PANEL)
+    named = bands_of(found)
+    return pages(*rows, heights=heights, legend={name: palette[name] for name in named} if len(rows) > 1 else {})
+
+
+def overview(found: ReturnsComparison) -> Figure:
+    """The arms in rows alone: what a first page shows."""
+    return style.figure(*_by_arm(found), height=_LINES + _ROW * len(found.arms), ratios=[1.2, 1.0])
+
+
+def palette_of(found: ReturnsComparison) -> dict[str, str]:
+    """One colour for each arm, in the order of names, which is that of every figure; the baseline in grey."""
+    names = sorted(arm.name for arm in found.arms)
+    return {**method_colours(names), found.question.baseline: style.DENSE}
+
+
+def bands_of(found: ReturnsComparison) -> list[str]:
+    """The arms whose bands are drawn: the baseline and those of the pairs that were asked for, else the best ones."""
+    asked = [name for one in found.contrasts for name in (one.ours, one.theirs)]
+    best = [arm.name for arm in found.arms]
+    return [*dict.fromkeys([found.question.baseline, *asked, *best])][:_MOST_BANDS]
+
+
+def score_rows(arms: Sequence[ArmResult], baseline: str, label: str, ax: Axes) -> Axes:
+    """The interquartile mean of each arm with its interval, the best on top; the line is the baseline's. Arms that
+    differ from the baseline by more than chance are in the accent colour."""
+    for place, arm in enumerate(reversed(arms)):
+        apart = arm.difference is not None and arm.difference.excludes(0.0)
+        _interval_row(arm.iqm, place, ax, colour=style.ACCENT if apart else style.INK, hollow=arm.name == baseline)
+    for arm in arms:
+        if arm.name == baseline:
+            ax.axvline(arm.iqm.estimate, color=style.MUTED, lw=0.9, zorder=0)
+    style.named_rows([arm.name for arm in reversed(arms)], ax)
+    ax.set_xlabel(label)
+    return ax
+
+
+def improvement_rows(arms: Sequence[ArmResult], baseline: str, ax: Axes) -> Axes:
+    """The probability that a run of each arm scores more than one of the baseline, in the order of `score_rows`."""
+    for place, arm in enumerate(reversed(arms)):
+        if arm.improvement is not None:
+            _interval_row(arm.improvement, place, ax, accent=not arm.improvement.low <= 0.5 <= arm.improvement.high)
+    ax.axvline(0.5, color=style.MUTED, lw=0.9, zorder=0)
+    style.named_rows([""] * len(arms), ax)
+    ax.set_ylim(-0.6, len(arms) - 0.4)
+    ax.set(xlim=(-0.02, 1.02), xlabel=f"P(better than {baseline})")
+    return ax
+
+
+def contrast_rows(contrasts: Sequence[ContrastResult], ax: Axes) -> Axes:
+    """The difference of each pair of arms with its interval, the first on top; the shaded strip of a row is its
+    margin."""
+    for place, one in enumerate(reversed(contrasts)):
+        if one.margin is not None:
+            ax.fill_between([-one.margin, one.margin], place - 0.4, place + 0.4, color=style.GRID, lw=0, zorder=0)
+        _interval_row(one.difference, place, ax, accent=one.difference.excludes(0.0))
+    ax.axvline(0.0, color=style.MUTED, lw=0.9, zorder=0.5)
+    style.named_rows([f"{one.name}: {one.ours} − {one.theirs}" for one in reversed(contrasts)], ax)
+    ax.set_xlabel("difference of interquartile means")
+    return ax
+
+
+def bands(by_arm: Mapping[str, Band], palette: Mapping[str, str], x_label: str, y_label: str, ax: Axes) -> Axes:
+    """Lines with their pointwise 95 % bands."""
+    for name, one in by_arm.items():
+        ax.plot(one.x, one.estimate, color=palette[name], lw=1.2)
+        ax.fill_between(one.x, one.low, one.high, color=palette[name], alpha=0.16, lw=0)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    return ax
+
+
+def score_against_cost(
+    arms: Sequence[ArmResult], measure: str, palette: Mapping[str, str], x_label: str, y_label: str, ax: Axes
+) -> Axes:
+    """The interquartile mean of each arm with its interval against what it costs, by name."""
+    shown = [arm for arm in arms if arm.measures.get(measure, 0.0) > 0]
+    x = np.array([arm.measures[measure] for arm in shown])
+    for arm, place in zip(shown, x, strict=True):
+        ax.vlines(place, arm.iqm.low, arm.iqm.high, colors=palette[arm.name], lw=1.0, zorder=2)
+        ax.plot(place, arm.iqm.estimate, "o", color=palette[arm.name], mec="white", mew=0.5, zorder=3)
+        style.beside(arm.name, (place, arm.iqm.estimate), (4, 2), ax, fontsize=5.5, color=style.MUTED)
+    ax.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    ax.set_xlim(x.min() / 1.3, x.max() * 2)  # room for the names
+    style.ticks(ax.xaxis, x, most=5, digits=2, studied=False)
+    return ax
+
+
+def _interval_row(
+    found: Interval, place: int, ax: Axes, *, colour: str = style.INK, accent: bool = False, hollow: bool = False
+) -> None:
+    """A bar from end to end of the interval with the estimate on it."""
+    shade = style.ACCENT if accent else colour
+    ax.plot([found.low, found.high], [place, place], color=shade, lw=2.2, solid_capstyle="butt", alpha=0.55, zorder=2)
+    face: Any = "white" if hollow else shade
+    ax.plot(found.estimate, place, "o", color=face, mec=shade, mew=0.8, ms=4.2, zorder=3)
+
+
+def _by_arm(found: ReturnsComparison) -> list[Panel]:
+    baseline = found.question.baseline
+    scores: Panel = titled(partial(score_rows, found.arms, baseline, found.score), "Interquartile mean")
+    return [scores, titled(partial(improvement_rows, found.arms, baseline), "Probability of improvement")]
+
+
+def _bands(found: ReturnsComparison, palette: Mapping[str, str]) -> list[Panel]:
+    named = bands_of(found)
+    profiles = {arm.name: arm.profile for name in named for arm in [found[name]]}
+    label = "score" if found.random else found.score
+    panels: list[Panel] = [
+        titled(partial(bands, profiles, palette, label, "share of runs above"), "Performance profiles")
+    ]
+    if found.curves is not None:
+        own = {name: found.curves.by_arm[name] for name in named if name in found.curves.by_arm}
+        y_label = f"{found.curves.column}, IQM" + (" of scores" if found.random else "")
+        panels.append(titled(partial(bands, own, palette, found.curves.axis, y_label), "While it learns"))
+    return panels
+
+
+def _costs(found: ReturnsComparison, palette: Mapping[str, str]) -> list[Panel]:
+    """Panels of the costs that are known and differ between arms."""
+    known = [
+        name for name in _COSTS if len({arm.measures[name] for arm in found.arms if name in arm.measures}) > 1
+    ][:_MOST_COSTS]  # fmt: skip
+    return [
+        titled(partial(score_against_cost, found.arms, name, palette, _COSTS[name], "IQM"), f"Against {_COSTS[name]}")
+        for name in known
+    ]
