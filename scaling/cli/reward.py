@@ -43,7 +43,7 @@ def check(
     program: Annotated[
         str, typer.Argument(metavar="PROGRAM", help="Its text, its file (.txt, .reward), or one that ships.")
     ],
-    discount: Annotated[float, typer.Option(metavar="GAMMA", min=0, max=1, help="The learner's discount.")] = 0.99,
+    discount: Annotated[float, typer.Option(metavar="GAMMA", help="The learner's discount.")] = 0.99,
     as_json: options.Json = False,
 ) -> None:
     """Check a reward program, and try it on random play.
@@ -56,6 +56,8 @@ def check(
     from scaling.tasks.rl.rewards.play import tried
 
     _readable(game)
+    if not 0 <= discount <= 1:
+        raise InputError(f"`discount` must be from 0 to 1, found {discount:g}")
     try:
         text = resolved_program("program", game, program)
     except ValueError as error:
@@ -72,7 +74,7 @@ def write(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file for the program; ends in .txt or .reward.")],
     goal: Annotated[str | None, typer.Option(metavar="TEXT", help="What to reward. Default: the game itself.")] = None,
     tries: Annotated[int, typer.Option(metavar="N", min=1, max=20, help="Answers at most; errors go back.")] = 3,
-    timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds for one answer.")] = 300.0,
+    timeout: Annotated[int, typer.Option(metavar="S", min=1, max=86_400, help="Seconds for one answer.")] = 300,
     as_json: options.Json = False,
 ) -> None:
     """Have a command, such as a language model, write a reward program.

@@ -181,5 +181,11 @@ TASK = Task(
     flops=train_flops,
     flops_are="counted",
     tables=("curves",),
-    code=("scaling.tasks.value_rl", "scaling.tasks.rl", "scaling.model.moe.dispatch", "scaling.model.moe.kernels"),
+    code=(
+        "scaling.tasks.value_rl",
+        *(f"scaling.tasks.rl.{name}" for name in ("arms", "environment", "games", "inside", "learning_curve", "network",
+                                                  "pqn", "programs", "returns", "rewards")),
+        "scaling.model.moe.dispatch",
+        "scaling.model.moe.kernels",
+    ),
 )  # fmt: skip
