@@ -10,13 +10,14 @@ HOURS ?= 3
 # Two processes, of which one that is idle takes tests from the other.
 WORKERS := --numprocesses 2 --dist worksteal
 
-.PHONY: help setup quickstart flagship flagship-prediction flagship-check flagship-all notebooks bench gpu gpu-wheels test test-all lint clean
+.PHONY: help setup quickstart flagship flagship-prediction flagship-check flagship-all rates notebooks bench gpu gpu-wheels test test-all lint clean
 
 help:
 	@echo "make quickstart  train the small study on this computer, fit, recommend, write $(STUDY)/report.pdf"
 	@echo "make test        lint, types and the default tests"
 	@echo "make test-all    the same and the long proofs, the quickstart among them"
 	@echo "make flagship    go on with the flagship study for HOURS=$(HOURS) on two cores; then make flagship-prediction, flagship-check; flagship-all does all three"
+	@echo "make rates       the study of how fast mixtures of experts are learnt, again: an hour or two on two cores"
 	@echo "make notebooks   execute the notebooks on $(STUDY) and write them with their outputs"
 	@echo "make bench       the engine's speed as ratios, on an idle machine"
 	@echo "make gpu         what waits for a GPU, in nine minutes: see docs/gpu.md; make gpu-wheels carries what it lacks there"
@@ -68,6 +69,9 @@ flagship-check: $(READY)
 
 # The whole again, in a folder of its own: make flagship-all FLAGSHIP=results/again HOURS=4
 flagship-all: flagship flagship-prediction flagship-check
+
+rates: $(READY)
+	$(MAKE) -C results/rates BIN=$(abspath $(BIN))
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/execute.py $(STUDY)
