@@ -232,7 +232,9 @@ def _beyond_measured_speed(optimiser: SizeOptimiser, chosen: Choice, experts: Se
     priced = {"batch": float(chosen.served.batch), "context": service.mean_context}
     priced |= _widths(sizes)
     top_k = float(chosen.top_k or 0) if chosen.n_experts > 1 else 0.0
-    return not_covered(service.measured_range, experts, top_k, priced, device.dtype)
+    at_once = 1.0 if service.apart else max(1.0, priced["batch"] / service.generated)
+    prompts = sorted({1.0, at_once})  # alone for the time to the first token, and beside what is decoded
+    return not_covered(service.measured_range, experts, top_k, priced, device.dtype, prompts)
 
 
 def no_answer(question: Question, experts: Sequence[int]) -> str:

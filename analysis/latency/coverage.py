@@ -8,7 +8,7 @@ from scaling.errors import InputError
 from scaling.formatting import listed, si
 from scaling.serving.measured_range import MeasuredRange
 
-_FAR = 2.0
+FAR = 2.0
 """Times beyond the least or largest that was measured from which a value counts as far outside."""
 _REMEASURE = "measure the missing ones with `scaling bench` (comma lists) and fit anew with `scaling latency`"
 
@@ -32,7 +32,7 @@ def unseen_experts(measured: MeasuredRange | None, n_experts: int) -> list[str]:
     if measured is None or not measured.experts_cost or not measured.n_experts:
         return []
     least, most = min(measured.n_experts), max(measured.n_experts)
-    if least / _FAR <= n_experts <= most * _FAR:
+    if least / FAR <= n_experts <= most * FAR:
         return []
     return [
         f"{measured.what} was measured at E = {listed(measured.n_experts)}: nothing is known of the speed at E = "
@@ -41,12 +41,17 @@ def unseen_experts(measured: MeasuredRange | None, n_experts: int) -> list[str]:
 
 
 def not_covered(
-    measured: MeasuredRange | None, experts: Sequence[int], top_k: float, served: Mapping[str, float], dtype: str
+    measured: MeasuredRange | None,
+    experts: Sequence[int],
+    top_k: float,
+    served: Mapping[str, float],
+    dtype: str,
+    prompts: Sequence[float] = (),
 ) -> list[str]:
     """What of a priced model lies outside the measurement, with the range that was measured.
 
     `experts` are those compared; `top_k` of the one chosen, 0 for a dense one; `served` its batch, context, d_model and
-    n_layers where they are known; `dtype` that of the device's peak.
+    n_layers where they are known; `dtype` that of the device's peak; `prompts` how many are read at once.
     """
     if measured is None:
         return []
@@ -65,9 +70,8 @@ def not_covered(
     if measured.top_k and top_k and not min(measured.top_k) <= top_k <= max(measured.top_k):
         outside.append(f"k = {listed(measured.top_k)} (not {listed([top_k])})")
     for field, value in served.items():
-        ends = getattr(measured, field)
-        if ends and not ends[0] / _FAR <= value <= ends[1] * _FAR:
-            outside.append(f"{field} {' to '.join(si(end) for end in dict.fromkeys(ends))} (not {si(value)})")
+        outside += _beyond(field, getattr(measured, field), [value])
+    outside += _beyond("prompts at once", measured.prompt_batch, prompts)
     if len(measured.phases) == 1:
         outside.append(f"{measured.phases[0]} alone")
     if measured.dtype and measured.dtype != dtype:
@@ -76,3 +80,10 @@ def not_covered(
         remedy = _REMEASURE if measured.experts_cost else "add measurements of such models"
         doubts.append(f"{measured.what} was measured at {', '.join(outside)}: beyond it is extrapolated; {remedy}")
     return doubts
+
+
+def _beyond(what: str, ends: Sequence[float], values: Sequence[float]) -> list[str]:
+    """The range, and the values that lie more than twice beyond it; nothing where the range is not known."""
+    far = [value for value in values if ends and not ends[0] / FAR <= value <= ends[1] * FAR]
+    measured = " to ".join(si(end) for end in dict.fromkeys(ends))
+    return [f"{what} {measured} (not {listed([si(value) for value in far])})"] if far else []

@@ -308,17 +308,21 @@ def _range_of(table: LatencyTable) -> MeasuredRange:
     """The values of E and k, and the ranges of the rest, that the rows cover."""
     experts, top_k = table.column("n_experts"), table.column("top_k")
 
-    def ends(name: str) -> tuple[float, ...]:
-        return tuple(np.unique(table.column(name))[[0, -1]].tolist())
+    decoded = table.frame["phase"].eq("decode").to_numpy()
+    batch = table.column("batch")
+
+    def ends(values: Array) -> tuple[float, ...]:
+        return tuple(np.unique(values)[[0, -1]].tolist()) if len(values) else ()
 
     return MeasuredRange(
         what=_WHAT,
         n_experts=tuple(np.unique(experts).astype(int).tolist()),
         top_k=tuple(np.unique(top_k[experts > 1]).tolist()),
-        batch=ends("batch"),
-        context=ends("context"),
-        d_model=ends("d_model"),
-        n_layers=ends("n_layers"),
+        batch=ends(batch[decoded] if decoded.any() else batch),
+        prompt_batch=ends(batch[~decoded]),
+        context=ends(table.column("context")),
+        d_model=ends(table.column("d_model")),
+        n_layers=ends(table.column("n_layers")),
         phases=tuple(sorted(set(table.frame["phase"]))),
         dtype=table.dtype,
     )

@@ -14,6 +14,7 @@ from analysis.latency import law as latency
 from analysis.latency.coverage import not_covered, require_experts
 from analysis.latency.table import LatencyTable
 from scaling.cli.main import app
+from scaling.cli.show.latency import bench_page
 from scaling.errors import InputError
 from scaling.serving.measured_range import MeasuredRange
 from scaling.serving.service import SERVICE
@@ -44,6 +45,7 @@ def test_a_law_knows_what_its_rows_cover_and_keeps_it_in_its_file(tmp_path):
     assert covered.n_experts == (1, 4, 8)
     assert covered.top_k == (1.0, 2.0)
     assert (covered.batch, covered.context) == ((1.0, 32.0), (64.0, 512.0))
+    assert covered.prompt_batch == (1.0, 32.0)
     assert covered.phases == ("decode", "prefill")
     path = tmp_path / "law.json"
     path.write_text(json.dumps(latency.latency_document(ROUTED)))
@@ -64,6 +66,7 @@ def test_inside_its_range_nothing_is_said():
      ({"served": INSIDE | {"batch": 256.0}}, ("batch 1 to 64 ", "not 256")),
      ({"served": INSIDE | {"context": 20.0}}, ("context 64 to 512 ", "not 20")),
      ({"served": INSIDE | {"d_model": 4096.0}}, ("d_model 64 to 256 ", "not 4.1K")),
+     ({"measured": replace(RANGE, prompt_batch=(64.0, 64.0)), "prompts": (1.0, 20.0)}, ("at once 64 ", "not 1, 20")),
      ({"dtype": "bfloat16"}, ("float32 ", "not bfloat16")),
      ({"measured": replace(RANGE, phases=("decode",))}, ("decode alone",)),
      ({"measured": replace(RANGE, doubts=("rows 3 are odd",))}, ("rows 3 are odd",))],
@@ -127,3 +130,32 @@ def test_recommend_says_what_lies_outside_the_measurement(recommend):
     (doubt,) = [words for words in json.loads(result.stdout)["warnings"] if "was measured at" in words]
     assert "E = 1, 4, 8 (not 32)" in doubt
     assert "d_model 64 to 256 (not " in doubt
+
+
+def test_prompts_that_were_timed_together_alone_are_said_where_each_is_priced_alone(recommend, tmp_path):
+    rows = frame(grid=GRID[3:15])
+    together = rows[(rows["phase"] == "decode") | (rows["batch"] >= 32)]
+    law = latency.fit_latency(LatencyTable(together.reset_index(drop=True), "x"), CPU, np.random.default_rng(0), 200)
+    assert (law.measured_range.batch, law.measured_range.prompt_batch) == ((1.0, 32.0), (32.0, 32.0))
+    (tmp_path / "together.json").write_text(
+        json.dumps(latency.latency_document(replace(law, device=replace(CPU, name="h100"))))
+    )
+    warned = {
+        name: [words for words in json.loads(recommend(name).stdout)["warnings"] if "prompts at once" in words]
+        for name in ("routed", str(tmp_path / "together"))
+    }
+    assert warned.pop("routed") == []
+    ((doubt,),) = warned.values()
+    assert "prompts at once 32 (not 1)" in doubt
+
+
+@pytest.mark.parametrize(("batch", "warned"), [((1, 8), False), ((64,), True)])
+def test_bench_says_that_no_prompt_was_timed_alone(batch, warned):
+    shape = {"n_experts": 1, "top_k": 1, "d_model": 64, "n_layers": 2, "device_kind": "cpu", "threads": 2}
+    timed = {"time_ms": 1.0, "time_q25_ms": 1.0, "time_q75_ms": 1.0, "tokens_per_s": 1.0, "roofline_ms": None}
+    rows = [
+        {**shape, **timed, "phase": phase, "batch": b, "context": 64, "busy_cores": 0.0, "dtype": "float32",
+         "distinct_experts": 1.0}
+        for phase in ("prefill", "decode") for b in batch
+    ]  # fmt: skip
+    assert bool(bench_page(rows).warnings) == warned
