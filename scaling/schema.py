@@ -51,6 +51,7 @@ RUNS: dict[str, SchemaColumn] = {
     "n_kv_heads": SchemaColumn(
         _INT, "", "groups of heads that share keys and values (arXiv 2305.13245); n_heads where none do"
     ),
+    "d_head": SchemaColumn(_INT, "", "width of a head; d_model / n_heads in rows without it"),
     "d_expert": SchemaColumn(_INT, "", "hidden units of one expert"),
     "vocab_size": SchemaColumn(_INT, "", "symbols of the tokeniser, including the separator"),
     "router": SchemaColumn(_TEXT, "", "how tokens choose experts; dense at E = 1"),
@@ -233,7 +234,8 @@ CURVES: dict[str, SchemaColumn] = {
 }
 
 _SIZES = (
-    "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert", "n_active", "n_total", "n_router",
+    "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_expert", "n_active",
+    "n_total", "n_router",
 )  # fmt: skip
 LATENCY: dict[str, SchemaColumn] = {
     "run_id": SchemaColumn(_TEXT, "", "the cell that the row belongs to"),

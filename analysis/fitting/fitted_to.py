@@ -17,9 +17,8 @@ from scaling.columns import EXPERTS, LOSS, TOKENS
 from scaling.serving.expert_load import skew_of
 
 _CONFIGURATION = (
-    "task", "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert", "vocab_size", "router",
-    "dispatch",
-    "experts", "n_active", "n_total", "tokens", "batch_tokens", "seq_len", "lr", "corpus_hash",
+    "task", "n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_expert", "vocab_size",
+    "router", "dispatch", "experts", "n_active", "n_total", "tokens", "batch_tokens", "seq_len", "lr", "corpus_hash",
 )  # fmt: skip
 
 
@@ -97,14 +96,16 @@ def counts(table: RunTable) -> dict[str, Array]:
 
 def grouped_cache(table: RunTable) -> Array | None:
     """Elements of keys and values of a cached token over all layers, 2 n_layers n_kv_heads head_dim, where some of the
-    heads share theirs; None where none do. Heads are d_model / n_heads wide unless `head_dim` says otherwise, and a row
-    without `n_kv_heads` is of multi-head attention."""
+    heads share theirs or are together of another width than the model; None where none are. Heads are d_model / n_heads
+    wide unless `head_dim` or `d_head` says otherwise, and a row without `n_kv_heads` is of multi-head attention."""
     if not {"n_kv_heads", "n_heads", "d_model", "n_layers"} <= {*table.frame.columns}:
         return None
     layers, width, heads = (table.column(name) for name in ("n_layers", "d_model", "n_heads"))
     plain, groups = 2.0 * layers * width, table.column("n_kv_heads")
-    of_head = table.column("head_dim") if "head_dim" in table.frame else np.full(len(width), np.nan)
-    of_head = np.where(np.isnan(of_head), ratio(width, heads), of_head)
+    of_head = ratio(width, heads)
+    for name in ("d_head", "head_dim"):
+        told = table.column(name) if name in table.frame else np.full(len(width), np.nan)
+        of_head = np.where(np.isnan(told), of_head, told)
     cache = np.where(np.isnan(groups), plain, 2.0 * layers * groups * of_head)
     return None if np.array_equal(cache, plain, equal_nan=True) else cache
 

@@ -47,7 +47,7 @@ from scaling.values import typed
 
 SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_active", "n_total", "n_router")
 _COUNTED = ("batch", "context", "time_ms", "flops", "bytes", "distinct_experts", *SHAPE)
-_BESIDE = ("n_heads", "n_kv_heads", "dispatch")  # of the shape, too, but not needed
+_BESIDE = ("n_heads", "n_kv_heads", "d_head", "dispatch")  # of the shape, too, but not needed
 LOOP = "loop"
 """The kernel that takes the experts' rows block by block (scaling/model/moe/kernels.py)."""
 _TIMES = ("time", "latency", "duration", "step_time", "elapsed", "step_latency", "median_time", "median_latency")
@@ -240,7 +240,7 @@ def _as_numbers(frame: pd.DataFrame, source: str, log: ReadingLog) -> pd.DataFra
     Raises InputError for text in other columns."""
     frame = log.drop(frame, not_measured(frame, "time_ms", source, log), "time_ms not measured")
     remedy = "write one number a cell, or leave these rows out with `where`"
-    columns = [*_COUNTED, *(name for name in ("n_heads", "n_kv_heads", "busy_cores") if name in frame)]
+    columns = [*_COUNTED, *(name for name in ("n_heads", "n_kv_heads", "d_head", "busy_cores") if name in frame)]
     return frame.assign(**{name: numeric(frame, name, source, log, remedy) for name in columns})
 
 
@@ -299,13 +299,15 @@ def _with_kernels(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bo
 
 
 def _kv_width(frame: pd.DataFrame, source: str) -> Array:
-    """Width of the keys of a token in a layer: that of `n_kv_heads` of `n_heads`, else of the model. Raises InputError
-    for groups of heads that do not divide them."""
+    """Width of the keys of a token in a layer: that of `n_kv_heads` of `n_heads`, each `d_head` wide (d_model / n_heads
+    where a row does not say), else of the model. Raises InputError for groups of heads that do not divide them."""
     width, heads, groups = floats(frame, "d_model"), floats(frame, "n_heads"), floats(frame, "n_kv_heads")
     share = ratio(heads, groups)
     wrong = ~np.isnan(groups) & ((groups < 1) | (share != np.round(share)))
     refuse(frame, wrong, "n_kv_heads", "does not divide n_heads", source)
-    return np.where(np.isnan(groups), width, width * ratio(groups, heads))
+    of_head = floats(frame, "d_head")
+    of_head = np.where(np.isnan(of_head), ratio(width, heads), of_head)
+    return np.where(np.isnan(groups), width, groups * of_head)
 
 
 def _unfused_heads(frame: pd.DataFrame, source: str, log: ReadingLog, foreign: bool) -> Array:

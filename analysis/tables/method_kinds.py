@@ -11,8 +11,8 @@ from scaling.columns import EXPERTS
 
 # Fields of the model configuration about size or computation; the others tell kinds of methods apart.
 _SIZE_FIELDS = (
-    "d_model", "n_layers", "d_head", "n_kv_heads", "d_expert", "d_mlp", "n_experts", "top_k", "rank", "slots", "dtype",
-    "dispatch",
+    "d_model", "n_layers", "n_heads", "d_head", "n_kv_heads", "d_expert", "d_mlp", "n_experts", "top_k", "rank",
+    "slots", "dtype", "dispatch",
 )  # fmt: skip
 
 

@@ -25,6 +25,17 @@ def bench(
     d_expert: Annotated[
         str | None, typer.Option(help="Hidden units of one expert; 2 d_model / k if not given.")
     ] = None,
+    n_heads: Annotated[
+        str | None, typer.Option(help="Attention heads, a comma between several; d_model / d_head if not given.")
+    ] = None,
+    d_head: Annotated[
+        str | None,
+        typer.Option(help="Width of a head, a comma between several; d_model / n_heads, or 16, if not given."),
+    ] = None,
+    n_kv_heads: Annotated[
+        str | None,
+        typer.Option(help="Groups of heads that share keys and values, a comma between several; n_heads if not given."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, or both with a comma between.")] = "float32",
     router: Annotated[str, typer.Option(help="How tokens choose experts.")] = "topk",
     batch: Annotated[str, typer.Option(help="Sequences at once, a comma between.")] = "1,8",
@@ -58,6 +69,8 @@ def bench(
     malloc.keep()
     require_jax()
     axes = {"d_model": d_model, "n_layers": n_layers, "n_experts": n_experts, "top_k": top_k, "dtype": dtype}
+    heads = {"n_heads": n_heads, "d_head": d_head, "n_kv_heads": n_kv_heads}
+    axes |= {name: text for name, text in heads.items() if text is not None}
     measured = {"batch": batch.split(","), "context": context.split(","), "repeats": repeats}
     configs = [
         _config({**dict(zip(axes, point, strict=True)), "router": router, "d_expert": d_expert}, measured)

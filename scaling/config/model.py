@@ -45,7 +45,7 @@ def following() -> tuple[str, ...]:
 # Fields of every model, and of every routed one. Of the others, a cell's identity has those that its router and experts
 # use.
 _DENSE = (
-    "d_model", "n_layers", "d_head", "n_kv_heads", "n_experts", "dtype", "tie_embeddings", "parametrisation",
+    "d_model", "n_layers", "n_heads", "d_head", "n_kv_heads", "n_experts", "dtype", "tie_embeddings", "parametrisation",
     "base_width",
 )  # fmt: skip
 _ROUTED = (*_DENSE, "d_expert", "top_k", "router", "dispatch", "experts")
@@ -69,8 +69,9 @@ class ModelConfig(Frozen):
 
     `scaling/config/registry.py` lists the fields that each router and form of experts uses.
 
-    n_heads, d_head: heads and their width, n_heads d_head = d_model; either follows from the other, and heads are 16
-    wide if neither is given.
+    n_heads, d_head: heads and their width. Either follows from the other such that n_heads d_head = d_model, and heads
+    are 16 wide if neither is given; where both are given, heads together may be narrower or wider than the model, and
+    the product after them leads back to d_model.
     n_kv_heads: groups of heads, each with keys and values of its own: `n_heads` is multi-head attention, the default,
     fewer grouped-query attention (arXiv 2305.13245), with a cache that is smaller by n_heads / n_kv_heads.
     tie_embeddings: one matrix is embedding and head, of initial variance 1/d_model, with its rows times d_model^.5 as
@@ -144,6 +145,7 @@ class ModelConfig(Frozen):
         if not isinstance(values, dict):
             return values
         values = {name: value for name, value in values.items() if value is not None}
+        both_given = values.keys() >= {"d_head", "n_heads"}
         router, experts = ROUTERS.get(values.get("router", "switch")), EXPERTS.get(values.get("experts", "mlp"))
         if router is None or experts is None:
             return values
@@ -155,6 +157,11 @@ class ModelConfig(Frozen):
         if any(not isinstance(number, int) or number < 1 for number in numbers.values()):
             return values
         d_model, top_k, n_experts = numbers["d_model"], numbers["top_k"], numbers["n_experts"]
+        if not both_given and numbers["n_heads"] * numbers["d_head"] != d_model:
+            raise ValueError(
+                f"d_model={d_model} must be n_heads times an even d_head; found n_heads={numbers['n_heads']}, "
+                f"d_head={numbers['d_head']}; give both for heads that are together of another width"
+            )
         active = top_k + (numbers["n_shared"] if values.get("experts") == "shared" else 0)
         width = values.setdefault("d_expert", max(1, 2 * d_model // active))
         values.setdefault("n_kv_heads", numbers["n_heads"])
@@ -184,10 +191,15 @@ class ModelConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
-        if self.n_heads * self.d_head != self.d_model or self.d_head % 2:
+        if self.d_head % 2:
             raise ValueError(
-                f"d_model={self.d_model} must be n_heads times an even d_head; found n_heads={self.n_heads}, "
-                f"d_head={self.d_head}"
+                f"d_head must be even, because its elements are rotated in pairs; found d_model={self.d_model}, "
+                f"n_heads={self.n_heads}, d_head={self.d_head}"
+            )
+        if self.parametrisation == "mup" and self.attention_width != self.d_model:
+            raise ValueError(
+                f"parametrisation=mup is derived for heads as wide together as the model: d_model={self.d_model}, "
+                f"found n_heads={self.n_heads}, d_head={self.d_head}"
             )
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads={self.n_kv_heads} must divide n_heads={self.n_heads}")
@@ -238,8 +250,14 @@ class ModelConfig(Frozen):
     def no_matter_of_speed(self) -> set[str]:
         """Fields that do not change how fast a model is, or that shapes from before they existed have not."""
         grouped = set() if self.multi_head else {"n_kv_heads"}
+        grouped |= set() if self.attention_width == self.d_model else {"n_heads"}
         tied = {"tie_embeddings"} if self.tie_embeddings else set()
         return {"n_kv_heads", "tie_embeddings", "n_heads", "parametrisation", "base_width"} - grouped - tied
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads together: d_model, unless both their number and their width were given."""
+        return self.n_heads * self.d_head
 
     @property
     def multi_head(self) -> bool:
@@ -288,7 +306,8 @@ class ModelConfig(Frozen):
         parts = self.model_dump(mode="json")
         as_before = {**_AS_BEFORE, "n_kv_heads": self.n_heads}
         before = {name for name, value in as_before.items() if parts[name] == value}
-        before.add("n_heads")  # d_model / d_head
+        if self.attention_width == self.d_model:
+            before.add("n_heads")  # d_model / d_head
         if self.parametrisation == "standard":
             before.add("base_width")
         if self.n_experts == 1:
@@ -305,4 +324,4 @@ class ModelConfig(Frozen):
         return {*_ROUTED, "n_heads", *self.router_facts.options, *self.experts_kind.options, *places}
 
 
-_NUMBERS = ("d_model", "n_heads", "top_k", "n_experts", "n_shared", "ring_rank")
+_NUMBERS = ("d_model", "n_heads", "d_head", "top_k", "n_experts", "n_shared", "ring_rank")

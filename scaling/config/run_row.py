@@ -26,7 +26,7 @@ def describe(config: RunConfig, corpus_hash: str) -> dict[str, Any]:
     """Identity, architecture, parameter and FLOP columns of a cell in the `runs` table."""
     model, train = config.model, config.train
     dense = model.n_experts == 1
-    sizes = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert")
+    sizes = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_expert")
     settings = ("batch_tokens", "seq_len", "warmup_tokens", "weight_decay")
     return {
         "run_id": config.run_id(corpus_hash),

@@ -28,15 +28,16 @@ def training_memory_bytes(config: RunConfig) -> float:
     devices = train.devices(max(1, int(gpus)) if gpus else config.resources.cpus)
     tokens = train.batch_tokens // train.accumulate // devices
     d, layers, of_keys = model.d_model, model.n_layers, model.n_kv_heads * model.d_head
+    of_heads = model.attention_width
     scores = model.n_heads * train.seq_len
     spread = config.expert_devices(devices)
     kept = _kept(model, tokens, tokens // train.seq_len, spread)
     # Per token and layer: scale, statistics and result of two norms, all at full size; queries; the output of
     # attention, twice; the stream after attention and after the experts; keys and values.
-    layer = tokens * (11 * d + 2 * of_keys + scores) + kept.experts
+    layer = tokens * (8 * d + 3 * of_heads + 2 * of_keys + scores) + kept.experts
     once = tokens * 4 * d + kept.shared  # the embedding and the last norm
     loss = 2 * tokens * vocab
-    attention = tokens * (scores + 2 * d + 4 * of_keys) - kept.experts
+    attention = tokens * (scores + 2 * of_heads + 4 * of_keys) - kept.experts
     recomputed = train.remat and bool(gpus)
     kept_all = layers * tokens * d if recomputed else layers * layer
     again = layer if recomputed else 0
@@ -77,9 +78,9 @@ def _adafactor(counts: Parameters, model: ModelConfig) -> float:
         each = rows + columns if min(rows, columns) >= FACTORED_FROM else rows * columns
         return n / (rows * columns) * each
 
-    d, keys = model.d_model, model.n_kv_heads * model.d_head
+    d, heads, keys = model.d_model, model.attention_width, model.n_kv_heads * model.d_head
     hidden = model.dense_width if model.n_experts == 1 else model.d_expert
-    attention = 2 * factored(d * d, d, d) + 2 * factored(d * keys, d, keys)
+    attention = 2 * factored(d * heads, d, heads) + 2 * factored(d * keys, d, keys)
     tables = 1 if model.tie_embeddings else 2
     kept = model.n_layers * attention + tables * factored(counts.embedding, counts.embedding / d, d)
     kept += factored(counts.experts, d, hidden) + factored(counts.router, d, model.n_experts) + counts.norms

@@ -4,7 +4,8 @@ Two implementations give the same result up to rounding: `attend`, of plain prod
 all pairs of tokens to memory, and `fused`, one kernel of cuDNN that never writes them (FlashAttention, arXiv
 2205.14135), where the device has it (`implementation`).
 
-Axes: B sequences, T new tokens, S tokens attended to, H heads, G groups of heads, K width of a head, D = H K.
+Axes: B sequences, T new tokens, S tokens attended to, H heads, G groups of heads, K width of a head, D width of the
+model, A = H K that of all heads, which is D unless `d_head` says otherwise.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 
 def fused(query: jax.Array, key: jax.Array, value: jax.Array, by: Implementation = "cudnn") -> jax.Array:
-    """The same for position t attending to 0..t of as many keys, [B, H, T, K] and [B, G, T, K] -> [B, T, D].
+    """The same for position t attending to 0..t of as many keys, [B, H, T, K] and [B, G, T, K] -> [B, T, A].
 
     Heads of a group stand next to each other, as in `Attention`; the caller scales the query.
     """
@@ -187,8 +188,8 @@ def split_heads(projected_BxTxC: jax.Array, n_heads: int, width: int, position_T
     sequences, of_query = projected_BxTxC.shape[:2], n_heads * width
     if projected_BxTxC.shape[-1] == 3 * of_query:  # as many keys as queries: all three at once
         return tuple(to_heads(projected_BxTxC.reshape(*sequences, 3, of_query), own, partner))
-    query_BxTxD, rest_BxTxC = jnp.split(projected_BxTxC, [of_query], axis=-1)
-    (query,) = to_heads(query_BxTxD[:, :, None], own[:1], partner[:1])
+    query_BxTxA, rest_BxTxC = jnp.split(projected_BxTxC, [of_query], axis=-1)
+    (query,) = to_heads(query_BxTxA[:, :, None], own[:1], partner[:1])
     key, value = to_heads(rest_BxTxC.reshape(*sequences, 2, -1), own[1:], partner[1:])
     return query, key, value
 
@@ -224,14 +225,15 @@ class Attention(nn.Module):
     n_heads: int
     n_kv_heads: int
     out_scale: float
+    d_head: int | None = None  # None: d_model / n_heads
 
     @nn.compact
     def __call__(
         self, x_BxTxD: jax.Array, cache: Cache | None = None, start: Any = 0, document_BxT: jax.Array | None = None
     ) -> tuple[jax.Array, Cache | None]:
         batch, new, width = x_BxTxD.shape
-        heads, groups, of_head = self.n_heads, self.n_kv_heads, width // self.n_heads
-        sizes = {"query": width, "key": groups * of_head, "value": groups * of_head}
+        heads, groups, of_head = self.n_heads, self.n_kv_heads, self.d_head or width // self.n_heads
+        sizes = {"query": heads * of_head, "key": groups * of_head, "value": groups * of_head}
         into = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         out = nn.initializers.variance_scaling(self.out_scale, "fan_in", "normal")
 
@@ -249,10 +251,10 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(cache.value_BxGxSxK, value, start, axis=2),
             )
             key, value = cache.key_BxGxSxK, cache.value_BxGxSxK
-        out_DxD = self.param("out", out, (width, width)).astype(x_BxTxD.dtype)
+        out_AxD = self.param("out", out, (heads * of_head, width)).astype(x_BxTxD.dtype)
         whole = new == key.shape[2] > 1 and document_BxT is None  # a cache of as many tokens was empty
         if whole and implementation(x_BxTxD.dtype, of_head) == "cudnn":
-            return product_of_sequences(fused(query, key, value), out_DxD), cache
+            return product_of_sequences(fused(query, key, value), out_AxD), cache
         visible = jnp.arange(key.shape[2])[None, :] <= position_T[:, None]
         if document_BxT is not None:
             visible = visible & (document_BxT[:, None, :, None] == document_BxT[:, None, None, :])
@@ -260,5 +262,5 @@ class Attention(nn.Module):
         query_BxGxRxK = query.reshape(batch, groups, -1, of_head)
         visible_xRxS = jnp.concatenate([visible] * (heads // groups), axis=-2)
         mixed_BxHxTxK = attend(query_BxGxRxK, key, value, visible_xRxS).reshape(query.shape)
-        mixed_BxTxD = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, width)
-        return product_of_sequences(mixed_BxTxD, out_DxD), cache
+        mixed_BxTxA = mixed_BxHxTxK.transpose(0, 2, 1, 3).reshape(batch, new, heads * of_head)
+        return product_of_sequences(mixed_BxTxA, out_AxD), cache

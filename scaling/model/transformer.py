@@ -43,7 +43,8 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, Cache | None, Routing | None]:
         # Residual branches start with 1/(2 L) of the variance, so that that of the stream does not grow with depth.
         out_scale = 1.0 / (2 * self.config.n_layers)
-        attention = Attention(self.config.n_heads, self.config.n_kv_heads, out_scale, name="attention")
+        of_heads = (self.config.n_heads, self.config.n_kv_heads, out_scale, self.config.d_head)
+        attention = Attention(*of_heads, name="attention")
         mixed_BxTxD, cache = attention(_norm("attention_norm", x_BxTxD.dtype)(x_BxTxD), cache, start, document_BxT)
         x_BxTxD = x_BxTxD + mixed_BxTxD
         moe = MoE(self.config, out_scale, self.kernel, self.placement, name="moe")

@@ -170,7 +170,7 @@ class _BenchedShape:
         """The measurements, one row per point, with the columns of the shape and the machine."""
         model, device = self.config.model, self._device
         sizes, row = counts.parameters(model, self._corpus.vocab_size), device_of(device, model.dtype)
-        names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_expert")
+        names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_expert")
         shared = {
             "shape_id": self.config.shape_id(),
             **{name: getattr(model, name) for name in names},

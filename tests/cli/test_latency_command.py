@@ -85,3 +85,27 @@ def test_wrong_input_is_one_message(rows, words, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_bench_crosses_heads_their_width_and_their_groups(monkeypatch):
+    configs = []
+    timed = {"time_ms": 1.0, "time_q25_ms": 1.0, "time_q75_ms": 1.0, "tokens_per_s": 1.0, "roofline_ms": None}
+    about = {"device_kind": "cpu", "threads": 1, "dtype": "float32", "busy_cores": 0.0, "distinct_experts": 1.0}
+    names = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_head", "n_kv_heads")
+
+    def measure(*asked, progress):
+        configs.extend(asked)
+        shapes = [{name: getattr(config.model, name) for name in names} for config in asked]
+        return [{**timed, **about, **shape, "phase": "decode", "batch": 1, "context": 8} for shape in shapes]
+
+    monkeypatch.setattr("scaling.training.inference_bench.measure", measure)
+    monkeypatch.setattr("scaling.training.jax_start.require_jax", lambda *_: None)
+    words = ["bench", "--d-model", "64", "--n-heads", "4", "--d-head", "8,16,32", "--n-kv-heads", "1,4"]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "140"})
+    assert result.exit_code == 0, result.output
+    found = [(config.model.d_head, config.model.n_kv_heads, config.model.attention_width) for config in configs]
+    assert found == [(d_head, groups, 4 * d_head) for d_head in (8, 16, 32) for groups in (1, 4)]
+    assert all(title in result.stdout for title in ("of head", "kv heads"))
+    assert (
+        CliRunner().invoke(app, ["bench", "--d-model", "64", "--d-head", "24"]).exit_code == 2
+    )  # 64 / 24 is no number

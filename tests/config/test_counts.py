@@ -7,6 +7,7 @@ import pytest
 from scaling.config.counts import (
     bytes_read,
     forward_flops_by_group,
+    kv_bytes_per_token,
     parameters,
     prefill_flops_by_group,
     prefill_flops_per_token,
@@ -26,6 +27,8 @@ SHAPES = [
 ] + [
     ModelConfig(d_model=32, n_experts=4, top_k=2, router="topk", tie_embeddings=True, n_heads=4),
     ModelConfig(d_model=32, n_experts=1, tie_embeddings=True, n_heads=1),
+    ModelConfig(d_model=32, n_experts=4, top_k=2, router="topk", n_heads=6, d_head=16, n_kv_heads=2),
+    ModelConfig(d_model=32, n_experts=1, n_heads=3, d_head=4),
 ]
 
 
@@ -71,9 +74,33 @@ def test_heads_follow_from_their_number_or_their_width():
     assert by_number.identity() == by_width.identity()
     assert {"n_heads", "tie_embeddings", "parametrisation", "base_width"}.isdisjoint(by_number.identity())
     assert {"n_heads", "tie_embeddings", "parametrisation", "base_width"} <= by_number.no_matter_of_speed
-    for wrong in ({"n_heads": 5}, {"n_heads": 4, "d_head": 16}, {"d_head": 20}, {"n_heads": 96}):
+    for wrong in ({"n_heads": 5}, {"n_heads": 4, "d_head": 15}, {"d_head": 20}, {"n_heads": 96}):
         with pytest.raises(ValueError, match="n_heads"):
             ModelConfig(d_model=96, **wrong)
+
+
+@pytest.mark.parametrize(("heads", "groups", "of_head"), [(6, 2, 16), (2, 2, 4)])
+def test_heads_wider_or_narrower_than_the_model_by_closed_forms(heads, groups, of_head):
+    """Query d x HK, keys and values d x GK, and HK x d back; 4 HK FLOPs a pair of tokens; 2 GK cached values."""
+    d, layers, attended = 32, 3, 50
+    sizes = {"d_model": d, "n_layers": layers, "n_experts": 4}
+    model = ModelConfig(**sizes, n_heads=heads, d_head=of_head, n_kv_heads=groups)
+    weights = layers * (2 * d * heads * of_head + 2 * d * groups * of_head)
+    assert model.attention_width == heads * of_head != d
+    assert parameters(model, VOCAB).attention == weights
+    flops = forward_flops_by_group(model, VOCAB, attended)
+    assert flops["projections"] == 2 * weights
+    assert flops["attention"] == 4 * layers * heads * of_head * attended
+    assert kv_bytes_per_token(model) == 2 * layers * groups * of_head * 4
+    row = cost_columns(RunConfig(model=model))
+    assert row["n_active_nonembed"] == parameters(model, VOCAB).n_active_nonembed
+    # The number of heads is part of its name, and of that of its speed; it is not where it follows from the width.
+    plain = ModelConfig(**sizes, d_head=of_head)
+    assert (model.identity()["n_heads"], "n_heads" in plain.identity()) == (heads, False)
+    assert "n_heads" not in model.no_matter_of_speed
+    assert len({RunConfig(model=m).shape_id() for m in (model, plain)}) == 2
+    with pytest.raises(ValueError, match="mup"):
+        ModelConfig(**sizes, n_heads=heads, d_head=of_head, parametrisation="mup")
 
 
 def test_active_size_is_the_same_for_every_expert_count():

@@ -15,6 +15,7 @@ from scaling.training.kernel_choice import kernel_of
 from scaling.training.trunk import program_of
 
 ROOT = Path(__file__).parents[2]
+_OF_MODEL = ("dispatch", "dtype", "n_heads", "n_kv_heads", "tie_embeddings")
 
 
 def cell(**changes):
@@ -22,7 +23,7 @@ def cell(**changes):
     shape = {"d": 64, "L": 2, "E": 8, "k": 2, "d_head": 16, "T": 512, "S": 128, "V": 257} | changes
     model = {"d_model": shape["d"], "n_layers": shape["L"], "d_head": shape["d_head"], "n_experts": shape["E"]}
     model |= {"top_k": shape["k"], "router": "topk"}
-    model |= {name: shape[name] for name in ("dispatch", "dtype", "n_kv_heads", "tie_embeddings") if name in shape}
+    model |= {name: shape[name] for name in _OF_MODEL if name in shape}
     train = {"batch_tokens": shape["T"], "seq_len": shape["S"]}
     train |= {name: shape[name] for name in ("remat", "accumulate", "optimiser", "lr") if name in shape}
     data = {} if shape["V"] == 257 else {"tokenizer": "bpe", "bpe_vocab": shape["V"] - 1}
@@ -36,6 +37,7 @@ QUICK = [
     {"L": 1, "dispatch": "capacity"},
     {"d": 32, "L": 1, "E": 1, "k": 1, "dtype": "bfloat16"},
     {"d": 64, "L": 2, "E": 1, "k": 1, "n_kv_heads": 1},
+    {"d": 32, "L": 2, "E": 1, "k": 1, "n_heads": 8},
 ]
 SPREAD = [
     *({"d": d, "L": layers, "E": e, "k": k} for d, layers in ((64, 6), (128, 3)) for e, k in ((1, 1), (8, 1), (32, 2))),

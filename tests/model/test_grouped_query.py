@@ -75,9 +75,9 @@ def test_a_group_for_each_head_is_multi_head_attention_to_the_last_bit():
     np.testing.assert_array_equal(ours.reshape(-1, WIDTH), plain(x))
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_decoding_with_the_smaller_cache_is_the_whole_sequence(groups):
-    config = model(groups, router="topk", top_k=2)
+@pytest.mark.parametrize("heads", [{"n_kv_heads": 1}, {"n_kv_heads": 2, "n_heads": 6, "d_head": 8}])
+def test_decoding_with_the_smaller_cache_is_the_whole_sequence(heads):
+    config = model(**heads, router="topk", top_k=2)
     net, params = network(config)
     whole = jax.jit(net.apply)(params, TOKENS).logits_BxTxV
     caches = empty_caches(config, len(TOKENS), TOKENS.shape[1])
@@ -89,6 +89,26 @@ def test_decoding_with_the_smaller_cache_is_the_whole_sequence(groups):
         output = step(params, TOKENS[:, place : place + 1], output.caches, jnp.int32(place))
         found.append(output.logits_BxTxV)
     np.testing.assert_allclose(jnp.concatenate(found, axis=1), whole, **F32)
+
+
+def test_a_model_with_fewer_heads_of_one_width_is_that_without_what_the_others_say():
+    """Heads whose output is multiplied by 0 may as well not be there: five heads of 4 in a model 32 wide."""
+    few = 5
+    (plain, params), (narrow, _) = network(model()), network(model(n_heads=few))
+
+    def changed(path, leaf, kept):
+        name = getattr(path[-1], "key", None)
+        if name in ("query", "key", "value") and not kept:
+            return leaf[:, : few * OF_HEAD]
+        if name != "out":
+            return leaf
+        return leaf.at[few * OF_HEAD :].set(0.0) if kept else leaf[: few * OF_HEAD]
+
+    logits = [
+        jax.jit(net.apply)(jax.tree_util.tree_map_with_path(functools.partial(changed, kept=kept), params), TOKENS)
+        for net, kept in ((plain, True), (narrow, False))
+    ]
+    np.testing.assert_allclose(*(each.logits_BxTxV for each in logits), **F32)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])

@@ -224,6 +224,15 @@ def test_reasons_are_counted_apart() -> None:
     assert len(read.left_out) == 2
 
 
+def test_the_width_of_heads_is_an_axis_apart_from_their_number() -> None:
+    read = parse("model: {n_heads: 2, d_model: 64}\ngrid: {d_head: [16, 32, 64], n_experts: [1, 4], tokens: 1M}")
+    assert not read.left_out
+    widths = [(cell.model.d_head, cell.model.attention_width) for cell in read.cells if cell.model.n_experts == 4]
+    assert widths == [(16, 32), (32, 64), (64, 128)]
+    plain = parse("model: {d_model: 64}\ngrid: {d_head: 32, n_experts: [1, 4], tokens: 1M}")
+    assert {*run_ids(plain)} < {*run_ids(read)}  # where both say the same, it is the same run
+
+
 def test_resources_are_given_by_shape_and_change_no_run() -> None:
     axes = "grid: {n_experts: [1, 64], d_model: [32, 128], tokens: 1M}"
     read = parse(

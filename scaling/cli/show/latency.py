@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from analysis.latency.coverage import FAR
 from scaling.cli.show.page import Page
 from scaling.cli.show.tables import text_table
 from scaling.formatting import listed, plural, si
@@ -32,12 +33,14 @@ _UNITS = {
     "flops_share": ("of the peak FLOP/s", 1.0),
 }
 _TITLES = {
-    "n_experts": "E", "top_k": "k", "d_model": "width", "n_layers": "layers",
+    "n_experts": "E", "top_k": "k", "d_model": "width", "n_layers": "layers", "n_heads": "heads", "d_head": "of head",
+    "n_kv_heads": "kv heads",
     "phase": "phase", "batch": "batch", "context": "context",
     "time_ms": "ms", "time_q25_ms": "q25", "time_q75_ms": "q75", "tokens_per_s": "tok/s",
     "distinct_experts": "experts", "roofline_ms": "floor",
 }  # fmt: skip
-_SHAPE = ("n_experts", "top_k", "d_model", "n_layers")  # shown where they were varied
+# Shown where they were varied.
+_SHAPE = ("n_experts", "top_k", "d_model", "n_layers", "n_heads", "d_head", "n_kv_heads")
 
 
 def latency_page(law: LatencyLaw, worst: pd.DataFrame, read: Sequence[str]) -> Page:
@@ -111,13 +114,18 @@ def bench_page(rows: Sequence[Mapping[str, Any]]) -> Page:
     )
     busy = max(row["busy_cores"] or 0.0 for row in rows)
     warning = f"other processes used {busy:.1f} cores; timings may be off: repeat them on an idle machine"
+    prompts = min((row["batch"] for row in rows if row["phase"] == "prefill"), default=1)
+    together = (
+        f"prompts were timed {prompts} or more at once, and prices read them one at a time: measure `batch` 1 too"
+    )
+    doubts = {warning: busy > BUSY, together: prompts > FAR}
     fastest = min((row for row in rows if row["phase"] == "decode"), key=lambda row: row["time_ms"], default=rows[0])
     return Page(
         f"{rows[0]['device_kind']}, {plural(rows[0]['threads'], 'thread')}, {dtypes}: fastest {fastest['phase']} step "
         f"{fastest['time_ms']:.3g} ms",
         tables=(table,),
         notes=("ms: median of the repeats; q25, q75: their quartiles; floor: the roofline; all in ms",),
-        warnings=(warning,) if busy > BUSY else (),
+        warnings=tuple(doubt for doubt, holds in doubts.items() if holds),
     )
 
 
