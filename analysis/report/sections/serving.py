@@ -143,9 +143,11 @@ def _measured(study: ReportStudy) -> list[Block]:
     priced = priced_decode(study)
     decode = decode.assign(priced_ms=priced["priced_ms"] if len(priced) else np.nan)
     routing = "untrained" if first["weights"] == "initial" else "trained"
+    how = [str(first[name]) for name in ("platform", "dtype") if pd.notna(first[name])]
+    how += [plural(int(first["threads"]), "thread")] if pd.notna(first["threads"]) else []
+    repeats = plural(int(first["repeats"]), "repeat") if pd.notna(first["repeats"]) else "repeats"
     setting = (
-        f"Measured on {first['device_kind']} ({first['platform']}, {first['dtype']}, "
-        f"{plural(int(first['threads']), 'thread')}), {int(first['repeats'])} repeats after warm-up, compilation "
+        f"Measured on {first['device_kind']} ({', '.join(how)}), {repeats} after warm-up, compilation "
         f"excluded; offline batches, not a serving system. Models of {si(first['n_active'])} active parameters, routed "
         f"by {routing} weights. A batch of one reads the active parameters; a larger one activates more experts and in "
         "the end reads them all, so decode time follows the total parameters as the batch grows."

@@ -182,6 +182,14 @@ def test_times_without_a_floor_are_counted(loaded):
     assert study_plots.latency(bare).axes
 
 
+def test_times_of_which_nobody_says_how_they_were_measured_have_a_page(loaded):
+    unknown = loaded.latency.assign(platform=None, dtype=None, threads=np.nan, repeats=np.nan)
+    stated, silent = (
+        tables(section(content(one), "What serving costs"))[1] for one in (loaded, replace(loaded, latency=unknown))
+    )
+    assert column(silent, "median, ms") == column(stated, "median, ms")
+
+
 def test_the_counts_of_serving_are_those_of_the_structure(page, configs):
     counted = tables(section(page, "What serving costs"))[0]
     largest = {config.model.n_experts: config for config in configs if config.model.d_model == 64}
