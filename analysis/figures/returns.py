@@ -16,6 +16,7 @@ from analysis.figures.style import Panel, pages, titled
 from analysis.returns.bootstrap import Band, Interval
 from analysis.returns.comparison import ArmResult, ReturnsComparison
 from analysis.returns.contrasts import ContrastResult
+from scaling.formatting import si
 
 _MOST_BANDS = 6  # arms in one panel of bands
 _LINES, _ROW, _PANEL = 0.75, 0.17, 2.6  # inches: around rows, of a row, and of another panel
@@ -29,19 +30,18 @@ _MOST_COSTS = 2
 
 
 def returns_figure(found: ReturnsComparison) -> Figure:
-    """Everything that a comparison has: arms in rows, the pairs that were asked for, bands, and costs."""
-    arms = _by_arm(found)
-    rows, heights = [arms], [_LINES + _ROW * len(found.arms)]
-    if found.contrasts:
-        rows.append([titled(partial(contrast_rows, found.contrasts), "Pairs of arms")])
-        heights.append(_LINES + _ROW * len(found.contrasts))
-    palette = palette_of(found)
-    for panels in (_bands(found, palette), _costs(found, palette)):
-        if panels:
-            rows.append(panels)
-            heights.append(_PANEL)
-    named = bands_of(found)
-    return pages(*rows, heights=heights, legend={name: palette[name] for name in named} if len(rows) > 1 else {})
+    """Everything that a comparison has on one page: the rows of `rows_figure`, the panels of `panels_figure`."""
+    return _page(found, [*_rows(found), *_panels(found)])
+
+
+def rows_figure(found: ReturnsComparison) -> Figure:
+    """Arms in rows, and the pairs that were asked for."""
+    return _page(found, _rows(found), legend=False)
+
+
+def panels_figure(found: ReturnsComparison) -> Figure:
+    """Profiles, learning curves and costs, as far as a comparison has them."""
+    return _page(found, _panels(found))
 
 
 def overview(found: ReturnsComparison) -> Figure:
@@ -72,7 +72,7 @@ def score_rows(arms: Sequence[ArmResult], baseline: str, label: str, ax: Axes) -
         if arm.name == baseline:
             ax.axvline(arm.iqm.estimate, color=style.MUTED, lw=0.9, zorder=0)
     style.named_rows([arm.name for arm in reversed(arms)], ax)
-    ax.set_xlabel(label)
+    ax.set(ylim=(-0.6, len(arms) - 0.4), xlabel=label)
     return ax
 
 
@@ -83,8 +83,7 @@ def improvement_rows(arms: Sequence[ArmResult], baseline: str, ax: Axes) -> Axes
             _interval_row(arm.improvement, place, ax, accent=not arm.improvement.low <= 0.5 <= arm.improvement.high)
     ax.axvline(0.5, color=style.MUTED, lw=0.9, zorder=0)
     style.named_rows([""] * len(arms), ax)
-    ax.set_ylim(-0.6, len(arms) - 0.4)
-    ax.set(xlim=(-0.02, 1.02), xlabel=f"P(better than {baseline})")
+    ax.set(ylim=(-0.6, len(arms) - 0.4), xlim=(-0.02, 1.02), xlabel=f"P(better than {baseline})")
     return ax
 
 
@@ -97,7 +96,7 @@ def contrast_rows(contrasts: Sequence[ContrastResult], ax: Axes) -> Axes:
         _interval_row(one.difference, place, ax, accent=one.difference.excludes(0.0))
     ax.axvline(0.0, color=style.MUTED, lw=0.9, zorder=0.5)
     style.named_rows([f"{one.name}: {one.ours} − {one.theirs}" for one in reversed(contrasts)], ax)
-    ax.set_xlabel("difference of interquartile means")
+    ax.set(ylim=(-0.6, len(contrasts) - 0.4), xlabel="difference of interquartile means")
     return ax
 
 
@@ -107,6 +106,7 @@ def bands(by_arm: Mapping[str, Band], palette: Mapping[str, str], x_label: str, 
         ax.plot(one.x, one.estimate, color=palette[name], lw=1.2)
         ax.fill_between(one.x, one.low, one.high, color=palette[name], alpha=0.16, lw=0)
     ax.set(xlabel=x_label, ylabel=y_label)
+    ax.xaxis.set_major_formatter(lambda value, _: si(value))
     return ax
 
 
@@ -134,6 +134,29 @@ def _interval_row(
     ax.plot([found.low, found.high], [place, place], color=shade, lw=2.2, solid_capstyle="butt", alpha=0.55, zorder=2)
     face: Any = "white" if hollow else shade
     ax.plot(found.estimate, place, "o", color=face, mec=shade, mew=0.8, ms=4.2, zorder=3)
+
+
+def _page(found: ReturnsComparison, rows: Sequence[tuple[list[Panel], float]], *, legend: bool = True) -> Figure:
+    """Rows of panels with their heights, under a legend of the arms whose bands are drawn."""
+    palette = palette_of(found)
+    return pages(
+        *(panels for panels, _ in rows),
+        heights=[height for _, height in rows],
+        legend={name: palette[name] for name in bands_of(found)} if legend else {},
+    )
+
+
+def _rows(found: ReturnsComparison) -> list[tuple[list[Panel], float]]:
+    rows = [(_by_arm(found), _LINES + _ROW * len(found.arms))]
+    if found.contrasts:
+        pairs: Panel = titled(partial(contrast_rows, found.contrasts), "Pairs of arms")
+        rows.append(([pairs], _LINES + _ROW * len(found.contrasts)))
+    return rows
+
+
+def _panels(found: ReturnsComparison) -> list[tuple[list[Panel], float]]:
+    palette = palette_of(found)
+    return [(panels, _PANEL) for panels in (_bands(found, palette), _costs(found, palette)) if panels]
 
 
 def _by_arm(found: ReturnsComparison) -> list[Panel]:

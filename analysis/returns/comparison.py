@@ -101,12 +101,7 @@ class ReturnsComparison(Summarised):
     def headline(self) -> str:
         """What was found, in one sentence: of the first contrast, or which arms are told apart from the baseline."""
         if self.contrasts:
-            first = self.contrasts[0]
-            found = first.difference
-            return (
-                f"{first.name}: {first.ours} − {first.theirs} = {found.estimate:+.2f} (95 % {found.low:+.2f} to "
-                f"{found.high:+.2f}), {first.verdict}"
-            )
+            return self.contrasts[0].said
         return self.told_apart
 
     @property

@@ -47,6 +47,15 @@ class ContrastResult:
             return f"within ±{self.margin:g}"
         return "below 0" if found.high < 0 else "not decided"
 
+    @property
+    def said(self) -> str:
+        """The finding in a line."""
+        found = self.difference
+        return (
+            f"{self.name}: {self.ours} − {self.theirs} = {found.estimate:+.2f} (95 % {found.low:+.2f} to "
+            f"{found.high:+.2f}), {self.verdict}"
+        )
+
 
 def read_contrast(text: str) -> Contrast:
     """`[NAME:] ARM - ARM [within MARGIN]`, where the first may be `best of ARM, ARM`. Raises InputError."""

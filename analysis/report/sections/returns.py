@@ -26,9 +26,12 @@ _REWARDS = {
     "program": "with a dense reward that is written as text (after Text2Reward, arXiv 2309.11489)",
 }
 _CAPTION = (
-    "Arms by interquartile mean with 95% intervals and by the probability that a run scores more than one of the "
-    "baseline, coloured where that differs by more than chance; the baseline is hollow. Bands are pointwise 95% "
-    "intervals over runs."
+    "Arms by interquartile mean with 95% intervals, and by the probability that a run scores more than one of the "
+    "baseline; coloured where that differs by more than chance, the baseline hollow."
+)
+_PANELS = (
+    "Share of runs above each score, and learning curves, with pointwise 95% intervals over runs; interquartile means "
+    "against what an arm costs."
 )
 _FRONT = "Interquartile means with 95% intervals, and the probability that a run scores more than one of the baseline."
 
@@ -42,8 +45,10 @@ def section(found: Mapping[str, ReturnsComparison]) -> list[Block]:
 
 
 def in_short(found: Mapping[str, ReturnsComparison]) -> list[str]:
-    """What each comparison found, in a sentence for the first page."""
-    return [returns.headline for returns in found.values()]
+    """What each comparison found, in sentences for the first page: every pair that was asked for, then the arms."""
+    return [
+        said for returns in found.values() for said in (*(one.said for one in returns.contrasts), returns.told_apart)
+    ]
 
 
 def front_figure(found: Mapping[str, ReturnsComparison]) -> list[Block]:
@@ -54,6 +59,11 @@ def front_figure(found: Mapping[str, ReturnsComparison]) -> list[Block]:
 def figure_name(name: str) -> str:
     """What the figure of a comparison is called in a report."""
     return f"returns_{name}"
+
+
+def panels_name(name: str) -> str:
+    """What the figure of its profiles, curves and costs is called."""
+    return f"returns_panels_{name}"
 
 
 def overview_name(name: str) -> str:
@@ -92,6 +102,7 @@ def _of_file(name: str, found: ReturnsComparison) -> list[Block]:
         text(sentence(found.headline)),
         *([text(sentence(found.told_apart))] if found.contrasts else []),
         picture(figure_name(name), _CAPTION),
+        picture(panels_name(name), _PANELS),
         *(blocks.values(table, table.title) for table in tables),
         *([bullets(doubts)] if doubts else []),
     ]

@@ -54,6 +54,7 @@ def test_the_registered_answer_is_the_headline_and_its_tables_are_shown(folder: 
         block["path"].removesuffix(".svg") for block in [*page["summary"], *blocks] if block["kind"] == "figure"
     ]
     assert pictures == [draw.__name__ for draw in drawn(study)]
+    assert pictures[:3] == ["returns_overview_1-registered", "returns_1-registered", "returns_panels_1-registered"]
 
 
 def test_without_a_kept_comparison_all_arms_are_compared_with_the_first(folder: Path) -> None:
