@@ -108,7 +108,7 @@ def _worst(worst: pd.DataFrame) -> Table:
 def bench_page(rows: Sequence[Mapping[str, Any]]) -> Page:
     """The measurements, of the shape only what was varied."""
     dtypes = listed(dict.fromkeys(row["dtype"] for row in rows))
-    names = [name for name in _TITLES if name not in _SHAPE or len({row[name] for row in rows}) > 1]
+    names = [name for name in _TITLES if name not in _SHAPE or len({row.get(name) for row in rows}) > 1]
     table = text_table(
         "", [_TITLES[name] for name in names], [[_cell(name, row[name]) for name in names] for row in rows]
     )
