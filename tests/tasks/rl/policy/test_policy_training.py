@@ -104,6 +104,8 @@ def test_crossed_axes_give_a_cell_once() -> None:
         ({"setting": "multi-task", "n_envs": 9, "n_minibatches": 8}, "`n_envs` 9 must be a multiple of the 2 games"),
         ({"n_minibatches": 3}, "`n_minibatches` 3 must divide `n_envs` 8 x `n_steps` 8"),
         ({"setting": "single", "games": ("breakout",)}, "`router: hard` gives each game its expert"),
+        ({"reward": "potential", "reward_program": "0.5"}, "`reward_program` is of one game; several games have"),
+        ({"reward": "potential", "games": ("breakout", "freeway")}, "freeway"),
         ({"router": "top-k", "top_k": 4, "n_experts": 3}, "`top_k` 4 must be at most `n_experts` 3"),
     ],
 )
@@ -134,3 +136,15 @@ def test_flops_count_whole_rounds_of_acting_and_learning() -> None:
     assert rounds(cell) == 5
     assert train_flops(cell) == 3 * of(4) + 2 * of(7)
     assert train_flops(cells(300, place="none", games=("breakout", "freeway"), setting="multi-task")[0]) == 5 * of(7)
+
+
+def test_a_reward_is_known_by_its_text() -> None:
+    """The default Phi of a game and the same text are one cell; what `own` would weigh makes no other."""
+    one = {"setting": "single", "games": ("breakout",), "router": "soft"}
+    default = cells(64, reward="potential", **one)[0]
+    text = default.settings.reward_program
+    assert text
+    assert default.run_id() == cells(64, reward="potential", reward_program=text, **one)[0].run_id()
+    assert default.run_id() != cells(64, reward="potential", reward_weight=0.5, **one)[0].run_id()
+    assert cells(64, **one)[0].run_id() == cells(64, reward_weight=0.5, **one)[0].run_id()
+    assert [bool(part) for part in cells(64, reward="potential")[0].settings.reward_texts] == [True, True]

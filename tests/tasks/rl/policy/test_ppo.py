@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from scaling.tasks.rl.policy.ppo import PPO, new_moments
 from scaling.tasks.rl.policy.towers import ACTIONS, tower_of
 from scaling.tasks.rl.policy.worlds import Worlds
 from scaling.tasks.rl.returns import lambda_returns
+from scaling.tasks.rl.rewards.rule import Rule, Scene
 
 SCHEDULE = Schedule(
     lr=5e-3, decay_frames=0.0, discount=0.9, trace=0.95, clip=0.2, entropy_weight=0.01, value_weight=0.5, most_norm=0.5,
@@ -130,3 +132,37 @@ def test_the_learning_rate_falls_from_the_first_round_on() -> None:
     rates = [float(schedule.rate(jnp.int32(number), 100)) for number in (10, 15, 20, 25)]
     assert rates == pytest.approx([5e-3, 2.5e-3, 0, 0], abs=1e-9)
     assert float(SCHEDULE.rate(jnp.int32(10**6), 100)) == pytest.approx(5e-3)
+
+
+@dataclass(frozen=True)
+class Telling(Rule):
+    """The help is the number of the action; the state counts steps, and after a round what the traces weigh."""
+
+    adapts = True
+
+    def start(self) -> Any:
+        return jnp.float32(0)
+
+    def help(self, state: Any, scene: Scene) -> tuple[jax.Array, Any, Any]:
+        return scene.action_N.astype(jnp.float32), scene.action_N, state + 1
+
+    def adapt(self, state: Any, trace: Any, advantage_TxN: jax.Array) -> Any:
+        return state + jnp.sum(trace * advantage_TxN)
+
+
+def test_each_game_has_a_rule_of_reward_of_its_own() -> None:
+    """Two games of two environments: own reward 1, weight .5, actions 0 to 3. After a round of that one step with
+    advantages 1, 10, 100 and 1000 the states are 0 x 1 + 1 x 10 and 2 x 100 + 3 x 1000 more."""
+    bandits = Bandits(games=("breakout", "freeway"), each=2)
+    ppo = PPO(Table(), bandits, Shape(1, 1, 1), (Telling("breakout", 0.9), Telling("freeway", 0.9)))  # type: ignore[arg-type]
+    play = ppo.begin(jax.random.key(0))
+    over = jnp.zeros(4, bool)
+    scene = Scene(play.observation_NxHxWxC, jnp.arange(4), jnp.ones(4), play.observation_NxHxWxC, over, over)
+    learnt, traces, states = ppo._rewarded(play.help, scene, 0.5)
+    assert learnt.tolist() == [1, 1.5, 2, 2.5]
+    assert [float(state) for state in states] == [1, 1]
+    steps = jax.tree.map(lambda trace: trace[None], traces)
+    adapted = ppo._adapted(replace(play, help=states), steps, jnp.array([[1.0, 10.0, 100.0, 1000.0]]))
+    assert [float(state) for state in adapted.help] == [1 + 10, 1 + 3200]
+    alone = PPO(Table(), bandits, Shape(1, 1, 1))  # type: ignore[arg-type]
+    assert alone._rewarded((), scene, 0.5)[0].tolist() == [1, 1, 1, 1]
