@@ -55,9 +55,9 @@ def test_trainings_of_the_file_are_not_run_again(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(rl_peer, "trained_by_us", ours)
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"by": OURS, "game": "asterix", "seed": 0, "frames": 10}) + "\n")
-    assert len(list(rl_peer.rows_of(file, TORCH, 10, 1))) == 4
+    assert len(list(rl_peer.rows_of(file, 10, 1))) == 4
     assert asked == [(OURS, "breakout", 0), (TORCH, "breakout", 0), (TORCH, "asterix", 0)]
-    assert len(list(rl_peer.rows_of(file, TORCH, 10, 1))) == 4
+    assert len(list(rl_peer.rows_of(file, 10, 1))) == 4
     assert len(asked) == 3
 
 
