@@ -11,27 +11,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from scaling.cli import (
-    bench,
-    fit,
-    import_table,
-    isoflop,
-    latency,
-    methods,
-    rates,
-    recommend,
-    report,
-    returns,
-    reward,
-    serve,
-    suggest,
-    sweep,
-    training_speed,
-    validate,
-    worth,
-)
+from scaling.cli import import_table, methods, rates, report, returns, reward
+from scaling.cli.decision import recommend, serve, worth
+from scaling.cli.fitting import fit, isoflop, validate
 from scaling.cli.options import options_of
 from scaling.cli.output import note
+from scaling.cli.sweeps import suggest, sweep
+from scaling.cli.timing import bench, latency, training_speed
 from scaling.distribution import import_failed, require_own_packages
 from scaling.errors import InputError, Stopped, WorkError
 

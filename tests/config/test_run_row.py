@@ -27,7 +27,7 @@ def test_only_edits_of_training_code_change_the_version(tmp_path, monkeypatch):
         return code_version.__wrapped__()  # without its cache
 
     version = code_version.__wrapped__()
-    for name in ("scaling/serving/steps.py", "scaling/cli/sweep.py", "sweeps/store.py", "analysis/laws/moe.py"):
+    for name in ("scaling/serving/steps.py", "scaling/cli/sweeps/sweep.py", "sweeps/store.py", "analysis/laws/moe.py"):
         assert version_after_an_edit(name) == version
     for name in ("scaling/config/run.py", "scaling/model/transformer.py", "scaling/training/step.py"):
         before, version = version, version_after_an_edit(name)

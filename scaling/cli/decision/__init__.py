@@ -1,0 +1,1 @@
+"""Commands from a law to a decision: recommend, serve, worth."""

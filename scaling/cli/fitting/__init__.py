@@ -1,0 +1,1 @@
+"""Commands from runs to laws: fit, predict, validate, isoflop."""

@@ -1,0 +1,1 @@
+"""Commands of sweeps: run, plan, status, pack, grids, suggest."""

@@ -1,0 +1,1 @@
+"""Commands that measure time and fit it: bench, latency, training-speed."""
