@@ -21,6 +21,7 @@ from analysis.fitting import bootstrap as resampling
 from analysis.fitting import fit as fitting
 from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
+from analysis.fitting.fit_options import FitOptions
 from analysis.fitting.objective import Kind, Objective, Residual
 from analysis.fitting.published import PUBLISHED, published_name
 from analysis.fitting.recalibration import DRAWS, recalibrated
@@ -156,18 +157,24 @@ def fit(
             raise InputError(f"`{'law' if law is not None else 'pin'}` contradicts `start_from`, whose law is fitted")
         start = start_from if isinstance(start_from, Fit) else read_fit(start_from)
         name = "" if isinstance(start_from, Fit) else str(start_from)
-        return recalibrated(runs, start, DRAWS if bootstrap is None else bootstrap, name=name, seed=seed)
+        count = DRAWS if bootstrap is None else bootstrap
+        moved = recalibrated(runs, start, count, name=name, seed=seed)
+        return replace(moved, options=FitOptions.of(runs, count, seed=seed, start_from=name) if name else None)
     kind = Objective(objective, residual, delta)
     if law is None:
         if pin:
             raise InputError("`pin` holds parameters of one law: name it with `law`")
         resamples = resampling.usual_count(runs) if bootstrap is None else bootstrap
-        return fit_mixture(runs, objective=kind, auto_pin=auto_pin, n_starts=starts, resamples=resamples, seed=seed)
+        made = FitOptions.of(runs, resamples, seed=seed, starts=starts, auto_pin=auto_pin)
+        mixed = fit_mixture(runs, objective=kind, auto_pin=auto_pin, n_starts=starts, resamples=resamples, seed=seed)
+        return replace(mixed, options=made)
     definition = _law(law)
     table = runs.for_law(definition)
     fitted = fitting.fit(table, definition, objective=kind, pin=pin, auto_pin=auto_pin, n_starts=starts, seed=seed)
     resamples = resampling.usual_count(table) if bootstrap is None else bootstrap
-    return with_discrepancy(resampling.bootstrap(fitted, table, resamples, np.random.default_rng(seed)), table, seed)
+    made = FitOptions.of(table, resamples, seed=seed, starts=starts, auto_pin=auto_pin)
+    drawn = resampling.bootstrap(replace(fitted, options=made), table, resamples, np.random.default_rng(seed))
+    return with_discrepancy(drawn, table, seed)
 
 
 @checked()
@@ -259,6 +266,8 @@ def recommend(
         if latency is None:
             service, speeds = with_speed(service, name, speed)
         service = served_in(service, rented or device_table.device(name), weights=weights, experts=experts, kv=kv)
+    named: dict[str, object] = {"speed": speed, "training_speed": training_speed, "family": family}
+    named |= {"weights": weights, "experts": experts, "kv": kv}
     law_of_training = training_speed.law if isinstance(training_speed, FittedTrainingLaw) else training_speed
     trained = None if name is None and law_of_training is None else training_speeds.training_speed(law_of_training)
     question = Question(
@@ -298,6 +307,7 @@ def recommend(
         of_other_k=dict(list(several.items())[1:]),
         what_if=what_if,
         cost_curves=what_if,
+        names={field: str(value) for field, value in named.items() if isinstance(value, str | Path)},
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field, InstanceOf
 
 from analysis.decision.answer_checks import require_sound
+from analysis.decision.asked import Asked
 from analysis.decision.cost_curves import CostCurves, cost_curves_around
 from analysis.decision.fit_comparison import FitAlternatives, compare_fits
 from analysis.decision.question import Question
@@ -46,7 +47,8 @@ class Answer(Summarised):
     `cost_curves`: the plane and the prices around it; `comparison`: the fits that
     were compared, the best first, which is the one behind the recommendation. Each is None where it was not asked for.
     `law_file` is that fit's file or `published:NAME`, `fit_hash` its `scaling.values.digest`, and `made_from` the
-    digest of fit, question and the draws of the device's speed. `fit` is that fit, which no file of an answer holds.
+    digest of fit, question and the draws of the device's speed. `asked` names the fits and files it was asked with,
+    None where that is not known. `fit` is that fit, which no file of an answer holds.
     """
 
     recommendation: Recommendation
@@ -57,6 +59,7 @@ class Answer(Summarised):
     law_file: str = ""
     fit_hash: str = ""
     made_from: str = ""
+    asked: Asked | None = None
     fit: Annotated[InstanceOf[Fit] | None, Field(exclude=True)] = field(default=None, compare=False)
 
     @property
@@ -118,6 +121,7 @@ def answer(
     compare_with: Mapping[str, Fit] | None = None,
     what_if: bool = True,
     cost_curves: bool = True,
+    names: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Answer:
     """Answer a question from a fit, or from the best of several.
@@ -126,10 +130,12 @@ def answer(
     fits by name, of other methods, and whichever offers the best model answers (`analysis.decision.fit_comparison`).
     `of_other_k` holds fits of the same method, of runs with another k or width of experts each: every shape of theirs
     is compared, as are those that one law knows (`analysis.decision.shapes`). `what_if` adds what would change the
-    answer, `cost_curves` the plane and the prices around it, about a CPU second each. Raises InputError as `recommend`,
-    `compare_fits` and `compare_shapes` do.
+    answer, `cost_curves` the plane and the prices around it, about a CPU second each. `names` are those of
+    files behind the question (`analysis.decision.asked`). Raises InputError as `recommend`, `compare_fits` and
+    `compare_shapes` do.
     """
     comparison, fits = None, {law_file: fit, **(of_other_k or {})}
+    named = tuple(fits)
     if compare_with:
         comparison = compare_fits({**fits, **compare_with}, question, speeds)
         law_file = comparison.rivals[0].name
@@ -157,6 +163,7 @@ def answer(
         law_file=law_file,
         fit_hash=digest(fit),
         made_from=digest(fit, asked, *(() if speeds is None else (speeds,))),
+        asked=Asked(named, tuple(compare_with or ()), names or {}, None if found.question is asked else asked),
         fit=fit,
     )
 

@@ -14,6 +14,7 @@ from scipy.special import ndtri
 from analysis.fitting import bca, fit_tables, fitted_to, identifiability, limits
 from analysis.fitting.bca import Resampled, Supply
 from analysis.fitting.discrepancy import Discrepancy
+from analysis.fitting.fit_options import FitOptions
 from analysis.fitting.identifiability import IdentifiabilityFinding, Pin
 from analysis.fitting.noise import NoiseTrend, leverage, noise_trend
 from analysis.fitting.objective import HUBER, Kind, Objective, Residual
@@ -64,8 +65,9 @@ class Fit(Summarised):
     the largest, where runs differ), `router_skew` how uneven the trained routers are (`fitted_to.router_skew`), None
     where unknown. `made_from` is the digest of the table (`CheckedTable.digest`).
     `discrepancy` is by how much larger runs missed this law in roll-out, None where that was not looked at: `intervals`
-    and both kinds of predicted ones are of the law alone, `interval_beyond` allows for it. `own_law` is the law itself
-    where it was made in Python; no file holds it.
+    and both kinds of predicted ones are of the law alone, `interval_beyond` allows for it. `options` are the choices
+    behind the fit, None where they are not known. `own_law` is the law itself where it was made in Python; no file
+    holds it.
     """
 
     law: str
@@ -108,6 +110,7 @@ class Fit(Summarised):
     versions: Mapping[str, str] = field(default_factory=dict)
     made_from: str = ""
     discrepancy: Discrepancy | None = None
+    options: FitOptions | None = None
     own_law: Annotated[InstanceOf[Law] | None, Field(exclude=True)] = field(default=None, compare=False)
 
     @property

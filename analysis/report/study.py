@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -50,9 +50,10 @@ class ReportStudy(Subject):
     `latency_law` is the one that `scaling latency` left in the folder as latency.json, if any, and `modelled` are the
     latency rows in its domain with its predictions; `latency` are all rows, each with a `doubt`
     (`analysis.report.measured`). `comparisons` are those of its methods, the largest first, where it has several. Where
-    they are all that can be reported, `without_law` says why, and there are neither fits nor answers. `best_experts` is
-    the E that each of several fits recommends for the question of the decision, as text; `checks` are those of the fit
-    behind the decision.
+    they are all that can be reported, `without_law` says why, and there are neither fits nor answers. `given` are the
+    answer and the fit that the report was asked for, by option; `elsewhere` is the file of the fit behind that answer
+    where it is none of the folder's. `best_experts` is the E that each of several fits recommends for the question of
+    the decision, as text; `checks` are those of the fit behind the decision.
     """
 
     path: Path
@@ -66,6 +67,8 @@ class ReportStudy(Subject):
     without_law: str
     grid: str
     best_experts: Mapping[str, str]
+    given: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: str = ""
     checks: Checks | None = None
 
 
@@ -83,7 +86,7 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         latency = with_shapes(latency, cells).dropna(subset=["n_experts", "n_active"]).astype({"n_experts": int})
     notes += [f"{name}: {note}." for name in TABLES if name != "runs" for note in left_out(path, name)]
     stored = readable(path / "fits", lambda file: load_fit(str(file)), notes)
-    fits = {name: fit for name, fit in stored.items() if fit.params}
+    fits, elsewhere = {name: fit for name, fit in stored.items() if fit.params}, ""
     if answer_file is None:
         answers = readable(path / "recommendations", read_answer, notes)
     else:
@@ -91,6 +94,7 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         (answer,) = answers.values()
         if not answer.fit_hash or not any(answer.rests_on(fit) for fit in fits.values()):
             behind = fit_behind(answer, answer_file, fit_source)
+            elsewhere = str(fit_source or answer.law_file)
             fits = {Path(fit_name(answer, behind)).stem: behind, **fits}
     comparisons = _comparisons(path, table)
     without_law = _without_law(table) if comparisons and not fits and not answers else ""
@@ -122,6 +126,8 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
         without_law=without_law,
         grid=text_of(grid, notes),
         best_experts={},
+        given={name: str(given) for name, given in {"answer": answer_file, "fit": fit_source}.items() if given},
+        elsewhere=elsewhere,
         notes=tuple(notes),
     )
     return study if without_law else _with_checks(study)

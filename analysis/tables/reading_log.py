@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,6 +17,22 @@ from scaling.formatting import listed
 
 _SHOWN = 3  # rows named for each reason why rows were left out
 _LETTERS = 60  # of a cell that is named
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a table was read: the rows that were asked for, and what its columns were called.
+
+    `mapping` is {our column: the table's column or arithmetic}, `where` the condition that rows had to meet, and
+    `drop_highest_loss` how many rows of highest loss were left out (`analysis.tables.runs.read_runs`).
+    """
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    where: str | None = None
+    drop_highest_loss: int = 0
+
+
+ALL_AS_NAMED = Selection()
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,19 @@ def recommend(
         device, devices, latency, throughput, bandwidth_share, flops_share, speed, prompt, generated
     )
     service = serving_options.served_as(serving, device, weights, experts, kv, prefix_hit, drafted, accepted, apart)
+    named: dict[str, object] = {
+        "latency": latency,
+        "throughput": throughput,
+        "devices": devices,
+        "speed": speed,
+        "training_speed": training_speed,
+        "family": family,
+        "like": like,
+        "weights": weights,
+        "experts": experts,
+        "kv": kv,
+        "weigh_by": weigh_by,
+    }
     question = Question(
         train_flops=train_flops,
         train_usd=train_usd,
@@ -228,6 +241,7 @@ def recommend(
             compare_with={name: fits[name] for name in rival or ()},
             what_if=what_if,
             cost_curves=what_if and (as_json or out is not None),  # only a document holds them
+            names={field: str(name) for field, name in named.items() if name is not None},
             progress=report,
         )
     page = recommendation_page(found)

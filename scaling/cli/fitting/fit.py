@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -133,6 +133,7 @@ def fit(
     from analysis.fitting.bootstrap import bootstrap, usual_count
     from analysis.fitting.fit import fit
     from analysis.fitting.fit_file import load_fit
+    from analysis.fitting.fit_options import FitOptions
     from analysis.fitting.objective import Objective
     from analysis.fitting.recalibration import DRAWS, recalibrated
     from analysis.laws import law_named
@@ -180,6 +181,8 @@ def fit(
             alone = fit(table, definition, pin=pins, **how)
             fitted = bootstrap(alone, table, resamples, np.random.default_rng(seed), progress=report)
             fitted = with_discrepancy(fitted, table, seed)
+    made = FitOptions.of(table, resamples, seed=seed, starts=starts, auto_pin=auto_pin, start_from=start_from or "")
+    fitted = replace(fitted, options=made)
     document = FIT.document(fitted)
     if out is not None:  # before profiles and figures, which may fail
         write_json(out, document)
