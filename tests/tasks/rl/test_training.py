@@ -59,6 +59,23 @@ def test_an_arm_with_experts_has_a_row_and_a_curve() -> None:
     assert [row["frames"] for row in done.curves] == [512, 1024]  # 16 rounds of 64, eight a row
 
 
+@pytest.mark.long
+def test_a_reward_that_adapts_is_carried_from_budget_to_budget_and_leaves_the_returns_alone() -> None:
+    """Bit for bit, and without weight it is learning from the own reward. `random_return` is of the same actions and
+    rewards whatever is learnt from."""
+    pytest.importorskip("gymnax")
+    changes = {"reward": "adaptive", "d_expert": 4}
+    short, long = trained(512, 1536, **changes)
+    alone = trained(1536, **changes)[0]
+    assert {name: long[name] for name in SAME} == {name: alone[name] for name in SAME}
+    assert long["learnt_reward"] == alone["learnt_reward"] != short["learnt_reward"]
+    unaided = trained(1536, **changes, reward_weight=0)[0]
+    assert unaided["td_loss"] != long["td_loss"]
+    assert unaided["random_return"] == long["random_return"]
+    frames = 2 * 64  # of the last tenth, two of 24 rounds: own rewards are whole numbers, and helps are not
+    assert (unaided["learnt_reward"] * frames) % 1 == 0 != (long["learnt_reward"] * frames) % 1
+
+
 def test_a_training_stops_when_it_is_asked_to() -> None:
     pytest.importorskip("gymnax")
     from scaling.tasks.rl.training import train_cells
