@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from scaling.config import counts
 from scaling.config.fields import Count, Real
@@ -65,7 +65,11 @@ class TextWorld(Settings):
 
     @model_validator(mode="after")
     def _trainable(self) -> TextWorld:
-        model = self.model  # raises ValueError for what is no model
+        try:
+            model = self.model
+        except ValidationError as error:  # told as one of these settings
+            found = ((*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")) for one in error.errors())
+            raise ValueError("; ".join(": ".join(parts) for parts in found)) from None
         if model.phased:
             raise ValueError(
                 f"router={self.router} begins with a dense model, which text-world does not train; take another"
@@ -111,15 +115,15 @@ class TextWorld(Settings):
 
 
 def train_flops(cell: TaskCell) -> float:
-    """FLOPs of the matrix products: of learning three forward passes over every text, and of exploration one pass over
-    each description, and over seven words an attempt, three of a proposal and four of what was done."""
+    """FLOPs of the matrix products: of learning three forward passes over every text, and of exploration seven
+    words for each block of four: three of a proposal and four of what was done, or of the description."""
     settings = cell.settings
     assert isinstance(settings, TextWorld)
-    model, words, prompt = settings.model, len(WORDS), settings.facts.prompt_tokens
+    model, words = settings.model, len(WORDS)
     width = settings.text_tokens - 1
     learnt = 3 * width * counts.prefill_flops_per_token(model, words, width) * cell.budget * settings.batch_texts
-    of_attempt = counts.decode_flops_per_token(model, words, (prompt + settings.text_tokens) // 2)
-    walk = prompt * counts.prefill_flops_per_token(model, words, prompt) + 7 * settings.attempts * of_attempt
+    of_word = counts.decode_flops_per_token(model, words, settings.text_tokens // 2)
+    walk = 7 * settings.text_tokens / ATTEMPT_TOKENS * of_word
     walks = settings.n_trajectories * settings.rounds * len(settings.ways)
     return float(learnt + walks * walk)
 

@@ -27,7 +27,7 @@ class PlainWorld:
     """An instance read from its description in words."""
 
     def __init__(self, description: str, rows: int, columns: int) -> None:
-        words = description.split()
+        words = description.rstrip(" .").split()
         places = [(row, column) for row in range(rows) for column in range(columns)]
         self.room_at = dict(zip(places, ROOMS, strict=False))
         self.place_of = {room: place for place, room in self.room_at.items()}

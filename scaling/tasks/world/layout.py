@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 LayoutName = Literal["flat", "house"]
 WALL, DOORWAY, CLOSED, LOCKED = range(4)  # of an edge, as the words `EDGE_WORDS` say it
 N_ITEMS = 2
+ATTEMPT_TOKENS = 4  # verb, noun, and two words of feedback
 _STEPS = ((-1, 0), (1, 0), (0, 1), (0, -1))  # rows and columns of north, south, east, west
 
 
@@ -64,9 +65,9 @@ class Layout:
 
     @property
     def prompt_tokens(self) -> int:
-        """Words of a description: goal 4, place 2, items, key 2, box 3, doors."""
-        return 4 + 2 + 2 * N_ITEMS + 2 + 3 + 1 + self.n_edges
+        """Words of a description: goal 4, place 2, items, key 2, box 3, doors; filled up to whole blocks of a walk."""
+        words = 4 + 2 + 2 * N_ITEMS + 2 + 3 + 1 + self.n_edges
+        return -(-words // ATTEMPT_TOKENS) * ATTEMPT_TOKENS
 
 
 LAYOUTS: dict[str, Layout] = {"flat": Layout(2, 2, doors=2, walls=1), "house": Layout(2, 3, doors=3, walls=1)}
-ATTEMPT_TOKENS = 4  # verb, noun, and two words of feedback

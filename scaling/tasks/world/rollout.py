@@ -65,49 +65,55 @@ class Walker:
     def __call__(self, params: Any, instances: Instance, plan_NxSx2: Array, key: Array, settings: Settings) -> Walks:
         """The walks of these instances. What happens in an instance depends on its place in the batch, the key and
         itself alone."""
-        network, layout = self.network, self.layout
-        count, prompt = plan_NxSx2.shape[0], layout.prompt_tokens
+        count, blocks = len(plan_NxSx2), self.layout.prompt_tokens // ATTEMPT_TOKENS
         text_NxP = jax.vmap(describe)(instances)
-        caches = empty_caches(network.config, count, prompt + ATTEMPT_TOKENS * self.attempts)
-        output = apply(network, params, text_NxP, caches, 0)
-        state = jax.vmap(first_state)(instances)
+        # One loop for descriptions, of which the first blocks are, and attempts: half the program to compile.
+        told_BxNx4 = jnp.zeros((blocks + self.attempts, count, ATTEMPT_TOKENS), jnp.int32)
+        told_BxNx4 = told_BxNx4.at[:blocks].set(jnp.swapaxes(text_NxP.reshape(count, blocks, -1), 0, 1))
 
-        def attempt(carry: Any, place: Array) -> tuple[Any, Any]:
+        def block(carry: Any, given: tuple[Array, Array]) -> tuple[Any, Any]:
             caches, logits_NxV, state, live_N, taught_N, erred_N, imagined_N = carry
-            position = prompt + ATTEMPT_TOKENS * place
+            place, told_Nx4 = given
+            position, acts = ATTEMPT_TOKENS * place, place >= blocks
             words_Nx4 = self._proposed(params, caches, logits_NxV, position, jax.random.fold_in(key, place), settings)
             moved, code_N = self._act(instances, state, words_Nx4[:, :2])
             foreseen_N = jnp.all(jax.vmap(feedback_words)(moved, code_N) == words_Nx4[:, 2:], axis=1)
             errs_N = ~is_feasible(code_N)
             fears_N = ~jnp.any(words_Nx4[:, 2:3] == jnp.asarray([ID[word] for word in OK_WORDS]), axis=1)
-            imagines_N = settings.speculates & fears_N & ~imagined_N & (settings.mode == FREE)
-            guides_N = (settings.mode == TAUGHT) | ((settings.mode == GUIDED) & (erred_N | ~errs_N))
+            imagines_N = acts & settings.speculates & fears_N & ~imagined_N & (settings.mode == FREE)
+            guides_N = acts & ((settings.mode == TAUGHT) | ((settings.mode == GUIDED) & (erred_N | ~errs_N)))
             lesson_Nx2 = jnp.take_along_axis(plan_NxSx2, taught_N[:, None, None], axis=1)[:, 0]
             action_Nx2 = jnp.where(guides_N[:, None], lesson_Nx2, words_Nx4[:, :2])
             moved, code_N = self._act(instances, state, action_Nx2)
             said_Nx2 = jnp.where(imagines_N[:, None], words_Nx4[:, 2:], jax.vmap(feedback_words)(moved, code_N))
-            acts_N = live_N & ~imagines_N
-            feasible_N = is_feasible(code_N) & acts_N
+            moves_N = acts & live_N & ~imagines_N
             number_N = self._number(instances, state)
-            state = jax.tree.map(lambda new, old: jnp.where(_like(acts_N, new), new, old), moved, state)
+            state = jax.tree.map(lambda new, old: jnp.where(_like(moves_N, new), new, old), moved, state)
             words_Nx4 = jnp.where(live_N[:, None], jnp.concatenate([action_Nx2, said_Nx2], axis=1), ID[PAD])
-            output = apply(network, params, words_Nx4, caches, position)
+            words_Nx4 = jnp.where(acts, words_Nx4, told_Nx4)
+            output = apply(self.network, params, words_Nx4, caches, position)
             record = (
-                words_Nx4, live_N, feasible_N, live_N & guides_N, live_N & imagines_N, live_N & foreseen_N, number_N
+                words_Nx4, live_N, is_feasible(code_N) & moves_N, live_N & guides_N, live_N & imagines_N,
+                live_N & foreseen_N, number_N,
             )  # fmt: skip
+            ends_N = acts & jax.vmap(reached)(instances, state)
             carry = (
-                output.caches, output.logits_BxTxV[:, -1], state, live_N & ~jax.vmap(reached)(instances, state),
-                jnp.minimum(taught_N + guides_N, plan_NxSx2.shape[1] - 1), ~is_feasible(code_N), imagines_N,
+                output.caches, output.logits_BxTxV[:, -1], state, live_N & ~ends_N,
+                jnp.minimum(taught_N + guides_N, plan_NxSx2.shape[1] - 1), acts & ~is_feasible(code_N), imagines_N,
             )  # fmt: skip
             return carry, record
 
-        nobody = jnp.zeros(count, bool)
-        first = (output.caches, output.logits_BxTxV[:, -1], state, ~nobody, jnp.zeros(count, jnp.int32), nobody, nobody)
-        last, records = jax.lax.scan(attempt, first, jnp.arange(self.attempts))
-        words_NxSx4, live, feasible, taught, imagined, foreseen, number = (jnp.swapaxes(r, 0, 1) for r in records)
+        nobody, config = jnp.zeros(count, bool), self.network.config
+        caches = empty_caches(config, count, ATTEMPT_TOKENS * len(told_BxNx4))
+        no_logits = jnp.zeros((count, self.network.vocab_size))
+        state = jax.vmap(first_state)(instances)
+        first = (caches, no_logits, state, ~nobody, jnp.zeros(count, jnp.int32), nobody, nobody)
+        last, records = jax.lax.scan(block, first, (jnp.arange(len(told_BxNx4)), told_BxNx4))
+        words_NxBx4, *others = (jnp.swapaxes(record, 0, 1) for record in records)
+        live, feasible, taught, imagined, foreseen, number = (record[:, blocks:] for record in others)
         end = last[2]
         return Walks(
-            jnp.concatenate([text_NxP, words_NxSx4.reshape(count, -1)], axis=1),
+            words_NxBx4.reshape(count, -1),
             live, feasible, taught, imagined, foreseen,
             jnp.concatenate([number, self._number(instances, end)[:, None]], axis=1),
             jax.vmap(reached)(instances, end),

@@ -6,15 +6,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from scaling.tasks.world.layout import CLOSED, DOORWAY
+from scaling.tasks.world.layout import ATTEMPT_TOKENS, CLOSED, DOORWAY
 from scaling.tasks.world.rules import PUT_IN_BOX, Instance
-from scaling.tasks.world.vocabulary import BOX, BRING, EDGE_WORDS, ID, KEY, ROOMS
+from scaling.tasks.world.vocabulary import BOX, BRING, EDGE_WORDS, ID, KEY, PAD, ROOMS
 
 _EDGES = tuple(ID[word] for word in EDGE_WORDS)
 
 
 def describe(instance: Instance) -> Any:
-    """The description of an instance, int32 [P] with P of `Layout.prompt_tokens`. In words, for a house:
+    """The description of an instance, int32 [P] with P of `Layout.prompt_tokens`, filled up at the end. For a house:
 
     goal put apple box you study apple hall pen attic key hall box kitchen closed doors open wall open closed ...
 
@@ -32,4 +32,5 @@ def describe(instance: Instance) -> Any:
     edges_L = jnp.asarray(_EDGES)[instance.kind_L]
     parts = [jnp.stack([jnp.asarray(word) for word in goal]), items,
              jnp.stack([jnp.asarray(word) for word in things]), edges_L]  # fmt: skip
-    return jnp.concatenate(parts).astype(jnp.int32)
+    words = jnp.concatenate(parts).astype(jnp.int32)
+    return jnp.pad(words, (0, -len(words) % ATTEMPT_TOKENS), constant_values=ID[PAD])
