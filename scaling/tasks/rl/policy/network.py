@@ -49,9 +49,8 @@ class TowerNetwork(nn.Module):
     @nn.compact
     def __call__(self, x_BxI: jax.Array, task_B: jax.Array) -> tuple[jax.Array, TowerInside]:
         tower, x_ExBxI = self.tower, x_BxI[None]
-        is_big = tower.place == "big"
-        of_all_BxE = self._gates("router", INPUTS, x_BxI, task_B) if is_big else None
-        hidden, reached, gates = [], [], [of_all_BxE] if is_big else []
+        of_all_BxE = self._gates("router", INPUTS, x_BxI, task_B) if tower.place == "big" else None
+        hidden, reached, gates = [], [], [] if of_all_BxE is None else [of_all_BxE]
         for number, layer in enumerate(tower.layers):
             is_last = number == LAYERS - 1
             gates_BxE = of_all_BxE

@@ -11,6 +11,7 @@ whole towers (`big`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -55,8 +56,8 @@ class Tower:
         widths = (INPUTS, *(LAYERS - 1) * (self.hidden,), self.outputs)
         routed = _ROUTED.get(self.place, ())
         return tuple(
-            Linear(*widths[number : number + 2], self._copies(number in routed), number in routed)
-            for number in range(LAYERS)
+            Linear(inputs, outputs, self._copies(number in routed), number in routed)
+            for number, (inputs, outputs) in enumerate(itertools.pairwise(widths))
         )
 
     @property
