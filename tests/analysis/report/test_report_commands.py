@@ -94,6 +94,6 @@ def test_an_answer_beside_a_study_is_named_with_its_fit(
     run(["recommend", JOINT, *BUDGET, "--no-what-if", "--out", "apart.json"])
     study = load_report_study(Path("planted"), Path("apart.json"), JOINT)
     assert commands(study)[1:] == [
-        f"scaling recommend {JOINT} --train-flops 1000000000000000000000 --no-what-if --out apart.json",
+        f"scaling recommend {JOINT} --train-flops 1e+21 --no-what-if --out apart.json",
         f"scaling report planted --answer apart.json --fit {JOINT} --out report.pdf",
     ]
