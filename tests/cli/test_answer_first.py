@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from seeds import replicates_csv
 from synthetic import cells, write_study
 from synthetic_latency import CPU, frame
 from synthetic_methods import write_methods
@@ -45,6 +46,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "latency": (("latency", "LATENCY", "--resamples", "200"), rf"a planted CPU: step time predicted within {NUMBER}%"),
     "methods": (("methods",), r"\d+ routers and \d+ forms of experts"),
     "methods-study": (("methods", "METHODS"), r"(Best|Not decided|\d+ methods) "),
+    "rates": (
+        ("rates", "RATES", "--metric", "risk", "--axis", "samples", "--by", "n_experts", "--bootstrap", "50"),
+        r"Slopes of risk in samples: ",
+    ),
     "plan": (("sweep", "plan", "quickstart", "--out", "NOTHING"), r"quickstart: 22 cells, 22 to train, about \d"),
     "plan-large": (("sweep", "plan", "routers", "--out", "NOTHING"), r"routers: 132 cells, 132 to train, about \d"),
     "grids": (("sweep", "grids"), r"\d+ grids"),
@@ -81,7 +86,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "CSV": str(folder / "runs.csv"),
         "LATENCY": str(latency_rows(folder / "latency.parquet")),
         "NOTHING": str(folder / "none"),
+        "RATES": str(written(folder / "rates.csv", replicates_csv())),
     }
+
+
+def written(path: Any, text: str) -> Any:
+    path.write_text(text)
+    return path
 
 
 def latency_rows(path: Any) -> Any:
@@ -143,7 +154,9 @@ def test_verbose_adds_formulas_assumptions_and_all_rows(call: Any) -> None:
     assert len(re.findall(r"^E=", cells_shown, re.M)) == 132
 
 
-@pytest.mark.parametrize("name", ["fit-budget", "isoflop", "latency", "methods-study", "plan", "predict", "laws"])
+@pytest.mark.parametrize(
+    "name", ["fit-budget", "isoflop", "latency", "methods-study", "plan", "predict", "laws", "rates"]
+)
 def test_a_document_is_alone_on_standard_output(call: Any, name: str) -> None:
     ended = call(name, "--json")
     assert ended.exit_code == 0, ended.stderr

@@ -14,6 +14,7 @@ import pandas as pd
 import synthetic_latency
 import synthetic_training
 from planted import moe_grid, table_of
+from planted_rates import power, replicates
 
 from analysis.fitting.bootstrap import bootstrap
 from analysis.fitting.fit import fit
@@ -124,6 +125,24 @@ def throughput_csv() -> str:
     )
     lengths = {"random_input_len": 1024, "random_output_len": 1024, "tensor_parallel_size": 1}
     return frame.assign(**lengths).to_csv(index=False)
+
+
+def replicates_csv() -> str:
+    """Replicates of an error that falls as samples^-1/2, of three arms."""
+    cells = [{"n_experts": e, "samples": n} for e in (1, 2, 4) for n in (100, 1000, 10_000)]
+    return replicates(cells, power(-0.5), count=3).to_csv(index=False)
+
+
+def returns_csv() -> str:
+    """Returns of two arms in two games; one arm scores a fifth more."""
+    rows = [
+        (arm, experts, game, seed, 0.0, round(scale * more * (1 + 0.02 * seed), 4))
+        for game, scale in (("asterix", 20.0), ("breakout", 5.0))
+        for arm, experts, more in (("dense", 1, 1.0), ("soft", 4, 1.2))
+        for seed in range(3)
+    ]
+    names = ["arm", "n_experts", "game", "seed", "random_return", "episode_return"]
+    return pd.DataFrame(rows, columns=names).to_csv(index=False)
 
 
 DEVICES = """\

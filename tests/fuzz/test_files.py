@@ -18,6 +18,8 @@ from seeds import (
     fit_document,
     latency_csv,
     latency_document,
+    replicates_csv,
+    returns_csv,
     runs,
     runs_csv,
     study_part,
@@ -32,6 +34,7 @@ PRICED = (
 )  # fmt: skip
 SOME_FIT = "published:chinchilla-tex"
 FITTED = ("--law", "hoffmann", "--bootstrap", "0", "--starts", "4")
+RATES = ("rates", "rates.csv", "--metric", "risk", "--axis", "samples", "--by", "n_experts")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,27 @@ KINDS = {
         few=10,
         many=300,
     ),
+    "replicates": Kind(
+        "rates.csv",
+        lambda seed: of_table(replicates_csv(), seed),
+        (
+            (*RATES, "--bootstrap", "20"),
+            (*RATES, "--bootstrap", "0", "--json"),
+            (*RATES[:-2], "--optimum-over", "n_experts", "--bootstrap", "0"),
+        ),
+        few=10,
+        many=300,
+    ),
+    "returns": Kind(
+        "returns.csv",
+        lambda seed: of_table(returns_csv(), seed),
+        (
+            ("returns", "returns.csv", "--baseline", "dense 1", "--bootstrap", "100"),
+            ("returns", "returns.csv", "--baseline", "dense 1", "--bootstrap", "100", "--no-normalise", "--json"),
+        ),
+        few=10,
+        many=300,
+    ),
     "Parquet table": Kind(
         "runs.parquet",
         parquet,
@@ -213,6 +237,8 @@ def test_the_seeds_themselves_are_accepted(tmp_path: Path) -> None:
         "served.csv": throughput_csv(),
         "speed.json": json.dumps(training_law_document()),
         "trained.csv": training_csv(),
+        "rates.csv": replicates_csv(),
+        "returns.csv": returns_csv(),
     }  # fmt: skip
     for kind in KINDS.values():
         if kind.file in whole:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 from judge import judged
-from seeds import GRID, fit_document, runs_csv
+from seeds import GRID, fit_document, replicates_csv, returns_csv, runs_csv
 
 from scaling.cli.main import app
 from scaling.errors import InputError
@@ -27,6 +27,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "latency": ("latency", "runs.csv"),
     "methods": ("methods", "study"),
     "import": ("import", "runs.csv", "--out", "out"),
+    "rates": ("rates", "rates.csv", "--metric", "risk", "--axis", "samples", "--by", "n_experts", "--bootstrap", "20"),
+    "returns": ("returns", "returns.csv", "--baseline", "dense 1", "--bootstrap", "100"),
     "run": ("sweep", "run", "grid.yaml", "--out", "out", "--executor", "inline"),
 }
 # What an option needs beside it.
@@ -68,6 +70,8 @@ def commands(group: Any) -> Iterator[tuple[str, Any]]:
 
 def files(folder: Path) -> Path:
     (folder / "runs.csv").write_text(runs_csv())
+    (folder / "rates.csv").write_text(replicates_csv())
+    (folder / "returns.csv").write_text(returns_csv())
     (folder / "fit.json").write_text(json.dumps(fit_document(False)))
     (folder / "grid.yaml").write_text(GRID)
     (folder / "study").mkdir()
@@ -129,7 +133,7 @@ def test_every_option_takes_or_refuses_any_word(value: str, tmp_path: Path) -> N
         verdict = judged(
             call(command, option, value),
             folder,
-            (option, "fit.json", "runs.csv", "study", "grid.yaml", "no model with E"),
+            (option, "fit.json", "runs.csv", "rates.csv", "returns.csv", "study", "grid.yaml", "no model with E"),
             WRITES,
         )
         impossible = value in IMPOSSIBLE and verdict.status == 0
