@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -255,9 +255,9 @@ def _option(name: str, value: str | float) -> str:
     return f"--{name.replace('_', '-')} {shlex.quote(text)}"
 
 
-def _words(command: str, *words: str | Iterable[str]) -> str:
+def _words(command: str, *words: str) -> str:
     """A command line; options are quoted already, names of files as they need."""
-    parts = [word if str(word).startswith("--") else shlex.quote(str(word)) for word in words]
+    parts = [word if word.startswith("--") else shlex.quote(word) for word in words]
     return " ".join([command, *parts])
 
 
