@@ -68,7 +68,8 @@ class Checkpoint:
             "code_version": code_version("policy-rl"), "digest": _digest(arrays),
         }  # fmt: skip
         content = io.BytesIO()
-        np.savez(content, **arrays, **{_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)})
+        written: dict[str, Any] = {**arrays, _ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}
+        np.savez(content, **written)
         try:
             write_atomically(self._path, content.getbuffer())
         except (WorkError, InputError) as error:

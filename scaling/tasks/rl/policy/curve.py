@@ -71,7 +71,8 @@ class Curve:
 
     def rows(self) -> list[dict[str, float | int | None]]:
         """A row after every `ROW_ROUNDS` rounds, and after the last."""
-        table, rows = self.table, []
+        table = self.table
+        rows: list[dict[str, float | int | None]] = []
         for start in range(0, len(table), ROW_ROUNDS):
             part = table[start : start + ROW_ROUNDS]
             done = start + len(part)
@@ -79,11 +80,8 @@ class Curve:
                 column_of("train_return", game): _mean_return(*self._episodes(part, number))
                 for number, game in enumerate(self.games)
             }
-            rows.append(
-                {"step": done, "frames": done * self.round_frames}
-                | {name: None if np.isnan(value) else value for name, value in returns.items()}
-                | self._losses(part)
-            )
+            known = {name: None if np.isnan(value) else value for name, value in returns.items()}
+            rows.append({"step": done, "frames": done * self.round_frames, **known, **self._losses(part)})
         return rows
 
     def _joint(self, table: Floats) -> float:

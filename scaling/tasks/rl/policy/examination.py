@@ -50,8 +50,8 @@ class Examination:
         """
 
         def outputs(params: Any) -> jax.Array:
-            logits_BxA, value_B, _ = self.network.apply({"params": params}, observation_BxHxWxC, task_B)
-            return jnp.concatenate([logits_BxA, value_B[:, None]], axis=1)
+            found: Any = self.network.apply({"params": params}, observation_BxHxWxC, task_B)
+            return jnp.concatenate([found[0], found[1][:, None]], axis=1)
 
         now = outputs(params)
         target = now + jax.random.normal(jax.random.key(0), now.shape)

@@ -76,7 +76,7 @@ def _over_ln_e(entropy: Floats | float, gates_BxE: Floats) -> float:
 
 
 def _mean(values: Sequence[float | np.floating]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean([float(value) for value in values])) if values else float("nan")
 
 
 def _spread(count: int, most: int) -> NDArray[np.intp]:

@@ -85,7 +85,7 @@ class PPO:
         def act(state: tuple[Any, ...]) -> tuple[Any, ...]:
             play, alive_N, step, seen_before = state
             act_key, step_key = jax.random.split(jax.random.fold_in(own_key, step))
-            logits_NxA = self.network.apply({"params": params}, play.observation_NxHxWxC, task_N)[0]
+            logits_NxA, _ = self._outputs(params, play.observation_NxHxWxC, task_N)
             action_N = jax.random.categorical(act_key, self.worlds.legal(weight * logits_NxA, self.worlds.game_N))
             seen = self.worlds.step(step_key, play.world, action_N)
             score_N = play.score_N + jnp.where(alive_N, seen.reward_N, 0)
@@ -107,7 +107,7 @@ class PPO:
         task_N = first_task + worlds.game_N
 
         def seen_by_network(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits_NxA, value_N, _ = self.network.apply({"params": learner.params}, observation, task_N)
+            logits_NxA, value_N = self._outputs(learner.params, observation, task_N)
             return worlds.legal(logits_NxA, worlds.game_N), value_N
 
         def step(state: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -155,7 +155,8 @@ class PPO:
             rule.learnt(state, jax.tree.map(lambda a, own=own: a[own], scene), weight)
             for rule, state, own in zip(self.rules, states, self._of_games(), strict=True)
         ]
-        return jnp.concatenate([learnt for learnt, _, _ in found]), *zip(*((t, s) for _, t, s in found), strict=True)
+        learnt_N = jnp.concatenate([learnt for learnt, _, _ in found])
+        return learnt_N, tuple(trace for _, trace, _ in found), tuple(state for _, _, state in found)
 
     def _adapted(self, play: Play, traces: Any, advantage_TxN: jax.Array) -> Play:
         """The states of the rules after a round."""
@@ -165,6 +166,11 @@ class PPO:
             for rule, state, trace, own in rules
         )
         return replace(play, help=tuple(adapted))
+
+    def _outputs(self, params: Any, observation_BxHxWxC: jax.Array, task_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits of all actions [B, A] and values [B]."""
+        found: Any = self.network.apply({"params": params}, observation_BxHxWxC, task_B)
+        return found[0], found[1]
 
     def _of_games(self) -> list[slice]:
         """The environments of each game."""
@@ -177,7 +183,7 @@ class PPO:
         """Clipped surrogate, half the clipped squared error of the value, and entropy, of rows (transitions, returns
         [B], number of the game [B]); advantages, return less value, are standardised over the rows."""
         seen, return_B, game_B = rows
-        logits_BxA, value_B, _ = self.network.apply({"params": params}, seen.observation, schedule.first_task + game_B)
+        logits_BxA, value_B = self._outputs(params, seen.observation, schedule.first_task + game_B)
         log_BxA = jax.nn.log_softmax(self.worlds.legal(logits_BxA, game_B))
         log_ratio_B = _chosen(log_BxA, seen.action) - seen.log_prob
         ratio_B = jnp.exp(log_ratio_B)
@@ -201,7 +207,7 @@ class PPO:
         )
         play = self._adapted(learner.play, traces, return_TxN - seen.value)
         learner, losses = self._learn(learner, seen, return_TxN, learn_key, schedule)
-        records = Records(*ended, losses, jnp.mean(seen.reward))
+        records = Records(ended[0], ended[1], losses, jnp.mean(seen.reward))
         return replace(learner, play=play, rounds=learner.rounds + 1), records
 
     def _learn(

@@ -79,7 +79,7 @@ def shape_of(settings: PolicyRL) -> Shape:
 
 def rules_of(settings: PolicyRL, games: tuple[str, ...]) -> tuple[Rule, ...]:
     """The rules of reward of some games; none where the environment's own is learnt from."""
-    texts = dict(zip(settings.games, settings.reward_texts, strict=True))
+    texts: dict[str, str] = dict(zip(settings.games, settings.reward_texts, strict=True))
     found = (rule_of(settings.reward, game, texts[game], settings.discount) for game in games)
     return tuple(rule for rule in found if rule is not None)
 
@@ -105,7 +105,7 @@ def _playing(
         params = jax.eval_shape(Examination(network).start, key)
         play = jax.eval_shape(ppo.begin, key)
         learner = Learner(params, jax.eval_shape(new_moments, params), play, whole, key)
-        schedule = Schedule(*(share for _ in ARGUMENTS), first_round=whole, first_task=whole)
+        schedule = Schedule(**dict.fromkeys(ARGUMENTS, share), first_round=whole, first_task=whole)
         return _compiled(
             (ppo.begin, (key,)),
             (functools.partial(ppo.advance, room=ROOM), (learner, schedule, whole)),

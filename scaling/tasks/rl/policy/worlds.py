@@ -73,7 +73,7 @@ class Worlds:
             ),
         )
 
-    def legal(self, logits_BxA: jax.Array, game_B: jax.Array) -> jax.Array:
+    def legal(self, logits_BxA: jax.Array, game_B: Any) -> jax.Array:
         """The logits, with those of actions that the games do not have so low that they are never taken."""
         return jnp.where(jnp.asarray(self.legal_GxA)[game_B], logits_BxA, _NEVER)
 
