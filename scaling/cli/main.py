@@ -85,8 +85,8 @@ def _command_line() -> typer.Typer:
         sweeps.command(cls=Command)(step)
     app.add_typer(sweeps, name="sweep")
     rewards = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Reward programs: show, check, write.")
-    for step in (reward.show, reward.check, reward.write):
-        rewards.command(cls=Command)(step)
+    for of_programs in (reward.show, reward.check, reward.write):
+        rewards.command(cls=Command)(of_programs)
     app.add_typer(rewards, name="reward")
     app.command("import", cls=Command)(import_table.import_table)
     analysis = (fit.laws, fit.fit, fit.predict, validate.validate, isoflop.isoflop, recommend.recommend, worth.worth)
