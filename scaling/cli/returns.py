@@ -93,20 +93,29 @@ def returns(
 
 
 def _page(found: ReturnsComparison) -> Page:
-    """The arms, the pairs that were asked for, and the scores by game."""
+    """The pairs that were asked for, the arms, and the scores by game; in tables that a terminal has room for."""
     from dataclasses import replace
 
     from analysis.returns.tables import arms_table, contrasts_table, costs_table, games_table
     from scaling.cli.show.page import Page
 
-    table = arms_table(found)
-    of_pairs = (contrasts_table(found),) if found.contrasts else ()
+    arms, pairs = arms_table(found), contrasts_table(found)
+    notes, arms = arms.notes, replace(arms, notes=())
+    shown, details = (
+        [arms.without("gap", "improvement"), games_table(found)],
+        [arms.without("runs", "iqm", "difference")],
+    )
+    if found.contrasts:
+        shown.insert(0, pairs.without("pair", "improvement"))
+        details.append(pairs.without("difference", "verdict"))
+    if any(arm.measures for arm in found.arms):
+        details.append(costs_table(found))
     return Page(
         found.headline,
         why=(found.told_apart,) if found.contrasts else (),
-        tables=(*of_pairs, replace(table, notes=()), games_table(found)),
-        notes=(*table.notes, *found.notes),
+        tables=tuple(shown),
+        notes=(*notes, *found.notes),
         warnings=found.warnings,
-        details=(costs_table(found),) if any(arm.measures for arm in found.arms) else (),
-        more="parameters, FLOPs, dormant units and ranks",
+        details=tuple(details),
+        more="probabilities of improvement, optimality gaps and costs",
     )
