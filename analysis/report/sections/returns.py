@@ -87,7 +87,7 @@ def programs(runs: pd.DataFrame) -> list[Block]:
         *settings, program = values
         found += [
             text(sentence(f"{', '.join(map(str, settings))}: {plural(len(rows), 'run')}")),
-            code(program.strip("\n")),
+            code(str(program).strip("\n")),
         ]
     return found
 
