@@ -37,7 +37,8 @@ class MixtureRegression(Settings):
     noise: Annotated[Real, Field(gt=0, description="standard deviation of the noise, which is known")] = 0.3
     replicates: Annotated[Count, Field(le=100_000, description="samples that are drawn and fitted")] = 50
     starts: Annotated[
-        Literal["cells", "random"], Field(description="gates to start from: three of equal cells, then of random ones; or random alone")
+        Literal["cells", "random"],
+        Field(description="gates to start from: three of equal cells, then of random ones; or random alone"),
     ] = "cells"
     n_starts: Annotated[Count, Field(le=1000, description="starts of a fit; the best likelihood is kept")] = 3
     em_steps: Annotated[Whole, Field(le=100_000, description="steps of EM before the likelihood is climbed")] = 50
