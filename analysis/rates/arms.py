@@ -182,11 +182,14 @@ def _cells(rows: pd.DataFrame, over: str | None) -> Iterator[tuple[float | None,
 def _require_one_configuration(rows: pd.DataFrame, free: Sequence[str], where: str, table: ReplicateTable) -> None:
     """Raises InputError where replicates of different settings would be averaged."""
     differing = [name for name in free if _varies(rows[name])]
-    repeated = bool(rows[IDENTITY].duplicated().any())
-    if not (differing or repeated):
+    repeated = rows.loc[rows[IDENTITY].duplicated(), IDENTITY]
+    if not differing and repeated.empty:
         return
     if not differing:
-        differing = [name for name in table.columns if name != table.metric and _varies(rows[name])]
+        no_arm = (table.metric, "seed", "replicate")
+        differing = [name for name in table.columns if name not in no_arm and _varies(rows[name])]
+    if not differing:
+        raise InputError(f"{where}: replicate {repeated.iloc[0]} (seed/replicate) stands in the table more than once")
     raise InputError(
         f"{where}: runs that differ in {listed(differing, most=8)} would be averaged: name what makes an arm in `by`, "
         "or select runs with `where`"

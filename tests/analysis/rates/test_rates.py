@@ -276,6 +276,9 @@ def test_runs_of_different_settings_are_not_averaged(tmp_path):
     refused(study, "runs that differ in order.*would be averaged", by=())
     other_seeds = noisy(count=3).assign(seed=lambda frame: frame["order"])
     refused(write_rates(tmp_path / "seeds", other_seeds), "runs that differ in order", by=())
+    numbered = EXACT.assign(replicate=range(len(EXACT)))
+    refused(pd.concat([numbered, numbered]), "runs that differ in order would be averaged")
+    refused(pd.concat([EXACT, EXACT]), "replicate 0/0 .*more than once", by="order")
 
 
 def test_wrong_questions_are_named():
