@@ -241,9 +241,11 @@ def _usable(
 
 
 def _without_highest(frame: pd.DataFrame, target: str, count: int, log: ReadingLog) -> pd.DataFrame:
-    if not count:
+    if not count or frame.empty:
         return frame
-    highest = frame[target].sort_values(kind="stable").index[max(0, len(frame) - count) :]
+    if count >= len(frame):
+        raise InputError(f"`drop_highest_loss` must be below {len(frame)}, the usable runs, or none is left")
+    highest = frame[target].sort_values(kind="stable").index[len(frame) - count :]
     excluded = frame.index.isin(highest)
     log.name_rows("the highest losses", frame.index[excluded])
     return log.drop(frame, excluded, f"highest {'losses' if target == LOSS else target}, as asked")

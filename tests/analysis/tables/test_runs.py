@@ -152,6 +152,8 @@ def test_repeats_are_pointed_out_and_a_run_counts_once(csv):
     assert runs.read_runs(csv(GOOD), law=HOFFMANN).doubts == ()
     with pytest.raises(InputError, match="`drop_highest_loss`"):
         runs.read_runs(csv(GOOD), drop_highest_loss=-1)
+    with pytest.raises(InputError, match="`drop_highest_loss` must be below"):
+        runs.read_runs(csv(GOOD), drop_highest_loss=10**30)
     twice = GOOD.assign(run_id=["a", "b", "c", "c"])
     assert runs.read_runs(csv(twice), law=HOFFMANN).dropped == (("an earlier row of the same run", 1),)
 
