@@ -5,6 +5,7 @@ Returns and all metrics of a cell stay those of the environment's own reward; on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ABC):
     """A rule in one game, for a learner with this discount (gamma). Its `repr` says all that its program depends on.
 
     `adapts`: whether `adapt` is to be called after each round.
@@ -43,9 +44,9 @@ class Rule:
         """What the rule carries from step to step, before the first one: a pytree, part of the learner's state."""
         return ()
 
+    @abstractmethod
     def help(self, state: Any, scene: Scene) -> tuple[jax.Array, Any, Any]:
         """The help of this step, [N]; its trace, a pytree of [N, ...] for `adapt`; and the next state."""
-        raise NotImplementedError
 
     def learnt(self, state: Any, scene: Scene, weight: jax.Array | float) -> tuple[jax.Array, Any, Any]:
         """The reward that is learnt from, own + weight x help, [N]; the trace; and the next state."""
