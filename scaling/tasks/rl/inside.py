@@ -54,6 +54,12 @@ def dormancy(
     return Dormancy(np.array(dormant), np.array(silent), np.array(idle))
 
 
+def spread_rows(count: int, most: int) -> NDArray[np.intp]:
+    """Places of at most so many of `count` rows, evenly spread over all."""
+    taken = min(count, most)
+    return np.arange(taken) * count // taken
+
+
 def effective_rank(features_BxH: Floats, share: float = 0.99) -> int:
     """The fewest singular values that hold `share` of the sum of all (srank, Kumar et al., arXiv 2010.14498, section 3)
     of the features of B observations; at most B, and 0 where all features are 0."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.tasks.rl.pqn import Records
+from scaling.tasks.rl.returns import LAST, mean_return
 
 ROW_ROUNDS = 8  # of a row of the curve
 _NAMES = ("return_sum", "episodes", "loss", "learnt")
-LAST = 0.1  # share of the rounds whose episodes are `train_return`
 
 
 @dataclass
@@ -35,7 +35,7 @@ class LearningCurve:
         loss = self._of("loss")
         last = slice(-max(1, round(LAST * len(loss))), None)
         return {
-            "train_return": _mean_return(self._of("return_sum")[last], self._of("episodes")[last]),
+            "train_return": mean_return(self._of("return_sum")[last], self._of("episodes")[last]),
             "area": self._area(),
             "td_loss": float(np.mean(loss[last])),
             "learnt_reward": float(np.mean(self._of("learnt")[last])),
@@ -48,7 +48,7 @@ class LearningCurve:
         for start in range(0, len(loss), ROW_ROUNDS):
             own = slice(start, start + ROW_ROUNDS)
             done = min(start + ROW_ROUNDS, len(loss))
-            score = _mean_return(returns[own], episodes[own])
+            score = mean_return(returns[own], episodes[own])
             rows.append({
                 "step": done,
                 "frames": done * self.round_frames,
@@ -69,8 +69,3 @@ class LearningCurve:
 
     def _of(self, name: str) -> NDArray[np.float64]:
         return np.concatenate([part[name] for part in self._parts] or [np.empty(0)])
-
-
-def _mean_return(returns: NDArray[np.float64], episodes: NDArray[np.float64]) -> float:
-    """Mean over episodes; NaN where none ended."""
-    return float(returns.sum() / episodes.sum()) if episodes.sum() > 0 else float("nan")

@@ -21,7 +21,7 @@ import optax
 from flax import struct
 
 from scaling.tasks.rl.environment import Environments
-from scaling.tasks.rl.inside import RANK_ROWS, ROWS
+from scaling.tasks.rl.inside import RANK_ROWS, ROWS, spread_rows
 from scaling.tasks.rl.network import Inside, QNetwork
 from scaling.tasks.rl.returns import lambda_returns
 from scaling.tasks.rl.rewards.rule import Rule, Scene
@@ -182,7 +182,8 @@ class PQN:
         layer = self.network.layer
         enough = 8 * ROWS // layer.rows  # an expert of a top-1 router may be reached by few rows
         of_head, of_layer = (
-            self._inside(variables, _spread(observation_BxHxWxC, most)) for most in (RANK_ROWS, enough)
+            self._inside(variables, observation_BxHxWxC[spread_rows(len(observation_BxHxWxC), most)])
+            for most in (RANK_ROWS, enough)
         )
         return replace(of_layer, features_BxH=of_head.features_BxH)
 
@@ -280,12 +281,6 @@ class PQN:
 def _optimiser() -> optax.GradientTransformation:
     """RAdam on clipped gradients, without the learning rate."""
     return optax.chain(optax.clip_by_global_norm(MOST_NORM), optax.scale_by_radam())
-
-
-def _spread(rows: jax.Array, most: int) -> jax.Array:
-    """At most so many rows, evenly spread over all."""
-    count = min(most, len(rows))
-    return rows[jnp.arange(count) * len(rows) // count]
 
 
 def _explored(q_NxA: jax.Array, key: jax.Array, random_share: jax.Array) -> jax.Array:

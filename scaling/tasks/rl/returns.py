@@ -1,4 +1,4 @@
-"""Lambda-returns: what a Q-network is to predict.
+"""Returns: those that a network is to predict, and the mean of those that episodes had.
 
 Axes: T steps, N environments.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+LAST = 0.1  # share of the rounds that metrics of training are of
 
 
 def lambda_returns(
@@ -36,3 +40,8 @@ def lambda_returns(
 
     steps = (reward_TxN, next_value_TxN, terminated_TxN, truncated_TxN)
     return jax.lax.scan(back, next_value_TxN[-1], steps, reverse=True)[1]
+
+
+def mean_return(returns: NDArray[np.float64], episodes: NDArray[np.float64]) -> float:
+    """Mean over episodes, given sums of returns and numbers of episodes by round; NaN where none ended."""
+    return float(returns.sum() / episodes.sum()) if episodes.sum() > 0 else float("nan")

@@ -56,14 +56,11 @@ def train_cells(
         observer.phase("evaluate")
         metrics = curve.metrics() | _measured(learner, programs, settings, evaluation_key)
         metrics["frames_per_s"] = curve.frames / train_s
-        device = jax.devices()[0]
         columns: dict[str, Any] = {
             "compile_s": compile_s,
             "train_s": train_s,
-            "platform": device.platform,
-            "device_kind": device.device_kind,
             "devices": 1,
-            "threads": host.threads() if device.platform == "cpu" else None,
+            "threads": host.threads() if jax.default_backend() == "cpu" else None,
         }
         compile_s = 0.0
         error = "" if math.isfinite(metrics["td_loss"]) else "td_loss has no finite value"

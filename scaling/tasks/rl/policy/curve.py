@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scaling.tasks.policy_rl import column_of
 from scaling.tasks.rl.policy.learner import Records
 from scaling.tasks.rl.policy.phases import joint_return
+from scaling.tasks.rl.returns import LAST, mean_return
 
 Floats = NDArray[np.float64]
 ROW_ROUNDS = 4  # of a row of the curve
-LAST = 0.1  # share of the rounds whose episodes and losses are metrics
 _LOSSES = {
     "policy": "policy_loss", "value": "value_loss", "entropy": "policy_entropy", "kl": "policy_kl",
     "clipped": "clipped_frac",
@@ -63,7 +63,7 @@ class Curve:
         ended; and the losses of that tenth."""
         table = self.table
         found = {
-            column_of("train_return", game): _mean_return(*self._episodes(table[_last(played)], number))
+            column_of("train_return", game): mean_return(*self._episodes(table[_last(played)], number))
             for number, (game, played) in enumerate(zip(self.games, self._played(table), strict=True))
         }
         last = table[_last(np.arange(len(table)))]
@@ -77,7 +77,7 @@ class Curve:
             part = table[start : start + ROW_ROUNDS]
             done = start + len(part)
             returns = {"train_return": self._joint(part)} | {
-                column_of("train_return", game): _mean_return(*self._episodes(part, number))
+                column_of("train_return", game): mean_return(*self._episodes(part, number))
                 for number, game in enumerate(self.games)
             }
             known = {name: None if np.isnan(value) else value for name, value in returns.items()}
@@ -86,7 +86,7 @@ class Curve:
 
     def _joint(self, table: Floats) -> float:
         """The joint return of the games in which an episode ended; NaN where none did."""
-        means = [_mean_return(*self._episodes(table, number)) for number in range(len(self.games))]
+        means = [mean_return(*self._episodes(table, number)) for number in range(len(self.games))]
         known = [mean for mean in means if not np.isnan(mean)]
         return joint_return(known) if known else float("nan")
 
@@ -105,8 +105,3 @@ class Curve:
 def _last(rounds: NDArray[np.intp]) -> NDArray[np.intp]:
     """The last tenth of some rounds, at least one."""
     return rounds[-max(1, round(LAST * len(rounds))) :]
-
-
-def _mean_return(returns: Floats, episodes: Floats) -> float:
-    """Mean over episodes; NaN where none ended."""
-    return float(returns.sum() / episodes.sum()) if episodes.sum() > 0 else float("nan")

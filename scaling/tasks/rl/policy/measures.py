@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.tasks.rl.inside import RANK_ROWS, dormancy, effective_rank
+from scaling.tasks.rl.inside import RANK_ROWS, dormancy, effective_rank, spread_rows
 from scaling.tasks.rl.policy.network import TowerInside
 
 Floats = NDArray[np.floating]
@@ -29,7 +29,7 @@ def inside_metrics(actor: TowerInside, critic: TowerInside, game_B: NDArray[np.i
     }
     every = [layer for layers in found.values() for layer in layers]
     gates = [np.asarray(one, dtype=float) for tower in towers.values() for one in tower.gates]
-    some = _spread(len(game_B), RANK_ROWS)
+    some = spread_rows(len(game_B), RANK_ROWS)
     return {
         "dormant_frac": _mean([np.mean(layer.dormant) for layer in every]),
         "dormant_actor": _mean([np.mean(layer.dormant) for layer in found["actor"]]),
@@ -77,9 +77,3 @@ def _over_ln_e(entropy: Floats | float, gates_BxE: Floats) -> float:
 
 def _mean(values: Sequence[float | np.floating]) -> float:
     return float(np.mean([float(value) for value in values])) if values else float("nan")
-
-
-def _spread(count: int, most: int) -> NDArray[np.intp]:
-    """At most so many rows, evenly spread over all."""
-    taken = min(count, most)
-    return np.arange(taken) * count // taken
