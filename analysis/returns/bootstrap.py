@@ -39,6 +39,8 @@ class Band:
 def resampled(scores: Scores, draws: int, rng: np.random.Generator) -> list[Array]:
     """For each game `draws` samples of its N_m runs with replacement, independent of the other games: [draws, N_m].
 
+    Runs with K values each, [N_m, K], give [draws, N_m, K].
+
     Few runs give few distinct samples: 126 of 5, 92,378 of 10. Games are not resampled: an interval says how other
     seeds would do on these games, not how other games would.
     """

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.returns.arms import Arm, Arms
-from analysis.returns.bootstrap import Band, band
+from analysis.returns.bootstrap import Band, band, resampled
 from analysis.returns.statistics import interquartile_mean
 from analysis.tables.study import table_rows
 from scaling.arrays import Array
@@ -75,11 +75,13 @@ def _curve(arm: Arm, runs: Mapping[str, tuple[Array, Array]], arms: Arms) -> Ban
         return None
     x = x[np.unique(np.linspace(0, len(x) - 1, min(_POINTS, len(x))).round().astype(int))]
     games = [np.stack([_latest(curve, x) for curve in of_game if curve is not None]) for of_game in own]
-    scores_KxN = [values_NxK.T for values_NxK in arms.normalised(games)]
-    rng = np.random.default_rng(arms.question.seed)
-    chosen = [rng.integers(values.shape[1], size=(_DRAWS, values.shape[1])) for values in scores_KxN]
-    drawn_DxKxN = [np.moveaxis(values[:, runs], 1, 0) for values, runs in zip(scores_KxN, chosen, strict=True)]
-    return band(x, interquartile_mean(scores_KxN), interquartile_mean(drawn_DxKxN))
+    scores_NxK = arms.normalised(games)
+    drawn_DxNxK = resampled(scores_NxK, _DRAWS, np.random.default_rng(arms.question.seed))
+    return band(
+        x,
+        interquartile_mean([values.T for values in scores_NxK]),
+        interquartile_mean([values.swapaxes(1, 2) for values in drawn_DxNxK]),
+    )
 
 
 def _latest(curve: tuple[Array, Array], x: Array) -> Array:

@@ -62,14 +62,11 @@ def train_cells(
         metrics: dict[str, Any] = {"success_rate": np.full(settings.n_heldout, np.nan)}
         if not error:
             metrics = training.metrics() | _evaluated(training.state, programs, held_out, settings)
-        device = jax.devices()[0]
         columns: dict[str, Any] = {
             "compile_s": compile_s,
             "train_s": train_s,
-            "platform": device.platform,
-            "device_kind": device.device_kind,
             "devices": 1,
-            "threads": host.threads() if device.platform == "cpu" else None,
+            "threads": host.threads() if jax.default_backend() == "cpu" else None,
         }
         compile_s = 0.0
         yield result(cell, metrics, columns=columns, curves=training.rows(), error=error)
