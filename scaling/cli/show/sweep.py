@@ -128,7 +128,7 @@ def _shown(value: object) -> str:
 def grids_page(grids: Mapping[str, Grid]) -> Page:
     """The grids that ship, with the question of each."""
     rows = [
-        [name, str(len(grid.cells)), grid.source.splitlines()[0].lstrip("# ").partition(".")[0]]
+        [name, str(len(grid.cells)), grid.source.splitlines()[0].lstrip("# ").partition(". ")[0]]
         for name, grid in grids.items()
     ]
     table = text_table("", ("grid", "cells", "question"), rows, ("grid", "question"))

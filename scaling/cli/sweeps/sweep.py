@@ -181,4 +181,4 @@ def grids(as_json: Json = False) -> None:
     if as_json:
         print_json([{"name": name, "path": str(g.path), "cells": len(g.cells)} for name, g in shipped.items()])
         return
-    print_page(grids_page(shipped))
+    print_page(grids_page(shipped), verbose=True)  # a list, of which nothing may be missing
