@@ -126,11 +126,8 @@ def _shown(value: object) -> str:
 
 
 def grids_page(grids: Mapping[str, Grid]) -> Page:
-    """The grids that ship, with the question of each."""
-    rows = [
-        [name, str(len(grid.cells)), grid.source.splitlines()[0].lstrip("# ").partition(". ")[0]]
-        for name, grid in grids.items()
-    ]
+    """The grids that ship, with the question of each, which is its first line."""
+    rows = [[name, str(len(grid.cells)), grid.source.splitlines()[0].lstrip("# ")] for name, grid in grids.items()]
     table = text_table("", ("grid", "cells", "question"), rows, ("grid", "question"))
     return Page(f"{plural(len(grids), 'grid')} that come with the package", tables=(table,))
 
