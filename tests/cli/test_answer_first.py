@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from seeds import replicates_csv
+from seeds import replicates_csv, returns_csv
 from synthetic import cells, write_study
 from synthetic_latency import CPU, frame
 from synthetic_methods import write_methods
@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
         ("rates", "RATES", "--metric", "risk", "--axis", "samples", "--by", "n_experts", "--bootstrap", "50"),
         r"Slopes of risk in samples: ",
     ),
+    "returns": (("returns", "RETURNS", "--baseline", "dense 1", "--bootstrap", "1000"), r"episode_return in 2 games: "),
     "plan": (("sweep", "plan", "quickstart", "--out", "NOTHING"), r"quickstart: 22 cells, 22 to train, about \d"),
     "plan-large": (("sweep", "plan", "routers", "--out", "NOTHING"), r"routers: 132 cells, 132 to train, about \d"),
     "grids": (("sweep", "grids"), r"\d+ grids"),
@@ -87,6 +88,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "LATENCY": str(latency_rows(folder / "latency.parquet")),
         "NOTHING": str(folder / "none"),
         "RATES": str(written(folder / "rates.csv", replicates_csv())),
+        "RETURNS": str(written(folder / "returns.csv", returns_csv())),
     }
 
 
