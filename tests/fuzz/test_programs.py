@@ -16,7 +16,7 @@ _WRITTEN = [(game, text) for game, programs in PROGRAMS.items() for text in prog
 def faults(seeds: range) -> tuple[list[str], int]:
     """What went wrong, and how many mutants were accepted.
 
-    One that is accepted gives a finite reward below the limit where every name is 0 or 1, which are in all their ranges.
+    Where every name is 0 or 1, which are in all their ranges, an accepted one gives a finite reward below the limit.
     """
     found, accepted = [], 0
     for seed in seeds:
