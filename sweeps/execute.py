@@ -26,6 +26,7 @@ from sweeps.live import remove_told
 from sweeps.plan.capacity import ANY_CLUSTER, Machine, most_at_once, this_machine
 from sweeps.plan.task_time import task_seconds
 from sweeps.progress import Progress
+from sweeps.ray_executor.connection import import_beside
 from sweeps.ray_executor.training import measured_apart, train_with_ray
 from sweeps.status import StudyStatus, pending_shapes, record, study_status
 from sweeps.stopping.deadline import Deadline
@@ -63,10 +64,12 @@ def _run_sweep(
     store.require_writable(())
     with store.lock():
         store.require_packed()
+        before = store.survey()
+        if options.executor == "ray" and len(before.cells) < len(grid.cells):  # then some are missing
+            import_beside(options)
         corpora = {config: data.prepare(config).hash for config in grid.corpora}
         hashes = grid.hashes(corpora)
         run_ids = {cell.run_id(hashes[cell]): cell for cell in grid.cells}
-        before = store.survey()
         for message in store.tidy(before):
             progress.note(f"warning: {message}")
         store.write_grid(resolved(grid, record(grid, list(corpora.values()))))

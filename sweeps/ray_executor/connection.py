@@ -10,8 +10,9 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,22 @@ _LOCAL = {
 }
 
 
+def import_beside(options: Options) -> None:
+    """Import Ray and Tune in a thread, which takes seconds, while the driver plans. An error of it is that of the next
+    import."""
+    _set_environment(options)
+
+    def load() -> None:
+        with suppress(Exception):
+            import ray.tune  # noqa: F401
+
+    threading.Thread(target=load, name="import of Ray").start()
+
+
+def _set_environment(options: Options) -> None:
+    os.environ |= _ENVIRONMENT | ({} if options.cluster else _LOCAL)
+
+
 @contextmanager
 def ray_connected(options: Options, store: Store, signals: Signals) -> Iterator[tuple[Any, Path]]:
     """Connect Ray to the cluster at the address, or to a local instance that ends with this process.
@@ -57,7 +74,7 @@ def ray_connected(options: Options, store: Store, signals: Signals) -> Iterator[
     standard output is dropped, because that of the command must stay clean; rows record how workers ended. Raises
     InputError if Ray is not installed or no cluster answers, WorkError if a local instance does not start.
     """
-    os.environ |= _ENVIRONMENT | ({} if options.cluster else _LOCAL)
+    _set_environment(options)
     require_installed("`executor` ray (inline does not)", "ray")
     if options.cluster:
         options.cluster.require_answer()  # Ray itself takes seconds to import and minutes to give up
