@@ -59,7 +59,7 @@ def plan_calls(cells: Iterable[Cell], workers: int) -> list[Together]:
     shortest calls of the smallest programs come last, so that workers finish at about the same time.
     """
     programs: dict[str, list[Together]] = defaultdict(list)
-    for call in _side_by_side(by_trunk(cells), workers):
+    for call in _side_by_side(_trunks(cells), workers):
         programs[_program(call)].append(call)
     for calls in programs.values():
         calls.sort(key=own_flops, reverse=True)
@@ -67,6 +67,15 @@ def plan_calls(cells: Iterable[Cell], workers: int) -> list[Together]:
     batches = (longest_first[i : i + workers] for i in range(0, len(longest_first), workers))
     turns = (turn for batch in batches for turn in itertools.zip_longest(*batch))
     return [call for turn in turns for call in turn if call is not None]
+
+
+def _trunks(cells: Iterable[Cell]) -> list[Together]:
+    """Cells that have to be trained together: of a task whose budgets have nothing in common, each alone."""
+    return [
+        part
+        for trunk in by_trunk(cells)
+        for part in ([trunk] if TASKS[trunk[0].task].budgets_together else [(one,) for one in trunk])
+    ]
 
 
 def apart(cells: Iterable[Cell]) -> list[Together]:
@@ -95,7 +104,7 @@ def _side_by_side(trunks: Sequence[Together], workers: int) -> list[Together]:
 def _most(cell: Cell) -> int:
     """The most trunks of a cell's program that train faster side by side than one after another."""
     if not isinstance(cell, RunConfig):
-        return TASKS[cell.task].seeds_together
+        return 1
     step_flops = train_flops(cell) / cell.steps
     if cell.resources.gpus:
         return _GPU_TRUNKS if step_flops <= _GPU_STEP_FLOPS else 1

@@ -82,5 +82,6 @@ TASK = Task(
     train="scaling.tasks.statistics.train_classification:train_cells",
     flops=_flops,
     flops_are="estimated",
+    budgets_together=False,
     code=("scaling.tasks.statistics", "scaling.tasks.mixture_classification"),
 )

@@ -77,5 +77,6 @@ TASK = Task(
     train="scaling.tasks.statistics.train_shared:train_cells",
     flops=_flops,
     flops_are="estimated",
+    budgets_together=False,
     code=("scaling.tasks.statistics", "scaling.tasks.shared_experts"),
 )

@@ -67,12 +67,13 @@ class Task:
     flops: training FLOPs of a cell.   flops_are: `counted` operation by operation, or `estimated`.
     train: `module:function`, imported by the process that trains: (cells of one call, folder for checkpoints or None,
     observer) -> an iterator over their `CellResult`s, each yielded when it is done (`scaling.tasks.rows.result` makes
-    one). The cells of a call differ in their budget alone, which increases, unless `seeds_together` says otherwise.
+    one). The cells of a call differ in their budget alone, which increases.
     Results may not depend on which cells share a call.
     measure: `module:function`, cell -> rows of the table `latency`; "" for a task without latency.
     tables: the tables beside `runs` that a cell which is ok has written.
     memory_bytes: peak bytes of a cell beside those of the process, None where it is not known.
-    seeds_together: cells that differ in their seed too may share a call, of at most so many seeds; they come by seed.
+    budgets_together: cells that differ in their budget alone are one call, because a longer training goes on from a
+    shorter one; otherwise each is a call of its own.
     code: modules and packages beside that of `train` whose source shapes a result, by dotted name.
 
     Raises ValueError for names that grids and tables cannot have.
@@ -90,7 +91,7 @@ class Task:
     measure: str = ""
     tables: tuple[Literal["evals", "curves"], ...] = ("evals",)
     memory_bytes: Callable[[Any], float] | None = None
-    seeds_together: int = 1
+    budgets_together: bool = True
     code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

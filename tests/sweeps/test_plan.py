@@ -171,6 +171,14 @@ def test_long_trunks_come_first_and_no_program_is_compiled_twice_at_once() -> No
                 assert all(list(other[:2]) != shape for other in order[i + 1 : i + workers])
 
 
+def test_cells_whose_budgets_have_nothing_in_common_are_calls_of_their_own_the_longest_first() -> None:
+    cells = grid.load_grid("shared-experts-smoke").cells
+    calls = plan_calls(cells, workers=2)
+    assert Counter(calls) == Counter((cell,) for cell in cells)
+    samples = [call[0].steps for call in calls]
+    assert samples[0] == max(samples) and samples[-1] == min(samples)
+
+
 def test_a_trunk_costs_its_longest_budget_and_the_cooldowns_of_the_others() -> None:
     """Budgets 10, 20 and 30 at a cooldown of a fifth: 30 + (10 + 20) / 5 = 36 of 60 (reference/laws.md, section 5)."""
     priced = plan.plan(read("{d_model: 32, tokens: [0.512M, 1.024M, 1.536M]}", "train: {batch_tokens: 512}\n"))
