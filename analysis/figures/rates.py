@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from scaling.formatting import listed
 
 _ACROSS = 3  # panels in a row
 _HEIGHT, _ALONE = 2.4, 4.6  # inches: of a row, and the width of a panel that stands alone
+_CHARACTERS = 24  # of a title's line above one of three panels
+_LINE = 8.0  # points, of a slope in its corner
 _THEORY: Any = {"color": style.MUTED, "lw": 0.8, "ls": (0, (1, 1.5)), "zorder": 1}
 
 
@@ -32,7 +35,7 @@ def rates_figure(found: Rates) -> Figure:
         shades = [palette[rate.arm[by[-1]]] if by else style.INK for rate in rates]
         panel = partial(slopes, rates, shades, x_label=found.question.axis, y_label=_quantity(found))
         name = arm_name(dict(zip(by[:-1], values, strict=True)))
-        panels.append(titled(panel, name) if values else panel)
+        panels.append(titled(panel, textwrap.fill(name, _CHARACTERS)) if values else panel)
     rows = [panels[first : first + _ACROSS] for first in range(0, len(panels), _ACROSS)]
     legend = {f"{by[-1]} {listed([value])}": shade for value, shade in palette.items()}
     width = style.WIDTH if len(panels) > 1 else _ALONE
@@ -49,8 +52,8 @@ def palette_of(values: Sequence[Setting]) -> dict[Setting, str]:
 
 
 def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: str, y_label: str) -> Axes:
-    """Averages against the axis with 95 % intervals, the line of each arm over its stated window with its slope, and
-    a dotted line of theory's slope through the middle of that window.
+    """Averages against the axis with 95 % intervals, the line of each arm over its stated window, and a dotted line of
+    theory's slope through the middle of that window.
 
     Hollow points are in no stated slope: they lie outside the window, or the best value is at an end of what was run.
     """
@@ -66,18 +69,26 @@ def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: s
         if rate.theory is not None:
             centre = float(np.exp(np.log(ends).mean()))
             ax.plot(ends, _line(rate, np.array([centre])) * (ends / centre) ** rate.theory, **_THEORY)
-        last = max((point for point in rate.points if point.x <= ends[1]), key=lambda point: point.x)
-        text = style.signed(round(rate.slope, 3), "+.3g")
-        style.beside(text, (last.x, last.value), (5, 0), ax, color=shade, va="center", bbox=style.PLATE, zorder=4)
     shown = [point for rate in rates for point in rate.points]
     ax.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     x, values = np.array([point.x for point in shown]), _ends(shown)
     low, high = x.min(), x.max()
-    ax.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.2)  # room for the slopes
+    ax.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
     ax.set_ylim(0.8 * values.min(), 1.25 * values.max())
     style.ticks(ax.xaxis, x, most=5, digits=2)
     style.ticks(ax.yaxis, [values.min(), values.max()], most=6, digits=2, studied=False)
+    _say_slopes(rates, shades, ax)
     return ax
+
+
+def _say_slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes) -> None:
+    """The slopes below each other in the right corner that falling, or rising, lines leave."""
+    falling = sum(rate.slope for rate in rates) < 0
+    corner, first = ((1, 1), -2.0) if falling else ((1, 0), 2 + _LINE * (len(rates) - 1))
+    for number, (rate, shade) in enumerate(zip(rates, shades, strict=True)):
+        text, place = style.signed(round(rate.slope, 3), "+.3g"), (-2, first - number * _LINE)
+        look = {"ha": "right", "va": "top" if falling else "bottom", "color": shade, "bbox": style.PLATE}
+        style.beside(text, corner, place, ax, xycoords="axes fraction", zorder=4, **look)
 
 
 def _line(rate: Rate, x: Array) -> Array:
