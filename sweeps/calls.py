@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from scaling.config.cell import Cell
 from scaling.config.run import AnyCell, RunConfig, by_trunk
@@ -59,7 +59,7 @@ def plan_calls(cells: Iterable[Cell], workers: int) -> list[Together]:
     shortest calls of the smallest programs come last, so that workers finish at about the same time.
     """
     programs: dict[str, list[Together]] = defaultdict(list)
-    for call in _side_by_side(_trunks(cells), workers):
+    for call in _side_by_side(_split(cells, lambda cell: TASKS[cell.task].budgets_together), workers):
         programs[_program(call)].append(call)
     for calls in programs.values():
         calls.sort(key=own_flops, reverse=True)
@@ -69,21 +69,14 @@ def plan_calls(cells: Iterable[Cell], workers: int) -> list[Together]:
     return [call for turn in turns for call in turn if call is not None]
 
 
-def _trunks(cells: Iterable[Cell]) -> list[Together]:
-    """Cells that have to be trained together: of a task whose budgets have nothing in common, each alone."""
-    return [
-        part
-        for trunk in by_trunk(cells)
-        for part in ([trunk] if TASKS[trunk[0].task].budgets_together else [(one,) for one in trunk])
-    ]
-
-
 def apart(cells: Iterable[Cell]) -> list[Together]:
     """Cells in parts that can train without each other: the trunks of language models, and single cells of others."""
-    trunks = by_trunk(cells)
-    return [
-        part for trunk in trunks for part in ([trunk] if isinstance(trunk[0], RunConfig) else [(one,) for one in trunk])
-    ]
+    return _split(cells, lambda cell: isinstance(cell, RunConfig))
+
+
+def _split(cells: Iterable[Cell], whole: Callable[[Cell], bool]) -> list[Together]:
+    """The trunks, and of those that need not stay whole each cell."""
+    return [part for trunk in by_trunk(cells) for part in ([trunk] if whole(trunk[0]) else [(one,) for one in trunk])]
 
 
 def _side_by_side(trunks: Sequence[Together], workers: int) -> list[Together]:
