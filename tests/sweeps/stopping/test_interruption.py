@@ -115,10 +115,12 @@ def test_orders_reach_a_worker_that_sees_the_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """SIGHUP is not ignored, as it is of a test run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """SIGHUP and SIGINT are not ignored, as they are of tests that run under nohup and in the background of a script."""
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("heard")
