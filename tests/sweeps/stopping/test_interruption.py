@@ -115,7 +115,7 @@ def test_orders_reach_a_worker_that_sees_the_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """SIGHUP and SIGINT are not ignored, as they are of tests that run under nohup and in the background of a script."""
+    """SIGHUP and SIGINT are not ignored, as they are under nohup and in the background of a script."""
     usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
