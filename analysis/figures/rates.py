@@ -82,7 +82,7 @@ def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: s
 
 
 def _say_slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes) -> None:
-    """The slopes below each other in the right corner that falling, or rising, lines leave."""
+    """The slopes one below the other, in the right corner that the lines leave empty."""
     falling = sum(rate.slope for rate in rates) < 0
     corner, first = ((1, 1), -2.0) if falling else ((1, 0), 2 + _LINE * (len(rates) - 1))
     for number, (rate, shade) in enumerate(zip(rates, shades, strict=True)):

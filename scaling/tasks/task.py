@@ -72,8 +72,8 @@ class Task:
     measure: `module:function`, cell -> rows of the table `latency`; "" for a task without latency.
     tables: the tables beside `runs` that a cell which is ok has written.
     memory_bytes: peak bytes of a cell beside those of the process, None where it is not known.
-    budgets_together: cells that differ in their budget alone are one call, because a longer training goes on from a
-    shorter one; otherwise each is a call of its own.
+    budgets_together: cells that differ in their budget alone are trained in one call, because a longer training goes on
+    from a shorter one; if False, each cell is a call of its own.
     code: modules and packages beside that of `train` whose source shapes a result, by dotted name.
 
     Raises ValueError for names that grids and tables cannot have.

@@ -51,8 +51,10 @@ _LOCAL = {
 
 
 def import_beside(options: Options) -> None:
-    """Import Ray and Tune in a thread, which takes seconds, while the driver plans. An error of it is that of the next
-    import."""
+    """Import Ray and Tune in a thread, which takes seconds, while the driver reads and plans.
+
+    Where that fails, the import that follows in the driver fails alike, and is the one to be reported.
+    """
     _set_environment(options)
 
     def load() -> None:
