@@ -73,7 +73,7 @@ def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: s
     ax.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     x, values = np.array([point.x for point in shown]), _ends(shown)
     low, high = x.min(), x.max()
-    ax.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+    ax.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.4)  # room for the slopes
     ax.set_ylim(0.8 * values.min(), 1.25 * values.max())
     style.ticks(ax.xaxis, x, most=5, digits=2)
     style.ticks(ax.yaxis, [values.min(), values.max()], most=6, digits=2, studied=False)
@@ -82,7 +82,7 @@ def slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes, *, x_label: s
 
 
 def _say_slopes(rates: Sequence[Rate], shades: Sequence[str], ax: Axes) -> None:
-    """The slopes one below the other, in the right corner that the lines leave empty."""
+    """The slopes one below the other, to the right of the lines, which may end too close together for labels."""
     falling = sum(rate.slope for rate in rates) < 0
     corner, first = ((1, 1), -2.0) if falling else ((1, 0), 2 + _LINE * (len(rates) - 1))
     for number, (rate, shade) in enumerate(zip(rates, shades, strict=True)):
