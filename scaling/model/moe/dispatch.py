@@ -112,15 +112,26 @@ def grouped(
 
 
 def soft(x_TxD: jax.Array, routing: Routing, form: ExpertForm, weights: Weights) -> jax.Array:
-    """Experts compute slots, each a mixture of all tokens of a sequence; each output is a mixture of all slots."""
+    """Experts compute slots, each a mixture of all tokens of a sequence; each output is a mixture of all slots.
+
+    The slots of all experts are one axis R of both mixtures, and one expert alone is no batch of experts: on a CPU the
+    products are then up to twice as fast.
+    """
     dispatch_GxTxExP = routing.slots.dispatch_GxTxExP.astype(x_TxD.dtype)
     combine_GxTxExP = routing.slots.combine_GxTxExP.astype(x_TxD.dtype)
     groups, length, n_experts, slots = dispatch_GxTxExP.shape
-    x_GxTxD = x_TxD.reshape(groups, length, -1)
-    slot_ExGxPxD = jnp.einsum("gtep,gtd->egpd", dispatch_GxTxExP, x_GxTxD)
-    out_ExRxD = jax.vmap(form)(weights, slot_ExGxPxD.reshape(n_experts, groups * slots, -1))
-    out_ExGxPxD = out_ExRxD.reshape(slot_ExGxPxD.shape)
-    return jnp.einsum("gtep,egpd->gtd", combine_GxTxExP, out_ExGxPxD).reshape(x_TxD.shape)
+    dispatch_GxTxR, combine_GxTxR = (a.reshape(groups, length, -1) for a in (dispatch_GxTxExP, combine_GxTxExP))
+    slot_GxRxD = jnp.einsum("gtr,gtd->grd", dispatch_GxTxR, x_TxD.reshape(groups, length, -1))
+    if n_experts == 1:
+        one = jax.tree.map(lambda w: w[0], weights)
+        out_GxRxD = form(one, slot_GxRxD.reshape(groups * slots, -1)).reshape(groups, slots, -1)
+    else:
+        slot_ExGxPxD = slot_GxRxD.reshape(groups, n_experts, slots, -1).swapaxes(0, 1)
+        out_ExSxD = jax.vmap(form)(weights, slot_ExGxPxD.reshape(n_experts, groups * slots, -1))
+        out_GxRxD = (
+            out_ExSxD.reshape(n_experts, groups, slots, -1).swapaxes(0, 1).reshape(groups, n_experts * slots, -1)
+        )
+    return jnp.einsum("gtr,grd->gtd", combine_GxTxR, out_GxRxD).reshape(x_TxD.shape)
 
 
 @jax.custom_vjp

@@ -170,16 +170,17 @@ class Experts(nn.Module):
         layer = self.layer
         shape = (layer.width, layer.n_experts, layer.slots)
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
-        if layer.phi == "uniform":
-            logits_BxTxExP = jnp.zeros((*x_BxTxD.shape[:2], *shape[1:]))
+        if layer.phi == "uniform":  # softmax of zeros
+            mean = jnp.ones((*x_BxTxD.shape[:2], *shape[1:]))
+            slots = Slots(mean / layer.tokens, mean / (layer.n_experts * layer.slots))
+            return _routing_of_slots(slots, jnp.float32(0))
+        if layer.phi == "random":
+            drawn = self.variable("constants", "phi", lambda: init(self.make_rng("params"), shape, jnp.float32))
+            phi_DxExP = drawn.value
         else:
-            if layer.phi == "random":
-                drawn = self.variable("constants", "phi", lambda: init(self.make_rng("params"), shape, jnp.float32))
-                phi_DxExP = drawn.value
-            else:
-                phi_DxExP = self.param("phi", init, shape)
-            logits_BxTxR = product_of_sequences(x_BxTxD, phi_DxExP.reshape(layer.width, -1))
-            logits_BxTxExP = logits_BxTxR.reshape(*x_BxTxD.shape[:2], *shape[1:])
+            phi_DxExP = self.param("phi", init, shape)
+        logits_BxTxR = product_of_sequences(x_BxTxD, phi_DxExP.reshape(layer.width, -1))
+        logits_BxTxExP = logits_BxTxR.reshape(*x_BxTxD.shape[:2], *shape[1:])
         fill, read = jax.nn.softmax(logits_BxTxExP, axis=1), jax.nn.softmax(logits_BxTxExP, axis=(2, 3))
         return _routing_of_slots(Slots(fill, read), jnp.float32(0))
 

@@ -12,6 +12,7 @@ Axes: T steps, N environments, A actions, K rounds of a call.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from scaling.tasks.rl.returns import lambda_returns
 from scaling.tasks.rl.rewards.rule import Rule, Scene
 
 MOST_NORM = 10.0  # of a gradient
+PART = 16  # observations whose gradient is computed at once
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class PQN:
 
         def descend(state: tuple[Any, Any], chosen: jax.Array) -> tuple[tuple[Any, Any], jax.Array]:
             params, moments = state
-            loss, gradient = jax.value_and_grad(loss_of)(params, jax.tree.map(lambda a: a[chosen], rows))
+            loss, gradient = mean_gradient(loss_of, params, jax.tree.map(lambda a: a[chosen], rows))
             direction, moments = _optimiser().update(gradient, moments)
             return (jax.tree.map(lambda p, d: p - rate * d, params, direction), moments), loss
 
@@ -276,6 +278,27 @@ class PQN:
         (params, moments), losses = jax.lax.scan(descend, start, minibatches)
         variables = {"params": params, "constants": constants}
         return replace(learner, variables=variables, moments=moments, help=help_), jnp.mean(losses)
+
+
+def mean_gradient(
+    loss_of: Callable[[Any, Any], jax.Array], params: Any, batch: tuple[jax.Array, ...]
+) -> tuple[jax.Array, Any]:
+    """A loss that is a mean over rows, and its gradient: the mean of those of parts of `PART` rows, one after another.
+
+    What is between layers then stays in the cache of a core: with 64 tokens an observation twice as fast as the whole.
+    """
+    rows = len(batch[0])
+    parts = rows // PART if rows % PART == 0 else 1
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(
+            lambda sum_, own: sum_ + own / parts, total, jax.value_and_grad(loss_of)(params, part)
+        ), None
+
+    nothing = jnp.float32(0), jax.tree.map(jnp.zeros_like, params)
+    total: tuple[jax.Array, Any]
+    total, _ = jax.lax.scan(add, nothing, jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch))
+    return total
 
 
 def _optimiser() -> optax.GradientTransformation:

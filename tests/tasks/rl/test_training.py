@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scaling.observer import Unobserved
 from scaling.tasks.cell import TaskCell
 from scaling.tasks.rl.learning_curve import LearningCurve
-from scaling.tasks.rl.pqn import Records
+from scaling.tasks.rl.pqn import PART, Records, mean_gradient
 from scaling.tasks.value_rl import TASK, ValueRL, rounds, train_flops
 
 MICRO = {
@@ -98,6 +99,21 @@ def test_crossed_axes_give_an_arm_without_experts_once() -> None:
 def test_minibatches_must_divide_a_round() -> None:
     with pytest.raises(ValueError, match="`n_minibatches` 3 must divide `n_envs` 8 x `n_steps` 8"):
         cells(512, n_minibatches=3)
+
+
+@pytest.mark.parametrize("rows", [PART // 2, PART, 4 * PART, 4 * PART + 1])
+def test_the_gradient_by_parts_is_that_of_the_whole(rows: int) -> None:
+    """Of a mean of squared errors, in closed form: x^T (x w - y) / rows. Up to float32 rounding of sums."""
+    rng = np.random.default_rng(rows)
+    x_BxD, y_B, w_D = rng.normal(size=(rows, 5)), rng.normal(size=rows), rng.normal(size=5)
+    error_B = x_BxD @ w_D - y_B
+    loss, gradient = mean_gradient(
+        lambda w, batch: 0.5 * jnp.mean((batch[0] @ w - batch[1]) ** 2),
+        jnp.asarray(w_D, jnp.float32),
+        (jnp.asarray(x_BxD, jnp.float32), jnp.asarray(y_B, jnp.float32)),
+    )
+    np.testing.assert_allclose(loss, 0.5 * np.mean(error_B**2), rtol=1e-5)
+    np.testing.assert_allclose(gradient, x_BxD.T @ error_B / rows, rtol=1e-4, atol=1e-6)
 
 
 def test_flops_count_whole_rounds_of_acting_and_learning() -> None:
