@@ -1,6 +1,7 @@
 """Frames a second of value-rl: `python -m benchmarks.rl_speed [--json] [acting] [learning]`.
 
-acting: 64 environments and the policy of the smallest network in one compiled loop, on all cores of this process.
+acting: 64 environments and the policy of the smallest network in one compiled loop over all cores of this process, each
+of which has as many of the environments: a step is too small to be shared among cores.
 learning: the same with PQN's learning, for the smallest network and for the default one with four soft experts.
 Each is the median over rounds of about a second with its quartiles; the cores that other processes used are beside it,
 because on a busy machine wall time says little. `frames_per_cpu_s` is per second of CPU time of this process.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from benchmarks.command import asked
-from scaling.tasks.rl.pqn import PQN, Learner
+from scaling.tasks.rl.pqn import Learner
 from scaling.tasks.rl.programs import ROOM, learner_of, programs_of, schedule_of
 from scaling.tasks.value_rl import ValueRL
 from scaling.training import malloc
@@ -67,18 +72,26 @@ def timed(part: str, settings: ValueRL, learner: Learner, run: Callable[[Learner
 
 
 def acting(settings: ValueRL) -> Speed:
-    """Environments and policy with 5 % of random actions."""
-    pqn = learner_of(settings)
+    """Environments and policy with 5 % of random actions, on as many devices as divide the environments."""
+    count = math.gcd(settings.n_envs, len(jax.devices()))
+    of_one = learner_of(settings.model_copy(update={"n_envs": settings.n_envs // count}))
+    devices = jax.make_mesh((count,), ("core",), (AxisType.Auto,), devices=jax.devices()[:count])
+    everywhere = functools.partial(jax.shard_map, mesh=devices, out_specs=P("core"), check_vma=False)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def act(pqn: PQN, learner: Learner, count: Any) -> Learner:
+    @functools.partial(everywhere, in_specs=P("core"))
+    def start(key_1: jax.Array) -> Learner:
+        return jax.tree.map(lambda a: a[None], of_one.start(key_1[0]))
+
+    @functools.partial(everywhere, in_specs=(P("core"), P()))
+    def act(learner_1: Learner, rounds: jax.Array) -> Learner:
         def one(number: Any, learner: Learner) -> Learner:
-            return pqn.act(learner, jax.random.fold_in(learner.key, number), jnp.float32(0.05))[0]
+            return of_one.act(learner, jax.random.fold_in(learner.key, number), jnp.float32(0.05))[0]
 
-        return jax.lax.fori_loop(0, count, one, learner)
+        learner = jax.lax.fori_loop(0, rounds, one, jax.tree.map(lambda a: a[0], learner_1))
+        return jax.tree.map(lambda a: a[None], learner)
 
-    learner = jax.jit(pqn.start)(jax.random.key(0))
-    return timed("acting", settings, learner, lambda learner, count: act(pqn, learner, jnp.int32(count)))
+    learner, compiled = jax.jit(start)(jax.random.split(jax.random.key(0), count)), jax.jit(act)
+    return timed("acting", settings, learner, lambda learner, rounds: compiled(learner, jnp.int32(rounds)))
 
 
 def learning(settings: ValueRL) -> Speed:
@@ -105,6 +118,7 @@ def measured(parts: Sequence[str]) -> list[Speed]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parts, as_json = asked("rl_speed", "Frames a second of value-rl.", PARTS, arguments)
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     speeds = measured(parts)
     if as_json:
         print(json.dumps([asdict(speed) for speed in speeds]))
