@@ -144,10 +144,11 @@ for pair in registered.contrasts:
 # %% [markdown]
 # ## What became of the networks
 #
-# Units that are hardly ever active, and the directions that the head's input spans, by arm.
+# What a decision takes, units that are hardly ever active, and the directions that the head's input spans, by arm.
 
 # %%
-inside = runs.groupby("name")[["n_parameters", "forward_flops", "dormant_frac", "effective_rank"]].mean()
+inside = runs.groupby("name")[["n_parameters", "forward_flops", "decision_s", "dormant_frac", "effective_rank"]].mean()
+inside["µs a decision"] = 1e6 * inside.pop("decision_s")
 inside["IQM"] = [interquartile_mean(scores[name]) for name in inside.index]
 inside.sort_values("IQM", ascending=False).round(3)
 

@@ -19,8 +19,8 @@ from scaling.errors import InputError
 from scaling.formatting import listed
 
 MEASURES = (
-    "n_parameters", "n_active", "n_total", "forward_flops", "train_flops", "dormant_frac", "dormant_frac_worst",
-    "effective_rank", "dropped_frac",
+    "n_parameters", "n_active", "n_total", "forward_flops", "train_flops", "decision_s", "dormant_frac",
+    "dormant_frac_worst", "effective_rank", "dropped_frac",
 )  # fmt: skip
 """Columns of runs that say what an arm costs and what became of its network, as far as a table has them."""
 

@@ -16,6 +16,7 @@ _LABELS: dict[str, tuple[str, Callable[[float], str]]] = {
     "n_total": ("parameters", si),
     "forward_flops": ("FLOPs a forward pass", si),
     "train_flops": ("training FLOPs", si),
+    "decision_s": ("µs a decision", lambda seconds: number(1e6 * seconds, ".0f")),
     "dormant_frac": ("dormant", partial(number, form=".3f")),
     "dormant_frac_worst": ("of the worst expert", partial(number, form=".3f")),
     "effective_rank": ("effective rank", partial(number, form=".1f")),

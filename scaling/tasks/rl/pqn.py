@@ -28,6 +28,7 @@ from scaling.tasks.rl.returns import lambda_returns
 from scaling.tasks.rl.rewards.rule import Rule, Scene
 
 MOST_NORM = 10.0  # of a gradient
+DECISIONS = 1000  # of a loop whose time is the latency of so many decisions
 PART = 16  # observations whose gradient is computed at once
 
 
@@ -177,6 +178,16 @@ class PQN:
         first = (observation, world, jnp.zeros(count), jnp.ones(count, bool), jnp.int32(0), buffer)
         last = jax.lax.while_loop(playing, act, first)
         return last[2], last[5].reshape(-1, *observation.shape[1:])
+
+    def decide(self, variables: Any, observation_1xHxWxC: jax.Array) -> jax.Array:
+        """`DECISIONS` forward passes of one observation, one after another; the sum of the values."""
+
+        def one(_: Any, total: jax.Array) -> jax.Array:
+            # Each pass needs the one before it, so that none is left out or moved out of the loop.
+            observation, total = jax.lax.optimization_barrier((observation_1xHxWxC, total))
+            return total + jnp.sum(self._values(variables, observation ^ (total > jnp.inf)))
+
+        return jax.lax.fori_loop(0, DECISIONS, one, jnp.float32(0))
 
     def inspect(self, variables: Any, observation_BxHxWxC: jax.Array) -> Inside:
         """What happens inside the network: of its layer on as many observations as give an expert `ROWS` rows, of what

@@ -33,6 +33,7 @@ class Programs:
     advance: Callable[[Learner, Schedule, Any], tuple[Learner, Records]]
     evaluate: Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array]]
     inspect: Callable[[Any, jax.Array], Inside]
+    decide: Callable[[Any, jax.Array], jax.Array]
 
 
 def schedule_of(settings: ValueRL) -> Schedule:
@@ -69,6 +70,7 @@ def _programs(settings: ValueRL) -> Programs:
             (advance, (state, schedule, jnp.int32(0))),
             (learner.evaluate, (state.variables, seed, share)),
             (learner.inspect, (state.variables, seen)),
+            (learner.decide, (state.variables, jax.eval_shape(lambda a: a[:1], seen))),
         )
         return tuple(jax.jit(function).lower(*given).compile() for function, given in arguments)
 

@@ -17,7 +17,7 @@ from scaling.tasks.cell import TaskCell
 from scaling.tasks.rl.arms import forward_flops, n_parameters
 from scaling.tasks.rl.inside import dormancy, effective_rank
 from scaling.tasks.rl.learning_curve import LearningCurve
-from scaling.tasks.rl.pqn import Learner
+from scaling.tasks.rl.pqn import DECISIONS, Learner
 from scaling.tasks.rl.programs import ROOM, Programs, programs_of, schedule_of
 from scaling.tasks.rows import result
 from scaling.tasks.task import CellResult
@@ -26,6 +26,7 @@ from scaling.training import host, malloc
 
 EVALUATIONS, EVALUATION_EPSILON = 2, 0.05  # batches of `n_envs` first episodes, and the share of random actions in them
 RANDOM_EVALUATIONS = 8
+_LOOPS = 5  # of `DECISIONS` decisions
 _CALL_S = 1.0  # of rounds between two questions whether to stop
 
 
@@ -87,7 +88,7 @@ def _advanced(
 
 
 def _measured(learner: Learner, programs: Programs, settings: ValueRL, key: jax.Array) -> dict[str, float]:
-    """Return without exploration but for 5 % of actions, and what is inside the network."""
+    """Return without exploration but for 5 % of actions, what is inside the network, and what a decision takes."""
     layer, variables = settings.layer, learner.variables
     score, observation = _evaluated(variables, programs, key, EVALUATIONS, EVALUATION_EPSILON)
     inside = programs.inspect(variables, observation)
@@ -101,9 +102,20 @@ def _measured(learner: Learner, programs: Programs, settings: ValueRL, key: jax.
         "idle_experts": float(np.sum(dormant.idle)),
         "effective_rank": float(effective_rank(np.asarray(inside.features_BxH))),
         "dropped_frac": float(inside.dropped) if layer.form == "top1" and layer.slots else float("nan"),
+        "decision_s": _latency(variables, programs, observation[:1]),
         "n_parameters": float(n_parameters(layer, settings.facts, settings.d_conv)),
         "forward_flops": float(forward_flops(layer, settings.facts, settings.d_conv)),
     }
+
+
+def _latency(variables: Any, programs: Programs, observation_1xHxWxC: jax.Array) -> float:
+    """Seconds of a decision, the median over loops."""
+    took = []
+    for _ in range(_LOOPS):
+        clock = time.perf_counter()
+        jax.block_until_ready(programs.decide(variables, observation_1xHxWxC))
+        took.append((time.perf_counter() - clock) / DECISIONS)
+    return float(np.median(took))
 
 
 _random_returns: dict[tuple[str, int], float] = {}

@@ -57,6 +57,7 @@ def test_an_arm_with_experts_has_a_row_and_a_curve() -> None:
     assert (done.run["status"], done.run["frames"], done.run["n_experts"], done.run["arm"]) == ("ok", 1000, 2, "top1")
     assert 0 <= done.run["dropped_frac"] <= 1
     assert 0 <= done.run["silent_frac"] <= done.run["dormant_frac"] <= done.run["dormant_frac_worst"] <= 1
+    assert 0 < done.run["decision_s"] < 1
     assert [row["frames"] for row in done.curves] == [512, 1024]  # 16 rounds of 64, eight a row
 
 
