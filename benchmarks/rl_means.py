@@ -61,7 +61,12 @@ def _difference(score: str, ours: Array, theirs: Array, draws: int, rng: np.rand
     drawn = mean(resampled([ours], draws, rng)) - mean(resampled([theirs], draws, rng))
     welch = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
     estimate = float(np.mean(ours) - np.mean(theirs))
-    return Difference(score, (len(ours), len(theirs)), interval(estimate, drawn), (float(welch.low), float(welch.high)))
+    return Difference(
+        score,
+        (len(ours), len(theirs)),
+        interval(estimate, drawn, min(len(ours), len(theirs))),
+        (float(welch.low), float(welch.high)),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for one in found:
         ours, theirs = one.seeds
         print(
-            f"{one.score:22} {one.bootstrap.estimate:+.3f}  bootstrap {one.bootstrap.low:+.3f} to "
-            f"{one.bootstrap.high:+.3f}, Welch {one.welch[0]:+.3f} to {one.welch[1]:+.3f}  ({ours} and {theirs} seeds)"
+            f"{one.score:22} {one.bootstrap.text('+.3f')}, Welch {one.welch[0]:+.3f} to {one.welch[1]:+.3f}; "
+            f"{ours} and {theirs} seeds"
         )
 
 

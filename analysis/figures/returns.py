@@ -80,7 +80,7 @@ def improvement_rows(arms: Sequence[ArmResult], baseline: str, ax: Axes) -> Axes
     """The probability that a run of each arm scores more than one of the baseline, in the order of `score_rows`."""
     for place, arm in enumerate(reversed(arms)):
         if arm.improvement is not None:
-            _interval_row(arm.improvement, place, ax, accent=not arm.improvement.low <= 0.5 <= arm.improvement.high)
+            _interval_row(arm.improvement, place, ax, accent=arm.improvement.excludes(0.5))
     ax.axvline(0.5, color=style.MUTED, lw=0.9, zorder=0)
     style.named_rows([""] * len(arms), ax)
     ax.set(ylim=(-0.6, len(arms) - 0.4), xlim=(-0.02, 1.02), xlabel=f"P(better than {baseline})")
@@ -117,7 +117,8 @@ def score_against_cost(
     shown = [arm for arm in arms if arm.measures.get(measure, 0.0) > 0]
     x = np.array([arm.measures[measure] for arm in shown])
     for arm, place in zip(shown, x, strict=True):
-        ax.vlines(place, arm.iqm.low, arm.iqm.high, colors=palette[arm.name], lw=1.0, zorder=2)
+        if arm.iqm.low is not None and arm.iqm.high is not None:
+            ax.vlines(place, arm.iqm.low, arm.iqm.high, colors=palette[arm.name], lw=1.0, zorder=2)
         ax.plot(place, arm.iqm.estimate, "o", color=palette[arm.name], mec="white", mew=0.5, zorder=3)
         style.beside(arm.name, (place, arm.iqm.estimate), (4, 2), ax, fontsize=5.5, color=style.MUTED)
     ax.set(xscale="log", xlabel=x_label, ylabel=y_label)
@@ -129,9 +130,11 @@ def score_against_cost(
 def _interval_row(
     found: Interval, place: int, ax: Axes, *, colour: str = style.INK, accent: bool = False, hollow: bool = False
 ) -> None:
-    """A bar from end to end of the interval with the estimate on it."""
+    """A bar from end to end of the interval, where it has ends, with the estimate on it."""
     shade = style.ACCENT if accent else colour
-    ax.plot([found.low, found.high], [place, place], color=shade, lw=2.2, solid_capstyle="butt", alpha=0.55, zorder=2)
+    if found.low is not None and found.high is not None:
+        ends = [found.low, found.high]
+        ax.plot(ends, [place, place], color=shade, lw=2.2, solid_capstyle="butt", alpha=0.55, zorder=2)
     face: Any = "white" if hollow else shade
     ax.plot(found.estimate, place, "o", color=face, mec=shade, mew=0.8, ms=4.2, zorder=3)
 

@@ -15,15 +15,34 @@ _QUANTILES = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval."""
+    """An estimate with its 95 % interval; without ends where a game has one run, which says nothing of another."""
 
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    def above(self, value: float) -> bool:
+        """Whether the interval lies wholly above the value."""
+        return self.low is not None and self.low > value
+
+    def below(self, value: float) -> bool:
+        """Whether it lies wholly below."""
+        return self.high is not None and self.high < value
 
     def excludes(self, value: float) -> bool:
-        """Whether the interval lies wholly on one side of the value."""
-        return not self.low <= value <= self.high
+        """Whether it lies wholly on one side of the value."""
+        return self.above(value) or self.below(value)
+
+    def within(self, margin: float) -> bool:
+        """Whether it lies between -margin and margin."""
+        return self.low is not None and self.high is not None and -margin <= self.low and self.high <= margin
+
+    def text(self, form: str, words: str = "({} to {})") -> str:
+        """`0.912 (0.850 to 0.974)`; `0.912 (one run)` without ends."""
+        if self.low is None or self.high is None:
+            return f"{self.estimate:{form}} (one run)".replace("-", "−")
+        ends = words.format(f"{self.low:{form}}", f"{self.high:{form}}")
+        return f"{self.estimate:{form}} {ends}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,11 @@ def resampled(scores: Scores, draws: int, rng: np.random.Generator) -> list[Arra
     return [values[rng.integers(len(values), size=(draws, len(values)))] for values in scores]
 
 
-def interval(estimate: Array | float, draws: Array) -> Interval:
-    """The 2.5 and 97.5 percentiles of the draws of one statistic beside its estimate."""
+def interval(estimate: Array | float, draws: Array, fewest: int) -> Interval:
+    """The 2.5 and 97.5 percentiles of the draws of one statistic beside its estimate. fewest: runs of the game that has
+    fewest; resamples of one run are all the same."""
+    if fewest < 2:
+        return Interval(float(estimate), None, None)
     low, high = np.quantile(draws, _QUANTILES)
     return Interval(float(estimate), float(low), float(high))
 

@@ -110,7 +110,7 @@ class ReturnsComparison(Summarised):
         apart: dict[bool, list[str]] = {True: [], False: []}  # better, worse
         for arm in self.arms:
             if arm.difference is not None and arm.difference.excludes(0.0):
-                apart[arm.difference.low > 0].append(arm.name)
+                apart[arm.difference.above(0.0)].append(arm.name)
         where = f" in {plural(len(self.games), 'game')}" if len(self.games) > 1 else ""
         return (
             f"{self.question.metric}{where}: better than {self.question.baseline}: {listed(apart[True])}; worse: "
@@ -203,9 +203,9 @@ def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
     return ArmResult(
         name=arm.name,
         runs=sum(map(len, arm.raw)),
-        iqm=interval(interquartile_mean(arm.scores), interquartile_mean(own)),
-        mean=interval(mean(arm.scores), mean(own)),
-        gap=interval(optimality_gap(arm.scores), optimality_gap(own)) if arms.random else None,
+        iqm=interval(interquartile_mean(arm.scores), interquartile_mean(own), arm.fewest),
+        mean=interval(mean(arm.scores), mean(own), arm.fewest),
+        gap=interval(optimality_gap(arm.scores), optimality_gap(own), arm.fewest) if arms.random else None,
         difference=difference,
         improvement=improvement,
         profile=profile,
@@ -216,12 +216,13 @@ def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
 
 def _against(ours: str, theirs: str, arms: Arms, draws: Draws) -> tuple[Interval, Interval]:
     """The difference of two arms' interquartile means, and the probability that a run of ours scores more."""
-    x, y = arms.by_name[ours].scores, arms.by_name[theirs].scores
+    both = arms.by_name[ours], arms.by_name[theirs]
+    fewest, (x, y) = min(arm.fewest for arm in both), (arm.scores for arm in both)
     difference = interquartile_mean(x) - interquartile_mean(y)
     improvement = probability_of_improvement(x, y)
     return (
-        interval(difference, interquartile_mean(draws[ours]) - interquartile_mean(draws[theirs])),
-        interval(improvement, probability_of_improvement(draws[ours], draws[theirs])),
+        interval(difference, interquartile_mean(draws[ours]) - interquartile_mean(draws[theirs]), fewest),
+        interval(improvement, probability_of_improvement(draws[ours], draws[theirs]), fewest),
     )
 
 
@@ -229,8 +230,12 @@ def _warnings(arms: Arms) -> tuple[str, ...]:
     """What to doubt of the intervals and the scale."""
     found = []
     fewest = min(arm.fewest for arm in arms.by_name.values())
-    if fewest < FEW:
-        in_a_game = " in a game" if len(arms.games) > 1 else ""
+    in_a_game = " in a game" if len(arms.games) > 1 else ""
+    if fewest < 2:
+        found.append(
+            f"an arm has one run{in_a_game}, which says nothing of another: it has no intervals; train more seeds"
+        )
+    elif fewest < FEW:
         found.append(
             f"an arm has {plural(fewest, 'run')}{in_a_game}: resamples of fewer than {FEW} are few and spread too "
             "little, so intervals are too narrow"

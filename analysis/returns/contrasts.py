@@ -41,20 +41,17 @@ class ContrastResult:
         """Where the interval of the difference lies, the first of these that holds: `above 0`, `within ±margin`,
         `below 0`, `not decided`."""
         found = self.difference
-        if found.low > 0:
+        if found.above(0.0):
             return "above 0"
-        if self.margin is not None and -self.margin <= found.low and found.high <= self.margin:
+        if self.margin is not None and found.within(self.margin):
             return f"within ±{self.margin:g}"
-        return "below 0" if found.high < 0 else "not decided"
+        return "below 0" if found.below(0.0) else "not decided"
 
     @property
     def said(self) -> str:
         """The finding in a line."""
-        found = self.difference
-        return (
-            f"{self.name}: {self.ours} − {self.theirs} = {found.estimate:+.2f} (95 % {found.low:+.2f} to "
-            f"{found.high:+.2f}), {self.verdict}"
-        )
+        found = self.difference.text("+.2f", "(95 % {} to {})")
+        return f"{self.name}: {self.ours} − {self.theirs} = {found}, {self.verdict}"
 
 
 def read_contrast(text: str) -> Contrast:

@@ -26,8 +26,7 @@ _LABELS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def interval_text(found: Interval, form: str = ".3f") -> str:
     """`0.912 (0.850 to 0.974)`."""
-    estimate, low, high = (f"{value:{form}}".replace("-", "−") for value in (found.estimate, found.low, found.high))
-    return f"{estimate} ({low} to {high})"
+    return found.text(form)
 
 
 _signed = partial(interval_text, form="+.3f")

@@ -189,6 +189,24 @@ def test_a_pair_is_judged_by_where_its_interval_lies(interval, margin, verdict) 
     assert ContrastResult("", "a", "b", margin, one, one).verdict == verdict
 
 
+def test_a_game_with_one_run_decides_nothing(tmp_path: Path) -> None:
+    """Resamples of one run are all the same: an interval of them would have no width and exclude everything."""
+    table = runs()
+    lone = table[(table["arm"] != "soft") | (table["game"] != table["game"].iloc[0]) | (table["seed"] == 0)]
+    found = compare(lone, replace(QUESTION, contrasts=("gain: soft 4 - dense 1 within 5",)))
+    assert found["dense 1"].iqm.low is not None
+    soft, (gain,) = found["soft 4"], found.contrasts
+    assert (soft.iqm.low, soft.mean.high, soft.improvement.low, gain.difference.low) == (None, None, None, None)
+    assert gain.difference.estimate > 0.3
+    assert gain.verdict == "not decided"
+    assert "soft" not in found.told_apart
+    assert any("one run" in warning for warning in found.warnings)
+    found.plot().savefig(tmp_path / "one.png")
+    kept = tmp_path / "one.json"
+    write_json(kept, found.to_json())
+    assert read_returns(kept)["soft 4"].iqm == soft.iqm
+
+
 def test_pairs_are_read_and_compared() -> None:
     assert read_contrast("soft 4 - dense-wide 4 within .1") == Contrast(
         "soft 4 - dense-wide 4", ("soft 4",), "dense-wide 4", 0.1

@@ -103,7 +103,9 @@ def test_five_runs_have_few_distinct_resamples() -> None:
 
 def test_constant_scores_have_an_interval_without_width() -> None:
     scores = [np.full(5, 0.3), np.full(5, 0.7)]
-    found = interval(interquartile_mean(scores), interquartile_mean(resampled(scores, 200, np.random.default_rng(0))))
+    found = interval(
+        interquartile_mean(scores), interquartile_mean(resampled(scores, 200, np.random.default_rng(0))), 5
+    )
     assert found.low == found.high == found.estimate == pytest.approx(0.5, rel=1e-12)
 
 
@@ -118,7 +120,15 @@ def test_the_bootstrap_of_a_mean_has_the_variance_of_its_closed_form() -> None:
 
 
 def test_an_interval_excludes_what_lies_outside() -> None:
-    found = interval(1.0, np.linspace(0.5, 1.5, 1001))
+    found = interval(1.0, np.linspace(0.5, 1.5, 1001), 2)
     assert (found.low, found.high) == pytest.approx((0.525, 1.475), abs=1e-9)  # 2.5 % of a width of 1 at each end
     assert found.excludes(0.5)
     assert not found.excludes(0.6)
+
+
+def test_one_run_has_an_estimate_and_no_interval() -> None:
+    found = interval(1.0, np.ones(100), 1)
+    assert (found.estimate, found.low, found.high) == (1.0, None, None)
+    assert not found.excludes(0.0)
+    assert not found.within(2.0)
+    assert found.text(".2f") == "1.00 (one run)"
