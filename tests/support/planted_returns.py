@@ -69,6 +69,7 @@ def _metrics(cell: TaskCell, levels: Mapping[str, float], seeds: int) -> dict[st
         "random_return": GAMES[settings.game][0],
         "n_parameters": float(n_parameters(settings.layer, settings.facts, settings.d_conv)),
         "forward_flops": float(forward_flops(settings.layer, settings.facts, settings.d_conv)),
+        "decision_s": 50e-6,
         "dormant_frac": 0.25,
         "effective_rank": 12.0,
     }

@@ -46,8 +46,8 @@ def test_the_registered_answer_is_the_headline_and_its_tables_are_shown(folder: 
     assert pairs["rows"][0][-1] == first.contrasts[0].verdict
     assert [row[0] for row in arms["rows"]] == [arm.name for arm in first.arms]
     assert games["columns"] == ["arm", "asterix", "breakout"]
-    assert costs["columns"][1:] == ["parameters", "FLOPs a forward pass", "training FLOPs", "dormant",
-                                    "of the worst expert", "effective rank", "dropped tokens"]  # fmt: skip
+    assert costs["columns"][1:] == ["parameters", "FLOPs a forward pass", "training FLOPs", "µs a decision",
+                                    "dormant", "of the worst expert", "effective rank", "dropped tokens"]  # fmt: skip
     doubts = [item for block in blocks if block["kind"] == "list" for item in block["items"]]
     assert any("4 runs in a game" in item for item in doubts)
     pictures = [
