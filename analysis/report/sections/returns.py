@@ -45,9 +45,12 @@ def section(found: Mapping[str, ReturnsComparison]) -> list[Block]:
 
 
 def in_short(found: Mapping[str, ReturnsComparison]) -> list[str]:
-    """What each comparison found, in sentences for the first page: every pair that was asked for, then the arms."""
+    """What each comparison found, in sentences for the first page: every pair that was asked for, then the arms; of
+    several comparisons with the name of each."""
     return [
-        said for returns in found.values() for said in (*(one.said for one in returns.contrasts), returns.told_apart)
+        f"{_titled(name)}, {said}" if len(found) > 1 else said
+        for name, returns in found.items()
+        for said in (*(one.said for one in returns.contrasts), returns.told_apart)
     ]
 
 
@@ -92,13 +95,18 @@ def programs(runs: pd.DataFrame) -> list[Block]:
     return found
 
 
+def _titled(name: str) -> str:
+    """The name of a file as a title, without the number that orders it."""
+    return re.sub(r"^\d+-", "", name).replace("-", " ").capitalize()
+
+
 def _of_file(name: str, found: ReturnsComparison) -> list[Block]:
     tables = [arms_table(found), games_table(found)]
     tables = [contrasts_table(found), *tables] if found.contrasts else tables
     tables += [costs_table(found)] if any(arm.measures for arm in found.arms) else []
     doubts = [*found.warnings, *found.notes]
     return [
-        heading(re.sub(r"^\d+-", "", name).replace("-", " ").capitalize()),
+        heading(_titled(name)),
         text(sentence(found.headline)),
         *([text(sentence(found.told_apart))] if found.contrasts else []),
         picture(figure_name(name), _CAPTION),

@@ -84,12 +84,13 @@ def _said(metric: Metric) -> str:
 def _tiles(study: TaskStudy) -> list[Tile]:
     runs, budget = study.runs, study.task.budget
     amounts = runs[budget.name]
+    ends = " – ".join(dict.fromkeys(map(si, (amounts.min(), amounts.max()))))
     seconds = float(runs["wall_s"].sum())
     taken = f"{seconds / 3600:.2g} h" if seconds >= 3600 else f"{max(1, round(seconds))} s"
     replicates = runs["replicates"] if "replicates" in runs else pd.Series([1])
     return [
         ("Cells", str(len(runs)), f"{plural(len(study.failed), 'cell')} failed"),
-        (budget.name.capitalize(), f"{si(amounts.min())} – {si(amounts.max())}", f"{amounts.nunique()} levels"),
+        (budget.name.capitalize(), ends, plural(amounts.nunique(), "level")),
         ("Replicates of each", distinct(replicates), f"{plural(runs['seed'].nunique(), 'seed')}"),
         ("Compute", flops(runs["train_flops"].sum()), f"FLOP, {study.task.flops_are}"),
         ("Time", taken, "of all cells, one after another"),
