@@ -1,4 +1,4 @@
-"""What the commands of benchmarks that are made of parts share: `[--json] [part ...]`."""
+"""What commands of benchmarks share: `[--json] [part ...]` where they have parts, `STUDY [--json]` of a study."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def asked(
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
     return options.parts or list(parts), options.json
+
+
+def study_asked(name: str, description: str, study: str, arguments: Sequence[str] | None) -> tuple[str, bool]:
+    """The folder of a study, and whether the answer is to be JSON. study: what the folder is, for the help."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", help=study)
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    options = parser.parse_args(arguments)
+    return options.study, options.json

@@ -8,7 +8,6 @@ forgetting. Each is a difference of means over seeds with the 95 % interval of a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from scipy import stats
 import scaling
 from analysis.returns.bootstrap import DRAWS, Interval, interval, resampled
 from analysis.returns.statistics import mean
+from benchmarks.command import study_asked
 from scaling.arrays import Array
 from scaling.errors import InputError
 
@@ -70,14 +70,9 @@ def _difference(score: str, ours: Array, theirs: Array, draws: int, rng: np.rand
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rl_means", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", help="folder of the grid policy-rl")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    options = parser.parse_args(arguments)
-    found = differences(scaling.study(options.study).runs)
-    if options.json:
+    study, as_json = study_asked("rl_means", str(__doc__), "folder of the grid policy-rl", arguments)
+    found = differences(scaling.study(study).runs)
+    if as_json:
         print(json.dumps([asdict(one) for one in found]))
         return
     print("games in turn, big soft both - matched soft both; means over seeds, 95 % intervals")

@@ -8,7 +8,6 @@ rate.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 import scaling
+from benchmarks.command import study_asked
 
 OF_STUDY, STANDARD_ERRORS = 5e-4, 2.0
 SCORE = "episode_return"
@@ -63,14 +63,9 @@ def rates_of(runs: pd.DataFrame, of_study: float = OF_STUDY) -> list[Rate]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rl_rates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", help="folder of the grid value-rl-rates")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    options = parser.parse_args(arguments)
-    found = rates_of(scaling.study(options.study).runs)
-    if options.json:
+    study, as_json = study_asked("rl_rates", str(__doc__), "folder of the grid value-rl-rates", arguments)
+    found = rates_of(scaling.study(study).runs)
+    if as_json:
         print(json.dumps([asdict(one) | {"better": one.better} for one in found]))
         return
     undersold = sorted({one.arm for one in found if one.better})
