@@ -10,9 +10,11 @@ from pathlib import Path
 
 from analysis.decision.answer import Answer, read_answer
 from analysis.decision.cost_curves import CostCurves, cost_curves_around
+from analysis.decision.published_models import weighed_by
 from analysis.fitting.fit import Fit
 from analysis.fitting.fit_file import load_fit
 from analysis.report.worth import worth_of_answer
+from analysis.tables.runs import read_runs
 from analysis.worth.worth import Worth
 from scaling.errors import InputError
 
@@ -69,21 +71,27 @@ def read_subject(path: Path, fit: str | Path | None = None) -> Subject:
 def fit_behind(answer: Answer, path: Path, fit: str | Path | None = None) -> Fit:
     """The fit that an answer's file names, or `fit` instead; a relative name is tried beside that file too.
 
-    Raises InputError where it cannot be read or is another fit.
+    The laws of an ensemble are weighed again by the runs that the answer names. Raises InputError where a file cannot
+    be read, or it is another fit.
     """
-    named = str(fit or answer.law_file)
-    if not named:
+    if not (fit or answer.law_file):
         raise InputError(f"{path}: the answer does not name the fit behind it: give `fit`")
-    beside = path.parent / named
-    if not Path(named).exists() and beside.exists():
-        named = str(beside)
+    named = _here_or_beside(path, str(fit or answer.law_file))
     found = load_fit(named)
+    runs = answer.asked.names.get("weigh_by") if answer.asked else None
+    if runs is not None:
+        found = weighed_by(found, read_runs(_here_or_beside(path, runs)), answer.question.family)
     if not answer.rests_on(found):
         raise InputError(
             f"{path}: the answer does not rest on {named}, which has changed or is another fit: ask again with "
             "`scaling recommend`, or give `fit`"
         )
     return found
+
+
+def _here_or_beside(path: Path, named: str) -> str:
+    beside = path.parent / named
+    return str(beside) if beside.exists() and not Path(named).exists() else named
 
 
 def with_curves(answer: Answer, fit: Fit) -> Answer:

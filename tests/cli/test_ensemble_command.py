@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from analysis.mixture.ensemble import Ensemble
 from analysis.mixture.readings import READINGS
+from analysis.report.subject import read_subject
 from scaling.cli.main import app
+from scaling.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,17 @@ def test_runs_weigh_the_laws(call, tmp_path):
     frame["loss_val"] = 2.0 + 60 * frame["n_active"] ** -0.2 * (1 + 0.01 * rng.standard_normal(6))
     frame.to_csv(tmp_path / "runs.csv", index=False)
     words = ("recommend", "published:moe", "--train-flops", "1e21", "--n-experts", "1,256", "--no-what-if", "--json")
-    _, found = call(*words, "--weigh-by", tmp_path / "runs.csv")
+    _, found = call(*words, "--weigh-by", tmp_path / "runs.csv", "--out", tmp_path / "plan.json")
     weights = [law["weight"] for law in found["laws"]]
     assert weights == sorted(weights, reverse=True)
     assert weights[0] > 0.26
     assert found["recommendation"]["loss_interval"][1] < 4.0
+    behind = read_subject(tmp_path / "plan.json").law_fit  # a report weighs the laws again, by the runs it names
+    assert isinstance(behind, Ensemble)
+    assert sorted((member.weight for member in behind.members), reverse=True) == weights
+    frame.assign(loss_val=frame.loss_val[::-1].to_numpy()).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match="does not rest on"):
+        read_subject(tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize(
