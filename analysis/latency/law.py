@@ -23,6 +23,7 @@ from analysis.latency.plausibility import doubts_of_counts, doubts_of_residuals,
 from analysis.latency.robust import robust
 from analysis.latency.speeds import Speeds
 from analysis.latency.table import LOOP, LatencyTable, works
+from analysis.tables.reading_log import ALL_AS_NAMED, Selection
 from scaling.arrays import Array
 from scaling.errors import InputError
 from scaling.formatting import listed
@@ -77,7 +78,8 @@ class LatencyLaw(Summarised):
     measurement, `after`: of this one, in sample. `made_from`: the digest of the table (`CheckedTable.digest`).
     `measured_range`: the E, k and ranges of its rows; unknown in files of older versions. `steps`: the rows that steps
     near them are corrected by; None where too few were measured. `terms_alone`: errors of the terms without that, on
-    what was left out.
+    what was left out. `source`, `selection`, `seed`: the table, how it was read, and the seed of the draws; unknown in
+    files of older versions.
     """
 
     device: Device
@@ -102,6 +104,9 @@ class LatencyLaw(Summarised):
     measured_range: MeasuredRange = _UNKNOWN_RANGE
     steps: MeasuredSteps | None = None
     terms_alone: HeldOutTimes | None = None
+    source: str = ""
+    selection: Selection = ALL_AS_NAMED
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.terms != _TERMS:
@@ -234,6 +239,8 @@ def fit_latency(
         measured_range=_range_of(table),
         steps=steps,
         terms_alone=terms_alone if steps else None,
+        source=table.source,
+        selection=table.selection,
     )
 
 

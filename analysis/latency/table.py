@@ -32,7 +32,7 @@ from analysis.tables.expressions import where_selected
 from analysis.tables.mapping import mapped
 from analysis.tables.numbers import numbers
 from analysis.tables.readers import read_table
-from analysis.tables.reading_log import CheckedTable, ReadingLog
+from analysis.tables.reading_log import CheckedTable, ReadingLog, Selection
 from analysis.tables.rows import floats, ratio, rows_of
 from scaling.arrays import Array
 from scaling.errors import InputError
@@ -136,7 +136,8 @@ def read_latency(
     left_out = [f"left out: {'; '.join(log.row_numbers)}"] if log.row_numbers else []
     notes = (*log.notes, *left_out, *_load_doubts(frame))
     labels = None if in_study else frame.index.to_numpy()
-    return LatencyTable(frame.reset_index(drop=True), name, log.dropped, notes, labels=labels)
+    read = Selection(dict(mapping or {}), where)
+    return LatencyTable(frame.reset_index(drop=True), name, log.dropped, notes, labels=labels, selection=read)
 
 
 def with_shapes(latency: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

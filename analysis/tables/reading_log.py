@@ -40,7 +40,8 @@ class CheckedTable:
     """Rows that were read and checked, in the columns of `scaling.schema`.
 
     `dropped`: reasons for leaving rows out, with counts; `notes`: assumed conventions; `doubts`: what is implausible;
-    `labels`: the row of the file, from 0, behind each row, None where the table is no single file's.
+    `labels`: the row of the file, from 0, behind each row, None where the table is no single file's; `selection`: how
+    it was read.
     """
 
     frame: pd.DataFrame
@@ -49,6 +50,7 @@ class CheckedTable:
     notes: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     labels: Integers | None = None
+    selection: Selection = ALL_AS_NAMED
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -23,7 +23,7 @@ from analysis.tables.numbers import column_of
 from analysis.tables.one_row_a_run import one_row_a_run
 from analysis.tables.plausibility import plausibility, repeats
 from analysis.tables.readers import read_table, with_plain_cells
-from analysis.tables.reading_log import ALL_AS_NAMED, CheckedTable, ReadingLog, Selection, rows_named
+from analysis.tables.reading_log import CheckedTable, ReadingLog, Selection, rows_named
 from analysis.tables.rows import Rows, rows_of
 from analysis.tables.run_names import names_of_runs, require_exact_names, without_blank_trunks
 from analysis.tables.status_words import with_finished
@@ -44,9 +44,7 @@ _NUMBERS = frozenset({TIED, *(name for name, column in RUNS.items() if column.ty
 
 @dataclass(frozen=True, repr=False)
 class RunTable(Summarised, CheckedTable):
-    """Runs with a loss, one per row; `selection` is how they were read."""
-
-    selection: Selection = ALL_AS_NAMED
+    """Runs with a loss, one per row."""
 
     def columns(self, names: Iterable[str]) -> dict[str, Array]:
         return {name: self.column(name) for name in names}

@@ -13,9 +13,12 @@ from analysis.decision.question import Question
 from analysis.fitting.fit import AS_ASKED, Fit
 from analysis.fitting.fit_options import FitOptions
 from analysis.fitting.objective import HUBER
+from analysis.latency.law import LatencyLaw
 from analysis.report.study import LATENCY_LAW, ReportStudy
 from analysis.report.subject import Subject
+from analysis.tables.reading_log import Selection
 from analysis.training_speed.speeds import training_speed
+from scaling.serving.devices import DEVICES
 from scaling.serving.families import FAMILIES
 from scaling.serving.precision import FORMATS
 from scaling.serving.service import SERVICE, Service
@@ -59,15 +62,32 @@ def _decision_commands(study: ReportStudy, folder: str) -> list[str]:
     out = study.given.get("answer", f"{folder}/recommendations/{next(iter(study.answers))}.json")
     found = _of_source(fit, fit_file) if study.elsewhere else [fit_command(fit, _source(fit, folder), fit_file)]
     if _was_measured(answer.question.service) and Path(law_file).name == LATENCY_LAW:
-        drawn = [] if study.latency_law is None else [len(study.latency_law.draws)]
-        resamples = [f"--resamples {count}" for count in drawn if count != _RESAMPLES]
-        found.append(_words("scaling latency", folder, *resamples, "--out", law_file))
+        found.append(_latency_command(study.latency_law, folder, law_file))
     return [*found, recommend_command(answer, fit, fit_file, law_file, out)]
 
 
-def _source(fit: Fit, folder: str) -> str:
-    """What was fitted: the study by the name that its folder has now, or a file of runs."""
-    return fit.source if Path(fit.source).suffix else folder
+def _latency_command(law: LatencyLaw | None, folder: str, out: str) -> str:
+    """`scaling latency` with the options that made a latency law."""
+    if law is None:
+        return _words("scaling latency", folder, "--out", out)
+    words = [f"--resamples {len(law.draws)}"] if len(law.draws) != _RESAMPLES else []
+    words += [f"--seed {law.seed}"] if law.seed else []
+    name = law.device.name
+    words += [_option("device", name)] if name in DEVICES and DEVICES[name] == law.device else []
+    return _words("scaling latency", _source(law, folder), *words, *_read_as(law.selection), "--out", out)
+
+
+def _read_as(selection: Selection | FitOptions) -> list[str]:
+    """The options of how a table was read."""
+    words = [_option("map", f"{name}={text}") for name, text in selection.mapping.items()]
+    words += [] if selection.where is None else [_option("where", selection.where)]
+    dropped = selection.drop_highest_loss
+    return words + ([f"--drop-highest-loss {dropped}"] if dropped else [])
+
+
+def _source(fitted: Fit | LatencyLaw, folder: str) -> str:
+    """What was fitted: the study by the name that its folder has now, or a file."""
+    return fitted.source if Path(fitted.source).suffix else folder
 
 
 def _of_source(fit: Fit, fit_file: str) -> list[str]:
@@ -92,10 +112,7 @@ def fit_command(fit: Fit, runs: str, out: str) -> str:
         words += [f"--starts {options.starts}"] if options.starts != FitOptions.starts else []
         words += [] if options.auto_pin else ["--no-auto-pin"]
         words += [f"--pin {name}={pin.value:.17g}" for name, pin in fit.pinned.items() if pin.source == AS_ASKED]
-    words += [_option("map", f"{name}={text}") for name, text in options.mapping.items()]
-    words += [] if options.where is None else [_option("where", options.where)]
-    words += [f"--drop-highest-loss {options.drop_highest_loss}"] if options.drop_highest_loss else []
-    return _words("scaling fit", runs, *words, "--out", out)
+    return _words("scaling fit", runs, *words, *_read_as(options), "--out", out)
 
 
 def _objective(fit: Fit) -> list[str]:

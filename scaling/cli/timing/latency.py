@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,9 +66,9 @@ def latency(
         return
     measured = read_latency(table, renamed, where)
     with progress("resampling") as report:
-        law = fit_latency(
-            measured, device_of(measured, device), np.random.default_rng(seed), resamples, progress=report
-        )
+        rng = np.random.default_rng(seed)
+        fitted = fit_latency(measured, device_of(measured, device), rng, resamples, progress=report)
+    law = replace(fitted, seed=seed)
     rows = modelled(measured, law)
     worst = rows.iloc[rows["error"].abs().argsort()[::-1][:_WORST]]
     document = latency_document(law)

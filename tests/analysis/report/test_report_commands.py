@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.fitting.published import published
+from analysis.latency.table import read_latency
 from analysis.report.sections.commands import commands
 from analysis.report.study import load_report_study
 from analysis.report.subject import read_subject
@@ -84,6 +85,30 @@ def test_the_commands_of_a_study_write_its_files_again(
     for line in printed[1:3]:
         run(line)
     assert (fit.read_text(), document(found)) == before
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_commands_of_a_measured_price_write_its_latency_law_again(
+    alone: bool, answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(answered, "planted")
+    shutil.rmtree("planted/recommendations")
+    source, file = "planted", Path("planted/latency.json")
+    if alone:  # times in a file of their own, as `scaling bench --out` writes them
+        source = "planted/bench.parquet"
+        read_latency("planted").frame.to_parquet(source)
+    chosen = ("--where", "context < 8192 or batch < 8", "--map", "time_ms=time_ms*2", "--resamples", "200")
+    run(["latency", source, *chosen, "--seed", "3", "--out", str(file)])
+    money = ("--serve-tokens", "1e6", "--training-speed", "constant", "--mfu", "0.4", "--usd-per-hour", "1")
+    options = ("--train-flops", "1e13", *money, "--device", "cpu", "--latency", str(file), "--no-what-if")
+    run(["recommend", "planted/fits/joint-moe.json", *options, "--out", "planted/recommendations/mine.json"])
+    before = file.read_text()
+    printed = commands(load_report_study(Path("planted")))
+    (line,) = [line for line in printed if line.startswith("scaling latency")]
+    file.unlink()
+    run(line)
+    assert file.read_text() == before
 
 
 def test_an_answer_beside_a_study_is_named_with_its_fit(
