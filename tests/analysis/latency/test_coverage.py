@@ -33,26 +33,33 @@ RANGE = MeasuredRange(
 INSIDE = {"batch": 64.0, "context": 640.0, "d_model": 256.0, "n_layers": 4.0}
 
 
-def law_of(grid, **kinds):
-    return latency.fit_latency(LatencyTable(frame(grid=grid, **kinds), "x"), CPU, np.random.default_rng(0), 200)
+def law_of(rows):
+    return latency.fit_latency(LatencyTable(rows.reset_index(drop=True), "x"), CPU, np.random.default_rng(0), 10)
 
 
-DENSE, ROUTED = law_of([shape for shape in GRID if shape[0] == 1]), law_of(GRID[3:15])
+@pytest.fixture(scope="module")
+def dense():
+    return law_of(frame(grid=[shape for shape in GRID if shape[0] == 1]))
 
 
-def test_a_law_knows_what_its_rows_cover_and_keeps_it_in_its_file(tmp_path):
-    covered = ROUTED.measured_range
+@pytest.fixture(scope="module")
+def routed():
+    return law_of(frame(grid=GRID[3:15]))
+
+
+def test_a_law_knows_what_its_rows_cover_and_keeps_it_in_its_file(routed, tmp_path):
+    covered = routed.measured_range
     assert covered.n_experts == (1, 4, 8)
     assert covered.top_k == (1.0, 2.0)
     assert (covered.batch, covered.context) == ((1.0, 32.0), (64.0, 512.0))
     assert covered.prompt_batch == (1.0, 32.0)
     assert covered.phases == ("decode", "prefill")
     path = tmp_path / "law.json"
-    path.write_text(json.dumps(latency.latency_document(ROUTED)))
+    path.write_text(json.dumps(latency.latency_document(routed)))
     assert latency.load_latency_law(path).measured_range == covered
     service = latency.load_latency_law(path).measured(SERVICE)
     assert service.measured_range.n_experts == (1, 4, 8)
-    assert service.measured_range.doubts == ROUTED.warnings
+    assert service.measured_range.doubts == routed.warnings
 
 
 def test_inside_its_range_nothing_is_said():
@@ -78,20 +85,20 @@ def test_beyond_its_range_the_range_and_the_value_are_said(change, said):
     assert ("scaling latency" in doubt) == ("odd" not in doubt)
 
 
-def test_a_law_of_dense_models_prices_no_experts():
-    assert DENSE.measured_range.n_experts == (1,)
-    covered = DENSE.measured(SERVICE).measured_range
+def test_a_law_of_dense_models_prices_no_experts(dense, routed):
+    assert dense.measured_range.n_experts == (1,)
+    covered = dense.measured(SERVICE).measured_range
     require_experts(covered, (1,))
-    require_experts(ROUTED.measured_range, (1, 32))
+    require_experts(routed.measured_range, (1, 32))
     with pytest.raises(InputError, match=r"E = 1 alone.*E = 8, 32 .*`scaling bench`.*`n_experts`"):
         require_experts(covered, (1, 8, 32))
-    older = replace(DENSE, measured_range=MeasuredRange("the latency law")).measured(SERVICE).measured_range
+    older = replace(dense, measured_range=MeasuredRange("the latency law")).measured(SERVICE).measured_range
     with pytest.raises(InputError, match="E = 1 alone"):
         require_experts(older, (32,))
 
 
-def test_an_older_file_is_said_to_be_unknown(tmp_path):
-    path, document = tmp_path / "old.json", latency.latency_document(ROUTED)
+def test_an_older_file_is_said_to_be_unknown(routed, tmp_path):
+    path, document = tmp_path / "old.json", latency.latency_document(routed)
     del document["measured_range"]
     path.write_text(json.dumps(document))
     covered = latency.load_latency_law(path).measured(SERVICE).measured_range
@@ -103,49 +110,43 @@ def test_an_older_file_is_said_to_be_unknown(tmp_path):
 @pytest.fixture(scope="module")
 def recommend(tmp_path_factory):
     folder = tmp_path_factory.mktemp("laws")
-    # An H100 by name, so that no CPU is measured.
-    for name, law in (("dense", DENSE), ("routed", ROUTED)):
-        document = latency.latency_document(replace(law, device=replace(CPU, name="h100")))
-        (folder / f"{name}.json").write_text(json.dumps(document))
 
     def call(law, *words):
+        document = latency.latency_document(replace(law, device=replace(CPU, name="h100")))  # so no CPU is measured
+        (folder / "law.json").write_text(json.dumps(document))
         asked = ["--train-flops", "1e21", "--serve-tokens", "1e12", "--device", "h100", "--no-what-if", "--json"]
-        asked += ["--latency", str(folder / f"{law}.json"), "--max-devices", "1024"]
+        asked += ["--latency", str(folder / "law.json"), "--max-devices", "1024"]
         return CliRunner().invoke(app, ["recommend", "published:joint-moe-2025", *asked, *words])
 
     return call
 
 
-def test_recommend_refuses_experts_that_were_not_measured(recommend):
-    result = recommend("dense")
+def test_recommend_refuses_experts_that_were_not_measured(recommend, dense):
+    result = recommend(dense)
     assert result.exit_code == 2
     assert "E = 1 alone" in result.stderr
     assert "--n-experts" in result.stderr
     assert "Traceback" not in result.output
 
 
-def test_recommend_says_what_lies_outside_the_measurement(recommend):
-    result = recommend("routed", "--n-experts", "1,8,32")
+def test_recommend_says_what_lies_outside_the_measurement(recommend, routed):
+    result = recommend(routed, "--n-experts", "1,8,32")
     assert result.exit_code == 0, result.output
     (doubt,) = [words for words in json.loads(result.stdout)["warnings"] if "was measured at" in words]
     assert "E = 1, 4, 8 (not 32)" in doubt
     assert "d_model 64 to 256 (not " in doubt
 
 
-def test_prompts_that_were_timed_together_alone_are_said_where_each_is_priced_alone(recommend, tmp_path):
+def test_prompts_that_were_timed_together_alone_are_said_where_each_is_priced_alone(recommend, routed):
     rows = frame(grid=GRID[3:15])
-    together = rows[(rows["phase"] == "decode") | (rows["batch"] >= 32)]
-    law = latency.fit_latency(LatencyTable(together.reset_index(drop=True), "x"), CPU, np.random.default_rng(0), 200)
+    law = law_of(rows[(rows["phase"] == "decode") | (rows["batch"] >= 32)])
     assert (law.measured_range.batch, law.measured_range.prompt_batch) == ((1.0, 32.0), (32.0, 32.0))
-    (tmp_path / "together.json").write_text(
-        json.dumps(latency.latency_document(replace(law, device=replace(CPU, name="h100"))))
+    alone, together = (
+        [words for words in json.loads(recommend(each, "--n-experts", "8").stdout)["warnings"] if "prompts at" in words]
+        for each in (routed, law)
     )
-    warned = {
-        name: [words for words in json.loads(recommend(name).stdout)["warnings"] if "prompts at once" in words]
-        for name in ("routed", str(tmp_path / "together"))
-    }
-    assert warned.pop("routed") == []
-    ((doubt,),) = warned.values()
+    assert alone == []
+    (doubt,) = together
     assert "prompts at once 32 (not 1)" in doubt
 
 
