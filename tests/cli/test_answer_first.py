@@ -36,8 +36,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "predict": (("predict", JOINT, "--n-active", "1B", "--tokens", "20B", "--n-experts", "8"), rf"loss {NUMBER} nats"),
     "validate": (
-        ("validate", "STUDY", "--law", "joint-moe", "--laws", "hoffmann,yun", "--bootstrap", "8"),
-        rf"joint-moe predicts larger runs within {NUMBER} % \(median\)",
+        ("validate", "STUDY", "--law", "hoffmann", "--laws", "yun", "--where", "n_experts == 4", "--bootstrap", "8"),
+        rf"hoffmann predicts larger runs within {NUMBER} % \(median\)",
     ),
     "isoflop": (
         ("isoflop", "CSV", "--budget", "1e22"),

@@ -132,11 +132,11 @@ def test_the_command_line_and_page_1_say_that_it_is_no_answer(tmp_path):
 def test_thirteen_runs_at_one_corner_give_no_optimum_far_from_them(tmp_path):
     path = tmp_path / "corner.csv"
     corner(0).to_csv(path, index=False)
-    words = ("fit", str(path), "--budget", "3e22", "--bootstrap", "100")
+    words = ("fit", str(path), "--budget", "3e22", "--bootstrap", "20")
     document = json.loads(run(*words, "--json").stdout)
     assert document["optimum"]["refused"]
     assert document["optimum"]["decided"] is False
-    fit = public.fit(read_runs(path), bootstrap=100)
+    fit = public.fit(read_runs(path), bootstrap=20)
     answer = public.recommend(fit, train_flops=3e22, what_if=False)
     assert answer_document(answer)["refused"]
     assert "No answer" in answer.summary().title

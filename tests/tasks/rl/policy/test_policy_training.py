@@ -14,7 +14,7 @@ from scaling.tasks.cell import TaskCell
 from scaling.tasks.policy_rl import PolicyRL, rounds, train_flops
 
 MICRO = {
-    "setting": "continual", "games": ("breakout", "asterix"), "router": "hard", "d_hidden": 8, "n_envs": 8,
+    "setting": "continual", "games": ("breakout", "space-invaders"), "router": "hard", "d_hidden": 8, "n_envs": 8,
     "n_steps": 8, "n_minibatches": 2, "n_epochs": 2, "phase_frames": 128,
 }  # fmt: skip
 
