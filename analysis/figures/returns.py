@@ -16,16 +16,12 @@ from analysis.figures.style import Panel, pages, titled
 from analysis.returns.bootstrap import Band, Interval
 from analysis.returns.comparison import ArmResult, ReturnsComparison
 from analysis.returns.contrasts import ContrastResult
+from scaling.arrays import Array
 from scaling.formatting import si
 
 _MOST_BANDS = 6  # arms in one panel of bands
 _LINES, _ROW, _PANEL = 0.75, 0.17, 2.6  # inches: around rows, of a row, and of another panel
-_COSTS = {
-    "n_parameters": "parameters",
-    "n_total": "parameters",
-    "forward_flops": "FLOPs of a forward pass",
-    "train_flops": "training FLOPs",
-}
+_NAME, _NAME_HIGH = 0.28, 0.065  # what a name takes of the width and the height of a panel
 _MOST_COSTS = 2
 
 
@@ -120,11 +116,25 @@ def score_against_cost(
         if arm.iqm.low is not None and arm.iqm.high is not None:
             ax.vlines(place, arm.iqm.low, arm.iqm.high, colors=palette[arm.name], lw=1.0, zorder=2)
         ax.plot(place, arm.iqm.estimate, "o", color=palette[arm.name], mec="white", mew=0.5, zorder=3)
-        style.beside(arm.name, (place, arm.iqm.estimate), (4, 2), ax, fontsize=5.5, color=style.MUTED)
     ax.set(xscale="log", xlabel=x_label, ylabel=y_label)
-    ax.set_xlim(x.min() / 1.3, x.max() * 2)  # room for the names
-    style.ticks(ax.xaxis, x, most=5, digits=2, studied=False)
+    span = max(x.max() / x.min(), 2.0)
+    ax.set_xlim(x.min() / span**0.1, x.max() * span ** (1.2 * _NAME / (1 - _NAME)))
+    _names([arm.name for arm in shown], x, [arm.iqm.estimate for arm in shown], [palette[a.name] for a in shown], ax)
+    style.ticks(ax.xaxis, x, most=4, digits=2, studied=False)
     return ax
+
+
+def _names(names: Sequence[str], x: Array, y: Sequence[float], shades: Sequence[str], ax: Axes) -> None:
+    """Names to the right of their points, those that would cover each other moved up or down."""
+    low, high = ax.get_xlim()
+    width, height = _NAME * np.log(high / low), _NAME_HIGH * float(np.ptp(ax.get_ylim()))
+    order = np.argsort(x)
+    begins = np.flatnonzero(np.diff(np.log(x[order])) > width) + 1
+    for group in np.split(order, begins):
+        apart = style.kept_apart([y[one] for one in group], height)
+        for one, label in zip(group, apart, strict=True):
+            look = {"fontsize": 5.5, "va": "center", "color": shades[one]}
+            style.beside(names[one], (x[one], label), (4, 0), ax, **look)
 
 
 def _interval_row(
@@ -184,10 +194,7 @@ def _bands(found: ReturnsComparison, palette: Mapping[str, str]) -> list[Panel]:
 
 def _costs(found: ReturnsComparison, palette: Mapping[str, str]) -> list[Panel]:
     """Panels of the costs that are known and differ between arms."""
-    known = [
-        name for name in _COSTS if len({arm.measures[name] for arm in found.arms if name in arm.measures}) > 1
-    ][:_MOST_COSTS]  # fmt: skip
     return [
-        titled(partial(score_against_cost, found.arms, name, palette, _COSTS[name], "IQM"), f"Against {_COSTS[name]}")
-        for name in known
+        titled(partial(score_against_cost, found.arms, name, palette, label, "IQM"), f"Against {label}")
+        for name, label in [*found.costs.items()][:_MOST_COSTS]
     ]

@@ -17,6 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from scaling.arrays import Array
 from scaling.errors import InputError
@@ -182,13 +183,12 @@ def limit_losses(losses: Any, ax: Axes) -> None:
 
 
 def kept_apart(places: Sequence[float], gap: float) -> Array:
-    """Places of labels that are at least a gap apart, near those given and in their order."""
+    """Places of labels that are at least a gap apart and in their order, by least squares nearest to those given."""
     wanted = np.asarray(places, dtype=float)
     order = np.argsort(wanted, kind="stable")
-    raised = wanted[order] - gap * np.arange(len(order))
-    apart = np.maximum.accumulate(raised) + gap * np.arange(len(order))
+    steps = gap * np.arange(len(order))
     result = np.empty_like(wanted)
-    result[order] = apart - np.mean(apart - wanted[order])
+    result[order] = isotonic_regression(wanted[order] - steps).x + steps
     return result
 
 

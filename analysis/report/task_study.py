@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import get_origin
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from analysis.tables.study import Study
 from analysis.tables.tasks import other_task
 from scaling.errors import InputError
 from scaling.formatting import listed
+from scaling.json_text import parse_json
 from scaling.tasks import TASKS
 from scaling.tasks.task import Task
 
@@ -49,6 +51,7 @@ def load_task_study(path: Path) -> TaskStudy:
     if name is None or name not in TASKS:
         raise InputError(f"{path}: the task {name} is not installed; there are {listed(TASKS)}")
     task, notes = TASKS[name], list[str]()
+    runs = _with_plain_lists(runs, task)
     ok = runs[runs["status"] == "ok"].reset_index(drop=True)
     if ok.empty:
         raise InputError(f"{path}: no cell of this study is ok: {listed(runs['error'], most=3)}")
@@ -69,6 +72,14 @@ def load_task_study(path: Path) -> TaskStudy:
         returns=_returns(path, task, notes),
         notes=tuple(notes),
     )
+
+
+def _with_plain_lists(runs: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The rows with settings that are lists, JSON in a table, as a report writes them: breakout + asterix."""
+    fields = {} if task.settings is None else task.settings.model_fields
+    lists = [name for name, one in fields.items() if get_origin(one.annotation) in (tuple, list) and name in runs]
+    plain = {name: [" + ".join(map(str, parse_json(cell, name))) for cell in runs[name]] for name in lists}
+    return runs.assign(**plain)
 
 
 def _returns(path: Path, task: Task, notes: list[str]) -> dict[str, ReturnsComparison]:

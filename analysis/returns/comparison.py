@@ -39,6 +39,15 @@ _BAND_DRAWS, _THRESHOLDS = 2_000, 41  # of a profile
 Draws = Mapping[str, list[Array]]
 
 
+COSTS = {
+    "n_parameters": "parameters",
+    "n_total": "parameters",
+    "forward_flops": "FLOPs of a forward pass",
+    "train_flops": "training FLOPs",
+}
+"""Measures of an arm that say what it costs, with what they are called."""
+
+
 @dataclass(frozen=True)
 class ArmResult:
     """What is known of one arm: aggregates of its scores, and how it compares with the baseline.
@@ -96,6 +105,12 @@ class ReturnsComparison(Summarised):
             if arm.name == name:
                 return arm
         raise KeyError(name)
+
+    @property
+    def costs(self) -> dict[str, str]:
+        """The costs of `COSTS` that are known and not the same in all arms, with what they are called."""
+        values = {name: {arm.measures[name] for arm in self.arms if name in arm.measures} for name in COSTS}
+        return {name: label for name, label in COSTS.items() if len(values[name]) > 1}
 
     @property
     def headline(self) -> str:

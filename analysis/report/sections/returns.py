@@ -29,10 +29,6 @@ _CAPTION = (
     "Arms by interquartile mean with 95% intervals, and by the probability that a run scores more than one of the "
     "baseline; coloured where that differs by more than chance, the baseline hollow."
 )
-_PANELS = (
-    "Share of runs above each score, and learning curves, with pointwise 95% intervals over runs; interquartile means "
-    "against what an arm costs."
-)
 _FRONT = "Interquartile means with 95% intervals, and the probability that a run scores more than one of the baseline."
 
 
@@ -110,10 +106,17 @@ def _of_file(name: str, found: ReturnsComparison) -> list[Block]:
         text(sentence(found.headline)),
         *([text(sentence(found.told_apart))] if found.contrasts else []),
         picture(figure_name(name), _CAPTION),
-        picture(panels_name(name), _PANELS),
+        picture(panels_name(name), _panels_caption(found)),
         *(blocks.values(table, table.title) for table in tables),
         *([bullets(doubts)] if doubts else []),
     ]
+
+
+def _panels_caption(found: ReturnsComparison) -> str:
+    """What the panels of `analysis.figures.returns.panels_figure` show."""
+    curves = ", and learning curves," if found.curves is not None else ""
+    costs = "; interquartile means against what an arm costs" if found.costs else ""
+    return f"Share of runs above each score{curves} with pointwise 95% intervals over runs{costs}."
 
 
 def commands(found: Mapping[str, ReturnsComparison], folder: str) -> list[str]:

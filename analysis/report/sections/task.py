@@ -35,8 +35,6 @@ def front_page(study: TaskStudy) -> dict[str, Any]:
         summary=[
             *_front_figure(study),
             *([bullets(found[1:])] if found[1:] else []),
-            text("What it measures:"),
-            bullets(map(_said, task.metrics)),
         ],
     )
 
@@ -77,10 +75,6 @@ def _named(metric: Metric) -> str:
     return f"`{metric.name}`{unit}, where {metric.better} is better"
 
 
-def _said(metric: Metric) -> str:
-    return f"{_named(metric)}: {metric.meaning}"
-
-
 def _tiles(study: TaskStudy) -> list[Tile]:
     runs, budget = study.runs, study.task.budget
     amounts = runs[budget.name]
@@ -114,7 +108,17 @@ def _measured(study: TaskStudy) -> list[Block]:
         f"{name}{unit} by configuration and {budget}: mean over seeds, ± the standard error over the replicates of a "
         f"seed, or over seeds without these. {task.primary.better.capitalize()} is better.{more}"
     )
-    return [table(rows[:_MOST_ROWS], columns, caption)]
+    metrics = {one.name: one for one in task.metrics}
+    said: dict[str, Cell] = {
+        "metric": str,
+        "unit": lambda name: metrics[name].unit or None,
+        "better": lambda name: metrics[name].better,
+        "what it is": lambda name: metrics[name].meaning,
+    }
+    return [
+        table(rows[:_MOST_ROWS], columns, caption),
+        table(metrics, said, "What the task measures; tables, answers and commands call it so.", wide="what it is"),
+    ]
 
 
 def _cell(rows: pd.DataFrame, name: str) -> str | None:

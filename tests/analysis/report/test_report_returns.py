@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import scaling
+from analysis.figures.returns import panels_figure
 from analysis.report.build import build_report
 from analysis.report.contents import content, drawn
-from analysis.report.sections.returns import commands, programs
+from analysis.report.sections.returns import commands, panels_name, programs, section
 from analysis.report.task_study import load_task_study
 from analysis.returns.comparison import read_returns
 from scaling.cli.main import app
@@ -62,6 +64,21 @@ def test_without_a_kept_comparison_all_arms_are_compared_with_the_first(folder: 
     (made,) = study.returns.values()
     assert made.question.baseline == "dense 1"
     assert any("compares all arms with dense 1" in note for note in study.notes)
+
+
+@pytest.mark.parametrize("curves", [True, False])
+@pytest.mark.parametrize("costs", [True, False])
+def test_a_caption_names_the_panels_that_are_drawn(folder: Path, curves: bool, costs: bool) -> None:
+    found = kept(folder, "arms")
+    if not curves:
+        found = replace(found, curves=None)
+    if not costs:
+        found = replace(found, arms=tuple(replace(arm, measures={}) for arm in found.arms))
+    path = f"{panels_name('arms')}.svg"
+    (caption,) = [block["caption"] for block in section({"arms": found}) if block.get("path") == path]
+    panels = {ax.get_title(loc="left") for ax in panels_figure(found).axes}
+    assert ("learning curves" in str(caption)) == curves == ("While it learns" in panels)
+    assert ("costs" in str(caption)) == costs == ("Against parameters" in panels)
 
 
 def test_reward_programs_are_printed_as_they_were_written() -> None:

@@ -39,8 +39,11 @@ def test_it_says_the_task_its_metrics_and_its_cells(study: TaskStudy) -> None:
     assert page["headline"] == "24 cells measured; no rates were asked for yet"
     assert not page["decided"]
     said = " ".join(texts(page))
-    assert "squared_error in m^2, where lower is better: squared error of the mean" in said
-    assert "score, where higher is better" in said
+    assert "squared_error in m^2, where lower is better" in said
+    measured = page["sections"][0]["blocks"][1]
+    assert measured["columns"] == ["metric", "unit", "better", "what it is"]
+    assert measured["rows"][0] == ["squared_error", "m^2", "lower", "squared error of the mean"]
+    assert ["score", "–", "higher"] in [row[:3] for row in measured["rows"]]
     assert [section["title"] for section in page["sections"]] == [
         "What was measured", "What was run", "How to reproduce this",
     ]  # fmt: skip
@@ -50,7 +53,7 @@ def test_it_says_the_task_its_metrics_and_its_cells(study: TaskStudy) -> None:
 
 
 def test_the_table_has_a_mean_and_an_error_for_every_configuration_and_budget(study: TaskStudy) -> None:
-    (table,) = content(study)["sections"][0]["blocks"]
+    table, _ = content(study)["sections"][0]["blocks"]
     assert table["columns"] == ["n_experts", "samples = 100", "samples = 300", "samples = 1K", "samples = 3K"]
     assert [row[0] for row in table["rows"]] == ["1", "4", "16"]
     cells = study.runs.query("n_experts == 4 and samples == 100")
@@ -64,7 +67,7 @@ def test_settings_in_which_cells_differ_are_the_rows(tmp_path: Path) -> None:
     write_study(tmp_path / "coins", GRID.replace("seed: [0, 1]", "spread: [1, 2], seed: [0]"))
     loaded = load_task_study(tmp_path / "coins")
     assert loaded.varied == ("n_experts", "spread")
-    (table,) = content(loaded)["sections"][0]["blocks"]
+    table, _ = content(loaded)["sections"][0]["blocks"]
     assert len(table["rows"]) == 6
 
 
