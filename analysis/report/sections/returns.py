@@ -17,7 +17,8 @@ from scaling.formatting import plural, sentence
 
 TITLE = "Arms against each other"
 PROGRAMS = "What was learnt from"
-_REWARD, _PROGRAM, _OWN, _GAMES = "reward", "reward_program", "own", ("game", "games")
+PROGRAM = "reward_program"
+_REWARD, _OWN, _GAMES = "reward", "own", ("game", "games")
 _REWARDS = {
     "own": "the reward of the environment alone",
     "potential": "with gamma Phi(s') - Phi(s), which changes no optimal policy (Ng, Harada and Russell, ICML 1999)",
@@ -81,8 +82,8 @@ def programs(runs: pd.DataFrame) -> list[Block]:
                 for kind, count in kinds.items())
     ]  # fmt: skip
     beside = [name for name in (_REWARD, *_GAMES) if name in runs]
-    texts = runs[_PROGRAM].fillna("").astype(str) if _PROGRAM in runs else pd.Series("", index=runs.index)
-    for values, rows in runs.assign(**{_PROGRAM: texts})[texts.str.strip() != ""].groupby([*beside, _PROGRAM]):
+    texts = runs[PROGRAM].fillna("").astype(str) if PROGRAM in runs else pd.Series("", index=runs.index)
+    for values, rows in runs.assign(**{PROGRAM: texts})[texts.str.strip() != ""].groupby([*beside, PROGRAM]):
         *settings, program = values
         found += [
             text(sentence(f"{', '.join(map(str, settings))}: {plural(len(rows), 'run')}")),

@@ -158,7 +158,14 @@ def _evidence(study: TaskStudy) -> list[Block]:
 
 def _several(study: TaskStudy) -> str:
     names = [*study.varied, study.task.budget.name, "seed"]
-    return "; ".join(f"{name}: {distinct(study.runs[name])}" for name in names)
+    return "; ".join(f"{name}: {_values(name, study.runs[name])}" for name in names)
+
+
+def _values(name: str, values: pd.Series) -> str:
+    """The values of a setting; of reward programs, which stand in a section of their own, the number of texts."""
+    if name == returns.PROGRAM:
+        return plural(values[values.fillna("").str.strip() != ""].nunique(), "text")
+    return distinct(values)
 
 
 def _reproduction(study: TaskStudy) -> list[Block]:
