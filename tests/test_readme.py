@@ -60,7 +60,7 @@ def test_the_scaling_commands_run_as_printed(tmp_path):
     runs[["params", "tokens", "loss"]].to_csv(tmp_path / "runs.csv", index=False)
     write_isoflop(tmp_path / "isoflop.csv")
     engine_table().assign(silicon_tpot_ms=1e3 * planted_rows().tpot_s).to_csv(tmp_path / "engine.csv", index=False)
-    for line in (line for line in COMMANDS if line.startswith("scaling")):
+    for line in dict.fromkeys(line for line in COMMANDS if line.startswith("scaling")):
         done = subprocess.run(
             line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400
         )
