@@ -109,7 +109,9 @@ def load_report_study(path: Path, answer_file: Path | None = None, fit_source: s
     # A law may rest on a benchmark of its own, beside a study whose models were not timed.
     predicted = pd.DataFrame()
     if latency_law is not None and len(latency):
-        predicted = modelled(read_latency(path), latency_law)
+        # A law of this folder may be of some of its rows alone: of one device, one number format.
+        where = None if Path(latency_law.source).suffix else latency_law.selection.where
+        predicted = modelled(read_latency(path, where=where), latency_law)
     study = ReportStudy(
         path=path,
         name=str(table.frame["study"].iloc[0]) if "study" in table.frame else path.name,

@@ -329,6 +329,22 @@ def test_a_latency_law_may_stand_beside_a_study_whose_models_were_not_timed(time
     assert template_warnings(untimed, tmp_path) == []
 
 
+def test_a_latency_law_of_some_rows_is_held_against_these(timed, tmp_path, monkeypatch):
+    """Two number formats were timed, and the law is of one; without `where` no table of both is read."""
+    folder = shutil.copytree(timed.path, tmp_path / "both")
+    shutil.rmtree(folder / ".merged", ignore_errors=True)
+    for part in (folder / "latency").rglob("*.parquet"):
+        rows = pd.read_parquet(part)
+        pd.concat([rows, rows.assign(dtype="bfloat16", time_ms=2 * rows["time_ms"])]).to_parquet(part)
+    rows = latency_table.read_latency(folder, where="dtype == 'float32'")
+    law = latency.fit_latency(rows, timed.latency_law.device, np.random.default_rng(0), 5)
+    store(folder / LATENCY_LAW, latency.latency_document(law))
+    quick_checks(monkeypatch)
+    both = load_report_study(folder)
+    assert set(both.modelled["dtype"]) == {"float32"}
+    assert len(both.modelled) == law.n_rows == timed.latency_law.n_rows
+
+
 def test_times_that_their_law_contradicts_or_that_a_busy_machine_spoiled_are_flagged_where_they_are_shown(timed):
     shown = measured.measured_decode(timed.latency)
     dense, four, eight = shown.index
