@@ -17,6 +17,7 @@ from scaling.tasks.cell import TaskCell
 from scaling.tasks.rl.arms import forward_flops, n_parameters
 from scaling.tasks.rl.inside import dormancy, effective_rank
 from scaling.tasks.rl.learning_curve import LearningCurve
+from scaling.tasks.rl.pace import Pace
 from scaling.tasks.rl.pqn import DECISIONS, Learner
 from scaling.tasks.rl.programs import ROOM, Programs, programs_of, schedule_of
 from scaling.tasks.rows import result
@@ -27,7 +28,6 @@ from scaling.training import host, malloc
 EVALUATIONS, EVALUATION_EPSILON = 2, 0.05  # batches of `n_envs` first episodes, and the share of random actions in them
 RANDOM_EVALUATIONS = 8
 _LOOPS = 5  # of `DECISIONS` decisions
-_CALL_S = 1.0  # of rounds between two questions whether to stop
 
 
 def train_cells(
@@ -72,15 +72,14 @@ def _advanced(
     learner: Learner, last: int, programs: Programs, settings: ValueRL, curve: LearningCurve, observer: Observer
 ) -> Learner:
     """The learner after its round number `last`, its records in the curve."""
-    schedule, done, room = schedule_of(settings), int(learner.rounds), 1
+    schedule, done, pace = schedule_of(settings), int(learner.rounds), Pace(ROOM)
     while done < last:
-        count = min(room, last - done)
+        count = pace.rounds(last - done)
         clock = time.perf_counter()
         learner, records = programs.advance(learner, schedule, jnp.int32(count))
         curve.add(records, count)
-        took = time.perf_counter() - clock
+        pace.took(count, time.perf_counter() - clock)
         done += count
-        room = max(1, min(ROOM, int(count * _CALL_S / max(took, 1e-6))))
         observer.phase("train")  # a worker that tells nothing for long is taken to hang
         if reason := observer.reason_to_stop():
             raise reason

@@ -17,6 +17,7 @@ from scaling.observer import UNOBSERVED, Observer
 from scaling.tasks.cell import TaskCell
 from scaling.tasks.policy_rl import PolicyRL, column_of, rounds
 from scaling.tasks.rl.games import SIDE
+from scaling.tasks.rl.pace import Pace
 from scaling.tasks.rl.policy.checkpoint import Checkpoint, Saved
 from scaling.tasks.rl.policy.curve import Curve
 from scaling.tasks.rl.policy.examination import PROBE_ROWS, inspected_rows
@@ -33,7 +34,6 @@ from scaling.training import host, malloc
 Programs = dict[tuple[str, ...], Playing]  # by the games that they play
 Observations = dict[str, NDArray[np.bool_]]  # [B, 10, 10, C] of each game
 EPISODES, RANDOM_EPISODES = 128, 512  # of each game at least, whose mean return is measured
-_CALL_S = 1.0  # of rounds between two questions whether to stop
 _TRAIN, _EVALUATE = 0, 1  # of the keys of a seed
 
 
@@ -161,17 +161,17 @@ class Trainer:
 
     def _rounds(self, done: int, last: int, checkpoint: Checkpoint) -> None:
         """Rounds of one phase, their records in the curve."""
-        phase, room = self._phase, 1
+        phase, pace = self._phase, Pace(ROOM)
         schedule, playing = schedule_of(self._settings, phase.first, phase.first_task), self._playing[phase.games]
         while done < last:
-            count = min(room, last - done)
+            count = pace.rounds(last - done)
             clock = time.perf_counter()
             self._learner, records = playing.advance(self._learner, schedule, jnp.int32(count))
             self._curve.add(records, count, phase.games)
             took = time.perf_counter() - clock
             self.seconds += took
+            pace.took(count, took)
             done += count
-            room = max(1, min(ROOM, int(count * _CALL_S / max(took, 1e-6))))
             self._observer.phase("train")  # a worker that tells nothing for long is taken to hang
             reason = self._observer.reason_to_stop()
             if reason is not None or checkpoint.due:
