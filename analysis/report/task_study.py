@@ -78,8 +78,11 @@ def _with_plain_lists(runs: pd.DataFrame, task: Task) -> pd.DataFrame:
     """The rows with settings that are lists, JSON in a table, as a report writes them: breakout + asterix."""
     fields = {} if task.settings is None else task.settings.model_fields
     lists = [name for name, one in fields.items() if get_origin(one.annotation) in (tuple, list) and name in runs]
-    plain = {name: [" + ".join(map(str, parse_json(cell, name))) for cell in runs[name]] for name in lists}
-    return runs.assign(**plain)
+
+    def plain(cell: object) -> object:
+        return " + ".join(map(str, parse_json(cell, "a setting"))) if isinstance(cell, str) else cell
+
+    return runs.assign(**{name: runs[name].map(plain) for name in lists})
 
 
 def _returns(path: Path, task: Task, notes: list[str]) -> dict[str, ReturnsComparison]:

@@ -21,7 +21,7 @@ from scaling.arrays import Array, Values
 PLACE = ("n_experts", "top_k", "d_model", "n_layers", "batch", "context")
 """What places a step among those measured. `top_k` is 1 in a dense model."""
 _REMEMBERED = 16  # covariances of the same steps: a draw of a speed asks for some six sets, and so does the next
-_TOGETHER = 1_000_000  # of their numbers, 8 MB, and as much again of features
+_TOGETHER = 1_000_000  # of their numbers, 8 MB; their features take some twice as much
 _NODES = 128  # of a longer row of models by width: over ten decades of N .26 octaves of N apart, .1 of the width
 _ROOTS = np.sqrt([2.0, 3.0, 5.0, 7.0, 11.0, 13.0])  # one for each of `PLACE`
 
