@@ -68,7 +68,7 @@ def _decision_commands(study: ReportStudy, folder: str) -> list[str]:
 
 def _latency_command(law: LatencyLaw | None, folder: str, out: str) -> str:
     """`scaling latency` with the options that made a latency law."""
-    if law is None:
+    if law is None:  # the answer names one that is not in the folder
         return _words("scaling latency", folder, "--out", out)
     words = [f"--resamples {len(law.draws)}"] if len(law.draws) != _RESAMPLES else []
     words += [f"--seed {law.seed}"] if law.seed else []

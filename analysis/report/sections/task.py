@@ -108,16 +108,16 @@ def _measured(study: TaskStudy) -> list[Block]:
         f"{name}{unit} by configuration and {budget}: mean over seeds, ± the standard error over the replicates of a "
         f"seed, or over seeds without these. {task.primary.better.capitalize()} is better.{more}"
     )
-    metrics = {one.name: one for one in task.metrics}
-    said: dict[str, Cell] = {
-        "metric": str,
-        "unit": lambda name: metrics[name].unit or None,
-        "better": lambda name: metrics[name].better,
-        "what it is": lambda name: metrics[name].meaning,
+    metrics: dict[str, Cell] = {
+        "metric": lambda one: one.name,
+        "unit": lambda one: one.unit or None,
+        "better": lambda one: one.better,
+        "what it is": lambda one: one.meaning,
     }
+    named = "What the task measures, by the names that tables, answers and commands use."
     return [
         table(rows[:_MOST_ROWS], columns, caption),
-        table(metrics, said, "What the task measures; tables, answers and commands call it so.", wide="what it is"),
+        table(task.metrics, metrics, named, wide="what it is"),
     ]
 
 
