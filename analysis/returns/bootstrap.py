@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.returns.statistics import Scores
 from scaling.arrays import Array
+from scaling.formatting import listed
 
 DRAWS = 50_000
 _QUANTILES = (0.025, 0.975)
@@ -80,3 +82,10 @@ def band(x: Array, estimate_K: Array, draws_DxK: Array) -> Band:
     low_K, high_K = np.quantile(draws_DxK, _QUANTILES, axis=0)
     x_, estimate, low, high = (tuple(map(float, values)) for values in (x, estimate_K, low_K, high_K))
     return Band(x_, estimate, low, high)
+
+
+def opposed(by_game: Mapping[str, Interval]) -> str:
+    """`above 0 in asterix, below 0 in breakout`: differences of both signs, each by more than chance; else empty."""
+    above = [game for game, found in by_game.items() if found.above(0.0)]
+    below = [game for game, found in by_game.items() if found.below(0.0)]
+    return f"above 0 in {listed(above)}, below 0 in {listed(below)}" if above and below else ""

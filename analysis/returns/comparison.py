@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.returns.arms import Arm, Arms, arms_of
-from analysis.returns.bootstrap import Band, Interval, band, interval, resampled
+from analysis.returns.bootstrap import Band, Interval, band, interval, opposed, resampled
 from analysis.returns.contrasts import ContrastResult, best_of, read_contrast
 from analysis.returns.curves import LearningCurves, learning_curves
 from analysis.returns.question import ReturnsQuestion
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 10  # runs a game, below which a bootstrap of runs is coarse and its percentiles too narrow
+UNSURE_SCALE = 0.1  # standard error of the reference's mean, as a share of what it is above random actions
 _BAND_DRAWS, _THRESHOLDS = 2_000, 41  # of a profile
 Draws = Mapping[str, list[Array]]
 
@@ -55,6 +56,8 @@ class ArmResult:
     runs: of all games.   iqm, mean: of its scores.   gap: by how much its runs miss the reference; None where scores
     are not normalised.   difference: of interquartile means, this arm's minus the baseline's.   improvement: P(a run of
     this arm scores more than one of the baseline).   Both are None for the baseline itself.
+    difference_by_game: the difference in each game alone; empty where there is one game, for the baseline, and in files
+    of versions that did not ask.
     profile: the share of its runs that score more than each threshold.   by_game: mean raw scores.
     measures: means over its runs of what the table says of cost and network (`analysis.returns.arms.MEASURES`).
     """
@@ -69,6 +72,7 @@ class ArmResult:
     profile: Band
     by_game: tuple[float, ...]
     measures: Mapping[str, float] = field(default_factory=dict)
+    difference_by_game: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -121,16 +125,18 @@ class ReturnsComparison(Summarised):
 
     @property
     def told_apart(self) -> str:
-        """Which arms differ from the baseline by more than chance."""
+        """Which arms differ from the baseline by more than chance, and which do so both ways in single games."""
         apart: dict[bool, list[str]] = {True: [], False: []}  # better, worse
         for arm in self.arms:
             if arm.difference is not None and arm.difference.excludes(0.0):
                 apart[arm.difference.above(0.0)].append(arm.name)
-        where = f" in {plural(len(self.games), 'game')}" if len(self.games) > 1 else ""
-        return (
-            f"{self.question.metric}{where}: better than {self.question.baseline}: {listed(apart[True])}; worse: "
+        over = self.question.over(len(self.games))
+        said = (
+            f"{self.question.metric}{over}: better than {self.question.baseline}: {listed(apart[True])}; worse: "
             f"{listed(apart[False])}"
         )
+        both = [arm.name for arm in self.arms if opposed(arm.difference_by_game)]
+        return f"{said}; better in one {self.question.stratum} and worse in another: {listed(both)}" if both else said
 
     @property
     def score(self) -> str:
@@ -177,13 +183,16 @@ def compare(source: str | Path | pd.DataFrame, question: ReturnsQuestion) -> Ret
     results.sort(key=lambda result: -result.iqm.estimate)
     iqm = {result.name: result.iqm.estimate for result in results}
     contrasts = [
-        ContrastResult(one.name, ours, one.theirs, one.margin, *_against(ours, one.theirs, arms, draws))
+        ContrastResult(
+            one.name, ours, one.theirs, one.margin, *_against(ours, one.theirs, arms, draws),
+            _in_each_game(ours, one.theirs, arms, draws),
+        )
         for one in wanted
         for ours in [best_of(one, iqm, arms.source)]
-    ]
+    ]  # fmt: skip
     return ReturnsComparison(
         arms.question, arms.games, tuple(results), arms.random, arms.reference, arms.source, arms.unit,
-        tuple(contrasts), learning_curves(source, arms), _warnings(arms), arms.notes,
+        tuple(contrasts), learning_curves(source, arms), _warnings(arms, results, contrasts), arms.notes,
     )  # fmt: skip
 
 
@@ -213,8 +222,10 @@ def _thresholds(arms: Arms) -> Array:
 def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
     own, baseline = draws[arm.name], arms.question.baseline
     difference = improvement = None
+    by_game: Mapping[str, Interval] = {}
     if arm.name != baseline:
         difference, improvement = _against(arm.name, baseline, arms, draws)
+        by_game = _in_each_game(arm.name, baseline, arms, draws)
     return ArmResult(
         name=arm.name,
         runs=sum(map(len, arm.raw)),
@@ -226,6 +237,7 @@ def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
         profile=profile,
         by_game=tuple(float(np.mean(values)) for values in arm.raw),
         measures=arm.measures,
+        difference_by_game=by_game,
     )
 
 
@@ -241,8 +253,21 @@ def _against(ours: str, theirs: str, arms: Arms, draws: Draws) -> tuple[Interval
     )
 
 
-def _warnings(arms: Arms) -> tuple[str, ...]:
-    """What to doubt of the intervals and the scale."""
+def _in_each_game(ours: str, theirs: str, arms: Arms, draws: Draws) -> dict[str, Interval]:
+    """The difference of two arms' interquartile means in each game alone, from the draws of all; {} of one game."""
+    if len(arms.games) < 2:
+        return {}
+    found = {}
+    for place, game in enumerate(arms.games):
+        x, y = (arms.by_name[name].scores[place] for name in (ours, theirs))
+        drawn = interquartile_mean([draws[ours][place]]) - interquartile_mean([draws[theirs][place]])
+        estimate = interquartile_mean([x]) - interquartile_mean([y])
+        found[arms.question.in_words(game)] = interval(estimate, drawn, min(len(x), len(y)))
+    return found
+
+
+def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[ContrastResult]) -> tuple[str, ...]:
+    """What to doubt of the intervals, the scale and the pooling of games."""
     found = []
     fewest = min(arm.fewest for arm in arms.by_name.values())
     in_a_game = " in a game" if len(arms.games) > 1 else ""
@@ -260,4 +285,29 @@ def _warnings(arms: Arms) -> tuple[str, ...]:
             f"scores of {len(arms.games)} games are pooled as they were measured: a game of larger scores counts for "
             "more; `normalise` needs a column with the score of random actions"
         )
+    found += _unsure_scales(arms)
+    by_game = [*(arm.difference_by_game for arm in results), *(one.by_game for one in contrasts)]
+    if any(map(opposed, by_game)):
+        found.append(
+            f"arms are better in one {arms.question.stratum} and worse in another: their difference over all is of "
+            "neither, and its sign follows from which scores count for more; read each alone"
+        )
     return tuple(found)
+
+
+def _unsure_scales(arms: Arms) -> list[str]:
+    """Games in which the reference is above random actions by little more than chance, so that 1 is unsure."""
+    found: list[str] = []
+    if arms.question.reference is None or not arms.random:
+        return found
+    runs = arms.by_name[arms.question.reference].raw
+    for game, low, own in zip(arms.games, arms.random, runs, strict=True):
+        if len(own) > 1:
+            above, error = float(np.mean(own)) - low, float(np.std(own, ddof=1)) / len(own) ** 0.5
+            if error > UNSURE_SCALE * above:
+                found.append(
+                    f"{arms.question.in_words(game)}: {arms.question.reference} is {above:.3g} above random actions, "
+                    f"with a standard error of {error:.2g}: scores there are unsure by {error / above:.0%} all "
+                    "together, which intervals do not hold"
+                )
+    return found

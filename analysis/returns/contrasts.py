@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from analysis.returns.bootstrap import Interval
+from analysis.returns.bootstrap import Interval, opposed
 from scaling.errors import InputError
 from scaling.formatting import listed
 
@@ -27,7 +27,8 @@ class Contrast:
 @dataclass(frozen=True)
 class ContrastResult:
     """The difference of the interquartile means of two arms and the probability that a run of `ours` scores more than
-    one of `theirs`, with 95 % intervals. `ours` is the arm that was best where several were named."""
+    one of `theirs`, with 95 % intervals. `ours` is the arm that was best where several were named. by_game: the
+    difference in each game alone; empty where there is one game, and in files of versions that did not ask."""
 
     name: str
     ours: str
@@ -35,6 +36,7 @@ class ContrastResult:
     margin: float | None
     difference: Interval
     improvement: Interval
+    by_game: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -49,9 +51,10 @@ class ContrastResult:
 
     @property
     def said(self) -> str:
-        """The finding in a line."""
+        """The finding in a line, with the games in which it is the other way round."""
         found = self.difference.text("+.2f", "(95 % {} to {})")
-        return f"{self.name}: {self.ours} − {self.theirs} = {found}, {self.verdict}"
+        apart = opposed(self.by_game)
+        return f"{self.name}: {self.ours} − {self.theirs} = {found}, {self.verdict}" + (f"; {apart}" if apart else "")
 
 
 def read_contrast(text: str) -> Contrast:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from analysis.returns.bootstrap import DRAWS
 from scaling.errors import InputError
 
+GAME = "game"
+
 
 @dataclass(frozen=True)
 class ReturnsQuestion:
@@ -51,3 +53,18 @@ class ReturnsQuestion:
             raise InputError("`random` and `reference` normalise scores: leave them out, or normalise")
         if self.draws < 100:
             raise InputError(f"`draws` must be at least 100 for an interval of 95 %, found {self.draws}")
+
+    @property
+    def stratum(self) -> str:
+        """What a stratum is called: a game, or a value of the column `strata`."""
+        return GAME if self.strata in (None, GAME) else f"value of {self.strata}"
+
+    def over(self, strata: int) -> str:
+        """` in 2 games`, ` over 4 values of n_experts`; nothing of one."""
+        if strata < 2:
+            return ""
+        return f" in {strata} games" if self.stratum == GAME else f" over {strata} values of {self.strata}"
+
+    def in_words(self, stratum: str) -> str:
+        """The name of a stratum, with that of its column where it is no game: `n_experts 8`."""
+        return stratum if self.stratum == GAME else f"{self.strata} {stratum}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.rates.table import IDENTITY, VALUE, ReplicateTable, read_replicates
-from analysis.returns.question import ReturnsQuestion
+from analysis.returns.question import GAME, ReturnsQuestion
 from analysis.tables.readers import read_table
 from analysis.tables.study import Study
 from scaling.errors import InputError
@@ -18,7 +18,7 @@ from scaling.tasks import TASKS
 
 STRATUM, RANDOM = "stratum of the score", "score of random actions"  # columns that no table of runs has
 ALL = "all"  # the one stratum of runs that no column tells apart
-_GAME, _RANDOM_RETURN, _RETURN = "game", "random_return", "episode_return"
+_RANDOM_RETURN, _RETURN = "random_return", "episode_return"
 _ARM = ("arm", "n_experts")  # make arms in a table that does not say what its settings are
 _TEXTS = ("reward_program",)  # settings that are texts, and make no name of an arm
 
@@ -53,7 +53,7 @@ def read_scores(source: str | Path | pd.DataFrame, question: ReturnsQuestion) ->
         notes += [note for note in (*left_out, *table.notes) if note not in notes]
         frames.append(frame.assign(**{STRATUM: _named(column, metric)}))
     first = next(iter(tables.values()))
-    strata = question.strata or (_GAME if _GAME in first.frame else None)
+    strata = question.strata or (GAME if GAME in first.frame else None)
     by = question.by or _varied(first, strata)
     _require(first, (*by, *([strata] if strata else [])))
     randoms = {column: _random(table, column, metric, question) for column, table in tables.items()}

@@ -74,6 +74,17 @@ def contrasts_table(found: ReturnsComparison) -> Table:
     return Table("Pairs of arms", columns, tuple(rows))
 
 
+def by_game_table(found: ReturnsComparison) -> Table:
+    """The difference of interquartile means of each pair that was asked for and of each arm to the baseline, in each
+    game alone; no rows of one game."""
+    games = [found.question.in_words(game) for game in found.games]
+    columns = (Column("pair", "arms", text=True), *(Column(game, game, _signed) for game in games))
+    pairs = {f"{one.ours} − {one.theirs}": one.by_game for one in found.contrasts}
+    arms = {f"{arm.name} − {found.question.baseline}": arm.difference_by_game for arm in found.arms}
+    rows = [(pair, *map(by_game.get, games)) for pair, by_game in {**pairs, **arms}.items() if by_game]
+    return Table(f"Differences of IQM in each {found.question.stratum}", columns, tuple(rows))
+
+
 def how_to_read(found: ReturnsComparison) -> tuple[str, ...]:
     """What a score is, and what the intervals are."""
     asked = found.question

@@ -96,7 +96,7 @@ def _page(found: ReturnsComparison) -> Page:
     """The pairs that were asked for, the arms, and the scores by game; in tables that a terminal has room for."""
     from dataclasses import replace
 
-    from analysis.returns.tables import arms_table, contrasts_table, costs_table, games_table
+    from analysis.returns.tables import arms_table, by_game_table, contrasts_table, costs_table, games_table
     from scaling.cli.show.page import Page
 
     arms, pairs = arms_table(found), contrasts_table(found)
@@ -108,6 +108,8 @@ def _page(found: ReturnsComparison) -> Page:
     if found.contrasts:
         shown.insert(0, pairs.without("pair", "improvement"))
         details.append(pairs.without("difference", "verdict"))
+    if (by_game := by_game_table(found)).rows:
+        details.append(by_game)
     if any(arm.measures for arm in found.arms):
         details.append(costs_table(found))
     return Page(
@@ -117,5 +119,5 @@ def _page(found: ReturnsComparison) -> Page:
         notes=(*notes, *found.notes),
         warnings=found.warnings,
         details=tuple(details),
-        more="probabilities of improvement, optimality gaps and costs",
+        more="probabilities of improvement, optimality gaps, differences in each game and costs",
     )

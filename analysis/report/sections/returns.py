@@ -12,7 +12,7 @@ from analysis.report import blocks
 from analysis.report.blocks import Block, bullets, code, heading, picture, text
 from analysis.returns.comparison import ReturnsComparison
 from analysis.returns.question import ReturnsQuestion
-from analysis.returns.tables import arms_table, contrasts_table, costs_table, games_table
+from analysis.returns.tables import arms_table, by_game_table, contrasts_table, costs_table, games_table
 from scaling.formatting import plural, sentence
 
 TITLE = "Arms against each other"
@@ -100,6 +100,7 @@ def _titled(name: str) -> str:
 def _of_file(name: str, found: ReturnsComparison) -> list[Block]:
     tables = [arms_table(found), games_table(found)]
     tables = [contrasts_table(found), *tables] if found.contrasts else tables
+    tables += [table for table in [by_game_table(found)] if table.rows]
     tables += [costs_table(found)] if any(arm.measures for arm in found.arms) else []
     doubts = [*found.warnings, *found.notes]
     return [

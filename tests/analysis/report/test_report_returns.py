@@ -44,10 +44,12 @@ def test_the_registered_answer_is_the_headline_and_its_tables_are_shown(folder: 
     title, blocks = page["sections"][0]["title"], page["sections"][0]["blocks"]
     assert title == "Arms against each other"
     assert [block["text"] for block in blocks if block["kind"] == "heading"] == ["Registered", "Breakout"]
-    pairs, arms, games, costs, *_ = (block for block in blocks if block["kind"] == "table")
+    pairs, arms, games, by_game, costs, *_ = (block for block in blocks if block["kind"] == "table")
     assert pairs["rows"][0][-1] == first.contrasts[0].verdict
     assert [row[0] for row in arms["rows"]] == [arm.name for arm in first.arms]
     assert games["columns"] == ["arm", "asterix", "breakout"]
+    assert by_game["columns"] == ["arms", "asterix", "breakout"]
+    assert by_game["rows"][0][0] == "soft 4 − soft-one-wide 4"
     assert costs["columns"][1:] == ["parameters", "FLOPs a forward pass", "training FLOPs", "µs a decision",
                                     "dormant", "of the worst expert", "effective rank", "dropped tokens"]  # fmt: skip
     doubts = [item for block in blocks if block["kind"] == "list" for item in block["items"]]

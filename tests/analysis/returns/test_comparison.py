@@ -16,6 +16,7 @@ from analysis.returns.bootstrap import Interval
 from analysis.returns.comparison import compare, profiles, read_returns
 from analysis.returns.contrasts import Contrast, ContrastResult, read_contrast
 from analysis.returns.question import ReturnsQuestion
+from analysis.returns.tables import by_game_table
 from scaling.errors import InputError
 from scaling.files import write_json
 from scaling.tasks import TASKS
@@ -80,6 +81,52 @@ def test_an_answer_follows_from_the_seed_and_not_from_the_order_of_rows() -> Non
 def test_few_runs_are_pointed_out() -> None:
     assert not compare(runs(), QUESTION).warnings
     assert "an arm has 5 runs in a game" in compare(runs(seeds=5), QUESTION).warnings[0]
+
+
+def opposite() -> pd.DataFrame:
+    """`soft` with .5 more in Asterix and .5 less in Breakout."""
+    more, less = runs(lift=0.5), runs(lift=-0.5)
+    return pd.concat([more[more.game == "asterix"], less[less.game == "breakout"]])
+
+
+def test_arms_that_are_better_in_one_game_and_worse_in_another_are_named() -> None:
+    """The difference over both is 0; those of each game are what was planted."""
+    found = compare(opposite(), replace(QUESTION, contrasts=("experts: soft 4 - dense 1",)))
+    soft, (pair,) = found["soft 4"], found.contrasts
+    assert soft.difference is not None
+    assert soft.difference.estimate == pytest.approx(0.0, abs=1e-12)
+    assert {game: one.estimate for game, one in soft.difference_by_game.items()} == pytest.approx(
+        {"asterix": 0.5, "breakout": -0.5}
+    )
+    assert soft.difference_by_game["asterix"].above(0.0)
+    assert soft.difference_by_game["breakout"].below(0.0)
+    assert pair.by_game == soft.difference_by_game
+    assert "above 0 in asterix, below 0 in breakout" in pair.said
+    assert found.told_apart.endswith("better in one game and worse in another: soft 4")
+    assert any("worse in another" in one for one in found.warnings)
+    assert [row[0] for row in by_game_table(found).rows] == ["soft 4 − dense 1"]
+
+
+def test_games_that_agree_are_not_pointed_out_and_one_game_has_no_differences_by_game() -> None:
+    assert compare(runs(), QUESTION).warnings == ()
+    alone = compare(opposite(), replace(QUESTION, where="game == 'asterix'"))
+    assert alone["soft 4"].difference_by_game == {}
+    assert not by_game_table(alone).rows
+
+
+def test_strata_that_are_no_games_are_called_by_their_column() -> None:
+    table = opposite().rename(columns={"game": "width"}).replace({"asterix": 32, "breakout": 64})
+    found = compare(table, replace(QUESTION, strata="width"))
+    assert set(found["soft 4"].difference_by_game) == {"width 32", "width 64"}
+    assert found.told_apart.startswith("episode_return over 2 values of width: ")
+
+
+@pytest.mark.parametrize(("seeds", "unsure"), [(10, False), (4, True)])
+def test_a_scale_that_is_unsure_is_pointed_out(seeds: int, unsure: bool) -> None:
+    """Runs spread by k/3 - 1/2 of .6 have a standard deviation of .6 sqrt(5/27) of the scale, .258, and a standard
+    error of .129 of four; ten have .0638."""
+    found = compare(runs(seeds=seeds), QUESTION).warnings
+    assert any("asterix: dense 1 is 10 above random" in one and "unsure by 13%" in one for one in found) == unsure
 
 
 def test_failed_runs_are_left_out_and_counted() -> None:
