@@ -125,9 +125,10 @@ def score_against_cost(
 
 
 def _names(names: Sequence[str], x: Array, y: Sequence[float], shades: Sequence[str], ax: Axes) -> None:
-    """Names to the right of their points, those that would cover each other moved up or down."""
+    """Names to the right of their points, those that would cover each other moved up or down, all inside the panel."""
     low, high = ax.get_xlim()
     width, height = _NAME * np.log(high / low), _NAME_HIGH * float(np.ptp(ax.get_ylim()))
+    lowest, highest = ax.get_ylim()
     order = np.argsort(x)
     begins = np.flatnonzero(np.diff(np.log(x[order])) > width) + 1
     for group in np.split(order, begins):
@@ -135,6 +136,8 @@ def _names(names: Sequence[str], x: Array, y: Sequence[float], shades: Sequence[
         for one, label in zip(group, apart, strict=True):
             look = {"fontsize": 5.5, "va": "center", "color": shades[one]}
             style.beside(names[one], (x[one], label), (4, 0), ax, **look)
+            lowest, highest = min(lowest, label - height / 2), max(highest, label + height / 2)
+    ax.set_ylim(lowest, highest)
 
 
 def _interval_row(

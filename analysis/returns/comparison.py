@@ -289,8 +289,14 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
     by_game = [*(arm.difference_by_game for arm in results), *(one.by_game for one in contrasts)]
     if any(map(opposed, by_game)):
         found.append(
-            f"arms are better in one {arms.question.stratum} and worse in another: their difference over all is of "
-            "neither, and its sign follows from which scores count for more; read each alone"
+            f"some arms are better in one {arms.question.stratum} and worse in another: a difference over all "
+            "describes neither, and its sign depends on how they are weighed; read each alone"
+        )
+    improvements = [*(arm.improvement for arm in results), *(one.improvement for one in contrasts)]
+    if any(one is not None and one.low is not None and one.low == one.high for one in improvements):
+        found.append(
+            "every run of one arm scores more than every one of another: P(better) is 0 or 1 in all resamples, and its "
+            "interval without width says nothing of how sure that is"
         )
     return tuple(found)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import planted_returns
 import pytest
+from matplotlib.text import Annotation
 
 import scaling
 from analysis.figures.returns import bands_of, overview
@@ -43,6 +44,23 @@ def test_bands_and_costs_are_those_of_the_answer(found: scaling.ReturnsCompariso
     assert [tuple(line.get_xdata()) for line in curves.lines] == [found.curves.by_arm[name].x for name in named]
     places = {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in parameters.lines}
     assert places == {(arm.measures["n_parameters"], arm.iqm.estimate) for arm in found.arms}
+
+
+def test_names_of_arms_that_cost_and_score_alike_stay_inside_their_panel(tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = [
+        {"arm": arm, "seed": seed, "score": seed + 50.0 * (arm == "h"), "n_parameters": 1000 * (1 + (arm == "h"))}
+        for arm in "abcdefgh"
+        for seed in range(4)
+    ]
+    page = scaling.returns(pd.DataFrame(rows), baseline="a", by="arm", metric="score", bootstrap=200).plot()
+    (costs,) = [ax for ax in page.axes if ax.get_title(loc="left") == "Against parameters"]
+    low, high = costs.get_ylim()
+    places = sorted(name.xy[1] for name in costs.texts if isinstance(name, Annotation))
+    assert len(places) == 8
+    assert low < places[0]
+    assert places[-1] < high
 
 
 def test_a_comparison_without_curves_and_costs_has_what_is_left(tmp_path: Path) -> None:

@@ -129,6 +129,15 @@ def test_a_scale_that_is_unsure_is_pointed_out(seeds: int, unsure: bool) -> None
     assert any("asterix: dense 1 is 10 above random" in one and "unsure by 13%" in one for one in found) == unsure
 
 
+def test_a_probability_of_0_or_1_is_not_taken_for_certain() -> None:
+    """A lift of .7 is more than all runs of an arm are apart, which is .6."""
+    found = compare(runs(lift=0.7), QUESTION)
+    improvement = found["soft 4"].improvement
+    assert improvement is not None
+    assert improvement.low == improvement.high == 1.0
+    assert any("without width" in one for one in found.warnings)
+
+
 def test_failed_runs_are_left_out_and_counted() -> None:
     table = runs()
     table.loc[0, "status"] = "diverged"
