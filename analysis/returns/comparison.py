@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FEW = 10  # runs a game, below which a bootstrap of runs is coarse and its percentiles too narrow
 UNSURE_SCALE = 0.1  # standard error of the reference's mean, as a share of what it is above random actions
+NO_ARM = "no arm"  # "none" may be the name of one
 _BAND_DRAWS, _THRESHOLDS = 2_000, 41  # of a profile
 Draws = Mapping[str, list[Array]]
 
@@ -132,8 +133,8 @@ class ReturnsComparison(Summarised):
                 apart[arm.difference.above(0.0)].append(arm.name)
         over = self.question.over(len(self.games))
         said = (
-            f"{self.question.metric}{over}: better than {self.question.baseline}: {listed(apart[True])}; worse: "
-            f"{listed(apart[False])}"
+            f"{self.question.metric}{over}: better than {self.question.baseline}: {listed(apart[True], empty=NO_ARM)}; "
+            f"worse: {listed(apart[False], empty=NO_ARM)}"
         )
         both = [arm.name for arm in self.arms if opposed(arm.difference_by_game)]
         return f"{said}; better in one {self.question.stratum} and worse in another: {listed(both)}" if both else said
@@ -270,7 +271,8 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
     """What to doubt of the intervals, the scale and the pooling of games."""
     found = []
     fewest = min(arm.fewest for arm in arms.by_name.values())
-    in_a_game = " in a game" if len(arms.games) > 1 else ""
+    stratum = arms.question.stratum
+    in_a_game = f" in a {stratum}" if len(arms.games) > 1 else ""
     if fewest < 2:
         found.append(
             f"an arm has one run{in_a_game}, which says nothing of another: it has no intervals; train more seeds"
@@ -282,14 +284,14 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
         )
     if not arms.random and len(arms.games) > 1:
         found.append(
-            f"scores of {len(arms.games)} games are pooled as they were measured: a game of larger scores counts for "
-            "more; `normalise` needs a column with the score of random actions"
+            f"scores are pooled{arms.question.over(len(arms.games))} as they were measured: a {stratum} with larger "
+            "scores counts for more; `normalise` needs a column with the score of random actions"
         )
     found += _unsure_scales(arms)
     by_game = [*(arm.difference_by_game for arm in results), *(one.by_game for one in contrasts)]
     if any(map(opposed, by_game)):
         found.append(
-            f"some arms are better in one {arms.question.stratum} and worse in another: a difference over all "
+            f"some arms are better in one {stratum} and worse in another: a difference over all "
             "describes neither, and its sign depends on how they are weighed; read each alone"
         )
     improvements = [*(arm.improvement for arm in results), *(one.improvement for one in contrasts)]

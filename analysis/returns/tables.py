@@ -7,6 +7,7 @@ from functools import partial
 
 from analysis.returns.bootstrap import Interval
 from analysis.returns.comparison import ReturnsComparison
+from analysis.returns.question import GAME
 from scaling.formatting import number, si
 from scaling.table import Column, Table
 
@@ -53,13 +54,15 @@ def costs_table(found: ReturnsComparison) -> Table:
 
 
 def games_table(found: ReturnsComparison) -> Table:
-    """The mean raw score of each arm in each game, and those of random actions and of the reference."""
-    columns = (Column("name", "arm", text=True), *(Column(game, game, partial(number, form=".3g"))
-               for game in found.games))  # fmt: skip
+    """The mean raw score of each arm in each game, and that of random actions."""
+    games = [(game, found.question.in_words(game)) for game in found.games]
+    form = partial(number, form=".3g")
+    columns = (Column("name", "arm", text=True), *(Column(game, label, form) for game, label in games))
     rows = [(arm.name, *arm.by_game) for arm in found.arms]
     rows += [("random actions", *found.random)] if found.random else []
     unit = f" ({found.unit})" if found.unit else ""
-    return Table(f"Mean {found.question.metric}{unit} by game", columns, tuple(rows))
+    by = f" by {found.question.strata or GAME}" if len(games) > 1 else ""
+    return Table(f"Mean {found.question.metric}{unit}{by}", columns, tuple(rows))
 
 
 def contrasts_table(found: ReturnsComparison) -> Table:
@@ -88,12 +91,10 @@ def by_game_table(found: ReturnsComparison) -> Table:
 def how_to_read(found: ReturnsComparison) -> tuple[str, ...]:
     """What a score is, and what the intervals are."""
     asked = found.question
+    within = f" within each {asked.stratum}" if len(found.games) > 1 else ""
     notes = [
         f"IQM: the mean of the middle half of all runs; intervals: 95 %, {asked.draws:,} bootstrap resamples of the "
-        "runs within games"
-        if len(found.games) > 1
-        else f"IQM: the mean of the middle half of all runs; intervals: 95 %, {asked.draws:,} bootstrap resamples of "
-        "the runs",
+        f"runs{within}",
         f"P(better): that a run scores more than one of {asked.baseline}",
     ]
     if found.random:

@@ -38,7 +38,7 @@ def test_the_answer_comes_first_then_the_arms(table: Path) -> None:
     said = call(table, "--baseline", "dense 1", "--bootstrap", 500)
     assert said.exit_code == 0
     lines = said.stdout.splitlines()
-    assert lines[0] == "episode_return in 2 games: better than dense 1: soft 4; worse: none"
+    assert lines[0] == "episode_return in 2 games: better than dense 1: soft 4; worse: no arm"
     assert any("soft 4" in line and "1.2" in line for line in lines)
     assert "5 runs in a game" in said.stdout
 

@@ -191,7 +191,7 @@ def test_scores_without_games_or_random_actions_are_compared_as_they_are() -> No
     assert both.difference is not None
     assert both.difference.estimate == pytest.approx(0.2, abs=1e-12)
     assert both.gap is None
-    assert found.headline == "success_rate: better than none: both; worse: none"
+    assert found.headline == "success_rate: better than none: both; worse: no arm"
     with pytest.raises(InputError, match="no column says what random actions score in success_rate"):
         compare(pd.DataFrame(rows), replace(found.question, normalise=True))
 
