@@ -210,7 +210,7 @@ def test_games_may_be_columns_of_a_run() -> None:
 def test_raw_scores_of_several_games_are_pooled_with_a_warning() -> None:
     found = compare(runs(), RAW)
     assert found.random == found.reference == ()
-    assert any("a game of larger scores counts for more" in warning for warning in found.warnings)
+    assert any("a game with larger scores counts for more" in warning for warning in found.warnings)
     pooled = np.sort(runs().query("arm == 'soft'")["episode_return"])[5:-5]
     assert found["soft 4"].iqm.estimate == pytest.approx(pooled.mean(), rel=1e-12)
 
