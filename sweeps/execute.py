@@ -72,9 +72,9 @@ def _run_sweep(
         run_ids = {cell.run_id(hashes[cell]): cell for cell in grid.cells}
         for message in store.tidy(before):
             progress.note(f"warning: {message}")
-        store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
-
         lacking = before.missing(run_ids, retry_failed=options.retry_failed)
+        if lacking or not store.holds_grid(resolved(grid)):  # else the cells were made with what is recorded there
+            store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
         store.require_writable(lacking)
         for message in store.make_way(lacking):
             progress.note(f"warning: {message}")

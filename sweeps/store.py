@@ -25,6 +25,7 @@ from scaling.formatting import listed, plural
 from scaling.live import LIVE
 from scaling.schema import TABLES, Table, to_arrow, write_parquet
 from scaling.tasks import LANGUAGE_MODEL, TASKS
+from sweeps.grid.grid import RECORD
 
 LOCK = ".lock"
 GRID = "grid.yaml"
@@ -108,6 +109,14 @@ class Store:
     def write_grid(self, text: str) -> None:
         """Write the resolved grid. Raises WorkError."""
         write_atomically(self.out / GRID, text.encode(), self.out)
+
+    def holds_grid(self, text: str) -> bool:
+        """Whether the grid on disk is this resolved one, whatever it was made with."""
+        try:
+            found = (self.out / GRID).read_text()
+        except (OSError, UnicodeDecodeError):
+            return False
+        return found.split(f"\n{RECORD}:", 1)[0].strip() == text.strip()
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]], task: str = LANGUAGE_MODEL) -> None:
         columns = None if task == LANGUAGE_MODEL else TASKS[task].columns(table)

@@ -77,6 +77,21 @@ def test_a_grown_grid_trains_only_what_is_new_and_reuses_the_latency_of_a_shape(
     assert len(table(place.out, "latency")) == 10
 
 
+def test_what_a_grid_was_made_with_stays_when_nothing_is_trained_and_is_new_with_new_cells(place: Place) -> None:
+    path = place.grid("{d_model: 16, tokens: 1K, seed: [0, 1]}")
+    sweep(path, place)
+    kept = place.out / "grid.yaml"
+    earlier = kept.read_text().replace("code_version: ", "code_version: earlier ")
+    kept.write_text(earlier)
+    sweep(path, place)
+    assert kept.read_text() == earlier
+    sweep(place.grid("{d_model: 16, tokens: 1K, seed: 0}"), place)  # nothing to train, and other cells
+    assert [cell.seed for cell in grid.load_grid(kept).cells] == [0]
+    kept.write_text(earlier)
+    sweep(place.grid("{d_model: 16, tokens: 1K, seed: [0, 1, 2]}"), place)
+    assert "earlier" not in kept.read_text()
+
+
 def test_a_changed_bench_needs_new_latency_but_no_training(place: Place) -> None:
     sweep(place.grid("{d_model: 16, tokens: 1K}"), place)
     path = place.grid("{d_model: 16, tokens: 1K}")
