@@ -38,8 +38,16 @@ def summary_table(title: str, headings: Iterable[str], rows: Iterable[tuple[str,
 def summarised(table: Table, title: str, notes: Iterable[str]) -> Table:
     """The table under a title, with notes that are numbered and broken into lines."""
     numbered = (f"[{number}] {note}" for number, note in enumerate(notes, start=1))
-    wrapped = tuple(textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in numbered)
-    return replace(table, title=textwrap.fill(title, _WIDTH), notes=wrapped)
+    return replace(table, title=_lines(title), notes=tuple(_lines(note, "    ") for note in numbered))
+
+
+def _lines(text: str, indent: str = "") -> str:
+    """Broken into lines, but not at a hyphen: names such as `dense-wide` stay whole."""
+    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _cut(text: str) -> str:
+    return textwrap.shorten(text, _MOST_LETTERS, placeholder=" …", break_on_hyphens=False)
 
 
 class Settings:
@@ -63,8 +71,7 @@ def _given(value: Any) -> list[tuple[str, str]]:
 
 def _short(table: Table) -> Table:
     """The same with at most three notes, each cut to two lines."""
-    notes = [textwrap.shorten(note, _MOST_LETTERS, placeholder=" …") for note in table.notes[:_MOST_NOTES]]
+    notes = [_lines(_cut(note), "    ") for note in table.notes[:_MOST_NOTES]]
     left = len(table.notes) - _MOST_NOTES
     more = [f"and {plural(left, 'more note')}"] if left > 0 else []
-    notes = [textwrap.fill(note, _WIDTH, subsequent_indent="    ") for note in notes]
-    return replace(table, title=textwrap.shorten(table.title, _MOST_LETTERS, placeholder=" …"), notes=(*notes, *more))
+    return replace(table, title=_cut(table.title), notes=(*notes, *more))

@@ -137,7 +137,7 @@ def _detail(part: Table | str, width: int) -> list[str]:
 
 
 def _shortened(text: str) -> str:
-    return textwrap.shorten(text, _LETTERS_OF_NOTE, placeholder=" …")
+    return textwrap.shorten(text, _LETTERS_OF_NOTE, placeholder=" …", break_on_hyphens=False)
 
 
 def _wrap(text: str, width: int) -> list[str]:
