@@ -119,5 +119,5 @@ def _page(found: ReturnsComparison) -> Page:
         notes=(*notes, *found.notes),
         warnings=found.warnings,
         details=tuple(details),
-        more="probabilities of improvement, optimality gaps, differences in each game and costs",
+        more="P(better), gaps, games alone and costs",
     )
