@@ -73,8 +73,8 @@ def _run_sweep(
         for message in store.tidy(before):
             progress.note(f"warning: {message}")
         lacking = before.missing(run_ids, retry_failed=options.retry_failed)
-        if lacking or not store.holds_grid(resolved(grid)):  # else the cells were made with what is recorded there
-            store.write_grid(resolved(grid, record(grid, list(corpora.values()))))
+        kept = None if lacking else store.made_with()  # cells that are there were made with what is recorded there
+        store.write_grid(resolved(grid, kept or record(grid, list(corpora.values()))))
         store.require_writable(lacking)
         for message in store.make_way(lacking):
             progress.note(f"warning: {message}")

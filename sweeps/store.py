@@ -25,6 +25,7 @@ from scaling.formatting import listed, plural
 from scaling.live import LIVE
 from scaling.schema import TABLES, Table, to_arrow, write_parquet
 from scaling.tasks import LANGUAGE_MODEL, TASKS
+from scaling.yaml_text import YamlSource, parse_tree, plain, yaml_text
 from sweeps.grid.grid import RECORD
 
 LOCK = ".lock"
@@ -110,13 +111,15 @@ class Store:
         """Write the resolved grid. Raises WorkError."""
         write_atomically(self.out / GRID, text.encode(), self.out)
 
-    def holds_grid(self, text: str) -> bool:
-        """Whether the grid on disk is this resolved one, whatever it was made with."""
+    def made_with(self) -> dict[str, Any] | None:
+        """What the grid on disk says its cells were made with; None without one that can be read."""
+        path = self.out / GRID
         try:
-            found = (self.out / GRID).read_text()
-        except (OSError, UnicodeDecodeError):
-            return False
-        return found.split(f"\n{RECORD}:", 1)[0].strip() == text.strip()
+            document = plain(parse_tree(yaml_text(path), YamlSource(path), "the grid is empty"))
+        except (OSError, InputError):
+            return None
+        found = document.get(RECORD) if isinstance(document, dict) else None
+        return found if isinstance(found, dict) else None
 
     def _write(self, table: Table, run_id: str, rows: list[dict[str, Any]], task: str = LANGUAGE_MODEL) -> None:
         columns = None if task == LANGUAGE_MODEL else TASKS[task].columns(table)

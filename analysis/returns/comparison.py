@@ -285,7 +285,8 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
     if not arms.random and len(arms.games) > 1:
         found.append(
             f"scores are pooled{arms.question.over(len(arms.games))} as they were measured: a {stratum} with larger "
-            "scores counts for more; `normalise` needs a column with the score of random actions"
+            "scores counts for more; `normalise` needs a column with the score of random actions, which "
+            "`random` can name"
         )
     found += _unsure_scales(arms)
     by_game = [*(arm.difference_by_game for arm in results), *(one.by_game for one in contrasts)]
@@ -295,7 +296,7 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
             "describes neither, and its sign depends on how they are weighed; read each alone"
         )
     improvements = [*(arm.improvement for arm in results), *(one.improvement for one in contrasts)]
-    if any(one is not None and one.low is not None and one.low == one.high for one in improvements):
+    if any(one is not None and one.low == one.high and one.low in (0.0, 1.0) for one in improvements):
         found.append(
             "every run of one arm scores more than every one of another: P(better) is 0 or 1 in all resamples, and its "
             "interval without width says nothing of how sure that is"

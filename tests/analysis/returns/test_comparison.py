@@ -136,6 +136,10 @@ def test_a_probability_of_0_or_1_is_not_taken_for_certain() -> None:
     assert improvement is not None
     assert improvement.low == improvement.high == 1.0
     assert any("without width" in one for one in found.warnings)
+    better, worse = runs(lift=0.7), runs(lift=-0.7)
+    both = compare(pd.concat([better[better.game == "asterix"], worse[worse.game == "breakout"]]), QUESTION)
+    assert both["soft 4"].improvement == Interval(0.5, 0.5, 0.5)
+    assert not any("scores more than every one" in one for one in both.warnings)
 
 
 def test_failed_runs_are_left_out_and_counted() -> None:
