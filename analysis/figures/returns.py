@@ -127,8 +127,8 @@ def score_against_cost(
 def _names(names: Sequence[str], x: Array, y: Sequence[float], shades: Sequence[str], ax: Axes) -> None:
     """Names to the right of their points, those that would cover each other moved up or down, all inside the panel."""
     low, high = ax.get_xlim()
-    width, height = _NAME * np.log(high / low), _NAME_HIGH * float(np.ptp(ax.get_ylim()))
     lowest, highest = ax.get_ylim()
+    width, height = _NAME * np.log(high / low), _NAME_HIGH * (highest - lowest)
     order = np.argsort(x)
     begins = np.flatnonzero(np.diff(np.log(x[order])) > width) + 1
     for group in np.split(order, begins):

@@ -180,13 +180,14 @@ def compare(source: str | Path | pd.DataFrame, question: ReturnsQuestion) -> Ret
     rng = np.random.default_rng(question.seed)
     draws = {name: resampled(arm.scores, question.draws, rng) for name, arm in sorted(arms.by_name.items())}
     profiles = _profiles(arms, _thresholds(arms))
-    results = [_result(arm, arms, draws, profiles[arm.name]) for arm in arms.by_name.values()]
+    in_games = {name: [interquartile_mean([drawn]) for drawn in own] for name, own in draws.items()}
+    results = [_result(arm, arms, draws, in_games, profiles[arm.name]) for arm in arms.by_name.values()]
     results.sort(key=lambda result: -result.iqm.estimate)
     iqm = {result.name: result.iqm.estimate for result in results}
     contrasts = [
         ContrastResult(
             one.name, ours, one.theirs, one.margin, *_against(ours, one.theirs, arms, draws),
-            _in_each_game(ours, one.theirs, arms, draws),
+            _in_each_game(ours, one.theirs, arms, in_games),
         )
         for one in wanted
         for ours in [best_of(one, iqm, arms.source)]
@@ -220,13 +221,13 @@ def _thresholds(arms: Arms) -> Array:
     return np.linspace(min(0.0, scores.min()), scores.max(), _THRESHOLDS)
 
 
-def _result(arm: Arm, arms: Arms, draws: Draws, profile: Band) -> ArmResult:
+def _result(arm: Arm, arms: Arms, draws: Draws, in_games: Draws, profile: Band) -> ArmResult:
     own, baseline = draws[arm.name], arms.question.baseline
     difference = improvement = None
     by_game: Mapping[str, Interval] = {}
     if arm.name != baseline:
         difference, improvement = _against(arm.name, baseline, arms, draws)
-        by_game = _in_each_game(arm.name, baseline, arms, draws)
+        by_game = _in_each_game(arm.name, baseline, arms, in_games)
     return ArmResult(
         name=arm.name,
         runs=sum(map(len, arm.raw)),
@@ -254,14 +255,15 @@ def _against(ours: str, theirs: str, arms: Arms, draws: Draws) -> tuple[Interval
     )
 
 
-def _in_each_game(ours: str, theirs: str, arms: Arms, draws: Draws) -> dict[str, Interval]:
-    """The difference of two arms' interquartile means in each game alone, from the draws of all; {} of one game."""
+def _in_each_game(ours: str, theirs: str, arms: Arms, in_games: Draws) -> dict[str, Interval]:
+    """The difference of two arms' interquartile means in each game alone, from those of the draws by arm and game; {}
+    of one game."""
     if len(arms.games) < 2:
         return {}
     found = {}
     for place, game in enumerate(arms.games):
         x, y = (arms.by_name[name].scores[place] for name in (ours, theirs))
-        drawn = interquartile_mean([draws[ours][place]]) - interquartile_mean([draws[theirs][place]])
+        drawn = in_games[ours][place] - in_games[theirs][place]
         estimate = interquartile_mean([x]) - interquartile_mean([y])
         found[arms.question.in_words(game)] = interval(estimate, drawn, min(len(x), len(y)))
     return found

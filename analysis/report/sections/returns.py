@@ -100,7 +100,7 @@ def _titled(name: str) -> str:
 def _of_file(name: str, found: ReturnsComparison) -> list[Block]:
     tables = [arms_table(found), games_table(found)]
     tables = [contrasts_table(found), *tables] if found.contrasts else tables
-    tables += [table for table in [by_game_table(found)] if table.rows]
+    tables += [by_game] if (by_game := by_game_table(found)).rows else []
     tables += [costs_table(found)] if any(arm.measures for arm in found.arms) else []
     doubts = [*found.warnings, *found.notes]
     return [

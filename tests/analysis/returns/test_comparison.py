@@ -83,9 +83,9 @@ def test_few_runs_are_pointed_out() -> None:
     assert "an arm has 5 runs in a game" in compare(runs(seeds=5), QUESTION).warnings[0]
 
 
-def opposite() -> pd.DataFrame:
-    """`soft` with .5 more in Asterix and .5 less in Breakout."""
-    more, less = runs(lift=0.5), runs(lift=-0.5)
+def opposite(lift: float = 0.5) -> pd.DataFrame:
+    """`soft` with `lift` more in Asterix and as much less in Breakout."""
+    more, less = runs(lift=lift), runs(lift=-lift)
     return pd.concat([more[more.game == "asterix"], less[less.game == "breakout"]])
 
 
@@ -136,8 +136,7 @@ def test_a_probability_of_0_or_1_is_not_taken_for_certain() -> None:
     assert improvement is not None
     assert improvement.low == improvement.high == 1.0
     assert any("without width" in one for one in found.warnings)
-    better, worse = runs(lift=0.7), runs(lift=-0.7)
-    both = compare(pd.concat([better[better.game == "asterix"], worse[worse.game == "breakout"]]), QUESTION)
+    both = compare(opposite(lift=0.7), QUESTION)
     assert both["soft 4"].improvement == Interval(0.5, 0.5, 0.5)
     assert not any("scores more than every one" in one for one in both.warnings)
 
