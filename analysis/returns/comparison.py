@@ -294,14 +294,14 @@ def _warnings(arms: Arms, results: Sequence[ArmResult], contrasts: Sequence[Cont
     by_game = [*(arm.difference_by_game for arm in results), *(one.by_game for one in contrasts)]
     if any(map(opposed, by_game)):
         found.append(
-            f"some arms are better in one {stratum} and worse in another: a difference over all "
-            "describes neither, and its sign depends on how they are weighed; read each alone"
+            f"some arms are better in one {stratum} and worse in another: the pooled difference "
+            f"describes neither, and its sign depends on their weights; read each {stratum} alone"
         )
     improvements = [*(arm.improvement for arm in results), *(one.improvement for one in contrasts)]
     if any(one is not None and one.low == one.high and one.low in (0.0, 1.0) for one in improvements):
         found.append(
-            "every run of one arm scores more than every one of another: P(better) is 0 or 1 in all resamples, and its "
-            "interval without width says nothing of how sure that is"
+            "every run of one arm scores more than every run of another: P(better) is 0 or 1 in all resamples, and an "
+            "interval without width does not say how sure that is"
         )
     return tuple(found)
 
@@ -318,7 +318,7 @@ def _unsure_scales(arms: Arms) -> list[str]:
             if error > UNSURE_SCALE * above:
                 found.append(
                     f"{arms.question.in_words(game)}: {arms.question.reference} is {above:.3g} above random actions, "
-                    f"with a standard error of {error:.2g}: scores there are unsure by {error / above:.0%} all "
-                    "together, which intervals do not hold"
+                    f"with a standard error of {error:.2g}: the scale of all scores there is unsure by "
+                    f"{error / above:.0%}, which the intervals leave out"
                 )
     return found
